@@ -1,0 +1,45 @@
+"""The errors a user can cause or meet, each one a sentence that says what was wrong, where, and what to do.
+
+Only errors that end a run belong here; what happens to one image is data (see `pipelines.answers`).
+The exit status is the command line's: 1 failed, 2 usage or configuration.
+"""
+
+
+class PipelineError(Exception):
+    """A run cannot go on. The message is one sentence for the operator and holds no secret."""
+
+    exit_status = 1
+
+
+class ConfigurationError(PipelineError):
+    """Settings, credentials, arguments or an input file are wrong; trying again changes nothing."""
+
+    exit_status = 2
+
+
+class AccessDeniedError(ConfigurationError):
+    """The API refuses the credentials or the project: no request can succeed."""
+
+
+class AccountSuspendedError(PipelineError):
+    """The cloud account is suspended, in arrears or not authorised: no request can succeed."""
+
+
+class EndpointUnreachableError(PipelineError):
+    """The endpoint does not resolve or refuses every connection."""
+
+
+class PartitionBusyError(PipelineError):
+    """Another run holds this partition."""
+
+
+class TooManyFailuresError(PipelineError):
+    """More ids failed than `MAX_FAILED_RATIO` allows, so nothing was published."""
+
+
+class ValidationError(PipelineError):
+    """A table breaks its contract, so nothing was published."""
+
+
+class StorageError(PipelineError):
+    """The lake cannot be written or read: no permission, no space, or a damaged file."""

@@ -1,0 +1,118 @@
+"""What the user stated: every setting of ours, typed, from `IMAGE_SNAPSHOTS_*` variables or `.env`.
+
+The command line and Dagster read the same class. Cloud credentials follow the cloud's own conventions and live in
+`pipelines.credentials`. Relative paths are relative to the working directory, as `.env` is.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from dotenv import load_dotenv
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pipelines.errors import ConfigurationError
+
+PREFIX = "IMAGE_SNAPSHOTS_"
+ROOT = Path(__file__).resolve().parent.parent
+DEFAULT_PROJECT = "default"
+
+_LOOPBACK_HOSTS = {"127.0.0.1", "::1", "localhost"}
+# A key becomes a directory name and half of a partition key of the orchestrator, which joins with "|".
+_PROJECT_KEY = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
+
+
+class Settings(BaseSettings):
+    """All settings. Read them with `Settings.load`, which turns what is wrong into one sentence."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
+    )
+
+    endpoint: str | None = Field(None, description="ModelArts endpoint; unset: the embedded sandbox")
+    projects: dict[str, str] | None = Field(
+        None, description="JSON object, partition key -> project id; unset: one project, from the credentials"
+    )
+    inventory: SecretStr | None = Field(
+        None, description="file, database URL or `modelarts:` (the API's own list); unset: `modelarts:`"
+    )
+    inventory_query: Path = Field(ROOT / "sql" / "inventory.sql", description="query of a database inventory")
+    inventory_max_age_hours: Annotated[float, Field(gt=0)] = Field(
+        48, description="an inventory file older than this fails the freshness check (the run goes on)"
+    )
+    allow_empty_inventory: bool = Field(False, description="publish an empty day instead of failing")
+    lake: str = Field("lake", description="root of the lake, a local path")
+    concurrency: Annotated[int, Field(ge=1, le=1024)] = Field(32, description="requests in flight")
+    rate_limit: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="requests per second; unset: no ceiling but what the API tells"
+    )
+    max_failed_ratio: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.01, description="share of ids that may fail before nothing is published"
+    )
+    parquet_compression: Literal["zstd", "snappy", "gzip", "none"] = Field(
+        "zstd", description="codec of the tables (some warehouses read only snappy)"
+    )
+    ca_bundle: Path | None = Field(None, description="PEM file of certificate authorities to trust instead")
+    timeout_seconds: Annotated[float, Field(gt=0, le=600)] = Field(30, description="time-out of one request")
+    late_fetch_hours: Annotated[float, Field(ge=0, le=24)] = Field(
+        6, description="how long after midnight UTC a run that began on its day may go on"
+    )
+    schedule: str = Field("17 2 * * *", description="cron line (UTC) of the daily run")
+    failure_webhook: SecretStr | None = Field(None, description="URL that gets a POST when a run fails")
+
+    @field_validator("endpoint")
+    @classmethod
+    def _endpoint_is_safe(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.username or parts.password:
+            raise ValueError("must not hold credentials")
+        if not parts.hostname or parts.scheme not in ("https", "http") or parts.query or parts.fragment:
+            raise ValueError("must look like https://modelarts.eu-de.otc.t-systems.com")
+        if parts.scheme == "http" and parts.hostname not in _LOOPBACK_HOSTS:
+            raise ValueError("must be https (http is accepted on loopback only)")
+        return value.rstrip("/")
+
+    @field_validator("projects")
+    @classmethod
+    def _keys_are_names(cls, value: dict[str, str] | None) -> dict[str, str] | None:
+        if value is None:
+            return None
+        if not value:
+            raise ValueError("must name at least one project")
+        for key, project_id in value.items():
+            if not _PROJECT_KEY.fullmatch(key):
+                raise ValueError(f"key {key!r} must be lower-case letters, digits and _ . - only")
+            if not re.fullmatch(r"[0-9A-Za-z-]{1,64}", project_id):
+                raise ValueError(f"the project id of {key!r} must be letters and digits only")
+        return value
+
+    @property
+    def project_keys(self) -> list[str]:
+        """Partition keys of the projects, one by default."""
+        return sorted(self.projects) if self.projects else [DEFAULT_PROJECT]
+
+    @property
+    def uses_sandbox(self) -> bool:
+        """Whether the embedded sandbox stands in for a cloud."""
+        return self.endpoint is None
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read `.env` of the working directory and the environment, which wins.
+
+        Raises:
+            ConfigurationError: a value is wrong; names the variable, never the value.
+        """
+        # Into the environment, because OS_* variables may stand in `.env` too and the cloud's library reads them there.
+        load_dotenv(Path.cwd() / ".env", override=False)
+        try:
+            return cls()
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            field = str(first["loc"][0]) if first["loc"] else ""
+            reason = first["msg"].removeprefix("Value error, ")
+            raise ConfigurationError(f"The setting {PREFIX}{field.upper()} is wrong: {reason}.") from None
