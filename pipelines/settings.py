@@ -4,6 +4,7 @@ The command line and Dagster read the same class. Cloud credentials follow the c
 `pipelines.credentials`. Relative paths are relative to the working directory, as `.env` is.
 """
 
+import datetime as dt
 import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -59,6 +60,7 @@ class Settings(BaseSettings):
     late_fetch_hours: Annotated[float, Field(ge=0, le=24)] = Field(
         6, description="how long after midnight UTC a run that began on its day may go on"
     )
+    first_day: dt.date = Field(dt.date(2026, 1, 1), description="first day of the grid of partitions")
     schedule: str = Field("17 2 * * *", description="cron line (UTC) of the daily run")
     failure_webhook: SecretStr | None = Field(None, description="URL that gets a POST when a run fails")
 

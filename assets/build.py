@@ -1,0 +1,41 @@
+"""Puts assets, jobs, schedule, sensor and resources together; tests and the command line bring their own parts."""
+
+import datetime as dt
+from collections.abc import Callable
+
+import dagster as dg
+
+from assets.daily_snapshot import daily_snapshot_assets
+from assets.partitions import partition_grid
+from assets.resources import LogReporter, Reporter, day_resource
+from assets.schedules import daily_schedule, failure_webhook
+from pipelines.day import utc_now
+from pipelines.settings import Settings
+
+DAILY_JOB = "daily_snapshot"
+REBUILD_JOB = "rebuild_images"
+# The schedule's day, and some hours for a slow run or one that is tried again.
+_FRESH_FOR = dt.timedelta(hours=30)
+
+
+def build_definitions(
+    settings: Settings, reporter: Reporter | None = None, now: Callable[[], dt.datetime] = utc_now
+) -> dg.Definitions:
+    """Make the definitions for given settings; the command line and tests bring their own reporter and clock."""
+    assets = daily_snapshot_assets(partition_grid(settings), dg.FreshnessPolicy.time_window(fail_window=_FRESH_FOR))
+    daily = dg.define_asset_job(
+        DAILY_JOB, selection=assets, description="Inventory, fetch, normalise and publish one day of one project."
+    )
+    rebuild = dg.define_asset_job(
+        REBUILD_JOB, selection=assets[-1:], description="Derive a published day's tables again from its stored answers."
+    )
+    webhook = failure_webhook(settings)
+    return dg.Definitions(
+        assets=assets,
+        jobs=[daily, rebuild],
+        schedules=[daily_schedule(DAILY_JOB, settings)],
+        sensors=[webhook] if webhook else [],
+        resources={"day": day_resource(settings, reporter or LogReporter(), now)},
+        # One process for each run: the steps pass paths and share the hold on their partition.
+        executor=dg.in_process_executor,
+    )

@@ -1,0 +1,302 @@
+"""The command line `image-snapshots`: settings in, a run through Dagster, a table and an exit status out.
+
+Exit status: 0 complete, 1 failed, 2 usage or configuration, 3 published but incomplete. Tables on a terminal, plain
+lines when piped, `--json` for scripts. What a command does belongs to `pipelines`, how a run passes through Dagster to
+`assets.runner`.
+"""
+
+import datetime as dt
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Table
+
+from pipelines.day import Day, start_over, utc_now
+from pipelines.errors import ConfigurationError, PipelineError
+from pipelines.lake import Lake, Partition
+from pipelines.manifest import Manifest, chain_head, published, read_attempt
+from pipelines.settings import ROOT, Settings
+from pipelines.status import day_statuses
+from pipelines.verify import verify as verify_lake
+
+COMPLETE, FAILED, USAGE, INCOMPLETE = 0, 1, 2, 3
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Daily, provable Parquet snapshots of ModelArts images.",
+)
+
+DateOption = Annotated[str | None, typer.Option("--date", metavar="YYYY-MM-DD", help="Day (UTC).")]
+ProjectOption = Annotated[
+    list[str] | None, typer.Option("--project", help="Partition key of a project; may be repeated. Default: all.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+def main() -> None:
+    """Run the command line; what a user can cause ends in one sentence and the exit status of its kind."""
+    try:
+        app()
+    except PipelineError as error:
+        _print_error(str(error))
+        sys.exit(error.exit_status)
+
+
+def _lake(settings: Settings) -> Lake:
+    return Lake(settings.lake, settings.parquet_compression)
+
+
+def _print_error(sentence: str) -> None:
+    Console(stderr=True).print(f"[bold red]Error:[/] {escape(sentence)}", soft_wrap=True, highlight=False)
+
+
+def _date(text: str | None) -> dt.date | None:
+    if text is None:
+        return None
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError:
+        raise ConfigurationError(f"--date {text} is no day: write it as YYYY-MM-DD.") from None
+
+
+def _projects(settings: Settings, chosen: list[str] | None) -> list[str]:
+    for project in chosen or []:
+        if project not in settings.project_keys:
+            raise ConfigurationError(
+                f"--project {project} is not configured: choose from {', '.join(settings.project_keys)}, or add it to "
+                "IMAGE_SNAPSHOTS_PROJECTS."
+            )
+    return sorted(set(chosen)) if chosen else settings.project_keys
+
+
+@app.command()
+def run(
+    date: DateOption = None,
+    project: ProjectOption = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Throw away what an attempt that did not end has gathered.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Take today's snapshot: inventory, fetch, normalise, publish.
+
+    An attempt of today that did not end is gone on with; a day that ended is fetched anew and replaced.
+    """
+    settings = Settings.load()
+    partitions = [Partition(_date(date) or utc_now().date(), key) for key in _projects(settings, project)]
+    for partition in partitions:
+        day = Day(partition, "", settings)
+        day.check_date(None if fresh else read_attempt(day.lake, partition))
+        if fresh:
+            with day.hold():
+                start_over(day)
+    if settings.uses_sandbox:
+        Console(stderr=True).print(
+            "No endpoint is configured (IMAGE_SNAPSHOTS_ENDPOINT): the embedded sandbox stands in for the cloud.",
+            soft_wrap=True,
+        )
+    _run_job(settings, partitions, "daily_snapshot", as_json=as_json)
+
+
+@app.command()
+def rebuild(
+    date: DateOption = None,
+    every: Annotated[bool, typer.Option("--all", help="Every published day.")] = False,
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Derive published days again from the answers stored on those days; asks the API nothing."""
+    settings = Settings.load()
+    day = _date(date)
+    if (day is None) == (not every):
+        raise ConfigurationError("Say which day to rebuild: --date YYYY-MM-DD, or --all.")
+    projects = _projects(settings, project)
+    if day is not None:
+        partitions = [Partition(day, key) for key in projects]
+    else:
+        partitions = [partition for partition in _lake(settings).partitions() if partition.project in projects]
+    _run_job(settings, partitions, "rebuild_images", as_json=as_json)
+
+
+def _run_job(settings: Settings, partitions: list[Partition], job: str, *, as_json: bool) -> None:
+    """Run a job for each partition, one failing partition leaving the others alone, then say what became of them."""
+    # Dagster takes seconds to import, which the other commands need not wait for.
+    from assets.runner import Runner  # noqa: PLC0415
+
+    lake = _lake(settings)
+    reports: list[dict[str, Any]] = []
+    with Runner(settings) as runner:
+        for partition in partitions:
+            failure = runner.run(job, partition)
+            manifest = published(lake, partition) if failure is None else None
+            if failure is not None:
+                _print_error(failure.sentence)
+                status = failure.exit_status
+            else:
+                status = COMPLETE if manifest and manifest.is_complete else INCOMPLETE
+            reports.append(_report(lake, partition, status, failure.sentence if failure else None, manifest))
+    if as_json:
+        print(json.dumps(reports, indent=1))
+    else:
+        _print_reports(reports)
+    statuses = {report["exit_status"] for report in reports}
+    raise typer.Exit(next((code for code in (FAILED, USAGE, INCOMPLETE) if code in statuses), COMPLETE))
+
+
+def _report(
+    lake: Lake, partition: Partition, status: int, error: str | None, manifest: Manifest | None
+) -> dict[str, Any]:
+    report: dict[str, Any] = {"date": str(partition.date), "project": partition.project, "exit_status": status}
+    if manifest is None:
+        return report | {"state": "failed", "error": error}
+    return report | {
+        "state": "complete" if manifest.is_complete else "incomplete",
+        "run_id": manifest.run_id,
+        "outcomes": manifest.fetch.outcomes,
+        "failed": [failed.model_dump() for failed in manifest.failed],
+        "manifest": str(lake.manifest(partition)),
+        "tables": {
+            name: {"path": str(lake.root / file.path), "rows": file.rows, "bytes": file.bytes, "sha256": file.sha256}
+            for name, file in manifest.files.items()
+        },
+    }
+
+
+def _print_reports(reports: list[dict[str, Any]]) -> None:
+    rows = [
+        (report["date"], report["project"], name, f"{file['rows']:,}", f"{file['bytes']:,}", _short(file["path"]))
+        for report in reports
+        if "tables" in report
+        for name, file in report["tables"].items()
+    ]
+    if rows:
+        _print_table("Published", ("date", "project", "table", "rows", "bytes", "file"), rows)
+    for report in reports:
+        outcomes = ", ".join(f"{count:,} {name}" for name, count in report.get("outcomes", {}).items())
+        _print_line(f"{report['date']} {report['project']}: {report['state']}" + (f" ({outcomes})" if outcomes else ""))
+        failed = report.get("failed", [])
+        if failed:
+            shown = ", ".join(f"{item['id']} ({item['error_code']})" for item in failed[:5])
+            _print_line(f"  without an answer: {shown}" + (f" and {len(failed) - 5} more" if len(failed) > 5 else ""))
+
+
+def _short(path: str) -> str:
+    here = Path.cwd()
+    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path
+
+
+def _print_line(line: str) -> None:
+    Console().print(escape(line), soft_wrap=True, highlight=False)
+
+
+def _print_table(title: str, names: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """A table on a terminal, tab-separated lines when piped."""
+    console = Console()
+    if not console.is_terminal:
+        for row in (names, *rows):
+            print("\t".join(row))
+        return
+    table = Table(title=title, title_justify="left")
+    for name in names:
+        table.add_column(name, justify="right" if name in ("rows", "bytes", "images") else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    console.print(table)
+
+
+@app.command()
+def status(
+    days: Annotated[int, typer.Option(min=1, max=3660, help="How many days back, today included.")] = 14,
+    as_json: JsonOption = False,
+) -> None:
+    """List the last days: complete, incomplete, unfinished (the next run goes on) or missing."""
+    settings = Settings.load()
+    today = utc_now().date()
+    statuses = day_statuses(_lake(settings), settings.project_keys, today - dt.timedelta(days=days - 1), today)
+    if as_json:
+        print(json.dumps([item.as_json() for item in statuses], indent=1))
+        return
+    rows = [
+        (
+            str(item.date),
+            item.project,
+            item.state + (", attempt open" if item.has_open_attempt and item.state != "unfinished" else ""),
+            "" if item.images is None else f"{item.images:,}",
+            ", ".join(f"{count:,} {name}" for name, count in (item.outcomes or {}).items()),
+            "" if item.bytes is None else f"{item.bytes:,}",
+            "" if item.published_at is None else f"{item.published_at:%Y-%m-%d %H:%M:%S}",
+        )
+        for item in statuses
+    ]
+    _print_table("Days", ("date", "project", "state", "images", "outcomes", "bytes", "published (UTC)"), rows)
+
+
+@app.command()
+def verify(
+    date: DateOption = None,
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Recompute hashes, chains and derived tables of published days, and name what was changed."""
+    settings = Settings.load()
+    lake = _lake(settings)
+    day = _date(date)
+    partitions = [
+        partition
+        for partition in lake.partitions()
+        if (day is None or partition.date == day) and (not project or partition.project in project)
+    ]
+    if not partitions:
+        raise ConfigurationError(
+            f"Nothing is published under {lake.root} for that choice: `image-snapshots status` lists what is."
+        )
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("Verifying days", total=len(partitions))
+        problems = verify_lake(lake, partitions, lambda _: bar.advance(task))
+    heads = {key: chain_head(lake, key) for key in sorted({partition.project for partition in partitions})}
+    if as_json:
+        found = [{"path": problem.path, "problem": problem.sentence} for problem in problems]
+        print(json.dumps({"days": len(partitions), "problems": found, "newest_manifest_sha256": heads}, indent=1))
+    else:
+        for problem in problems:
+            _print_line(f"{problem.path}: {problem.sentence}")
+        for key, head in heads.items():
+            _print_line(f"newest manifest of {key}: SHA-256 {head}")
+        _print_line(
+            f"{len(partitions)} days verified: " + (f"{len(problems)} problems" if problems else "all as published")
+        )
+    raise typer.Exit(FAILED if problems else COMPLETE)
+
+
+@app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def sandbox(context: typer.Context) -> None:
+    """Serve a ModelArts-compatible endpoint on loopback; prints the settings that point a client at it."""
+    # Imported here because the server is of use to this command alone.
+    from pipelines.sandbox.__main__ import main as sandbox_main  # noqa: PLC0415
+
+    raise typer.Exit(sandbox_main(context.args, "image-snapshots sandbox"))
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000,
+) -> None:
+    """Open Dagster's UI on the runs, assets and schedule; Ctrl-C ends it."""
+    from assets.runner import use_instance_home  # noqa: PLC0415
+
+    Settings.load()
+    use_instance_home()
+    workspace = str(ROOT / "workspace.yaml")
+    command = [sys.executable, "-m", "dagster", "dev", "--workspace", workspace, "--host", "127.0.0.1"]
+    # In place of this process, so that signals reach it.
+    os.execv(sys.executable, [*command, "--port", str(port)])  # noqa: S606

@@ -1,0 +1,190 @@
+"""The assets of the daily snapshot: image_inventory -> image_responses -> images, image_values.
+
+Each step stages its table in the lake; the last one publishes the whole day at once, so a materialisation of
+`images` is what makes a day visible to readers.
+"""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from assets.metadata import (
+    counts_metadata,
+    definition_metadata,
+    fetch_metadata,
+    file_metadata,
+    inventory_metadata,
+    rows_metadata,
+)
+from assets.resources import DayResource
+from pipelines.columns import IMAGE_VALUES, IMAGES, INVENTORY, RESPONSES, SCHEMA_VERSION
+from pipelines.day import fetch_answers, publish_day, take_inventory
+
+API_POOL = "modelarts_api"
+OWNERS = ["team:platform"]
+_WARN = dg.AssetCheckSeverity.WARN
+_CODE_VERSION = str(SCHEMA_VERSION)
+# Only an unreachable endpoint is tried again (see DayResource): everything else either was retried request by
+# request already or would fail the same way.
+_RETRY = dg.RetryPolicy(max_retries=3, delay=60, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+
+
+def daily_snapshot_assets(
+    grid: dg.MultiPartitionsDefinition, freshness: dg.FreshnessPolicy
+) -> list[dg.AssetsDefinition]:
+    """Make the assets for a grid of partitions."""
+
+    @dg.asset(
+        description="The image ids that the inventory source states for the project on that day, cleaned and counted.",
+        group_name="inventory",
+        kinds={"parquet"},
+        owners=OWNERS,
+        partitions_def=grid,
+        metadata=definition_metadata(INVENTORY),
+        code_version=_CODE_VERSION,
+        retry_policy=_RETRY,
+        pool=API_POOL,
+        check_specs=[
+            dg.AssetCheckSpec(
+                "source_is_fresh",
+                asset="image_inventory",
+                description="The inventory file was modified within IMAGE_SNAPSHOTS_INVENTORY_MAX_AGE_HOURS.",
+            ),
+            dg.AssetCheckSpec(
+                "ids_are_usable",
+                asset="image_inventory",
+                description="Every row of the inventory has a UUID and a project that is configured.",
+            ),
+        ],
+    )
+    def image_inventory(context: dg.AssetExecutionContext, day: dg.ResourceParam[DayResource]) -> dg.MaterializeResult:
+        with day.step(context) as today:
+            taken = take_inventory(today)
+        facts = taken.facts
+        return dg.MaterializeResult(
+            metadata=file_metadata(today.lake, taken.file) | inventory_metadata(facts),
+            check_results=[
+                dg.AssetCheckResult(check_name="source_is_fresh", passed=not taken.is_stale, severity=_WARN),
+                dg.AssetCheckResult(
+                    check_name="ids_are_usable",
+                    passed=not (facts.blank or facts.invalid or facts.unknown_project),
+                    severity=_WARN,
+                    metadata={"blank": facts.blank, "invalid": facts.invalid, "unknown_project": facts.unknown_project},
+                ),
+            ],
+        )
+
+    @dg.asset(
+        description="Evidence: the API's answer for every inventory id, byte for byte, errors included.",
+        group_name="responses",
+        kinds={"parquet", "rest"},
+        owners=OWNERS,
+        partitions_def=grid,
+        deps=[image_inventory],
+        metadata=definition_metadata(RESPONSES),
+        code_version=_CODE_VERSION,
+        retry_policy=_RETRY,
+        pool=API_POOL,
+        check_specs=[
+            dg.AssetCheckSpec(
+                "is_complete",
+                asset="image_responses",
+                description="Every id has an answer of the API; a day with failed ids is published as incomplete.",
+            )
+        ],
+    )
+    def image_responses(context: dg.AssetExecutionContext, day: dg.ResourceParam[DayResource]) -> dg.MaterializeResult:
+        with day.step(context) as today:
+            fetched = fetch_answers(today, day.reporter.listener(context.log))
+        return dg.MaterializeResult(
+            metadata=file_metadata(today.lake, fetched.file) | fetch_metadata(fetched.facts),
+            check_results=[
+                dg.AssetCheckResult(
+                    check_name="is_complete",
+                    passed=fetched.facts.failed == 0,
+                    severity=_WARN,
+                    metadata={"failed": fetched.facts.failed},
+                )
+            ],
+        )
+
+    @dg.multi_asset(
+        name="publish_images",
+        partitions_def=grid,
+        specs=[
+            dg.AssetSpec(
+                IMAGES.name,
+                description="The snapshot: one row per image that the API described on that day. Publishes the day.",
+                group_name="snapshot",
+                kinds={"parquet", "pandas"},
+                owners=OWNERS,
+                deps=[image_responses],
+                metadata=definition_metadata(IMAGES),
+                code_version=_CODE_VERSION,
+                freshness_policy=freshness,
+            ),
+            dg.AssetSpec(
+                IMAGE_VALUES.name,
+                description="The list fields of `images`, one row per element, in the API's order.",
+                group_name="snapshot",
+                kinds={"parquet", "pandas"},
+                owners=OWNERS,
+                deps=[image_responses],
+                metadata=definition_metadata(IMAGE_VALUES),
+                code_version=_CODE_VERSION,
+                freshness_policy=freshness,
+            ),
+        ],
+        check_specs=[
+            dg.AssetCheckSpec(
+                "ids_are_unique", asset=IMAGES.name, description="One row per id; checked before publishing."
+            ),
+            dg.AssetCheckSpec(
+                "no_new_fields", asset=IMAGES.name, description="The API sent no field outside the contract."
+            ),
+            dg.AssetCheckSpec(
+                "no_new_values",
+                asset=IMAGES.name,
+                description="The API sent no enumeration value outside the contract.",
+            ),
+            dg.AssetCheckSpec(
+                "no_anomalies", asset=IMAGES.name, description="Nothing had to be repaired or left unread."
+            ),
+        ],
+    )
+    def publish_images(
+        context: dg.AssetExecutionContext, day: dg.ResourceParam[DayResource]
+    ) -> Iterator[dg.MaterializeResult]:
+        with day.step(context) as today:
+            result = publish_day(today)
+        manifest, derivation = result.manifest, result.derivation
+
+        def none_of(check: str, counts: dict[str, int]) -> dg.AssetCheckResult:
+            found = {"found": counts_metadata(counts)} if counts else {}
+            return dg.AssetCheckResult(check_name=check, passed=not counts, severity=_WARN, metadata=found)
+
+        yield dg.MaterializeResult(
+            asset_key=IMAGES.name,
+            metadata={
+                **file_metadata(today.lake, manifest.files[IMAGES.name]),
+                "is_complete": manifest.is_complete,
+                "rebuilt": manifest.rebuilt,
+                **{f"outcome_{name}": count for name, count in manifest.fetch.outcomes.items()},
+                "anomalies": counts_metadata(derivation.anomalies),
+                "rows": rows_metadata(derivation.preview),
+                "manifest": today.lake.manifest(today.partition).as_uri(),
+            },
+            check_results=[
+                dg.AssetCheckResult(
+                    check_name="ids_are_unique", passed=True, metadata={"ids": manifest.files[IMAGES.name].rows}
+                ),
+                none_of("no_new_fields", derivation.unknown_fields),
+                none_of("no_new_values", derivation.unknown_values),
+                none_of("no_anomalies", derivation.anomalies),
+            ],
+        )
+        yield dg.MaterializeResult(
+            asset_key=IMAGE_VALUES.name, metadata=file_metadata(today.lake, manifest.files[IMAGE_VALUES.name])
+        )
+
+    return [image_inventory, image_responses, publish_images]

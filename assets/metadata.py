@@ -1,0 +1,82 @@
+"""What an operator sees of a table in the UI, derived from the column table and the files' facts."""
+
+from collections import Counter
+from collections.abc import Mapping
+
+import dagster as dg
+
+from pipelines.columns import Table
+from pipelines.lake import Lake
+from pipelines.manifest import FetchFacts, FileFacts, InventoryFacts
+
+_MOST_SHOWN = 20
+
+
+def definition_metadata(table: Table) -> dict[str, object]:
+    """Metadata of the asset itself: its columns and what they mean."""
+    columns = [
+        dg.TableColumn(
+            name=column.name,
+            type=str(column.type),
+            description=column.meaning,
+            constraints=dg.TableColumnConstraints(nullable=not column.required),
+            tags={"origin": column.origin},
+        )
+        for column in table.columns
+    ]
+    return {"dagster/column_schema": dg.TableSchema(columns=columns), "dagster/table_name": table.name}
+
+
+def file_metadata(lake: Lake, facts: FileFacts) -> dict[str, object]:
+    """Metadata of one materialisation's file."""
+    return {
+        "dagster/partition_row_count": facts.rows,
+        "dagster/uri": (lake.root / facts.path).as_uri(),
+        "bytes": facts.bytes,
+        "sha256": facts.sha256,
+    }
+
+
+def inventory_metadata(facts: InventoryFacts) -> dict[str, object]:
+    """What was read, and what was dropped."""
+    return {
+        "source": facts.source,
+        **({"source_modified_at": dg.MetadataValue.timestamp(facts.modified_at)} if facts.modified_at else {}),
+        **{name: getattr(facts, name) for name in ("ids", "rows_read", "blank", "duplicate", "invalid")},
+        **{name: getattr(facts, name) for name in ("other_project", "unknown_project")},
+    }
+
+
+def fetch_metadata(facts: FetchFacts) -> dict[str, object]:
+    """How the answers were had."""
+    seconds = (facts.finished_at - facts.started_at).total_seconds()
+    return {
+        "endpoint": facts.endpoint_host,
+        "is_sandbox": facts.is_sandbox,
+        "project_id": facts.project_id,
+        **{f"outcome_{name}": count for name, count in facts.outcomes.items()},
+        "kept_from_earlier_attempt": facts.kept,
+        "seconds": round(seconds, 3),
+        "requests": facts.requests,
+        "requests_per_second": round(facts.requests / max(seconds, 0.001), 1),
+        "retries": facts.retries,
+        "throttled": facts.throttled,
+        "token_renewals": facts.token_renewals,
+        "bytes_received": facts.bytes_received,
+    }
+
+
+def rows_metadata(rows: list[dict[str, object]]) -> dg.MetadataValue:
+    """A small table of a few rows."""
+    records = [
+        dg.TableRecord({name: "" if value is None else str(value) for name, value in row.items()}) for row in rows
+    ]
+    names = list(rows[0]) if rows else []
+    return dg.MetadataValue.table(records, dg.TableSchema([dg.TableColumn(name, "string") for name in names]))
+
+
+def counts_metadata(counts: Mapping[str, int]) -> dg.MetadataValue:
+    """Names with their counts, the most frequent first."""
+    most = Counter(counts).most_common(_MOST_SHOWN)
+    schema = dg.TableSchema([dg.TableColumn("name", "string"), dg.TableColumn("count", "int")])
+    return dg.MetadataValue.table([dg.TableRecord({"name": name, "count": count}) for name, count in most], schema)

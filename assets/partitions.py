@@ -1,0 +1,19 @@
+"""The grid that every asset shares: day (UTC, labelled by the capture date) x project."""
+
+import dagster as dg
+
+from pipelines.lake import Partition
+from pipelines.settings import Settings
+
+DATE, PROJECT = "date", "project"
+
+
+def partition_grid(settings: Settings) -> dg.MultiPartitionsDefinition:
+    """The partitions of all assets; the current day is the last one."""
+    days = dg.DailyPartitionsDefinition(start_date=settings.first_day.isoformat(), timezone="UTC", end_offset=1)
+    return dg.MultiPartitionsDefinition({DATE: days, PROJECT: dg.StaticPartitionsDefinition(settings.project_keys)})
+
+
+def partition_key(partition: Partition) -> dg.MultiPartitionKey:
+    """The key by which Dagster knows a partition of the lake."""
+    return dg.MultiPartitionKey({DATE: partition.date.isoformat(), PROJECT: partition.project})

@@ -1,0 +1,103 @@
+"""What the assets of a run share: its day, held against other runs, and where progress is told."""
+
+import datetime as dt
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Protocol
+
+import dagster as dg
+
+from assets.partitions import DATE, PROJECT
+from pipelines.day import Day, utc_now
+from pipelines.errors import EndpointUnreachableError, PipelineError
+from pipelines.fetch import Progress
+from pipelines.lake import Partition
+from pipelines.settings import Settings
+
+EXIT_STATUS = "exit_status"
+_LOG_SECONDS = 10
+
+
+class Reporter(Protocol):
+    """Where a run tells how far it is."""
+
+    # Whether somebody waits for the run, and would rather hear of a passing fault at once than after retries.
+    is_attended: bool
+
+    def listener(self, log: dg.DagsterLogManager) -> Callable[[Progress], None]:
+        """Make the function that is told of a fetch's progress a few times a second."""
+        ...
+
+
+class LogReporter:
+    """Writes a line to the run's log every few seconds."""
+
+    is_attended = False
+
+    def listener(self, log: dg.DagsterLogManager) -> Callable[[Progress], None]:
+        """Make the function that writes a line when the last one is old enough."""
+        due = 0.0
+
+        def tell(progress: Progress) -> None:
+            nonlocal due
+            if progress.seconds >= due or progress.done == progress.total:
+                due = progress.seconds + _LOG_SECONDS
+                log.info(
+                    "%d of %d images, %.0f a second, outcomes %s",
+                    progress.done,
+                    progress.total,
+                    progress.rate,
+                    dict(progress.outcomes),
+                )
+
+        return tell
+
+
+class DayResource:
+    """Gives each step the run's day; the partition is held from the first step until the run ends."""
+
+    def __init__(self, settings: Settings, reporter: Reporter, now: Callable[[], dt.datetime]) -> None:
+        self.reporter = reporter
+        self._settings = settings
+        self._now = now
+        self._held = ExitStack()
+        self._is_held = False
+
+    @contextmanager
+    def step(self, context: dg.AssetExecutionContext) -> Iterator[Day]:
+        """Run one step's code; what a user can cause ends it with one sentence and no traceback of ours."""
+        keys = context.multi_partition_key.keys_by_dimension
+        partition = Partition(dt.date.fromisoformat(keys[DATE]), keys[PROJECT])
+        day = Day(partition, context.run_id, self._settings, self._now)
+        try:
+            if not self._is_held:
+                self._held.enter_context(day.hold())
+                self._is_held = True
+            yield day
+        except PipelineError as error:
+            raise dg.Failure(
+                description=str(error),
+                metadata={EXIT_STATUS: error.exit_status},
+                allow_retries=isinstance(error, EndpointUnreachableError) and not self.reporter.is_attended,
+                # Without the cause: another library's message could quote a URL with its password.
+            ) from None
+
+    def close(self) -> None:
+        """Let go of the partition."""
+        self._held.close()
+
+
+def day_resource(
+    settings: Settings, reporter: Reporter, now: Callable[[], dt.datetime] = utc_now
+) -> dg.ResourceDefinition:
+    """The resource `day` of every asset."""
+
+    @contextmanager
+    def make(_: dg.InitResourceContext) -> Iterator[DayResource]:
+        resource = DayResource(settings, reporter, now)
+        try:
+            yield resource
+        finally:
+            resource.close()
+
+    return dg.ResourceDefinition(make, description="The partition that this run works on.")

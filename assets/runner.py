@@ -1,0 +1,168 @@
+"""Runs a job of ours in this process, into the Dagster instance that the UI shows, with progress on the terminal."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self, TextIO
+
+import dagster as dg
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from assets.build import build_definitions
+from assets.partitions import partition_key
+from assets.resources import EXIT_STATUS
+from pipelines.errors import ConfigurationError, PipelineError
+from pipelines.fetch import Progress as FetchProgress
+from pipelines.lake import Partition
+from pipelines.settings import Settings
+
+_LINE_SECONDS = 5
+_INSTANCE_SETTINGS = """\
+# Dagster's own storage for runs started here. For production see deploy/dagster.yaml.
+telemetry:
+  enabled: false
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a run failed, for people and for the shell."""
+
+    sentence: str
+    exit_status: int
+
+
+def use_instance_home() -> Path:
+    """Make sure that DAGSTER_HOME is set and there: `.dagster` in the working directory unless stated.
+
+    Raises:
+        ConfigurationError: it cannot be created or written.
+    """
+    home = Path(os.environ.get("DAGSTER_HOME") or ".dagster").absolute()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        settings = home / "dagster.yaml"
+        if not settings.exists():
+            settings.write_text(_INSTANCE_SETTINGS)
+    except OSError as error:
+        raise ConfigurationError(
+            f"Dagster's storage {home} cannot be written ({error.strerror}): set DAGSTER_HOME to a directory that "
+            "this user may write."
+        ) from None
+    os.environ["DAGSTER_HOME"] = str(home)
+    return home
+
+
+class TerminalReporter:
+    """A bar with rate and remaining time on a terminal; a line every few seconds elsewhere."""
+
+    is_attended = True
+
+    def __init__(self, stream: TextIO) -> None:
+        self._console = Console(file=stream)
+        self._stack = ExitStack()
+
+    def listener(self, log: dg.DagsterLogManager) -> Callable[[FetchProgress], None]:
+        """Make the function that shows one fetch's progress."""
+        return self._bar() if self._console.is_terminal else self._lines()
+
+    def close(self) -> None:
+        """Take the bar off the terminal."""
+        self._stack.close()
+
+    def _bar(self) -> Callable[[FetchProgress], None]:
+        columns = (
+            TextColumn("Fetching"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]:,.0f}/s"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[failed]}"),
+        )
+        bar = self._stack.enter_context(Progress(*columns, console=self._console, transient=True))
+        task = bar.add_task("Fetching", total=None, rate=0.0, failed="")
+
+        def tell(progress: FetchProgress) -> None:
+            failed = progress.outcomes["failed"]
+            bar.update(
+                task,
+                total=progress.total,
+                completed=progress.done,
+                rate=progress.rate,
+                failed=f"{failed} failed" if failed else "",
+            )
+
+        return tell
+
+    def _lines(self) -> Callable[[FetchProgress], None]:
+        due = time.monotonic() + _LINE_SECONDS
+
+        def tell(progress: FetchProgress) -> None:
+            nonlocal due
+            if time.monotonic() >= due:
+                due = time.monotonic() + _LINE_SECONDS
+                self._console.print(
+                    f"{progress.done} of {progress.total} images, {progress.rate:.0f}/s", highlight=False
+                )
+
+        return tell
+
+
+class Runner:
+    """Runs jobs one after the other; a context manager that lets go of the instance."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        use_instance_home()
+        # Dagster points the standard streams at the run's log files while a step runs; this is the terminal still.
+        self._stream = self._stack.enter_context(os.fdopen(os.dup(sys.stderr.fileno()), "w"))
+        self._instance = self._stack.enter_context(dg.DagsterInstance.get())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def run(self, job_name: str, partition: Partition) -> Failure | None:
+        """Run a job for one partition; None when it succeeded."""
+        reporter = TerminalReporter(self._stream)
+        job = build_definitions(self._settings, reporter).resolve_job_def(job_name)
+        try:
+            result = job.execute_in_process(
+                instance=self._instance,
+                partition_key=partition_key(partition),
+                raise_on_error=False,
+                # The events go to the instance; the terminal gets ours.
+                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            )
+        except dg.DagsterUnknownPartitionError:
+            raise ConfigurationError(
+                f"{partition} is outside the grid of partitions, which begins on {self._settings.first_day}: "
+                "set IMAGE_SNAPSHOTS_FIRST_DAY to an earlier day."
+            ) from None
+        finally:
+            reporter.close()
+        return None if result.success else _failure(result)
+
+
+def _failure(result: dg.ExecuteInProcessResult) -> Failure:
+    for event in result.get_step_failure_events():
+        data = event.step_failure_data
+        if data.user_failure_data is not None:
+            status = data.user_failure_data.metadata[EXIT_STATUS].value
+            return Failure(str(data.user_failure_data.description), int(str(status)))
+        if data.error is not None:
+            cause = data.error.cause or data.error
+            return Failure(
+                f"{event.step_key} ended with an error that was not foreseen, {cause.message.strip()} (the traceback is "
+                f"with run {result.run_id} in `image-snapshots ui`).",
+                PipelineError.exit_status,
+            )
+    return Failure(f"The run {result.run_id} failed: see it in `image-snapshots ui`.", PipelineError.exit_status)

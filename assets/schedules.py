@@ -1,0 +1,70 @@
+"""When the snapshot is taken, and who is told when it fails."""
+
+import datetime as dt
+from collections.abc import Iterator
+
+import dagster as dg
+import httpx
+
+from assets.partitions import partition_key
+from pipelines.lake import Partition
+from pipelines.settings import Settings
+
+_WEBHOOK_SECONDS = 10
+
+
+def daily_schedule(job_name: str, settings: Settings) -> dg.ScheduleDefinition:
+    """One run per project for the day of the tick; on by itself where a real endpoint is configured."""
+    default = dg.DefaultScheduleStatus.STOPPED if settings.uses_sandbox else dg.DefaultScheduleStatus.RUNNING
+
+    @dg.schedule(
+        name="daily_snapshot_schedule",
+        job_name=job_name,
+        cron_schedule=settings.schedule,
+        execution_timezone="UTC",
+        default_status=default,
+        description="Takes the day's snapshot of every project, off the full hour, when others do not ask.",
+    )
+    def schedule(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
+        date = context.scheduled_execution_time.astimezone(dt.UTC).date()
+        for project in settings.project_keys:
+            key = partition_key(Partition(date, project))
+            yield dg.RunRequest(run_key=str(key), partition_key=key)
+
+    return schedule
+
+
+def failure_webhook(settings: Settings) -> dg.SensorDefinition | None:
+    """A sensor that posts a JSON object to the configured URL when a run fails; None when none is configured."""
+    if settings.failure_webhook is None:
+        return None
+    url = settings.failure_webhook.get_secret_value()
+
+    @dg.run_failure_sensor(
+        name="run_failure_webhook",
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Posts run id, partition and reason of a failed run to IMAGE_SNAPSHOTS_FAILURE_WEBHOOK.",
+    )
+    def sensor(context: dg.RunFailureSensorContext) -> None:
+        reasons = [
+            event.step_failure_data.user_failure_data.description
+            for event in context.get_step_failure_events()
+            if event.step_failure_data.user_failure_data is not None
+        ]
+        text = "; ".join(reason for reason in reasons if reason) or context.failure_event.message
+        partition = context.dagster_run.tags.get("dagster/partition", "")
+        message = {
+            "text": f"image-snapshots: the run of {partition} failed: {text}",
+            "run_id": context.dagster_run.run_id,
+            "partition": partition,
+            "reason": text,
+        }
+        try:
+            httpx.post(url, json=message, timeout=_WEBHOOK_SECONDS).raise_for_status()
+        except httpx.HTTPStatusError as error:
+            # The exception's own text quotes the URL, which is the secret of most webhooks.
+            raise RuntimeError(f"The failure webhook answered {error.response.status_code}.") from None
+        except httpx.HTTPError as error:
+            raise RuntimeError(f"The failure webhook was not reached ({type(error).__name__}).") from None
+
+    return sensor

@@ -1,0 +1,68 @@
+"""The data dictionary as Markdown, from the column table.
+
+`python -m pipelines.data_dictionary > docs/data-dictionary.md` brings the page up to date.
+"""
+
+import sys
+
+from pipelines.columns import KNOWN_VALUES, SCHEMA_VERSION, TABLES, Table
+
+_ORIGINS = {
+    "key": "identifies the row",
+    "inventory": "stated by the inventory",
+    "api": "sent by the API, under its own name",
+    "derived": "computed from other columns",
+    "provenance": "how the row came to be",
+}
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _section(table: Table) -> list[str]:
+    return [
+        f"## `{table.name}`",
+        "",
+        f"{table.meaning} Identified by {', '.join(f'`{name}`' for name in table.key)}.",
+        "",
+        "| column | type | null | origin | meaning |",
+        "|---|---|---|---|---|",
+        *(
+            f"| `{c.name}` | {c.type} | {'no' if c.required else 'yes'} | {c.origin} | {_cell(c.meaning)} |"
+            for c in table.columns
+        ),
+        "",
+    ]
+
+
+def markdown() -> str:
+    """The whole page."""
+    lines = [
+        "# Data dictionary",
+        "",
+        "Made from `pipelines/columns.py`; do not edit by hand.",
+        "",
+        f"Schema version {SCHEMA_VERSION}. A table is `<lake>/<table>/dt=<day>/project=<key>/<table>.parquet`;",
+        "the directory keys `dt` and `project` are no columns of the files. New columns are added at the end.",
+        "",
+        "Origins: " + "; ".join(f"*{name}*: {meaning}" for name, meaning in _ORIGINS.items()) + ".",
+        "",
+    ]
+    for table in TABLES.values():
+        lines += _section(table)
+    lines += [
+        "## Known values",
+        "",
+        "The API's enumerations are open: other values are kept as sent and named in `anomalies`. Letter case varies.",
+        "",
+        "| field | values |",
+        "|---|---|",
+        *(f"| `{field}` | {', '.join(sorted(values))} |" for field, values in KNOWN_VALUES.items()),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(markdown())

@@ -1,0 +1,325 @@
+"""The steps of one partition's day, in order, as an orchestrator calls them: inventory, fetch, publish; and rebuild.
+
+Each step finds what the one before it left on disk, so a step can be run again alone. What a step does in detail
+belongs to the module of its name.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import datetime as dt
+import shutil
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.answers import Outcome
+from pipelines.api import ModelArtsClient
+from pipelines.columns import IMAGE_VALUES, IMAGES, INVENTORY, RESPONSES
+from pipelines.connection import Connection, connect
+from pipelines.errors import ConfigurationError, StorageError, TooManyFailuresError
+from pipelines.fetch import AnswerStore, Progress, fetch, invalid_answers, inventory_ids, write_responses
+from pipelines.inventory import LISTED, Inventory, describe_source
+from pipelines.lake import Lake, Partition, sha256_of_file, storage_errors
+from pipelines.manifest import (
+    Attempt,
+    FetchFacts,
+    FileFacts,
+    InventoryFacts,
+    Manifest,
+    published,
+    read_attempt,
+    write_attempt,
+)
+from pipelines.publish import Derivation, derive_tables, failed_ids, file_facts, publish, validate
+from pipelines.settings import Settings
+
+
+def utc_now() -> dt.datetime:
+    """The wall clock."""
+    return dt.datetime.now(dt.UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """One partition as one run sees it. `now` is the clock that tells which day it is."""
+
+    partition: Partition
+    run_id: str
+    settings: Settings
+    now: Callable[[], dt.datetime] = utc_now
+
+    @property
+    def lake(self) -> Lake:
+        """The lake that the settings name."""
+        return Lake(self.settings.lake, self.settings.parquet_compression)
+
+    def hold(self) -> contextlib.AbstractContextManager[None]:
+        """Hold the partition against other runs."""
+        return self.lake.hold(self.partition, self.run_id)
+
+    def staged(self, name: str) -> Path:
+        """A table's file in the open attempt."""
+        return self.lake.staging(self.partition) / f"{name}.parquet"
+
+    def check_date(self, attempt: Attempt | None) -> None:
+        """Refuse to fetch for a day that is not the current one: the API cannot say what was.
+
+        Raises:
+            ConfigurationError: the day is over (or a run that began on it is too late), or has not begun.
+        """
+        now, date = self.now(), self.partition.date
+        if date == now.date():
+            return
+        if date > now.date():
+            raise ConfigurationError(
+                f"{date} has not begun (UTC now: {now:%Y-%m-%d %H:%M}): run without a date for today."
+            )
+        late = dt.timedelta(hours=self.settings.late_fetch_hours)
+        end = dt.datetime.combine(date + dt.timedelta(days=1), dt.time(), dt.UTC)
+        began_on_its_day = attempt is not None and attempt.started_at.date() == date
+        if began_on_its_day and now < end + late:
+            return
+        raise ConfigurationError(
+            f"{date} is over, and the API cannot say what existed then: nothing was fetched. Run without a date for "
+            "today; `image-snapshots rebuild` derives an old day again from the answers stored on that day."
+        )
+
+
+def start_over(day: Day) -> None:
+    """Throw away what an attempt that did not end has gathered."""
+    directory = day.lake.staging(day.partition)
+    with storage_errors(directory):
+        if directory.exists():
+            shutil.rmtree(directory)
+
+
+@dataclass(frozen=True, slots=True)
+class InventoryTaken:
+    """The staged inventory. `is_stale`: the source's file is older than the setting allows."""
+
+    facts: InventoryFacts
+    file: FileFacts
+    is_stale: bool
+
+
+def take_inventory(day: Day) -> InventoryTaken:
+    """Read the inventory source into the staged `inventory` table; opens the day's attempt, or goes on with it.
+
+    Raises:
+        ConfigurationError: the day is not the current one, or the source cannot be read or is empty.
+    """
+    attempt = read_attempt(day.lake, day.partition)
+    day.check_date(attempt)
+    attempt = attempt or Attempt(run_id=day.run_id, started_at=day.now())
+    # Before anything slow: a lake that cannot be written is found out here.
+    write_attempt(day.lake, day.partition, attempt)
+    path = day.staged(INVENTORY.name)
+    with connect(day.settings, day.partition) as connection:
+        facts = asyncio.run(_read_inventory(day, connection, path))
+    write_attempt(day.lake, day.partition, attempt.model_copy(update={"inventory": facts, "fetch": None}))
+    limit = dt.timedelta(hours=day.settings.inventory_max_age_hours)
+    return InventoryTaken(
+        facts,
+        file_facts(day.lake, path, INVENTORY.name, day.partition),
+        is_stale=facts.modified_at is not None and day.now() - facts.modified_at > limit,
+    )
+
+
+async def _read_inventory(day: Day, connection: Connection, path: Path) -> InventoryFacts:
+    inventory = Inventory(
+        snapshot_date=day.partition.date,
+        project_key=day.partition.project,
+        project_keys=day.settings.project_keys,
+        allow_empty=day.settings.allow_empty_inventory,
+    )
+    source = describe_source(connection.inventory)
+    with day.lake.writer(path, INVENTORY, day.run_id) as writer:
+        if connection.inventory == LISTED:
+            async with connection.client() as client:
+                async for batch in inventory.read_listed(_listed_ids(client)):
+                    writer.write(batch)
+        else:
+            for batch in inventory.read(connection.inventory, day.settings.inventory_query):
+                writer.write(batch)
+    return InventoryFacts(
+        source=source.name, kind=source.kind, modified_at=source.modified_at, **dataclasses.asdict(inventory.counts)
+    )
+
+
+async def _listed_ids(client: ModelArtsClient) -> AsyncIterator[str]:
+    async for page in client.list_images():
+        for item in page.items:
+            yield item["id"]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswersFetched:
+    """The staged responses."""
+
+    facts: FetchFacts
+    file: FileFacts
+
+
+def fetch_answers(day: Day, on_progress: Callable[[Progress], None]) -> AnswersFetched:
+    """Ask the API for every id of the day's inventory that has no answer yet, and stage the `responses` table.
+
+    Raises:
+        TooManyFailuresError: more ids failed than allowed; answers are kept, and the next run asks for the rest.
+        PipelineError: no request can succeed, the run was told to stop, or the storage failed.
+    """
+    attempt = read_attempt(day.lake, day.partition)
+    day.check_date(attempt)
+    if attempt is None or attempt.inventory is None:
+        raise ConfigurationError(f"No inventory was taken for {day.partition}: run `image_inventory` first.")
+    with connect(day.settings, day.partition) as connection:
+        facts = asyncio.run(_fetch_answers(day, attempt, connection, on_progress))
+    total = sum(facts.outcomes.values())
+    if facts.failed > day.settings.max_failed_ratio * total:
+        raise TooManyFailuresError(
+            f"{facts.failed} of {total} images of {day.partition} could not be fetched, more than "
+            f"IMAGE_SNAPSHOTS_MAX_FAILED_RATIO ({day.settings.max_failed_ratio:g}) allows, so nothing was published. "
+            f"{_most_common_errors(day)} Run again today to ask for those alone."
+        )
+    write_attempt(day.lake, day.partition, attempt.model_copy(update={"fetch": facts}))
+    return AnswersFetched(facts, file_facts(day.lake, day.staged(RESPONSES.name), RESPONSES.name, day.partition))
+
+
+async def _fetch_answers(
+    day: Day, attempt: Attempt, connection: Connection, on_progress: Callable[[Progress], None]
+) -> FetchFacts:
+    inventory, started_at = day.staged(INVENTORY.name), day.now()
+    async with connection.client() as client:
+        subject = f"{connection.endpoint} {client.project_id}"
+        path = day.lake.staging(day.partition) / "answers.sqlite"
+        with contextlib.closing(AnswerStore(path, subject)) as store:
+            total = store.want(inventory_ids(inventory))
+            for answers in invalid_answers(inventory, started_at):
+                store.put(answers)
+            store.forget_failures()
+            kept = store.outcomes()
+            progress = Progress(total, kept.total() - kept[Outcome.INVALID_ID], time.monotonic(), kept)
+            await fetch(
+                client,
+                store,
+                progress,
+                day.settings.concurrency,
+                lambda: day.check_date(attempt),
+                on_progress,
+            )
+            responses = day.staged(RESPONSES.name)
+            write_responses(day.lake, responses, store, day.partition.date, client.project_id, day.run_id)
+            return FetchFacts(
+                project_id=client.project_id,
+                endpoint_host=connection.host,
+                is_sandbox=day.settings.uses_sandbox,
+                started_at=started_at,
+                finished_at=day.now(),
+                outcomes=dict(sorted(store.outcomes().items())),
+                kept=progress.kept,
+                requests=client.stats.requests,
+                retries=client.stats.retries,
+                throttled=client.stats.throttled,
+                token_renewals=client.stats.token_renewals,
+                bytes_received=client.stats.bytes_received,
+            )
+
+
+def _most_common_errors(day: Day) -> str:
+    codes = Counter(failed.error_code or "no error code" for failed in failed_ids(day.staged(RESPONSES.name)))
+    return "Most common: " + ", ".join(f"{code} ({count})" for code, count in codes.most_common(3)) + "."
+
+
+@dataclass(frozen=True, slots=True)
+class DayPublished:
+    """A published partition and what deriving it brought to light."""
+
+    manifest: Manifest
+    derivation: Derivation
+
+
+def publish_day(day: Day) -> DayPublished:
+    """Derive `images` and `image_values`, validate the day and publish it.
+
+    With answers fetched by an open attempt this ends the attempt. Without, a published day is derived again from its
+    own stored answers.
+
+    Raises:
+        ValidationError: a table breaks its contract; nothing was published.
+        StorageError: the published answers are not what the manifest says.
+        ConfigurationError: there is neither an attempt that has its answers nor a published day.
+    """
+    attempt = read_attempt(day.lake, day.partition)
+    if attempt is not None and attempt.inventory is not None and attempt.fetch is not None:
+        published_day = _publish(
+            day,
+            day.staged(INVENTORY.name),
+            day.staged(RESPONSES.name),
+            day.lake.staging(day.partition),
+            started_at=attempt.started_at,
+            inventory_facts=attempt.inventory,
+            fetch=attempt.fetch,
+            rebuilt=False,
+        )
+        start_over(day)
+        return published_day
+    manifest = published(day.lake, day.partition)
+    if manifest is None:
+        raise ConfigurationError(
+            f"Nothing is published for {day.partition}, so nothing can be derived again. "
+            "`image-snapshots status` lists the days that are there."
+        )
+    inventory, responses = (day.lake.table(table.name, day.partition) for table in (INVENTORY, RESPONSES))
+    for path, facts in ((inventory, manifest.files[INVENTORY.name]), (responses, manifest.files[RESPONSES.name])):
+        with storage_errors(path):
+            if sha256_of_file(path) != facts.sha256:
+                raise StorageError(
+                    f"{path} is not the file that the manifest of {day.partition} names: the evidence was changed. "
+                    "`image-snapshots verify` says what else was; restore the file from a backup."
+                )
+    directory = day.lake.rebuilding(day.partition)
+    published_day = _publish(
+        day,
+        inventory,
+        responses,
+        directory,
+        started_at=manifest.started_at,
+        inventory_facts=manifest.inventory,
+        fetch=manifest.fetch,
+        rebuilt=True,
+    )
+    with storage_errors(directory):
+        shutil.rmtree(directory)
+    return published_day
+
+
+def _publish(
+    day: Day,
+    inventory: Path,
+    responses: Path,
+    directory: Path,
+    *,
+    started_at: dt.datetime,
+    inventory_facts: InventoryFacts,
+    fetch: FetchFacts,
+    rebuilt: bool,
+) -> DayPublished:
+    derivation = derive_tables(day.lake, responses, directory, day.run_id)
+    files = {INVENTORY.name: inventory, RESPONSES.name: responses} | {
+        name: directory / f"{name}.parquet" for name in (IMAGES.name, IMAGE_VALUES.name)
+    }
+    validate(day.partition, fetch.project_id, files, inventory_facts.ids, fetch.outcomes)
+    manifest = publish(
+        day.lake,
+        day.partition,
+        files,
+        run_id=day.run_id,
+        started_at=started_at,
+        published_at=day.now(),
+        rebuilt=rebuilt,
+        inventory=inventory_facts,
+        fetch=fetch,
+    )
+    return DayPublished(manifest, derivation)

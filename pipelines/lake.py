@@ -1,0 +1,272 @@
+"""Where the tables live: paths, atomic writes, the lock of a partition, and manifests as files.
+
+All path work goes through here, so that the root can move to another kind of storage. A file appears under its
+name complete or not at all (written beside, synced, renamed). What a table contains does not belong here.
+"""
+
+import datetime as dt
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.columns import SCHEMA_VERSION, Table
+from pipelines.errors import ConfigurationError, PartitionBusyError, StorageError, ValidationError
+
+ROW_GROUP_ROWS = 131_072
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+_NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Partition:
+    """One day (UTC) of one project; `project` is the partition key, not the cloud's project id."""
+
+    date: dt.date
+    project: str
+
+    def __str__(self) -> str:
+        return f"{self.date} of project {self.project}"
+
+    @property
+    def directory(self) -> Path:
+        """The part of a path that all tables of this partition share."""
+        return Path(f"dt={self.date}") / f"project={self.project}"
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn what the file system refuses into one sentence.
+
+    Raises:
+        StorageError: no space left, or the storage failed.
+        ConfigurationError: the path may not be written or read.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_SPACE:
+            raise StorageError(
+                f"No space left while writing {path}: free some and run again; what was published before is intact "
+                "and answers fetched so far are kept."
+            ) from error
+        if error.errno in _NOT_ALLOWED:
+            raise ConfigurationError(
+                f"The lake cannot be used: {os.strerror(error.errno or 0)} at {error.filename or path}. "
+                "Set IMAGE_SNAPSHOTS_LAKE to a directory that this user may write."
+            ) from error
+        raise StorageError(f"The storage failed at {path}: {error}.") from error
+
+
+def sha256_of_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _beside(path: Path) -> Path:
+    """Name for a file that is not yet whole; readers' patterns (`*.parquet`, `*.json`) do not match it."""
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a small file so that it appears whole or not at all, and survives a loss of power."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = _beside(path)
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    _sync_directory(path.parent)
+
+
+def _partition(date: str, project: str) -> Partition:
+    return Partition(dt.date.fromisoformat(date.removeprefix("dt=")), project.removeprefix("project="))
+
+
+class TableWriter:
+    """Streams batches into one Parquet file in row groups of even size; made by `Lake.writer`."""
+
+    def __init__(self, parquet: pq.ParquetWriter, schema: pa.Schema, row_group_rows: int) -> None:
+        self._parquet = parquet
+        self._schema = schema
+        self._row_group_rows = row_group_rows
+        self._pending: list[pa.RecordBatch] = []
+        self._pending_rows = 0
+        self.rows = 0
+
+    def write(self, data: pa.Table | pa.RecordBatch) -> None:
+        """Add rows; they must have exactly the table's schema, metadata aside."""
+        for batch in data.to_batches() if isinstance(data, pa.Table) else [data]:
+            # Arrow itself would accept a null in a column that is declared never to be null.
+            if not batch.schema.equals(self._schema):
+                raise ValidationError(f"A batch has the schema\n{batch.schema}\ninstead of\n{self._schema}.")
+            for field, column in zip(self._schema, batch.columns, strict=True):
+                if not field.nullable and column.null_count:
+                    raise ValidationError(f"The required column {field.name} holds {column.null_count} nulls.")
+            self._pending.append(batch)
+            self._pending_rows += batch.num_rows
+            self.rows += batch.num_rows
+            if self._pending_rows >= self._row_group_rows:
+                self.flush()
+
+    def flush(self) -> None:
+        """Write what is pending as one row group."""
+        if self._pending_rows:
+            table = pa.Table.from_batches(self._pending, self._schema)
+            self._parquet.write_table(table, row_group_size=self._pending_rows)
+            self._pending, self._pending_rows = [], 0
+
+
+class Lake:
+    """The tree of tables under one root directory."""
+
+    def __init__(self, root: str, compression: str = "zstd") -> None:
+        if "://" in root:
+            raise ConfigurationError(
+                f"IMAGE_SNAPSHOTS_LAKE must be a local path: {root.partition('://')[0]}:// storage is not supported."
+            )
+        self.root = Path(root).absolute()
+        self._compression = compression
+
+    def table(self, name: str, partition: Partition) -> Path:
+        """The published file of a table."""
+        return self.root / name / partition.directory / f"{name}.parquet"
+
+    def manifest(self, partition: Partition) -> Path:
+        """The manifest that says which files of a partition belong together."""
+        return self.root / "_manifests" / f"dt={partition.date}" / f"project={partition.project}.json"
+
+    def superseded_manifests(self, project: str) -> Path:
+        """Directory of the manifests that a rerun replaced, each named by its SHA-256."""
+        return self.root / "_manifests" / "superseded" / f"project={project}"
+
+    def staging(self, partition: Partition) -> Path:
+        """Directory of an attempt that has not ended."""
+        return self.root / "_staging" / partition.directory
+
+    def rebuilding(self, partition: Partition) -> Path:
+        """Directory of tables that are derived again from published responses, beside any open attempt."""
+        return self.staging(partition) / "rebuild"
+
+    @contextmanager
+    def writer(
+        self, path: Path, table: Table, run_id: str, row_group_rows: int = ROW_GROUP_ROWS
+    ) -> Iterator[TableWriter]:
+        """Write one table's file; it appears under `path` only when the block ends without an error."""
+        # Readers take the schema from the file: the version and the run say how it came to be.
+        metadata = {"image_snapshots.schema_version": str(SCHEMA_VERSION), "image_snapshots.run_id": run_id}
+        with storage_errors(path), ExitStack() as stack:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = _beside(path)
+            stack.callback(part.unlink, missing_ok=True)
+            with part.open("wb") as file:
+                schema = table.schema.with_metadata(metadata)
+                with pq.ParquetWriter(file, schema, compression=self._compression) as parquet:
+                    writer = TableWriter(parquet, table.schema, row_group_rows)
+                    yield writer
+                    writer.flush()
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+            _sync_directory(path.parent)
+
+    def replace_published(self, source: Path, name: str, partition: Partition) -> None:
+        """Put a staged file in the place of the published one; the staged one stays where it is."""
+        target = self.table(name, partition)
+        with storage_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            part = _beside(target)
+            part.unlink(missing_ok=True)
+            part.hardlink_to(source)
+            part.replace(target)
+            # Renaming one hard link over another of the same file does nothing and leaves the source's name.
+            part.unlink(missing_ok=True)
+            _sync_directory(target.parent)
+
+    def partitions(self) -> list[Partition]:
+        """Partitions that have a manifest, in order."""
+        paths = (self.root / "_manifests").glob("dt=*/project=*.json")
+        return sorted(_partition(path.parent.name, path.stem) for path in paths)
+
+    def partitions_of(self, name: str) -> list[Partition]:
+        """Partitions that have a file of a table, in order."""
+        paths = (self.root / name).glob("dt=*/project=*/*.parquet")
+        return sorted({_partition(path.parent.parent.name, path.parent.name) for path in paths})
+
+    def unfinished(self) -> list[Partition]:
+        """Partitions with an attempt that has not ended, in order."""
+        paths = (self.root / "_staging").glob("dt=*/project=*/attempt.json")
+        return sorted(_partition(path.parent.parent.name, path.parent.name) for path in paths)
+
+    @contextmanager
+    def hold(self, partition: Partition, run_id: str) -> Iterator[None]:
+        """Hold a partition against other runs on this file system until the block (or the process) ends.
+
+        Raises:
+            PartitionBusyError: another run holds it; says which.
+        """
+        path = self.root / "_staging" / f"dt={partition.date}" / f"project={partition.project}.lock"
+        with self._locked(path, {"run_id": run_id}) as holder:
+            if holder is not None:
+                raise PartitionBusyError(
+                    f"The partition {partition} is held by run {holder.get('run_id', '?')} (process "
+                    f"{holder.get('pid', '?')} on {holder.get('host', '?')}, since {holder.get('since', '?')}): "
+                    "wait for it to end, or stop it, and run again."
+                )
+            yield
+
+    @contextmanager
+    def chain(self, project: str) -> Iterator[None]:
+        """Hold a project's chain of manifests, so that two days that end together cannot fork it."""
+        path = self.root / "_manifests" / f"project={project}.lock"
+        with self._locked(path, {}, wait=True):
+            yield
+
+    @contextmanager
+    def _locked(self, path: Path, facts: dict[str, str], *, wait: bool = False) -> Iterator[dict[str, Any] | None]:
+        """Yield None once the lock is ours, or what its holder wrote about itself."""
+        holder: dict[str, Any] | None = None
+        with ExitStack() as stack:
+            with storage_errors(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                file = stack.enter_context(path.open("a+"))
+                try:
+                    # The kernel frees it when the process ends, however it ends; the file itself stays, because
+                    # removing it would let two runs hold two files of the same name.
+                    fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    file.seek(0)
+                    written = file.read()
+                    # The holder may be about to write it.
+                    holder = json.loads(written) if written.endswith("\n") else {}
+                else:
+                    since = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+                    us = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
+                    file.truncate(0)
+                    file.write(json.dumps(facts | us) + "\n")
+                    file.flush()
+            yield holder

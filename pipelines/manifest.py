@@ -1,0 +1,186 @@
+"""What is written down about a partition besides its tables: the manifest, and the state of an open attempt.
+
+A manifest says which files belong together and proves them by SHA-256; it holds the SHA-256 of the manifest that the
+project published before it, so the manifests of a project form a chain in the order of publication. Reruns do not
+break it: the manifest they replace is kept under `_manifests/superseded`.
+"""
+
+import datetime as dt
+import hashlib
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipelines.errors import StorageError
+from pipelines.lake import Lake, Partition, sha256_of_file, storage_errors, write_atomically
+
+
+class _Facts(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class InventoryFacts(_Facts):
+    """What was read from the inventory source; `source` is a name for people, without credentials."""
+
+    source: str
+    kind: str
+    modified_at: dt.datetime | None
+    rows_read: int
+    blank: int
+    duplicate: int
+    other_project: int
+    unknown_project: int
+    invalid: int
+    ids: int
+
+
+class FetchFacts(_Facts):
+    """How the answers were had. `kept` of them were on disk already from an attempt that had not ended."""
+
+    project_id: str
+    endpoint_host: str
+    is_sandbox: bool
+    started_at: dt.datetime
+    finished_at: dt.datetime
+    outcomes: dict[str, int]
+    kept: int
+    requests: int
+    retries: int
+    throttled: int
+    token_renewals: int
+    bytes_received: int
+
+    @property
+    def failed(self) -> int:
+        """Ids without an answer."""
+        return self.outcomes.get("failed", 0)
+
+
+class FileFacts(_Facts):
+    """One table's file: path relative to the lake's root, rows, bytes and SHA-256."""
+
+    path: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+class FailedId(_Facts):
+    """An id that got no answer, with the last error."""
+
+    id: str
+    error_code: str | None
+
+
+class Manifest(_Facts):
+    """The seal of a published partition. `rebuilt`: derived again from stored answers."""
+
+    snapshot_date: dt.date
+    project: str
+    run_id: str
+    started_at: dt.datetime
+    published_at: dt.datetime
+    rebuilt: bool
+    code_version: str
+    schema_version: int
+    inventory: InventoryFacts
+    fetch: FetchFacts
+    is_complete: bool
+    failed: list[FailedId]
+    files: dict[str, FileFacts]
+    previous_manifest_sha256: str | None
+
+
+class Attempt(_Facts):
+    """An attempt that has not ended: who began it and what it has so far."""
+
+    run_id: str
+    started_at: dt.datetime
+    inventory: InventoryFacts | None = None
+    fetch: FetchFacts | None = None
+
+
+@cache
+def code_version() -> str:
+    """Version of the package and a digest of the code that makes the tables."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return f"{version('image-snapshots')}+{digest.hexdigest()[:12]}"
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read one manifest.
+
+    Raises:
+        StorageError: it is not what a manifest must be.
+    """
+    with storage_errors(path):
+        content = path.read_bytes()
+    try:
+        return Manifest.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise StorageError(
+            f"The manifest {path} is damaged ({where or 'content'}: {first['msg']}): fetch the day again if it is "
+            "today, or restore the file."
+        ) from None
+
+
+def published(lake: Lake, partition: Partition) -> Manifest | None:
+    """The manifest of a partition, or None when the partition was never published."""
+    path = lake.manifest(partition)
+    return read_manifest(path) if path.exists() else None
+
+
+def chain_paths(lake: Lake, project: str) -> list[Path]:
+    """All manifests that a project ever published."""
+    current = (lake.root / "_manifests").glob(f"dt=*/project={project}.json")
+    return sorted([*current, *lake.superseded_manifests(project).glob("*.json")])
+
+
+def chain_head(lake: Lake, project: str) -> str | None:
+    """SHA-256 of the project's newest manifest: the one that no other follows. None when there is none."""
+    manifests = {sha256_of_file(path): read_manifest(path) for path in chain_paths(lake, project)}
+    followed = {manifest.previous_manifest_sha256 for manifest in manifests.values()}
+    heads = [(manifest.published_at, digest) for digest, manifest in manifests.items() if digest not in followed]
+    return max(heads)[1] if heads else None
+
+
+def write_manifest(lake: Lake, partition: Partition, manifest: Manifest) -> None:
+    """Write the manifest of a partition, keeping the one it replaces."""
+    path = lake.manifest(partition)
+    with storage_errors(path):
+        if path.exists():
+            kept = lake.superseded_manifests(partition.project) / f"{sha256_of_file(path)}.json"
+            write_atomically(kept, path.read_bytes())
+        write_atomically(path, manifest.model_dump_json(indent=1).encode() + b"\n")
+
+
+def _attempt_path(lake: Lake, partition: Partition) -> Path:
+    return lake.staging(partition) / "attempt.json"
+
+
+def read_attempt(lake: Lake, partition: Partition) -> Attempt | None:
+    """The open attempt of a partition, or None."""
+    path = _attempt_path(lake, partition)
+    if not path.exists():
+        return None
+    with storage_errors(path):
+        content = path.read_bytes()
+    try:
+        return Attempt.model_validate_json(content)
+    except ValidationError:
+        raise StorageError(
+            f"{path} is damaged or of another version of this software: run with --fresh to start the day over."
+        ) from None
+
+
+def write_attempt(lake: Lake, partition: Partition, attempt: Attempt) -> None:
+    """Put the state of an attempt on disk."""
+    path = _attempt_path(lake, partition)
+    with storage_errors(path):
+        write_atomically(path, attempt.model_dump_json(indent=1).encode() + b"\n")

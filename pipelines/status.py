@@ -1,0 +1,69 @@
+"""Which days are there: published, incomplete, not ended, or missing."""
+
+import dataclasses
+import datetime as dt
+from dataclasses import dataclass
+from typing import Literal
+
+from pipelines.lake import Lake, Partition
+from pipelines.manifest import published
+
+State = Literal["complete", "incomplete", "unfinished", "missing"]
+
+
+@dataclass(frozen=True, slots=True)
+class DayStatus:
+    """One partition; counts are None where nothing was published. A published day may have an open attempt too."""
+
+    date: dt.date
+    project: str
+    state: State
+    has_open_attempt: bool
+    images: int | None
+    outcomes: dict[str, int] | None
+    bytes: int | None
+    published_at: dt.datetime | None
+    run_id: str | None
+
+    def as_json(self) -> dict[str, object]:
+        """The same as JSON values."""
+        times = {"date": str(self.date), "published_at": self.published_at and self.published_at.isoformat()}
+        return dataclasses.asdict(self) | times
+
+
+def day_statuses(lake: Lake, projects: list[str], first: dt.date, last: dt.date) -> list[DayStatus]:
+    """The state of every partition from `first` to `last`, by day and project.
+
+    Days before a project's first published one are left out: nothing can be missing before the beginning.
+    """
+    known = lake.partitions()
+    open_attempts = set(lake.unfinished())
+    statuses = []
+    for project in sorted({*projects, *(partition.project for partition in known)}):
+        beginning = min((partition.date for partition in known if partition.project == project), default=last)
+        day = max(first, beginning)
+        while day <= last:
+            statuses.append(
+                _status(lake, Partition(day, project), has_open_attempt=Partition(day, project) in open_attempts)
+            )
+            day += dt.timedelta(days=1)
+    return sorted(statuses, key=lambda status: (status.date, status.project))
+
+
+def _status(lake: Lake, partition: Partition, *, has_open_attempt: bool) -> DayStatus:
+    manifest = published(lake, partition)
+    state: State
+    if manifest is None:
+        state = "unfinished" if has_open_attempt else "missing"
+        return DayStatus(partition.date, partition.project, state, has_open_attempt, None, None, None, None, None)
+    return DayStatus(
+        partition.date,
+        partition.project,
+        "complete" if manifest.is_complete else "incomplete",
+        has_open_attempt,
+        manifest.files["images"].rows,
+        manifest.fetch.outcomes,
+        sum(file.bytes for file in manifest.files.values()),
+        manifest.published_at,
+        manifest.run_id,
+    )

@@ -1,0 +1,182 @@
+"""Prove what was published, or name what was changed since: files, evidence, derived tables, and the chain.
+
+Reads the lake alone and changes nothing.
+"""
+
+import hashlib
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.columns import IMAGE_VALUES, IMAGES, RESPONSES, TABLES
+from pipelines.errors import StorageError
+from pipelines.lake import Lake, Partition, sha256_of_file, storage_errors
+from pipelines.manifest import Manifest, chain_paths, code_version, read_manifest
+from pipelines.publish import derive_tables, failed_ids, read_batches
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is not as it was published; `path` is relative to the lake's root."""
+
+    path: str
+    sentence: str
+
+
+def verify(
+    lake: Lake, partitions: list[Partition], on_checked: Callable[[Partition], None] = lambda _: None
+) -> list[Problem]:
+    """Check the partitions, the chains of their projects, and that nothing lies about that no manifest names.
+
+    An empty list means that all is as published. What only the newest manifest of a project states (times, run id) is
+    proved by the next one; until then by its SHA-256, noted elsewhere.
+    """
+    problems = list(_find_strays(lake))
+    for partition in partitions:
+        problems += _verify_partition(lake, partition)
+        on_checked(partition)
+    for project in sorted({partition.project for partition in partitions}):
+        problems += _verify_chain(lake, project)
+    return problems
+
+
+def _verify_partition(lake: Lake, partition: Partition) -> Iterator[Problem]:
+    path = lake.manifest(partition)
+    try:
+        manifest = read_manifest(path)
+    except StorageError as error:
+        yield Problem(_relative(lake, path), str(error))
+        return
+    intact = True
+    for problem in _verify_files(lake, partition, manifest):
+        intact = False
+        yield problem
+    if intact:
+        yield from _verify_evidence(lake, partition, manifest)
+        yield from _verify_derivation(lake, partition, manifest)
+
+
+def _find_strays(lake: Lake) -> Iterator[Problem]:
+    """Tables of days that no manifest seals: put in by hand, or a publication that was cut off."""
+    sealed = set(lake.partitions())
+    for name in TABLES:
+        for partition in lake.partitions_of(name):
+            if partition not in sealed:
+                yield Problem(
+                    _relative(lake, lake.table(name, partition)),
+                    "No manifest names this file: it was put in, or its manifest was removed or never written.",
+                )
+
+
+def _verify_files(lake: Lake, partition: Partition, manifest: Manifest) -> Iterator[Problem]:
+    for name in TABLES:
+        path = lake.table(name, partition)
+        relative = _relative(lake, path)
+        facts = manifest.files.get(name)
+        if facts is None:
+            yield Problem(relative, f"The manifest of {partition} does not list the table {name}.")
+        elif not path.exists():
+            yield Problem(relative, "The file is missing.")
+        else:
+            with storage_errors(path):
+                digest = sha256_of_file(path)
+            if digest != facts.sha256:
+                yield Problem(
+                    relative,
+                    f"The file was changed: {path.stat().st_size} bytes with SHA-256 {digest}, published with "
+                    f"{facts.bytes} bytes and {facts.sha256}.",
+                )
+            elif (rows := pq.read_metadata(path).num_rows) != facts.rows:
+                yield Problem(relative, f"The manifest says {facts.rows} rows, and the file has {rows}.")
+    for name in TABLES:
+        for other in lake.table(name, partition).parent.glob("*.parquet"):
+            if other != lake.table(name, partition):
+                yield Problem(_relative(lake, other), "The file does not belong to the published day.")
+
+
+def _verify_evidence(lake: Lake, partition: Partition, manifest: Manifest) -> Iterator[Problem]:
+    path = lake.table(RESPONSES.name, partition)
+    outcomes: Counter[str] = Counter()
+    for batch in read_batches(path):
+        columns = (batch[name].to_pylist() for name in ("id", "outcome", "body", "body_sha256"))
+        for id_, outcome, body, digest in zip(*columns, strict=True):
+            outcomes[outcome] += 1
+            if (None if body is None else hashlib.sha256(body).hexdigest()) != digest:
+                yield Problem(_relative(lake, path), f"The stored answer for {id_} does not have its SHA-256.")
+    failed = failed_ids(path)
+    if dict(outcomes) != manifest.fetch.outcomes or failed != manifest.failed or manifest.is_complete != (not failed):
+        yield Problem(
+            _relative(lake, lake.manifest(partition)),
+            f"The manifest does not say what the stored answers show: {dict(outcomes)}, {len(failed)} failed.",
+        )
+
+
+def _verify_derivation(lake: Lake, partition: Partition, manifest: Manifest) -> Iterator[Problem]:
+    """Derive the tables again from the stored answers and compare them with the published ones."""
+    with tempfile.TemporaryDirectory(prefix="image-snapshots-") as directory:
+        derive_tables(lake, lake.table(RESPONSES.name, partition), Path(directory), manifest.run_id)
+        for table in (IMAGES, IMAGE_VALUES):
+            path = lake.table(table.name, partition)
+            difference = _first_difference(path, Path(directory) / f"{table.name}.parquet")
+            if difference is not None:
+                by = "" if manifest.code_version == code_version() else f" (published by code {manifest.code_version})"
+                yield Problem(
+                    _relative(lake, path), f"The table is not what its stored answers give: {difference} differs{by}."
+                )
+
+
+def _first_difference(published: Path, derived: Path) -> str | None:
+    pairs = zip_longest(read_batches(published), read_batches(derived))
+    for ours, theirs in pairs:
+        if ours is None or theirs is None or ours.num_rows != theirs.num_rows:
+            return "the number of rows"
+        if not ours.equals(theirs):
+            return _differing_row(ours, theirs)
+    return None
+
+
+def _differing_row(ours: pa.RecordBatch, theirs: pa.RecordBatch) -> str:
+    for name in ours.schema.names:
+        if not ours[name].equals(theirs[name]):
+            for id_, left, right in zip(
+                ours["id"].to_pylist(), ours[name].to_pylist(), theirs[name].to_pylist(), strict=True
+            ):
+                if left != right:
+                    return f"{name} of {id_}"
+    return "the schema"
+
+
+def _verify_chain(lake: Lake, project: str) -> Iterator[Problem]:
+    """Check that each manifest follows one that is there, and that one alone is the newest."""
+    manifests: dict[str, tuple[Path, Manifest]] = {}
+    for path in chain_paths(lake, project):
+        digest = sha256_of_file(path)
+        if path.is_relative_to(lake.superseded_manifests(project)) and path.stem != digest:
+            yield Problem(_relative(lake, path), f"The kept manifest was changed: its SHA-256 is now {digest}.")
+        try:
+            manifests[digest] = (path, read_manifest(path))
+        except StorageError as error:
+            yield Problem(_relative(lake, path), str(error))
+    followed = [manifest.previous_manifest_sha256 for _, manifest in manifests.values()]
+    for path, manifest in manifests.values():
+        previous = manifest.previous_manifest_sha256
+        if previous is not None and previous not in manifests:
+            yield Problem(
+                _relative(lake, path),
+                f"It follows a manifest with SHA-256 {previous}, which is not there: that one was changed or removed.",
+            )
+    heads = sorted(
+        (manifest.published_at, path) for digest, (path, manifest) in manifests.items() if digest not in followed
+    )
+    for _, path in heads[:-1]:
+        yield Problem(_relative(lake, path), "No later manifest follows this one: it was changed or put in.")
+
+
+def _relative(lake: Lake, path: Path) -> str:
+    return path.relative_to(lake.root).as_posix()

@@ -1,0 +1,172 @@
+"""The lake's own promises: a file appears whole or not at all, and a partition has one holder."""
+
+import datetime as dt
+import os
+import subprocess
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.columns import IMAGE_VALUES, SCHEMA_VERSION
+from pipelines.errors import ConfigurationError, PartitionBusyError, ValidationError
+from pipelines.lake import Lake, Partition, write_atomically
+
+DAY = dt.date(2026, 11, 23)
+PARTITION = Partition(DAY, "default")
+
+
+def values(count, start=0):
+    return pa.table(
+        {
+            "snapshot_date": [DAY] * count,
+            "project_id": ["p"] * count,
+            "id": [f"{i:08d}" for i in range(start, start + count)],
+            "field": ["dev_services"] * count,
+            "position": list(range(count)),
+            "value": ["SSH"] * count,
+        },
+        schema=IMAGE_VALUES.schema,
+    )
+
+
+def test_a_table_has_its_schema_metadata_and_row_groups(tmp_path):
+    lake = Lake(str(tmp_path), "zstd")
+    path = lake.table("image_values", PARTITION)
+    with lake.writer(path, IMAGE_VALUES, "run-1", row_group_rows=100) as writer:
+        for start in range(0, 250, 50):
+            writer.write(values(50, start))
+    assert path == tmp_path / "image_values/dt=2026-11-23/project=default/image_values.parquet"
+    with pq.ParquetFile(path) as file:
+        assert file.schema_arrow.equals(IMAGE_VALUES.schema)
+        assert file.schema_arrow.metadata[b"image_snapshots.run_id"] == b"run-1"
+        assert file.schema_arrow.metadata[b"image_snapshots.schema_version"] == str(SCHEMA_VERSION).encode()
+        assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [100, 100, 50]
+        column = file.metadata.row_group(0).column(2)
+        assert column.compression == "ZSTD"
+        assert column.statistics.min == "00000000"
+    assert file.metadata.num_rows == writer.rows == 250
+
+
+@pytest.mark.parametrize(("setting", "codec"), [("snappy", "SNAPPY"), ("gzip", "GZIP"), ("none", "UNCOMPRESSED")])
+def test_the_codec_is_the_users_choice(tmp_path, setting, codec):
+    lake = Lake(str(tmp_path), setting)
+    with lake.writer(tmp_path / "t.parquet", IMAGE_VALUES, "r") as writer:
+        writer.write(values(3))
+    assert pq.read_metadata(tmp_path / "t.parquet").row_group(0).column(0).compression == codec
+
+
+def test_an_empty_table_is_a_readable_file(tmp_path):
+    lake = Lake(str(tmp_path))
+    with lake.writer(tmp_path / "t.parquet", IMAGE_VALUES, "r"):
+        pass
+    assert pq.read_table(tmp_path / "t.parquet").schema.equals(IMAGE_VALUES.schema)
+
+
+def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    lake = Lake(str(tmp_path))
+    path = tmp_path / "t.parquet"
+    with lake.writer(path, IMAGE_VALUES, "r") as writer:
+        writer.write(values(3))
+    before = path.read_bytes()
+    with pytest.raises(ZeroDivisionError), lake.writer(path, IMAGE_VALUES, "r") as writer:
+        writer.write(values(5))
+        raise ZeroDivisionError
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["t.parquet"]
+
+
+def test_a_batch_of_another_schema_is_refused(tmp_path):
+    lake = Lake(str(tmp_path))
+    with (
+        pytest.raises(ValidationError, match="has the schema"),
+        lake.writer(tmp_path / "t", IMAGE_VALUES, "r") as writer,
+    ):
+        writer.write(pa.table({"id": ["a"]}))
+
+
+def test_a_null_in_a_required_column_is_refused(tmp_path):
+    lake = Lake(str(tmp_path))
+    broken = values(2).set_column(2, IMAGE_VALUES.schema.field("id"), pa.array(["a", None]))
+    with (
+        pytest.raises(ValidationError, match="id holds 1 nulls"),
+        lake.writer(tmp_path / "t", IMAGE_VALUES, "r") as writer,
+    ):
+        writer.write(broken)
+
+
+def test_a_published_file_is_replaced_by_a_staged_one_again_and_again(tmp_path):
+    lake = Lake(str(tmp_path))
+    staged = lake.staging(PARTITION) / "image_values.parquet"
+    target = lake.table("image_values", PARTITION)
+    for count in (2, 5):
+        with lake.writer(staged, IMAGE_VALUES, "r") as writer:
+            writer.write(values(count))
+        # The second time is what a run does after a kill between the replacement and the manifest.
+        for _ in range(2):
+            lake.replace_published(staged, "image_values", PARTITION)
+            assert pq.read_metadata(target).num_rows == count
+            assert staged.exists()
+            assert os.listdir(target.parent) == ["image_values.parquet"]
+
+
+def test_two_holders_of_one_partition_exclude_each_other(tmp_path):
+    lake = Lake(str(tmp_path))
+    with lake.hold(PARTITION, "run-1"):
+        with pytest.raises(PartitionBusyError, match=rf"held by run run-1 \(process {os.getpid()} on "):
+            with lake.hold(PARTITION, "run-2"):
+                pass
+        with lake.hold(Partition(DAY, "other"), "run-2"):
+            pass
+    with lake.hold(PARTITION, "run-2"):
+        pass
+
+
+def test_a_killed_holder_holds_nothing(tmp_path):
+    code = (
+        "import sys, time, datetime as dt; from pipelines.lake import Lake, Partition\n"
+        f"with Lake({str(tmp_path)!r}).hold(Partition(dt.date(2026, 11, 23), 'default'), 'child'):\n"
+        "    print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as child:
+        assert child.stdout.readline() == b"held\n"
+        with pytest.raises(PartitionBusyError, match="run child"), Lake(str(tmp_path)).hold(PARTITION, "mine"):
+            pass
+        child.kill()
+        child.wait()
+    with Lake(str(tmp_path)).hold(PARTITION, "mine"):
+        pass
+
+
+def test_a_lake_below_a_file_is_named_as_what_is_wrong(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(ConfigurationError, match="IMAGE_SNAPSHOTS_LAKE"),
+        Lake(str(tmp_path / "file")).hold(PARTITION, "r"),
+    ):
+        pass
+
+
+def test_another_kind_of_storage_is_refused():
+    with pytest.raises(ConfigurationError, match="s3:// storage is not supported"):
+        Lake("s3://bucket/lake")
+
+
+def test_a_small_file_is_written_whole(tmp_path):
+    write_atomically(tmp_path / "a" / "b.json", b"one")
+    write_atomically(tmp_path / "a" / "b.json", b"two")
+    assert (tmp_path / "a" / "b.json").read_bytes() == b"two"
+    assert os.listdir(tmp_path / "a") == ["b.json"]
+
+
+def test_partitions_are_those_with_a_manifest(tmp_path):
+    lake = Lake(str(tmp_path))
+    assert lake.partitions() == lake.unfinished() == []
+    other = Partition(dt.date(2026, 11, 22), "team.a-b_c")
+    for partition in (PARTITION, other):
+        write_atomically(lake.manifest(partition), b"{}")
+    write_atomically(lake.superseded_manifests("default") / "abc.json", b"{}")
+    write_atomically(lake.staging(PARTITION) / "attempt.json", b"{}")
+    assert lake.partitions() == [other, PARTITION]
+    assert lake.unfinished() == [PARTITION]
