@@ -65,7 +65,11 @@ INVENTORY = Table(
         Column("id", pa.string(), "key", "Image id, trimmed and in lower case.", True),
         Column("id_as_read", pa.string(), "inventory", "The id exactly as the source has it.", True),
         Column(
-            "is_valid", pa.bool_(), "derived", "Whether the id is a UUID; others are never put into a URL.", True
+            "is_valid",
+            pa.bool_(),
+            "derived",
+            "Whether the id is a UUID; others are never put into a URL.",
+            True,
         ),
         Column("owner", pa.string(), "inventory", "Owner stated by the inventory."),
         Column("cost_center", pa.string(), "inventory", "Cost centre stated by the inventory."),
@@ -94,8 +98,19 @@ RESPONSES = Table(
         Column("error_msg", pa.string(), "provenance", "Error message that goes with `error_code`."),
         Column("attempts", pa.int32(), "provenance", "Requests sent for this id.", True),
         Column("elapsed_ms", pa.int64(), "provenance", "First request to last answer, in milliseconds.", True),
-        Column("observed_at", TIMESTAMP, "provenance", "When the last answer (or its absence) was observed.", True),
-        Column("body", pa.binary(), "provenance", "Body of the last answer, byte for byte after transfer decoding."),
+        Column(
+            "observed_at",
+            TIMESTAMP,
+            "provenance",
+            "When the last answer (or its absence) was observed.",
+            True,
+        ),
+        Column(
+            "body",
+            pa.binary(),
+            "provenance",
+            "Body of the last answer, byte for byte after transfer decoding.",
+        ),
         Column("body_sha256", pa.string(), "provenance", "SHA-256 of `body`, in hexadecimal."),
     ),
 )

@@ -29,7 +29,7 @@ from pipelines.manifest import (
     code_version,
     write_manifest,
 )
-from pipelines.normalise import normalise_images, to_arrow
+from pipelines.normalise import add_counts, normalise_images, to_arrow
 
 _BATCH_ROWS = 10_000
 _PREVIEW_ROWS = 5
@@ -66,9 +66,9 @@ def derive_tables(lake: Lake, responses: Path, directory: Path, run_id: str) -> 
             table = to_arrow(normalised.images, IMAGES)
             images.write(table)
             values.write(to_arrow(normalised.image_values, IMAGE_VALUES))
-            derivation.unknown_fields += normalised.unknown_fields
-            derivation.unknown_values += normalised.unknown_values
-            derivation.anomalies += normalised.anomalies
+            add_counts(derivation.unknown_fields, normalised.unknown_fields)
+            add_counts(derivation.unknown_values, normalised.unknown_values)
+            add_counts(derivation.anomalies, normalised.anomalies)
             if len(derivation.preview) < _PREVIEW_ROWS:
                 rows = table.select(_PREVIEW_COLUMNS).slice(0, _PREVIEW_ROWS - len(derivation.preview))
                 derivation.preview += rows.to_pylist()

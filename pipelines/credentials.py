@@ -1,0 +1,257 @@
+"""Who we are to the cloud: reads the credentials of one project by the cloud's own conventions.
+
+An access key (`OS_ACCESS_KEY`, `OS_SECRET_KEY`), a password or a ready token (`clouds.yaml` with `OS_CLOUD`, or `OS_*`
+variables). Nothing is sent from here: fetching and renewing tokens belongs to `pipelines.api`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pipelines.errors import ConfigurationError
+
+_LOOPBACK_HOSTS = {"127.0.0.1", "::1", "localhost"}
+_PASSWORD_TYPES = {"password", "v3password"}
+_TOKEN_TYPES = {"token", "v3token"}
+
+# What the OS_* variables without OS_CLOUD may state, by openstacksdk's names.
+_AUTH_KEYS = (
+    "auth_url",
+    "username",
+    "user_id",
+    "password",
+    "token",
+    "project_id",
+    "project_name",
+    "tenant_id",
+    "tenant_name",
+    "domain_id",
+    "domain_name",
+    "user_domain_id",
+    "user_domain_name",
+    "project_domain_id",
+    "project_domain_name",
+)
+_OTHER_KEYS = ("auth_type", "region_name", "cacert", "verify", "insecure")
+
+
+@dataclass(frozen=True, slots=True)
+class AccessKey:
+    """Each request is signed (AK/SK)."""
+
+    access_key: str = field(repr=False)
+    secret_key: str = field(repr=False)
+    project_id: str
+    ca_bundle: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordLogin:
+    """A token is fetched from `auth_url` (ends in `/v3`) and renewed; scoped by id, or by name when no id is known."""
+
+    auth_url: str
+    user: str
+    user_is_id: bool
+    password: str = field(repr=False)
+    # Keystone's own shape, such as {"name": "…"}; a user id needs no domain.
+    user_domain: dict[str, str] | None
+    project_id: str | None
+    project_name: str | None
+    project_domain: dict[str, str] | None
+    ca_bundle: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyToken:
+    """A token that somebody else fetched; it cannot be renewed."""
+
+    token: str = field(repr=False)
+    project_id: str
+    ca_bundle: Path | None = None
+
+
+Credentials = AccessKey | PasswordLogin | ReadyToken
+
+
+def load_credentials(project_id: str | None, environ: Mapping[str, str]) -> Credentials:
+    """Read one project's credentials. `project_id`, when given, wins over the project that the environment states.
+
+    An access key wins over a password and a token.
+
+    Raises:
+        ConfigurationError: something is missing or contradictory; names the variable, never a secret.
+    """
+    env = {name: value.strip() for name, value in environ.items() if name.startswith("OS_") and value.strip()}
+    access_key, secret_key = env.get("OS_ACCESS_KEY"), env.get("OS_SECRET_KEY")
+    if access_key and secret_key:
+        project_id = project_id or env.get("OS_PROJECT_ID")
+        if not project_id:
+            raise ConfigurationError(
+                "An access key needs a project id: set OS_PROJECT_ID, or IMAGE_SNAPSHOTS_PROJECTS for several projects."
+            )
+        cacert = env.get("OS_CACERT")
+        return AccessKey(access_key, secret_key, project_id, Path(cacert).expanduser() if cacert else None)
+    if access_key or secret_key:
+        present, missing = ("ACCESS", "SECRET") if access_key else ("SECRET", "ACCESS")
+        raise ConfigurationError(f"OS_{present}_KEY is set but OS_{missing}_KEY is not: set both, or neither.")
+    if "OS_CLOUD" in env:
+        config, source = _from_clouds_yaml(env), f"the cloud {env['OS_CLOUD']!r} in clouds.yaml"
+    elif "OS_AUTH_URL" in env or "OS_TOKEN" in env:
+        config, source = _from_variables(env), "the OS_* variables"
+    else:
+        raise ConfigurationError(
+            "No credentials found: set OS_ACCESS_KEY and OS_SECRET_KEY, or OS_CLOUD (with a clouds.yaml), "
+            "or OS_AUTH_URL with OS_USERNAME and OS_PASSWORD, or OS_TOKEN."
+        )
+    return _from_config(project_id, config, source)
+
+
+def _from_clouds_yaml(env: Mapping[str, str]) -> dict[str, Any]:
+    # Imported here because it takes a second, and most commands need no credentials.
+    from openstack import exceptions  # noqa: PLC0415
+    from openstack.config import loader  # noqa: PLC0415
+
+    cloud = env["OS_CLOUD"]
+    # The environment is handed over, never read behind our back.
+    files = [env["OS_CLIENT_CONFIG_FILE"]] if "OS_CLIENT_CONFIG_FILE" in env else []
+    secure = [env["OS_CLIENT_SECURE_FILE"]] if "OS_CLIENT_SECURE_FILE" in env else []
+    try:
+        return _flat(
+            loader.OpenStackConfig(
+                config_files=[*files, *loader.CONFIG_FILES],
+                secure_files=[*secure, *loader.SECURE_FILES],
+                load_envvars=False,
+            ).get_one(cloud=cloud, region_name=env.get("OS_REGION_NAME"), validate=False)
+        )
+    except exceptions.ConfigException:
+        raise ConfigurationError(
+            f"OS_CLOUD names the cloud {cloud!r}, which clouds.yaml does not describe: correct OS_CLOUD, "
+            "or the file (OS_CLIENT_CONFIG_FILE says which)."
+        ) from None
+    except (AttributeError, KeyError, TypeError, ValueError):
+        # What the library does with a file that is YAML but no description of clouds. Its message may quote values.
+        raise ConfigurationError(
+            f"The description of the cloud {cloud!r} (OS_CLOUD) in clouds.yaml is malformed: correct the file."
+        ) from None
+
+
+def _from_variables(env: Mapping[str, str]) -> dict[str, Any]:
+    from openstack.config import loader  # noqa: PLC0415
+
+    auth = {key: env[f"OS_{key.upper()}"] for key in _AUTH_KEYS if f"OS_{key.upper()}" in env}
+    other = {key: env[f"OS_{key.upper()}"] for key in _OTHER_KEYS if f"OS_{key.upper()}" in env}
+    if "auth_type" not in other and "token" in auth:
+        if "password" in auth:
+            raise ConfigurationError(
+                "Both OS_TOKEN and OS_PASSWORD are set: unset one, or set OS_AUTH_TYPE to v3token or password."
+            )
+        other["auth_type"] = "v3token"
+    try:
+        return _flat(
+            loader.OpenStackConfig(load_yaml_config=False, load_envvars=False).get_one(
+                validate=False, auth=auth, **other
+            )
+        )
+    except (KeyError, ValueError, IndexError):
+        # The library fills {placeholders} in; its message may quote values.
+        raise ConfigurationError("OS_AUTH_URL holds a {placeholder} that is not known: write the URL out.") from None
+
+
+def _flat(region: Any) -> dict[str, Any]:
+    config: dict[str, Any] = region.config
+    return {**config, **(config.get("auth") or {})}
+
+
+def _from_config(project_id: str | None, config: Mapping[str, Any], source: str) -> Credentials:
+    def text(key: str) -> str | None:
+        value = config.get(key)
+        return None if value is None or isinstance(value, dict | list) else str(value).strip() or None
+
+    def domain(who: str) -> dict[str, str] | None:
+        for kind in ("id", "name"):
+            value = text(f"{who}_domain_{kind}") or text(f"domain_{kind}")
+            if value:
+                return {kind: value}
+        return None
+
+    if config.get("insecure") in (True, "true", "True", "1") or str(config.get("verify")).lower() in (
+        "false",
+        "0",
+        "no",
+    ):
+        raise ConfigurationError(
+            f"Certificates must be verified, but {source} say otherwise (verify or insecure): remove that, and name "
+            "the authority to trust in IMAGE_SNAPSHOTS_CA_BUNDLE or cacert."
+        )
+    cacert = text("cacert")
+    ca_bundle = Path(cacert).expanduser() if cacert else None
+    stated_id = project_id or text("project_id")
+    auth_type = text("auth_type") or "password"
+
+    if auth_type in _TOKEN_TYPES:
+        token = text("token")
+        if not token:
+            raise ConfigurationError(f"A token is asked for by auth_type, but {source} hold none: set OS_TOKEN.")
+        if not stated_id:
+            raise ConfigurationError("A token needs a project id: set OS_PROJECT_ID to the id the token is scoped to.")
+        return ReadyToken(token, stated_id, ca_bundle)
+    if auth_type not in _PASSWORD_TYPES:
+        raise ConfigurationError(
+            f"The auth_type {auth_type!r} of {source} is not supported (OS_AUTH_TYPE): use password or v3token."
+        )
+
+    auth_url, password = text("auth_url"), text("password")
+    user_id, user_name = text("user_id"), text("username")
+    for name, value in (("OS_AUTH_URL", auth_url), ("OS_USERNAME", user_id or user_name), ("OS_PASSWORD", password)):
+        if not value:
+            key = name.removeprefix("OS_").lower()
+            raise ConfigurationError(
+                f"The password login in {source} is incomplete: set {name} ({key} in clouds.yaml)."
+            )
+    assert auth_url is not None  # noqa: S101  (the loop above)
+    assert password is not None  # noqa: S101
+    user_domain = None if user_id else domain("user")
+    if not user_id and user_domain is None:
+        raise ConfigurationError(
+            f"The password login in {source} names no domain: set OS_USER_DOMAIN_NAME "
+            "(user_domain_name in clouds.yaml)."
+        )
+    project_name = None if stated_id else text("project_name")
+    if not stated_id and not project_name:
+        raise ConfigurationError(
+            f"The password login in {source} names no project: set OS_PROJECT_ID or OS_PROJECT_NAME "
+            "(project_id or project_name in clouds.yaml)."
+        )
+    return PasswordLogin(
+        auth_url=_checked_auth_url(auth_url),
+        user=user_id or user_name or "",
+        user_is_id=user_id is not None,
+        password=password,
+        user_domain=user_domain,
+        project_id=stated_id,
+        project_name=project_name,
+        project_domain=(domain("project") or user_domain) if project_name else None,
+        ca_bundle=ca_bundle,
+    )
+
+
+def _is_true(value: Any) -> bool:
+    return str(value).lower() in ("true", "1", "yes", "on")
+
+
+def _is_false(value: Any) -> bool:
+    return str(value).lower() in ("false", "0", "no", "off")
+
+
+def _checked_auth_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.username or parts.password:
+        raise ConfigurationError("OS_AUTH_URL must not hold credentials: use OS_USERNAME and OS_PASSWORD.")
+    if not parts.hostname or parts.scheme not in ("https", "http") or parts.query or parts.fragment:
+        raise ConfigurationError("OS_AUTH_URL must look like https://iam.eu-de.otc.t-systems.com/v3.")
+    if parts.scheme == "http" and parts.hostname not in _LOOPBACK_HOSTS:
+        raise ConfigurationError("OS_AUTH_URL must be https (http is accepted on loopback only).")
+    url = value.rstrip("/")
+    return url if url.endswith("/v3") else f"{url}/v3"

@@ -1,0 +1,268 @@
+"""Which image ids exist, according to the user: reads an inventory and cleans it into the `inventory` table.
+
+An inventory is a file (`.csv .tsv .txt .json .jsonl .parquet`), the result of a SQL query, or the API's own list.
+It has a column `id` (or `image_id`), optionally `project`, `owner`, `cost_center` and `environment`; these names are
+matched without regard to case. Further columns are kept in `attributes`, a JSON object, with the type they have in
+the source; what is null or blank is left out. Every source is read piece by piece, so that memory holds the ids seen
+and one batch of rows.
+
+A row without a project belongs to every project. A project is matched exactly; rows of other projects are dropped,
+and so are those of a project that is not configured, which are counted apart because they are never asked for.
+
+An id is compared without white space around it and in lower case; of several rows with one id the first is kept. It
+is valid in the API's own form alone, 8-4-4-4-12 hexadecimal digits: an id without dashes is not one that the API
+gave out, and guessing where they belong could ask for another image. Ids that are not valid stay in the table,
+because an auditor wants to see them, but are never sent.
+
+Reading files and databases is in `pipelines.inventory_sources`; asking the API for its list is in `pipelines.api`, and
+`Inventory.read_listed` takes the ids.
+"""
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines import columns
+from pipelines.errors import ConfigurationError
+from pipelines.inventory_sources import BATCH_ROWS, LISTED, InventorySource, brief, describe_source, read_source
+
+__all__ = ["LISTED", "Inventory", "InventoryCounts", "InventorySource", "describe_source"]
+
+_UUID = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
+_NAMES = {
+    "id": "id",
+    "image_id": "id",
+    "project": "project",
+    "owner": "owner",
+    "cost_center": "cost_center",
+    "environment": "environment",
+}
+
+
+@dataclass(slots=True)
+class InventoryCounts:
+    """What became of the rows: `rows_read` is the sum of all others but `invalid`, which is part of `ids`."""
+
+    rows_read: int = 0
+    other_project: int = 0
+    unknown_project: int = 0
+    blank: int = 0
+    duplicate: int = 0
+    ids: int = 0
+    invalid: int = 0
+
+
+class Inventory:
+    """One reading of an inventory for one project and day; read it once, to the end, then look at `counts`."""
+
+    def __init__(
+        self,
+        *,
+        snapshot_date: date,
+        project_key: str,
+        project_keys: Sequence[str],
+        allow_empty: bool = False,
+    ) -> None:
+        self.counts = InventoryCounts()
+        self._date = snapshot_date
+        self._project_key = project_key
+        self._project_keys = pa.array(project_keys, pa.string())
+        self._allow_empty = allow_empty
+        # A UUID as a number takes half the memory of its text.
+        self._seen: set[int | str] = set()
+
+    def read(self, source: str, query_file: Path) -> Iterator[pa.RecordBatch]:
+        """Read a file or database, and yield batches of `columns.INVENTORY`.
+
+        `query_file` holds the query of a database, and is read for nothing else. It may use the parameter
+        `:project`, the partition key.
+
+        Raises:
+            ConfigurationError: the source is missing, unreadable, malformed or refused, has no id column, or holds no
+                id for this project (unless an empty inventory is allowed). No batch can be trusted then.
+            PipelineError: the database does not answer; trying later may help.
+        """
+        name = describe_source(source).name
+        for names, arrays in read_source(source, query_file, self._project_key):
+            try:
+                batch = self._clean(names, arrays, name)
+            except (UnicodeError, orjson.JSONEncodeError, pa.ArrowInvalid) as error:
+                # Half a surrogate pair, bytes that are no text, or nesting too deep.
+                raise ConfigurationError(
+                    f"The inventory {name} holds a value that cannot be kept, between rows "
+                    f"{self.counts.rows_read + 1} and {self.counts.rows_read + len(arrays[0])}: {brief(error)}."
+                ) from None
+            if batch.num_rows:
+                yield batch
+        self._refuse_empty(name)
+
+    async def read_listed(self, ids: AsyncIterator[str]) -> AsyncIterator[pa.RecordBatch]:
+        """Take the ids of the API's own list for this project, and yield batches of `columns.INVENTORY`.
+
+        Raises:
+            ConfigurationError: there is no id (unless an empty inventory is allowed).
+        """
+        rows: list[str] = []
+        async for id_ in ids:
+            rows.append(id_)
+            if len(rows) == BATCH_ROWS:
+                yield self._clean(["id"], [rows], LISTED)
+                rows = []
+        if rows:
+            yield self._clean(["id"], [rows], LISTED)
+        self._refuse_empty(LISTED)
+
+    def _clean(self, names: Sequence[str], arrays: Sequence[Any], source: str) -> pa.RecordBatch:
+        known, further = _columns_by_name(names, source)
+        as_read = _text(arrays[known["id"]])
+        attributes = _attributes(further, arrays) if further else None
+        counts = self.counts
+        total = len(as_read)
+
+        def optional(name: str) -> pa.Array:
+            return _text_or_null(arrays[known[name]]) if name in known else pa.nulls(total, pa.string())
+
+        project = optional("project")
+        stated = pc.is_valid(project)
+        mine = pc.fill_null(pc.equal(project, self._project_key), True)
+        unknown = pc.and_(stated, pc.invert(pc.is_in(project, value_set=self._project_keys)))
+        ids = pc.utf8_lower(pc.utf8_trim_whitespace(pc.fill_null(as_read, "")))
+        valid = pc.match_substring_regex(ids, _UUID)
+        keep = self._first_of_each(ids.to_pylist(), valid.to_pylist(), mine.to_pylist())
+
+        counts.rows_read += total
+        unknown_count = pc.sum(unknown).as_py() or 0
+        counts.unknown_project += unknown_count
+        counts.other_project += total - (pc.sum(mine).as_py() or 0) - unknown_count
+        batch = pa.RecordBatch.from_arrays(
+            [
+                pa.repeat(pa.scalar(self._date, pa.date32()), total),
+                pa.repeat(self._project_key, total),
+                ids,
+                pc.fill_null(as_read, ""),
+                valid,
+                optional("owner"),
+                optional("cost_center"),
+                optional("environment"),
+                pa.nulls(total, pa.string()) if attributes is None else attributes,
+            ],
+            schema=columns.INVENTORY.schema,
+        ).filter(pa.array(keep, pa.bool_()))
+        counts.ids += batch.num_rows
+        counts.invalid += batch.num_rows - (pc.sum(batch.column("is_valid")).as_py() or 0)
+        return batch
+
+    def _first_of_each(self, ids: list[str], valid: list[bool], mine: list[bool]) -> list[bool]:
+        """Tell for each row whether it is the first of this project with its id, counting the others."""
+        seen, counts = self._seen, self.counts
+        keep = []
+        for id_, is_uuid, is_mine in zip(ids, valid, mine, strict=True):
+            if not is_mine:
+                keep.append(False)
+                continue
+            if not id_:
+                counts.blank += 1
+                keep.append(False)
+                continue
+            key = int(id_.replace("-", ""), 16) if is_uuid else id_
+            if key in seen:
+                counts.duplicate += 1
+                keep.append(False)
+            else:
+                seen.add(key)
+                keep.append(True)
+        return keep
+
+    def _refuse_empty(self, name: str) -> None:
+        if self.counts.ids or self._allow_empty:
+            return
+        c = self.counts
+        raise ConfigurationError(
+            f"The inventory {name} holds no image id for project {self._project_key!r} ({c.rows_read} rows read, "
+            f"{c.blank} blank, {c.other_project} of other projects, {c.unknown_project} of projects that are not "
+            "configured): correct it, or set IMAGE_SNAPSHOTS_ALLOW_EMPTY_INVENTORY=true if it may be empty."
+        )
+
+
+def _columns_by_name(names: Sequence[str], source: str) -> tuple[dict[str, int], dict[str, int]]:
+    """Find the positions of the columns we know and, by their names in the source, of all others."""
+    known: dict[str, int] = {}
+    further: dict[str, int] = {}
+    for position, written in enumerate(names):
+        name = written.strip()
+        ours = _NAMES.get(name.lower())
+        target = known if ours else further
+        # Spreadsheets write unnamed columns.
+        key = ours or name or f"column_{position + 1}"
+        if key in target:
+            raise ConfigurationError(
+                f"The inventory {source} has two columns for {key!r} ({names[target[key]]!r} and {written!r}): "
+                "rename or remove one."
+            )
+        target[key] = position
+    if "id" not in known:
+        found = ", ".join(repr(name) for name in names[:20]) or "none"
+        raise ConfigurationError(
+            f"The inventory {source} has no column 'id' or 'image_id' (columns found: {found}): name the column of "
+            "image ids so, and check what separates the columns."
+        )
+    return known, further
+
+
+def _text(values: Any) -> pa.Array:
+    """Turn a list or an Arrow array into an Arrow array of text; nulls stay."""
+    if isinstance(values, pa.Array):
+        if pa.types.is_dictionary(values.type):
+            values = values.dictionary_decode()
+        if _is_text(values.type):
+            return values.cast(pa.string())
+        values = values.to_pylist()
+    try:
+        return pa.array(values, pa.string())
+    except pa.ArrowTypeError:
+        return pa.array([_plain_text(v) for v in values], pa.string())
+
+
+def _is_text(type_: pa.DataType) -> bool:
+    # Writers that know no text type write bytes.
+    tests = ("is_string", "is_large_string", "is_string_view", "is_binary", "is_large_binary", "is_binary_view")
+    return any(getattr(pa.types, test)(type_) for test in tests)
+
+
+def _plain_text(value: Any) -> str | bytes | None:
+    if value is None or isinstance(value, str | bytes):
+        return value
+    return _json(value) if isinstance(value, dict | list | tuple | bool) else str(value)
+
+
+def _no_json(value: Any) -> str:
+    """Write as text what JSON has no type for."""
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def _json(value: Any) -> str:
+    return orjson.dumps(value, default=_no_json, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def _text_or_null(values: Any) -> pa.Array:
+    trimmed = pc.utf8_trim_whitespace(_text(values))
+    return pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.string()), trimmed)
+
+
+def _attributes(further: dict[str, int], arrays: Sequence[Any]) -> pa.Array:
+    lists = []
+    for position in further.values():
+        array = arrays[position]
+        lists.append(array.to_pylist() if isinstance(array, pa.Array) else array)
+    objects: list[str | None] = []
+    for values in zip(*lists, strict=True):
+        pairs = zip(further, values, strict=True)
+        kept = {k: v for k, v in pairs if v is not None and not (isinstance(v, str) and not v.strip())}
+        objects.append(_json(kept) if kept else None)
+    return pa.array(objects, pa.string())

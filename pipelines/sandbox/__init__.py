@@ -1,0 +1,12 @@
+"""A ModelArts-compatible endpoint on loopback, for newcomers, demos and tests that have no cloud.
+
+``catalogue``  the images, what happens to them from day to day, and the record of it
+``options``    what can be chosen: size, day, projects, faults
+``server``     the endpoint, run by `serve`
+``process``    a sandbox as a child process: `running_sandbox`
+"""
+
+from pipelines.sandbox.options import CannedAnswer, Faults, SandboxOptions
+from pipelines.sandbox.process import SandboxConnection, running_sandbox
+
+__all__ = ["CannedAnswer", "Faults", "SandboxConnection", "SandboxOptions", "running_sandbox"]

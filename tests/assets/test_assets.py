@@ -1,0 +1,294 @@
+"""The assets, materialised on real files against a running sandbox, and what they tell an operator."""
+
+import datetime as dt
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import dagster as dg
+import httpx
+import pyarrow.parquet as pq
+import pytest
+
+from assets.build import DAILY_JOB, REBUILD_JOB, build_definitions
+from assets.partitions import partition_key
+from assets.resources import LogReporter
+from pipelines.columns import IMAGES, TABLES
+from pipelines.day import utc_now
+from pipelines.lake import Lake, Partition
+from pipelines.settings import ROOT, Settings
+
+TODAY = dt.datetime.now(dt.UTC).date()
+PARTITION = Partition(TODAY, "default")
+
+
+@pytest.fixture
+def instance(tmp_path):
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        yield instance
+
+
+@pytest.fixture
+def sandbox(start_sandbox, tmp_path, monkeypatch):
+    sandbox = start_sandbox(size=60, inventory_file=tmp_path / "inventory.csv")
+    for name, value in sandbox.env.items():
+        monkeypatch.setenv(name, value)
+    return sandbox
+
+
+class Attended(LogReporter):
+    """Somebody waits: failures come at once, without retries."""
+
+    is_attended = True
+
+
+def run(instance, job=DAILY_JOB, partition=PARTITION, now=utc_now, **settings):
+    definitions = build_definitions(Settings(**settings), Attended(), now)
+    return definitions.resolve_job_def(job).execute_in_process(
+        instance=instance, partition_key=partition_key(partition), raise_on_error=False
+    )
+
+
+def metadata(result, asset):
+    step = "publish_images" if asset in ("images", "image_values") else asset
+    (event,) = [e for e in result.asset_materializations_for_node(step) if e.asset_key.path[-1] == asset]
+    return event.metadata
+
+
+def test_a_run_materialises_all_assets_with_what_an_operator_wants(instance, sandbox, tmp_path):
+    result = run(instance)
+    assert result.success
+    lake = Lake("lake")
+    manifest = json.loads(lake.manifest(PARTITION).read_text())
+    for name in TABLES:
+        shown = metadata(result, {"inventory": "image_inventory", "responses": "image_responses"}.get(name, name))
+        path = lake.table(name, PARTITION)
+        assert shown["dagster/partition_row_count"].value == pq.read_metadata(path).num_rows
+        assert shown["dagster/uri"].value == path.as_uri()
+        assert shown["bytes"].value == path.stat().st_size
+        assert shown["sha256"].value == manifest["files"][name]["sha256"]
+    fetched = metadata(result, "image_responses")
+    outcomes = {
+        key.removeprefix("outcome_"): value.value for key, value in fetched.items() if key.startswith("outcome_")
+    }
+    assert (
+        outcomes
+        == manifest["fetch"]["outcomes"]
+        == dict(Counter(pq.read_table(lake.table("responses", PARTITION))["outcome"].to_pylist()))
+    )
+    assert fetched["requests"].value == sum(outcomes.values())
+    assert fetched["requests_per_second"].value > 0
+    assert fetched["retries"].value == 0
+    images = metadata(result, "images")
+    rows = images["rows"].value
+    assert [record.data["id"] for record in rows] == pq.read_table(lake.table("images", PARTITION))["id"].to_pylist()[
+        :5
+    ]
+    inventory = metadata(result, "image_inventory")
+    assert inventory["source"].value.endswith("inventory.csv")
+    assert inventory["ids"].value == sum(outcomes.values())
+
+
+def test_checks_are_evaluated_inside_the_assets(instance, sandbox, tmp_path):
+    id_ = pq_ids(tmp_path)[0]
+    image = {"id": id_, "name": "n", "visibility": "SHARED", "accelerator": "npu", "size": "12"}
+    httpx.put(f"{sandbox.endpoint}/sandbox/faults", json={"answers": {id_: {"body": image}}}).raise_for_status()
+    result = run(instance)
+    checks = {(e.asset_key.path[-1], e.check_name): e for e in result.get_asset_check_evaluations()}
+    assert {key for key, check in checks.items() if check.passed} >= {
+        ("image_inventory", "source_is_fresh"),
+        ("image_responses", "is_complete"),
+        ("images", "ids_are_unique"),
+    }
+    for name, found in {
+        "no_new_fields": "accelerator",
+        "no_new_values": "visibility=SHARED",
+        "no_anomalies": "size:number_as_text",
+    }.items():
+        check = checks["images", name]
+        assert not check.passed
+        assert check.severity == dg.AssetCheckSeverity.WARN
+        assert found in {record.data["name"] for record in check.metadata["found"].value}
+
+
+def pq_ids(tmp_path):
+    return [line.split(",")[0].lower() for line in (tmp_path / "inventory.csv").read_text().splitlines()[1:]]
+
+
+def test_an_incomplete_day_succeeds_with_a_failed_check(instance, sandbox, tmp_path):
+    broken = {"answers": {pq_ids(tmp_path)[0]: {"status": 500, "body": "broken"}}}
+    httpx.put(f"{sandbox.endpoint}/sandbox/faults", json=broken).raise_for_status()
+    result = run(instance, max_failed_ratio=0.1)
+    assert result.success
+    (check,) = [e for e in result.get_asset_check_evaluations() if e.check_name == "is_complete"]
+    assert (check.passed, check.metadata["failed"].value) == (False, 1)
+
+
+def test_an_old_inventory_file_fails_its_check_alone(instance, sandbox, tmp_path):
+    old = dt.datetime.now(dt.UTC).timestamp() - 3 * 86_400
+    (tmp_path / "old.csv").write_bytes((tmp_path / "inventory.csv").read_bytes())
+    os.utime(tmp_path / "old.csv", (old, old))
+    result = run(instance, inventory="old.csv")
+    assert result.success
+    (check,) = [e for e in result.get_asset_check_evaluations() if e.check_name == "source_is_fresh"]
+    assert not check.passed
+
+
+def test_a_failure_is_one_sentence_and_is_not_tried_again(instance, sandbox, monkeypatch):
+    monkeypatch.setenv("OS_SECRET_KEY", "wrong")
+    result = run(instance)
+    assert not result.success
+    (event,) = result.get_step_failure_events()
+    failure = event.step_failure_data.user_failure_data
+    assert "OS_SECRET_KEY" in failure.description
+    assert failure.metadata["exit_status"].value == 2
+    assert failure.allow_retries is False
+    assert instance.get_latest_materialization_event(dg.AssetKey("images")) is None
+
+
+def test_a_day_that_is_over_is_refused_but_can_be_rebuilt(instance, sandbox):
+    yesterday = Partition(TODAY - dt.timedelta(days=1), "default")
+    noon = dt.datetime.combine(yesterday.date, dt.time(12), dt.UTC)
+    assert run(instance, partition=yesterday, now=lambda: noon).success
+    before = pq.read_table(Lake("lake").table("images", yesterday))
+    refused = run(instance, partition=yesterday)
+    assert not refused.success
+    description = refused.get_step_failure_events()[0].step_failure_data.user_failure_data.description
+    assert description.startswith(f"{yesterday.date} is over")
+    assert run(instance, REBUILD_JOB, yesterday).success
+    assert pq.read_table(Lake("lake").table("images", yesterday)).equals(before)
+
+
+def test_a_run_may_end_past_midnight_for_some_hours(instance, sandbox):
+    noon = dt.datetime.combine(TODAY, dt.time(12), dt.UTC)
+    clock = [noon]
+    definitions = build_definitions(Settings(late_fetch_hours=6), Attended(), lambda: clock[0])
+    job = definitions.resolve_job_def(DAILY_JOB)
+
+    def ends(moment, *assets):
+        clock[0] = moment
+        return job.execute_in_process(
+            instance=instance,
+            partition_key=partition_key(PARTITION),
+            asset_selection=[dg.AssetKey(name) for name in assets],
+            raise_on_error=False,
+        ).success
+
+    assert ends(noon, "image_inventory")
+    assert not ends(noon + dt.timedelta(hours=18, minutes=1), "image_responses")
+    assert ends(noon + dt.timedelta(hours=17, minutes=59), "image_responses")
+    assert ends(noon + dt.timedelta(hours=30), "images", "image_values")
+
+
+def test_the_schedule_asks_for_each_project_of_the_day():
+    settings = Settings(projects={"alpha": "a" * 32, "beta": "b" * 32}, first_day=dt.date(2026, 11, 1))
+    definitions = build_definitions(settings)
+    (schedule,) = definitions.schedules
+    assert schedule.cron_schedule == "17 2 * * *"
+    assert schedule.execution_timezone == "UTC"
+    context = dg.build_schedule_context(scheduled_execution_time=dt.datetime(2026, 11, 23, 2, 17, tzinfo=dt.UTC))
+    requests = schedule.evaluate_tick(context).run_requests
+    assert [request.partition_key.keys_by_dimension for request in requests] == [
+        {"date": "2026-11-23", "project": "alpha"},
+        {"date": "2026-11-23", "project": "beta"},
+    ]
+    assert len({request.run_key for request in requests}) == 2
+
+
+@pytest.mark.parametrize(("endpoint", "status"), [(None, "STOPPED"), ("https://modelarts.example.com", "RUNNING")])
+def test_the_schedule_is_on_where_there_is_a_cloud(endpoint, status):
+    (schedule,) = build_definitions(Settings(endpoint=endpoint)).schedules
+    assert schedule.default_status.value == status
+
+
+def test_the_grid_ends_with_today():
+    (assets, *_) = build_definitions(Settings()).assets
+    days = assets.partitions_def.get_partitions_def_for_dimension("date")
+    assert days.get_last_partition_key() == str(TODAY)
+    assert days.get_first_partition_key() == "2026-01-01"
+
+
+def test_every_asset_says_what_it_is():
+    definitions = build_definitions(Settings())
+    specs = {spec.key.path[-1]: spec for spec in definitions.resolve_all_asset_specs()}
+    assert set(specs) == {"image_inventory", "image_responses", "images", "image_values"}
+    for spec in specs.values():
+        assert spec.description
+        assert spec.owners == ["team:platform"]
+        assert "parquet" in spec.kinds
+    columns = specs["images"].metadata["dagster/column_schema"].columns
+    assert [column.name for column in columns] == IMAGES.schema.names
+    assert all(column.description for column in columns)
+    assert {key.path[-1] for key in (dep.asset_key for dep in specs["images"].deps)} == {"image_responses"}
+
+
+@pytest.fixture
+def webhook():
+    received = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            received.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/hook", received
+        server.shutdown()
+        thread.join()
+
+
+def test_a_failed_run_is_posted_to_the_webhook(instance, sandbox, webhook, monkeypatch):
+    url, received = webhook
+    monkeypatch.setenv("OS_SECRET_KEY", "wrong")
+    definitions = build_definitions(Settings(failure_webhook=url), Attended())
+    result = definitions.resolve_job_def(DAILY_JOB).execute_in_process(
+        instance=instance, partition_key=partition_key(PARTITION), raise_on_error=False
+    )
+    (sensor,) = definitions.sensors
+    run_ = instance.get_run_by_id(result.run_id)
+    failure = next(e for e in result.all_events if e.event_type_value == "PIPELINE_FAILURE")
+    context = dg.build_run_status_sensor_context(
+        sensor_name=sensor.name, dagster_event=failure, dagster_instance=instance, dagster_run=run_
+    ).for_run_failure()
+    sensor(context)
+    ((path, message),) = received
+    assert path == "/hook"
+    assert message["run_id"] == result.run_id
+    assert message["partition"] == f"{TODAY}|default"
+    assert "OS_SECRET_KEY" in message["reason"]
+    assert message["text"].startswith(f"image-snapshots: the run of {TODAY}|default failed: ")
+
+
+def test_without_a_webhook_there_is_no_sensor():
+    assert list(build_definitions(Settings()).sensors) == []
+
+
+def test_the_workspace_loads_from_any_directory(tmp_path):
+    command = [sys.executable, "-m", "dagster", "definitions", "validate", "--workspace", str(ROOT / "workspace.yaml")]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "All code locations passed validation" in result.stdout + result.stderr
+
+
+def test_dg_finds_the_definitions(tmp_path):
+    dg_command = Path(sys.executable).with_name("dg")
+    result = subprocess.run([str(dg_command), "list", "defs", "--json"], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    listed = json.loads(result.stdout)
+    assert {asset["key"] for asset in listed["assets"]} == {
+        "image_inventory",
+        "image_responses",
+        "images",
+        "image_values",
+    }

