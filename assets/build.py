@@ -16,13 +16,18 @@ DAILY_JOB = "daily_snapshot"
 REBUILD_JOB = "rebuild_images"
 # The schedule's day, and some hours for a slow run or one that is tried again.
 _FRESH_FOR = dt.timedelta(hours=30)
+# An endpoint or database that cannot be reached may be back in minutes; sentences of other kinds say that trying again
+# changes nothing, and end the run (see DayResource).
+_RETRY = dg.RetryPolicy(max_retries=3, delay=60, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 
 
 def build_definitions(
     settings: Settings, reporter: Reporter | None = None, now: Callable[[], dt.datetime] = utc_now
 ) -> dg.Definitions:
     """Make the definitions for given settings; the command line and tests bring their own reporter and clock."""
-    assets = daily_snapshot_assets(partition_grid(settings), dg.FreshnessPolicy.time_window(fail_window=_FRESH_FOR))
+    reporter = reporter or LogReporter()
+    freshness = dg.FreshnessPolicy.time_window(fail_window=_FRESH_FOR)
+    assets = daily_snapshot_assets(partition_grid(settings), freshness, None if reporter.is_attended else _RETRY)
     daily = dg.define_asset_job(
         DAILY_JOB, selection=assets, description="Inventory, fetch, normalise and publish one day of one project."
     )
@@ -35,7 +40,7 @@ def build_definitions(
         jobs=[daily, rebuild],
         schedules=[daily_schedule(DAILY_JOB, settings)],
         sensors=[webhook] if webhook else [],
-        resources={"day": day_resource(settings, reporter or LogReporter(), now)},
+        resources={"day": day_resource(settings, reporter, now)},
         # One process for each run: the steps pass paths and share the hold on their partition.
         executor=dg.in_process_executor,
     )

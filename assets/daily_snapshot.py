@@ -24,15 +24,12 @@ API_POOL = "modelarts_api"
 OWNERS = ["team:platform"]
 _WARN = dg.AssetCheckSeverity.WARN
 _CODE_VERSION = str(SCHEMA_VERSION)
-# Only an unreachable endpoint is tried again (see DayResource): everything else either was retried request by
-# request already or would fail the same way.
-_RETRY = dg.RetryPolicy(max_retries=3, delay=60, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 
 
 def daily_snapshot_assets(
-    grid: dg.MultiPartitionsDefinition, freshness: dg.FreshnessPolicy
+    grid: dg.MultiPartitionsDefinition, freshness: dg.FreshnessPolicy, retry: dg.RetryPolicy | None
 ) -> list[dg.AssetsDefinition]:
-    """Make the assets for a grid of partitions."""
+    """Make the assets for a grid of partitions; `retry` is for the steps that ask somebody over the network."""
 
     @dg.asset(
         description="The image ids that the inventory source states for the project on that day, cleaned and counted.",
@@ -42,7 +39,7 @@ def daily_snapshot_assets(
         partitions_def=grid,
         metadata=definition_metadata(INVENTORY),
         code_version=_CODE_VERSION,
-        retry_policy=_RETRY,
+        retry_policy=retry,
         pool=API_POOL,
         check_specs=[
             dg.AssetCheckSpec(
@@ -54,6 +51,11 @@ def daily_snapshot_assets(
                 "ids_are_usable",
                 asset="image_inventory",
                 description="Every row of the inventory has a UUID and a project that is configured.",
+            ),
+            dg.AssetCheckSpec(
+                "list_is_whole",
+                asset="image_inventory",
+                description="The API's own list, when it is the inventory, showed as many images as it counts.",
             ),
         ],
     )
@@ -71,6 +73,12 @@ def daily_snapshot_assets(
                     severity=_WARN,
                     metadata={"blank": facts.blank, "invalid": facts.invalid, "unknown_project": facts.unknown_project},
                 ),
+                dg.AssetCheckResult(
+                    check_name="list_is_whole",
+                    passed=facts.shortfall == 0,
+                    severity=_WARN,
+                    metadata={"shortfall": facts.shortfall},
+                ),
             ],
         )
 
@@ -83,7 +91,7 @@ def daily_snapshot_assets(
         deps=[image_inventory],
         metadata=definition_metadata(RESPONSES),
         code_version=_CODE_VERSION,
-        retry_policy=_RETRY,
+        retry_policy=retry,
         pool=API_POOL,
         check_specs=[
             dg.AssetCheckSpec(

@@ -43,7 +43,7 @@ def inventory_metadata(facts: InventoryFacts) -> dict[str, object]:
         "source": facts.source,
         **({"source_modified_at": dg.MetadataValue.timestamp(facts.modified_at)} if facts.modified_at else {}),
         **{name: getattr(facts, name) for name in ("ids", "rows_read", "blank", "duplicate", "invalid")},
-        **{name: getattr(facts, name) for name in ("other_project", "unknown_project")},
+        **{name: getattr(facts, name) for name in ("other_project", "unknown_project", "shortfall")},
     }
 
 

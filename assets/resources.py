@@ -68,7 +68,7 @@ class DayResource:
         """Run one step's code; what a user can cause ends it with one sentence and no traceback of ours."""
         keys = context.multi_partition_key.keys_by_dimension
         partition = Partition(dt.date.fromisoformat(keys[DATE]), keys[PROJECT])
-        day = Day(partition, context.run_id, self._settings, self._now)
+        day = Day(partition, context.run.run_id, self._settings, self._now)
         try:
             if not self._is_held:
                 self._held.enter_context(day.hold())

@@ -161,8 +161,8 @@ def _failure(result: dg.ExecuteInProcessResult) -> Failure:
         if data.error is not None:
             cause = data.error.cause or data.error
             return Failure(
-                f"{event.step_key} ended with an error that was not foreseen, {cause.message.strip()} (the traceback is "
-                f"with run {result.run_id} in `image-snapshots ui`).",
+                f"{event.step_key} ended with an error that was not foreseen, {cause.message.strip()} "
+                f"(the traceback is with run {result.run_id} in `image-snapshots ui`).",
                 PipelineError.exit_status,
             )
     return Failure(f"The run {result.run_id} failed: see it in `image-snapshots ui`.", PipelineError.exit_status)

@@ -210,7 +210,7 @@ class ModelArtsClient:
         seconds = self._timeout_seconds
         # The whole exchange is limited in `_send`. Waiting for a connection of the pool has no limit of its own: it
         # must not pass for an endpoint that accepts none.
-        timeout = httpx.Timeout(connect=min(_CONNECT_SECONDS, seconds), read=seconds, write=seconds, pool=None)
+        timeout = httpx.Timeout(connect=min(_CONNECT_SECONDS, seconds / 2), read=seconds, write=seconds, pool=None)
         self._request_extensions = {"timeout": timeout.as_dict()}
         self._transport = self._open_transport(self._endpoint, self._concurrency)
         try:
@@ -649,10 +649,24 @@ class ModelArtsClient:
                 keepalive_timeout=_KEEP_ALIVE_SECONDS,
                 ttl_dns_cache=_DNS_CACHE_SECONDS,
             )
-            return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+            return aiohttp.ClientSession(
+                connector=connector, cookie_jar=aiohttp.DummyCookieJar(), middlewares=(_without_hidden_retry,)
+            )
 
         # The environment's proxies and .netrc would be looked up for every request: `_proxy_for` has done it once.
         return AiohttpTransport(verify=context, trust_env=False, proxy=proxy, client=session)
+
+
+async def _without_hidden_retry(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Keep aiohttp from sending a GET again by itself when the connection ends: the throttle would not know."""
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise aiohttp.ClientConnectionResetError from error
 
 
 def _ssl_context(ca_bundle: Path | None) -> ssl.SSLContext:

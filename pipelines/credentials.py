@@ -4,7 +4,8 @@ An access key (`OS_ACCESS_KEY`, `OS_SECRET_KEY`), a password or a ready token (`
 variables). Nothing is sent from here: fetching and renewing tokens belongs to `pipelines.api`.
 """
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -118,8 +119,8 @@ def _from_clouds_yaml(env: Mapping[str, str]) -> dict[str, Any]:
     files = [env["OS_CLIENT_CONFIG_FILE"]] if "OS_CLIENT_CONFIG_FILE" in env else []
     secure = [env["OS_CLIENT_SECURE_FILE"]] if "OS_CLIENT_SECURE_FILE" in env else []
     try:
-        return _flat(
-            loader.OpenStackConfig(
+        return _read(
+            lambda: loader.OpenStackConfig(
                 config_files=[*files, *loader.CONFIG_FILES],
                 secure_files=[*secure, *loader.SECURE_FILES],
                 load_envvars=False,
@@ -149,18 +150,22 @@ def _from_variables(env: Mapping[str, str]) -> dict[str, Any]:
             )
         other["auth_type"] = "v3token"
     try:
-        return _flat(
-            loader.OpenStackConfig(load_yaml_config=False, load_envvars=False).get_one(
+        return _read(
+            lambda: loader.OpenStackConfig(load_yaml_config=False, load_envvars=False).get_one(
                 validate=False, auth=auth, **other
             )
         )
-    except (KeyError, ValueError, IndexError):
+    except (IndexError, KeyError, ValueError):
         # The library fills {placeholders} in; its message may quote values.
         raise ConfigurationError("OS_AUTH_URL holds a {placeholder} that is not known: write the URL out.") from None
 
 
-def _flat(region: Any) -> dict[str, Any]:
-    config: dict[str, Any] = region.config
+def _read(region: Callable[[], Any]) -> dict[str, Any]:
+    with warnings.catch_warnings():
+        # The library warns about its own defaults; nobody here can do anything about it.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", PendingDeprecationWarning)
+        config: dict[str, Any] = region().config
     return {**config, **(config.get("auth") or {})}
 
 

@@ -136,16 +136,22 @@ async def _read_inventory(day: Day, connection: Connection, path: Path) -> Inven
         allow_empty=day.settings.allow_empty_inventory,
     )
     source = describe_source(connection.inventory)
+    shortfall = 0
     with day.lake.writer(path, INVENTORY, day.run_id) as writer:
         if connection.inventory == LISTED:
             async with connection.client() as client:
                 async for batch in inventory.read_listed(_listed_ids(client)):
                     writer.write(batch)
+                shortfall = client.list_shortfall or 0
         else:
             for batch in inventory.read(connection.inventory, day.settings.inventory_query):
                 writer.write(batch)
     return InventoryFacts(
-        source=source.name, kind=source.kind, modified_at=source.modified_at, **dataclasses.asdict(inventory.counts)
+        source=source.name,
+        kind=source.kind,
+        modified_at=source.modified_at,
+        shortfall=shortfall,
+        **dataclasses.asdict(inventory.counts),
     )
 
 

