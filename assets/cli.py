@@ -9,6 +9,7 @@ import datetime as dt
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -198,7 +199,7 @@ def _print_line(line: str) -> None:
     Console().print(escape(line), soft_wrap=True, highlight=False)
 
 
-def _print_table(title: str, names: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def _print_table(title: str, names: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     """A table on a terminal, tab-separated lines when piped."""
     console = Console()
     if not console.is_terminal:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 import dagster as dg
 
@@ -12,7 +13,7 @@ from pipelines.manifest import FetchFacts, FileFacts, InventoryFacts
 _MOST_SHOWN = 20
 
 
-def definition_metadata(table: Table) -> dict[str, object]:
+def definition_metadata(table: Table) -> dict[str, Any]:
     """Metadata of the asset itself: its columns and what they mean."""
     columns = [
         dg.TableColumn(
@@ -27,7 +28,7 @@ def definition_metadata(table: Table) -> dict[str, object]:
     return {"dagster/column_schema": dg.TableSchema(columns=columns), "dagster/table_name": table.name}
 
 
-def file_metadata(lake: Lake, facts: FileFacts) -> dict[str, object]:
+def file_metadata(lake: Lake, facts: FileFacts) -> dict[str, Any]:
     """Metadata of one materialisation's file."""
     return {
         "dagster/partition_row_count": facts.rows,
@@ -37,7 +38,7 @@ def file_metadata(lake: Lake, facts: FileFacts) -> dict[str, object]:
     }
 
 
-def inventory_metadata(facts: InventoryFacts) -> dict[str, object]:
+def inventory_metadata(facts: InventoryFacts) -> dict[str, Any]:
     """What was read, and what was dropped."""
     return {
         "source": facts.source,
@@ -47,7 +48,7 @@ def inventory_metadata(facts: InventoryFacts) -> dict[str, object]:
     }
 
 
-def fetch_metadata(facts: FetchFacts) -> dict[str, object]:
+def fetch_metadata(facts: FetchFacts) -> dict[str, Any]:
     """How the answers were had."""
     seconds = (facts.finished_at - facts.started_at).total_seconds()
     return {
@@ -66,7 +67,7 @@ def fetch_metadata(facts: FetchFacts) -> dict[str, object]:
     }
 
 
-def rows_metadata(rows: list[dict[str, object]]) -> dg.MetadataValue:
+def rows_metadata(rows: list[dict[str, Any]]) -> dg.MetadataValue:
     """A small table of a few rows."""
     records = [
         dg.TableRecord({name: "" if value is None else str(value) for name, value in row.items()}) for row in rows

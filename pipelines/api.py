@@ -57,8 +57,8 @@ _FIRST_OUTAGE_PAUSE, _MAX_OUTAGE_PAUSE = 0.25, 5.0
 _DNS_TRIES = 2
 # A token is renewed this long before it ends, or after nine tenths of a short life.
 _RENEW_BEFORE_SECONDS = 300.0
-# Nothing but faults for so long, and so many of them: the endpoint is down although it accepts connections.
-_STALL_SECONDS, _STALL_FAULTS = 300.0, 50
+# Nothing but faults for `stall_seconds`, and so many of them: the endpoint is down although it accepts connections.
+_STALL_FAULTS = 50
 # So many images answered by something that is not the API before the API was ever seen: it is not there.
 _STRANGE_ANSWERS = 20
 # Refusals of a signature in a row, after which the keys have been withdrawn.
@@ -139,6 +139,10 @@ class ModelArtsClient:
     Entering fetches a token (with a password) and sets `project_id`. At most `concurrency` connections are open; calls
     beyond that wait for one within their time-out. `timeout_seconds` is for one request, from connecting to the last
     byte. `rate_limit` is in requests per second. `ca_bundle` wins over the credentials' own.
+
+    An image is given up after `max_attempts` faults or `max_seconds_per_image`. The run is given up when the endpoint
+    cannot be reached for `first_contact_seconds` (`outage_seconds` once it had answered), or answers nothing but
+    faults for `stall_seconds`.
     """
 
     def __init__(
@@ -156,6 +160,7 @@ class ModelArtsClient:
         backoff_seconds: float = 0.5,
         first_contact_seconds: float = 5.0,
         outage_seconds: float = 60.0,
+        stall_seconds: float = 300.0,
     ) -> None:
         self._endpoint = endpoint.rstrip("/")
         self._host = urlsplit(endpoint).netloc
@@ -169,6 +174,7 @@ class ModelArtsClient:
         self._backoff_seconds = backoff_seconds
         self._first_contact_seconds = first_contact_seconds
         self._outage_seconds = outage_seconds
+        self._stall_seconds = stall_seconds
         self.stats = Stats()
         # How many images of the list's `total` were not on its pages; None before a list was read.
         self.list_shortfall: int | None = None
@@ -300,7 +306,7 @@ class ModelArtsClient:
     async def _ask(self, url: str, judge: Judge) -> _Result:
         loop = asyncio.get_running_loop()
         attempts = faults = 0
-        started = loop.time()
+        started = 0.0
         while True:
             await self._throttle.acquire()
             if self._stop is not None:
@@ -308,10 +314,12 @@ class ModelArtsClient:
             token = self._token
             if token is not None and token.renew_at is not None and loop.time() >= token.renew_at:
                 token = await self._renew(token, refused=False)
+            sent_at = loop.time()
             if attempts:
                 self.stats.retries += 1
+            else:
+                started = sent_at
             attempts += 1
-            sent_at = loop.time()
             status: int | None
             body: bytes | None
             try:
@@ -410,10 +418,10 @@ class ModelArtsClient:
         if self._fault_since is None:
             self._fault_since, self._faults = now, 0
         self._faults += 1
-        if self._faults >= _STALL_FAULTS and now - self._fault_since >= _STALL_SECONDS:
+        if self._faults >= _STALL_FAULTS and now - self._fault_since >= self._stall_seconds:
             self._halt(
                 EndpointUnreachableError(
-                    f"{self._host} has answered nothing but errors for {_STALL_SECONDS:.0f} seconds "
+                    f"{self._host} has answered nothing but errors for {self._stall_seconds:.0f} seconds "
                     f"(the last: {_brief(status, verdict)}): run again when it has recovered."
                 )
             )

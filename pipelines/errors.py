@@ -26,7 +26,7 @@ class AccountSuspendedError(PipelineError):
 
 
 class EndpointUnreachableError(PipelineError):
-    """The endpoint does not resolve or refuses every connection."""
+    """An endpoint or a database does not resolve or refuses every connection; it may be back later."""
 
 
 class PartitionBusyError(PipelineError):

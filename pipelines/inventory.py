@@ -86,7 +86,7 @@ class Inventory:
         Raises:
             ConfigurationError: the source is missing, unreadable, malformed or refused, has no id column, or holds no
                 id for this project (unless an empty inventory is allowed). No batch can be trusted then.
-            PipelineError: the database does not answer; trying later may help.
+            EndpointUnreachableError: the database does not answer; trying later may help.
         """
         name = describe_source(source).name
         for names, arrays in read_source(source, query_file, self._project_key):

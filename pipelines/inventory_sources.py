@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import sqlalchemy as sa
 
-from pipelines.errors import ConfigurationError, PipelineError
+from pipelines.errors import ConfigurationError, EndpointUnreachableError, PipelineError
 
 LISTED = "modelarts:"
 BATCH_ROWS = 32_768
@@ -66,7 +66,7 @@ def read_source(source: str, query_file: Path, project_key: str) -> Iterator[Chu
 
     Raises:
         ConfigurationError: the source is missing, unreadable, malformed or refused.
-        PipelineError: the database does not answer; trying later may help.
+        EndpointUnreachableError: the database does not answer; trying later may help.
     """
     if "://" in source:
         yield from _read_database(source, query_file, project_key)
@@ -436,7 +436,9 @@ def _database_error(error: sa.exc.DBAPIError, url: sa.URL, query_file: Path) -> 
     refused = re.search(r"authentication failed|no password supplied|does not exist|denied", said)
     # SQLite has one class of error for all that can go wrong.
     if isinstance(error, sa.exc.OperationalError) and url.get_backend_name() != "sqlite" and not refused:
-        return PipelineError(f"The inventory database {name} does not answer: {said}. Try again when it is up.")
+        return EndpointUnreachableError(
+            f"The inventory database {name} does not answer: {said}. Try again when it is up."
+        )
     return ConfigurationError(
         f"The inventory database {name} refused: {said}. Check IMAGE_SNAPSHOTS_INVENTORY and the query {query_file}."
     )

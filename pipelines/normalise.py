@@ -1,9 +1,8 @@
 """Stored responses -> the `images` frame and the `image_values` frame, from the responses alone.
 
-Everything that reads an image body belongs here, and nothing that asks, stores or compares: the same responses
-give the same frames, so that any stored day can be rebuilt. A chunk of about 10,000 rows is turned column by column;
-a value that does not fit its column is looked at on its own, so a bad row costs that row its bad value. What is
-repaired or cannot be read is named in `anomalies` as `field:problem`:
+What becomes of a column of values belongs here (`bodies` reads the single body), and nothing that asks, stores or
+compares: the same responses give the same frames, so that any stored day can be rebuilt. A bad value costs its row that
+value. What is repaired or cannot be read is named in `anomalies` as `field:problem`:
 
 ``number_for_text``      an integer where text belongs: kept as its decimal text
 ``number_as_text``, ``number_as_float``  digits as text, or a whole float, where an integer belongs: kept as the integer
@@ -22,49 +21,27 @@ the last value counts, as everywhere in JSON. A body that is no JSON hashes its 
 """
 
 import hashlib
-import json
-import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import chain
-from types import NoneType
+from operator import attrgetter
 from typing import Any
 
-import orjson
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.bodies import NUMBER_FIELDS, TEXT_FIELDS, canonical_of_plain, dumps, read_any, read_plain
 from pipelines.columns import IMAGE_VALUES, IMAGES, KNOWN_VALUES, LIST_FIELDS, Table
 
 SEPARATOR = "|"
 COUNTED_APART = 1000
 FURTHER = "(further ones)"
 
-_API_COLUMNS = [c for c in IMAGES.columns if c.origin == "api"]
-_TEXT_FIELDS = [c.name for c in _API_COLUMNS if c.type == pa.string() and c.name not in LIST_FIELDS]
-_NUMBER_FIELDS = ["size", "create_at", "update_at"]
-_SINGLE_FIELDS = ["id", *_TEXT_FIELDS, *_NUMBER_FIELDS]
-_SINGLE_TYPES = [int if field in _NUMBER_FIELDS else str for field in _SINGLE_FIELDS]
-_DOCUMENTED = frozenset({*_SINGLE_FIELDS, *LIST_FIELDS})
-
-_MAX_DEPTH = 100
-_MAX_SIZE_KB = 2**53 - 1  # the largest integer every JSON reader agrees on, and x 1024 still fits an int64
-_EARLIEST_MS = int(datetime(2000, 1, 1, tzinfo=UTC).timestamp() * 1000)
+_SINGLE_FIELDS = ("id", *TEXT_FIELDS, *NUMBER_FIELDS)
+_GIVEN = ("snapshot_date", "project_id", "id", "observed_at", "body", "body_sha256")
 _DAY_MS = 86_400_000
-
-
-_NESTED = frozenset({dict, list})
-_UNREAD = object()
-_DIGITS_AS_ZERO = bytes.maketrans(b"123456789", b"0" * 9)
-_LONG_NUMBER = b"0" * 19  # orjson rounds integers beyond 64 bits; none has fewer digits
-_SWR_PATH = (
-    r"(?s)^(?:(?P<registry>[^/@]*)/)?(?:(?P<namespace>[^/@]*)/)?"
-    r"(?P<repository>[^@]*?)(?::[^:/@]*)?(?:@.*)?$"
-)
-_HOST = r"[.:]|^localhost$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +66,16 @@ def normalise_images(responses: pa.Table | pa.RecordBatch) -> Normalised:
     One row per response with outcome `ok` or `deleted`, in the order given; `image_values` in the order of the rows,
     then of `LIST_FIELDS`, then of the API. No content of a body makes this raise.
     """
-    rows = pa.Table.from_batches([responses]) if isinstance(responses, pa.RecordBatch) else responses
-    rows = rows.filter(pc.is_in(rows["outcome"], value_set=pa.array(["ok", "deleted"])))
-    given = {name: rows[name].combine_chunks() for name in rows.column_names}
+    is_described = pc.is_in(responses["outcome"], value_set=pa.array(["ok", "deleted"]))
+    rows = pa.table({name: responses[name] for name in _GIVEN}).filter(is_described).combine_chunks()
+    given = {name: pa.concat_arrays(rows[name].chunks) for name in _GIVEN}
     findings = _Findings(rows.num_rows)
-    bodies = _read_bodies(given["body"], findings)
+    latest = pc.add(given["observed_at"].cast(pa.timestamp("ms")).cast(pa.int64()), _DAY_MS)
+    bodies = _read_bodies(given["body"], latest, findings)
     values, lists = bodies.values, bodies.lists
 
     ids = pc.utf8_lower(given["id"])
-    _compare_ids(values["id"], ids.to_pylist(), findings)
+    _compare_ids(values["id"], ids, findings)
     built: dict[str, pa.Array] = {
         "snapshot_date": given["snapshot_date"],
         "project_id": given["project_id"],
@@ -106,14 +84,14 @@ def normalise_images(responses: pa.Table | pa.RecordBatch) -> Normalised:
         "response_sha256": given["body_sha256"],
         "content_hash": pa.array(bodies.content_hashes, pa.string()),
         "extra": pa.array(bodies.extras, pa.string()),
+        **{field: values[field] for field in TEXT_FIELDS},
         **lists.columns(),
     }
-    for field in _TEXT_FIELDS:
-        built[field] = _text(field, values[field], findings)
+    for field in TEXT_FIELDS:
         if field in KNOWN_VALUES:
             _find_unknown_values(field, built[field], findings)
-    built |= _size(values["size"], findings)
-    latest = [observed + _DAY_MS for observed in _epoch_ms(given["observed_at"])]
+    built["size"] = values["size"]
+    built["size_bytes"] = pc.multiply_checked(built["size"], 1024)
     for field in ("create_at", "update_at"):
         built[field] = _instant(field, values[field], latest, findings)
     lists.find_anomalies(findings)
@@ -149,17 +127,18 @@ class _Findings:
     def __init__(self, rows: int) -> None:
         self._of_row: dict[int, set[str]] = {}
         self._rows = rows
-        self.odd: list[int] = []  # only these rows can hold a value of another type than documented
-        self.unreadable: set[int] = set()  # rows without fields, for a reason that is noted
         self.unknown_fields: Counter[str] = Counter()
         self.unknown_values: Counter[str] = Counter()
 
-    def note(self, row: int, anomaly: str) -> None:
-        self._of_row.setdefault(row, set()).add(anomaly)
+    def note(self, row: int, anomalies: Iterable[str]) -> None:
+        self._of_row.setdefault(row, set()).update(anomalies)
 
-    def note_unreadable(self, row: int, anomaly: str) -> None:
-        self.note(row, anomaly)
-        self.unreadable.add(row)
+    def note_rows(self, is_so: pa.Array, anomaly: str) -> None:
+        for row in pc.indices_nonzero(is_so).to_pylist():
+            self.note(row, [anomaly])
+
+    def note_unknown_fields(self, fields: Iterable[str]) -> None:
+        add_counts(self.unknown_fields, dict.fromkeys(map(_label, fields), 1))
 
     def note_unknown_value(self, field: str, value: str, count: int = 1) -> None:
         add_counts(self.unknown_values, {_label(f"{field}={value}"): count})
@@ -171,7 +150,7 @@ class _Findings:
     def column(self) -> pa.Array:
         texts: list[str | None] = [None] * self._rows
         for row, anomalies in self._of_row.items():
-            texts[row] = SEPARATOR.join(sorted(anomalies))
+            texts[row] = SEPARATOR.join(sorted(anomalies)) or None
         return pa.array(texts, pa.string())
 
 
@@ -185,196 +164,53 @@ def _label(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Bodies:
-    """The bodies of a chunk: the values of each field that is no list, the list fields, and two columns."""
+    """The bodies of a chunk: the column of each field that is no list, the list fields, and two columns."""
 
-    values: dict[str, list[Any]]
+    values: dict[str, pa.Array]
     lists: "_Lists"
     content_hashes: list[str]
     extras: list[str | None]
 
 
-def _read_bodies(raw: pa.Array, findings: _Findings) -> _Bodies:
-    """Read one body after the other, so that only its values outlive its turn.
-
-    A plain body takes the short way: documented fields only, each of its documented type or null, in a mix of types
-    and lists that was met before. Both ways say the same of it.
-    """
-    flat: list[Any] = []
-    plain_types: set[tuple[type, ...]] = set()
+def _read_bodies(contents: pa.Array, latest: pa.Array, findings: _Findings) -> _Bodies:
+    """Read one body after the other, so that only its values outlive its turn."""
+    rows: list[tuple[Any, ...]] = []
     lists = _Lists()
     content_hashes: list[str] = []
     extras: list[str | None] = []
-    for row, content in enumerate(raw.to_pylist()):
-        try:
-            body = orjson.loads(content)
-        except orjson.JSONDecodeError:
-            body = _UNREAD
-        if type(body) is dict:
-            values = list(map(body.get, _SINGLE_FIELDS))
-            if tuple(map(type, values)) in plain_types and _DOCUMENTED.issuperset(body):
-                reordered = lists.add_known(list(map(body.get, LIST_FIELDS)))
-                if reordered is not None:
-                    flat += values
-                    extras.append(None)
-                    body.update(reordered)
-                    canonical = orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
-                    content_hashes.append(hashlib.sha256(canonical).hexdigest())
-                    continue
-        body, canonical = _read_any_body(row, content or b"", body, findings)
-        values = list(map(body.get, _SINGLE_FIELDS))
-        flat += values
-        types = tuple(map(type, values))
-        if all(t is NoneType or t is documented for t, documented in zip(types, _SINGLE_TYPES, strict=True)):
-            plain_types.add(types)
-        findings.odd.append(row)
-        lists.add(tuple([_elements(row, field, body.get(field), findings) for field in LIST_FIELDS]))
-        extras.append(_extra(body, findings))
+    single_values, list_values = attrgetter(*_SINGLE_FIELDS), attrgetter(*LIST_FIELDS)
+    for row, content in enumerate(contents.to_pylist()):
+        plain = read_plain(content)
+        if plain is not None:
+            rows.append(single_values(plain))
+            for field, value in lists.add(list_values(plain)):
+                setattr(plain, field, value)
+            canonical = canonical_of_plain(plain)
+            extras.append(None)
+        else:
+            reading = read_any(content, latest[row].as_py())
+            findings.note(row, reading.anomalies)
+            findings.note_unknown_fields(reading.extra)
+            rows.append(tuple(map(reading.values.get, _SINGLE_FIELDS)))
+            lists.add(tuple(map(reading.values.get, LIST_FIELDS)))
+            canonical = reading.canonical
+            extras.append(dumps(reading.extra).decode() if reading.extra else None)
         content_hashes.append(hashlib.sha256(canonical).hexdigest())
-    columns = {field: flat[index :: len(_SINGLE_FIELDS)] for index, field in enumerate(_SINGLE_FIELDS)}
-    return _Bodies(columns, lists, content_hashes, extras)
-
-
-def _read_any_body(row: int, content: bytes, value: Any, findings: _Findings) -> tuple[dict[str, Any], bytes]:
-    """The fields of a body, {} when it is no object, and what its content hash is over.
-
-    `value` is what orjson read, or `_UNREAD`.
-    """
-    try:
-        if value is _UNREAD or _LONG_NUMBER in content.translate(_DIGITS_AS_ZERO):
-            value = _parse_exactly(row, content, findings)
-    except ValueError:
-        findings.note_unreadable(row, "body:not_an_object")
-        return {}, content
-    except RecursionError:
-        findings.note_unreadable(row, "body:nested_too_deeply")
-        return {}, content
-    # Where an interpreter gives up depends on its stack, and results must not: the bound is our own.
-    if content.count(b"[") + content.count(b"{") > _MAX_DEPTH and _is_deeper(value, _MAX_DEPTH):
-        findings.note_unreadable(row, "body:nested_too_deeply")
-        return {}, content
-    canonical = _dumps(_ordered(value))
-    if type(value) is not dict:
-        findings.note_unreadable(row, "body:not_an_object")
-        return {}, canonical
-    return value, canonical
-
-
-def _extra(body: dict[str, Any], findings: _Findings) -> str | None:
-    unknown = {field: value for field, value in body.items() if field not in _DOCUMENTED}
-    if not unknown:
-        return None
-    add_counts(findings.unknown_fields, dict.fromkeys(map(_label, unknown), 1))
-    return _dumps(unknown).decode()
-
-
-def _is_deeper(value: Any, levels: int) -> bool:
-    if type(value) not in _NESTED:
-        return False
-    children = value.values() if type(value) is dict else value
-    return levels == 0 or any(_is_deeper(child, levels - 1) for child in children)
-
-
-def _parse_exactly(row: int, content: bytes, findings: _Findings) -> Any:
-    """Parse with Python's own parser what orjson refuses or rounds: each number and string as it was sent.
-
-    A byte that is not UTF-8 becomes a lone surrogate; a number that Python cannot hold becomes an `orjson.Fragment`
-    of its text. Raises ValueError for what is no JSON, RecursionError for what is nested too deeply.
-    """
-
-    def integer(text: str) -> int | orjson.Fragment:
-        try:
-            return int(text)
-        except ValueError:  # more digits than Python converts
-            return orjson.Fragment(text)
-
-    def real(text: str) -> float | orjson.Fragment:
-        value = float(text)
-        return value if math.isfinite(value) else orjson.Fragment(text)
-
-    def constant(name: str) -> orjson.Fragment:
-        findings.note(row, "body:not_a_number")
-        return orjson.Fragment(json.dumps(name))
-
-    text = content.decode(json.detect_encoding(content), "surrogateescape")
-    return json.loads(text, parse_int=integer, parse_float=real, parse_constant=constant)
-
-
-def _dumps(value: Any) -> bytes:
-    """Compact JSON with sorted keys."""
-    try:
-        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-    except orjson.JSONEncodeError:  # an integer beyond 64 bits, or text that is not UTF-8
-        return _dumps_anything(value)
-
-
-def _dumps_anything(value: Any) -> bytes:
-    if isinstance(value, dict):
-        members = [_dumps_anything(key) + b":" + _dumps_anything(value[key]) for key in sorted(value)]
-        return b"{" + b",".join(members) + b"}"
-    if isinstance(value, list):
-        return b"[" + b",".join([_dumps_anything(element) for element in value]) + b"]"
-    if isinstance(value, str):
-        # For a lone surrogate, "backslashreplace" writes just what JSON's own escape looks like.
-        return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace")
-    if type(value) is int:
-        return str(value).encode()
-    return orjson.dumps(value)
-
-
-def _ordered(value: Any) -> Any:
-    """The value with the elements of every list sorted by their canonical JSON."""
-    if type(value) is dict:
-        return {key: _ordered(child) if type(child) in _NESTED else child for key, child in value.items()}
-    if type(value) is list:
-        return sorted([_ordered(child) if type(child) in _NESTED else child for child in value], key=_dumps)
-    return value
+    columns = zip(*rows, strict=True) if rows else [()] * len(_SINGLE_FIELDS)
+    values = {
+        field: pa.array(column, pa.int64() if field in NUMBER_FIELDS else pa.string(), from_pandas=True)
+        for field, column in zip(_SINGLE_FIELDS, columns, strict=True)
+    }
+    return _Bodies(values, lists, content_hashes, extras)
 
 
 # --- values of one field, column by column --------------------------------------------------------------------------
 
 
-def _compare_ids(sent: list[Any], asked: list[str], findings: _Findings) -> None:
-    for row, (value, expected) in enumerate(zip(sent, asked, strict=True)):
-        if value == expected or row in findings.unreadable:
-            continue
-        if value is None:
-            findings.note(row, "id:missing")
-            continue
-        text = _as_text(row, "id", value, findings)
-        if text is None:
-            continue
-        findings.note(row, "id:letter_case" if text.strip().lower() == expected else "id:differs")
-
-
-def _text(field: str, values: list[Any], findings: _Findings) -> pa.Array:
-    for row in findings.odd:
-        values[row] = _as_text(row, field, values[row], findings)
-    return pa.array(values, pa.string())
-
-
-def _as_text(row: int, field: str, value: Any, findings: _Findings) -> str | None:
-    if value is None:
-        return None
-    if type(value) is str:
-        if _is_utf8(value):
-            return value
-        findings.note(row, f"{field}:not_utf8")
-        return None
-    if type(value) is int:
-        findings.note(row, f"{field}:number_for_text")
-        return str(value)
-    findings.note(row, f"{field}:wrong_type")
-    return None
-
-
-def _is_utf8(text: str) -> bool:
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _compare_ids(sent: pa.Array, asked: pa.Array, findings: _Findings) -> None:
+    for row in pc.indices_nonzero(pc.not_equal(sent, asked)).to_pylist():
+        is_same = sent[row].as_py().strip().lower() == asked[row].as_py()
+        findings.note(row, ["id:letter_case" if is_same else "id:differs"])
 
 
 def _find_unknown_values(field: str, column: pa.Array, findings: _Findings) -> None:
@@ -389,50 +225,14 @@ def _find_unknown_values(field: str, column: pa.Array, findings: _Findings) -> N
     for value, count in unknown:
         findings.note_unknown_value(field, value, count)
     is_unknown = pc.is_in(column, value_set=pa.array([value for value, _ in unknown], pa.string()))
-    for row in pc.indices_nonzero(is_unknown).to_pylist():
-        findings.note(row, f"{field}:unknown_value")
+    findings.note_rows(is_unknown, f"{field}:unknown_value")
 
 
-def _whole_numbers(field: str, values: list[Any], lowest: int, highest: Sequence[int], findings: _Findings) -> pa.Array:
-    """The integers, repaired where that is safe, null where out of `lowest`..`highest[row]`."""
-    for row in findings.odd:
-        values[row] = _as_whole_number(row, field, values[row], lowest, highest[row], findings)
-    for row, (value, limit) in enumerate(zip(values, highest, strict=True)):
-        if value is not None and not lowest <= value <= limit:
-            findings.note(row, f"{field}:out_of_range")
-            values[row] = None
-    return pa.array(values, pa.int64())
-
-
-def _as_whole_number(row: int, field: str, value: Any, lowest: int, highest: int, findings: _Findings) -> int | None:
-    if value is None or type(value) is int:
-        return value
-    if type(value) is str and value.isascii() and value.strip().isdigit():
-        digits = value.strip().lstrip("0")[:30] or "0"  # cut or not, 30 digits are out of any range
-        number, problem = int(digits), "number_as_text"
-    elif type(value) is float and value.is_integer():
-        number, problem = int(value), "number_as_float"
-    else:
-        findings.note(row, f"{field}:wrong_type")
-        return None
-    if lowest <= number <= highest:
-        findings.note(row, f"{field}:{problem}")
-    return number
-
-
-def _size(values: list[Any], findings: _Findings) -> dict[str, pa.Array]:
-    kilobytes = _whole_numbers("size", values, 0, [_MAX_SIZE_KB] * len(values), findings)
-    return {"size": kilobytes, "size_bytes": pc.multiply_checked(kilobytes, 1024)}
-
-
-def _instant(field: str, values: list[Any], latest: list[int], findings: _Findings) -> pa.Array:
-    milliseconds = _whole_numbers(field, values, _EARLIEST_MS, latest, findings)
-    return pc.multiply_checked(milliseconds, 1000).cast(IMAGES.schema.field(field).type)
-
-
-def _epoch_ms(instants: pa.Array) -> list[int]:
-    microseconds = instants.cast(pa.int64()).to_pylist()
-    return [value // 1000 for value in microseconds]
+def _instant(field: str, milliseconds: pa.Array, latest: pa.Array, findings: _Findings) -> pa.Array:
+    is_late = pc.greater(milliseconds, latest)
+    findings.note_rows(is_late, f"{field}:out_of_range")
+    milliseconds = pc.if_else(is_late, pa.scalar(None, pa.int64()), milliseconds)
+    return milliseconds.cast(pa.timestamp("ms", "UTC")).cast(IMAGES.schema.field(field).type)
 
 
 def _days_to(day: pa.Array, instants: pa.Array) -> pa.Array:
@@ -444,15 +244,19 @@ def _registry_and_repository(swr_path: pa.Array) -> tuple[pa.Array, pa.Array]:
 
     Of a path with one slash the first part is a host only when it looks like one; else it is the namespace.
     """
-    parts = pc.extract_regex(swr_path, _SWR_PATH)
-    registry, namespace, repository = (pc.struct_field(parts, index) for index in range(3))
-    is_registry = pc.and_(
-        pc.not_equal(registry, ""),
-        pc.or_(pc.not_equal(namespace, ""), pc.match_substring_regex(registry, _HOST)),
-    )
+    untagged = pc.replace_substring_regex(swr_path, r"(?s)(:[^:/@]*)?(@.*)?$", "")
+    parts = pc.list_slice(pc.split_pattern(untagged, "/", max_splits=2), 0, 3, return_fixed_size_list=True)
+    first, second, third = (pc.list_element(parts, index) for index in range(3))
     null = pa.scalar(None, pa.string())
+    has_namespace = pc.and_(pc.is_valid(third), pc.fill_null(pc.not_equal(second, ""), False))
+    looks_like_host = pc.match_substring_regex(first, r"[.:]|^localhost$")
+    is_registry = pc.and_(
+        pc.and_(pc.is_valid(second), pc.not_equal(first, "")),
+        pc.or_(has_namespace, looks_like_host),
+    )
+    repository = pc.coalesce(third, second, first)
     return (
-        pc.if_else(is_registry, registry, null),
+        pc.if_else(is_registry, first, null),
         pc.if_else(pc.not_equal(repository, ""), repository, null),
     )
 
@@ -462,26 +266,6 @@ def _registry_and_repository(swr_path: pa.Array) -> tuple[pa.Array, pa.Array]:
 Elements = tuple[str, ...] | None
 
 
-def _elements(row: int, field: str, value: Any, findings: _Findings) -> Elements:
-    """The exact elements as text, in the API's order; null when there is no list."""
-    if value is None:
-        return None
-    if type(value) is not list:
-        findings.note(row, f"{field}:wrong_type")
-        return None
-    return tuple([_element_as_text(row, field, element, findings) for element in value])
-
-
-def _element_as_text(row: int, field: str, element: Any, findings: _Findings) -> str:
-    if type(element) is not str:
-        findings.note(row, f"{field}:element_not_text")
-        return _dumps(element).decode()
-    if not _is_utf8(element):
-        findings.note(row, f"{field}:not_utf8")
-        return _dumps(element).decode()
-    return element
-
-
 class _Lists:
     """The list fields of all rows: few distinct combinations, and for each row which one it has.
 
@@ -489,40 +273,30 @@ class _Lists:
     """
 
     def __init__(self) -> None:
-        self._numbers: dict[tuple[Elements, ...], int] = {}
-        self._reordered: list[dict[str, list[str]]] = []
+        self._numbers: dict[tuple[Any, ...], int] = {}
+        self._combinations: list[tuple[Elements, ...]] = []
+        self._reordered: list[list[tuple[str, Elements]]] = []
         self._of_row: list[int] = []
 
-    def add(self, combination: tuple[Elements, ...]) -> None:
-        """Add a row."""
-        number = self._numbers.setdefault(combination, len(self._numbers))
-        if number == len(self._reordered):
-            self._reordered.append(_reordered(combination))
-        self._of_row.append(number)
-
-    def add_known(self, values: list[Any]) -> dict[str, list[str]] | None:
-        """Add a row whose lists, as sent, were met before, and return those that canonical JSON has in another order.
-
-        None when they were not met before, and then nothing is added.
-        """
-        combination = tuple([tuple(value) if type(value) is list else value for value in values])
-        try:
-            number = self._numbers.get(combination)
-        except TypeError:  # a list or object among the elements cannot be looked up
-            return None
+    def add(self, sent: tuple[Any, ...]) -> list[tuple[str, Elements]]:
+        """Add a row with a tuple, or no tuple, for each field; return the lists that canonical JSON orders otherwise."""
+        number = self._numbers.get(sent)
         if number is None:
-            return None
+            number = self._numbers[sent] = len(self._combinations)
+            combination = tuple([elements if type(elements) is tuple else None for elements in sent])
+            self._combinations.append(combination)
+            self._reordered.append(_reordered(combination))
         self._of_row.append(number)
         return self._reordered[number]
 
     def find_anomalies(self, findings: _Findings) -> None:
         """Note what the elements of each row hold that is not documented or cannot be joined unambiguously."""
-        unknown = [_unknown_elements(combination) for combination in self._numbers]
-        anomalies = [_list_anomalies(combination) for combination in self._numbers]
+        unknown = [_unknown_elements(combination) for combination in self._combinations]
+        anomalies = [_list_anomalies(combination) for combination in self._combinations]
         if any(anomalies):
             for row, number in enumerate(self._of_row):
-                for anomaly in anomalies[number]:
-                    findings.note(row, anomaly)
+                if anomalies[number]:
+                    findings.note(row, anomalies[number])
                 for field, value in unknown[number]:
                     findings.note_unknown_value(field, value)
 
@@ -530,9 +304,9 @@ class _Lists:
         """The flattened list fields, and what they say the image supports."""
         described = {}
         for index, field in enumerate(LIST_FIELDS):
-            flattened = [_flattened(combination[index]) for combination in self._numbers]
+            flattened = [_flattened(combination[index]) for combination in self._combinations]
             described[field] = pa.array(flattened, pa.string())
-        supported = [_supported(*combination) for combination in self._numbers]
+        supported = [_supported(*combination) for combination in self._combinations]
         for index, name in enumerate(_SUPPORTS):
             described[name] = pa.array([support[index] for support in supported], pa.bool_())
         return {name: column.take(pa.array(self._of_row, pa.int32())) for name, column in described.items()}
@@ -545,7 +319,7 @@ class _Lists:
                 for field, values in zip(LIST_FIELDS, combination, strict=True)
                 for position, value in enumerate(values or ())
             ]
-            for combination in self._numbers
+            for combination in self._combinations
         ]
         of_row = pa.array(elements, _ELEMENTS_TYPE).take(pa.array(self._of_row, pa.int32()))
         row = pc.list_parent_indices(of_row)
@@ -560,10 +334,10 @@ _ELEMENTS_TYPE = pa.list_(pa.struct([IMAGE_VALUES.schema.field(name) for name in
 _SUPPORTS = ("supports_notebook", "supports_ssh", "supports_cpu", "supports_gpu", "supports_ascend")
 
 
-def _reordered(combination: tuple[Elements, ...]) -> dict[str, list[str]]:
+def _reordered(combination: tuple[Elements, ...]) -> list[tuple[str, Elements]]:
     """Those lists which canonical JSON has in another order than the API."""
-    ordered = {f: sorted(v, key=_dumps) for f, v in zip(LIST_FIELDS, combination, strict=True) if v}
-    return {f: v for f, v in ordered.items() if tuple(v) != combination[LIST_FIELDS.index(f)]}
+    ordered = [(f, v, tuple(sorted(v, key=dumps))) for f, v in zip(LIST_FIELDS, combination, strict=True) if v]
+    return [(field, canonical) for field, sent, canonical in ordered if canonical != sent]
 
 
 def _unknown_elements(combination: tuple[Elements, ...]) -> list[tuple[str, str]]:

@@ -29,6 +29,7 @@ _NEAR = 0.15
 # A rate that demand does not reach grows no further than this multiple of what is reached.
 _HEADROOM = 4.0
 _MEASURE_SECONDS = 0.5
+_IDLE_SECONDS = 1.0
 # Refusals that keep coming at lower and lower rates, while what was in flight with them passes, are not about the
 # rate: after so many they are noise, until this share of requests is refused or none was for so many seconds.
 _NOISE_SIGNALS = 4
@@ -66,7 +67,8 @@ class Throttle:
         self._searching = True
         self._probe_seconds = _PROBE_SECONDS
         # A cycle begins with the first success after a signal; successes since the last signal.
-        self._cycle_start: float | None = None
+        self._cycle_start = 0.0
+        self._last_sent = -math.inf
         self._cycle_successes = 0
         self._cycle_ended = False
         self._successes = 0
@@ -130,9 +132,12 @@ class Throttle:
         """Report an answer that was no refusal, to a request sent at `sent_at` (the event loop's clock)."""
         self._successes += 1
         self._cycle_successes += 1
-        if self._cycle_start is None:
-            self._cycle_start = sent_at
         if self._base is None:
+            if sent_at - self._last_sent > _IDLE_SECONDS:
+                # Nobody asked for a while: what went through before says nothing about a limit.
+                self._cycle_start = sent_at
+                self._cycle_successes = 1
+            self._last_sent = sent_at
             return
         if self._cycle_ended and sent_at > self._last_signal:
             self._cycle_ended = False
@@ -162,7 +167,7 @@ class Throttle:
             return
         if self._noise and self._refused_share < _NOISE_SHARE:
             return
-        fruitless = self._successes == 0
+        fruitless = self._successes == 0 and self._base is not None
         self._fruitless_signals = self._fruitless_signals + 1 if fruitless else 0
         wait = self._pause_after(retry_after)
         self._lower(now, wait, fruitless)
@@ -180,7 +185,7 @@ class Throttle:
         return max(retry_after or 0.0, doubled)
 
     def _lower(self, now: float, wait: float, fruitless: bool) -> None:
-        active = 0.0 if self._cycle_start is None else now - self._cycle_start
+        active = now - self._cycle_start if self._cycle_successes else 0.0
         if self._base is None or fruitless:
             # What the server let through before it refused is what it allows until it invites us again. Retry-After
             # is in whole seconds, rounded up.

@@ -15,21 +15,19 @@ from pipelines.sandbox.options import Faults, SandboxOptions
 from pipelines.sandbox.server import serve
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def main(words: Sequence[str] | None = None, program: str = "python -m pipelines.sandbox") -> int:
     """Run a sandbox; returns the exit status."""
     try:
-        serve(_options(words))
+        serve(_options(words, program))
     except PipelineError as error:
         print(error, file=sys.stderr)
         return error.exit_status
     return 0
 
 
-def _options(words: Sequence[str] | None) -> SandboxOptions:
+def _options(words: Sequence[str] | None, program: str) -> SandboxOptions:
     default = SandboxOptions()
-    parser = argparse.ArgumentParser(
-        prog="python -m pipelines.sandbox", description="A ModelArts-compatible endpoint on loopback."
-    )
+    parser = argparse.ArgumentParser(prog=program, description="A ModelArts-compatible endpoint on loopback.")
     parser.add_argument("--port", type=int, default=default.port, help="on 127.0.0.1; 0 takes a free one")
     parser.add_argument("--seed", default=default.seed, help="equal seeds give equal catalogues")
     parser.add_argument("--size", type=int, default=default.size, help="images of each project")

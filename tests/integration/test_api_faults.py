@@ -521,6 +521,13 @@ async def test_an_endpoint_that_is_not_the_api_is_given_up():
         assert len(server.requests) < 300
 
 
+async def test_an_endpoint_that_answers_nothing_but_errors_is_given_up():
+    async with serving(replies(http(503))) as server, client(server, stall_seconds=0.5) as modelarts:
+        with pytest.raises(EndpointUnreachableError, match="nothing but errors"):
+            await fetch(modelarts, ids(100_000))
+        assert modelarts.stats.requests < 20_000
+
+
 async def test_some_html_among_answers_of_the_api_is_a_failure_of_those_images():
     async def script(request: Request, writer: asyncio.StreamWriter) -> None:
         writer.write(HTML if request.id in bad else described(request))

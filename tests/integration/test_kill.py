@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -46,7 +47,7 @@ def stored_answers(lake):
     path = lake / f"_staging/dt={TODAY}/project=default/answers.sqlite"
     if not path.exists():
         return set()
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection:
         if connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'answers'").fetchone()[0] == 0:
             return set()
         return {id_ for (id_,) in connection.execute("SELECT id FROM answers WHERE outcome <> 'failed'")}

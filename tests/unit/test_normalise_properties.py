@@ -8,8 +8,9 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.bodies import dumps, ordered
 from pipelines.columns import IMAGE_VALUES, IMAGES, LIST_FIELDS, RESPONSES
-from pipelines.normalise import _dumps, _ordered, normalise_images, to_arrow
+from pipelines.normalise import normalise_images, to_arrow
 
 ID = "7c1de1f0-2a44-4b0e-9d4d-0f6a3c5b8e21"
 DAY_US = 1_772_433_000_000_000
@@ -168,7 +169,7 @@ def test_content_hash_does_not_depend_on_order(body: Any, order: random.Random, 
 @given(objects, keys.map(as_read), anything)
 def test_content_hash_changes_with_a_value(body: dict[str, Any], key: str, value: Any) -> None:
     images, _ = normalised([json.dumps(body).encode(), json.dumps(body | {key: value}).encode()])
-    unchanged = key in body and same(_ordered(body[key]), _ordered(value))
+    unchanged = key in body and same(ordered(body[key]), ordered(value))
     assert (images[0]["content_hash"] == images[1]["content_hash"]) == unchanged
 
 
@@ -196,4 +197,4 @@ def test_the_short_way_says_the_same(sent: list[dict[str, Any]]) -> None:
 @settings(max_examples=60, deadline=None)
 @given(anything)
 def test_what_is_written_reads_back(value: Any) -> None:
-    assert same(json.loads(_dumps(value)), value)
+    assert same(json.loads(dumps(value)), value)

@@ -1,0 +1,263 @@
+"""The client against the sandbox: tokens, signatures, the list, a found rate."""
+
+import asyncio
+import time
+import urllib.request
+
+import orjson
+import pytest
+
+from pipelines.answers import Outcome
+from pipelines.api import ModelArtsClient
+from pipelines.credentials import AccessKey, PasswordLogin, ReadyToken, load_credentials
+from pipelines.errors import AccessDeniedError, AccountSuspendedError, ConfigurationError, EndpointUnreachableError
+from pipelines.sandbox import Faults, SandboxConnection, SandboxOptions, running_sandbox
+
+UNKNOWN = "ffffffff-0000-0000-0000-000000000000"
+# The catalogue lists images that may not be read, too.
+ANSWERED = {Outcome.OK, Outcome.DELETED, Outcome.FORBIDDEN}
+PASSWORD_NAMES = ("OS_AUTH_URL", "OS_USERNAME", "OS_PASSWORD", "OS_USER_DOMAIN_NAME", "OS_PROJECT_ID")
+
+
+@pytest.fixture(scope="module")
+def started():
+    with running_sandbox(SandboxOptions(size=3000)) as connection:
+        yield connection
+
+
+@pytest.fixture
+def sandbox(started: SandboxConnection):
+    """The sandbox without faults and with its counts read."""
+    control(started, "faults", Faults().model_dump(mode="json"))
+    return started
+
+
+def control(sandbox: SandboxConnection, what: str, value: dict | None = None, method: str = "PUT"):
+    body = None if value is None else orjson.dumps(value)
+    request = urllib.request.Request(f"{sandbox.endpoint}/sandbox/{what}", body, method=method if body else "GET")
+    with urllib.request.urlopen(request) as response:
+        return orjson.loads(response.read())
+
+
+def set_faults(sandbox: SandboxConnection, **faults):
+    control(sandbox, "faults", faults, "PATCH")
+
+
+def tokens_issued(sandbox: SandboxConnection) -> int:
+    return control(sandbox, "stats")["tokens_issued"]
+
+
+def password(sandbox: SandboxConnection, **changes: str | None) -> PasswordLogin:
+    env = {name: sandbox.env[name] for name in PASSWORD_NAMES} | changes
+    login = load_credentials(None, {name: value for name, value in env.items() if value is not None})
+    assert isinstance(login, PasswordLogin)
+    return login
+
+
+def access_key(sandbox: SandboxConnection) -> AccessKey:
+    key = load_credentials(None, sandbox.env)
+    assert isinstance(key, AccessKey)
+    return key
+
+
+def client(sandbox: SandboxConnection, credentials=None, **options) -> ModelArtsClient:
+    options = {"backoff_seconds": 0.02, "timeout_seconds": 10} | options
+    return ModelArtsClient(sandbox.endpoint, credentials or password(sandbox), **options)
+
+
+async def some_ids(modelarts: ModelArtsClient, count: int) -> list[str]:
+    found: list[str] = []
+    async for page in modelarts.list_images():
+        found += [item["id"] for item in page.items]
+        if len(found) >= count:
+            break
+    return found[:count]
+
+
+async def fetch(modelarts: ModelArtsClient, wanted: list[str], workers: int = 32):
+    following = iter(wanted)
+    answers = []
+
+    async def work():
+        answers.extend([await modelarts.show_image(image_id) for image_id in following])
+
+    await asyncio.gather(*(work() for _ in range(workers)))
+    return answers
+
+
+async def test_images_are_described_with_one_token(sandbox):
+    before = tokens_issued(sandbox)
+    async with client(sandbox) as modelarts:
+        assert modelarts.project_id == sandbox.project_id
+        wanted = await some_ids(modelarts, 200)
+        answers = await fetch(modelarts, wanted)
+        unknown = await modelarts.show_image(UNKNOWN)
+    assert sorted(answer.id for answer in answers) == sorted(wanted)
+    assert {answer.outcome for answer in answers} <= ANSWERED
+    described = [answer for answer in answers if answer.outcome is Outcome.OK]
+    assert len(described) > 150
+    assert all(orjson.loads(answer.body)["id"] == answer.id for answer in described)
+    assert unknown.outcome is Outcome.NOT_FOUND
+    assert tokens_issued(sandbox) - before == 1
+    assert modelarts.stats.requests == 1 + 1 + 201
+    assert modelarts.stats.bytes_received > sum(len(answer.body) for answer in answers)
+
+
+async def test_the_project_may_be_given_by_name(sandbox):
+    login = password(sandbox, OS_PROJECT_ID=None, OS_PROJECT_NAME=sandbox.env["OS_PROJECT_NAME"])
+    async with client(sandbox, login) as modelarts:
+        assert modelarts.project_id == sandbox.project_id
+        assert (await modelarts.show_image(UNKNOWN)).outcome is Outcome.NOT_FOUND
+
+
+async def test_one_renewal_for_each_expiry_with_32_workers(sandbox):
+    async with client(sandbox) as modelarts:
+        wanted = await some_ids(modelarts, 1000)
+        before = tokens_issued(sandbox)
+        answers = await fetch(modelarts, wanted[:500])
+        for _ in range(2):
+            await asyncio.to_thread(set_faults, sandbox, expire_tokens_now=True)
+            answers += await fetch(modelarts, wanted[500:750])
+        fetching = asyncio.create_task(fetch(modelarts, wanted[750:]))
+        await asyncio.sleep(0.05)
+        await asyncio.to_thread(set_faults, sandbox, expire_tokens_now=True)
+        answers += await fetching
+        answers.append(await modelarts.show_image(UNKNOWN))
+    assert Outcome.FAILED not in {answer.outcome for answer in answers}
+    assert tokens_issued(sandbox) - before == 3
+    assert modelarts.stats.token_renewals == 3
+
+
+async def test_a_short_lived_token_is_renewed_before_it_is_refused(sandbox):
+    set_faults(sandbox, token_seconds=1)
+    async with client(sandbox) as modelarts:
+        wanted = await some_ids(modelarts, 200)
+        refused = control(sandbox, "stats")["answers"].get("401", 0)
+        started = time.monotonic()
+        while time.monotonic() - started < 2:
+            answers = await fetch(modelarts, wanted)
+            assert Outcome.FAILED not in {answer.outcome for answer in answers}
+    assert control(sandbox, "stats")["answers"].get("401", 0) == refused
+    assert modelarts.stats.token_renewals == 2
+
+
+async def test_access_key(sandbox):
+    async with client(sandbox, access_key(sandbox)) as modelarts:
+        wanted = await some_ids(modelarts, 100)
+        answers = await fetch(modelarts, wanted)
+    assert len(answers) == 100
+    assert {answer.outcome for answer in answers} <= ANSWERED
+
+
+async def test_a_wrong_secret_key_ends_the_run(sandbox):
+    key = access_key(sandbox)
+    wrong = AccessKey(key.access_key, "hidden" + key.secret_key, key.project_id)
+    async with client(sandbox, wrong) as modelarts:
+        with pytest.raises(AccessDeniedError, match=r"OS_SECRET_KEY.*HTTP 403 ModelArts\.0206") as raised:
+            await modelarts.show_image(UNKNOWN)
+    assert key.access_key not in str(raised.value)
+    assert key.secret_key not in str(raised.value)
+
+
+async def test_a_ready_token_that_is_refused_ends_the_run(sandbox):
+    async with client(sandbox, ReadyToken("hidden-token", sandbox.project_id)) as modelarts:
+        with pytest.raises(AccessDeniedError, match="OS_TOKEN to a new one") as raised:
+            await fetch(modelarts, [UNKNOWN] * 100)
+    assert "hidden" not in str(raised.value)
+    assert modelarts.stats.requests <= 32
+
+
+async def test_a_wrong_password_ends_the_run_before_it_began(sandbox):
+    with pytest.raises(AccessDeniedError, match="Wrong user name or password for sandbox-user at 127") as raised:
+        await client(sandbox, password(sandbox, OS_PASSWORD="hidden-password")).__aenter__()
+    assert "hidden" not in str(raised.value)
+
+
+async def test_an_identity_service_that_is_down(sandbox):
+    set_faults(sandbox, iam_down=True)
+    with pytest.raises(EndpointUnreachableError, match=r"gives no token \(HTTP 503\)"):
+        await client(sandbox, max_attempts=3).__aenter__()
+
+
+async def test_an_identity_service_at_another_path(sandbox):
+    with pytest.raises(ConfigurationError, match="OS_AUTH_URL"):
+        await client(sandbox, password(sandbox, OS_AUTH_URL=f"{sandbox.endpoint}/identity")).__aenter__()
+
+
+async def test_another_project_ends_the_run(sandbox):
+    async with client(sandbox) as modelarts:
+        token = modelarts._token.headers["X-Auth-Token"]
+    async with client(sandbox, ReadyToken(token, "0" * 32)) as modelarts:
+        with pytest.raises(AccessDeniedError, match="OS_PROJECT_ID"):
+            await modelarts.show_image(UNKNOWN)
+
+
+async def test_another_path_ends_the_run(sandbox):
+    async with ModelArtsClient(f"{sandbox.endpoint}/modelarts", password(sandbox)) as modelarts:
+        with pytest.raises(ConfigurationError, match="IMAGE_SNAPSHOTS_ENDPOINT"):
+            await modelarts.show_image(UNKNOWN)
+
+
+async def test_a_suspended_account_ends_the_run(sandbox):
+    async with client(sandbox) as modelarts:
+        wanted = await some_ids(modelarts, 1000)
+        set_faults(sandbox, suspended=True)
+        with pytest.raises(AccountSuspendedError, match="suspended"):
+            await fetch(modelarts, wanted)
+        assert modelarts.stats.requests <= 32 + 10
+
+
+async def test_the_list_holds_every_image_once(sandbox):
+    async with client(sandbox) as modelarts:
+        pages = [page async for page in modelarts.list_images()]
+    found = [item["id"] for page in pages for item in page.items]
+    assert len(found) == len(set(found)) == pages[0].total
+    assert len(found) > 2000
+    assert [len(page.items) for page in pages[:-1]] == [200] * (len(pages) - 1)
+    assert modelarts.list_shortfall == 0
+
+
+async def test_faults_of_every_kind_cost_no_image(sandbox):
+    set_faults(sandbox, ratio_500=0.04, ratio_reset=0.04, ratio_truncated=0.04, ratio_html=0.04, ratio_429=0.02)
+    set_faults(sandbox, retry_after="0")
+    async with client(sandbox, max_attempts=12) as modelarts:
+        wanted = await some_ids(modelarts, 600)
+        answers = await fetch(modelarts, wanted)
+    assert len(answers) == 600
+    assert {answer.outcome for answer in answers} <= ANSWERED
+    assert sum(answer.attempts for answer in answers) > 660
+
+
+async def test_a_stated_rate_is_held(sandbox):
+    async with client(sandbox, rate_limit=300) as modelarts:
+        wanted = await some_ids(modelarts, 600)
+        started = time.monotonic()
+        await fetch(modelarts, wanted)
+        seconds = time.monotonic() - started
+    assert 600 / seconds == pytest.approx(300, rel=0.04)
+
+
+async def test_the_rate_that_the_server_allows_is_found(sandbox):
+    async with client(sandbox) as modelarts:
+        wanted = await some_ids(modelarts, 1200)
+        set_faults(sandbox, rate_limit=200)
+        # Let the server's bucket fill up.
+        await asyncio.sleep(1)
+        started = time.monotonic()
+        answers = await fetch(modelarts, wanted)
+        seconds = time.monotonic() - started
+    assert {answer.outcome for answer in answers} <= ANSWERED
+    # The bucket held one second's worth at the beginning.
+    assert 1000 / seconds > 0.8 * 200
+    assert modelarts.stats.throttled < 0.05 * 1200
+
+
+async def test_refusals_at_random_do_not_end_in_a_crawl(sandbox):
+    set_faults(sandbox, ratio_429=0.1, retry_after="0")
+    async with client(sandbox) as modelarts:
+        wanted = await some_ids(modelarts, 1500)
+        started = time.monotonic()
+        answers = await fetch(modelarts, wanted)
+        seconds = time.monotonic() - started
+    assert {answer.outcome for answer in answers} <= ANSWERED
+    assert 1500 / seconds > 100
