@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
+from pipelines.answers import Outcome
 from pipelines.day import Day, start_over, utc_now
 from pipelines.errors import ConfigurationError, PipelineError
 from pipelines.lake import Lake, Partition
@@ -35,6 +37,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Daily, provable Parquet snapshots of ModelArts images.",
 )
+
+
+class Mode(StrEnum):
+    """Which images a run asks for."""
+
+    FULL = "full"
+    CHANGED = "changed"
+
 
 DateOption = Annotated[str | None, typer.Option("--date", metavar="YYYY-MM-DD", help="Day (UTC).")]
 ProjectOption = Annotated[
@@ -86,6 +96,9 @@ def run(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Throw away what an attempt that did not end has gathered.")
     ] = False,
+    mode: Annotated[
+        Mode | None, typer.Option(help="Ask for every image, or only for those that the API's list shows as changed.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Take today's snapshot: inventory, fetch, normalise, publish.
@@ -93,6 +106,8 @@ def run(
     An attempt of today that did not end is gone on with; a day that ended is fetched anew and replaced.
     """
     settings = Settings.load()
+    if mode is not None:
+        settings = settings.model_copy(update={"mode": mode.value})
     partitions = [Partition(_date(date) or utc_now().date(), key) for key in _projects(settings, project)]
     for partition in partitions:
         day = Day(partition, "", settings)
@@ -182,7 +197,7 @@ def _print_reports(reports: list[dict[str, Any]]) -> None:
     if rows:
         _print_table("Published", ("date", "project", "table", "rows", "bytes", "file"), rows)
     for report in reports:
-        outcomes = ", ".join(f"{count:,} {name}" for name, count in report.get("outcomes", {}).items())
+        outcomes = _outcomes(report.get("outcomes", {}))
         _print_line(f"{report['date']} {report['project']}: {report['state']}" + (f" ({outcomes})" if outcomes else ""))
         failed = report.get("failed", [])
         if failed:
@@ -193,6 +208,15 @@ def _print_reports(reports: list[dict[str, Any]]) -> None:
 def _short(path: str) -> str:
     here = Path.cwd()
     return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def _outcomes(counts: dict[str, int]) -> str:
+    """Outcomes with their counts, in the order in which `Outcome` defines them."""
+    return ", ".join(f"{counts[outcome]:,} {outcome}" for outcome in Outcome if outcome in counts)
 
 
 def _print_line(line: str) -> None:
@@ -232,7 +256,7 @@ def status(
             item.project,
             item.state + (", attempt open" if item.has_open_attempt and item.state != "unfinished" else ""),
             "" if item.images is None else f"{item.images:,}",
-            ", ".join(f"{count:,} {name}" for name, count in (item.outcomes or {}).items()),
+            _outcomes(item.outcomes or {}),
             "" if item.bytes is None else f"{item.bytes:,}",
             "" if item.published_at is None else f"{item.published_at:%Y-%m-%d %H:%M:%S}",
         )
@@ -273,9 +297,7 @@ def verify(
             _print_line(f"{problem.path}: {problem.sentence}")
         for key, head in heads.items():
             _print_line(f"newest manifest of {key}: SHA-256 {head}")
-        _print_line(
-            f"{len(partitions)} days verified: " + (f"{len(problems)} problems" if problems else "all as published")
-        )
+        _print_line(f"verified {_count(len(partitions), 'day')}: {_count(len(problems), 'problem')}")
     raise typer.Exit(FAILED if problems else COMPLETE)
 
 

@@ -56,6 +56,8 @@ def fetch_metadata(facts: FetchFacts) -> dict[str, Any]:
         "is_sandbox": facts.is_sandbox,
         "project_id": facts.project_id,
         **{f"outcome_{name}": count for name, count in facts.outcomes.items()},
+        "mode": facts.mode,
+        "carried_forward": facts.carried,
         "kept_from_earlier_attempt": facts.kept,
         "seconds": round(seconds, 3),
         "requests": facts.requests,

@@ -601,6 +601,8 @@ class ModelArtsClient:
                 self._in_flight.add(exchange)
                 response = await transport.handle_async_request(request)
                 try:
+                    # Any bytes, and httpx need not look for the encoding of each header.
+                    response.headers.encoding = "latin-1"
                     status = response.status_code
                     body = await self._body(response)
                 finally:

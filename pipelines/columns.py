@@ -112,6 +112,27 @@ RESPONSES = Table(
             "Body of the last answer, byte for byte after transfer decoding.",
         ),
         Column("body_sha256", pa.string(), "provenance", "SHA-256 of `body`, in hexadecimal."),
+        Column("fetched_at", TIMESTAMP, "provenance", "When this answer was fetched; null when nothing was sent."),
+        Column(
+            "confirmed_at",
+            TIMESTAMP,
+            "provenance",
+            "Set on an answer of an earlier day that was carried forward: when a page of the API's list confirmed it.",
+        ),
+    ),
+)
+
+LIST_PAGES = Table(
+    "list_pages",
+    "Evidence: the pages of the API's own list that confirmed answers of earlier days; empty on a full day.",
+    ("snapshot_date", "project_id", "page"),
+    (
+        _SNAPSHOT_DATE,
+        _PROJECT_ID,
+        Column("page", pa.int32(), "key", "Position of the page, from 0.", True),
+        Column("observed_at", TIMESTAMP, "provenance", "When the page was received.", True),
+        Column("body", pa.binary(), "provenance", "Body of the page, byte for byte after transfer decoding.", True),
+        Column("body_sha256", pa.string(), "provenance", "SHA-256 of `body`, in hexadecimal.", True),
     ),
 )
 
@@ -187,7 +208,7 @@ IMAGE_VALUES = Table(
     ),
 )
 
-TABLES: dict[str, Table] = {t.name: t for t in (INVENTORY, RESPONSES, IMAGES, IMAGE_VALUES)}
+TABLES: dict[str, Table] = {t.name: t for t in (INVENTORY, LIST_PAGES, RESPONSES, IMAGES, IMAGE_VALUES)}
 
 LIST_FIELDS = ("dev_services", "resource_categories", "support_res_categories")
 

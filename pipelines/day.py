@@ -17,10 +17,19 @@ from pathlib import Path
 
 from pipelines.answers import Outcome
 from pipelines.api import ModelArtsClient
-from pipelines.columns import IMAGE_VALUES, IMAGES, INVENTORY, RESPONSES
+from pipelines.changed import carry_forward, last_complete_responses, read_list
+from pipelines.columns import IMAGE_VALUES, IMAGES, INVENTORY, LIST_PAGES, RESPONSES
 from pipelines.connection import Connection, connect
 from pipelines.errors import ConfigurationError, StorageError, TooManyFailuresError
-from pipelines.fetch import AnswerStore, Progress, fetch, invalid_answers, inventory_ids, write_responses
+from pipelines.fetch import (
+    AnswerStore,
+    Progress,
+    fetch,
+    invalid_answers,
+    inventory_ids,
+    write_list_pages,
+    write_responses,
+)
 from pipelines.inventory import LISTED, Inventory, describe_source
 from pipelines.lake import Lake, Partition, sha256_of_file, storage_errors
 from pipelines.manifest import (
@@ -35,6 +44,8 @@ from pipelines.manifest import (
 )
 from pipelines.publish import Derivation, derive_tables, failed_ids, file_facts, publish, validate
 from pipelines.settings import Settings
+
+_EVIDENCE = (INVENTORY.name, LIST_PAGES.name, RESPONSES.name)
 
 
 def utc_now() -> dt.datetime:
@@ -204,9 +215,12 @@ async def _fetch_answers(
             total = store.want(inventory_ids(inventory))
             for answers in invalid_answers(inventory, started_at):
                 store.put(answers)
-            store.forget_failures()
-            kept = store.outcomes()
-            progress = Progress(total, kept.total() - kept[Outcome.INVALID_ID], time.monotonic(), kept)
+            store.forget(failed=True, carried=day.settings.mode == "full")
+            kept = store.outcomes().total() - store.outcomes()[Outcome.INVALID_ID]
+            if day.settings.mode == "changed":
+                await _carry_forward(day, client, store)
+            outcomes = store.outcomes()
+            progress = Progress(total, outcomes.total(), time.monotonic(), outcomes)
             await fetch(
                 client,
                 store,
@@ -216,21 +230,33 @@ async def _fetch_answers(
                 on_progress,
             )
             responses = day.staged(RESPONSES.name)
-            write_responses(day.lake, responses, store, day.partition.date, client.project_id, day.run_id)
+            identity = (day.partition.date, client.project_id, day.run_id)
+            write_responses(day.lake, responses, store, *identity)
+            write_list_pages(day.lake, day.staged(LIST_PAGES.name), store, *identity)
             return FetchFacts(
                 project_id=client.project_id,
                 endpoint_host=connection.host,
                 is_sandbox=day.settings.uses_sandbox,
+                mode=day.settings.mode,
                 started_at=started_at,
                 finished_at=day.now(),
                 outcomes=dict(sorted(store.outcomes().items())),
-                kept=progress.kept,
+                kept=kept,
+                carried=store.carried(),
                 requests=client.stats.requests,
                 retries=client.stats.retries,
                 throttled=client.stats.throttled,
                 token_renewals=client.stats.token_renewals,
                 bytes_received=client.stats.bytes_received,
             )
+
+
+async def _carry_forward(day: Day, client: ModelArtsClient, store: AnswerStore) -> None:
+    responses = last_complete_responses(day.lake, day.partition)
+    if responses is None:
+        return
+    await read_list(client, store)
+    carry_forward(store, responses, day.now() - dt.timedelta(days=day.settings.full_refresh_days))
 
 
 def _most_common_errors(day: Day) -> str:
@@ -259,15 +285,10 @@ def publish_day(day: Day) -> DayPublished:
     """
     attempt = read_attempt(day.lake, day.partition)
     if attempt is not None and attempt.inventory is not None and attempt.fetch is not None:
+        evidence = {name: day.staged(name) for name in _EVIDENCE}
+        directory = day.lake.staging(day.partition)
         published_day = _publish(
-            day,
-            day.staged(INVENTORY.name),
-            day.staged(RESPONSES.name),
-            day.lake.staging(day.partition),
-            started_at=attempt.started_at,
-            inventory_facts=attempt.inventory,
-            fetch=attempt.fetch,
-            rebuilt=False,
+            day, evidence, directory, attempt.started_at, attempt.inventory, attempt.fetch, rebuilt=False
         )
         start_over(day)
         return published_day
@@ -277,24 +298,17 @@ def publish_day(day: Day) -> DayPublished:
             f"Nothing is published for {day.partition}, so nothing can be derived again. "
             "`image-snapshots status` lists the days that are there."
         )
-    inventory, responses = (day.lake.table(table.name, day.partition) for table in (INVENTORY, RESPONSES))
-    for path, facts in ((inventory, manifest.files[INVENTORY.name]), (responses, manifest.files[RESPONSES.name])):
+    evidence = {name: day.lake.table(name, day.partition) for name in _EVIDENCE}
+    for name, path in evidence.items():
         with storage_errors(path):
-            if sha256_of_file(path) != facts.sha256:
+            if sha256_of_file(path) != manifest.files[name].sha256:
                 raise StorageError(
                     f"{path} is not the file that the manifest of {day.partition} names: the evidence was changed. "
                     "`image-snapshots verify` says what else was; restore the file from a backup."
                 )
     directory = day.lake.rebuilding(day.partition)
     published_day = _publish(
-        day,
-        inventory,
-        responses,
-        directory,
-        started_at=manifest.started_at,
-        inventory_facts=manifest.inventory,
-        fetch=manifest.fetch,
-        rebuilt=True,
+        day, evidence, directory, manifest.started_at, manifest.inventory, manifest.fetch, rebuilt=True
     )
     with storage_errors(directory):
         shutil.rmtree(directory)
@@ -303,20 +317,17 @@ def publish_day(day: Day) -> DayPublished:
 
 def _publish(
     day: Day,
-    inventory: Path,
-    responses: Path,
+    evidence: dict[str, Path],
     directory: Path,
-    *,
     started_at: dt.datetime,
-    inventory_facts: InventoryFacts,
+    inventory: InventoryFacts,
     fetch: FetchFacts,
+    *,
     rebuilt: bool,
 ) -> DayPublished:
-    derivation = derive_tables(day.lake, responses, directory, day.run_id)
-    files = {INVENTORY.name: inventory, RESPONSES.name: responses} | {
-        name: directory / f"{name}.parquet" for name in (IMAGES.name, IMAGE_VALUES.name)
-    }
-    validate(day.partition, fetch.project_id, files, inventory_facts.ids, fetch.outcomes)
+    derivation = derive_tables(day.lake, evidence[RESPONSES.name], directory, day.run_id)
+    files = evidence | {name: directory / f"{name}.parquet" for name in (IMAGES.name, IMAGE_VALUES.name)}
+    validate(day.partition, fetch.project_id, files, inventory.ids, fetch.outcomes)
     manifest = publish(
         day.lake,
         day.partition,
@@ -325,7 +336,7 @@ def _publish(
         started_at=started_at,
         published_at=day.now(),
         rebuilt=rebuilt,
-        inventory=inventory_facts,
+        inventory=inventory,
         fetch=fetch,
     )
     return DayPublished(manifest, derivation)

@@ -17,16 +17,17 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.answers import Answer, Outcome
-from pipelines.columns import RESPONSES
+from pipelines.columns import LIST_PAGES, RESPONSES
 from pipelines.errors import PipelineError, StorageError
 from pipelines.lake import Lake, storage_errors
+from pipelines.listed import ListedImages
 
 # A kill loses at most the answers of this time or this number, whichever comes first.
 _FLUSH_SECONDS = 0.2
@@ -36,6 +37,24 @@ _PAGE_IDS = 5_000
 _BATCH_ROWS = 4_096
 # Bodies are long: smaller groups than elsewhere bound the memory of writers and readers alike.
 _ROW_GROUP_ROWS = 32_768
+_PAGES_A_GROUP = 256
+
+
+_EPOCH, _MICROSECOND = dt.datetime(1970, 1, 1, tzinfo=dt.UTC), dt.timedelta(microseconds=1)
+
+_STORE_VERSION = 2
+_SCHEMA = (
+    "DROP TABLE IF EXISTS subject",
+    "DROP TABLE IF EXISTS wanted",
+    "DROP TABLE IF EXISTS answers",
+    "CREATE TABLE subject (name TEXT NOT NULL)",
+    "CREATE TABLE wanted (id TEXT PRIMARY KEY) WITHOUT ROWID",
+    # The columns of `responses` after the keys, times in microseconds since the epoch.
+    """CREATE TABLE answers (id TEXT PRIMARY KEY, outcome TEXT NOT NULL, http_status INTEGER, error_code TEXT,
+        error_msg TEXT, attempts INTEGER NOT NULL, elapsed_ms INTEGER NOT NULL, observed_at INTEGER NOT NULL,
+        body BLOB, body_sha256 TEXT, fetched_at INTEGER, confirmed_at INTEGER)""",
+)
+_INSERT = "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 class ImageClient(Protocol):
@@ -89,19 +108,14 @@ class AnswerStore:
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
-            self._db.execute("CREATE TABLE IF NOT EXISTS subject (name TEXT NOT NULL)")
-            self._db.execute("CREATE TABLE IF NOT EXISTS wanted (id TEXT PRIMARY KEY) WITHOUT ROWID")
-            self._db.execute(
-                "CREATE TABLE IF NOT EXISTS answers (id TEXT PRIMARY KEY, outcome TEXT NOT NULL, http_status INTEGER,"
-                " error_code TEXT, error_msg TEXT, attempts INTEGER NOT NULL, elapsed_ms INTEGER NOT NULL,"
-                " observed_at INTEGER NOT NULL, body BLOB, body_sha256 TEXT)"
-            )
-            known = self._db.execute("SELECT name FROM subject").fetchone()
-            if known != (subject,):
-                with self._transaction():
-                    self._db.execute("DELETE FROM answers")
-                    self._db.execute("DELETE FROM subject")
+            known = self._db.execute("SELECT name FROM sqlite_master WHERE name = 'subject'").fetchone()
+            subject = f"store {_STORE_VERSION}, {subject}"
+            if known is None or self._db.execute("SELECT name FROM subject").fetchone() != (subject,):
+                with self.transaction():
+                    for statement in _SCHEMA:
+                        self._db.execute(statement)
                     self._db.execute("INSERT INTO subject VALUES (?)", (subject,))
+            self.listed = ListedImages(self._db)
 
     def close(self) -> None:
         """Close the file."""
@@ -109,7 +123,7 @@ class AnswerStore:
 
     def want(self, ids: Iterator[list[str]]) -> int:
         """Set the ids that this attempt is about, and return their number."""
-        with self._errors(), self._transaction():
+        with self.transaction():
             self._db.execute("DELETE FROM wanted")
             for some in ids:
                 self._db.executemany("INSERT INTO wanted VALUES (?)", [(id_,) for id_ in some])
@@ -121,10 +135,32 @@ class AnswerStore:
             rows = self._db.execute("SELECT outcome, count(*) FROM wanted JOIN answers USING (id) GROUP BY outcome")
             return Counter(dict(rows))
 
-    def forget_failures(self) -> None:
-        """Drop outcomes that are no answer, so that they are asked for again."""
-        with self._errors(), self._transaction():
-            self._db.execute("DELETE FROM answers WHERE outcome = ?", (Outcome.FAILED,))
+    def carried(self) -> int:
+        """How many wanted ids have an answer that was carried forward from an earlier day."""
+        with self._errors():
+            rows = self._db.execute(
+                "SELECT count(*) FROM wanted JOIN answers USING (id) WHERE confirmed_at IS NOT NULL"
+            )
+            return int(rows.fetchone()[0])
+
+    def forget(self, *, failed: bool, carried: bool) -> None:
+        """Drop outcomes that are no answer, or answers that were carried forward, so that they are asked for."""
+        with self.transaction():
+            if failed:
+                self._db.execute("DELETE FROM answers WHERE outcome = ?", (Outcome.FAILED,))
+            if carried:
+                self._db.execute("DELETE FROM answers WHERE confirmed_at IS NOT NULL")
+
+    def lacks(self, ids: list[str]) -> set[str]:
+        """Those of some ids that are wanted and have no outcome."""
+        marks = ",".join("?" * len(ids))
+        with self._errors():
+            rows = self._db.execute(
+                f"SELECT id FROM wanted WHERE id IN ({marks}) AND NOT EXISTS"  # noqa: S608  (question marks only)
+                " (SELECT 1 FROM answers WHERE answers.id = wanted.id)",
+                ids,
+            )
+            return {id_ for (id_,) in rows}
 
     def lacking(self) -> Iterator[str]:
         """Wanted ids without an outcome, in order; answers may be put meanwhile."""
@@ -143,23 +179,49 @@ class AnswerStore:
 
     def put(self, answers: list[Answer]) -> None:
         """Store answers in one transaction."""
+        rows = []
+        for answer in answers:
+            observed_at = microseconds(answer.observed_at)
+            rows.append(
+                (
+                    answer.id,
+                    answer.outcome,
+                    answer.http_status,
+                    answer.error_code,
+                    answer.error_msg,
+                    answer.attempts,
+                    answer.elapsed_ms,
+                    observed_at,
+                    answer.body,
+                    None if answer.body is None else hashlib.sha256(answer.body).hexdigest(),
+                    observed_at if answer.attempts else None,
+                    None,
+                )
+            )
+        with self.transaction():
+            self._db.executemany(_INSERT, rows)
+
+    def carry(self, confirmed: list[tuple[dict[str, Any], int]]) -> None:
+        """Store rows of an earlier day's `responses`, each with the time (microseconds) at which it was confirmed."""
         rows = [
             (
-                answer.id,
-                answer.outcome,
-                answer.http_status,
-                answer.error_code,
-                answer.error_msg,
-                answer.attempts,
-                answer.elapsed_ms,
-                round(answer.observed_at.timestamp() * 1_000_000),
-                answer.body,
-                None if answer.body is None else hashlib.sha256(answer.body).hexdigest(),
+                row["id"],
+                row["outcome"],
+                row["http_status"],
+                row["error_code"],
+                row["error_msg"],
+                0,
+                0,
+                confirmed_at,
+                row["body"],
+                row["body_sha256"],
+                microseconds(row["fetched_at"]),
+                confirmed_at,
             )
-            for answer in answers
+            for row, confirmed_at in confirmed
         ]
-        with self._errors(), self._transaction():
-            self._db.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        with self.transaction():
+            self._db.executemany(_INSERT, rows)
 
     def batches(self, snapshot_date: dt.date, project_id: str) -> Iterator[pa.RecordBatch]:
         """All outcomes of wanted ids, by id, as batches of the `responses` table."""
@@ -172,16 +234,18 @@ class AnswerStore:
                 yield pa.RecordBatch.from_arrays(arrays, schema=RESPONSES.schema)
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            # After "disk full" SQLite has rolled back by itself.
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
+    def transaction(self) -> Iterator[None]:
+        """All or nothing of what the block stores."""
+        with self._errors():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                # After "disk full" SQLite has rolled back by itself.
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -199,6 +263,11 @@ class AnswerStore:
                     f"The kept answers in {self._path} are damaged: run with --fresh to start the day over."
                 ) from error
             raise StorageError(f"The kept answers in {self._path} cannot be used: {error}.") from error
+
+
+def microseconds(moment: dt.datetime) -> int:
+    """A time as the store keeps it: microseconds since the epoch."""
+    return (moment - _EPOCH) // _MICROSECOND
 
 
 class _Writer:
@@ -345,4 +414,11 @@ def write_responses(lake: Lake, path: Path, store: AnswerStore, date: dt.date, p
     """Turn the stored answers into a `responses` file."""
     with lake.writer(path, RESPONSES, run_id, _ROW_GROUP_ROWS) as writer:
         for batch in store.batches(date, project_id):
+            writer.write(batch)
+
+
+def write_list_pages(lake: Lake, path: Path, store: AnswerStore, date: dt.date, project_id: str, run_id: str) -> None:
+    """Turn the stored pages of the API's list into a `list_pages` file; without pages it has no rows."""
+    with lake.writer(path, LIST_PAGES, run_id, _PAGES_A_GROUP) as writer:
+        for batch in store.listed.batches(date, project_id):
             writer.write(batch)

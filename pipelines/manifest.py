@@ -41,15 +41,21 @@ class InventoryFacts(_Facts):
 
 
 class FetchFacts(_Facts):
-    """How the answers were had. `kept` of them were on disk already from an attempt that had not ended."""
+    """How the answers were had.
+
+    `kept` of them were on disk already from an attempt that had not ended; `carried` were carried forward from an
+    earlier day (mode `changed`).
+    """
 
     project_id: str
     endpoint_host: str
     is_sandbox: bool
+    mode: str
     started_at: dt.datetime
     finished_at: dt.datetime
     outcomes: dict[str, int]
     kept: int
+    carried: int
     requests: int
     retries: int
     throttled: int

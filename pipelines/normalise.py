@@ -40,6 +40,9 @@ COUNTED_APART = 1000
 FURTHER = "(further ones)"
 
 _SINGLE_FIELDS = ("id", *TEXT_FIELDS, *NUMBER_FIELDS)
+_SINGLE_TYPES = [pa.int64() if field in NUMBER_FIELDS else pa.string() for field in _SINGLE_FIELDS]
+_single_values, _list_values = attrgetter(*_SINGLE_FIELDS), attrgetter(*LIST_FIELDS)
+_AT_A_TIME = 1000
 _GIVEN = ("snapshot_date", "project_id", "id", "observed_at", "body", "body_sha256")
 _DAY_MS = 86_400_000
 
@@ -66,11 +69,10 @@ def normalise_images(responses: pa.Table | pa.RecordBatch) -> Normalised:
     One row per response with outcome `ok` or `deleted`, in the order given; `image_values` in the order of the rows,
     then of `LIST_FIELDS`, then of the API. No content of a body makes this raise.
     """
-    is_described = pc.is_in(responses["outcome"], value_set=pa.array(["ok", "deleted"]))
-    rows = pa.table({name: responses[name] for name in _GIVEN}).filter(is_described).combine_chunks()
-    given = {name: pa.concat_arrays(rows[name].chunks) for name in _GIVEN}
-    findings = _Findings(rows.num_rows)
-    latest = pc.add(given["observed_at"].cast(pa.timestamp("ms")).cast(pa.int64()), _DAY_MS)
+    is_described = pc.is_in(_joined(responses["outcome"]), value_set=pa.array(["ok", "deleted"]))
+    given = {name: _joined(responses[name]).filter(is_described) for name in _GIVEN}
+    findings = _Findings(len(given["id"]))
+    latest = pc.add(given["observed_at"].cast(pa.timestamp("ms", "UTC"), safe=False).cast(pa.int64()), _DAY_MS)
     bodies = _read_bodies(given["body"], latest, findings)
     values, lists = bodies.values, bodies.lists
 
@@ -110,9 +112,14 @@ def normalise_images(responses: pa.Table | pa.RecordBatch) -> Normalised:
     )
 
 
+def _joined(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
 def to_arrow(frame: pd.DataFrame, table: Table) -> pa.Table:
     """The frame under the exact schema of `table`; raises ValueError for a null in a required column."""
-    return pa.Table.from_pandas(frame, schema=table.schema, preserve_index=False).replace_schema_metadata(None)
+    arrow = pa.Table.from_pandas(frame, schema=table.schema, preserve_index=False, nthreads=1)
+    return arrow.replace_schema_metadata(None)
 
 
 def add_counts(total: Counter[str], more: Mapping[str, int]) -> None:
@@ -173,33 +180,35 @@ class _Bodies:
 
 
 def _read_bodies(contents: pa.Array, latest: pa.Array, findings: _Findings) -> _Bodies:
-    """Read one body after the other, so that only its values outlive its turn."""
-    rows: list[tuple[Any, ...]] = []
+    """Read the bodies, a few at a time: their values are in columns before they are out of the processor's cache."""
+    parts: list[list[pa.Array]] = []
     lists = _Lists()
     content_hashes: list[str] = []
     extras: list[str | None] = []
-    single_values, list_values = attrgetter(*_SINGLE_FIELDS), attrgetter(*LIST_FIELDS)
-    for row, content in enumerate(contents.to_pylist()):
-        plain = read_plain(content)
-        if plain is not None:
-            rows.append(single_values(plain))
-            for field, value in lists.add(list_values(plain)):
-                setattr(plain, field, value)
-            canonical = canonical_of_plain(plain)
-            extras.append(None)
-        else:
-            reading = read_any(content, latest[row].as_py())
-            findings.note(row, reading.anomalies)
-            findings.note_unknown_fields(reading.extra)
-            rows.append(tuple(map(reading.values.get, _SINGLE_FIELDS)))
-            lists.add(tuple(map(reading.values.get, LIST_FIELDS)))
-            canonical = reading.canonical
-            extras.append(dumps(reading.extra).decode() if reading.extra else None)
-        content_hashes.append(hashlib.sha256(canonical).hexdigest())
-    columns = zip(*rows, strict=True) if rows else [()] * len(_SINGLE_FIELDS)
+    for first in range(0, len(contents), _AT_A_TIME):
+        flat: list[Any] = []
+        for row, content in enumerate(contents[first : first + _AT_A_TIME].to_pylist(), first):
+            plain = read_plain(content)
+            if plain is not None:
+                flat += _single_values(plain)
+                for field, value in lists.add(_list_values(plain)):
+                    setattr(plain, field, value)
+                canonical = canonical_of_plain(plain)
+                extras.append(None)
+            else:
+                reading = read_any(content, latest[row].as_py())
+                findings.note(row, reading.anomalies)
+                findings.note_unknown_fields(reading.extra)
+                flat += map(reading.values.get, _SINGLE_FIELDS)
+                lists.add(tuple(map(reading.values.get, LIST_FIELDS)))
+                canonical = reading.canonical
+                extras.append(dumps(reading.extra).decode() if reading.extra else None)
+            content_hashes.append(hashlib.sha256(canonical).hexdigest())
+        width = len(_SINGLE_FIELDS)
+        parts.append([pa.array(flat[i::width], t, from_pandas=True) for i, t in enumerate(_SINGLE_TYPES)])
     values = {
-        field: pa.array(column, pa.int64() if field in NUMBER_FIELDS else pa.string(), from_pandas=True)
-        for field, column in zip(_SINGLE_FIELDS, columns, strict=True)
+        field: pa.chunked_array([part[index] for part in parts], _SINGLE_TYPES[index]).combine_chunks()
+        for index, field in enumerate(_SINGLE_FIELDS)
     }
     return _Bodies(values, lists, content_hashes, extras)
 
@@ -249,7 +258,8 @@ def _registry_and_repository(swr_path: pa.Array) -> tuple[pa.Array, pa.Array]:
     first, second, third = (pc.list_element(parts, index) for index in range(3))
     null = pa.scalar(None, pa.string())
     has_namespace = pc.and_(pc.is_valid(third), pc.fill_null(pc.not_equal(second, ""), False))
-    looks_like_host = pc.match_substring_regex(first, r"[.:]|^localhost$")
+    has_dot_or_port = pc.or_(pc.match_substring(first, "."), pc.match_substring(first, ":"))
+    looks_like_host = pc.or_(has_dot_or_port, pc.equal(first, "localhost"))
     is_registry = pc.and_(
         pc.and_(pc.is_valid(second), pc.not_equal(first, "")),
         pc.or_(has_namespace, looks_like_host),

@@ -49,6 +49,12 @@ class Settings(BaseSettings):
     rate_limit: Annotated[float, Field(gt=0)] | None = Field(
         None, description="requests per second; unset: no ceiling but what the API tells"
     )
+    mode: Literal["full", "changed"] = Field(
+        "full", description="whether a run asks for every image, or only for those that the API's list shows as changed"
+    )
+    full_refresh_days: Annotated[int, Field(ge=1, le=366)] = Field(
+        7, description="in mode `changed`, details older than this are fetched anyhow"
+    )
     max_failed_ratio: Annotated[float, Field(ge=0, le=1)] = Field(
         0.01, description="share of ids that may fail before nothing is published"
     )

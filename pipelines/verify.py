@@ -4,19 +4,24 @@ Reads the lake alone and changes nothing.
 """
 
 import hashlib
+import sqlite3
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.columns import IMAGE_VALUES, IMAGES, RESPONSES, TABLES
+from pipelines.columns import IMAGE_VALUES, IMAGES, LIST_PAGES, RESPONSES, TABLES
 from pipelines.errors import StorageError
+from pipelines.fetch import microseconds
 from pipelines.lake import Lake, Partition, sha256_of_file, storage_errors
+from pipelines.listed import ListedImages, confirms
 from pipelines.manifest import Manifest, chain_paths, code_version, read_manifest
 from pipelines.publish import derive_tables, failed_ids, read_batches
 
@@ -109,12 +114,37 @@ def _verify_evidence(lake: Lake, partition: Partition, manifest: Manifest) -> It
             outcomes[outcome] += 1
             if (None if body is None else hashlib.sha256(body).hexdigest()) != digest:
                 yield Problem(_relative(lake, path), f"The stored answer for {id_} does not have its SHA-256.")
+    yield from _verify_carried(lake, partition)
     failed = failed_ids(path)
     if dict(outcomes) != manifest.fetch.outcomes or failed != manifest.failed or manifest.is_complete != (not failed):
         yield Problem(
             _relative(lake, lake.manifest(partition)),
             f"The manifest does not say what the stored answers show: {dict(outcomes)}, {len(failed)} failed.",
         )
+
+
+def _verify_carried(lake: Lake, partition: Partition) -> Iterator[Problem]:
+    """Check that a page of the list is there that confirms each answer of an earlier day."""
+    pages, responses = lake.table(LIST_PAGES.name, partition), lake.table(RESPONSES.name, partition)
+    with (
+        tempfile.NamedTemporaryFile(prefix="image-snapshots-") as file,
+        closing(sqlite3.connect(file.name)) as database,
+    ):
+        listed = ListedImages(database)
+        for batch in read_batches(pages, 64):
+            for row in batch.to_pylist():
+                if hashlib.sha256(row["body"]).hexdigest() != row["body_sha256"]:
+                    yield Problem(_relative(lake, pages), f"Page {row['page']} does not have its SHA-256.")
+                listed.add(row["page"], microseconds(row["observed_at"]), row["body"])
+        for batch in read_batches(responses, 500):
+            carried = {row["id"]: row for row in batch.filter(pc.is_valid(batch["confirmed_at"])).to_pylist()}
+            found = listed.find(list(carried))
+            for id_, row in carried.items():
+                observed_at, item = found.get(id_, (None, {}))
+                if observed_at != microseconds(row["confirmed_at"]) or not confirms(item, row["body"]):
+                    yield Problem(
+                        _relative(lake, responses), f"No page of the list confirms the carried answer for {id_}."
+                    )
 
 
 def _verify_derivation(lake: Lake, partition: Partition, manifest: Manifest) -> Iterator[Problem]:

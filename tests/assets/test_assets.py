@@ -65,7 +65,7 @@ def test_a_run_materialises_all_assets_with_what_an_operator_wants(instance, san
     assert result.success
     lake = Lake("lake")
     manifest = json.loads(lake.manifest(PARTITION).read_text())
-    for name in TABLES:
+    for name in TABLES.keys() - {"list_pages"}:
         shown = metadata(result, {"inventory": "image_inventory", "responses": "image_responses"}.get(name, name))
         path = lake.table(name, PARTITION)
         assert shown["dagster/partition_row_count"].value == pq.read_metadata(path).num_rows

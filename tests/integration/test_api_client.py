@@ -234,7 +234,8 @@ async def test_a_stated_rate_is_held(sandbox):
         started = time.monotonic()
         await fetch(modelarts, wanted)
         seconds = time.monotonic() - started
-    assert 600 / seconds == pytest.approx(300, rel=0.04)
+    # Never faster; slower only as far as a busy machine makes it so.
+    assert 0.9 * 300 < 600 / seconds <= 1.02 * 300
 
 
 async def test_the_rate_that_the_server_allows_is_found(sandbox):

@@ -75,7 +75,7 @@ def test_a_rerun_replaces_the_day_and_chains_its_manifest(image_snapshots, tmp_p
     assert not list((tmp_path / "lake/_staging").rglob("*.parquet"))
     verified = image_snapshots("verify")
     assert verified.returncode == 0
-    assert verified.stdout.splitlines()[-1] == "1 days verified: all as published"
+    assert verified.stdout.splitlines()[-1] == "verified 1 day: 0 problems"
 
 
 def test_status_tells_complete_days_from_missing_ones(image_snapshots, tmp_path):

@@ -42,7 +42,8 @@ def _always(_now):
 
 async def test_a_stated_rate_is_held_without_bursts():
     sent, _ = await _run(Throttle(600), 1500, 32, _always)
-    assert (len(sent) - 1) / (sent[-1] - sent[0]) == pytest.approx(600, rel=0.02)
+    # Never faster; slower only as far as a busy machine makes it so.
+    assert 0.95 * 600 < (len(sent) - 1) / (sent[-1] - sent[0]) <= 1.02 * 600
     most = max(sum(1 for t in sent[i : i + 200] if t < sent[i] + 0.1) for i in range(len(sent)))
     # 60 are due in a tenth of a second; 10 late ones may be caught up.
     assert most <= 60 + 10 + 2
@@ -166,9 +167,9 @@ async def test_a_limit_that_drops_is_found_again():
         return True, None
 
     throttle = Throttle()
-    await _run(throttle, 600, 16, is_allowed)
+    await _run(throttle, 300, 16, is_allowed)
     bucket["rate"] = 100.0
-    await _run(throttle, 200, 16, is_allowed)
-    sent, refused = await _run(throttle, 200, 16, is_allowed)
+    await _run(throttle, 120, 16, is_allowed)
+    sent, refused = await _run(throttle, 120, 16, is_allowed)
     assert (len(sent) - 1) / (sent[-1] - sent[0]) == pytest.approx(100, rel=0.35)
     assert refused < 30

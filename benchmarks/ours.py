@@ -1,0 +1,43 @@
+"""One fetch step of this project, as a process of its own: `python -m benchmarks.ours prepare|fetch`.
+
+`prepare` takes the inventory of today; `fetch` runs and times `pipelines.day.fetch_answers`: from the token to the
+`responses` table on disk. Settings and credentials come from the environment, as in any run. Prints JSON.
+"""
+
+import datetime as dt
+import json
+import os
+import sys
+import time
+
+import pyarrow.parquet as pq
+
+from pipelines.credentials import load_credentials
+from pipelines.day import Day, fetch_answers, take_inventory
+from pipelines.fetch import Progress
+from pipelines.lake import Partition
+from pipelines.settings import DEFAULT_PROJECT, Settings
+
+
+def main() -> None:
+    day = Day(Partition(dt.datetime.now(dt.UTC).date(), DEFAULT_PROJECT), "benchmark", Settings.load())
+    if sys.argv[1] == "prepare":
+        print(json.dumps({"rows": take_inventory(day).facts.ids}))
+        return
+    # Imports the library that reads credentials; nobody's imports are timed.
+    load_credentials(None, os.environ)
+
+    def show(progress: Progress) -> None:
+        if sys.stderr.isatty() or os.environ.get("SHOW_PROGRESS"):
+            print(f"{progress.seconds:.0f} s {progress.done} of {progress.total}", file=sys.stderr)
+
+    started, spent = time.perf_counter(), time.process_time()
+    fetched = fetch_answers(day, show)
+    seconds, cpu = time.perf_counter() - started, time.process_time() - spent
+    assert fetched.facts.outcomes == {"ok": fetched.file.rows}, fetched.facts.outcomes
+    assert pq.ParquetFile(day.staged("responses")).metadata.num_rows == fetched.file.rows
+    print(json.dumps({"seconds": seconds, "cpu": cpu, "rows": fetched.file.rows, "throttled": fetched.facts.throttled}))
+
+
+if __name__ == "__main__":
+    main()

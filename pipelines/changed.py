@@ -1,0 +1,76 @@
+"""Change-only days: answers of an earlier day that the API's list still confirms are carried forward, not fetched.
+
+Carried forward is an answer of the last complete day whose image the list shows unchanged, field by field, and that
+was fetched not too long ago. Absence from the list confirms nothing: such an id is asked for, as is a new one.
+"""
+
+import datetime as dt
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipelines.api import ModelArtsClient
+from pipelines.columns import RESPONSES, TIMESTAMP
+from pipelines.errors import StorageError
+from pipelines.fetch import AnswerStore, microseconds
+from pipelines.lake import Lake, Partition, sha256_of_file, storage_errors
+from pipelines.listed import confirms
+from pipelines.manifest import read_manifest
+
+# Below SQLite's limit of parameters.
+_BATCH_ROWS = 500
+_DESCRIBED = pa.array(["ok", "deleted"])
+
+
+def last_complete_responses(lake: Lake, partition: Partition) -> Path | None:
+    """The `responses` file of the project's last complete day before this one, or None when there is no such day.
+
+    Raises:
+        StorageError: the file is not the one that its manifest names, so nothing may be carried forward from it.
+    """
+    earlier = [p for p in lake.partitions() if p.project == partition.project and p.date < partition.date]
+    for day in reversed(earlier):
+        manifest = read_manifest(lake.manifest(day))
+        if manifest.is_complete:
+            path = lake.table(RESPONSES.name, day)
+            with storage_errors(path):
+                intact = sha256_of_file(path) == manifest.files[RESPONSES.name].sha256
+            if not intact:
+                raise StorageError(
+                    f"{path} is not the file that the manifest of {day} names, so nothing can be carried forward from "
+                    "it: run with --mode full, and `image-snapshots verify` says what else was changed."
+                )
+            return path
+    return None
+
+
+async def read_list(client: ModelArtsClient, store: AnswerStore) -> None:
+    """Put the pages of the API's own list into the store, in place of any that an earlier attempt read."""
+    with store.transaction():
+        store.listed.clear()
+    number = 0
+    async for page in client.list_images():
+        with store.transaction():
+            store.listed.add(number, microseconds(page.observed_at), page.body)
+        number += 1
+
+
+def carry_forward(store: AnswerStore, responses: Path, fetched_after: dt.datetime) -> None:
+    """Store the answers of an earlier day's `responses` file that the list confirms, for ids that have none yet."""
+    with storage_errors(responses), pq.ParquetFile(responses) as file:
+        for batch in file.iter_batches(_BATCH_ROWS):
+            is_described = pc.is_in(batch["outcome"], value_set=_DESCRIBED)
+            is_recent = pc.greater(batch["fetched_at"], pa.scalar(fetched_after, TIMESTAMP))
+            rows = {row["id"]: row for row in batch.filter(pc.and_(is_described, is_recent)).to_pylist()}
+            if not rows:
+                continue
+            listed = store.listed.find(sorted(store.lacks(list(rows))))
+            store.carry(
+                [
+                    (rows[id_], observed_at)
+                    for id_, (observed_at, item) in listed.items()
+                    if confirms(item, rows[id_]["body"])
+                ]
+            )

@@ -1,0 +1,194 @@
+"""Change-only days against a sandbox that lives on: few requests, the same table, evidence for each row."""
+
+import datetime as dt
+import shutil
+
+import httpx
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.columns import IMAGES, LIST_PAGES, RESPONSES
+from pipelines.day import Day, fetch_answers, publish_day, take_inventory
+from pipelines.errors import StorageError
+from pipelines.lake import Lake, Partition, sha256_of_file
+from pipelines.listed import confirms
+from pipelines.settings import Settings
+from pipelines.verify import verify
+
+MONDAY = dt.date(2026, 11, 16)
+CONTENT = [column.name for column in IMAGES.columns if column.origin != "provenance"] + ["content_hash", "anomalies"]
+
+
+@pytest.fixture
+def cloud(start_sandbox, tmp_path, monkeypatch):
+    """A running sandbox whose day can be set, with credentials in the environment."""
+    sandbox = start_sandbox(size=400, day=MONDAY, inventory_file=tmp_path / "inventory.csv")
+    for name, value in sandbox.env.items():
+        monkeypatch.setenv(name, value)
+    return sandbox
+
+
+def set_day(cloud, date):
+    httpx.put(f"{cloud.endpoint}/sandbox/day", json={"day": date.isoformat()}).raise_for_status()
+
+
+def take(root, date, mode, **settings):
+    moment = dt.datetime.combine(date, dt.time(12), dt.UTC)
+    day = Day(
+        Partition(date, "default"), f"{mode}-{date}", Settings(lake=str(root), mode=mode, **settings), lambda: moment
+    )
+    take_inventory(day)
+    fetch_answers(day, lambda _: None)
+    return publish_day(day).manifest
+
+
+def rows(root, date, table, columns=None):
+    return pq.read_table(Lake(str(root)).table(table, Partition(date, "default")), columns=columns)
+
+
+def fake_clock(root, date):
+    """Set `fetched_at` to noon of the day the test pretends: the API's answers carry the machine's clock."""
+    lake, partition = Lake(str(root)), Partition(date, "default")
+    path = lake.table(RESPONSES.name, partition)
+    table = pq.read_table(path)
+    noon = pa.scalar(dt.datetime.combine(date, dt.time(12), dt.UTC), pa.timestamp("us", "UTC"))
+    index = table.schema.get_field_index("fetched_at")
+    is_null = table["fetched_at"].is_null()
+
+    pq.write_table(table.set_column(index, table.schema.field(index), pc.if_else(is_null, None, noon)), path)
+    manifest = orjson.loads(lake.manifest(partition).read_bytes())
+    manifest["files"][RESPONSES.name]["sha256"] = sha256_of_file(path)
+    lake.manifest(partition).write_bytes(orjson.dumps(manifest))
+
+
+def test_a_changed_day_is_the_full_day_with_few_requests(cloud, tmp_path):
+    take(tmp_path / "full", MONDAY, "full")
+    shutil.copytree(tmp_path / "full", tmp_path / "changed")
+    for days in (1, 2, 3):
+        date = MONDAY + dt.timedelta(days=days)
+        set_day(cloud, date)
+        full = take(tmp_path / "full", date, "full")
+        changed = take(tmp_path / "changed", date, "changed")
+        assert changed.fetch.outcomes == full.fetch.outcomes
+        left, right = (rows(tmp_path / name, date, "images", CONTENT) for name in ("full", "changed"))
+        assert left.equals(right)
+        assert rows(tmp_path / "full", date, "image_values").equals(rows(tmp_path / "changed", date, "image_values"))
+
+        answers = rows(tmp_path / "changed", date, RESPONSES.name).to_pylist()
+        carried = [row for row in answers if row["confirmed_at"] is not None]
+        assert len(carried) == changed.fetch.carried > 300
+        pages = rows(tmp_path / "changed", date, LIST_PAGES.name).to_pylist()
+        fetched = len(answers) - len(carried)
+        # The sandbox answers the last page's successor with 400.
+        assert changed.fetch.requests <= fetched + len(pages) + 1 < full.fetch.requests / 3
+        for row in carried:
+            assert (row["attempts"], row["observed_at"]) == (0, row["confirmed_at"])
+            assert row["fetched_at"] < row["confirmed_at"]
+            assert row["confirmed_at"] in {page["observed_at"] for page in pages}
+        assert rows(tmp_path / "full", date, LIST_PAGES.name).num_rows == 0
+    lake = Lake(str(tmp_path / "changed"))
+    assert verify(lake, lake.partitions()) == []
+
+
+def test_what_changed_is_asked_for(cloud, tmp_path):
+    take(tmp_path / "lake", MONDAY, "full")
+    tuesday = MONDAY + dt.timedelta(days=1)
+    set_day(cloud, tuesday)
+    before = httpx.get(f"{cloud.endpoint}/sandbox/requested").json()
+    take(tmp_path / "lake", tuesday, "changed")
+    after = httpx.get(f"{cloud.endpoint}/sandbox/requested").json()
+    asked = {id_ for id_, count in after.items() if count != before.get(id_, 0)}
+    hashes = [
+        dict(zip(table["id"].to_pylist(), table["content_hash"].to_pylist(), strict=True))
+        for table in (rows(tmp_path / "lake", date, "images", ["id", "content_hash"]) for date in (MONDAY, tuesday))
+    ]
+    really_changed = {id_ for id_, digest in hashes[1].items() if hashes[0].get(id_) != digest}
+    assert really_changed
+    assert really_changed <= asked
+    not_described = {
+        row["id"]
+        for row in rows(tmp_path / "lake", tuesday, RESPONSES.name).to_pylist()
+        if row["outcome"] not in ("ok", "deleted", "invalid_id")
+    }
+    assert not_described <= asked
+
+
+def test_old_details_are_fetched_anyhow(cloud, tmp_path):
+    take(tmp_path / "lake", MONDAY, "full")
+    fake_clock(tmp_path / "lake", MONDAY)
+    tuesday = MONDAY + dt.timedelta(days=1)
+    set_day(cloud, tuesday)
+    assert take(tmp_path / "lake", tuesday, "changed", full_refresh_days=1).fetch.carried == 0
+    assert take(tmp_path / "lake", tuesday, "changed", full_refresh_days=2).fetch.carried > 300
+
+
+def test_without_a_complete_day_before_it_everything_is_fetched(cloud, tmp_path):
+    manifest = take(tmp_path / "lake", MONDAY, "changed")
+    assert (manifest.fetch.carried, manifest.fetch.mode, manifest.is_complete) == (0, "changed", True)
+    assert rows(tmp_path / "lake", MONDAY, LIST_PAGES.name).num_rows == 0
+
+
+def test_nothing_is_carried_from_evidence_that_was_changed(cloud, tmp_path):
+    take(tmp_path / "lake", MONDAY, "full")
+    path = Lake(str(tmp_path / "lake")).table(RESPONSES.name, Partition(MONDAY, "default"))
+    pq.write_table(pq.read_table(path).slice(1), path)
+    tuesday = MONDAY + dt.timedelta(days=1)
+    set_day(cloud, tuesday)
+    with pytest.raises(StorageError, match="nothing can be carried forward"):
+        take(tmp_path / "lake", tuesday, "changed")
+
+
+def test_a_rebuild_and_a_full_rerun_of_a_changed_day(cloud, tmp_path):
+    take(tmp_path / "lake", MONDAY, "full")
+    tuesday = MONDAY + dt.timedelta(days=1)
+    set_day(cloud, tuesday)
+    take(tmp_path / "lake", tuesday, "changed")
+    lake, partition = Lake(str(tmp_path / "lake")), Partition(tuesday, "default")
+    before = pq.read_table(lake.table("images", partition))
+    publish_day(Day(partition, "rebuild", Settings(lake=str(lake.root))))
+    assert pq.read_table(lake.table("images", partition)).equals(before)
+    assert verify(lake, lake.partitions()) == []
+    assert take(tmp_path / "lake", tuesday, "full").fetch.carried == 0
+    assert rows(tmp_path / "lake", tuesday, LIST_PAGES.name).num_rows == 0
+    assert verify(lake, lake.partitions()) == []
+
+
+def test_a_carried_answer_without_its_page_is_a_problem(cloud, tmp_path):
+    take(tmp_path / "lake", MONDAY, "full")
+    tuesday = MONDAY + dt.timedelta(days=1)
+    set_day(cloud, tuesday)
+    manifest = take(tmp_path / "lake", tuesday, "changed")
+    lake, partition = Lake(str(tmp_path / "lake")), Partition(tuesday, "default")
+    path = lake.table(LIST_PAGES.name, partition)
+    pq.write_table(pq.read_table(path).slice(0, 0), path)
+    content = orjson.loads(lake.manifest(partition).read_bytes())
+    content["files"][LIST_PAGES.name] |= {"sha256": sha256_of_file(path), "rows": 0}
+    lake.manifest(partition).write_bytes(orjson.dumps(content))
+    problems = verify(lake, [partition])
+    assert len(problems) == manifest.fetch.carried
+    assert problems[0].sentence.startswith("No page of the list confirms the carried answer for ")
+
+
+DETAILS = {"id": "A", "name": "n", "size": 1, "dev_services": ["SSH", "NOTEBOOK"], "support_res_categories": ["CPU"]}
+ITEM = {"id": "a", "name": "n", "size": 1, "dev_services": ["NOTEBOOK", "SSH"]}
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, True),
+        ({"name": "other"}, False),
+        ({"size": True}, False),
+        ({"size": "1"}, False),
+        ({"dev_services": ["SSH"]}, False),
+        ({"dev_services": None}, False),
+        ({"update_at": 5}, False),
+        ({"name": ...}, False),
+    ],
+)
+def test_an_item_confirms_what_it_shows_alike_in_every_field(change, expected):
+    item = {name: value for name, value in (ITEM | change).items() if value is not ...}
+    assert confirms(item, orjson.dumps(DETAILS)) is expected

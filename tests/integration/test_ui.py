@@ -1,0 +1,167 @@
+"""What an operator sees in the UI after a run, in a real browser."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import expect, sync_playwright
+
+# Pages load from a server that imports, compiles and queries for the first time, maybe on a slow machine.
+PATIENCE_SECONDS = 60
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSER_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+
+@pytest.fixture
+def browser_path():
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("no Chromium on the PATH")
+    return path
+
+
+def session_of(stat):
+    """Session id in a line of /proc/PID/stat; the name before it may hold blanks and parentheses."""
+    return int(stat.rpartition(")")[2].split()[3])
+
+
+def processes_of_session(session):
+    """Ids of the processes of a session that still run."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            stat = path.read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if session_of(stat) == session and stat.rpartition(")")[2].split()[0] != "Z":
+            found.append(int(path.parent.name))
+    return found
+
+
+@contextmanager
+def serving_ui(command, log_path):
+    """The UI as a user starts it, until it shows our assets; ended as by Ctrl-C, with all that it started."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    with (
+        log_path.open("wb") as log,
+        subprocess.Popen(
+            [command, "ui", "--port", str(port)], stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        ) as process,
+    ):
+        try:
+            deadline = time.monotonic() + 2 * PATIENCE_SECONDS
+            while not is_serving(url):
+                assert process.poll() is None, log_path.read_text()
+                assert time.monotonic() < deadline, log_path.read_text()
+                time.sleep(0.3)
+            yield url
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(PATIENCE_SECONDS)
+                deadline = time.monotonic() + PATIENCE_SECONDS
+                while (left := processes_of_session(process.pid)) and time.monotonic() < deadline:
+                    time.sleep(0.2)
+            finally:
+                for pid in processes_of_session(process.pid):
+                    os.kill(pid, signal.SIGKILL)
+    assert left == []
+
+
+def is_serving(url):
+    try:
+        return httpx.get(f"{url}/server_info", timeout=10).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@pytest.mark.timeout(400)
+def test_an_operator_sees_what_was_published(image_snapshots, command, browser_path, tmp_path):
+    result = image_snapshots("run", "--json")
+    assert result.returncode == 0, result.stderr
+    (report,) = json.loads(result.stdout)
+    images = report["tables"]["images"]
+    with serving_ui(command, tmp_path / "ui.log") as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=browser_path, args=BROWSER_ARGUMENTS)
+        page = browser.new_page(viewport={"width": 1500, "height": 1800})
+        page.set_default_timeout(PATIENCE_SECONDS * 1000)
+        expect.set_options(timeout=PATIENCE_SECONDS * 1000)
+        # An invitation of Dagster's, where its instance was not told to leave that out.
+        page.add_locator_handler(
+            page.get_by_role("dialog").get_by_role("button", name="Skip"), lambda skip: skip.click()
+        )
+
+        def opened(path, *texts):
+            page.goto(url + path)
+            for text in texts:
+                expect(page.locator("body")).to_contain_text(text, use_inner_text=True)
+
+        def keep(name):
+            page.screenshot(path=tmp_path / f"{name}.png")
+
+        opened("/asset-groups", "Global asset lineage", "inventory", "responses", "snapshot")
+        keep("groups")
+
+        # The neighbours of the responses are all the assets there are.
+        opened("/assets/image_responses?view=lineage")
+        for asset in ("image_inventory", "image_responses", "images", "image_values"):
+            expect(page.get_by_text(asset, exact=True).first).to_be_visible()
+        keep("graph")
+
+        opened(
+            "/assets/images",
+            "one row per image that the API described on that day",
+            f"{report['date']}|default",
+            "Processor architecture as sent",
+            "Fails if more than 30 hours since last materialization",
+        )
+        for name, value in {
+            "dagster/partition_row_count": str(images["rows"]),
+            "sha256": images["sha256"],
+            "is_complete": "true",
+            "outcome_ok": str(report["outcomes"]["ok"]),
+            "manifest": re.compile(r"/lake/_manifests/dt.*/project.*default\.json"),
+        }.items():
+            row = page.get_by_role("row").filter(has=page.get_by_text(name, exact=True))
+            expect(row.first).to_contain_text(value, use_inner_text=True)
+        keep("images")
+        page.get_by_role("row").filter(has=page.get_by_text("manifest", exact=True)).first.scroll_into_view_if_needed()
+        keep("images_metadata")
+
+        opened("/assets/images?view=events")
+        row = page.get_by_role("row").filter(has=page.get_by_text("dagster/uri", exact=True))
+        expect(row.first).to_contain_text(Path(images["path"]).name, use_inner_text=True)
+        keep("event")
+
+        opened(
+            "/assets/images?view=checks",
+            "Checks (4)",
+            "ids_are_unique",
+            "no_new_fields",
+            "no_new_values",
+            "no_anomalies",
+        )
+        keep("checks")
+
+        opened("/automation", "daily_snapshot_schedule")
+        keep("automation")
+        browser.close()

@@ -1,0 +1,244 @@
+"""A published lake that somebody changed: `verify` names what and where."""
+
+import datetime as dt
+import json
+import shutil
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.columns import IMAGES, RESPONSES
+from pipelines.day import Day, fetch_answers, publish_day, start_over, take_inventory
+from pipelines.errors import ConfigurationError, EndpointUnreachableError, StorageError
+from pipelines.lake import Lake, Partition, sha256_of_file
+from pipelines.manifest import published
+from pipelines.settings import Settings
+from pipelines.status import day_statuses
+from pipelines.verify import verify
+
+FIRST = dt.date(2026, 11, 21)
+PARTITIONS = [Partition(FIRST + dt.timedelta(days=n), "default") for n in range(3)]
+
+
+def take(lake, partition, hour=12, run_id="run", **settings):
+    """Take a day's snapshot at noon of that day."""
+    moment = dt.datetime.combine(partition.date, dt.time(hour), dt.UTC)
+    day = Day(partition, run_id, Settings(lake=str(lake), **settings), lambda: moment)
+    with day.hold():
+        take_inventory(day)
+        fetch_answers(day, lambda _: None)
+        return publish_day(day).manifest
+
+
+@pytest.fixture(scope="module")
+def three_days(tmp_path_factory):
+    """A lake with three days, the second of them taken twice."""
+    root = tmp_path_factory.mktemp("three") / "lake"
+    for partition in PARTITIONS:
+        take(root, partition, run_id=f"run-{partition.date}")
+    take(root, PARTITIONS[1], hour=13, run_id="again")
+    return root
+
+
+@pytest.fixture
+def lake(three_days, tmp_path):
+    shutil.copytree(three_days, tmp_path / "lake")
+    return Lake(str(tmp_path / "lake"))
+
+
+def problems(lake):
+    return [(problem.path, problem.sentence) for problem in verify(lake, lake.partitions())]
+
+
+def test_an_untouched_lake_is_as_published(lake):
+    assert lake.partitions() == PARTITIONS
+    assert problems(lake) == []
+
+
+def test_the_chain_follows_the_order_of_publication(lake):
+    first, second, third = (lake.manifest(partition) for partition in PARTITIONS)
+    (kept,) = lake.superseded_manifests("default").glob("*.json")
+    read = {path: json.loads(path.read_text()) for path in (first, second, third, kept)}
+    assert read[first]["previous_manifest_sha256"] is None
+    assert read[kept]["previous_manifest_sha256"] == sha256_of_file(first)
+    assert read[third]["previous_manifest_sha256"] == sha256_of_file(kept)
+    assert read[second]["previous_manifest_sha256"] == sha256_of_file(third)
+    assert (read[second]["run_id"], read[kept]["run_id"]) == ("again", "run-2026-11-22")
+
+
+@pytest.mark.parametrize("name", ["inventory", "responses", "images", "image_values"])
+def test_a_changed_table_is_named(lake, name):
+    path = lake.table(name, PARTITIONS[0])
+    table = pq.read_table(path)
+    pq.write_table(table.slice(1), path)
+    ((where, sentence),) = problems(lake)
+    assert where == f"{name}/dt=2026-11-21/project=default/{name}.parquet"
+    assert sentence.startswith("The file was changed")
+
+
+def test_a_missing_table_is_named(lake):
+    lake.table("images", PARTITIONS[2]).unlink()
+    assert problems(lake) == [("images/dt=2026-11-23/project=default/images.parquet", "The file is missing.")]
+
+
+def test_a_file_that_was_put_in_is_named(lake):
+    source = lake.table("images", PARTITIONS[0])
+    beside = source.with_name("more.parquet")
+    shutil.copy(source, beside)
+    stray = lake.table("images", Partition(dt.date(2026, 11, 1), "default"))
+    stray.parent.mkdir(parents=True)
+    shutil.copy(source, stray)
+    assert [where for where, _ in problems(lake)] == [
+        "images/dt=2026-11-01/project=default/images.parquet",
+        "images/dt=2026-11-21/project=default/more.parquet",
+    ]
+
+
+def forge(lake, partition, name, change):
+    """Change a table and make the manifest fit, as somebody would who knows about hashes."""
+    path = lake.table(name, partition)
+    table = change(pq.read_table(path))
+    pq.write_table(table, path)
+    manifest = json.loads(lake.manifest(partition).read_text())
+    manifest["files"][name] |= {"sha256": sha256_of_file(path), "bytes": path.stat().st_size, "rows": table.num_rows}
+    lake.manifest(partition).write_text(json.dumps(manifest))
+
+
+def set_first(table, name, value):
+    values = table[name].to_pylist()
+    values[0] = value
+    return table.set_column(
+        table.schema.get_field_index(name), table.schema.field(name), pa.array(values, table.schema.field(name).type)
+    )
+
+
+def test_a_forged_table_differs_from_what_its_answers_give(lake):
+    forge(lake, PARTITIONS[1], "images", lambda table: set_first(table, "visibility", "HIDDEN"))
+    id_ = pq.read_table(lake.table("images", PARTITIONS[1]))["id"][0].as_py()
+    ((where, sentence),) = problems(lake)
+    assert where == "images/dt=2026-11-22/project=default/images.parquet"
+    assert sentence == f"The table is not what its stored answers give: visibility of {id_} differs."
+
+
+def test_a_forged_answer_does_not_have_its_hash(lake):
+    forge(lake, PARTITIONS[1], "responses", lambda table: set_first(table, "body", b"{}"))
+    found = problems(lake)
+    assert found[0][0] == "responses/dt=2026-11-22/project=default/responses.parquet"
+    assert found[0][1].endswith("does not have its SHA-256.")
+
+
+def test_a_forged_manifest_breaks_the_chain(lake):
+    manifest = json.loads(lake.manifest(PARTITIONS[0]).read_text())
+    lake.manifest(PARTITIONS[0]).write_text(json.dumps(manifest | {"run_id": "somebody-else"}))
+    (kept,) = lake.superseded_manifests("default").glob("*.json")
+    found = dict(problems(lake))
+    assert found.keys() == {
+        "_manifests/dt=2026-11-21/project=default.json",
+        kept.relative_to(lake.root).as_posix(),
+    }
+    assert "which is not there" in found[kept.relative_to(lake.root).as_posix()]
+
+
+def test_a_manifest_that_claims_to_be_complete_is_held_against_the_answers(lake):
+    last = PARTITIONS[1]
+    manifest = json.loads(lake.manifest(last).read_text())
+    manifest["fetch"]["outcomes"]["ok"] += 1
+    lake.manifest(last).write_text(json.dumps(manifest))
+    ((where, sentence),) = problems(lake)
+    assert where == "_manifests/dt=2026-11-22/project=default.json"
+    assert sentence.startswith("The manifest does not say what the stored answers show")
+
+
+def test_a_removed_manifest_is_missed(lake):
+    lake.manifest(PARTITIONS[0]).unlink()
+    found = problems(lake)
+    assert {where.split("/")[0] for where, _ in found} == {
+        "inventory",
+        "responses",
+        "images",
+        "image_values",
+        "_manifests",
+    }
+    assert any("which is not there" in sentence for _, sentence in found)
+
+
+def test_a_damaged_manifest_is_one_problem_and_no_traceback(lake):
+    lake.manifest(PARTITIONS[2]).write_text('{"snapshot_date": 1')
+    assert "_manifests/dt=2026-11-23/project=default.json" in dict(problems(lake))
+
+
+def test_a_rebuild_refuses_changed_evidence(lake):
+    path = lake.table(RESPONSES.name, PARTITIONS[0])
+    pq.write_table(pq.read_table(path).slice(1), path)
+    day = Day(PARTITIONS[0], "r", Settings(lake=str(lake.root)))
+    with pytest.raises(StorageError, match="the evidence was changed"):
+        publish_day(day)
+
+
+def test_a_rebuild_gives_the_same_rows_and_extends_the_chain(lake):
+    before = pq.read_table(lake.table(IMAGES.name, PARTITIONS[0]))
+    manifest = publish_day(Day(PARTITIONS[0], "rebuild", Settings(lake=str(lake.root)))).manifest
+    assert (manifest.rebuilt, manifest.run_id) == (True, "rebuild")
+    assert pq.read_table(lake.table(IMAGES.name, PARTITIONS[0])).equals(before)
+    assert problems(lake) == []
+    assert not list((lake.root / "_staging").rglob("*.parquet"))
+
+
+def test_a_kill_between_two_replacements_is_mended_by_the_next_run(lake, monkeypatch):
+    """The process ends after the first table of the day was replaced; readers still have a whole table of each kind."""
+    partition = Partition(dt.date(2026, 11, 24), "default")
+    replaced = []
+    original = Lake.replace_published
+
+    class KilledError(BaseException):
+        pass
+
+    def replace_one(self, source, name, partition):
+        if replaced:
+            raise KilledError
+        replaced.append(name)
+        original(self, source, name, partition)
+
+    monkeypatch.setattr(Lake, "replace_published", replace_one)
+    with pytest.raises(KilledError):
+        take(lake.root, partition)
+    monkeypatch.undo()
+    assert published(lake, partition) is None
+    assert len(problems(lake)) == 1
+    take(lake.root, partition, hour=14)
+    assert problems(lake) == []
+    assert lake.unfinished() == []
+
+
+def test_status_names_every_state(lake):
+    unfinished = Partition(dt.date(2026, 11, 25), "default")
+    with pytest.raises(EndpointUnreachableError):
+        # No connection is made so fast.
+        take(lake.root, unfinished, timeout_seconds=0.001)
+    states = day_statuses(lake, ["default"], FIRST - dt.timedelta(days=5), unfinished.date)
+    assert [(str(state.date), state.state, state.has_open_attempt) for state in states] == [
+        ("2026-11-21", "complete", False),
+        ("2026-11-22", "complete", False),
+        ("2026-11-23", "complete", False),
+        ("2026-11-24", "missing", False),
+        ("2026-11-25", "unfinished", True),
+    ]
+
+
+def test_a_fresh_start_throws_the_attempt_away_and_leaves_the_published_day(lake):
+    partition = PARTITIONS[2]
+    moment = dt.datetime.combine(partition.date, dt.time(15), dt.UTC)
+    day = Day(partition, "r", Settings(lake=str(lake.root)), lambda: moment)
+    take_inventory(day)
+    assert lake.unfinished() == [partition]
+    start_over(day)
+    assert lake.unfinished() == []
+    assert problems(lake) == []
+
+
+def test_answers_cannot_be_fetched_without_an_inventory(lake):
+    partition = Partition(dt.date(2026, 11, 26), "default")
+    moment = dt.datetime.combine(partition.date, dt.time(15), dt.UTC)
+    with pytest.raises(ConfigurationError, match="No inventory was taken"):
+        fetch_answers(Day(partition, "r", Settings(lake=str(lake.root)), lambda: moment), lambda _: None)
