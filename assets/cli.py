@@ -288,7 +288,9 @@ def verify(
     with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task("Verifying days", total=len(partitions))
         problems = verify_lake(lake, partitions, lambda _: bar.advance(task))
-    heads = {key: chain_head(lake, key) for key in sorted({partition.project for partition in partitions})}
+    # Worth noting elsewhere only while it seals what is there; and a damaged manifest has no place in a chain.
+    projects = [] if problems else sorted({partition.project for partition in partitions})
+    heads = {key: chain_head(lake, key) for key in projects}
     if as_json:
         found = [{"path": problem.path, "problem": problem.sentence} for problem in problems]
         print(json.dumps({"days": len(partitions), "problems": found, "newest_manifest_sha256": heads}, indent=1))
