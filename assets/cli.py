@@ -199,6 +199,10 @@ def _print_reports(reports: list[dict[str, Any]]) -> None:
     for report in reports:
         outcomes = _outcomes(report.get("outcomes", {}))
         _print_line(f"{report['date']} {report['project']}: {report['state']}" + (f" ({outcomes})" if outcomes else ""))
+        invalid = report.get("outcomes", {}).get(Outcome.INVALID_ID, 0)
+        if invalid:
+            where = _short(report["tables"]["responses"]["path"])
+            _print_line(f"  no UUID, never sent: {_count(invalid, 'id')} (outcome invalid_id in {where})")
         failed = report.get("failed", [])
         if failed:
             shown = ", ".join(f"{item['id']} ({item['error_code']})" for item in failed[:5])

@@ -123,6 +123,11 @@ def take_inventory(day: Day) -> InventoryTaken:
         ConfigurationError: the day is not the current one, or the source cannot be read or is empty.
     """
     attempt = read_attempt(day.lake, day.partition)
+    ended = published(day.lake, day.partition)
+    if attempt is not None and ended is not None and ended.started_at == attempt.started_at:
+        # Killed between the manifest and the removal of the attempt: the day ended.
+        start_over(day)
+        attempt = None
     day.check_date(attempt)
     attempt = attempt or Attempt(run_id=day.run_id, started_at=day.now())
     # Before anything slow: a lake that cannot be written is found out here.

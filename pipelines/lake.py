@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -199,9 +200,17 @@ class Lake:
         target = self.table(name, partition)
         with storage_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
+            # What a killed run left half-way; the partition is held, so nobody else is writing here.
+            for left in target.parent.glob(f".{target.name}.*.part"):
+                left.unlink()
             part = _beside(target)
-            part.unlink(missing_ok=True)
-            part.hardlink_to(source)
+            try:
+                part.hardlink_to(source)
+            except OSError:
+                # Not every file system has hard links.
+                shutil.copyfile(source, part)
+                with part.open("rb") as file:
+                    os.fsync(file.fileno())
             part.replace(target)
             # Renaming one hard link over another of the same file does nothing and leaves the source's name.
             part.unlink(missing_ok=True)

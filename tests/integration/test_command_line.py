@@ -288,12 +288,16 @@ def test_invalid_ids_are_never_sent_and_are_an_outcome(image_snapshots, start_sa
     sandbox = start_sandbox(size=20, inventory_file=tmp_path / "inventory.csv")
     good = pd.read_csv(tmp_path / "inventory.csv", dtype=str)["id"].tolist()
     (tmp_path / "ids.txt").write_text("\n".join([*good, good[0].upper(), "", "group", "../../x", "not-a-uuid"]))
-    result = image_snapshots("run", "--json", env={**sandbox.env, "IMAGE_SNAPSHOTS_INVENTORY": "ids.txt"})
+    env = {**sandbox.env, "IMAGE_SNAPSHOTS_INVENTORY": "ids.txt"}
+    told = image_snapshots("run", env=env).stdout
+    assert "  no UUID, never sent: 3 ids (outcome invalid_id in lake/responses/" in told
+    result = image_snapshots("run", "--json", env=env)
     assert result.returncode == 0, result.stderr
     (report,) = json.loads(result.stdout)
     assert report["outcomes"]["invalid_id"] == 3
     assert sum(report["outcomes"].values()) == len(good) + 3
-    assert set(httpx.get(f"{sandbox.endpoint}/sandbox/requested").json()) == {id_.lower() for id_ in good}
+    asked = httpx.get(f"{sandbox.endpoint}/sandbox/requested").json()
+    assert asked == {id_.lower(): 2 for id_ in good}
 
 
 def test_everything_that_can_go_wrong_at_once_still_gives_a_complete_day(image_snapshots, start_sandbox, tmp_path):

@@ -211,6 +211,19 @@ def test_a_kill_between_two_replacements_is_mended_by_the_next_run(lake, monkeyp
     assert lake.unfinished() == []
 
 
+def test_an_attempt_that_ended_but_was_not_cleared_away_is_not_gone_on_with(lake, monkeypatch):
+    """The process ends between the manifest and the removal of the attempt: the next run fetches anew."""
+    partition = Partition(dt.date(2026, 11, 24), "default")
+    monkeypatch.setattr("pipelines.day.start_over", lambda day: None)
+    ended = take(lake.root, partition)
+    monkeypatch.undo()
+    assert lake.unfinished() == [partition]
+    again = take(lake.root, partition, hour=14)
+    assert (again.fetch.kept, again.fetch.requests) == (0, ended.fetch.requests)
+    assert again.previous_manifest_sha256 is not None
+    assert lake.unfinished() == []
+
+
 def test_status_names_every_state(lake):
     unfinished = Partition(dt.date(2026, 11, 25), "default")
     with pytest.raises(EndpointUnreachableError):

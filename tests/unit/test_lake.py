@@ -111,6 +111,18 @@ def test_a_published_file_is_replaced_by_a_staged_one_again_and_again(tmp_path):
             assert os.listdir(target.parent) == ["image_values.parquet"]
 
 
+def test_what_a_killed_replacement_left_is_cleared_away(tmp_path):
+    lake = Lake(str(tmp_path))
+    staged = lake.staging(PARTITION) / "image_values.parquet"
+    with lake.writer(staged, IMAGE_VALUES, "r") as writer:
+        writer.write(values(2))
+    left = lake.table("image_values", PARTITION).parent / ".image_values.parquet.4711.part"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    lake.replace_published(staged, "image_values", PARTITION)
+    assert os.listdir(left.parent) == ["image_values.parquet"]
+
+
 def test_two_holders_of_one_partition_exclude_each_other(tmp_path):
     lake = Lake(str(tmp_path))
     with lake.hold(PARTITION, "run-1"):
