@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.columns import IMAGES, RESPONSES
+from pipelines.columns import IMAGES, RESPONSES, TABLES
 from pipelines.day import Day, fetch_answers, publish_day, start_over, take_inventory
 from pipelines.errors import ConfigurationError, EndpointUnreachableError, StorageError
 from pipelines.lake import Lake, Partition, sha256_of_file
@@ -67,7 +67,7 @@ def test_the_chain_follows_the_order_of_publication(lake):
     assert (read[second]["run_id"], read[kept]["run_id"]) == ("again", "run-2026-11-22")
 
 
-@pytest.mark.parametrize("name", ["inventory", "responses", "images", "image_values"])
+@pytest.mark.parametrize("name", list(TABLES))
 def test_a_changed_table_is_named(lake, name):
     path = lake.table(name, PARTITIONS[0])
     table = pq.read_table(path)
@@ -153,13 +153,7 @@ def test_a_manifest_that_claims_to_be_complete_is_held_against_the_answers(lake)
 def test_a_removed_manifest_is_missed(lake):
     lake.manifest(PARTITIONS[0]).unlink()
     found = problems(lake)
-    assert {where.split("/")[0] for where, _ in found} == {
-        "inventory",
-        "responses",
-        "images",
-        "image_values",
-        "_manifests",
-    }
+    assert {where.split("/")[0] for where, _ in found} == {*TABLES, "_manifests"}
     assert any("which is not there" in sentence for _, sentence in found)
 
 
