@@ -17,7 +17,7 @@ from assets.metadata import (
     rows_metadata,
 )
 from assets.resources import DayResource
-from pipelines.columns import IMAGE_VALUES, IMAGES, INVENTORY, RESPONSES, SCHEMA_VERSION
+from pipelines.columns import IMAGE_VALUES, IMAGES, INVENTORY, RESPONSES, SCHEMA_VERSION, Table
 from pipelines.day import fetch_answers, publish_day, take_inventory
 
 API_POOL = "modelarts_api"
@@ -116,32 +116,27 @@ def daily_snapshot_assets(
             ],
         )
 
+    def derived(table: Table, description: str) -> dg.AssetSpec:
+        return dg.AssetSpec(
+            table.name,
+            description=description,
+            group_name="snapshot",
+            kinds={"parquet", "pandas"},
+            owners=OWNERS,
+            deps=[image_responses],
+            metadata=definition_metadata(table),
+            code_version=_CODE_VERSION,
+            freshness_policy=freshness,
+        )
+
     @dg.multi_asset(
         name="publish_images",
         partitions_def=grid,
         specs=[
-            dg.AssetSpec(
-                IMAGES.name,
-                description="The snapshot: one row per image that the API described on that day. Publishes the day.",
-                group_name="snapshot",
-                kinds={"parquet", "pandas"},
-                owners=OWNERS,
-                deps=[image_responses],
-                metadata=definition_metadata(IMAGES),
-                code_version=_CODE_VERSION,
-                freshness_policy=freshness,
+            derived(
+                IMAGES, "The snapshot: one row per image that the API described on that day. Publishes the whole day."
             ),
-            dg.AssetSpec(
-                IMAGE_VALUES.name,
-                description="The list fields of `images`, one row per element, in the API's order.",
-                group_name="snapshot",
-                kinds={"parquet", "pandas"},
-                owners=OWNERS,
-                deps=[image_responses],
-                metadata=definition_metadata(IMAGE_VALUES),
-                code_version=_CODE_VERSION,
-                freshness_policy=freshness,
-            ),
+            derived(IMAGE_VALUES, "The list fields of `images`, one row per element, in the API's order."),
         ],
         check_specs=[
             dg.AssetCheckSpec(

@@ -2,7 +2,7 @@
 
 The modules in the order in which a day passes through them:
 
-``settings``, ``credentials``  what the user stated
+``settings``, ``credentials``, ``endpoints``  what the user stated, and where credentials may be sent
 ``inventory``, ``inventory_sources``  which image ids exist, according to the user
 ``signing``, ``answers``, ``throttle``, ``api``  the ModelArts API: one client, one classification of answers
 ``fetch``                      one outcome per id, put on disk as it arrives

@@ -9,11 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
+from pipelines.endpoints import check_endpoint
 from pipelines.errors import ConfigurationError
 
-_LOOPBACK_HOSTS = {"127.0.0.1", "::1", "localhost"}
 _PASSWORD_TYPES = {"password", "v3password"}
 _TOKEN_TYPES = {"token", "v3token"}
 
@@ -251,12 +250,8 @@ def _is_false(value: Any) -> bool:
 
 
 def _checked_auth_url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.username or parts.password:
-        raise ConfigurationError("OS_AUTH_URL must not hold credentials: use OS_USERNAME and OS_PASSWORD.")
-    if not parts.hostname or parts.scheme not in ("https", "http") or parts.query or parts.fragment:
-        raise ConfigurationError("OS_AUTH_URL must look like https://iam.eu-de.otc.t-systems.com/v3.")
-    if parts.scheme == "http" and parts.hostname not in _LOOPBACK_HOSTS:
-        raise ConfigurationError("OS_AUTH_URL must be https (http is accepted on loopback only).")
-    url = value.rstrip("/")
+    try:
+        url = check_endpoint(value, "https://iam.eu-de.otc.t-systems.com/v3")
+    except ValueError as reason:
+        raise ConfigurationError(f"OS_AUTH_URL {reason}.") from None
     return url if url.endswith("/v3") else f"{url}/v3"

@@ -8,19 +8,18 @@ import datetime as dt
 import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
 
 from dotenv import load_dotenv
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from pipelines.endpoints import check_endpoint
 from pipelines.errors import ConfigurationError
 
 PREFIX = "IMAGE_SNAPSHOTS_"
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_PROJECT = "default"
 
-_LOOPBACK_HOSTS = {"127.0.0.1", "::1", "localhost"}
 # A key becomes a directory name and half of a partition key of the orchestrator, which joins with "|".
 _PROJECT_KEY = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 
@@ -73,16 +72,7 @@ class Settings(BaseSettings):
     @field_validator("endpoint")
     @classmethod
     def _endpoint_is_safe(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        parts = urlsplit(value)
-        if parts.username or parts.password:
-            raise ValueError("must not hold credentials")
-        if not parts.hostname or parts.scheme not in ("https", "http") or parts.query or parts.fragment:
-            raise ValueError("must look like https://modelarts.eu-de.otc.t-systems.com")
-        if parts.scheme == "http" and parts.hostname not in _LOOPBACK_HOSTS:
-            raise ValueError("must be https (http is accepted on loopback only)")
-        return value.rstrip("/")
+        return None if value is None else check_endpoint(value, "https://modelarts.eu-de.otc.t-systems.com")
 
     @field_validator("projects")
     @classmethod
