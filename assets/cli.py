@@ -247,7 +247,7 @@ def status(
     days: Annotated[int, typer.Option(min=1, max=3660, help="How many days back, today included.")] = 14,
     as_json: JsonOption = False,
 ) -> None:
-    """List the last days: complete, incomplete, unfinished (the next run goes on) or missing."""
+    """List the last days: complete, incomplete, unfinished (the next run goes on), missing or damaged."""
     settings = Settings.load()
     today = utc_now().date()
     statuses = day_statuses(_lake(settings), settings.project_keys, today - dt.timedelta(days=days - 1), today)
@@ -297,13 +297,13 @@ def verify(
     heads = {key: chain_head(lake, key) for key in projects}
     if as_json:
         found = [{"path": problem.path, "problem": problem.sentence} for problem in problems]
-        print(json.dumps({"days": len(partitions), "problems": found, "newest_manifest_sha256": heads}, indent=1))
+        print(json.dumps({"partitions": len(partitions), "problems": found, "newest_manifest_sha256": heads}, indent=1))
     else:
         for problem in problems:
             _print_line(f"{problem.path}: {problem.sentence}")
         for key, head in heads.items():
             _print_line(f"newest manifest of {key}: SHA-256 {head}")
-        _print_line(f"verified {_count(len(partitions), 'day')}: {_count(len(problems), 'problem')}")
+        _print_line(f"verified {_count(len(partitions), 'partition')}: {_count(len(problems), 'problem')}")
     raise typer.Exit(FAILED if problems else COMPLETE)
 
 
@@ -326,6 +326,8 @@ def ui(
     Settings.load()
     use_instance_home()
     workspace = str(ROOT / "workspace.yaml")
-    command = [sys.executable, "-m", "dagster", "dev", "--workspace", workspace, "--host", "127.0.0.1"]
+    # The newer `dg dev` needs a package that only developers have.
+    quiet = ["-W", "ignore:Function `dev_command` is superseded"]
+    command = [sys.executable, *quiet, "-m", "dagster", "dev", "--workspace", workspace, "--host", "127.0.0.1"]
     # In place of this process, so that signals reach it.
     os.execv(sys.executable, [*command, "--port", str(port)])  # noqa: S606

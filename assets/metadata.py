@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 import dagster as dg
 
@@ -32,7 +33,8 @@ def file_metadata(lake: Lake, facts: FileFacts) -> dict[str, Any]:
     """Metadata of one materialisation's file."""
     return {
         "dagster/partition_row_count": facts.rows,
-        "dagster/uri": (lake.root / facts.path).as_uri(),
+        # `Path.as_uri` would spell each `=` of the directories `%3D`.
+        "dagster/uri": "file://" + quote(str(lake.root / facts.path), safe="/="),
         "bytes": facts.bytes,
         "sha256": facts.sha256,
     }

@@ -3,20 +3,22 @@
 import os
 import sys
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TextIO
 
 import dagster as dg
+from dagster_postgres.utils import DagsterPostgresException
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from sqlalchemy.exc import SQLAlchemyError
 
 from assets.build import build_definitions
 from assets.partitions import partition_key
 from assets.resources import EXIT_STATUS
-from pipelines.errors import ConfigurationError, PipelineError
+from pipelines.errors import ConfigurationError, PipelineError, StorageError
 from pipelines.fetch import Progress as FetchProgress
 from pipelines.lake import Partition
 from pipelines.settings import Settings
@@ -25,6 +27,8 @@ _LINE_SECONDS = 5
 _INSTANCE_SETTINGS = """\
 # Dagster's own storage for runs started here. For production see deploy/dagster.yaml.
 telemetry:
+  enabled: false
+nux:
   enabled: false
 """
 
@@ -56,6 +60,20 @@ def use_instance_home() -> Path:
         ) from None
     os.environ["DAGSTER_HOME"] = str(home)
     return home
+
+
+@contextmanager
+def _storage_errors() -> Iterator[None]:
+    """Turn what Dagster's own storage refuses into one sentence, without the URL that such errors quote."""
+    try:
+        yield
+    except dg.DagsterUnknownPartitionError:
+        raise
+    except (dg.DagsterError, SQLAlchemyError, DagsterPostgresException) as error:
+        raise StorageError(
+            f"Dagster's own storage cannot be used ({type(error).__name__}): check the dagster.yaml in "
+            f"{os.environ['DAGSTER_HOME']}, the variables that it names, and that its database is up."
+        ) from None
 
 
 class TerminalReporter:
@@ -124,7 +142,8 @@ class Runner:
         use_instance_home()
         # Dagster points the standard streams at the run's log files while a step runs; this is the terminal still.
         self._stream = self._stack.enter_context(os.fdopen(os.dup(sys.stderr.fileno()), "w"))
-        self._instance = self._stack.enter_context(dg.DagsterInstance.get())
+        with _storage_errors():
+            self._instance = self._stack.enter_context(dg.DagsterInstance.get())
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -135,13 +154,14 @@ class Runner:
         reporter = TerminalReporter(self._stream)
         job = build_definitions(self._settings, reporter).resolve_job_def(job_name)
         try:
-            result = job.execute_in_process(
-                instance=self._instance,
-                partition_key=partition_key(partition),
-                raise_on_error=False,
-                # The events go to the instance; the terminal gets ours.
-                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-            )
+            with _storage_errors():
+                result = job.execute_in_process(
+                    instance=self._instance,
+                    partition_key=partition_key(partition),
+                    raise_on_error=False,
+                    # The events go to the instance; the terminal gets ours.
+                    run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+                )
         except dg.DagsterUnknownPartitionError:
             raise ConfigurationError(
                 f"{partition} is outside the grid of partitions, which begins on {self._settings.first_day}: "

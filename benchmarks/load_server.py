@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import trustme
+
 HERE = Path(__file__).resolve().parent
 BUILD = HERE.parent / "build" / "benchmarks"
 PROJECT_ID = "0123456789abcdef0123456789abcdef"
@@ -39,7 +41,7 @@ def compiled() -> tuple[Path, bool]:
         if target.exists() and target.stat().st_mtime > source.stat().st_mtime:
             return target, target is program
         command = ["cc", "-O2", "-o", str(target), str(source), *options]
-        if subprocess.run(command, capture_output=target is program).returncode == 0:
+        if subprocess.run(command, check=False, capture_output=target is program).returncode == 0:
             return target, target is program
     sys.exit(f"{source} does not compile.")
 
@@ -53,8 +55,6 @@ def running(latency_ms: float = 0, rate: float = 0, burst: float = 0, tls: bool 
     if tls:
         if not has_tls:
             sys.exit("The load server was compiled without TLS: install OpenSSL's headers (libssl-dev).")
-        import trustme
-
         authority = trustme.CA()
         certificate = authority.issue_cert("127.0.0.1")
         bundle, chain, key = (BUILD / name for name in ("authority.pem", "certificate.pem", "key.pem"))
@@ -64,9 +64,7 @@ def running(latency_ms: float = 0, rate: float = 0, burst: float = 0, tls: bool 
             blob.write_to_path(str(chain), append=True)
         certificate.private_key_pem.write_to_path(str(key))
         arguments += [str(chain), str(key)]
-    process = subprocess.Popen(
-        [str(program), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([str(program), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin is not None
     assert process.stdout is not None
     try:

@@ -1,10 +1,16 @@
-"""Time `pipelines.normalise` on generated responses: `python benchmarks/normalise.py [ROWS]`.
+"""What deriving the tables of a day costs: `python -m benchmarks.normalise [ROWS ...] [--odd-share SHARE]`.
 
-Beside it, in the same run, the least that could be done with the same bodies: pyarrow's JSON reader with a fixed
-schema, which repairs nothing, hashes nothing and fails a whole chunk for one bad value. Figures are medians of three
-CPU times; each way streams chunks of 10,000 rows into a Parquet file under a temporary directory. Peak memory is
-that of this process up to and including the normaliser, which runs first; the bodies of one chunk are made anew each
-time and their cost is not counted.
+For each number of rows: generated answers are written as a real `responses.parquet`, and two ways read it in turn, each
+run a process of its own.
+
+derive   `pipelines.publish.derive_tables`: reads the answers, normalises, hashes, writes `images` and `image_values`
+direct   the least pyarrow can do with the same bodies: its JSON reader under a fixed schema, one file of the documented
+         fields and one of the list elements. It repairs, checks, derives and hashes nothing, keeps no unknown field,
+         and one value of another type fails the whole chunk.
+
+Printed are medians of `RUNS` runs. CPU time is user and system time of all threads, without the start of the process
+and its imports; peak memory is that of the process. `--odd-share` makes that share of the bodies have a new field and
+a size sent as text, which the direct way cannot read.
 """
 
 import argparse
@@ -14,39 +20,32 @@ import json
 import random
 import resource
 import statistics
+import subprocess
+import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.json as pj
 import pyarrow.parquet as pq
 
 from pipelines.columns import IMAGE_VALUES, IMAGES, LIST_FIELDS, RESPONSES
-from pipelines.normalise import normalise_images, to_arrow
+from pipelines.lake import Lake
+from pipelines.publish import derive_tables
 
-CHUNK = 10_000
 RUNS = 3
+CHUNK = 10_000
 OBSERVED = datetime(2026, 3, 2, 6, 30, tzinfo=UTC)
 DAY = date(2026, 3, 2)
 
-FIXED_SCHEMA = pa.schema(
-    [
-        pa.field(c.name, pa.list_(pa.string()) if c.name in LIST_FIELDS else c.type)
-        for c in IMAGES.columns
-        if c.origin == "api"
-    ]
-    + [pa.field("id", pa.string())]
-)
-FIXED_SCHEMA = pa.schema([f.with_type(pa.int64()) if f.name in {"create_at", "update_at"} else f for f in FIXED_SCHEMA])
 
-
-def chunk(first: int, rows: int, odd_share: float) -> pa.Table:
-    """Responses `first`.. with bodies of about 700 bytes; `odd_share` of them have a new field and sizes as text."""
+def responses(first: int, rows: int, odd_share: float) -> pa.Table:
+    """Responses `first`.. with bodies of about 700 bytes."""
     rng = random.Random(first)
-    table: dict[str, list[object]] = {name: [] for name in RESPONSES.schema.names}
+    table = []
     for number in range(first, first + rows):
         id_ = f"{number:08x}-0000-4000-8000-{rng.getrandbits(48):012x}"
         repository, tag = f"trainer-{number % 997}", f"release-{rng.randrange(10**6)}"
@@ -75,69 +74,110 @@ def chunk(first: int, rows: int, odd_share: float) -> pa.Table:
         }
         if rng.random() < odd_share:
             fields |= {"size": str(fields["size"]), "labels": [{"key": "stage", "value": "test"}], "driver": 535.1}
-        body = json.dumps(fields).encode()
-        values = (DAY, "p" * 32, id_, "ok", 200, None, None, 1, 120, OBSERVED, body, hashlib.sha256(body).hexdigest())
-        for column, value in zip(table.values(), values, strict=True):
-            column.append(value)
-    return pa.table(table, schema=RESPONSES.schema)
+        body = json.dumps(fields, sort_keys=True).encode()  # the API, too, sends the fields by name
+        table.append(
+            {
+                "snapshot_date": DAY,
+                "project_id": "p" * 32,
+                "id": id_,
+                "outcome": "ok",
+                "http_status": 200,
+                "attempts": 1,
+                "elapsed_ms": 120,
+                "observed_at": OBSERVED,
+                "body": body,
+                "body_sha256": hashlib.sha256(body).hexdigest(),
+                "fetched_at": OBSERVED,
+            }
+        )
+    return pa.Table.from_pylist(table, schema=RESPONSES.schema)
 
 
-def chunks(rows: int, odd_share: float) -> Iterator[pa.Table]:
-    for first in range(0, rows, CHUNK):
-        yield chunk(first, min(CHUNK, rows - first), odd_share)
+def derive(answers: Path, folder: Path) -> Callable[[], None]:
+    def run() -> None:
+        derive_tables(Lake(str(folder)), answers, folder, "benchmark")
+
+    return run
 
 
-def ours(responses: Iterator[pa.Table], folder: Path, spent: Callable[[], None]) -> None:
-    with (
-        pq.ParquetWriter(folder / "images.parquet", IMAGES.schema, compression="zstd") as images,
-        pq.ParquetWriter(folder / "image_values.parquet", IMAGE_VALUES.schema, compression="zstd") as values,
-    ):
-        for table in responses:
-            spent()
-            normalised = normalise_images(table)
-            images.write_table(to_arrow(normalised.images, IMAGES))
-            values.write_table(to_arrow(normalised.image_values, IMAGE_VALUES))
-            spent()
+def direct(answers: Path, folder: Path) -> Callable[[], None]:
+    sent = [c for c in IMAGES.columns if c.name == "id" or c.origin == "api"]
+    types = {c.name: pa.int64() if c.name in {"create_at", "update_at"} else c.type for c in sent}
+    body = pa.schema({n: pa.list_(pa.string()) if n in LIST_FIELDS else t for n, t in types.items()})
+    images = pa.schema([field for field in body if field.name not in LIST_FIELDS])
+    values = pa.schema([IMAGE_VALUES.schema.field(name) for name in ("id", "field", "value")])
+    options = pj.ParseOptions(explicit_schema=body, unexpected_field_behavior="error")
+
+    def run() -> None:
+        with (
+            pq.ParquetFile(answers) as file,
+            pq.ParquetWriter(folder / "images.parquet", images, compression="zstd") as images_writer,
+            pq.ParquetWriter(folder / "image_values.parquet", values, compression="zstd") as values_writer,
+        ):
+            for batch in file.iter_batches(CHUNK, columns=["body"]):
+                lines = b"\n".join(batch["body"].to_pylist())
+                table = pj.read_json(io.BytesIO(lines), parse_options=options).combine_chunks()
+                images_writer.write_table(table.select(images.names))
+                for field in LIST_FIELDS:
+                    lists = table[field].combine_chunks()
+                    elements = pc.list_flatten(lists)
+                    ids = table["id"].take(pc.list_parent_indices(lists))
+                    columns = [ids, pa.repeat(field, len(elements)), elements]
+                    values_writer.write_table(pa.Table.from_arrays(columns, schema=values))
+
+    return run
 
 
-def direct(responses: Iterator[pa.Table], folder: Path, spent: Callable[[], None]) -> None:
-    options = pj.ParseOptions(explicit_schema=FIXED_SCHEMA, unexpected_field_behavior="ignore")
-    with pq.ParquetWriter(folder / "direct.parquet", FIXED_SCHEMA, compression="zstd") as writer:
-        for table in responses:
-            spent()
-            lines = b"\n".join(table["body"].to_pylist())
-            writer.write_table(pj.read_json(io.BytesIO(lines), parse_options=options))
-            spent()
+WAYS = {"derive": derive, "direct": direct}
 
 
-def cpu_seconds(
-    way: Callable[[Iterator[pa.Table], Path, Callable[[], None]], None], rows: int, odd_share: float
-) -> float:
-    marks: list[float] = []
+def measure(way: str, answers: Path, folder: Path) -> dict[str, float]:
+    """Run one way here and now: CPU seconds and peak memory in MB."""
+    run = WAYS[way](answers, folder)
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    run()
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"cpu_s": seconds, "peak_mb": after.ru_maxrss / 1024}
+
+
+def measure_apart(way: str, answers: Path) -> dict[str, float]:
+    with tempfile.TemporaryDirectory(dir=answers.parent) as folder:
+        command = [sys.executable, "-m", "benchmarks.normalise", "--measure", way, str(answers), folder]
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+    measured: dict[str, float] = json.loads(output)
+    return measured
+
+
+def compare(rows: int, odd_share: float) -> None:
+    ways = ["derive"] if odd_share else list(WAYS)
     with tempfile.TemporaryDirectory() as folder:
-        way(chunks(rows, odd_share), Path(folder), lambda: marks.append(time.process_time()))
-    return sum(end - start for start, end in zip(marks[::2], marks[1::2], strict=True))
-
-
-def peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        answers = Path(folder) / "responses.parquet"
+        with Lake(folder).writer(answers, RESPONSES, "benchmark") as writer:
+            for first in range(0, rows, CHUNK):
+                writer.write(responses(first, min(CHUNK, rows - first), odd_share))
+        runs = [(way, measure_apart(way, answers)) for _ in range(RUNS) for way in ways]
+    cpu = {way: statistics.median(run["cpu_s"] for w, run in runs if w == way) for way in ways}
+    peak = {way: statistics.median(run["peak_mb"] for w, run in runs if w == way) for way in ways}
+    for way in ways:
+        each = cpu[way] / rows * 1e6
+        print(f"{rows:>9,} rows  {way}  {cpu[way]:7.2f} CPU s  {each:6.1f} us a row  {peak[way]:5.0f} MB peak")
+    if not odd_share:
+        print(f"{rows:>9,} rows  ratio   {cpu['derive'] / cpu['direct']:7.2f}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("rows", type=int, nargs="?", default=100_000)
+    parser.add_argument("rows", type=int, nargs="*", default=[10_000, 20_000, 1_000_000])
     parser.add_argument("--odd-share", type=float, default=0.0, help="share of bodies with a new field and text sizes")
+    parser.add_argument("--measure", nargs=3, metavar=("WAY", "ANSWERS", "FOLDER"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    rows, odd_share = arguments.rows, arguments.odd_share
-    normalised = statistics.median(cpu_seconds(ours, rows, odd_share) for _ in range(RUNS))
-    peak = peak_mb()
-    print(f"normalise and write   {rows / normalised:>10,.0f} rows/s  {normalised:7.2f} CPU s  {peak:6.0f} MB peak")
-    if odd_share:
-        print("pyarrow.json, fixed schema: cannot read sizes sent as text")
+    if arguments.measure:
+        way, answers, folder = arguments.measure
+        print(json.dumps(measure(way, Path(answers), Path(folder))))
         return
-    fixed = statistics.median(cpu_seconds(direct, rows, odd_share) for _ in range(RUNS))
-    print(f"pyarrow.json, write   {rows / fixed:>10,.0f} rows/s  {fixed:7.2f} CPU s")
-    print(f"ratio of CPU time     {normalised / fixed:10.2f}")
+    for rows in arguments.rows:
+        compare(rows, arguments.odd_share)
 
 
 if __name__ == "__main__":

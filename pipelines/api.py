@@ -25,7 +25,6 @@ from urllib.parse import unquote, urlsplit
 import aiohttp
 import httpx
 import orjson
-from httpx_aiohttp import AiohttpTransport
 
 from pipelines.answers import (
     PAST_THE_END_CODE,
@@ -42,6 +41,7 @@ from pipelines.credentials import AccessKey, Credentials, PasswordLogin, ReadyTo
 from pipelines.errors import AccessDeniedError, ConfigurationError, EndpointUnreachableError, PipelineError
 from pipelines.signing import sign_headers
 from pipelines.throttle import Throttle
+from pipelines.transport import PooledTransport
 
 MAX_BODY_BYTES = 8 * 2**20
 PAGE_SIZE = 200
@@ -49,8 +49,6 @@ PAGE_SIZE = 200
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _LOOPBACK_HOSTS = {"127.0.0.1", "::1", "localhost"}
 _CONNECT_SECONDS = 10.0
-_KEEP_ALIVE_SECONDS = 60.0
-_DNS_CACHE_SECONDS = 60
 _MAX_BACKOFF_SECONDS = 30.0
 # While the endpoint cannot be reached: time between the common tries, doubling.
 _FIRST_OUTAGE_PAUSE, _MAX_OUTAGE_PAUSE = 0.25, 5.0
@@ -66,6 +64,8 @@ _SIGNATURE_REFUSALS = 20
 _STRANGE_CODES = {"client.not_json", "client.not_object", "client.redirect"}
 
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "image-snapshots"}
+
+_NO_BODY = httpx.ByteStream(b"")
 
 _logger = logging.getLogger(__name__)
 
@@ -179,8 +179,12 @@ class ModelArtsClient:
         # How many images of the list's `total` were not on its pages; None before a list was read.
         self.list_shortfall: int | None = None
         self._project_id: str | None = credentials.project_id
-        self._images_url = ""
+        # Requests name their target beside this URL: parsing one for each image costs more than sending to it.
+        self._origin = f"{urlsplit(endpoint).scheme}://{self._host}"
+        self._origin_url = httpx.URL(self._origin)
+        self._images_path = ""
         self._throttle = Throttle(rate_limit)
+        self._ssl_context: ssl.SSLContext | None = None
         self._transport: httpx.AsyncBaseTransport | None = None
         self._request_extensions: dict[str, Any] = {}
         # Why no request can succeed; known to all workers at once.
@@ -227,7 +231,7 @@ class ModelArtsClient:
         except BaseException:
             await self._transport.aclose()
             raise
-        self._images_url = f"{self._endpoint}/v1/{self.project_id}/images"
+        self._images_path = f"{urlsplit(self._endpoint).path}/v1/{self.project_id}/images"
         return self
 
     async def __aexit__(
@@ -250,7 +254,7 @@ class ModelArtsClient:
         if _UUID.fullmatch(asked) is None:
             raise ValueError("not a UUID, so it cannot be asked for")
         result = await self._ask(
-            f"{self._images_url}/{asked}", lambda status, headers, body: classify(asked, status, headers, body)
+            f"{self._images_path}/{asked}", lambda status, headers, body: classify(asked, status, headers, body)
         )
         verdict = result.verdict
         return Answer(
@@ -275,7 +279,7 @@ class ModelArtsClient:
         offset = 0
         total: int | None = None
         while True:
-            result = await self._ask(f"{self._images_url}?limit={page_size}&offset={offset}", classify_list)
+            result = await self._ask(f"{self._images_path}?limit={page_size}&offset={offset}", classify_list)
             verdict = result.verdict
             if verdict.error_code == PAST_THE_END_CODE and offset > 0:
                 break
@@ -303,7 +307,7 @@ class ModelArtsClient:
 
     # -- one call: requests until there is a verdict
 
-    async def _ask(self, url: str, judge: Judge) -> _Result:
+    async def _ask(self, target: str, judge: Judge) -> _Result:
         loop = asyncio.get_running_loop()
         attempts = faults = 0
         started = 0.0
@@ -323,7 +327,7 @@ class ModelArtsClient:
             status: int | None
             body: bytes | None
             try:
-                reply = await self._send(self._request(url, token))
+                reply = await self._send(self._request(target, token))
             except _NoAnswerError as error:
                 verdict, status, body = error.verdict, error.status, None
             else:
@@ -443,20 +447,18 @@ class ModelArtsClient:
 
     # -- who we are
 
-    def _request(self, url: str, token: _Token | None) -> httpx.Request:
+    def _request(self, target: str, token: _Token | None) -> httpx.Request:
         if isinstance(self._credentials, AccessKey):
             key = self._credentials
             identity = {"X-Project-Id": key.project_id}
             now = dt.datetime.now(dt.UTC)
-            signed = sign_headers("GET", url, identity, b"", key.access_key, key.secret_key, now)
+            signed = sign_headers("GET", self._origin + target, identity, b"", key.access_key, key.secret_key, now)
             headers = httpx.Headers(_HEADERS | identity | signed)
         else:
             assert token is not None  # noqa: S101
             headers = token.headers
-        request = httpx.Request("GET", url, headers=headers, extensions=self._request_extensions)
-        # Otherwise httpx finds it out again for every header it reads.
-        request.headers.encoding = "ascii"
-        return request
+        extensions = self._request_extensions | {"target": target.encode()}
+        return httpx.Request("GET", self._origin_url, headers=headers, stream=_NO_BODY, extensions=extensions)
 
     def _note_accepted(self, token: _Token | None) -> None:
         self._ever_accepted = True
@@ -600,24 +602,24 @@ class ModelArtsClient:
             async with exchange:
                 self._in_flight.add(exchange)
                 response = await transport.handle_async_request(request)
+                assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101
                 try:
                     # Any bytes, and httpx need not look for the encoding of each header.
                     response.headers.encoding = "latin-1"
                     status = response.status_code
-                    body = await self._body(response)
+                    body = await self._body(response, response.stream)
                 finally:
-                    await response.aclose()
+                    await response.stream.aclose()
         except (httpx.HTTPError, aiohttp.ClientError, OSError) as error:
             raise _NoAnswerError(classify_failure(error), status) from None
         finally:
             self._in_flight.discard(exchange)
         return _Reply(status, response.headers, body)
 
-    async def _body(self, response: httpx.Response) -> bytes:
+    async def _body(self, response: httpx.Response, stream: httpx.AsyncByteStream) -> bytes:
         chunks: list[bytes] = []
         size = 0
-        assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101
-        async for chunk in response.stream:
+        async for chunk in stream:
             size += len(chunk)
             if size > self._max_body_bytes:
                 raise _NoAnswerError(self._too_large(), response.status_code)
@@ -647,36 +649,8 @@ class ModelArtsClient:
         return Verdict(Kind.FINAL, Outcome.FAILED, "client.body_too_large", message)
 
     def _open_transport(self, url: str, connections: int) -> httpx.AsyncBaseTransport:
-        # The transport without httpx.AsyncClient around it: what that adds is cookies, redirects and a log line for
-        # each request, none of which is wanted here, for a quarter of the processor time.
-        context = _ssl_context(self._ca_bundle)
-        proxy = _proxy_for(url)
-
-        def session() -> aiohttp.ClientSession:
-            connector = aiohttp.TCPConnector(
-                limit=connections,
-                ssl=context,
-                keepalive_timeout=_KEEP_ALIVE_SECONDS,
-                ttl_dns_cache=_DNS_CACHE_SECONDS,
-            )
-            return aiohttp.ClientSession(
-                connector=connector, cookie_jar=aiohttp.DummyCookieJar(), middlewares=(_without_hidden_retry,)
-            )
-
-        # The environment's proxies and .netrc would be looked up for every request: `_proxy_for` has done it once.
-        return AiohttpTransport(verify=context, trust_env=False, proxy=proxy, client=session)
-
-
-async def _without_hidden_retry(
-    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    """Keep aiohttp from sending a GET again by itself when the connection ends: the throttle would not know."""
-    try:
-        return await handler(request)
-    except aiohttp.ClientConnectorError:
-        raise
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        raise aiohttp.ClientConnectionResetError from error
+        self._ssl_context = self._ssl_context or _ssl_context(self._ca_bundle)
+        return PooledTransport(httpx.URL(url), connections, self._ssl_context, _proxy_for(url))
 
 
 def _ssl_context(ca_bundle: Path | None) -> ssl.SSLContext:

@@ -22,9 +22,10 @@ NUMBER_FIELDS = ("size", "create_at", "update_at")
 TEXT_FIELDS = tuple(
     c.name for c in IMAGES.columns if c.origin == "api" and c.type == pa.string() and c.name not in LIST_FIELDS
 )
-DOCUMENTED = frozenset({"id", *TEXT_FIELDS, *NUMBER_FIELDS, *LIST_FIELDS})
+_TEXT = frozenset({"id", *TEXT_FIELDS})
+DOCUMENTED = _TEXT.union(NUMBER_FIELDS, LIST_FIELDS)
 
-MAX_SIZE_KB = 2**53 - 1  # the largest integer every JSON reader agrees on, and x 1024 still fits an int64
+MAX_INTEGER = 2**53 - 1  # the largest every JSON reader agrees on; as KB x 1024 it still fits an int64
 EARLIEST_MS = int(datetime(2000, 1, 1, tzinfo=UTC).timestamp() * 1000)
 
 _MAX_DEPTH = 100
@@ -42,9 +43,9 @@ def _plain_type(field: str) -> Any:
     if field in LIST_FIELDS:
         return tuple[str, ...] | None
     if field == "size":
-        return Annotated[int, msgspec.Meta(ge=0, le=MAX_SIZE_KB)] | None
+        return Annotated[int, msgspec.Meta(ge=0, le=MAX_INTEGER)] | None
     if field in NUMBER_FIELDS:
-        return Annotated[int, msgspec.Meta(ge=EARLIEST_MS, le=MAX_SIZE_KB)] | None
+        return Annotated[int, msgspec.Meta(ge=EARLIEST_MS, le=MAX_INTEGER)] | None
     return str | None
 
 
@@ -108,16 +109,16 @@ def read_any(content: bytes, latest_ms: int) -> Reading:
     for field, value in sent.items():
         if field not in DOCUMENTED:
             extra[field] = value
-        elif value is None:
-            values[field] = None
+        elif value is None or (type(value) is str and field in _TEXT and value.isascii()):
+            values[field] = value
+        elif field in _TEXT:
+            values[field] = _text(field, value, anomalies)
         elif field in LIST_FIELDS:
             values[field] = _elements(field, value, anomalies)
         elif field == "size":
-            values[field] = _whole_number(field, value, 0, MAX_SIZE_KB, anomalies)
-        elif field in NUMBER_FIELDS:
-            values[field] = _whole_number(field, value, EARLIEST_MS, latest_ms, anomalies)
+            values[field] = _whole_number(field, value, 0, MAX_INTEGER, anomalies)
         else:
-            values[field] = _text(field, value, anomalies)
+            values[field] = _whole_number(field, value, EARLIEST_MS, latest_ms, anomalies)
     return Reading(values, extra, canonical, anomalies)
 
 
@@ -252,7 +253,7 @@ def _dumps_anything(value: Any) -> bytes:
 def ordered(value: Any) -> Any:
     """The value with the elements of every list sorted by their canonical JSON."""
     if type(value) is dict:
-        return {key: ordered(child) if type(child) in _NESTED else child for key, child in value.items()}
+        return value | {key: ordered(child) for key, child in value.items() if type(child) in _NESTED}
     if type(value) is list:
         return sorted([ordered(child) if type(child) in _NESTED else child for child in value], key=dumps)
     return value

@@ -135,8 +135,7 @@ def read_manifest(path: Path) -> Manifest:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise StorageError(
-            f"The manifest {path} is damaged ({where or 'content'}: {first['msg']}): fetch the day again if it is "
-            "today, or restore the file."
+            f"The manifest {path} is damaged ({where or 'content'}: {first['msg']}): restore the file from a backup."
         ) from None
 
 

@@ -73,7 +73,7 @@ def normalise_images(responses: pa.Table | pa.RecordBatch) -> Normalised:
     given = {name: _joined(responses[name]).filter(is_described) for name in _GIVEN}
     findings = _Findings(len(given["id"]))
     latest = pc.add(given["observed_at"].cast(pa.timestamp("ms", "UTC"), safe=False).cast(pa.int64()), _DAY_MS)
-    bodies = _read_bodies(given["body"], latest, findings)
+    bodies = _read_bodies(given["body"].fill_null(b""), latest, findings)
     values, lists = bodies.values, bodies.lists
 
     ids = pc.utf8_lower(given["id"])
@@ -289,7 +289,7 @@ class _Lists:
         self._of_row: list[int] = []
 
     def add(self, sent: tuple[Any, ...]) -> list[tuple[str, Elements]]:
-        """Add a row with a tuple, or no tuple, for each field; return the lists that canonical JSON orders otherwise."""
+        """Add a row: a tuple, or none, for each field. Returns the lists that canonical JSON has in another order."""
         number = self._numbers.get(sent)
         if number is None:
             number = self._numbers[sent] = len(self._combinations)

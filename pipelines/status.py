@@ -1,14 +1,15 @@
-"""Which days are there: published, incomplete, not ended, or missing."""
+"""Which days are there: complete, incomplete, not ended, missing, or with a manifest that cannot be read."""
 
 import dataclasses
 import datetime as dt
 from dataclasses import dataclass
 from typing import Literal
 
+from pipelines.errors import StorageError
 from pipelines.lake import Lake, Partition
 from pipelines.manifest import published
 
-State = Literal["complete", "incomplete", "unfinished", "missing"]
+State = Literal["complete", "incomplete", "unfinished", "missing", "damaged"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +52,13 @@ def day_statuses(lake: Lake, projects: list[str], first: dt.date, last: dt.date)
 
 
 def _status(lake: Lake, partition: Partition, *, has_open_attempt: bool) -> DayStatus:
-    manifest = published(lake, partition)
-    state: State
+    state: State = "unfinished" if has_open_attempt else "missing"
+    try:
+        manifest = published(lake, partition)
+    except StorageError:
+        # One day must not keep the others from being listed; `verify` says what is wrong with it.
+        manifest, state = None, "damaged"
     if manifest is None:
-        state = "unfinished" if has_open_attempt else "missing"
         return DayStatus(partition.date, partition.project, state, has_open_attempt, None, None, None, None, None)
     return DayStatus(
         partition.date,

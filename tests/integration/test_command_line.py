@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 
 from pipelines.columns import IMAGES, TABLES
 from pipelines.sandbox import Faults
+from pipelines.settings import ROOT
 
 TODAY = dt.datetime.now(dt.UTC).date()
 
@@ -75,7 +77,7 @@ def test_a_rerun_replaces_the_day_and_chains_its_manifest(image_snapshots, tmp_p
     assert not list((tmp_path / "lake/_staging").rglob("*.parquet"))
     verified = image_snapshots("verify")
     assert verified.returncode == 0
-    assert verified.stdout.splitlines()[-1] == "verified 1 day: 0 problems"
+    assert verified.stdout.splitlines()[-1] == "verified 1 partition: 0 problems"
 
 
 def test_status_tells_complete_days_from_missing_ones(image_snapshots, tmp_path):
@@ -259,6 +261,16 @@ class TestMistakes:
     def test_dagster_storage_that_cannot_be_written(self, fails, tmp_path):
         (tmp_path / "file").write_text("")
         fails(2, "DAGSTER_HOME", env={"DAGSTER_HOME": str(tmp_path / "file" / "home")})
+
+    def test_dagster_storage_that_is_down(self, fails, tmp_path):
+        shutil.copy(ROOT / "deploy" / "dagster.yaml", tmp_path)
+        url = "postgresql+psycopg2://dagster:pg-secret-4711@127.0.0.1:9/dagster"
+        env = {"DAGSTER_HOME": str(tmp_path), "DAGSTER_POSTGRES_URL": url, "DAGSTER_COMPUTE_LOGS": str(tmp_path)}
+        assert "pg-secret-4711" not in fails(1, "Dagster's own storage", str(tmp_path), env=env)
+
+    def test_dagster_storage_without_its_variable(self, fails, tmp_path):
+        shutil.copy(ROOT / "deploy" / "dagster.yaml", tmp_path)
+        fails(1, "Dagster's own storage", env={"DAGSTER_HOME": str(tmp_path)})
 
     def test_unknown_option(self, image_snapshots):
         result = image_snapshots("run", "--no-such-option")

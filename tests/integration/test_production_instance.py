@@ -1,4 +1,4 @@
-"""The production settings of Dagster (deploy/dagster.yaml) on a real PostgreSQL server, run as docs/operations.md says."""
+"""The production settings of Dagster (deploy/dagster.yaml) on a real PostgreSQL server, as docs/operations.md says."""
 
 import json
 import os
@@ -135,7 +135,8 @@ def test_the_schedule_starts_a_run_that_survives_a_kill_and_a_stop_of_the_daemon
     url = f"http://127.0.0.1:{port}"
 
     def shown_schedules():
-        asked = "{ repositoriesOrError { ... on RepositoryConnection { nodes { schedules { scheduleState { name status } } } } } }"
+        fields = "nodes { schedules { scheduleState { name status } } }"
+        asked = f"{{ repositoriesOrError {{ ... on RepositoryConnection {{ {fields} }} }} }}"
         try:
             answer = httpx.post(f"{url}/graphql", json={"query": asked}, timeout=60)
         except httpx.TransportError:

@@ -162,6 +162,12 @@ def test_a_damaged_manifest_is_one_problem_and_no_traceback(lake):
     assert "_manifests/dt=2026-11-23/project=default.json" in dict(problems(lake))
 
 
+def test_status_lists_the_other_days_beside_a_damaged_one(lake):
+    lake.manifest(PARTITIONS[1]).write_text("{")
+    states = day_statuses(lake, ["default"], FIRST, PARTITIONS[2].date)
+    assert [state.state for state in states] == ["complete", "damaged", "complete"]
+
+
 def test_a_rebuild_refuses_changed_evidence(lake):
     path = lake.table(RESPONSES.name, PARTITIONS[0])
     pq.write_table(pq.read_table(path).slice(1), path)

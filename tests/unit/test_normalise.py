@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pandas as pd
@@ -46,7 +46,7 @@ FULL = SPARSE | {
 }
 
 
-def responses(*bodies: Any, outcome: str = "ok", id_: str = ID) -> pa.Table:
+def responses(*bodies: Any, outcome: str = "ok", id_: str = ID, observed_at: datetime = OBSERVED) -> pa.Table:
     sent = [body if isinstance(body, bytes) else json.dumps(body).encode() for body in bodies]
     rows = [
         {
@@ -56,7 +56,7 @@ def responses(*bodies: Any, outcome: str = "ok", id_: str = ID) -> pa.Table:
             "outcome": outcome,
             "attempts": 1,
             "elapsed_ms": 5,
-            "observed_at": OBSERVED,
+            "observed_at": observed_at,
             "body": body,
             "body_sha256": hashlib.sha256(body).hexdigest(),
         }
@@ -297,6 +297,14 @@ def test_size(sent: str, kept: int | None, anomalies: str | None) -> None:
 def test_instants(field: str, sent: Any, kept: datetime | None, problem: str | None) -> None:
     row = row_of({"id": ID, field: sent})
     assert (row[field], row["anomalies"]) == (kept, problem and f"{field}:{problem}")
+
+
+def test_the_latest_instant_is_counted_in_whole_milliseconds() -> None:
+    observed_at = OBSERVED + timedelta(microseconds=1_999)
+    row = row_of({"id": ID, "create_at": OBSERVED_MS + 86_400_001, "update_at": "1e3"}, observed_at=observed_at)
+    assert (row["observed_at"], row["create_at"]) == (observed_at, OBSERVED + timedelta(days=1, milliseconds=1))
+    row = row_of({"id": ID, "create_at": OBSERVED_MS + 86_400_002}, observed_at=observed_at)
+    assert (row["create_at"], row["anomalies"]) == (None, "create_at:out_of_range")
 
 
 @pytest.mark.parametrize(
