@@ -4,10 +4,11 @@ The modules in the order in which a day passes through them:
 
 ``settings``, ``credentials``, ``endpoints``  what the user stated, and where credentials may be sent
 ``inventory``, ``inventory_sources``  which image ids exist, according to the user
-``signing``, ``answers``, ``throttle``, ``api``  the ModelArts API: one client, one classification of answers
+``signing``, ``answers``, ``throttle``, ``transport``, ``api``  the ModelArts API: one client, one classification
 ``fetch``                      one outcome per id, put on disk as it arrives
+``listed``, ``changed``        change-only days: what the API's list still confirms
 ``columns``                    the one table of columns that every schema derives from
-``normalise``                  stored responses -> the `images` frame
+``bodies``, ``normalise``      one body -> its values; stored responses -> the `images` frame
 ``lake``, ``manifest``, ``publish``  where tables live; validate, replace atomically, seal with a manifest
 ``connection``, ``day``         the steps of a day, as an orchestrator calls them
 ``verify``, ``status``         prove a published day or name what was changed; which days are there

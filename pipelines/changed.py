@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipelines.api import ModelArtsClient
 from pipelines.columns import RESPONSES, TIMESTAMP
 from pipelines.errors import StorageError
 from pipelines.fetch import AnswerStore, microseconds
-from pipelines.lake import Lake, Partition, sha256_of_file, storage_errors
+from pipelines.lake import Lake, Partition, read_batches, sha256_of_file, storage_errors
 from pipelines.listed import confirms
 from pipelines.manifest import read_manifest
 
@@ -59,18 +58,17 @@ async def read_list(client: ModelArtsClient, store: AnswerStore) -> None:
 
 def carry_forward(store: AnswerStore, responses: Path, fetched_after: dt.datetime) -> None:
     """Store the answers of an earlier day's `responses` file that the list confirms, for ids that have none yet."""
-    with storage_errors(responses), pq.ParquetFile(responses) as file:
-        for batch in file.iter_batches(_BATCH_ROWS):
-            is_described = pc.is_in(batch["outcome"], value_set=_DESCRIBED)
-            is_recent = pc.greater(batch["fetched_at"], pa.scalar(fetched_after, TIMESTAMP))
-            rows = {row["id"]: row for row in batch.filter(pc.and_(is_described, is_recent)).to_pylist()}
-            if not rows:
-                continue
-            listed = store.listed.find(sorted(store.lacks(list(rows))))
-            store.carry(
-                [
-                    (rows[id_], observed_at)
-                    for id_, (observed_at, item) in listed.items()
-                    if confirms(item, rows[id_]["body"])
-                ]
-            )
+    for batch in read_batches(responses, _BATCH_ROWS):
+        is_described = pc.is_in(batch["outcome"], value_set=_DESCRIBED)
+        is_recent = pc.greater(batch["fetched_at"], pa.scalar(fetched_after, TIMESTAMP))
+        rows = {row["id"]: row for row in batch.filter(pc.and_(is_described, is_recent)).to_pylist()}
+        if not rows:
+            continue
+        listed = store.listed.find(sorted(store.lacks(list(rows))))
+        store.carry(
+            [
+                (rows[id_], observed_at)
+                for id_, (observed_at, item) in listed.items()
+                if confirms(item, rows[id_]["body"])
+            ]
+        )

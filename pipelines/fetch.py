@@ -21,12 +21,11 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipelines.answers import Answer, Outcome
 from pipelines.columns import LIST_PAGES, RESPONSES
 from pipelines.errors import PipelineError, StorageError
-from pipelines.lake import Lake, storage_errors
+from pipelines.lake import Lake, read_batches, storage_errors
 from pipelines.listed import ListedImages
 
 # A kill loses at most the answers of this time or this number, whichever comes first.
@@ -38,6 +37,7 @@ _BATCH_ROWS = 4_096
 # Bodies are long: smaller groups than elsewhere bound the memory of writers and readers alike.
 _ROW_GROUP_ROWS = 32_768
 _PAGES_A_GROUP = 256
+_INVENTORY_BATCH_ROWS = 32_768
 
 
 _EPOCH, _MICROSECOND = dt.datetime(1970, 1, 1, tzinfo=dt.UTC), dt.timedelta(microseconds=1)
@@ -406,8 +406,7 @@ def invalid_answers(inventory: Path, now: dt.datetime) -> Iterator[list[Answer]]
 
 
 def _inventory_batches(inventory: Path) -> Iterator[pa.RecordBatch]:
-    with storage_errors(inventory), pq.ParquetFile(inventory) as file:
-        yield from file.iter_batches(columns=["id", "is_valid"])
+    return read_batches(inventory, _INVENTORY_BATCH_ROWS, ["id", "is_valid"])
 
 
 def write_responses(lake: Lake, path: Path, store: AnswerStore, date: dt.date, project_id: str, run_id: str) -> None:

@@ -24,7 +24,8 @@ import pyarrow.parquet as pq
 from pipelines.columns import SCHEMA_VERSION, Table
 from pipelines.errors import ConfigurationError, PartitionBusyError, StorageError, ValidationError
 
-ROW_GROUP_ROWS = 131_072
+# Twice as many would be read a little faster, and cost writers 100 MB more.
+ROW_GROUP_ROWS = 65_536
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
@@ -140,6 +141,14 @@ class TableWriter:
             table = pa.Table.from_batches(self._pending, self._schema)
             self._parquet.write_table(table, row_group_size=self._pending_rows)
             self._pending, self._pending_rows = [], 0
+
+
+def read_batches(path: Path, batch_rows: int, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """Stream a table's file in bounded memory, without the file metadata in the schema."""
+    # With pre-buffering, Arrow's default, the reader keeps every row group until the file ends.
+    with storage_errors(path), pq.ParquetFile(path, pre_buffer=False) as file:
+        for batch in file.iter_batches(batch_rows, columns=columns):
+            yield batch.replace_schema_metadata(None)
 
 
 class Lake:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from pipelines.columns import IMAGE_VALUES, IMAGES, RESPONSES, SCHEMA_VERSION, Table
 from pipelines.errors import ValidationError
-from pipelines.lake import Lake, Partition, sha256_of_file, storage_errors
+from pipelines.lake import Lake, Partition, read_batches, sha256_of_file, storage_errors
 from pipelines.manifest import (
     FailedId,
     FetchFacts,
@@ -48,20 +48,13 @@ class Derivation:
     preview: list[dict[str, object]] = field(default_factory=list)
 
 
-def read_batches(path: Path, batch_rows: int = _BATCH_ROWS) -> Iterator[pa.RecordBatch]:
-    """Stream a table's file, without the file metadata in the schema."""
-    with storage_errors(path), pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_rows):
-            yield batch.replace_schema_metadata(None)
-
-
 def derive_tables(lake: Lake, responses: Path, directory: Path, run_id: str) -> Derivation:
     """Write `images` and `image_values` into `directory` from a `responses` file, in one pass of bounded memory."""
     derivation = Derivation()
     with ExitStack() as stack:
         images = stack.enter_context(lake.writer(directory / "images.parquet", IMAGES, run_id))
         values = stack.enter_context(lake.writer(directory / "image_values.parquet", IMAGE_VALUES, run_id))
-        for batch in read_batches(responses):
+        for batch in read_batches(responses, _BATCH_ROWS):
             normalised = normalise_images(batch)
             table = to_arrow(normalised.images, IMAGES)
             images.write(table)
@@ -114,7 +107,7 @@ def failed_ids(responses: Path) -> list[FailedId]:
 def _check_rows(path: Path, table: Table, partition: Partition, project_id: str) -> Iterator[pa.RecordBatch]:
     """Pass batches on after checking schema, keys and that ids are strictly ascending, hence unique."""
     last = ""
-    for batch in read_batches(path):
+    for batch in read_batches(path, _BATCH_ROWS):
         _check_schema(batch.schema, table)
         if batch.num_rows == 0:
             continue

@@ -229,7 +229,10 @@ class _Connection(asyncio.Protocol):
         self._in_exchange = False
         self._chunks, self._waiting_bytes = [], 0
         self.idle_since = self._loop.time()
-        return self.is_open and self._is_complete and self._may_be_kept and not self._is_paused
+        if self._is_paused and self.is_open:
+            self._is_paused = False
+            self.transport.resume_reading()
+        return self.is_open and self._is_complete and self._may_be_kept
 
     def abort(self) -> None:
         """Close at once: nothing that is still to be sent matters, and no farewell of TLS is waited for."""

@@ -20,10 +20,12 @@ import pyarrow.parquet as pq
 from pipelines.columns import IMAGE_VALUES, IMAGES, LIST_PAGES, RESPONSES, TABLES
 from pipelines.errors import StorageError
 from pipelines.fetch import microseconds
-from pipelines.lake import Lake, Partition, sha256_of_file, storage_errors
+from pipelines.lake import Lake, Partition, read_batches, sha256_of_file, storage_errors
 from pipelines.listed import ListedImages, confirms
 from pipelines.manifest import Manifest, chain_paths, code_version, read_manifest
-from pipelines.publish import derive_tables, failed_ids, read_batches
+from pipelines.publish import derive_tables, failed_ids
+
+_BATCH_ROWS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ def _verify_files(lake: Lake, partition: Partition, manifest: Manifest) -> Itera
 def _verify_evidence(lake: Lake, partition: Partition, manifest: Manifest) -> Iterator[Problem]:
     path = lake.table(RESPONSES.name, partition)
     outcomes: Counter[str] = Counter()
-    for batch in read_batches(path):
+    for batch in read_batches(path, _BATCH_ROWS):
         columns = (batch[name].to_pylist() for name in ("id", "outcome", "body", "body_sha256"))
         for id_, outcome, body, digest in zip(*columns, strict=True):
             outcomes[outcome] += 1
@@ -162,7 +164,7 @@ def _verify_derivation(lake: Lake, partition: Partition, manifest: Manifest) -> 
 
 
 def _first_difference(published: Path, derived: Path) -> str | None:
-    pairs = zip_longest(read_batches(published), read_batches(derived))
+    pairs = zip_longest(read_batches(published, _BATCH_ROWS), read_batches(derived, _BATCH_ROWS))
     for ours, theirs in pairs:
         if ours is None or theirs is None or ours.num_rows != theirs.num_rows:
             return "the number of rows"
