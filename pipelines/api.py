@@ -5,14 +5,12 @@ belongs to `pipelines.answers`, how fast requests may leave to `pipelines.thrott
 """
 
 import asyncio
-import base64
 import datetime as dt
 import logging
 import random
 import re
 import ssl
 import time
-import urllib.request
 import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -20,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import aiohttp
 import httpx
@@ -39,15 +37,15 @@ from pipelines.answers import (
 )
 from pipelines.credentials import AccessKey, Credentials, PasswordLogin, ReadyToken
 from pipelines.errors import AccessDeniedError, ConfigurationError, EndpointUnreachableError, PipelineError
+from pipelines.identity import read_token, refused_login, token_request
 from pipelines.signing import sign_headers
 from pipelines.throttle import Throttle
-from pipelines.transport import PooledTransport
+from pipelines.transport import PooledTransport, proxy_for, tls_context
 
 MAX_BODY_BYTES = 8 * 2**20
 PAGE_SIZE = 200
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-_LOOPBACK_HOSTS = {"127.0.0.1", "::1", "localhost"}
 _CONNECT_SECONDS = 10.0
 _MAX_BACKOFF_SECONDS = 30.0
 # While the endpoint cannot be reached: time between the common tries, doubling.
@@ -514,7 +512,7 @@ class ModelArtsClient:
             "POST",
             f"{login.auth_url}/auth/tokens",
             headers=_HEADERS,
-            json=_token_request(login),
+            json=token_request(login),
             extensions=self._request_extensions,
         )
         started = time.monotonic()
@@ -540,10 +538,12 @@ class ModelArtsClient:
                         faults += 1
                 else:
                     if reply.status in (200, 201):
-                        return self._read_token(login, host, reply)
+                        issued = read_token(login, host, reply.headers, reply.body)
+                        self._project_id = issued.project_id
+                        return self._token_of(issued.value, issued.life)
                     came = f"HTTP {reply.status}"
                     if reply.status != 429 and reply.status != 408 and reply.status < 500:
-                        raise _refused_login(login, host, reply.status)
+                        raise refused_login(login, host, reply.status)
                     faults += 1
                     wait = retry_after(reply.headers, dt.datetime.now(dt.UTC))
                     delay = max(delay, wait or 0.0)
@@ -555,37 +555,8 @@ class ModelArtsClient:
                 if self._stop is not None:
                     self._raise_stop()
 
-    def _read_token(self, login: PasswordLogin, host: str, reply: _Reply) -> _Token:
-        value = reply.headers.get("X-Subject-Token", "").strip()
-        try:
-            described = orjson.loads(reply.body)
-        except orjson.JSONDecodeError:
-            described = None
-        token = described.get("token") if isinstance(described, dict) else None
-        if not value or not isinstance(token, dict):
-            raise ConfigurationError(f"What answers at {host} is no identity service: correct OS_AUTH_URL.")
-        project = token.get("project")
-        project_id = project.get("id") if isinstance(project, dict) else None
-        if not isinstance(project_id, str) or not re.fullmatch(r"[0-9A-Za-z_-]{1,64}", project_id):
-            raise AccessDeniedError(
-                f"The token of {host} belongs to no project: set OS_PROJECT_ID to a project of the user {login.user}."
-            )
-        if login.project_id is not None and project_id != login.project_id:
-            raise AccessDeniedError(
-                f"The token of {host} belongs to another project than {login.project_id}: correct OS_PROJECT_ID or "
-                "IMAGE_SNAPSHOTS_PROJECTS."
-            )
-        self._project_id = project_id
-        ends, begins = _moment(token.get("expires_at")), _moment(token.get("issued_at"))
-        if ends is None:
-            return self._token_of(value, None)
-        # The server's own two times: a wrong clock here does not matter then.
-        life = (ends - (begins or dt.datetime.now(dt.UTC))).total_seconds()
-        if life <= 0:
-            return self._token_of(value, None)
-        return self._token_of(value, time.monotonic() + life - min(_RENEW_BEFORE_SECONDS, life / 10))
-
-    def _token_of(self, value: str, renew_at: float | None) -> _Token:
+    def _token_of(self, value: str, life: float | None) -> _Token:
+        renew_at = None if life is None else time.monotonic() + life - min(_RENEW_BEFORE_SECONDS, life / 10)
         # Made once for each token, not for each request.
         return _Token(httpx.Headers({"Host": self._host, "X-Auth-Token": value} | _HEADERS), renew_at)
 
@@ -649,62 +620,8 @@ class ModelArtsClient:
         return Verdict(Kind.FINAL, Outcome.FAILED, "client.body_too_large", message)
 
     def _open_transport(self, url: str, connections: int) -> httpx.AsyncBaseTransport:
-        self._ssl_context = self._ssl_context or _ssl_context(self._ca_bundle)
-        return PooledTransport(httpx.URL(url), connections, self._ssl_context, _proxy_for(url))
-
-
-def _ssl_context(ca_bundle: Path | None) -> ssl.SSLContext:
-    if ca_bundle is None:
-        return httpx.create_ssl_context()
-    try:
-        return ssl.create_default_context(cafile=str(ca_bundle))
-    except (OSError, ssl.SSLError):
-        raise ConfigurationError(
-            f"The certificate authorities in {ca_bundle} cannot be read: correct IMAGE_SNAPSHOTS_CA_BUNDLE (or cacert) "
-            "to a PEM file."
-        ) from None
-
-
-def _proxy_for(url: str) -> httpx.Proxy | None:
-    """The proxy that `HTTPS_PROXY` and `NO_PROXY` state for a URL; loopback never has one."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    proxies = urllib.request.getproxies()
-    stated = proxies.get(parts.scheme) or proxies.get("all")
-    if not stated or host in _LOOPBACK_HOSTS or urllib.request.proxy_bypass(parts.netloc):
-        return None
-    proxy = urlsplit(stated if "://" in stated else f"http://{stated}")
-    if proxy.scheme not in ("http", "https") or not proxy.hostname:
-        raise ConfigurationError("HTTPS_PROXY must look like http://proxy.example:3128 (SOCKS is not supported).")
-    headers = {}
-    if proxy.username:
-        login = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
-        headers["Proxy-Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
-    return httpx.Proxy(f"{proxy.scheme}://{proxy.netloc.rpartition('@')[2]}", headers=headers)
-
-
-def _token_request(login: PasswordLogin) -> dict[str, Any]:
-    user: dict[str, Any] = {"id" if login.user_is_id else "name": login.user, "password": login.password}
-    if login.user_domain is not None:
-        user["domain"] = login.user_domain
-    project: dict[str, Any] = {"id": login.project_id} if login.project_id else {"name": login.project_name}
-    if login.project_id is None and login.project_domain is not None:
-        project["domain"] = login.project_domain
-    return {"auth": {"identity": {"methods": ["password"], "password": {"user": user}}, "scope": {"project": project}}}
-
-
-def _refused_login(login: PasswordLogin, host: str, status: int) -> PipelineError:
-    if status == 401:
-        return AccessDeniedError(
-            f"Wrong user name or password for {login.user} at {host} (HTTP 401): check OS_USERNAME, OS_PASSWORD, "
-            "OS_USER_DOMAIN_NAME and the project."
-        )
-    if status == 403:
-        return AccessDeniedError(f"The user {login.user} may not log in at {host} (HTTP 403): ask the account's owner.")
-    return ConfigurationError(
-        f"The identity service at {host} does not take the login (HTTP {status}): correct OS_AUTH_URL, the domain or "
-        "the project."
-    )
+        self._ssl_context = self._ssl_context or tls_context(self._ca_bundle)
+        return PooledTransport(httpx.URL(url), connections, self._ssl_context, proxy_for(url))
 
 
 def _unreachable_error(host: str, verdict: Verdict, variable: str, seconds: float) -> EndpointUnreachableError:
@@ -727,13 +644,3 @@ def _count(value: Any) -> int | None:
     if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _moment(value: Any) -> dt.datetime | None:
-    if not isinstance(value, str):
-        return None
-    try:
-        moment = dt.datetime.fromisoformat(value)
-    except ValueError:
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)

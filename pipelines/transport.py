@@ -9,16 +9,23 @@ and, for what is not HTTP, httpx.RemoteProtocolError. What they mean for an imag
 """
 
 import asyncio
+import base64
 import socket
 import ssl
+import urllib.request
 from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
 from typing import Any, cast
+from urllib.parse import unquote, urlsplit
 
 import aiohappyeyeballs
 import aiohttp
 import httptools
 import httpx
 from aiohttp.client_reqrep import ConnectionKey
+
+from pipelines.endpoints import LOOPBACK_HOSTS
+from pipelines.errors import ConfigurationError
 
 _KEEP_ALIVE_SECONDS = 60.0
 _DNS_CACHE_SECONDS = 60.0
@@ -355,3 +362,42 @@ class _Body(httpx.AsyncByteStream):
         if self._connection is not None:
             self._give_back(self._connection)
             self._connection = None
+
+
+def tls_context(ca_bundle: Path | None) -> ssl.SSLContext:
+    """What to trust: the authorities of a PEM file, or the system's.
+
+    Raises:
+        ConfigurationError: the file cannot be read.
+    """
+    if ca_bundle is None:
+        return httpx.create_ssl_context()
+    try:
+        return ssl.create_default_context(cafile=str(ca_bundle))
+    except (OSError, ssl.SSLError):
+        raise ConfigurationError(
+            f"The certificate authorities in {ca_bundle} cannot be read: correct IMAGE_SNAPSHOTS_CA_BUNDLE (or cacert) "
+            "to a PEM file."
+        ) from None
+
+
+def proxy_for(url: str) -> httpx.Proxy | None:
+    """The proxy that `HTTPS_PROXY` and `NO_PROXY` state for a URL; loopback never has one.
+
+    Raises:
+        ConfigurationError: the proxy is of a kind that is not supported.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    proxies = urllib.request.getproxies()
+    stated = proxies.get(parts.scheme) or proxies.get("all")
+    if not stated or host in LOOPBACK_HOSTS or urllib.request.proxy_bypass(parts.netloc):
+        return None
+    proxy = urlsplit(stated if "://" in stated else f"http://{stated}")
+    if proxy.scheme not in ("http", "https") or not proxy.hostname:
+        raise ConfigurationError("HTTPS_PROXY must look like http://proxy.example:3128 (SOCKS is not supported).")
+    headers = {}
+    if proxy.username:
+        login = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
+        headers["Proxy-Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
+    return httpx.Proxy(f"{proxy.scheme}://{proxy.netloc.rpartition('@')[2]}", headers=headers)
