@@ -6,6 +6,7 @@ token) and end with the last byte of Parquet on disk; imports are not counted.
 
 import argparse
 import statistics
+import sys
 from collections import defaultdict
 from dataclasses import dataclass
 
@@ -43,6 +44,7 @@ def measure(case: Case, clients: list[str], ids: int, runs: int) -> dict[str, li
                     run = run_peer(client, server, ids, case.in_flight)
             if run.rows != ids:
                 raise SystemExit(f"{client} has {run.rows} rows instead of {ids}.")
+            print(f"{case.title}: {client} {run.seconds:.1f} s, {run.cpu:.1f} CPU s", file=sys.stderr)
             found[client].append(run)
     return found
 
