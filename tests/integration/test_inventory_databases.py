@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines import columns
-from pipelines.errors import ConfigurationError, PipelineError
+from pipelines.errors import ConfigurationError, EndpointUnreachableError, PipelineError
 from pipelines.inventory import Inventory, InventoryCounts
 from pipelines.inventory_sources import BATCH_ROWS, InventorySource, describe_source
 from pipelines.settings import Settings
@@ -236,7 +236,9 @@ def test_postgresql_that_does_not_answer():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and does not listen
         port = taken.getsockname()[1]
-        message = refusal(f"postgresql://u:{uuid.uuid4()}@127.0.0.1:{port}/db?password={PASSWORD}", kind=PipelineError)
+        message = refusal(
+            f"postgresql://u:{uuid.uuid4()}@127.0.0.1:{port}/db?password={PASSWORD}", kind=EndpointUnreachableError
+        )
     assert message.startswith(f"The inventory database postgresql+psycopg://u:***@127.0.0.1:{port}/db does not answer:")
     assert "Connection refused" in message
 
