@@ -12,6 +12,7 @@ import asyncio
 import base64
 import socket
 import ssl
+import time
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -99,7 +100,8 @@ class PooledTransport(httpx.AsyncBaseTransport):
     # -- the pool
 
     def _take_idle(self) -> "_Connection | None":
-        now = asyncio.get_running_loop().time()
+        # The event loop's clock, without asking for the loop: that is a system call each time.
+        now = time.monotonic()
         while self._idle:
             # The one that was used last: it is the least likely to have been closed by the server.
             connection = self._idle.pop()
@@ -235,7 +237,7 @@ class _Connection(asyncio.Protocol):
         """Whether another exchange may follow."""
         self._in_exchange = False
         self._chunks, self._waiting_bytes = [], 0
-        self.idle_since = self._loop.time()
+        self.idle_since = time.monotonic()
         if self._is_paused and self.is_open:
             self._is_paused = False
             self.transport.resume_reading()
