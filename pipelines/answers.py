@@ -205,8 +205,8 @@ def _classify_error(status: int, headers: Mapping[str, str], body: bytes, now: d
 def classify_failure(error: BaseException) -> Verdict:
     """Judge an exchange that brought no whole answer, by the exception that ended it.
 
-    The transport's mapping to httpx's classes is not to be relied on (a reset arrives as ConnectTimeout), so the
-    chain of causes is searched for what the operating system or aiohttp said.
+    The whole chain of causes is searched for what the operating system or aiohttp's classes say, because they name
+    what an exchange can die of more exactly than httpx's.
     """
     chain = list(_causes(error))
 
