@@ -37,7 +37,9 @@ class Readers(threading.Thread):
             for name in TABLES:
                 for path in (self.lake / name).glob("*/*/*.parquet"):
                     try:
-                        self.counts[name].add(pq.read_table(path).num_rows)
+                        # Opened once: read by its name, Arrow opens a file twice, and it may be replaced in between.
+                        with path.open("rb") as file:
+                            self.counts[name].add(pq.read_table(file).num_rows)
                     except Exception as error:  # noqa: BLE001  (whatever a reader could meet is what is looked for)
                         self.errors.append(repr(error))
 
