@@ -6,6 +6,7 @@ from collections.abc import Callable
 import dagster as dg
 
 from assets.daily_snapshot import daily_snapshot_assets
+from assets.derived_tables import derived_assets
 from assets.partitions import partition_grid
 from assets.resources import LogReporter, Reporter, day_resource
 from assets.schedules import daily_schedule, failure_webhook
@@ -27,12 +28,19 @@ def build_definitions(
     """Make the definitions for given settings; the command line and tests bring their own reporter and clock."""
     reporter = reporter or LogReporter()
     freshness = dg.FreshnessPolicy.time_window(fail_window=_FRESH_FOR)
-    assets = daily_snapshot_assets(partition_grid(settings), freshness, None if reporter.is_attended else _RETRY)
+    grid = partition_grid(settings)
+    snapshot = daily_snapshot_assets(grid, freshness, None if reporter.is_attended else _RETRY)
+    derived = derived_assets(grid, settings)
+    assets = [*snapshot, derived]
     daily = dg.define_asset_job(
-        DAILY_JOB, selection=assets, description="Inventory, fetch, normalise and publish one day of one project."
+        DAILY_JOB,
+        selection=assets,
+        description="Inventory, fetch, normalise and publish a day of a project; what changed, is wrong and costs.",
     )
     rebuild = dg.define_asset_job(
-        REBUILD_JOB, selection=assets[-1:], description="Derive a published day's tables again from its stored answers."
+        REBUILD_JOB,
+        selection=[snapshot[-1], derived],
+        description="Derive a published day's tables again from its stored answers, and what follows from them.",
     )
     webhook = failure_webhook(settings)
     return dg.Definitions(

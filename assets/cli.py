@@ -9,7 +9,7 @@ import datetime as dt
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,8 +20,11 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
+from assets.query_command import query
 from pipelines.answers import Outcome
+from pipelines.costs import write_focus
 from pipelines.day import Day, start_over, utc_now
+from pipelines.derived import DaySummary, read_seal
 from pipelines.errors import ConfigurationError, PipelineError
 from pipelines.lake import Lake, Partition
 from pipelines.manifest import Manifest, chain_head, published, read_attempt
@@ -76,7 +79,7 @@ def _date(text: str | None) -> dt.date | None:
     try:
         return dt.date.fromisoformat(text)
     except ValueError:
-        raise ConfigurationError(f"--date {text} is no day: write it as YYYY-MM-DD.") from None
+        raise ConfigurationError(f"{text} is no day: write it as YYYY-MM-DD.") from None
 
 
 def _projects(settings: Settings, chosen: list[str] | None) -> list[str]:
@@ -93,6 +96,10 @@ def _projects(settings: Settings, chosen: list[str] | None) -> list[str]:
 def run(
     date: DateOption = None,
     project: ProjectOption = None,
+    days: Annotated[
+        int | None,
+        typer.Option("--days", min=1, max=366, help="Play the sandbox's last days, today included (sandbox only)."),
+    ] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Throw away what an attempt that did not end has gathered.")
     ] = False,
@@ -108,10 +115,20 @@ def run(
     settings = Settings.load()
     if mode is not None:
         settings = settings.model_copy(update={"mode": mode.value})
-    partitions = [Partition(_date(date) or utc_now().date(), key) for key in _projects(settings, project)]
+    if days is not None and not settings.uses_sandbox:
+        raise ConfigurationError(
+            "--days plays days of the embedded sandbox; a real endpoint (IMAGE_SNAPSHOTS_ENDPOINT) cannot say what was."
+        )
+    if days is not None and date is not None:
+        raise ConfigurationError("--days and --date exclude each other: --days ends with today.")
+    projects = _projects(settings, project)
+    last = _date(date) or utc_now().date()
+    played = [last - dt.timedelta(days=back) for back in range((days or 1) - 1, -1, -1)]
+    partitions = [Partition(day, key) for day in played for key in projects]
     for partition in partitions:
-        day = Day(partition, "", settings)
+        day = Day(partition, "", settings, _clock(partition, days))
         day.check_date(None if fresh else read_attempt(day.lake, partition))
+        day.check_source()
         if fresh:
             with day.hold():
                 start_over(day)
@@ -120,7 +137,14 @@ def run(
             "No endpoint is configured (IMAGE_SNAPSHOTS_ENDPOINT): the embedded sandbox stands in for the cloud.",
             soft_wrap=True,
         )
-    _run_job(settings, partitions, "daily_snapshot", as_json=as_json)
+    _run_job(settings, partitions, "daily_snapshot", as_json=as_json, days=days)
+
+
+def _clock(partition: Partition, days: int | None) -> Callable[[], dt.datetime]:
+    """The clock of a run: the sandbox shows any day, so a day that is played is the current one."""
+    if days is None:
+        return utc_now
+    return lambda: dt.datetime.combine(partition.date, utc_now().timetz())
 
 
 @app.command()
@@ -143,7 +167,9 @@ def rebuild(
     _run_job(settings, partitions, "rebuild_images", as_json=as_json)
 
 
-def _run_job(settings: Settings, partitions: list[Partition], job: str, *, as_json: bool) -> None:
+def _run_job(
+    settings: Settings, partitions: list[Partition], job: str, *, as_json: bool, days: int | None = None
+) -> None:
     """Run a job for each partition, one failing partition leaving the others alone, then say what became of them."""
     # Dagster takes seconds to import, which the other commands need not wait for.
     from assets.runner import Runner  # noqa: PLC0415
@@ -152,7 +178,7 @@ def _run_job(settings: Settings, partitions: list[Partition], job: str, *, as_js
     reports: list[dict[str, Any]] = []
     with Runner(settings) as runner:
         for partition in partitions:
-            failure = runner.run(job, partition)
+            failure = runner.run(job, partition, _clock(partition, days))
             manifest = published(lake, partition) if failure is None else None
             if failure is not None:
                 _print_error(failure.sentence)
@@ -174,16 +200,20 @@ def _report(
     report: dict[str, Any] = {"date": str(partition.date), "project": partition.project, "exit_status": status}
     if manifest is None:
         return report | {"state": "failed", "error": error}
+    seal = read_seal(lake, partition)
     return report | {
         "state": "complete" if manifest.is_complete else "incomplete",
         "run_id": manifest.run_id,
         "outcomes": manifest.fetch.outcomes,
         "failed": [failed.model_dump() for failed in manifest.failed],
+        "list_error": manifest.fetch.list_error,
+        "notebooks_error": manifest.fetch.notebooks_error,
         "manifest": str(lake.manifest(partition)),
         "tables": {
             name: {"path": str(lake.root / file.path), "rows": file.rows, "bytes": file.bytes, "sha256": file.sha256}
-            for name, file in manifest.files.items()
+            for name, file in [*manifest.files.items(), *(seal.files.items() if seal else ())]
         },
+        "summary": seal.summary.model_dump(mode="json") if seal else None,
     }
 
 
@@ -191,7 +221,7 @@ def _print_reports(reports: list[dict[str, Any]]) -> None:
     rows = [
         (report["date"], report["project"], name, f"{file['rows']:,}", f"{file['bytes']:,}", _short(file["path"]))
         for report in reports
-        if "tables" in report
+        if "tables" in report and report["date"] == reports[-1]["date"]
         for name, file in report["tables"].items()
     ]
     if rows:
@@ -207,6 +237,60 @@ def _print_reports(reports: list[dict[str, Any]]) -> None:
         if failed:
             shown = ", ".join(f"{item['id']} ({item['error_code']})" for item in failed[:5])
             _print_line(f"  without an answer: {shown}" + (f" and {len(failed) - 5} more" if len(failed) > 5 else ""))
+        for error in ("list_error", "notebooks_error"):
+            if report.get(error):
+                _print_line(f"  {report[error]}")
+        if report.get("summary"):
+            for line in summary_lines(DaySummary.model_validate(report["summary"])):
+                _print_line(f"  {line}")
+
+
+def summary_lines(summary: DaySummary) -> list[str]:
+    """A day in five lines: images, changes, findings, bytes, estimated cost; a sixth where a rule is broken."""
+    if not summary.is_complete:
+        changes = "not compared, because the day is incomplete; they show on the next complete day"
+    elif summary.compared_with is None:
+        changes = "none known, because there is no complete day before this one"
+    else:
+        counts = [f"{count:,} {change}" for change, count in summary.changes.items()]
+        changes = (", ".join(counts) or "none") + f" since {summary.compared_with}"
+    findings = ", ".join(f"{count:,} {severity}" for severity, count in summary.findings.items() if count) or "none"
+    resolved, suppressed = summary.resolved_findings, summary.suppressed_findings
+    life = f"{summary.new_findings:,} new, {resolved:,} resolved, {suppressed:,} suppressed"
+    growth = (
+        ""
+        if summary.growth_bytes is None
+        else f", {_size(summary.growth_bytes, signed=True)} since the last complete day"
+    )
+    free = ""
+    if summary.reclaimable_bytes:
+        free = f"; deleting unused images would free at most {_size(summary.reclaimable_bytes)}"
+    cost = (
+        "unknown" if summary.estimated_cost is None else f"{summary.estimated_cost:,.2f} {summary.currency} for the day"
+    )
+    if not summary.is_priced:
+        cost += " (the price book states no price above zero: see docs/costs.md)"
+    elif summary.unpriced:
+        cost += f" ({_count(summary.unpriced, 'image')} without a price)"
+    lines = [
+        f"images    {summary.images:,}",
+        f"changes   {changes}",
+        f"findings  {findings} ({life})",
+        f"bytes     {_size(summary.total_bytes)}{growth}{free}",
+        f"cost      {cost}, an estimate",
+    ]
+    lines += [f"rule {rule} failed: {reason}" for rule, reason in summary.rule_errors.items()]
+    return lines
+
+
+def _size(number: int, *, signed: bool = False) -> str:
+    """Bytes in the unit that suits them."""
+    value, unit = float(number), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB"):
+        if abs(value) < 1024 or unit == "PiB":
+            break
+        value /= 1024
+    return f"{value:{'+' if signed else ''},.{0 if unit == 'B' else 1}f} {unit}"
 
 
 def _short(path: str) -> str:
@@ -305,6 +389,27 @@ def verify(
             _print_line(f"newest manifest of {key}: SHA-256 {head}")
         _print_line(f"verified {_count(len(partitions), 'partition')}: {_count(len(problems), 'problem')}")
     raise typer.Exit(FAILED if problems else COMPLETE)
+
+
+app.command()(query)
+
+
+@app.command()
+def focus(
+    output: Annotated[Path, typer.Option("--output", help="File to write: .csv or .parquet.")],
+    first: Annotated[
+        str | None, typer.Option("--from", metavar="YYYY-MM-DD", help="First day; default: the 1st.")
+    ] = None,
+    last: Annotated[str | None, typer.Option("--to", metavar="YYYY-MM-DD", help="Last day; default: today.")] = None,
+    project: ProjectOption = None,
+) -> None:
+    """Export the estimated costs under the column names of FOCUS, the FinOps cost and usage specification."""
+    settings = Settings.load()
+    until = _date(last) or utc_now().date()
+    rows = write_focus(
+        _lake(settings), _date(first) or until.replace(day=1), until, _projects(settings, project), output
+    )
+    _print_line(f"{output}: {_count(rows, 'row')}, estimates and no bill")
 
 
 @app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

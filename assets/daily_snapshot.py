@@ -98,12 +98,26 @@ def daily_snapshot_assets(
                 "is_complete",
                 asset="image_responses",
                 description="Every id has an answer of the API; a day with failed ids is published as incomplete.",
-            )
+            ),
+            dg.AssetCheckSpec(
+                "list_was_read",
+                asset="image_responses",
+                description="The API's own list could be read, if that was wanted (IMAGE_SNAPSHOTS_RECONCILE).",
+            ),
+            dg.AssetCheckSpec(
+                "notebooks_were_read",
+                asset="image_responses",
+                description="The project's notebooks could all be read, if that was wanted (IMAGE_SNAPSHOTS_USAGE).",
+            ),
         ],
     )
     def image_responses(context: dg.AssetExecutionContext, day: dg.ResourceParam[DayResource]) -> dg.MaterializeResult:
         with day.step(context) as today:
             fetched = fetch_answers(today, day.reporter.listener(context.log))
+
+        def read(check: str, error: str | None) -> dg.AssetCheckResult:
+            return dg.AssetCheckResult(check_name=check, passed=error is None, severity=_WARN, description=error)
+
         return dg.MaterializeResult(
             metadata=file_metadata(today.lake, fetched.file) | fetch_metadata(fetched.facts),
             check_results=[
@@ -112,7 +126,9 @@ def daily_snapshot_assets(
                     passed=fetched.facts.failed == 0,
                     severity=_WARN,
                     metadata={"failed": fetched.facts.failed},
-                )
+                ),
+                read("list_was_read", fetched.facts.list_error),
+                read("notebooks_were_read", fetched.facts.notebooks_error),
             ],
         )
 

@@ -68,6 +68,11 @@ def fetch_metadata(facts: FetchFacts) -> dict[str, Any]:
         "throttled": facts.throttled,
         "token_renewals": facts.token_renewals,
         "bytes_received": facts.bytes_received,
+        "list_was_read": facts.list_was_read,
+        **({"list_error": facts.list_error} if facts.list_error else {}),
+        "notebooks_were_read": facts.notebooks_were_read,
+        **({"notebooks_error": facts.notebooks_error} if facts.notebooks_error else {}),
+        **({"notebooks_skipped": facts.notebooks_skipped} if facts.notebooks_skipped else {}),
     }
 
 

@@ -1,5 +1,6 @@
 """Runs a job of ours in this process, into the Dagster instance that the UI shows, with progress on the terminal."""
 
+import datetime as dt
 import os
 import sys
 import time
@@ -18,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from assets.build import build_definitions
 from assets.partitions import partition_key
 from assets.resources import EXIT_STATUS
+from pipelines.day import utc_now
 from pipelines.errors import ConfigurationError, PipelineError, StorageError
 from pipelines.fetch import Progress as FetchProgress
 from pipelines.lake import Partition
@@ -149,10 +151,10 @@ class Runner:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def run(self, job_name: str, partition: Partition) -> Failure | None:
-        """Run a job for one partition; None when it succeeded."""
+    def run(self, job_name: str, partition: Partition, now: Callable[[], dt.datetime] = utc_now) -> Failure | None:
+        """Run a job for one partition; None when it succeeded. `now` is the clock that tells which day it is."""
         reporter = TerminalReporter(self._stream)
-        job = build_definitions(self._settings, reporter).resolve_job_def(job_name)
+        job = build_definitions(self._settings, reporter, now).resolve_job_def(job_name)
         try:
             with _storage_errors():
                 result = job.execute_in_process(

@@ -11,6 +11,10 @@ The modules in the order in which a day passes through them:
 ``bodies``, ``normalise``      one body -> its values; stored responses -> the `images` frame
 ``lake``, ``manifest``, ``publish``  where tables live; validate, replace atomically, seal with a manifest
 ``connection``, ``day``         the steps of a day, as an orchestrator calls them
+``analysis``                   SQL over a published day, by DuckDB
+``history``, ``reconciliation``, ``usage``, ``audit``, ``prices``, ``costs``  what is derived from several days
+``derived``                    all of these for the days that are due, and their seal
+``query``                      the whole lake in SQL, for people
 ``verify``, ``status``         prove a published day or name what was changed; which days are there
 ``sandbox``                    a ModelArts-compatible endpoint on loopback
 """

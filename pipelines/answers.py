@@ -85,7 +85,7 @@ _NO_IMAGE_CODE = "ModelArts.6404"
 PAST_THE_END_CODE = "ModelArts.6400"
 _WRONG_PROJECT_CODES = {"ModelArts.2786", "ModelArts.0210"}
 _NO_PROJECT_CODE = "ModelArts.0204"
-_WRONG_PATH_CODES = {"ModelArts.2836", "APIG.0101"}
+WRONG_PATH_CODES = {"ModelArts.2836", "APIG.0101"}
 _WRONG_KEY_CODE = "ModelArts.0206"
 _TOKEN_CODES = {
     "ModelArts.0201",
@@ -144,7 +144,7 @@ def classify_list(status: int, headers: Mapping[str, str], body: bytes, now: dt.
     if isinstance(page, dict) and page.get("error_code"):
         return _classify_error(status, headers, body, now)
     if not isinstance(page, dict) or not isinstance(page.get("data"), list):
-        return _retry("client.not_a_page", "answered 200 with a body that is not a page of images")
+        return _retry("client.not_a_page", "answered 200 with a body that is not a page of a list")
     return _OK
 
 
@@ -181,7 +181,7 @@ def _classify_error(status: int, headers: Mapping[str, str], body: bytes, now: d
             AccessDeniedError,
             "The credentials are not for this project: correct IMAGE_SNAPSHOTS_PROJECTS or OS_PROJECT_ID",
         )
-    if sent_code in _WRONG_PATH_CODES:
+    if sent_code in WRONG_PATH_CODES:
         return stop(ConfigurationError, "The endpoint does not serve this API: correct IMAGE_SNAPSHOTS_ENDPOINT")
     if status == 401 or sent_code in _TOKEN_CODES:
         return verdict(Kind.RENEW_TOKEN)

@@ -26,6 +26,7 @@ import orjson
 
 from pipelines.answers import (
     PAST_THE_END_CODE,
+    WRONG_PATH_CODES,
     Answer,
     Kind,
     Outcome,
@@ -36,7 +37,14 @@ from pipelines.answers import (
     retry_after,
 )
 from pipelines.credentials import AccessKey, Credentials, PasswordLogin, ReadyToken
-from pipelines.errors import AccessDeniedError, ConfigurationError, EndpointUnreachableError, PipelineError
+from pipelines.errors import (
+    AccessDeniedError,
+    ConfigurationError,
+    EndpointUnreachableError,
+    ListDeniedError,
+    ListUnreadableError,
+    PipelineError,
+)
 from pipelines.identity import read_token, refused_login, token_request
 from pipelines.signing import sign_headers
 from pipelines.throttle import Throttle
@@ -44,6 +52,7 @@ from pipelines.transport import PooledTransport, proxy_for, tls_context
 
 MAX_BODY_BYTES = 8 * 2**20
 PAGE_SIZE = 200
+NOTEBOOKS_PAGE_SIZE = 100
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _CONNECT_SECONDS = 10.0
@@ -81,12 +90,36 @@ class Stats:
 
 @dataclass(frozen=True, slots=True)
 class ListPage:
-    """One page of the image list: `items` that no earlier page had, each with a string `id`; the body as received."""
+    """One page of a list: `items` that no earlier page had, each with a string `id`; the body as received."""
 
     items: list[dict[str, Any]]
     body: bytes
     observed_at: dt.datetime
     total: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Notebook:
+    """What is kept of a notebook. The API sends more, access tokens among it: nothing of that leaves this module."""
+
+    id: str
+    name: str | None
+    status: str | None
+    image_id: str | None
+    observed_at: dt.datetime
+
+
+@dataclass(slots=True)
+class _Paging:
+    """How far the reading of a list has come; `skipped` items had no id."""
+
+    what: str
+    path: str
+    page_size: int
+    seen: set[str] = field(default_factory=set)
+    skipped: int = 0
+    offset: int = 0
+    total: int | None = None
 
 
 @dataclass(slots=True)
@@ -176,11 +209,13 @@ class ModelArtsClient:
         self.stats = Stats()
         # How many images of the list's `total` were not on its pages; None before a list was read.
         self.list_shortfall: int | None = None
+        # How many items of the notebook list had no id; None before it was read.
+        self.notebooks_skipped: int | None = None
         self._project_id: str | None = credentials.project_id
         # Requests name their target beside this URL: parsing one for each image costs more than sending to it.
         self._origin = f"{urlsplit(endpoint).scheme}://{self._host}"
         self._origin_url = httpx.URL(self._origin)
-        self._images_path = ""
+        self._images_path = self._notebooks_path = ""
         self._throttle = Throttle(rate_limit)
         self._ssl_context: ssl.SSLContext | None = None
         self._transport: httpx.AsyncBaseTransport | None = None
@@ -229,7 +264,8 @@ class ModelArtsClient:
         except BaseException:
             await self._transport.aclose()
             raise
-        self._images_path = f"{urlsplit(self._endpoint).path}/v1/{self.project_id}/images"
+        project_path = f"{urlsplit(self._endpoint).path}/v1/{self.project_id}"
+        self._images_path, self._notebooks_path = f"{project_path}/images", f"{project_path}/notebooks/all"
         return self
 
     async def __aexit__(
@@ -271,37 +307,80 @@ class ModelArtsClient:
         """Read the API's own list, page by page, each image once; a list that is cut short is logged as a warning.
 
         Raises:
-            PipelineError: a page cannot be read, or no request can succeed.
+            ListUnreadableError: a page cannot be read.
+            PipelineError: no request can succeed.
         """
-        seen: set[str] = set()
-        offset = 0
-        total: int | None = None
-        while True:
-            result = await self._ask(f"{self._images_path}?limit={page_size}&offset={offset}", classify_list)
-            verdict = result.verdict
-            if verdict.error_code == PAST_THE_END_CODE and offset > 0:
-                break
-            if verdict.outcome is not Outcome.OK or result.body is None:
-                error = AccessDeniedError if verdict.outcome is Outcome.FORBIDDEN else PipelineError
-                raise error(f"The image list of {self._host} cannot be read ({_what_came(result)}).")
-            page = orjson.loads(result.body)
-            records = page["data"]
-            total = _count(page.get("total"))
-            items = []
-            for item in records:
-                id_ = item.get("id") if isinstance(item, dict) else None
-                if isinstance(id_, str) and (key := id_.strip().lower()) not in seen:
-                    seen.add(key)
-                    items.append(item)
-            if not items:
-                break
-            yield ListPage(items, result.body, result.observed_at, total)
-            offset += len(records)
-            if total is not None and len(seen) >= total:
-                break
-        self.list_shortfall = max(0, (total or 0) - len(seen))
+        paging = _Paging("image", self._images_path, page_size)
+        while (page := await self._next_page(paging)) is not None:
+            yield page
+        total, seen = paging.total or 0, len(paging.seen)
+        self.list_shortfall = max(0, total - seen)
         if self.list_shortfall:
-            _logger.warning("The image list of %s has %d images, but its pages held %d.", self._host, total, len(seen))
+            _logger.warning("The image list of %s has %d images, but its pages held %d.", self._host, total, seen)
+
+    async def list_notebooks(self, page_size: int = NOTEBOOKS_PAGE_SIZE) -> AsyncIterator[list[Notebook]]:
+        """Read the notebooks of the project, page by page, each once. Those without an id are counted and logged.
+
+        Raises:
+            ListUnreadableError: a page cannot be read, or the pages held fewer notebooks than the list counts.
+            PipelineError: no request can succeed.
+        """
+        paging = _Paging("notebook", self._notebooks_path, page_size)
+        while (notebooks := await self._next_notebooks(paging)) is not None:
+            yield notebooks
+        self.notebooks_skipped = paging.skipped
+        if paging.skipped:
+            _logger.warning("The notebook list of %s has %d items without an id.", self._host, paging.skipped)
+        total, found = paging.total or 0, len(paging.seen) + paging.skipped
+        if found < total:
+            # Unlike an image that is not listed, a notebook that is not listed makes an image look unused.
+            raise ListUnreadableError(
+                f"The notebook list of {self._host} has {total} notebooks, but its pages held {found}."
+            )
+
+    async def _next_notebooks(self, paging: _Paging) -> list[Notebook] | None:
+        # No generator: what it had read would live on in it while its caller is at work.
+        page = await self._next_page(paging)
+        return None if page is None else [_reduce_notebook(item, page.observed_at) for item in page.items]
+
+    async def _next_page(self, paging: _Paging) -> ListPage | None:
+        """Read the next page of a list; None at its end. Offsets may not be what they seem, so several things end it.
+
+        Raises:
+            PipelineError: the page cannot be read, or no request can succeed.
+        """
+        if paging.total is not None and len(paging.seen) >= paging.total:
+            return None
+        result = await self._ask(f"{paging.path}?limit={paging.page_size}&offset={paging.offset}", self._judge_page)
+        verdict, body = result.verdict, result.body
+        if verdict.error_code == PAST_THE_END_CODE and paging.offset > 0:
+            return None
+        if verdict.outcome is not Outcome.OK or body is None:
+            came = _what_came(result)
+            # Whoever holds the exception holds these.
+            del result, body
+            error = ListDeniedError if verdict.outcome is Outcome.FORBIDDEN else ListUnreadableError
+            raise error(f"The {paging.what} list of {self._host} cannot be read ({came}).")
+        page = orjson.loads(body)
+        paging.total = _count(page.get("total"))
+        items = []
+        for item in page["data"]:
+            id_ = item.get("id") if isinstance(item, dict) else None
+            key = id_.strip().lower() if isinstance(id_, str) else ""
+            if not key:
+                paging.skipped += 1
+            elif key not in paging.seen:
+                paging.seen.add(key)
+                items.append(item)
+        paging.offset += len(page["data"])
+        return ListPage(items, body, result.observed_at, paging.total) if items else None
+
+    def _judge_page(self, status: int, headers: httpx.Headers, body: bytes) -> Verdict:
+        verdict = classify_list(status, headers, body)
+        if verdict.error_code in WRONG_PATH_CODES and self._ever_accepted:
+            # The endpoint serves the API, but not this list: that is no reason to stop everything.
+            return Verdict(Kind.FINAL, Outcome.FAILED, verdict.error_code)
+        return verdict
 
     # -- one call: requests until there is a verdict
 
@@ -623,6 +702,22 @@ class ModelArtsClient:
     def _open_transport(self, url: str, connections: int) -> httpx.AsyncBaseTransport:
         self._ssl_context = self._ssl_context or tls_context(self._ca_bundle)
         return PooledTransport(httpx.URL(url), connections, self._ssl_context, proxy_for(url))
+
+
+def _reduce_notebook(item: dict[str, Any], observed_at: dt.datetime) -> Notebook:
+    image = item.get("image")
+    image_id = _string(image.get("id")) if isinstance(image, dict) else None
+    return Notebook(
+        item["id"].strip().lower(),
+        _string(item.get("name")),
+        _string(item.get("status")),
+        (image_id or "").strip().lower() or None,
+        observed_at,
+    )
+
+
+def _string(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _unreachable_error(host: str, verdict: Verdict, variable: str, seconds: float) -> EndpointUnreachableError:

@@ -10,13 +10,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.api import ModelArtsClient
 from pipelines.columns import RESPONSES, TIMESTAMP
 from pipelines.errors import StorageError
-from pipelines.fetch import AnswerStore, microseconds
+from pipelines.fetch import AnswerStore
 from pipelines.lake import Lake, Partition, read_batches, sha256_of_file, storage_errors
 from pipelines.listed import confirms
-from pipelines.manifest import read_manifest
+from pipelines.manifest import last_complete_day, read_manifest
 
 # Below SQLite's limit of parameters.
 _BATCH_ROWS = 500
@@ -29,31 +28,18 @@ def last_complete_responses(lake: Lake, partition: Partition) -> Path | None:
     Raises:
         StorageError: the file is not the one that its manifest names, so nothing may be carried forward from it.
     """
-    earlier = [p for p in lake.partitions() if p.project == partition.project and p.date < partition.date]
-    for day in reversed(earlier):
-        manifest = read_manifest(lake.manifest(day))
-        if manifest.is_complete:
-            path = lake.table(RESPONSES.name, day)
-            with storage_errors(path):
-                intact = sha256_of_file(path) == manifest.files[RESPONSES.name].sha256
-            if not intact:
-                raise StorageError(
-                    f"{path} is not the file that the manifest of {day} names, so nothing can be carried forward from "
-                    "it: run with --mode full, and `image-snapshots verify` says what else was changed."
-                )
-            return path
-    return None
-
-
-async def read_list(client: ModelArtsClient, store: AnswerStore) -> None:
-    """Put the pages of the API's own list into the store, in place of any that an earlier attempt read."""
-    with store.transaction():
-        store.listed.clear()
-    number = 0
-    async for page in client.list_images():
-        with store.transaction():
-            store.listed.add(number, microseconds(page.observed_at), page.body)
-        number += 1
+    day = last_complete_day(lake, partition)
+    if day is None:
+        return None
+    path = lake.table(RESPONSES.name, day)
+    with storage_errors(path):
+        intact = sha256_of_file(path) == read_manifest(lake.manifest(day)).files[RESPONSES.name].sha256
+    if not intact:
+        raise StorageError(
+            f"{path} is not the file that the manifest of {day} names, so nothing can be carried forward from it: run "
+            "with --mode full, and `image-snapshots verify` says what else was changed."
+        )
+    return path
 
 
 def carry_forward(store: AnswerStore, responses: Path, fetched_after: dt.datetime) -> None:

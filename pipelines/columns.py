@@ -124,7 +124,8 @@ RESPONSES = Table(
 
 LIST_PAGES = Table(
     "list_pages",
-    "Evidence: the pages of the API's own list that confirmed answers of earlier days; empty on a full day.",
+    "Evidence: the pages of the API's own list. The inventory is reconciled with them, and on a change-only day they "
+    "confirm answers of earlier days. Empty when the list was not read.",
     ("snapshot_date", "project_id", "page"),
     (
         _SNAPSHOT_DATE,
@@ -208,7 +209,252 @@ IMAGE_VALUES = Table(
     ),
 )
 
-TABLES: dict[str, Table] = {t.name: t for t in (INVENTORY, LIST_PAGES, RESPONSES, IMAGES, IMAGE_VALUES)}
+NOTEBOOKS = Table(
+    "notebooks",
+    "Evidence: the notebooks of the project and the image of each; empty when they were not read.",
+    ("snapshot_date", "project_id", "notebook_id"),
+    (
+        _SNAPSHOT_DATE,
+        _PROJECT_ID,
+        Column("notebook_id", pa.string(), "key", "Notebook id in lower case.", True),
+        Column("name", pa.string(), "api", "Notebook name."),
+        Column("status", pa.string(), "api", "Status of the notebook, as sent."),
+        Column("image_id", pa.string(), "api", "Id of the image it runs, in lower case; null when none is stated."),
+        Column("observed_at", TIMESTAMP, "provenance", "When the page with this notebook was received.", True),
+    ),
+)
+
+# What manifests seal: the evidence of a day and what is derived from it alone.
+TABLES: dict[str, Table] = {t.name: t for t in (INVENTORY, LIST_PAGES, NOTEBOOKS, RESPONSES, IMAGES, IMAGE_VALUES)}
+
+# The API's content of an image: what history keeps and what changes are computed on.
+CONTENT_COLUMNS: tuple[Column, ...] = (
+    *(column for column in IMAGES.columns if column.origin == "api"),
+    *(column for column in IMAGES.columns if column.name == "extra"),
+)
+
+_OWNER = (
+    Column("owner", pa.string(), "inventory", "Owner stated by the inventory of that day."),
+    Column("cost_center", pa.string(), "inventory", "Cost centre stated by the inventory of that day."),
+    Column("environment", pa.string(), "inventory", "Environment stated by the inventory of that day."),
+)
+
+IMAGE_HISTORY = Table(
+    "image_history",
+    "Every version of every image of a project (slowly changing dimension, type 2), from its complete days: "
+    "a version holds from `valid_from` until the day before `valid_to`.",
+    ("project_id", "id", "valid_from"),
+    (
+        _PROJECT_ID,
+        _ID,
+        Column("valid_from", pa.date32(), "key", "Complete day on which this version was first seen.", True),
+        _derived(
+            "valid_to", pa.date32(), "Complete day on which it was first seen no more; null for the last version."
+        ),
+        Column("is_current", pa.bool_(), "derived", "Whether this is the last version of the image.", True),
+        Column(
+            "is_deleted", pa.bool_(), "derived", "Whether the image is gone; content is the last that was known.", True
+        ),
+        _derived("deleted_reason", pa.string(), "deleted or not_found (the API said so), or not_in_inventory."),
+        *CONTENT_COLUMNS,
+        *(
+            column
+            for column in IMAGES.columns
+            if column.name in ("size_bytes", "arch_normalised", "registry", "repository", "content_hash")
+        ),
+    ),
+)
+
+IMAGE_CHANGES = Table(
+    "image_changes",
+    "What changed against the project's last complete day, one row per changed field; empty for a day that is not "
+    "complete, whose changes show on the next complete one.",
+    ("snapshot_date", "project_id", "id", "change", "field"),
+    (
+        _SNAPSHOT_DATE,
+        _PROJECT_ID,
+        _ID,
+        Column("change", pa.string(), "derived", "added, changed, removed or reappeared.", True),
+        Column(
+            "field",
+            pa.string(),
+            "derived",
+            "Name of the changed column of `images`; `outcome` where the whole image came or went.",
+            True,
+        ),
+        _derived("old_value", pa.string(), "Value before, as text; timestamps in ISO 8601 (UTC)."),
+        _derived(
+            "new_value",
+            pa.string(),
+            "Value since; for `outcome` it is ok, or why the image is gone: deleted, not_found, not_in_inventory.",
+        ),
+        Column("change_class", pa.string(), "derived", "lifecycle, access, content or metadata.", True),
+        Column("compared_with", pa.date32(), "derived", "The complete day that was compared with.", True),
+    ),
+)
+
+IMAGE_RECONCILIATION = Table(
+    "image_reconciliation",
+    "The inventory against the API's own list: images that nobody registered, and registrations without an image.",
+    ("snapshot_date", "project_id", "id"),
+    (
+        _SNAPSHOT_DATE,
+        _PROJECT_ID,
+        _ID,
+        Column("kind", pa.string(), "derived", "not_registered, or registered_but_gone.", True),
+        _derived("outcome", pa.string(), "What the API answered for a registered id: deleted or not_found."),
+        _api("name", "Image name, as listed or last known."),
+        _api("namespace", "Registry organisation, as listed or last known."),
+        _api("swr_path", "Registry address, as listed or last known."),
+        _api("visibility", "Visibility, as listed or last known."),
+        _derived("size_bytes", pa.int64(), "Size in bytes, as listed or last known."),
+        *_OWNER,
+        _derived(
+            "likely_owner", pa.string(), "The one owner of all registered images of the namespace; null otherwise."
+        ),
+    ),
+)
+
+IMAGE_USAGE = Table(
+    "image_usage",
+    "How many notebooks run each known image, and for how many complete days none did; empty while usage is not read.",
+    ("snapshot_date", "project_id", "id"),
+    (
+        _SNAPSHOT_DATE,
+        _PROJECT_ID,
+        _ID,
+        _derived("notebooks", pa.int64(), "Notebooks of that image, whatever their status; null when not observed."),
+        _derived("running_notebooks", pa.int64(), "Those with status RUNNING; null when not observed."),
+        Column("is_observed", pa.bool_(), "derived", "Whether the day is complete and all notebooks were read.", True),
+        _derived("last_used_date", pa.date32(), "Last observed day with a notebook; null when there was none."),
+        Column(
+            "observed_days",
+            pa.int64(),
+            "derived",
+            "Observed days since the image was first known, or came back after a complete day without it.",
+            True,
+        ),
+        Column(
+            "unused_days",
+            pa.int64(),
+            "derived",
+            "Those of the observed days that came after the last one with a notebook.",
+            True,
+        ),
+    ),
+)
+
+AUDIT_RULES = Table(
+    "audit_rules",
+    "The audit rules that were applied, and what became of each.",
+    ("snapshot_date", "project_id", "rule"),
+    (
+        _SNAPSHOT_DATE,
+        _PROJECT_ID,
+        Column("rule", pa.string(), "key", "Id of the rule; directory and file where another has that id.", True),
+        _derived("title", pa.string(), "What it finds, in a few words."),
+        _derived("severity", pa.string(), "critical, high, medium, low or info."),
+        _derived("why", pa.string(), "Why it matters."),
+        _derived("what_to_do", pa.string(), "What to do about a finding."),
+        _derived("findings", pa.int64(), "Open findings, suppressed ones included; null when the rule failed."),
+        _derived("error", pa.string(), "Why the rule could not be applied; null when it was."),
+        Column("sql_sha256", pa.string(), "provenance", "SHA-256 of the rule's file; null when it could not be read."),
+    ),
+)
+
+AUDIT_FINDINGS = Table(
+    "audit_findings",
+    "What the audit rules found, and what they found on the last complete day and no more.",
+    ("snapshot_date", "project_id", "finding_id"),
+    (
+        _SNAPSHOT_DATE,
+        _PROJECT_ID,
+        Column("finding_id", pa.string(), "key", "The same on all days, for project, rule and image.", True),
+        Column("rule", pa.string(), "derived", "Id of the rule.", True),
+        Column("severity", pa.string(), "derived", "critical, high, medium, low or info.", True),
+        Column("title", pa.string(), "derived", "What the rule finds, in a few words.", True),
+        _ID,
+        _derived("name", pa.string(), "Image name, as last known."),
+        *_OWNER,
+        Column(
+            "state", pa.string(), "derived", "new, open, or resolved (found until the last day, and no more).", True
+        ),
+        Column("first_seen", pa.date32(), "derived", "First day of the uninterrupted time it was found.", True),
+        Column(
+            "days_open",
+            pa.int64(),
+            "derived",
+            "Days from `first_seen` to the day, or to the day it was resolved.",
+            True,
+        ),
+        Column("evidence", pa.string(), "derived", "What the rule shows for it, as a JSON object.", True),
+        _derived("suppressed_until", pa.date32(), "Last day of a suppression that holds; null when none does."),
+        _derived("suppression_reason", pa.string(), "Why it is suppressed."),
+    ),
+)
+
+IMAGE_COSTS = Table(
+    "image_costs",
+    "What each known image weighs and what that would cost on that day by the price book: an estimate, no bill.",
+    ("snapshot_date", "project_id", "id"),
+    (
+        _SNAPSHOT_DATE,
+        _PROJECT_ID,
+        _ID,
+        _api("name", "Image name."),
+        _api("namespace", "Registry organisation."),
+        _derived("registry", pa.string(), "Host part of the registry address."),
+        _api("type", "BUILD_IN or DEDICATED."),
+        *_OWNER,
+        _derived("size_bytes", pa.int64(), "Size in bytes; null when the API states none."),
+        _derived(
+            "growth_bytes",
+            pa.int64(),
+            "Against the last complete day; the whole size for an image that is new; null when there is no such day, "
+            "or a size is unknown.",
+        ),
+        Column(
+            "is_carried",
+            pa.bool_(),
+            "derived",
+            "Whether content is that of an earlier day, for lack of an answer.",
+            True,
+        ),
+        _derived(
+            "unit_price",
+            pa.float64(),
+            "Price per GB-month (GB = 1024^3 bytes); null when the price book states none for the image.",
+        ),
+        Column("currency", pa.string(), "derived", "ISO 4217 code.", True),
+        _derived("price_valid_from", pa.date32(), "The day from which the price book states that price."),
+        _derived(
+            "estimated_cost",
+            pa.float64(),
+            "Estimated cost of the day: GB x unit price / days of the month; null without a price or a size.",
+        ),
+        _derived("unused_days", pa.int64(), "As in `image_usage`; null when usage is not read."),
+        _derived(
+            "reclaimable_bytes",
+            pa.int64(),
+            "Upper bound of what deleting it would free (layers are shared): the size of an image unused for 30 days, "
+            "0 of others and of preset ones; null when usage is not read.",
+        ),
+    ),
+)
+
+# Derived from sealed tables of several days; they can be derived again at any time.
+ANALYSIS_TABLES: dict[str, Table] = {
+    t.name: t
+    for t in (
+        IMAGE_HISTORY,
+        IMAGE_CHANGES,
+        IMAGE_RECONCILIATION,
+        IMAGE_USAGE,
+        AUDIT_RULES,
+        AUDIT_FINDINGS,
+        IMAGE_COSTS,
+    )
+}
 
 LIST_FIELDS = ("dev_services", "resource_categories", "support_res_categories")
 

@@ -5,7 +5,7 @@
 
 import sys
 
-from pipelines.columns import KNOWN_VALUES, SCHEMA_VERSION, TABLES, Table
+from pipelines.columns import ANALYSIS_TABLES, KNOWN_VALUES, SCHEMA_VERSION, TABLES, Table
 
 _ORIGINS = {
     "key": "identifies the row",
@@ -18,6 +18,10 @@ _ORIGINS = {
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|")
+
+
+def _links(tables: dict[str, Table]) -> str:
+    return ", ".join(f"[`{name}`](#{name})" for name in tables)
 
 
 def _section(table: Table) -> list[str]:
@@ -46,10 +50,16 @@ def markdown() -> str:
         f"Schema version {SCHEMA_VERSION}. A table is `<lake>/<table>/dt=<day>/project=<key>/<table>.parquet`;",
         "the directory keys `dt` and `project` are no columns of the files. New columns are added at the end.",
         "",
+        "Sealed by the day's manifest: " + _links(TABLES) + ".",
+        "Derived from the sealed tables of several days, and derivable again at any time: "
+        + _links(ANALYSIS_TABLES)
+        + ";",
+        "`image_history` is one file per project, `<lake>/image_history/project=<key>/image_history.parquet`.",
+        "",
         "Origins: " + "; ".join(f"*{name}*: {meaning}" for name, meaning in _ORIGINS.items()) + ".",
         "",
     ]
-    for table in TABLES.values():
+    for table in (*TABLES.values(), *ANALYSIS_TABLES.values()):
         lines += _section(table)
     lines += [
         "## Known values",

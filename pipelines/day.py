@@ -11,23 +11,27 @@ import datetime as dt
 import shutil
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.answers import Outcome
 from pipelines.api import ModelArtsClient
-from pipelines.changed import carry_forward, last_complete_responses, read_list
-from pipelines.columns import IMAGE_VALUES, IMAGES, INVENTORY, LIST_PAGES, RESPONSES
+from pipelines.changed import carry_forward, last_complete_responses
+from pipelines.columns import IMAGE_VALUES, IMAGES, INVENTORY, LIST_PAGES, NOTEBOOKS, RESPONSES
 from pipelines.connection import Connection, connect
-from pipelines.errors import ConfigurationError, StorageError, TooManyFailuresError
+from pipelines.errors import ConfigurationError, ListUnreadableError, StorageError, TooManyFailuresError
 from pipelines.fetch import (
     AnswerStore,
     Progress,
     fetch,
     invalid_answers,
     inventory_ids,
+    read_list,
+    read_notebooks,
+    stoppable,
     write_list_pages,
+    write_notebooks,
     write_responses,
 )
 from pipelines.inventory import LISTED, Inventory, describe_source
@@ -40,12 +44,13 @@ from pipelines.manifest import (
     Manifest,
     published,
     read_attempt,
+    read_manifest,
     write_attempt,
 )
 from pipelines.publish import Derivation, derive_tables, failed_ids, file_facts, publish, validate
 from pipelines.settings import Settings
 
-_EVIDENCE = (INVENTORY.name, LIST_PAGES.name, RESPONSES.name)
+_EVIDENCE = (INVENTORY.name, LIST_PAGES.name, NOTEBOOKS.name, RESPONSES.name)
 
 
 def utc_now() -> dt.datetime:
@@ -98,6 +103,27 @@ class Day:
             "today; `image-snapshots rebuild` derives an old day again from the answers stored on that day."
         )
 
+    def check_source(self) -> None:
+        """Refuse to put the embedded sandbox's answers among those of a cloud, or the other way round.
+
+        Raises:
+            ConfigurationError: the project's days come from the other one.
+        """
+        days = [partition for partition in self.lake.partitions() if partition.project == self.partition.project]
+        if not days:
+            return
+        last = read_manifest(self.lake.manifest(days[-1])).fetch
+        if last.is_sandbox and not self.settings.uses_sandbox:
+            raise ConfigurationError(
+                f"The lake {self.lake.root} holds days of the embedded sandbox, which would pass for real ones: set "
+                "IMAGE_SNAPSHOTS_LAKE to another directory, or remove this one."
+            )
+        if self.settings.uses_sandbox and not last.is_sandbox:
+            raise ConfigurationError(
+                f"The lake {self.lake.root} holds days of {last.endpoint_host}, and no endpoint is configured: set "
+                "IMAGE_SNAPSHOTS_ENDPOINT, or IMAGE_SNAPSHOTS_LAKE to another directory for the sandbox's days."
+            )
+
 
 def start_over(day: Day) -> None:
     """Throw away what an attempt that did not end has gathered."""
@@ -129,6 +155,7 @@ def take_inventory(day: Day) -> InventoryTaken:
         start_over(day)
         attempt = None
     day.check_date(attempt)
+    day.check_source()
     attempt = attempt or Attempt(run_id=day.run_id, started_at=day.now())
     # Before anything slow: a lake that cannot be written is found out here.
     write_attempt(day.lake, day.partition, attempt)
@@ -220,10 +247,9 @@ async def _fetch_answers(
             total = store.want(inventory_ids(inventory))
             for answers in invalid_answers(inventory, started_at):
                 store.put(answers)
-            store.forget(failed=True, carried=day.settings.mode == "full")
+            store.forget()
             kept = store.outcomes().total() - store.outcomes()[Outcome.INVALID_ID]
-            if day.settings.mode == "changed":
-                await _carry_forward(day, client, store)
+            list_was_read = day.settings.mode == "changed" and await _carry_forward(day, client, store)
             outcomes = store.outcomes()
             progress = Progress(total, outcomes.total(), time.monotonic(), outcomes)
             await fetch(
@@ -234,10 +260,18 @@ async def _fetch_answers(
                 lambda: day.check_date(attempt),
                 on_progress,
             )
+            list_error = notebooks_error = None
+            async with stoppable(progress):
+                if day.settings.reconcile and not list_was_read:
+                    list_error = await _read_beside(read_list(client, store, index=False))
+                    list_was_read = list_error is None
+                if day.settings.reads_usage:
+                    notebooks_error = await _read_beside(read_notebooks(client, store))
             responses = day.staged(RESPONSES.name)
             identity = (day.partition.date, client.project_id, day.run_id)
             write_responses(day.lake, responses, store, *identity)
             write_list_pages(day.lake, day.staged(LIST_PAGES.name), store, *identity)
+            write_notebooks(day.lake, day.staged(NOTEBOOKS.name), store, *identity)
             return FetchFacts(
                 project_id=client.project_id,
                 endpoint_host=connection.host,
@@ -248,6 +282,11 @@ async def _fetch_answers(
                 outcomes=dict(sorted(store.outcomes().items())),
                 kept=kept,
                 carried=store.carried(),
+                list_was_read=list_was_read,
+                list_error=list_error,
+                notebooks_were_read=day.settings.reads_usage and notebooks_error is None,
+                notebooks_error=notebooks_error,
+                notebooks_skipped=client.notebooks_skipped or 0,
                 requests=client.stats.requests,
                 retries=client.stats.retries,
                 throttled=client.stats.throttled,
@@ -256,12 +295,23 @@ async def _fetch_answers(
             )
 
 
-async def _carry_forward(day: Day, client: ModelArtsClient, store: AnswerStore) -> None:
+async def _carry_forward(day: Day, client: ModelArtsClient, store: AnswerStore) -> bool:
+    """Carry answers forward from the last complete day; False when there is none, and the list was not read."""
     responses = last_complete_responses(day.lake, day.partition)
     if responses is None:
-        return
-    await read_list(client, store)
+        return False
+    await read_list(client, store, index=True)
     carry_forward(store, responses, day.now() - dt.timedelta(days=day.settings.full_refresh_days))
+    return True
+
+
+async def _read_beside(reading: Awaitable[None]) -> str | None:
+    """Read what a day may be published without; why it cannot be read, or None when it was."""
+    try:
+        await reading
+    except ListUnreadableError as error:
+        return str(error)
+    return None
 
 
 def _most_common_errors(day: Day) -> str:
@@ -306,7 +356,7 @@ def publish_day(day: Day) -> DayPublished:
     evidence = {name: day.lake.table(name, day.partition) for name in _EVIDENCE}
     for name, path in evidence.items():
         with storage_errors(path):
-            if sha256_of_file(path) != manifest.files[name].sha256:
+            if name not in manifest.files or sha256_of_file(path) != manifest.files[name].sha256:
                 raise StorageError(
                     f"{path} is not the file that the manifest of {day.partition} names: the evidence was changed. "
                     "`image-snapshots verify` says what else was; restore the file from a backup."

@@ -21,6 +21,14 @@ class AccessDeniedError(ConfigurationError):
     """The API refuses the credentials or the project: no request can succeed."""
 
 
+class ListUnreadableError(PipelineError):
+    """A list of the API cannot be read, or not to its end; other requests may succeed."""
+
+
+class ListDeniedError(ListUnreadableError, AccessDeniedError):
+    """The API denies a list to these credentials; other requests may succeed."""
+
+
 class AccountSuspendedError(PipelineError):
     """The cloud account is suspended, in arrears or not authorised: no request can succeed."""
 

@@ -23,10 +23,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.answers import Answer, Outcome
-from pipelines.columns import LIST_PAGES, RESPONSES
-from pipelines.errors import PipelineError, StorageError
+from pipelines.api import ModelArtsClient
+from pipelines.columns import LIST_PAGES, NOTEBOOKS, RESPONSES
+from pipelines.errors import ListUnreadableError, PipelineError, StorageError
 from pipelines.lake import Lake, read_batches, storage_errors
-from pipelines.listed import ListedImages
+from pipelines.listed import ListedImages, ListedNotebooks, batches_of, microseconds
 
 # A kill loses at most the answers of this time or this number, whichever comes first.
 _FLUSH_SECONDS = 0.2
@@ -38,9 +39,6 @@ _BATCH_ROWS = 4_096
 _ROW_GROUP_ROWS = 32_768
 _PAGES_A_GROUP = 256
 _INVENTORY_BATCH_ROWS = 32_768
-
-
-_EPOCH, _MICROSECOND = dt.datetime(1970, 1, 1, tzinfo=dt.UTC), dt.timedelta(microseconds=1)
 
 _STORE_VERSION = 2
 _SCHEMA = (
@@ -116,6 +114,7 @@ class AnswerStore:
                         self._db.execute(statement)
                     self._db.execute("INSERT INTO subject VALUES (?)", (subject,))
             self.listed = ListedImages(self._db)
+            self.notebooks = ListedNotebooks(self._db)
 
     def close(self) -> None:
         """Close the file."""
@@ -143,13 +142,13 @@ class AnswerStore:
             )
             return int(rows.fetchone()[0])
 
-    def forget(self, *, failed: bool, carried: bool) -> None:
-        """Drop outcomes that are no answer, or answers that were carried forward, so that they are asked for."""
+    def forget(self) -> None:
+        """Drop what an attempt cannot take over from the one before: outcomes that are no answer, whatever was listed,
+        and the answers of an earlier day that this list confirmed."""
         with self.transaction():
-            if failed:
-                self._db.execute("DELETE FROM answers WHERE outcome = ?", (Outcome.FAILED,))
-            if carried:
-                self._db.execute("DELETE FROM answers WHERE confirmed_at IS NOT NULL")
+            self._db.execute("DELETE FROM answers WHERE outcome = ? OR confirmed_at IS NOT NULL", (Outcome.FAILED,))
+            self.listed.clear()
+            self.notebooks.clear()
 
     def lacks(self, ids: list[str]) -> set[str]:
         """Those of some ids that are wanted and have no outcome."""
@@ -227,11 +226,7 @@ class AnswerStore:
         """All outcomes of wanted ids, by id, as batches of the `responses` table."""
         with self._errors(), closing(self._db.cursor()) as cursor:
             cursor.execute("SELECT answers.* FROM wanted JOIN answers USING (id) ORDER BY wanted.id")
-            while rows := cursor.fetchmany(_BATCH_ROWS):
-                count = len(rows)
-                columns = [[snapshot_date] * count, [project_id] * count, *zip(*rows, strict=True)]
-                arrays = [pa.array(values, field.type) for values, field in zip(columns, RESPONSES.schema, strict=True)]
-                yield pa.RecordBatch.from_arrays(arrays, schema=RESPONSES.schema)
+            yield from batches_of(cursor, RESPONSES, _BATCH_ROWS, snapshot_date, project_id)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -263,11 +258,6 @@ class AnswerStore:
                     f"The kept answers in {self._path} are damaged: run with --fresh to start the day over."
                 ) from error
             raise StorageError(f"The kept answers in {self._path} cannot be used: {error}.") from error
-
-
-def microseconds(moment: dt.datetime) -> int:
-    """A time as the store keeps it: microseconds since the epoch."""
-    return (moment - _EPOCH) // _MICROSECOND
 
 
 class _Writer:
@@ -325,7 +315,7 @@ async def fetch(
             writer.flush()
 
     try:
-        async with _stoppable(progress):
+        async with stoppable(progress):
             ticker = asyncio.create_task(tick())
             workers = [asyncio.create_task(work()) for _ in range(concurrency)]
             try:
@@ -345,8 +335,12 @@ async def fetch(
 
 
 @asynccontextmanager
-async def _stoppable(progress: Progress) -> AsyncIterator[None]:
-    """Let SIGTERM and SIGINT end the block in good order, and put the handlers back afterwards."""
+async def stoppable(progress: Progress) -> AsyncIterator[None]:
+    """Let SIGTERM and SIGINT end the block in good order, and put the handlers back afterwards.
+
+    Raises:
+        InterruptedFetchError: one of them came.
+    """
     if threading.current_thread() is not threading.main_thread():
         # Signals are the main thread's; who runs a fetch elsewhere stops it by other means.
         yield
@@ -377,6 +371,45 @@ async def _stoppable(progress: Progress) -> AsyncIterator[None]:
         for number, handler in previous.items():
             loop.remove_signal_handler(number)
             signal.signal(number, handler)
+
+
+async def read_list(client: ModelArtsClient, store: AnswerStore, *, index: bool) -> None:
+    """Put the pages of the API's own list into an empty `store.listed`, with `index` their items, too.
+
+    Raises:
+        ListUnreadableError: a page cannot be read; none is kept.
+        PipelineError: no request can succeed, or the storage failed.
+    """
+    number = 0
+    try:
+        async for page in client.list_images():
+            observed_at = microseconds(page.observed_at)
+            with store.transaction():
+                store.listed.add(number, observed_at, page.body)
+                if index:
+                    store.listed.index(observed_at, page.body)
+            number += 1
+    except ListUnreadableError:
+        with store.transaction():
+            store.listed.clear()
+        raise
+
+
+async def read_notebooks(client: ModelArtsClient, store: AnswerStore) -> None:
+    """Put the project's notebooks into an empty `store.notebooks`.
+
+    Raises:
+        ListUnreadableError: not all can be read; none is kept.
+        PipelineError: no request can succeed, or the storage failed.
+    """
+    try:
+        async for notebooks in client.list_notebooks():
+            with store.transaction():
+                store.notebooks.add(notebooks)
+    except ListUnreadableError:
+        with store.transaction():
+            store.notebooks.clear()
+        raise
 
 
 def inventory_ids(inventory: Path) -> Iterator[list[str]]:
@@ -420,4 +453,11 @@ def write_list_pages(lake: Lake, path: Path, store: AnswerStore, date: dt.date, 
     """Turn the stored pages of the API's list into a `list_pages` file; without pages it has no rows."""
     with lake.writer(path, LIST_PAGES, run_id, _PAGES_A_GROUP) as writer:
         for batch in store.listed.batches(date, project_id):
+            writer.write(batch)
+
+
+def write_notebooks(lake: Lake, path: Path, store: AnswerStore, date: dt.date, project_id: str, run_id: str) -> None:
+    """Turn the stored notebooks into a `notebooks` file; without any it has no rows."""
+    with lake.writer(path, NOTEBOOKS, run_id) as writer:
+        for batch in store.notebooks.batches(date, project_id):
             writer.write(batch)

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,9 +166,21 @@ class Lake:
         """The published file of a table."""
         return self.root / name / partition.directory / f"{name}.parquet"
 
+    def project_table(self, name: str, project: str) -> Path:
+        """The file of a table that is kept for all days of a project together."""
+        return self.root / name / f"project={project}" / f"{name}.parquet"
+
     def manifest(self, partition: Partition) -> Path:
         """The manifest that says which files of a partition belong together."""
         return self.root / "_manifests" / f"dt={partition.date}" / f"project={partition.project}.json"
+
+    def derived_seal(self, partition: Partition) -> Path:
+        """The file that says what the derived tables of a partition were made from."""
+        return self.root / "_derived" / f"dt={partition.date}" / f"project={partition.project}.json"
+
+    def report(self, partition: Partition) -> Path:
+        """The report of a partition, for people."""
+        return self.root / "reports" / partition.directory / "report.html"
 
     def superseded_manifests(self, project: str) -> Path:
         """Directory of the manifests that a rerun replaced, each named by its SHA-256."""
@@ -184,11 +196,20 @@ class Lake:
 
     @contextmanager
     def writer(
-        self, path: Path, table: Table, run_id: str, row_group_rows: int = ROW_GROUP_ROWS
+        self,
+        path: Path,
+        table: Table,
+        run_id: str,
+        row_group_rows: int = ROW_GROUP_ROWS,
+        metadata: Mapping[str, str] | None = None,
     ) -> Iterator[TableWriter]:
-        """Write one table's file; it appears under `path` only when the block ends without an error."""
+        """Write one table's file, further file metadata included; it appears when the block ends without an error."""
         # Readers take the schema from the file: the version and the run say how it came to be.
-        metadata = {"image_snapshots.schema_version": str(SCHEMA_VERSION), "image_snapshots.run_id": run_id}
+        metadata = {
+            "image_snapshots.schema_version": str(SCHEMA_VERSION),
+            "image_snapshots.run_id": run_id,
+            **(metadata or {}),
+        }
         with storage_errors(path), ExitStack() as stack:
             path.parent.mkdir(parents=True, exist_ok=True)
             part = _beside(path)
@@ -261,6 +282,13 @@ class Lake:
     def chain(self, project: str) -> Iterator[None]:
         """Hold a project's chain of manifests, so that two days that end together cannot fork it."""
         path = self.root / "_manifests" / f"project={project}.lock"
+        with self._locked(path, {}, wait=True):
+            yield
+
+    @contextmanager
+    def deriving(self, project: str) -> Iterator[None]:
+        """Hold a project's derived tables, which depend on one another from day to day."""
+        path = self.root / "_derived" / f"project={project}.lock"
         with self._locked(path, {}, wait=True):
             yield
 

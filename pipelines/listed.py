@@ -1,7 +1,7 @@
-"""The API's own list as a witness: what it shows of an image, and whether that confirms a stored answer.
+"""What the API lists, as an attempt stages it: the pages of its own list of images, and the project's notebooks.
 
-The list returns nearly all fields of an image, 200 images a request. Who uses the witness: change-only days
-(`pipelines.changed`) and `pipelines.verify`.
+The list of images is a witness, too: it returns nearly all fields of an image, 200 images a request, and so may confirm
+a stored answer. Who uses that: change-only days (`pipelines.changed`) and `pipelines.verify`.
 """
 
 import datetime as dt
@@ -13,12 +13,16 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from pipelines.columns import LIST_PAGES
+from pipelines.api import Notebook
+from pipelines.columns import LIST_PAGES, NOTEBOOKS, Table
 
 # Fields of the details that the list does not show; a change of these alone is found when the details are refreshed.
 NOT_LISTED = frozenset({"support_res_categories"})
 _PAGES_A_BATCH = 64
+_NOTEBOOKS_A_BATCH = 10_000
 _ABSENT = object()
+
+_EPOCH, _MICROSECOND = dt.datetime(1970, 1, 1, tzinfo=dt.UTC), dt.timedelta(microseconds=1)
 
 
 def confirms(item: dict[str, Any], body: bytes) -> bool:
@@ -39,7 +43,7 @@ def _same(left: Any, right: Any) -> bool:
 
 
 class ListedImages:
-    """Pages of the list and their items, in tables of an SQLite database, so that memory does not grow with them."""
+    """Pages of the list, and items to find, in tables of an SQLite database, so that memory does not grow with them."""
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._db = database
@@ -53,14 +57,17 @@ class ListedImages:
         )
 
     def clear(self) -> None:
-        """Drop all pages."""
+        """Drop all pages and items."""
         self._db.execute("DELETE FROM pages")
         self._db.execute("DELETE FROM listed")
 
     def add(self, page: int, observed_at: int, body: bytes) -> None:
-        """Store one page and its items, of which the first for an id counts; time in microseconds since the epoch."""
+        """Store one page; time in microseconds since the epoch."""
         digest = hashlib.sha256(body).hexdigest()
         self._db.execute("INSERT INTO pages VALUES (?, ?, ?, ?)", (page, observed_at, body, digest))
+
+    def index(self, observed_at: int, body: bytes) -> None:
+        """Store the items of one page, to be found by id; the first item for an id counts."""
         rows = [
             (item["id"].strip().lower(), observed_at, orjson.dumps(item))
             for item in orjson.loads(body)["data"]
@@ -80,8 +87,45 @@ class ListedImages:
     def batches(self, snapshot_date: dt.date, project_id: str) -> Iterator[pa.RecordBatch]:
         """All pages, in order, as batches of the `list_pages` table."""
         cursor = self._db.execute("SELECT * FROM pages ORDER BY page")
-        while rows := cursor.fetchmany(_PAGES_A_BATCH):
-            columns = [[snapshot_date] * len(rows), [project_id] * len(rows), *zip(*rows, strict=True)]
-            schema = LIST_PAGES.schema
-            arrays = [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)]
-            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+        yield from batches_of(cursor, LIST_PAGES, _PAGES_A_BATCH, snapshot_date, project_id)
+
+
+class ListedNotebooks:
+    """Notebooks, reduced to what is kept of them, in a table of an SQLite database."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._db = database
+        self._db.execute(
+            "CREATE TABLE IF NOT EXISTS notebooks (id TEXT PRIMARY KEY, name TEXT, status TEXT, image_id TEXT,"
+            " observed_at INTEGER NOT NULL) WITHOUT ROWID"
+        )
+
+    def clear(self) -> None:
+        """Drop all notebooks."""
+        self._db.execute("DELETE FROM notebooks")
+
+    def add(self, notebooks: list[Notebook]) -> None:
+        """Store notebooks of ids that are not there yet."""
+        rows = [(book.id, book.name, book.status, book.image_id, microseconds(book.observed_at)) for book in notebooks]
+        self._db.executemany("INSERT INTO notebooks VALUES (?, ?, ?, ?, ?)", rows)
+
+    def batches(self, snapshot_date: dt.date, project_id: str) -> Iterator[pa.RecordBatch]:
+        """All notebooks, by id, as batches of the `notebooks` table."""
+        cursor = self._db.execute("SELECT * FROM notebooks ORDER BY id")
+        yield from batches_of(cursor, NOTEBOOKS, _NOTEBOOKS_A_BATCH, snapshot_date, project_id)
+
+
+def batches_of(
+    cursor: sqlite3.Cursor, table: Table, rows_a_batch: int, snapshot_date: dt.date, project_id: str
+) -> Iterator[pa.RecordBatch]:
+    """Rows that hold the columns of `table` after its two keys of the partition, as batches of that table."""
+    schema = table.schema
+    while rows := cursor.fetchmany(rows_a_batch):
+        columns = [[snapshot_date] * len(rows), [project_id] * len(rows), *zip(*rows, strict=True)]
+        arrays = [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)]
+        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def microseconds(moment: dt.datetime) -> int:
+    """A time as SQLite keeps it here: microseconds since the epoch."""
+    return (moment - _EPOCH) // _MICROSECOND

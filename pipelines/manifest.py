@@ -44,7 +44,8 @@ class FetchFacts(_Facts):
     """How the answers were had.
 
     `kept` of them were on disk already from an attempt that had not ended; `carried` were carried forward from an
-    earlier day (mode `changed`).
+    earlier day (mode `changed`). The API's list of images and its notebooks were read to the end, or not wanted, or the
+    error says why they could not be read; `notebooks_skipped` of the latter had no id.
     """
 
     project_id: str
@@ -61,6 +62,11 @@ class FetchFacts(_Facts):
     throttled: int
     token_renewals: int
     bytes_received: int
+    list_was_read: bool = False
+    list_error: str | None = None
+    notebooks_were_read: bool = False
+    notebooks_error: str | None = None
+    notebooks_skipped: int = 0
 
     @property
     def failed(self) -> int:
@@ -114,9 +120,10 @@ class Attempt(_Facts):
 
 @cache
 def code_version() -> str:
-    """Version of the package and a digest of the code that makes the tables."""
+    """Version of the package and a digest of the code and SQL that make the tables."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    code = Path(__file__).parent
+    for path in [*sorted(code.glob("*.py")), *sorted((code.parent / "sql").rglob("*.sql"))]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return f"{version('image-snapshots')}+{digest.hexdigest()[:12]}"
 
@@ -143,6 +150,18 @@ def published(lake: Lake, partition: Partition) -> Manifest | None:
     """The manifest of a partition, or None when the partition was never published."""
     path = lake.manifest(partition)
     return read_manifest(path) if path.exists() else None
+
+
+def complete_days(lake: Lake, project: str) -> list[Partition]:
+    """The days of a project that are complete, in order."""
+    days = [partition for partition in lake.partitions() if partition.project == project]
+    return [day for day in days if read_manifest(lake.manifest(day)).is_complete]
+
+
+def last_complete_day(lake: Lake, partition: Partition) -> Partition | None:
+    """The project's last complete day before a partition's, or None when there is none."""
+    earlier = [p for p in lake.partitions() if p.project == partition.project and p.date < partition.date]
+    return next((day for day in reversed(earlier) if read_manifest(lake.manifest(day)).is_complete), None)
 
 
 def chain_paths(lake: Lake, project: str) -> list[Path]:

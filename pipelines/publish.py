@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from pipelines.columns import IMAGE_VALUES, IMAGES, RESPONSES, SCHEMA_VERSION, Table
+from pipelines.columns import IMAGE_VALUES, IMAGES, LIST_PAGES, NOTEBOOKS, RESPONSES, SCHEMA_VERSION, Table
 from pipelines.errors import ValidationError
 from pipelines.lake import Lake, Partition, read_batches, sha256_of_file, storage_errors
 from pipelines.manifest import (
@@ -93,8 +93,11 @@ def validate(
     described = counted["ok"] + counted["deleted"]
     if rows != described:
         raise ValidationError(f"images has {rows} rows, and {described} ids were described by the API.")
-    with pq.ParquetFile(files["image_values"]) as file:
-        _check_schema(file.schema_arrow, IMAGE_VALUES)
+    for _ in _check_rows(files["notebooks"], NOTEBOOKS, partition, project_id):
+        pass
+    for table in (IMAGE_VALUES, LIST_PAGES):
+        with pq.ParquetFile(files[table.name]) as file:
+            _check_schema(file.schema_arrow, table)
 
 
 def failed_ids(responses: Path) -> list[FailedId]:
@@ -111,7 +114,7 @@ def _check_rows(path: Path, table: Table, partition: Partition, project_id: str)
         _check_schema(batch.schema, table)
         if batch.num_rows == 0:
             continue
-        ids = batch["id"]
+        ids = batch[table.key[-1]]
         if ids[0].as_py() <= last or not pc.all(pc.less(ids[:-1], ids[1:]), min_count=0).as_py():
             raise ValidationError(f"{table.name} holds an id twice, or ids out of order.")
         last = ids[-1].as_py()

@@ -54,12 +54,23 @@ class Settings(BaseSettings):
     full_refresh_days: Annotated[int, Field(ge=1, le=366)] = Field(
         7, description="in mode `changed`, details older than this are fetched anyhow"
     )
+    reconcile: bool = Field(True, description="read the API's own list on full days too")
+    usage: bool | None = Field(None, description="read the project's notebooks; unset: only those of the sandbox")
+    audit_rules: Path | None = Field(None, description="directory of audit rules in addition to sql/audit")
+    suppressions: Path | None = Field(None, description="TOML file of audit findings that are accepted for a time")
+    allowed_namespaces: Annotated[frozenset[str], Field(min_length=1)] | None = Field(
+        None, description="JSON list of the registry organisations that images may belong to; unset: any"
+    )
     max_failed_ratio: Annotated[float, Field(ge=0, le=1)] = Field(
         0.01, description="share of ids that may fail before nothing is published"
     )
     parquet_compression: Literal["zstd", "snappy", "gzip", "none"] = Field(
         "zstd", description="codec of the tables (some warehouses read only snappy)"
     )
+    warehouse: SecretStr | None = Field(
+        None, description="path of a DuckDB file or URL of a PostgreSQL database; unset: `warehouse.duckdb` in the lake"
+    )
+    price_book: Path = Field(ROOT / "sql" / "cost" / "price-book.toml", description="prices of image storage")
     ca_bundle: Path | None = Field(None, description="PEM file of certificate authorities to trust instead")
     timeout_seconds: Annotated[float, Field(gt=0, le=600)] = Field(30, description="time-out of one request")
     late_fetch_hours: Annotated[float, Field(ge=0, le=24)] = Field(
@@ -97,6 +108,11 @@ class Settings(BaseSettings):
     def uses_sandbox(self) -> bool:
         """Whether the embedded sandbox stands in for a cloud."""
         return self.endpoint is None
+
+    @property
+    def reads_usage(self) -> bool:
+        """Whether notebooks are read."""
+        return self.uses_sandbox if self.usage is None else self.usage
 
     @classmethod
     def load(cls) -> Self:

@@ -11,28 +11,40 @@ from collections import deque
 
 FLOOR_PER_SECOND = 1.0
 
-# The rate after a refusal, as a share of the rate that was refused or of what the server let through.
-_MARGIN = 0.95
-_CUT_AFTER_SEARCH = 0.75
-_CUT_AFTER_SHORT = 0.8
-_SHORT_SECONDS = 2.0
-# So many successes before the first refusal say what the limit is; with fewer it is searched for.
-_TRUSTED_SUCCESSES = 100
+# The first refusal after so many seconds at a steady rate says what the limit is; otherwise it is searched for.
+_STEADY_SECONDS = 10.0
 _SEARCH_FROM_PER_SECOND = 10.0
-_SEARCH_GROWTH_PER_SECOND = 4.0
-# A known limit is probed: the rate doubles in so many seconds, slowly at first. Each refusal near the last one
-# confirms the limit and doubles the time; a limit just found by searching is known less well.
+_SEARCH_GROWTH_PER_SECOND = 16.0
+# The search ends at a refusal after at least this time; with so many successes in view, of which the server's burst
+# was not more than this share, it knows the limit well.
+_SHORTEST_SEARCH_SECONDS = 0.2
+_SEARCH_HISTORY = 2_000
+_SURE_SUCCESSES = 50
+_SURE_BURST_SHARE = 1 / 3
+# So many successes since the last success say what the server allows at least.
+_TRUSTED_SUCCESSES = 100
+# A bucket that was full for less than this time is taken to have been refilled in it.
+_SHORTEST_REFILL_SECONDS = 0.25
+# A known limit is probed: the rate doubles in so many seconds, by the third power of time, so that most of it passes
+# just below the limit. Each refusal near the last one confirms the limit and makes the time longer.
 _PROBE_SECONDS = 45.0
-_FIRST_PROBE_SECONDS = 12.0
+_FIRST_PROBE_SECONDS = 20.0
 _MAX_PROBE_SECONDS = 90.0
+_PROBE_GROWTH = 3.0
 _NEAR = 0.15
+# The rate after a refusal, as a share of the one that was refused: for the slowest probes (faster ones overshoot more),
+# and for those that came within `_SHORT_SECONDS`. So many of these in a row: the limit fell, and is searched for again.
+_MARGIN = 0.98
+_CUT_AFTER_SHORT = 0.9
+_SHORT_SECONDS = 2.0
+_SHORT_CYCLES = 3
 # A rate that demand does not reach grows no further than this multiple of what is reached.
 _HEADROOM = 4.0
 _MEASURE_SECONDS = 0.5
 _IDLE_SECONDS = 1.0
 # Refusals that keep coming at lower and lower rates, while what was in flight with them passes, are not about the
 # rate: after so many they are noise, until this share of requests is refused or none was for so many seconds.
-_NOISE_SIGNALS = 4
+_NOISE_SIGNALS = 3
 _NOISE_SHARE = 0.25
 _NOISE_SECONDS = 60.0
 _SHARE_WEIGHT = 1 / 64
@@ -40,7 +52,7 @@ _MIN_IN_FLIGHT = 8
 # What late turns may be caught up: the timer was late, or nobody asked in time.
 _LATE_CREDIT_SECONDS = 0.05
 _IDLE_CREDIT_SECONDS = 0.02
-_CREDIT_REQUESTS = 10
+_CREDIT_REQUESTS = 10.0
 # Pause after a 429 without Retry-After; doubles while nothing succeeds in between.
 _PAUSE_SECONDS = 0.5
 _MAX_PAUSE_SECONDS = 30.0
@@ -50,7 +62,7 @@ class Throttle:
     """Ask `acquire` before each request; report `accepted` or `refused` after it.
 
     `rate` is a ceiling in requests per second, None for none. Requests leave evenly; at most 10 late ones, and
-    at most 50 ms' worth, are caught up.
+    at most 50 ms' worth, are caught up, and no more than half of what the server takes at once.
     """
 
     def __init__(self, rate: float | None = None) -> None:
@@ -65,7 +77,12 @@ class Throttle:
         self._base: float | None = None
         self._grown_from = 0.0
         self._searching = True
+        # What the server takes at once, and when requests that it took were sent, while its limit is searched for.
+        self._burst = 0.0
+        self._credit = _CREDIT_REQUESTS
+        self._taken: deque[float] = deque(maxlen=_SEARCH_HISTORY)
         self._probe_seconds = _PROBE_SECONDS
+        self._short_cycles = 0
         # A cycle begins with the first success after a signal; successes since the last signal.
         self._cycle_start = 0.0
         self._last_sent = -math.inf
@@ -84,7 +101,6 @@ class Throttle:
         self._refused_share = 0.0
         self._measure_start = 0.0
         self._measured = 0
-        self._reached: float | None = None
 
     @property
     def rate(self) -> float | None:
@@ -143,6 +159,8 @@ class Throttle:
             self._cycle_ended = False
             self._cycle_start = sent_at
             self._cycle_successes = 1
+        if self._searching:
+            self._taken.append(sent_at)
         self._refused_share -= self._refused_share * _SHARE_WEIGHT
         if sent_at <= self._last_signal:
             self._in_flight_passed += 1
@@ -170,7 +188,7 @@ class Throttle:
         fruitless = self._successes == 0 and self._base is not None
         self._fruitless_signals = self._fruitless_signals + 1 if fruitless else 0
         wait = self._pause_after(retry_after)
-        self._lower(now, wait, fruitless)
+        self._lower(now, sent_at, wait, fruitless)
         self._last_signal = now
         self._successes = 0
         self._cycle_ended = True
@@ -184,65 +202,86 @@ class Throttle:
         doubled = min(_MAX_PAUSE_SECONDS, _PAUSE_SECONDS * 2.0**self._fruitless_signals)
         return max(retry_after or 0.0, doubled)
 
-    def _lower(self, now: float, wait: float, fruitless: bool) -> None:
-        active = now - self._cycle_start if self._cycle_successes else 0.0
-        if self._base is None or fruitless:
-            # What the server let through before it refused is what it allows until it invites us again. Retry-After
-            # is in whole seconds, rounded up.
-            allowed = _MARGIN * self._cycle_successes / max(wait, active, active + wait - 1, 1e-3)
-            known = self._cycle_successes >= _TRUSTED_SUCCESSES
-            if self._base is None:
-                self._base = allowed if known else max(allowed, _SEARCH_FROM_PER_SECOND)
-                self._searching = not known
-            elif known:
-                self._base = min(self._base, allowed)
+    def _lower(self, now: float, sent_at: float, wait: float, fruitless: bool) -> None:
+        active = max(0.0, sent_at - self._cycle_start) if self._cycle_successes else 0.0
+        refill = max(wait, _SHORTEST_REFILL_SECONDS)
+        # What the server let through until it invites us again is what it allows at least: more if it counts in times
+        # shorter than `refill`, or holds less than it allows in that time.
+        least = self._cycle_successes / (active + refill)
+        if self._base is None:
+            self._searching = active < _STEADY_SECONDS
+            self._base = max(least, _SEARCH_FROM_PER_SECOND) if self._searching else least
+            self._burst = least * refill
+            self._credit = min(_CREDIT_REQUESTS, max(1.0, self._burst / 2))
+        elif fruitless:
+            if self._cycle_successes >= _TRUSTED_SUCCESSES:
+                self._base = min(self._base, least)
         else:
-            rate = self._rate(now) or self._base
-            near = self._last_limit is not None and abs(rate / self._last_limit - 1) < _NEAR
-            if near:
-                self._probe_seconds = min(_MAX_PROBE_SECONDS, self._probe_seconds * 2)
-            else:
-                self._probe_seconds = _FIRST_PROBE_SECONDS if self._searching else _PROBE_SECONDS
-            if self._noise:
-                # Too many are refused for noise alone.
-                self._noise = False
-                self._noise_signals = 0
-                self._base = _MARGIN * self._recent(now)
-            else:
-                self._count_noise(rate)
-                if active < _SHORT_SECONDS:
-                    self._base = rate * _CUT_AFTER_SHORT
-                else:
-                    self._base = rate * (_CUT_AFTER_SEARCH if self._searching else _MARGIN)
-            self._last_limit = rate
-            self._searching = False
+            was_searching = self._searching
+            self._base = self._below_limit(sent_at, active, least)
+            if self._searching and not was_searching:
+                self._burst = min(self._burst, least * refill)
+        self._taken.clear()
         self._base = max(FLOOR_PER_SECOND, self._base)
         self._grown_from = self._measure_start = now + wait
         self._measured = 0
-        self._reached = None
 
-    def _count_noise(self, rate: float) -> None:
+    def _below_limit(self, sent_at: float, active: float, least: float) -> float:
+        """The rate to go on with after a refusal that was not the first; sets how it is probed from there."""
+        rate = self._rate(sent_at) or self._base or least
+        last, self._last_limit = self._last_limit, rate
+        if self._noise:
+            # Too many are refused for noise alone: the limit fell.
+            self._noise = False
+            self._noise_signals = 0
+            self._searching = True
+            return least
+        if self._searching:
+            self._last_limit, is_sure = self._found(sent_at, max(least, self._base or 0.0), rate)
+            self._searching = active < _SHORTEST_SEARCH_SECONDS
+            self._probe_seconds = _MAX_PROBE_SECONDS if is_sure else _FIRST_PROBE_SECONDS
+            self._short_cycles = 0
+            return _MARGIN * self._last_limit
+        self._count_noise(rate, last)
+        margin = 1 - (1 - _MARGIN) * math.sqrt(_MAX_PROBE_SECONDS / self._probe_seconds)
+        is_near = last is not None and abs(rate / last - 1) < _NEAR
+        self._probe_seconds = min(_MAX_PROBE_SECONDS, self._probe_seconds * 3) if is_near else _PROBE_SECONDS
+        self._short_cycles = self._short_cycles + 1 if active < _SHORT_SECONDS else 0
+        if self._short_cycles >= _SHORT_CYCLES and not self._noise:
+            self._searching = True
+            return least
+        return rate * (_CUT_AFTER_SHORT if self._short_cycles else margin)
+
+    def _found(self, sent_at: float, least: float, most: float) -> tuple[float, bool]:
+        """The limit that a search ran into, within bounds, and whether it is known well.
+
+        In any time the server lets through what it allows in that time, and at most a burst besides: the time in which
+        it let through most beyond the burst was one in which it was asked for all that it allows.
+        """
+        found, is_sure = least, False
+        for count, earlier in enumerate(reversed(self._taken), 1):
+            seconds = sent_at - earlier
+            if seconds >= _SHORTEST_SEARCH_SECONDS and (count - self._burst) / seconds > found:
+                found = (count - self._burst) / seconds
+                is_sure = count >= _SURE_SUCCESSES and self._burst <= count * _SURE_BURST_SHARE
+        return min(found, most), is_sure
+
+    def _count_noise(self, rate: float, last: float | None) -> None:
         in_flight = self._in_flight_passed + self._in_flight_refused
         passed = in_flight < _MIN_IN_FLIGHT or self._in_flight_refused < in_flight / 2
-        lower = self._last_limit is None or rate < self._last_limit
+        lower = last is None or rate < last
         self._noise_signals = self._noise_signals + 1 if passed and lower and self._refused_share < _NOISE_SHARE else 0
         self._noise = self._noise_signals >= _NOISE_SIGNALS
-
-    def _recent(self, now: float) -> float:
-        seconds = now - self._measure_start
-        if self._reached is None or seconds >= _MEASURE_SECONDS:
-            return self._measured / seconds if seconds > 0 else 0.0
-        return self._reached
 
     def _measure(self, now: float) -> None:
         self._measured += 1
         seconds = now - self._measure_start
         if seconds < _MEASURE_SECONDS:
             return
-        self._reached = self._measured / seconds
+        reached = self._measured / seconds
         self._measure_start = now
         self._measured = 0
-        limit = max(FLOOR_PER_SECOND, self._reached * _HEADROOM)
+        limit = max(FLOOR_PER_SECOND, reached * _HEADROOM)
         if self._base is not None and (self._rate(now) or 0.0) > limit:
             self._base = limit
             self._grown_from = now
@@ -254,7 +293,7 @@ class Throttle:
         if self._searching or self._noise:
             growth = math.pow(_SEARCH_GROWTH_PER_SECOND, min(seconds, 30.0))
         else:
-            growth = 1 + math.pow(seconds / self._probe_seconds, 2)
+            growth = 1 + math.pow(seconds / self._probe_seconds, _PROBE_GROWTH)
         rate = self._base * growth
         return rate if self._ceiling is None else min(rate, self._ceiling)
 
@@ -265,7 +304,7 @@ class Throttle:
             self._open = not self._waiters
             return
         # What was late is caught up, so that the rate holds; but only a little, so that there is no burst.
-        earliest = now - min(credit, _CREDIT_REQUESTS / rate) if self._next_slot else now
+        earliest = now - min(credit, self._credit / rate) if self._next_slot else now
         self._next_slot = max(self._next_slot, earliest) + 1 / rate
 
     def _give_turns(self) -> None:

@@ -1,4 +1,4 @@
-"""Prove what was published, or name what was changed since: files, evidence, derived tables, and the chain.
+"""Prove what was published, or name what was changed since: files, evidence, the chain, and all that is derived.
 
 Reads the lake alone and changes nothing.
 """
@@ -17,11 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.columns import IMAGE_VALUES, IMAGES, LIST_PAGES, RESPONSES, TABLES
+from pipelines.columns import ANALYSIS_TABLES, IMAGE_HISTORY, IMAGE_VALUES, IMAGES, LIST_PAGES, RESPONSES, TABLES
+from pipelines.derived import bases, read_seal
 from pipelines.errors import StorageError
-from pipelines.fetch import microseconds
+from pipelines.history import write_history
 from pipelines.lake import Lake, Partition, read_batches, sha256_of_file, storage_errors
-from pipelines.listed import ListedImages, confirms
+from pipelines.listed import ListedImages, confirms, microseconds
 from pipelines.manifest import Manifest, chain_paths, code_version, read_manifest
 from pipelines.publish import derive_tables, failed_ids
 
@@ -50,6 +51,10 @@ def verify(
         on_checked(partition)
     for project in sorted({partition.project for partition in partitions}):
         problems += _verify_chain(lake, project)
+    if not problems:
+        # What is derived from several days can be judged only where all of these are as they were published.
+        for project in sorted({partition.project for partition in partitions}):
+            problems += verify_derived(lake, project)
     return problems
 
 
@@ -116,7 +121,7 @@ def _verify_evidence(lake: Lake, partition: Partition, manifest: Manifest) -> It
             outcomes[outcome] += 1
             if (None if body is None else hashlib.sha256(body).hexdigest()) != digest:
                 yield Problem(_relative(lake, path), f"The stored answer for {id_} does not have its SHA-256.")
-    yield from _verify_carried(lake, partition)
+    yield from _verify_listed(lake, partition, has_carried=manifest.fetch.carried > 0)
     failed = failed_ids(path)
     if dict(outcomes) != manifest.fetch.outcomes or failed != manifest.failed or manifest.is_complete != (not failed):
         yield Problem(
@@ -125,8 +130,8 @@ def _verify_evidence(lake: Lake, partition: Partition, manifest: Manifest) -> It
         )
 
 
-def _verify_carried(lake: Lake, partition: Partition) -> Iterator[Problem]:
-    """Check that a page of the list is there that confirms each answer of an earlier day."""
+def _verify_listed(lake: Lake, partition: Partition, *, has_carried: bool) -> Iterator[Problem]:
+    """Check the pages of the list, and that one is there that confirms each answer of an earlier day."""
     pages, responses = lake.table(LIST_PAGES.name, partition), lake.table(RESPONSES.name, partition)
     with (
         tempfile.NamedTemporaryFile(prefix="image-snapshots-") as file,
@@ -137,7 +142,8 @@ def _verify_carried(lake: Lake, partition: Partition) -> Iterator[Problem]:
             for row in batch.to_pylist():
                 if hashlib.sha256(row["body"]).hexdigest() != row["body_sha256"]:
                     yield Problem(_relative(lake, pages), f"Page {row['page']} does not have its SHA-256.")
-                listed.add(row["page"], microseconds(row["observed_at"]), row["body"])
+                elif has_carried:
+                    listed.index(microseconds(row["observed_at"]), row["body"])
         for batch in read_batches(responses, 500):
             carried = {row["id"]: row for row in batch.filter(pc.is_valid(batch["confirmed_at"])).to_pylist()}
             found = listed.find(list(carried))
@@ -182,6 +188,42 @@ def _differing_row(ours: pa.RecordBatch, theirs: pa.RecordBatch) -> str:
                 if left != right:
                     return f"{name} of {id_}"
     return "the schema"
+
+
+def verify_derived(lake: Lake, project: str) -> Iterator[Problem]:
+    """Check the derived tables of all days of a project: their files, what they were made from, and the history."""
+    for partition, basis in bases(lake, project).items():
+        seal = read_seal(lake, partition)
+        again = f"derive it again with `image-snapshots rebuild --date {partition.date}`"
+        if seal is None:
+            for name in ANALYSIS_TABLES.keys() - {IMAGE_HISTORY.name}:
+                path = lake.table(name, partition)
+                if path.exists():
+                    yield Problem(_relative(lake, path), f"No seal names this file: {again}.")
+            continue
+        if seal.basis != basis:
+            yield Problem(
+                _relative(lake, lake.derived_seal(partition)),
+                f"The derived tables were made from days that were published anew since: {again}.",
+            )
+        for facts in seal.files.values():
+            path = lake.root / facts.path
+            if not path.exists():
+                yield Problem(facts.path, f"The file is missing: {again}.")
+            elif sha256_of_file(path) != facts.sha256:
+                yield Problem(facts.path, f"The file was changed: {again}.")
+    history = lake.project_table(IMAGE_HISTORY.name, project)
+    if history.exists():
+        with tempfile.TemporaryDirectory(prefix="image-snapshots-") as directory:
+            derived = Path(directory) / history.name
+            write_history(lake, project, derived, "verify")
+            difference = _first_difference(history, derived)
+        if difference is not None:
+            yield Problem(
+                _relative(lake, history),
+                f"The history is not what the complete days give: {difference} differs. Remove the file, and derive "
+                "any day again with `image-snapshots rebuild`.",
+            )
 
 
 def _verify_chain(lake: Lake, project: str) -> Iterator[Problem]:

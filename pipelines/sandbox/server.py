@@ -408,7 +408,7 @@ class Sandbox:
         refusal = await self._throttled(request, project_id)
         if refusal:
             return refusal
-        response = self._images(self._catalogues[project_id], query)
+        response = _forbidden() if self._faults.lists_forbidden else self._images(self._catalogues[project_id], query)
         return await self._with_faults(request, request.raw_path, self._asked[request.raw_path], response)
 
     def _images(self, catalogue: Catalogue, query: str) -> web.Response:
@@ -453,6 +453,8 @@ class Sandbox:
         return _json_page(groups[offset : offset + limit], offset, limit, len(groups))
 
     def _notebooks(self, catalogue: Catalogue, query: str) -> web.Response:
+        if self._faults.lists_forbidden:
+            return _forbidden()
         page = _page_wanted(dict(parse_qsl(query)), 10)
         if page is None:
             return _error(400, "ModelArts.6400", "Invalid paging parameters.")
@@ -574,6 +576,10 @@ def _json_page(items: list[dict[str, Any]], offset: int, limit: int, total: int)
 
 def _error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> web.Response:
     return _json({"error_code": code, "error_msg": message}, status, headers)
+
+
+def _forbidden() -> web.Response:
+    return _error(403, "ModelArts.0108", "The user has no permission for this resource.")
 
 
 def _identity_error(status: int, title: str, message: str) -> web.Response:

@@ -18,7 +18,7 @@ import pytest
 from assets.build import DAILY_JOB, REBUILD_JOB, build_definitions
 from assets.partitions import partition_key
 from assets.resources import LogReporter
-from pipelines.columns import IMAGES, TABLES
+from pipelines.columns import ANALYSIS_TABLES, IMAGES, TABLES
 from pipelines.day import utc_now
 from pipelines.lake import Lake, Partition
 from pipelines.settings import ROOT, Settings
@@ -65,7 +65,7 @@ def test_a_run_materialises_all_assets_with_what_an_operator_wants(instance, san
     assert result.success
     lake = Lake("lake")
     manifest = json.loads(lake.manifest(PARTITION).read_text())
-    for name in TABLES.keys() - {"list_pages"}:
+    for name in TABLES.keys() - {"list_pages", "notebooks"}:
         shown = metadata(result, {"inventory": "image_inventory", "responses": "image_responses"}.get(name, name))
         path = lake.table(name, PARTITION)
         assert shown["dagster/partition_row_count"].value == pq.read_metadata(path).num_rows
@@ -81,7 +81,10 @@ def test_a_run_materialises_all_assets_with_what_an_operator_wants(instance, san
         == manifest["fetch"]["outcomes"]
         == dict(Counter(pq.read_table(lake.table("responses", PARTITION))["outcome"].to_pylist()))
     )
-    assert fetched["requests"].value == sum(outcomes.values())
+    pages = manifest["files"]["list_pages"]["rows"]
+    assert fetched["requests"].value == sum(outcomes.values()) + pages
+    assert (pages, fetched["list_was_read"].value, fetched["notebooks_were_read"].value) == (1, True, False)
+    assert fetched.keys() & {"list_error", "notebooks_error", "notebooks_skipped"} == set()
     assert fetched["requests_per_second"].value > 0
     assert fetched["retries"].value == 0
     images = metadata(result, "images")
@@ -103,6 +106,8 @@ def test_checks_are_evaluated_inside_the_assets(instance, sandbox, tmp_path):
     assert {key for key, check in checks.items() if check.passed} >= {
         ("image_inventory", "source_is_fresh"),
         ("image_responses", "is_complete"),
+        ("image_responses", "list_was_read"),
+        ("image_responses", "notebooks_were_read"),
         ("images", "ids_are_unique"),
     }
     for name, found in {
@@ -127,6 +132,27 @@ def test_an_incomplete_day_succeeds_with_a_failed_check(instance, sandbox, tmp_p
     assert result.success
     (check,) = [e for e in result.get_asset_check_evaluations() if e.check_name == "is_complete"]
     assert (check.passed, check.metadata["failed"].value) == (False, 1)
+
+
+def test_lists_that_may_not_be_read_fail_their_checks_alone(instance, sandbox):
+    httpx.put(f"{sandbox.endpoint}/sandbox/faults", json={"lists_forbidden": True}).raise_for_status()
+    result = run(instance, usage=True)
+    assert result.success
+    sentences = {
+        name: f"The {what} list of {sandbox.endpoint.removeprefix('http://')} cannot be read (HTTP 403 ModelArts.0108)."
+        for name, what in (("list", "image"), ("notebooks", "notebook"))
+    }
+    failed = {e.check_name: e.description for e in result.get_asset_check_evaluations() if not e.passed}
+    assert (
+        failed.items()
+        >= {
+            "list_was_read": sentences["list"],
+            "notebooks_were_read": sentences["notebooks"],
+        }.items()
+    )
+    shown = metadata(result, "image_responses")
+    assert (shown["list_error"].value, shown["notebooks_error"].value) == (sentences["list"], sentences["notebooks"])
+    assert (shown["list_was_read"].value, shown["notebooks_were_read"].value) == (False, False)
 
 
 def test_an_old_inventory_file_fails_its_check_alone(instance, sandbox, tmp_path):
@@ -221,7 +247,7 @@ def test_the_grid_ends_with_today():
 def test_every_asset_says_what_it_is():
     definitions = build_definitions(Settings())
     specs = {spec.key.path[-1]: spec for spec in definitions.resolve_all_asset_specs()}
-    assert set(specs) == {"image_inventory", "image_responses", "images", "image_values"}
+    assert set(specs) == {"image_inventory", "image_responses", "images", "image_values", *ANALYSIS_TABLES}
     for spec in specs.values():
         assert spec.description
         assert spec.owners == ["team:platform"]
@@ -230,6 +256,9 @@ def test_every_asset_says_what_it_is():
     assert [column.name for column in columns] == IMAGES.schema.names
     assert all(column.description for column in columns)
     assert {key.path[-1] for key in (dep.asset_key for dep in specs["images"].deps)} == {"image_responses"}
+    assert {dep.asset_key.path[-1] for dep in specs["image_changes"].deps} == {"image_history"}
+    without_usage = build_definitions(Settings(usage=False)).resolve_all_asset_specs()
+    assert {spec.key.path[-1] for spec in without_usage} == set(specs) - {"image_usage"}
 
 
 @pytest.fixture

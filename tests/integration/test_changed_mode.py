@@ -12,7 +12,7 @@ import pytest
 
 from pipelines.columns import IMAGES, LIST_PAGES, RESPONSES
 from pipelines.day import Day, fetch_answers, publish_day, take_inventory
-from pipelines.errors import StorageError
+from pipelines.errors import AccessDeniedError, StorageError
 from pipelines.lake import Lake, Partition, sha256_of_file
 from pipelines.listed import confirms
 from pipelines.settings import Settings
@@ -84,11 +84,15 @@ def test_a_changed_day_is_the_full_day_with_few_requests(cloud, tmp_path):
         fetched = len(answers) - len(carried)
         # The sandbox answers the last page's successor with 400.
         assert changed.fetch.requests <= fetched + len(pages) + 1 < full.fetch.requests / 3
+        assert changed.fetch.list_was_read
+        assert full.fetch.list_was_read
         for row in carried:
             assert (row["attempts"], row["observed_at"]) == (0, row["confirmed_at"])
             assert row["fetched_at"] < row["confirmed_at"]
             assert row["confirmed_at"] in {page["observed_at"] for page in pages}
-        assert rows(tmp_path / "full", date, LIST_PAGES.name).num_rows == 0
+        # Both have read the whole list, and once.
+        listed = rows(tmp_path / "full", date, LIST_PAGES.name)
+        assert listed["body"].to_pylist() == [page["body"] for page in pages]
     lake = Lake(str(tmp_path / "changed"))
     assert verify(lake, lake.partitions()) == []
 
@@ -128,7 +132,42 @@ def test_old_details_are_fetched_anyhow(cloud, tmp_path):
 def test_without_a_complete_day_before_it_everything_is_fetched(cloud, tmp_path):
     manifest = take(tmp_path / "lake", MONDAY, "changed")
     assert (manifest.fetch.carried, manifest.fetch.mode, manifest.is_complete) == (0, "changed", True)
-    assert rows(tmp_path / "lake", MONDAY, LIST_PAGES.name).num_rows == 0
+    assert manifest.fetch.list_was_read
+    assert rows(tmp_path / "lake", MONDAY, LIST_PAGES.name).num_rows == 2
+
+
+def test_a_list_that_cannot_be_read_fails_the_run_that_needs_it(cloud, tmp_path):
+    take(tmp_path / "lake", MONDAY, "full")
+    tuesday = MONDAY + dt.timedelta(days=1)
+    set_day(cloud, tuesday)
+    httpx.put(f"{cloud.endpoint}/sandbox/faults", json={"lists_forbidden": True}).raise_for_status()
+    with pytest.raises(AccessDeniedError, match=r"The image list of .* cannot be read \(HTTP 403 ModelArts\.0108\)"):
+        take(tmp_path / "lake", tuesday, "changed")
+    assert Lake(str(tmp_path / "lake")).partitions() == [Partition(MONDAY, "default")]
+
+
+def test_a_resumed_run_carries_forward_what_its_own_list_confirms(cloud, tmp_path):
+    take(tmp_path / "lake", MONDAY, "full")
+    tuesday = MONDAY + dt.timedelta(days=1)
+    set_day(cloud, tuesday)
+    noon = dt.datetime.combine(tuesday, dt.time(12), dt.UTC)
+    settings = Settings(lake=str(tmp_path / "lake"), mode="changed")
+    day = Day(Partition(tuesday, "default"), "ended early", settings, lambda: noon)
+    take_inventory(day)
+    carried = []
+
+    class EndedError(Exception):
+        pass
+
+    def end(progress):
+        carried.append(progress.outcomes["ok"])
+        raise EndedError
+
+    with pytest.raises(EndedError):
+        fetch_answers(day, end)
+    assert take(tmp_path / "lake", tuesday, "changed").fetch.carried >= carried[0] > 300
+    lake = Lake(str(tmp_path / "lake"))
+    assert verify(lake, lake.partitions()) == []
 
 
 def test_nothing_is_carried_from_evidence_that_was_changed(cloud, tmp_path):
@@ -151,7 +190,7 @@ def test_a_rebuild_and_a_full_rerun_of_a_changed_day(cloud, tmp_path):
     publish_day(Day(partition, "rebuild", Settings(lake=str(lake.root))))
     assert pq.read_table(lake.table("images", partition)).equals(before)
     assert verify(lake, lake.partitions()) == []
-    assert take(tmp_path / "lake", tuesday, "full").fetch.carried == 0
+    assert take(tmp_path / "lake", tuesday, "full", reconcile=False).fetch.carried == 0
     assert rows(tmp_path / "lake", tuesday, LIST_PAGES.name).num_rows == 0
     assert verify(lake, lake.partitions()) == []
 

@@ -15,7 +15,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.columns import IMAGES, TABLES
+from pipelines.columns import ANALYSIS_TABLES, IMAGES, TABLES
 from pipelines.sandbox import Faults
 from pipelines.settings import ROOT
 
@@ -45,10 +45,12 @@ def test_the_first_run_publishes_a_day_that_all_readers_read_alike(image_snapsho
     assert "embedded sandbox stands in" in result.stderr
     (report,) = json.loads(result.stdout)
     assert report["state"] == "complete"
-    assert set(report["tables"]) == set(TABLES)
+    assert set(report["tables"]) == {*TABLES, *ANALYSIS_TABLES} - {"image_history"}
     described = report["outcomes"].get("ok", 0) + report["outcomes"].get("deleted", 0)
     assert report["tables"]["images"]["rows"] == described > 200
-    for name, table in TABLES.items():
+    for name, table in (TABLES | ANALYSIS_TABLES).items():
+        if name == "image_history":
+            continue
         path = tmp_path / "lake" / name / f"dt={TODAY}" / "project=default" / f"{name}.parquet"
         assert report["tables"][name]["path"] == str(path)
         assert pq.read_schema(path).equals(table.schema)
@@ -64,6 +66,58 @@ def test_the_first_run_publishes_a_day_that_all_readers_read_alike(image_snapsho
     assert pa.Table.from_pandas(by_pandas, IMAGES.schema, preserve_index=False).to_pylist() == expected
     assert by_duckdb.to_pylist() == expected
     assert by_polars.to_dicts() == expected
+
+
+def test_days_of_the_sandbox_each_end_with_the_day_in_five_lines(image_snapshots, start_sandbox, tmp_path):
+    result = image_snapshots("run", "--days", "2")
+    assert result.returncode == 0, result.stderr
+    yesterday = TODAY - dt.timedelta(days=1)
+    headings = [line for line in result.stdout.splitlines() if line.startswith("20") and ": complete (" in line]
+    assert [heading.split(":")[0] for heading in headings] == [f"{yesterday} default", f"{TODAY} default"]
+
+    def value(sql):
+        return duckdb.sql(sql.format(f"dt={TODAY}/project=default/*.parquet")).fetchall()
+
+    changed = dict(
+        value("SELECT change, COUNT(DISTINCT id) FROM 'lake/image_changes/{}' GROUP BY change ORDER BY change")
+    )
+    assert changed.keys() >= {"added", "changed", "removed"}
+    open_ = "state IN ('new', 'open') AND suppressed_until IS NULL"
+    found = dict(value(f"SELECT severity, COUNT(*) FROM 'lake/audit_findings/{{}}' WHERE {open_} GROUP BY severity"))
+    ((new, resolved),) = value(
+        "SELECT COUNT(*) FILTER (WHERE state = 'new'), COUNT(*) FILTER (WHERE state = 'resolved') "
+        "FROM 'lake/audit_findings/{}'"
+    )
+    ((images, size),) = value("SELECT COUNT(*), SUM(size_bytes) FROM 'lake/image_costs/{}'")
+    lines = result.stdout.splitlines()[-5:]
+    changes = ", ".join(f"{count} {change}" for change, count in changed.items())
+    findings = ", ".join(f"{found[severity]} {severity}" for severity in ("high", "medium", "low"))
+    assert lines[:3] == [
+        f"  images    {images}",
+        f"  changes   {changes} since {yesterday}",
+        f"  findings  {findings} ({new} new, {resolved} resolved, 0 suppressed)",
+    ]
+    assert lines[3].startswith(f"  bytes     {size / 2**40:.1f} TiB, ")
+    assert lines[4].startswith("  cost      0.00 EUR for the day (the price book states no price above zero")
+
+    exported = image_snapshots("focus", "--output", "costs.csv")
+    assert exported.stdout == f"costs.csv: {len(pd.read_csv('costs.csv'))} rows, estimates and no bill\n"
+    assert pd.read_csv("costs.csv")["BilledCost"].eq(0).all()
+
+    # The sandbox's days must not pass for those of a cloud.
+    sandbox = start_sandbox(size=20)
+    mixed = image_snapshots("run", env=sandbox.env)
+    assert mixed.returncode == 2
+    assert sentence_of(mixed).startswith(f"The lake {tmp_path}/lake holds days of the embedded sandbox, which would")
+    played = image_snapshots("run", "--days", "2", env=sandbox.env)
+    assert (played.returncode, sentence_of(played)) == (
+        2,
+        "--days plays days of the embedded sandbox; a real endpoint (IMAGE_SNAPSHOTS_ENDPOINT) cannot say what was.",
+    )
+    assert image_snapshots("run", env=sandbox.env | {"IMAGE_SNAPSHOTS_LAKE": "real"}).returncode == 0
+    mixed = image_snapshots("run", env={"IMAGE_SNAPSHOTS_LAKE": "real"})
+    assert mixed.returncode == 2
+    assert "holds days of 127.0.0.1:" in sentence_of(mixed)
 
 
 def test_a_rerun_replaces_the_day_and_chains_its_manifest(image_snapshots, tmp_path):
@@ -247,7 +301,7 @@ class TestMistakes:
         fails(2, f"{tomorrow} has not begun", arguments=("--date", tomorrow))
 
     def test_no_day(self, fails):
-        fails(2, "--date yesterday is no day", arguments=("--date", "yesterday"))
+        fails(2, "yesterday is no day", arguments=("--date", "yesterday"))
 
     def test_unknown_project(self, fails):
         fails(2, "--project nobody is not configured", arguments=("--project", "nobody"))

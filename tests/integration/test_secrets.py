@@ -1,6 +1,7 @@
 """Whatever a run writes is searched for the secrets that it was given."""
 
 import base64
+import datetime as dt
 import json
 import os
 from pathlib import Path
@@ -9,6 +10,7 @@ import httpx
 import pytest
 
 from pipelines.sandbox import Faults
+from pipelines.sandbox.catalogue import Catalogue
 
 
 def everything_below(root, result):
@@ -63,6 +65,12 @@ def test_no_secret_is_written(image_snapshots, start_sandbox, tmp_path, login, e
             secrets.add(env[name])
     if ending == "suspended":
         httpx.put(f"{sandbox.endpoint}/sandbox/faults", json={"suspended": True}).raise_for_status()
+    for notebook in Catalogue("sandbox", 30, env["OS_PROJECT_NAME"]).notebooks(dt.datetime.now(dt.UTC).date()):
+        # The URL ends with the token.
+        secrets |= {notebook["token"], notebook["url"].partition("?")[0]}
+    env["IMAGE_SNAPSHOTS_USAGE"] = "true"
+    # A secret in a compressed file would not be found.
+    env["IMAGE_SNAPSHOTS_PARQUET_COMPRESSION"] = "none"
     env["IMAGE_SNAPSHOTS_FAILURE_WEBHOOK"] = "http://127.0.0.1:9/hook/webhook-secret-4711"
     secrets.add("webhook-secret-4711")
 
@@ -70,6 +78,9 @@ def test_no_secret_is_written(image_snapshots, start_sandbox, tmp_path, login, e
     assert result.returncode == {"complete": 0, "faulty": 0, "refused": 2, "suspended": 1}[ending], result.stderr
     searched = dict(everything_below(tmp_path, result))
     assert any(".dagster" in name and name.endswith(".db") for name in searched)
+    if result.returncode == 0:
+        (table,) = (content for name, content in searched.items() if name.endswith("/notebooks.parquet"))
+        assert b"-notebook-0" in table
     found = {
         (name, secret)
         for name, content in searched.items()

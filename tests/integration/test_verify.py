@@ -128,6 +128,13 @@ def test_a_forged_answer_does_not_have_its_hash(lake):
     assert found[0][1].endswith("does not have its SHA-256.")
 
 
+def test_a_forged_page_of_the_list_does_not_have_its_hash(lake):
+    forge(lake, PARTITIONS[1], "list_pages", lambda table: set_first(table, "body", b"{}"))
+    assert problems(lake) == [
+        ("list_pages/dt=2026-11-22/project=default/list_pages.parquet", "Page 0 does not have its SHA-256.")
+    ]
+
+
 def test_a_forged_manifest_breaks_the_chain(lake):
     manifest = json.loads(lake.manifest(PARTITIONS[0]).read_text())
     lake.manifest(PARTITIONS[0]).write_text(json.dumps(manifest | {"run_id": "somebody-else"}))

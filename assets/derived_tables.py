@@ -1,0 +1,164 @@
+"""The assets that are derived from published days: history, changes, reconciliation, usage, audit, costs.
+
+They are one step, because each day's depend on those of the day before: it brings every day of the project up to date
+whose tables are missing or were made from what was replaced since.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import dagster as dg
+
+from assets.daily_snapshot import OWNERS
+from assets.metadata import definition_metadata, file_metadata
+from assets.resources import DayResource
+from pipelines.columns import (
+    ANALYSIS_TABLES,
+    AUDIT_FINDINGS,
+    AUDIT_RULES,
+    IMAGE_CHANGES,
+    IMAGE_COSTS,
+    IMAGE_HISTORY,
+    IMAGE_RECONCILIATION,
+    IMAGE_USAGE,
+    IMAGES,
+    SCHEMA_VERSION,
+    Table,
+)
+from pipelines.derived import DerivedDay, derive_days
+from pipelines.settings import Settings
+
+_WARN = dg.AssetCheckSeverity.WARN
+_CODE_VERSION = str(SCHEMA_VERSION)
+_RESPONSES, _INVENTORY = "image_responses", "image_inventory"
+
+_DEPENDENCIES: dict[str, tuple[str, ...]] = {
+    IMAGE_HISTORY.name: (IMAGES.name, _RESPONSES),
+    IMAGE_CHANGES.name: (IMAGE_HISTORY.name,),
+    IMAGE_RECONCILIATION.name: (_INVENTORY, _RESPONSES, IMAGE_HISTORY.name),
+    IMAGE_USAGE.name: (_RESPONSES, IMAGE_HISTORY.name),
+    AUDIT_RULES.name: (IMAGE_CHANGES.name, IMAGE_RECONCILIATION.name, IMAGE_USAGE.name),
+    AUDIT_FINDINGS.name: (AUDIT_RULES.name,),
+    IMAGE_COSTS.name: (_INVENTORY, IMAGE_HISTORY.name, IMAGE_USAGE.name),
+}
+_GROUPS = {AUDIT_RULES.name: "audit", AUDIT_FINDINGS.name: "audit", IMAGE_COSTS.name: "cost", IMAGE_USAGE.name: "cost"}
+
+_CHECKS = (
+    (IMAGE_CHANGES, "day_is_complete", "The day is complete, so it could be compared with the last complete one."),
+    (
+        IMAGE_RECONCILIATION,
+        "inventory_matches",
+        "The API's list was read, every image on it is registered, and none that is gone.",
+    ),
+    (IMAGE_USAGE, "usage_was_observed", "The day is complete and all notebooks were read."),
+    (AUDIT_RULES, "rules_work", "Every audit rule could be applied."),
+    (AUDIT_FINDINGS, "no_grave_findings", "No finding of severity critical or high is open."),
+    (IMAGE_COSTS, "everything_is_priced", "The price book has a price for every image."),
+)
+
+
+def derived_assets(grid: dg.MultiPartitionsDefinition, settings: Settings) -> dg.AssetsDefinition:
+    """Make the assets of the derived tables; `image_usage` is one of them when usage is read."""
+    tables = [table for table in ANALYSIS_TABLES.values() if table is not IMAGE_USAGE or settings.reads_usage]
+    names = {table.name for table in tables}
+
+    def spec(table: Table) -> dg.AssetSpec:
+        inside_or_before = [name for name in _DEPENDENCIES[table.name] if name in names or name not in ANALYSIS_TABLES]
+        return dg.AssetSpec(
+            table.name,
+            deps=inside_or_before,
+            description=table.meaning,
+            group_name=_GROUPS.get(table.name, "history"),
+            kinds={"parquet", "duckdb"},
+            owners=OWNERS,
+            metadata=definition_metadata(table),
+            code_version=_CODE_VERSION,
+        )
+
+    @dg.multi_asset(
+        name="derive_tables",
+        partitions_def=grid,
+        specs=[spec(table) for table in tables],
+        check_specs=[
+            dg.AssetCheckSpec(name, asset=table.name, description=description)
+            for table, name, description in _CHECKS
+            if table in tables
+        ],
+    )
+    def derive_tables(
+        context: dg.AssetExecutionContext, day: dg.ResourceParam[DayResource]
+    ) -> Iterator[dg.MaterializeResult]:
+        with day.step(context) as today:
+            result = derive_days(
+                today,
+                lambda partition, number, total: context.log.info(
+                    "Deriving %s (%d of %d)", partition, number + 1, total
+                ),
+            )
+        facts, checks = _facts(result), _checks(result)
+        for table in tables:
+            file = result.seal.files.get(table.name)
+            yield dg.MaterializeResult(
+                asset_key=table.name,
+                metadata={**(file_metadata(today.lake, file) if file else {}), **facts[table.name]},
+                check_results=[check for check in checks if check.asset_key == dg.AssetKey(table.name)],
+            )
+
+    return derive_tables
+
+
+def _facts(result: DerivedDay) -> Mapping[str, dict[str, Any]]:
+    """What an operator sees of each table; numbers become trends in the UI."""
+    summary, history = result.seal.summary, result.history
+    return {
+        IMAGE_HISTORY.name: {
+            "dagster/row_count": history.versions,
+            "dagster/uri": f"file://{history.path}",
+            "living_images": history.current - history.deleted,
+            "deleted_images": history.deleted,
+            "complete_days": history.days,
+        },
+        IMAGE_CHANGES.name: {f"images_{change}": count for change, count in summary.changes.items()},
+        IMAGE_RECONCILIATION.name: dict(result.reconciliation.counts),
+        IMAGE_USAGE.name: {
+            **({} if result.usage.used is None else {"images_used": result.usage.used}),
+            "images_unused": result.usage.unused,
+        },
+        AUDIT_RULES.name: {"failed_rules": dg.MetadataValue.json(summary.rule_errors)},
+        AUDIT_FINDINGS.name: {
+            **{f"open_{severity}": count for severity, count in summary.findings.items()},
+            "new": summary.new_findings,
+            "resolved": summary.resolved_findings,
+            "suppressed": summary.suppressed_findings,
+        },
+        IMAGE_COSTS.name: {
+            "total_bytes": summary.total_bytes,
+            "currency": summary.currency,
+            **{
+                name: value
+                for name, value in (
+                    ("growth_bytes", summary.growth_bytes),
+                    ("estimated_cost_of_the_day", summary.estimated_cost),
+                    ("reclaimable_bytes_upper_bound", summary.reclaimable_bytes),
+                )
+                if value is not None
+            },
+            "images_without_a_price": summary.unpriced,
+        },
+    }
+
+
+def _checks(result: DerivedDay) -> list[dg.AssetCheckResult]:
+    summary = result.seal.summary
+    passed = {
+        "day_is_complete": summary.is_complete,
+        "inventory_matches": result.reconciliation.list_was_read and not any(result.reconciliation.counts.values()),
+        "usage_was_observed": result.usage.used is not None,
+        "rules_work": not summary.rule_errors,
+        "no_grave_findings": not (summary.findings.get("critical") or summary.findings.get("high")),
+        "everything_is_priced": summary.unpriced == 0,
+    }
+    return [
+        dg.AssetCheckResult(check_name=name, asset_key=table.name, passed=passed[name], severity=_WARN)
+        for table, name, _ in _CHECKS
+    ]

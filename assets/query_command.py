@@ -1,0 +1,209 @@
+"""The command `image-snapshots query`: SQL in, rows out, or a prompt for one query after another.
+
+What can be asked, and that it only reads, belongs to `pipelines.query`.
+"""
+
+import os
+import readline
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import duckdb
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from pipelines.errors import ConfigurationError, PipelineError
+from pipelines.lake import Lake
+from pipelines.query import Format, connect_lake, relations, select, sql_errors, write_rows
+from pipelines.settings import Settings
+
+_ROWS_SHOWN = 40
+# Where there is no terminal, lines are as long as the rows.
+_WIDTH_WHEN_PIPED = 10_000
+
+_KEYWORDS = ("SELECT", "FROM", "WHERE", "GROUP BY", "ORDER BY", "LIMIT", "JOIN", "USING", "DESCRIBE", "SUMMARIZE")
+
+
+class OutputFormat(StrEnum):
+    """How rows are written."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+    PARQUET = "parquet"
+
+
+_SUFFIXES = {f".{form}": form for form in (OutputFormat.CSV, OutputFormat.JSON, OutputFormat.PARQUET)}
+
+
+def query(
+    sql: Annotated[
+        str | None,
+        typer.Argument(metavar="[SQL]", help="The query. Without: read from standard input, or ask at a prompt."),
+    ] = None,
+    file: Annotated[Path | None, typer.Option("--file", help="Read the query from a file.")] = None,
+    output_format: Annotated[
+        OutputFormat | None,
+        typer.Option("--format", help="Default: by the output file's suffix; table on a terminal, csv when piped."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Write all rows to a file, whole or not at all.")
+    ] = None,
+    include_incomplete: Annotated[
+        bool, typer.Option("--include-incomplete", help="Let latest_days and images_latest take incomplete days.")
+    ] = False,
+) -> None:
+    """Ask the lake in SQL (DuckDB's), over all days and projects; only reads.
+
+    SHOW TABLES lists what there is, DESCRIBE images the columns of a table.
+    """
+    form = _format(output_format, output)
+    lake = Lake(Settings.load().lake)
+    if output is not None and output.resolve().is_relative_to(lake.root.resolve()):
+        raise ConfigurationError(f"--output {output} is inside the lake, which is only read: choose another place.")
+    text = _text(sql, file)
+    if text is None and output is not None:
+        raise ConfigurationError("--output needs a query: give one as argument, with --file or on standard input.")
+    with closing(connect_lake(lake, include_incomplete=include_incomplete)) as connection:
+        if text is None:
+            _ask(connection, form)
+        elif output is None:
+            _interruptible(connection, partial(_print, connection, text, form))
+        else:
+            _interruptible(connection, partial(_write, connection, text, output, form))
+
+
+def _format(chosen: OutputFormat | None, output: Path | None) -> OutputFormat:
+    if output is None:
+        if chosen == OutputFormat.PARQUET:
+            raise ConfigurationError("--format parquet is not for the screen: name a file with --output.")
+        return chosen or (OutputFormat.TABLE if sys.stdout.isatty() else OutputFormat.CSV)
+    form = chosen or _SUFFIXES.get(output.suffix.lower())
+    if form is None or form == OutputFormat.TABLE:
+        raise ConfigurationError(
+            f"--output {output} does not say what to write: end it in .csv, .json or .parquet, or give --format."
+        )
+    return form
+
+
+def _text(sql: str | None, file: Path | None) -> str | None:
+    """The query, or None where one is to be asked for."""
+    if sql is not None and file is not None:
+        raise ConfigurationError("The query is given twice, as argument and with --file: leave one out.")
+    if sql is not None:
+        return sql
+    if file is None:
+        return None if sys.stdin.isatty() else sys.stdin.read()
+    try:
+        return file.read_text()
+    except OSError as error:
+        raise ConfigurationError(f"--file {file} cannot be read: {os.strerror(error.errno or 0)}.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"--file {file} is no text in UTF-8.") from error
+
+
+@contextmanager
+def _replaced(path: Path) -> Iterator[BinaryIO]:
+    """A file that appears under its name when the block ends without an error."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        try:
+            with part.open("wb") as target:
+                yield target
+                target.flush()
+                os.fsync(target.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"--output {path} cannot be written: {os.strerror(error.errno or 0)}.") from error
+
+
+def _interruptible(connection: duckdb.DuckDBPyConnection, work: Callable[[], None]) -> None:
+    """Do what asks the engine so that Ctrl-C ends it: while the engine runs, its thread takes no signals."""
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(work)
+        try:
+            future.result()
+        except KeyboardInterrupt:
+            connection.interrupt()
+            raise
+
+
+def _write(connection: duckdb.DuckDBPyConnection, text: str, output: Path, form: OutputFormat) -> None:
+    relation = select(connection, text)
+    with _replaced(output) as target:
+        write_rows(relation, target, Format(form.value))
+
+
+def _print(connection: duckdb.DuckDBPyConnection, text: str, form: OutputFormat) -> None:
+    relation = select(connection, text)
+    if form == OutputFormat.TABLE:
+        with sql_errors():
+            _print_table(relation)
+        return
+    try:
+        write_rows(relation, sys.stdout.buffer, Format(form.value))
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        # Whoever read has enough, as `head` does; and at its end Python would flush to the pipe again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _print_table(relation: duckdb.DuckDBPyRelation) -> None:
+    if relation.columns == ["explain_key", "explain_value"]:
+        # A drawing of many lines.
+        for _, plan in relation.fetchall():
+            typer.echo(plan)
+        return
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _WIDTH_WHEN_PIPED
+    relation.show(max_width=width, max_rows=_ROWS_SHOWN)
+
+
+def _ask(connection: duckdb.DuckDBPyConnection, form: OutputFormat) -> None:
+    """Answer queries from a terminal until its end."""
+    console = Console()
+    names = relations()
+    for name, meaning in names.items():
+        console.print(f"[bold]{name:<22}[/]{escape(meaning)}", highlight=False, overflow="ellipsis", no_wrap=True)
+    console.print("\nSQL, ended by a semicolon. DESCRIBE images; shows columns. Ctrl-D ends.\n", highlight=False)
+    readline.set_completer(_Completer([*names, *_KEYWORDS]))
+    readline.parse_and_bind("tab: complete")
+    lines: list[str] = []
+    while True:
+        try:
+            lines.append(input("...> " if lines else "sql> "))
+            if not "".join(lines).strip():
+                lines.clear()
+            if lines and lines[-1].rstrip().endswith(";"):
+                text = "\n".join(lines)
+                lines.clear()
+                _interruptible(connection, partial(_print, connection, text, form))
+        except EOFError:
+            typer.echo()
+            return
+        except KeyboardInterrupt:
+            # Ends the query, not the prompt.
+            lines.clear()
+            typer.echo()
+        except PipelineError as error:
+            Console(stderr=True).print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+
+
+class _Completer:
+    """Offers the words that begin as what is typed does."""
+
+    def __init__(self, words: list[str]) -> None:
+        self._words = words
+
+    def __call__(self, begun: str, number: int) -> str | None:
+        found = [word for word in self._words if word.lower().startswith(begun.lower())]
+        return found[number] if number < len(found) else None

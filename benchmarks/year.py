@@ -1,0 +1,260 @@
+"""A year of one project: `python -m benchmarks.year [--images N] [--days N] [--keep DIRECTORY]`.
+
+Writes published days of generated images (two in a hundred change each day, a few come and go), then measures, each in
+a process of its own with its peak memory:
+
+derive all   the derived tables of all days but the last, one after the other, as a first `rebuild` would
+derive day   the derived tables of the last day, as a daily run does: changes, reconciliation, usage, findings, costs
+history      the history of the whole year, made anew from the days
+as of        how many images were public on a day in the middle, and their bytes, from the history (`images_as_of`)
+trend        images, bytes and public images of every day of the year, from the snapshots (`images`)
+"""
+
+import argparse
+import datetime as dt
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.columns import IMAGE_HISTORY, IMAGE_VALUES, IMAGES, INVENTORY, LIST_PAGES, NOTEBOOKS, RESPONSES, Table
+from pipelines.day import Day
+from pipelines.derived import derive_days
+from pipelines.history import write_history
+from pipelines.lake import Lake, Partition
+from pipelines.manifest import FetchFacts, InventoryFacts
+from pipelines.publish import publish
+from pipelines.query import connect_lake
+from pipelines.settings import Settings
+
+LAST = dt.date(2026, 11, 22)
+RUNS = 3
+# Shares of the images that change, and that are replaced by new ones, from one day to the next.
+CHANGED, REPLACED = 0.02, 0.002
+KB = 1024
+
+
+class Year:
+    """The images of a project as they change from day to day; `revision` counts the changes of each."""
+
+    def __init__(self, images: int) -> None:
+        self.chance = np.random.default_rng(4711)
+        self.number = np.arange(images)
+        self.next_number = images
+        self.revision = np.zeros(images, dtype=np.int64)
+        self.size = self.chance.integers(1_000_000, 20_000_000, images)
+        self.public = self.chance.random(images) < 0.05
+        self.updated = np.full(images, np.datetime64("2025-01-01T00:00:00", "us"))
+
+    def pass_day(self, date: dt.date) -> None:
+        changed = self.chance.random(len(self.number)) < CHANGED
+        self.revision[changed] += 1
+        self.size[changed] += self.chance.integers(-100_000, 100_000, int(changed.sum()))
+        self.updated[changed] = np.datetime64(date, "us")
+        self.public ^= self.chance.random(len(self.number)) < CHANGED / 100
+        replaced = self.chance.random(len(self.number)) < REPLACED
+        count = int(replaced.sum())
+        self.number[replaced] = np.arange(self.next_number, self.next_number + count)
+        self.next_number += count
+
+    def tables(self, date: dt.date) -> dict[str, pa.Table]:
+        order = np.argsort(self.number)
+        number = self.number[order]
+        rows = len(number)
+        ids = [f"{n:08x}-0000-4000-8000-{n * 7919 % 2**48:012x}" for n in number.tolist()]
+        teams = [f"team-{n % 53}" for n in number.tolist()]
+        observed = dt.datetime.combine(date, dt.time(3), dt.UTC)
+        names = [f"trainer-{n % 997}" for n in number.tolist()]
+        public, revision = self.public[order].tolist(), self.revision[order].tolist()
+        shared = {"snapshot_date": date, "project_id": "p1", "project_key": "default", "observed_at": observed}
+        images = {
+            "id": ids,
+            "name": names,
+            "namespace": teams,
+            "swr_path": [f"swr.region-1.example.com/{t}/{n}:1" for t, n in zip(teams, names, strict=True)],
+            "tag": "1",
+            "arch": "x86_64",
+            "type": "DEDICATED",
+            "origin": "CUSTOMIZE",
+            "service_type": "COMMON",
+            "status": "ACTIVE",
+            "visibility": ["PUBLIC" if is_public else "PRIVATE" for is_public in public],
+            "workspace_id": "0",
+            "description": [f"Training environment, revision {r}" for r in revision],
+            "size": self.size[order],
+            "size_bytes": self.size[order] * KB,
+            "create_at": dt.datetime(2024, 12, 1, tzinfo=dt.UTC),
+            "update_at": self.updated[order],
+            "dev_services": "NOTEBOOK|SSH",
+            "resource_categories": "CPU|GPU",
+            "arch_normalised": "x86_64",
+            "registry": "swr.region-1.example.com",
+            "repository": names,
+            "response_sha256": "0" * 64,
+            "content_hash": [
+                f"{n:032x}{r:031x}{p:d}" for n, r, p in zip(number.tolist(), revision, public, strict=True)
+            ],
+        }
+        responses = {"id": ids, "outcome": "ok", "http_status": 200, "attempts": 1, "elapsed_ms": 20}
+        inventory = {"id": ids, "id_as_read": ids, "is_valid": True, "owner": teams, "cost_center": "CC-1"}
+        used = number[number % 5 == 0]
+        notebooks = {
+            "notebook_id": [f"{n:08x}" for n in used.tolist()],
+            "status": "RUNNING",
+            "image_id": [id_ for id_, n in zip(ids, number.tolist(), strict=True) if n % 5 == 0],
+        }
+        return {
+            IMAGES.name: _table(IMAGES, rows, shared | images),
+            RESPONSES.name: _table(RESPONSES, rows, shared | responses),
+            INVENTORY.name: _table(INVENTORY, rows, shared | inventory),
+            NOTEBOOKS.name: _table(NOTEBOOKS, len(used), shared | notebooks),
+            LIST_PAGES.name: LIST_PAGES.schema.empty_table(),
+            IMAGE_VALUES.name: IMAGE_VALUES.schema.empty_table(),
+        }
+
+
+def _table(table: Table, rows: int, columns: dict[str, object]) -> pa.Table:
+    """Columns by name; a single value stands for all rows, and what is not given is null."""
+
+    def array(field: pa.Field) -> pa.Array:
+        value = columns.get(field.name)
+        if isinstance(value, list | np.ndarray):
+            return pa.array(value, field.type)
+        return pa.repeat(pa.scalar(value, field.type), rows)
+
+    return pa.Table.from_arrays([array(field) for field in table.schema], schema=table.schema)
+
+
+def write_year(root: Path, images: int, days: int) -> None:
+    lake, year = Lake(str(root)), Year(images)
+    for back in range(days - 1, -1, -1):
+        date = LAST - dt.timedelta(days=back)
+        partition = Partition(date, "default")
+        year.pass_day(date)
+        files = {name: lake.staging(partition) / f"{name}.parquet" for name in year.tables(date)}
+        for name, data in year.tables(date).items():
+            table = {t.name: t for t in (IMAGES, RESPONSES, INVENTORY, NOTEBOOKS, LIST_PAGES, IMAGE_VALUES)}[name]
+            with lake.writer(files[name], table, "benchmark") as writer:
+                writer.write(data)
+        moment = dt.datetime.combine(date, dt.time(3), dt.UTC)
+        inventory = dict.fromkeys(InventoryFacts.model_fields, 0) | {"source": "a", "kind": "csv", "modified_at": None}
+        fetch = dict.fromkeys(FetchFacts.model_fields, 0) | {
+            "project_id": "p1",
+            "endpoint_host": "127.0.0.1",
+            "is_sandbox": False,
+            "mode": "full",
+            "started_at": moment,
+            "finished_at": moment,
+            "outcomes": {"ok": images},
+            "list_was_read": False,
+            "list_error": None,
+            "notebooks_were_read": True,
+            "notebooks_error": None,
+        }
+        publish(
+            lake,
+            partition,
+            files,
+            run_id="benchmark",
+            started_at=moment,
+            published_at=moment,
+            rebuilt=False,
+            inventory=InventoryFacts(**inventory),
+            fetch=FetchFacts(**fetch),
+        )
+        for path in files.values():
+            path.unlink()
+
+
+def _day(root: Path, date: dt.date) -> Day:
+    return Day(Partition(date, "default"), "benchmark", Settings(lake=str(root)))
+
+
+def derive_all(root: Path) -> object:
+    derive_days(_day(root, LAST - dt.timedelta(days=1)))
+    return None
+
+
+def derive_day(root: Path) -> object:
+    return derive_days(_day(root, LAST)).seal.summary.changes
+
+
+def history(root: Path) -> object:
+    return write_history(Lake(str(root)), "default", root / "history-again.parquet", "benchmark").versions
+
+
+def as_of(root: Path) -> object:
+    middle = LAST - dt.timedelta(days=180)
+    with connect_lake(Lake(str(root))) as connection:
+        sql = "SELECT COUNT(*), SUM(size_bytes) FROM images_as_of('{}') WHERE visibility = 'PUBLIC'"
+        return _timed(lambda: connection.sql(sql.format(middle)).fetchall())
+
+
+def trend(root: Path) -> object:
+    with connect_lake(Lake(str(root))) as connection:
+        sql = (
+            "SELECT snapshot_date, COUNT(*), SUM(size_bytes), COUNT(*) FILTER (WHERE visibility = 'PUBLIC') "
+            "FROM images GROUP BY snapshot_date ORDER BY snapshot_date"
+        )
+        return _timed(lambda: len(connection.sql(sql).fetchall()))
+
+
+def _timed(query: Callable[[], object]) -> list[float]:
+    seconds = []
+    for _ in range(RUNS):
+        began = time.perf_counter()
+        query()
+        seconds.append(round(time.perf_counter() - began, 3))
+    return seconds
+
+
+MEASURES = {"derive all": derive_all, "derive day": derive_day, "history": history, "as of": as_of, "trend": trend}
+
+
+def measure(name: str, root: Path) -> dict[str, object]:
+    began = time.perf_counter()
+    result = MEASURES[name](root)
+    seconds = time.perf_counter() - began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"name": name, "seconds": seconds, "peak_mb": peak, "result": result}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=20_000)
+    parser.add_argument("--days", type=int, default=365)
+    parser.add_argument("--keep", type=Path, help="directory of the lake; one that is there is used again")
+    parser.add_argument("--measure", nargs=2, metavar=("NAME", "LAKE"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        print(json.dumps(measure(arguments.measure[0], Path(arguments.measure[1])), default=str))
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        root = arguments.keep or Path(directory)
+        if not Lake(str(root)).partitions():
+            began = time.perf_counter()
+            write_year(root, arguments.images, arguments.days)
+            print(
+                f"{arguments.days} days of {arguments.images:,} images written in {time.perf_counter() - began:.0f} s"
+            )
+        for name in MEASURES:
+            command = [sys.executable, "-m", "benchmarks.year", "--measure", name, str(root)]
+            found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            seconds = found["seconds"]
+            if isinstance(found["result"], list) and name in ("as of", "trend"):
+                seconds = statistics.median(found["result"])
+            print(f"{name:<12} {seconds:8.2f} s {found['peak_mb']:6.0f} MB   {found['result']}", flush=True)
+        size = Lake(str(root)).project_table(IMAGE_HISTORY.name, "default").stat().st_size
+        print(f"history file: {size / 1e6:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,394 @@
+"""The audit: rules that anyone can add as a SQL file, what they find on a day, and the life of each finding.
+
+What a rule finds is its SQL under `sql/audit/`; what becomes of a finding from day to day is
+`sql/derive/audit_findings.sql`. Reading rules and suppressions, and applying a rule so that it can neither harm nor
+stop anything else, belong here.
+"""
+
+import hashlib
+import re
+import tomllib
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Self
+
+import duckdb
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
+
+from pipelines.analysis import DayAnalysis, read_sql
+from pipelines.columns import (
+    AUDIT_FINDINGS,
+    AUDIT_RULES,
+    IMAGE_CHANGES,
+    IMAGE_RECONCILIATION,
+    IMAGE_USAGE,
+    KNOWN_VALUES,
+)
+from pipelines.errors import ConfigurationError
+from pipelines.manifest import FetchFacts, FileFacts
+from pipelines.settings import ROOT, Settings
+
+RULES = ROOT / "sql" / "audit"
+SEVERITIES = ("critical", "high", "medium", "low", "info")
+
+_REQUIRED = ("id", "title", "severity", "why", "do")
+_FIELD = re.compile(rf"--\s*({'|'.join(_REQUIRED)}|needs):(.*)")
+# An id is part of a relation's name, and of what finding ids are made from.
+_ID = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_NEEDS = ("list", "usage")
+_ISO = "%Y-%m-%dT%H:%M:%S.%f"
+
+_FOUND = pa.schema([("rule", pa.string()), ("id", pa.string()), ("evidence", pa.string())])
+_RULES = pa.schema(
+    [
+        *((name, pa.string()) for name in ("rule", "title", "severity", "why", "what_to_do", "error", "sql_sha256")),
+        ("is_decided", pa.bool_()),
+    ]
+)
+_SUPPRESSIONS = pa.schema(
+    [
+        *((name, pa.string()) for name in ("rule", "id", "namespace")),
+        ("until", pa.date32()),
+        ("reason", pa.string()),
+    ]
+)
+
+
+class _RuleError(Exception):
+    """A rule cannot be applied; the message is the sentence that `audit_rules` shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule as its file states it; `error` says why it cannot be applied, and then what is missing is None.
+
+    `needs`: what a day must have read for the rule to decide that something is found no more: list, usage.
+    """
+
+    name: str
+    sql_sha256: str | None
+    title: str | None = None
+    severity: str | None = None
+    why: str | None = None
+    what_to_do: str | None = None
+    needs: tuple[str, ...] = ()
+    sql: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditResult:
+    """The written tables and what they hold.
+
+    `open_by_severity` counts the findings that are new or open and not suppressed, for each of `SEVERITIES`, and `new`
+    those of them that are new. `suppressed` counts those that are new or open and suppressed; `resolved` the findings
+    of the last complete day that are no more. `rule_errors`: why rules could not be applied, by rule.
+    """
+
+    files: tuple[FileFacts, ...]
+    open_by_severity: dict[str, int]
+    new: int
+    resolved: int
+    suppressed: int
+    rule_errors: dict[str, str]
+
+
+def derive_audit_findings(analysis: DayAnalysis) -> AuditResult:
+    """Apply the rules and write `audit_rules` and `audit_findings` of the day; a rule that fails stops no other.
+
+    Raises:
+        ConfigurationError: the directory of further rules or the file of suppressions cannot be read or is wrong.
+        StorageError: the lake cannot be written.
+    """
+    settings = analysis.day.settings
+    suppressions = read_suppressions(settings.suppressions) if settings.suppressions else []
+    rules = _apply_rules(analysis, read_rules(settings.audit_rules))
+    analysis.load("rules", _rules_table(rules, analysis.manifest.fetch))
+    analysis.load(
+        "suppressions", pa.Table.from_pylist([entry.model_dump() for entry in suppressions], schema=_SUPPRESSIONS)
+    )
+    analysis.load_today(IMAGE_RECONCILIATION)
+    analysis.load_previous(AUDIT_FINDINGS, "previous_findings")
+    analysis.create("findings", read_sql("derive/audit_findings.sql"))
+    files = (
+        analysis.write(AUDIT_RULES, read_sql("derive/audit_rules.sql")),
+        analysis.write(AUDIT_FINDINGS, "SELECT * FROM findings ORDER BY rule, id"),
+    )
+    return _summary(analysis, files, {rule.name: rule.error for rule in rules if rule.error is not None})
+
+
+def _summary(analysis: DayAnalysis, files: tuple[FileFacts, ...], rule_errors: dict[str, str]) -> AuditResult:
+    counts = analysis.read(
+        "SELECT severity, state, suppressed_until IS NOT NULL AS is_suppressed, COUNT(*) AS findings "
+        "FROM findings GROUP BY severity, state, is_suppressed"
+    ).to_pylist()
+    alive = [count for count in counts if count["state"] != "resolved"]
+    seen = [count for count in alive if not count["is_suppressed"]]
+
+    def total(of: list[dict[str, int]]) -> int:
+        return sum(count["findings"] for count in of)
+
+    return AuditResult(
+        files=files,
+        open_by_severity={name: total([c for c in seen if c["severity"] == name]) for name in SEVERITIES},
+        new=total([c for c in seen if c["state"] == "new"]),
+        resolved=total([c for c in counts if c["state"] == "resolved"]),
+        suppressed=total([c for c in alive if c["is_suppressed"]]),
+        rule_errors=rule_errors,
+    )
+
+
+# --- rules ----------------------------------------------------------------------------------------------------------
+
+
+def read_rules(further: Path | None = None) -> list[Rule]:
+    """The rules that ship and those of a further directory, by file name; what is wrong with one is its `error`.
+
+    Raises:
+        ConfigurationError: the further directory cannot be read.
+    """
+    paths = sorted(RULES.glob("*.sql"))
+    if further is not None:
+        if not further.is_dir():
+            raise ConfigurationError(
+                f"There is no directory {further}: set IMAGE_SNAPSHOTS_AUDIT_RULES to the directory of your rules."
+            )
+        paths += sorted(further.glob("*.sql"))
+    rules: dict[str, Rule] = {}
+    for path in paths:
+        rule = _read_rule(path)
+        if rule.name in rules:
+            error = f"The id {rule.name} is taken by another rule: give this one an id and a file name of its own."
+            rule = Rule(f"{path.parent.name}/{path.name}", rule.sql_sha256, error=error)
+        rules[rule.name] = rule
+    return list(rules.values())
+
+
+def _read_rule(path: Path) -> Rule:
+    """A rule that cannot be read goes by its file's name, as it did while it could."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        return Rule(path.stem, None, error=f"The file cannot be read: {error.strerror}.")
+    rule = Rule(path.stem, hashlib.sha256(content).hexdigest())
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        return replace(rule, error="The file is not UTF-8 text.")
+    fields, repeated = _read_header(text)
+    severity = fields.get("severity")
+    rule = replace(
+        rule,
+        title=fields.get("title"),
+        severity=severity if severity in SEVERITIES else None,
+        why=fields.get("why"),
+        what_to_do=fields.get("do"),
+        needs=tuple(need.strip() for need in fields["needs"].split(",")) if "needs" in fields else (),
+        sql=text,
+    )
+    try:
+        _check_header(path.stem, fields, repeated, rule)
+    except _RuleError as error:
+        return replace(rule, error=str(error))
+    return rule
+
+
+def _read_header(text: str) -> tuple[dict[str, str], list[str]]:
+    """The header's fields, lines that continue one joined to it, and the names of those stated twice."""
+    fields: dict[str, str] = {}
+    repeated = []
+    name = None
+    for line in text.splitlines():
+        if not line.startswith("--"):
+            break
+        if found := _FIELD.fullmatch(line):
+            name = found[1]
+            if name in fields:
+                repeated.append(name)
+            fields[name] = found[2].strip()
+        elif name is not None and (more := line.removeprefix("--").strip()):
+            fields[name] = f"{fields[name]} {more}".strip()
+        else:
+            name = None
+    return {name: value for name, value in fields.items() if value}, repeated
+
+
+def _check_header(stem: str, fields: dict[str, str], repeated: list[str], rule: Rule) -> None:
+    if lacking := [name for name in _REQUIRED if name not in fields]:
+        raise _RuleError(f"The header lacks {', '.join(lacking)}: begin the file with lines such as `-- title: ...`.")
+    if repeated:
+        raise _RuleError(f"The header states {', '.join(repeated)} twice.")
+    if fields["id"] != stem:
+        raise _RuleError(f"The header's id is {fields['id']}: name the file {fields['id']}.sql.")
+    if not _ID.fullmatch(stem):
+        raise _RuleError("The id must be lower-case letters, digits and _ only, and begin with a letter.")
+    if rule.severity is None:
+        raise _RuleError(f"The severity {fields['severity']} is not one of {', '.join(SEVERITIES)}.")
+    if unknown := [need for need in rule.needs if need not in _NEEDS]:
+        raise _RuleError(f"The header needs {', '.join(unknown)}, which is not one of {', '.join(_NEEDS)}.")
+
+
+def _rules_table(rules: list[Rule], facts: FetchFacts) -> pa.Table:
+    was_read = {"list": facts.list_was_read, "usage": facts.notebooks_were_read}
+    rows = [
+        {
+            "rule": rule.name,
+            "title": rule.title,
+            "severity": rule.severity,
+            "why": rule.why,
+            "what_to_do": rule.what_to_do,
+            "error": rule.error,
+            "sql_sha256": rule.sql_sha256,
+            "is_decided": rule.error is None and all(was_read[need] for need in rule.needs),
+        }
+        for rule in rules
+    ]
+    return pa.Table.from_pylist(rows, schema=_RULES)
+
+
+# --- applying them --------------------------------------------------------------------------------------------------
+
+
+def _apply_rules(analysis: DayAnalysis, rules: list[Rule]) -> list[Rule]:
+    """Make what the rules find the relation `found` (rule, id, evidence); returns the rules with their errors."""
+    applied = []
+    # Rules are other people's SQL: they run in a database of their own, which can be locked and may break.
+    with DayAnalysis(analysis.day) as room:
+        for table in (IMAGE_CHANGES, IMAGE_RECONCILIATION, IMAGE_USAGE):
+            room.load_today(table)
+        known = [(field, value) for field, values in KNOWN_VALUES.items() for value in sorted(values)]
+        room.load("known_values", _texts(field=[f for f, _ in known], value=[v for _, v in known]))
+        room.load("allowed_namespaces", _allowed_namespaces(analysis.day.settings))
+        room.lock()
+        room.load("found", _FOUND.empty_table())
+        for rule in rules:
+            if rule.error is None and rule.sql is not None:
+                try:
+                    _apply(room, rule.name, rule.sql)
+                except _RuleError as error:
+                    applied.append(replace(rule, error=str(error)))
+                    continue
+            applied.append(rule)
+        analysis.load("found", room.stream("SELECT rule, id, evidence FROM found", _FOUND))
+    return applied
+
+
+def _texts(**columns: list[str]) -> pa.Table:
+    return pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
+
+
+def _allowed_namespaces(settings: Settings) -> pa.Table:
+    """The setting as a relation; without rows while it is not set, since a list that is set has an entry."""
+    return _texts(namespace=sorted(settings.allowed_namespaces or ()))
+
+
+def _apply(room: DayAnalysis, name: str, sql: str) -> None:
+    """Apply one rule, and add what it finds to `found`."""
+    try:
+        statements = room.connection.extract_statements(sql)
+        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+            raise _RuleError("The file must hold one SELECT statement and nothing else.")
+        # The engine counts `WITH ... AS (INSERT ...)` among the SELECTs, but does not make a view of it.
+        room.create_view("rule", sql)
+        room.create("matches", "SELECT * FROM rule")
+        schema = room.read("SELECT * FROM matches LIMIT 0").schema
+        _check_matches(room, schema.names)
+        evidence = ", ".join(f"{_text(field.name)}, {_json_value(field)}" for field in list(schema)[1:])
+        room.append(
+            "found",
+            f"SELECT '{name}', LOWER(CAST(id AS VARCHAR)), "  # noqa: S608  (checked and quoted)
+            f"CAST(JSON_OBJECT({evidence}) AS VARCHAR) FROM matches",
+        )
+    except duckdb.Error as error:
+        first_line = str(error).strip().partition("\n")[0]
+        raise _RuleError(f"The SQL fails: {first_line.rstrip(' .:!')}.") from None
+
+
+def _check_matches(room: DayAnalysis, columns: list[str]) -> None:
+    if columns[0].lower() != "id":
+        raise _RuleError(f"The first column must be called id, not {columns[0]}.")
+    if len(columns) == 1:
+        raise _RuleError("The SELECT returns id alone: add at least one column that shows why the image is found.")
+    (ids,) = room.read(
+        "SELECT COUNT(*) - COUNT(id) AS nulls, COUNT(id) - COUNT(DISTINCT LOWER(CAST(id AS VARCHAR))) AS repeated, "
+        "MODE(LOWER(CAST(id AS VARCHAR))) AS most_frequent FROM matches"
+    ).to_pylist()
+    if ids["nulls"]:
+        raise _RuleError("The SELECT returns a row whose id is null.")
+    if ids["repeated"]:
+        raise _RuleError(
+            f"The SELECT returns an image more than once, such as {ids['most_frequent']}: return one row for each."
+        )
+
+
+def _json_value(field: pa.Field) -> str:
+    """SQL of a column as a value of a JSON object; times in ISO 8601, and text for a number that JSON does not have."""
+    name: str = '"' + field.name.replace('"', '""') + '"'
+    if pa.types.is_timestamp(field.type):
+        return f"STRFTIME({name}, '{_ISO}{'Z' if field.type.tz else ''}')"
+    if pa.types.is_floating(field.type):
+        return f"CASE WHEN ISFINITE({name}) THEN TO_JSON({name}) ELSE TO_JSON(CAST({name} AS VARCHAR)) END"
+    return name
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+# --- suppressions ---------------------------------------------------------------------------------------------------
+
+_Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+
+class Suppression(BaseModel):
+    """One entry of the suppressions file: a rule's finding about one image, or its findings in one namespace.
+
+    It holds up to and including `until`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    rule: _Text
+    id: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, to_lower=True)] | None = None
+    namespace: _Text | None = None
+    reason: _Text
+    until: date
+
+    @model_validator(mode="after")
+    def _names_one_target(self) -> Self:
+        if (self.id is None) == (self.namespace is None):
+            raise ValueError("state either id or namespace")
+        return self
+
+
+class _SuppressionsFile(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    suppression: list[Suppression] = []
+
+
+def read_suppressions(path: Path) -> list[Suppression]:
+    """The entries of a suppressions file, ended ones included.
+
+    Raises:
+        ConfigurationError: the file cannot be read or is wrong; names the entry by its number.
+    """
+    try:
+        return _SuppressionsFile.model_validate(tomllib.loads(path.read_bytes().decode())).suppression
+    except OSError as error:
+        raise ConfigurationError(
+            f"The suppressions file {path} cannot be read ({error.strerror}): correct IMAGE_SNAPSHOTS_SUPPRESSIONS."
+        ) from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place, *inner = first["loc"][1:] or (None,)
+        entry = f"entry {int(place) + 1} of " if place is not None else ""
+        field = ".".join(str(part) for part in (inner if place is not None else first["loc"]))
+        reason = first["msg"].removeprefix("Value error, ")
+        raise ConfigurationError(
+            f"Correct {entry}the suppressions file {path}: {field + ': ' if field else ''}{reason}."
+        ) from None
+    except ValueError as error:
+        raise ConfigurationError(f"The suppressions file {path} is not TOML: {error}.") from None

@@ -1,0 +1,205 @@
+"""All that is derived from a project's published days, in order: history, changes, reconciliation, usage, audit, costs.
+
+A day's derived tables depend on the days before it. Each day has a seal, `_derived/dt=.../project=....json`, with the
+files' facts and the *basis*: a hash over its manifest and those of the complete days before it. A day whose seal is
+missing or of another basis is derived again with the next one, so that a day that was rebuilt in the middle, or a run
+that was killed, corrects what follows. What each table means belongs to the module of its name.
+"""
+
+import datetime as dt
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipelines.analysis import DayAnalysis
+from pipelines.audit import AuditResult, derive_audit_findings
+from pipelines.costs import CostResult, derive_image_costs
+from pipelines.day import Day
+from pipelines.errors import ConfigurationError, StorageError
+from pipelines.history import HistoryResult, derive_image_changes, derive_image_history
+from pipelines.lake import Lake, Partition, sha256_of_file, storage_errors, write_atomically
+from pipelines.manifest import FileFacts, code_version, read_manifest
+from pipelines.reconciliation import ReconciliationResult, derive_image_reconciliation
+from pipelines.usage import UsageResult, derive_image_usage
+
+
+class _Facts(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DaySummary(_Facts):
+    """A day in a few figures.
+
+    `changes`: images by kind of change since `compared_with`; `findings`: open ones that are not suppressed, by
+    severity; sizes in bytes, `growth_bytes` against `compared_with`, `reclaimable_bytes` an upper bound;
+    `estimated_cost` of the day, `is_priced` whether the price book states any price above zero. None where nothing is
+    known.
+    """
+
+    is_complete: bool
+    compared_with: dt.date | None
+    images: int
+    changes: dict[str, int]
+    findings: dict[str, int]
+    new_findings: int
+    resolved_findings: int
+    suppressed_findings: int
+    rule_errors: dict[str, str]
+    total_bytes: int
+    growth_bytes: int | None
+    estimated_cost: float | None
+    currency: str
+    is_priced: bool
+    unpriced: int
+    reclaimable_bytes: int | None
+
+
+class DerivedSeal(_Facts):
+    """What the derived tables of a day were made from, their files, and the day in a few figures."""
+
+    snapshot_date: dt.date
+    project: str
+    run_id: str
+    derived_at: dt.datetime
+    code_version: str
+    basis: str
+    files: dict[str, FileFacts]
+    summary: DaySummary
+
+
+@dataclass(frozen=True, slots=True)
+class DerivedDay:
+    """What deriving a day brought to light."""
+
+    history: HistoryResult
+    reconciliation: ReconciliationResult
+    usage: UsageResult
+    audit: AuditResult
+    costs: CostResult
+    seal: DerivedSeal
+
+
+def bases(lake: Lake, project: str) -> dict[Partition, str]:
+    """The basis of each published day of a project, in order."""
+    found: dict[Partition, str] = {}
+    before = ""
+    for partition in lake.partitions():
+        if partition.project == project:
+            path = lake.manifest(partition)
+            basis = hashlib.sha256(f"{before} {sha256_of_file(path)}".encode()).hexdigest()
+            found[partition] = basis
+            if read_manifest(path).is_complete:
+                before = basis
+    return found
+
+
+def read_seal(lake: Lake, partition: Partition) -> DerivedSeal | None:
+    """The seal of a day's derived tables, or None when there is none.
+
+    Raises:
+        StorageError: it is damaged.
+    """
+    path = lake.derived_seal(partition)
+    if not path.exists():
+        return None
+    with storage_errors(path):
+        content = path.read_bytes()
+    try:
+        return DerivedSeal.model_validate_json(content)
+    except ValidationError:
+        raise StorageError(
+            f"{path} is damaged or of another version of this software: remove it, and derive the day again with "
+            f"`image-snapshots rebuild --date {partition.date}`."
+        ) from None
+
+
+def derive_days(day: Day, on_day: Callable[[Partition, int, int], None] = lambda *_: None) -> DerivedDay:
+    """Derive the tables of a published day, and those of every other day of its project that lacks them or is outdated.
+
+    `on_day` is told each day before it is derived, its number and how many there are.
+
+    Raises:
+        ConfigurationError: the day is not published, or a rule, price or suppression file cannot be read.
+        StorageError: the lake cannot be read or written.
+    """
+    # Two days of a project may end together: whoever comes second must see what the other has published.
+    with day.lake.deriving(day.partition.project):
+        return _derive_days(day, on_day)
+
+
+def _derive_days(day: Day, on_day: Callable[[Partition, int, int], None]) -> DerivedDay:
+    lake, asked = day.lake, day.partition
+    basis = bases(lake, asked.project)
+    if asked not in basis:
+        raise ConfigurationError(
+            f"Nothing is published for {asked}, so nothing can be derived from it. "
+            "`image-snapshots status` lists the days that are there."
+        )
+    due = [partition for partition in basis if partition == asked or _is_outdated(lake, partition, basis[partition])]
+    result: DerivedDay | None = None
+    for number, partition in enumerate(due):
+        on_day(partition, number, len(due))
+        derived = _derive(replace(day, partition=partition), basis[partition])
+        if partition == asked:
+            result = derived
+    if result is None:
+        raise StorageError(f"{asked} was published, and then removed while its tables were derived: run again.")
+    return result
+
+
+def outdated_days(lake: Lake, project: str) -> Iterator[Partition]:
+    """Published days whose derived tables are missing, or made from what was replaced since."""
+    for partition, basis in bases(lake, project).items():
+        if _is_outdated(lake, partition, basis):
+            yield partition
+
+
+def _is_outdated(lake: Lake, partition: Partition, basis: str) -> bool:
+    seal = read_seal(lake, partition)
+    return (
+        seal is None or seal.basis != basis or any(not (lake.root / file.path).exists() for file in seal.files.values())
+    )
+
+
+def _derive(day: Day, basis: str) -> DerivedDay:
+    with DayAnalysis(day) as analysis:
+        history = derive_image_history(analysis)
+        changes_file, changes = derive_image_changes(analysis)
+        reconciliation = derive_image_reconciliation(analysis)
+        usage = derive_image_usage(analysis)
+        audit = derive_audit_findings(analysis)
+        costs = derive_image_costs(analysis)
+        files = (changes_file, reconciliation.file, usage.file, *audit.files, costs.file)
+        seal = DerivedSeal(
+            snapshot_date=day.partition.date,
+            project=day.partition.project,
+            run_id=day.run_id,
+            derived_at=day.now(),
+            code_version=code_version(),
+            basis=basis,
+            files={file.path.partition("/")[0]: file for file in files},
+            summary=DaySummary(
+                is_complete=analysis.manifest.is_complete,
+                compared_with=analysis.previous.date if analysis.previous else None,
+                images=costs.images,
+                changes=changes,
+                findings=audit.open_by_severity,
+                new_findings=audit.new,
+                resolved_findings=audit.resolved,
+                suppressed_findings=audit.suppressed,
+                rule_errors=audit.rule_errors,
+                total_bytes=costs.total_bytes,
+                growth_bytes=costs.growth_bytes,
+                estimated_cost=costs.estimated_cost,
+                currency=costs.currency,
+                is_priced=costs.is_priced,
+                unpriced=costs.unpriced,
+                reclaimable_bytes=costs.reclaimable_bytes,
+            ),
+        )
+    path = day.lake.derived_seal(day.partition)
+    with storage_errors(path):
+        write_atomically(path, seal.model_dump_json(indent=1).encode() + b"\n")
+    return DerivedDay(history, reconciliation, usage, audit, costs, seal)

@@ -1,0 +1,132 @@
+"""What images were and what changed: the history of a project (slowly changing dimension, type 2), and a day's changes.
+
+The history is made from complete days, one after the other, by sql/derive/image_history_step.sql. The file names the
+days that went into it and their manifests: when one of them was published anew since, the history goes back to the day
+before it and takes the steps from there again.
+"""
+
+import datetime as dt
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.analysis import DayAnalysis, Engine, read_sql
+from pipelines.columns import IMAGE_CHANGES, IMAGE_HISTORY, IMAGES, RESPONSES
+from pipelines.lake import Lake, Partition, sha256_of_file, storage_errors
+from pipelines.manifest import FileFacts, complete_days, read_manifest
+
+# File metadata: the days that a history consists of, each with the SHA-256 of its manifest.
+_DAYS_KEY = b"image_snapshots.days"
+_COLUMNS = ", ".join(column.name for column in IMAGE_HISTORY.columns)
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryResult:
+    """A project's history after a run: `steps` are the complete days that went into it just now."""
+
+    path: Path
+    versions: int
+    current: int
+    deleted: int
+    days: int
+    steps: int
+
+
+def derive_image_history(
+    analysis: DayAnalysis, on_step: Callable[[int, int], None] = lambda done, total: None
+) -> HistoryResult:
+    """Bring the project's `image_history` up to its newest complete day, whatever day was asked for.
+
+    `on_step` is told how many of the days to take are taken.
+    """
+    path = analysis.lake.project_table(IMAGE_HISTORY.name, analysis.partition.project)
+    result = write_history(analysis.lake, analysis.partition.project, path, analysis.day.run_id, on_step)
+    analysis.load_history()
+    return result
+
+
+def write_history(
+    lake: Lake, project: str, path: Path, run_id: str, on_step: Callable[[int, int], None] = lambda done, total: None
+) -> HistoryResult:
+    """Write a project's history to `path`, going on from what is there already."""
+    days = [(day, sha256_of_file(lake.manifest(day))) for day in complete_days(lake, project)]
+    known = _known_days(path)
+    agreeing = list(takewhile(lambda pair: pair[0] == pair[1], zip(known, map(_entry, days), strict=False)))
+    missing = days[len(agreeing) :]
+    with Engine() as engine:
+        _load_until(engine, path, days[len(agreeing) - 1][0].date if agreeing else None)
+        for number, (day, _) in enumerate(missing):
+            on_step(number, len(missing))
+            _take_step(engine, lake, day)
+        on_step(len(missing), len(missing))
+        metadata = {_DAYS_KEY.decode(): orjson.dumps([_entry(day) for day in days]).decode()}
+        every_version = f"SELECT {_COLUMNS} FROM ended UNION ALL SELECT {_COLUMNS} FROM versions"  # noqa: S608
+        with lake.writer(path, IMAGE_HISTORY, run_id, metadata=metadata) as writer:
+            for batch in engine.stream(f"{every_version} ORDER BY id, valid_from", IMAGE_HISTORY.schema):
+                writer.write(batch)
+        counts = engine.read("SELECT COUNT(*) AS all_, COUNT(*) FILTER (WHERE is_deleted) AS deleted FROM versions")
+        current, deleted = counts.to_pylist()[0].values()
+    return HistoryResult(path, writer.rows, current, deleted, len(days), len(missing))
+
+
+def derive_image_changes(analysis: DayAnalysis) -> tuple[FileFacts, dict[str, int]]:
+    """Write `image_changes` of the day; also returns how many images each kind of change concerns."""
+    facts = analysis.write(IMAGE_CHANGES, read_sql("derive/image_changes.sql"))
+    analysis.load_today(IMAGE_CHANGES)
+    counts = analysis.read(
+        "SELECT change, COUNT(DISTINCT id) AS images FROM image_changes GROUP BY change ORDER BY change"
+    )
+    return facts, {row["change"]: row["images"] for row in counts.to_pylist()}
+
+
+def _entry(day: tuple[Partition, str]) -> list[str]:
+    return [day[0].date.isoformat(), day[1]]
+
+
+def _known_days(path: Path) -> list[list[str]]:
+    if not path.exists():
+        return []
+    with storage_errors(path):
+        schema = pq.read_schema(path)
+    if schema.names != IMAGE_HISTORY.schema.names or _DAYS_KEY not in (schema.metadata or {}):
+        # Of another version of this software: begin anew.
+        return []
+    days: list[list[str]] = orjson.loads(schema.metadata[_DAYS_KEY])
+    return days
+
+
+def _load_until(engine: Engine, path: Path, last: dt.date | None) -> None:
+    """Open a history as it was after a day: `versions` are current then, `ended` are over."""
+    if last is None:
+        for name in ("versions", "ended"):
+            engine.load(name, IMAGE_HISTORY.schema.empty_table())
+        return
+    engine.load_file("stored", path)
+    reopened = {"valid_to": "CAST(NULL AS DATE) AS valid_to", "is_current": "TRUE AS is_current"}
+    columns = ", ".join(reopened.get(column.name, column.name) for column in IMAGE_HISTORY.columns)
+    engine.create(
+        "versions",
+        f"SELECT {columns} FROM stored WHERE valid_from <= DATE '{last}' "  # noqa: S608  (a date and names of ours)
+        f"AND (valid_to IS NULL OR valid_to > DATE '{last}')",
+    )
+    engine.create("ended", f"SELECT {_COLUMNS} FROM stored WHERE valid_to <= DATE '{last}'")  # noqa: S608
+
+
+def _take_step(engine: Engine, lake: Lake, day: Partition) -> None:
+    facts = read_manifest(lake.manifest(day)).fetch
+    engine.load(
+        "day",
+        pa.table(
+            {"snapshot_date": pa.array([day.date], pa.date32()), "project_id": pa.array([facts.project_id])},
+        ),
+    )
+    engine.load_file("day_responses", lake.table(RESPONSES.name, day), "id, outcome")
+    engine.load_file("day_images", lake.table(IMAGES.name, day))
+    engine.create("stepped", read_sql("derive/image_history_step.sql"))
+    engine.append("ended", f"SELECT {_COLUMNS} FROM stepped WHERE NOT is_current")  # noqa: S608
+    engine.create("versions", f"SELECT {_COLUMNS} FROM stepped WHERE is_current")  # noqa: S608

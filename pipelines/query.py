@@ -1,0 +1,330 @@
+"""The whole lake opened for SQL: every table over all days and projects, the views of `sql/views`, and reading only.
+
+Notebooks and the command line open the lake here. SQL over one day, from which tables are derived, belongs to
+`pipelines.analysis`; what a view means belongs to its file.
+"""
+
+import json
+import re
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import duckdb
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from pipelines.analysis import read_sql
+from pipelines.answers import Outcome
+from pipelines.columns import ANALYSIS_TABLES, IMAGE_HISTORY, TABLES, Table
+from pipelines.errors import ConfigurationError
+from pipelines.lake import Lake
+
+
+class Format(StrEnum):
+    """How rows are written to a file."""
+
+    CSV = "csv"
+    JSON = "json"
+    PARQUET = "parquet"
+
+
+# In the order in which they build on each other.
+_VIEWS = ("days", "latest_days", "images_latest", "images_with_owner")
+_AS_OF = "images_as_of"
+
+_BATCH_ROWS = 32_768
+
+# What `days` reads of a manifest; fields that are not named here are left alone.
+_MANIFEST = {
+    "project": "VARCHAR",
+    "snapshot_date": "DATE",
+    "is_complete": "BOOLEAN",
+    "run_id": "VARCHAR",
+    "started_at": "TIMESTAMP WITH TIME ZONE",
+    "published_at": "TIMESTAMP WITH TIME ZONE",
+    "rebuilt": "BOOLEAN",
+    "code_version": "VARCHAR",
+    "schema_version": "BIGINT",
+    "inventory": "STRUCT(source VARCHAR, kind VARCHAR, ids BIGINT)",
+    "fetch": "STRUCT(project_id VARCHAR, endpoint_host VARCHAR, is_sandbox BOOLEAN, mode VARCHAR, "
+    f"outcomes STRUCT({', '.join(f'{outcome} BIGINT' for outcome in Outcome)}))",
+}
+
+# Parts of a SELECT that read. There are others: WITH x AS (COPY ... TO ...) SELECT writes a file.
+_READING_NODES = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
+
+# Types that Arrow writes as text as they are; text itself it puts in quotes.
+_PLAIN = {
+    *("boolean", "tinyint", "smallint", "integer", "bigint", "hugeint"),
+    *("float", "double", "decimal", "date", "timestamp", "timestamp with time zone"),
+}
+
+_BLANK = r"(?:\s|--[^\n]*\n|/\*.*?\*/)"
+_EXPLAIN = re.compile(
+    rf"{_BLANK}*EXPLAIN\b{_BLANK}*(ANALYZE\b{_BLANK}*)?(\({_BLANK}*(ANALYZE|FORMAT)\b[\w\s,]*\))?",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def relations() -> dict[str, str]:
+    """What a connection of `connect_lake` holds: name -> meaning, tables first."""
+    meanings = {name: table.meaning for name, table in _all_tables().items()}
+    for name in (*_VIEWS, _AS_OF):
+        lines = [line.removeprefix("--").strip() for line in read_sql(f"views/{name}.sql").splitlines()]
+        # The first paragraph of the leading comment.
+        meanings[name] = " ".join(lines[: lines.index("")])
+    return meanings
+
+
+def connect_lake(lake: Lake, *, include_incomplete: bool = False) -> duckdb.DuckDBPyConnection:
+    """Open the lake for SQL; the caller closes the connection.
+
+    Views over all days and projects, each column of its documented type, null in files from before the column was
+    added: every table of `pipelines.columns`, with the partition key of the project as last column, `project`. And
+
+    - `days`: the published days (project, snapshot_date, is_complete, run_id, published_at, ..., outcome counts);
+    - `latest_days`: project, snapshot_date of each project's last complete day, or with `include_incomplete` last day;
+    - `images_latest`: the images of those days;
+    - `images_with_owner`: `images`, and owner, cost_center, environment, attributes of that day's inventory;
+    - `images_as_of('2026-11-01')`: the living images as of a day, with the columns of `image_history`;
+    - `manifests` and `parameters`, which those views read.
+
+    Times are UTC. The engine reaches no file outside the lake and no network, and its settings are locked; what writes
+    into the lake (COPY ... TO) is refused by `select`, not by the connection.
+
+        connection = connect_lake(Lake("lake"))
+        connection.sql("SELECT * FROM images_latest").df()
+
+    Raises:
+        ConfigurationError: nothing is published in the lake, or it cannot be read.
+    """
+    root = lake.root.resolve()
+    if not any((root / "_manifests").glob("dt=*/project=*.json")):
+        raise ConfigurationError(
+            f"Nothing is published in the lake {lake.root}: take a snapshot with `image-snapshots run`, or set "
+            "IMAGE_SNAPSHOTS_LAKE to the lake to read."
+        )
+    # Made when a query needs more than memory, and removed with the connection.
+    scratch = Path(tempfile.gettempdir()) / f"image-snapshots-{uuid.uuid4().hex}"
+    config: dict[str, Any] = {
+        "temp_directory": str(scratch),
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+        "python_enable_replacements": False,
+        # DuckDB 2.0.0 fails (an internal error) on ORDER BY ... LIMIT where a condition on the file's name was pushed
+        # into the scan.
+        "disabled_optimizers": "late_materialization",
+    }
+    connection = duckdb.connect(":memory:", config=config)
+    try:
+        with sql_errors():
+            _create_views(connection, root, include_incomplete=include_incomplete)
+            connection.execute("SET TimeZone = 'UTC'")
+            connection.execute(f"SET allowed_directories = [{_quoted(str(root))}]")
+            connection.execute("SET enable_external_access = false")
+            connection.execute("SET lock_configuration = true")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _all_tables() -> dict[str, Table]:
+    return TABLES | ANALYSIS_TABLES
+
+
+def _create_views(connection: duckdb.DuckDBPyConnection, root: Path, *, include_incomplete: bool) -> None:
+    for name, table in _all_tables().items():
+        # History is one file for each project.
+        directories = "project=*" if table is IMAGE_HISTORY else "dt=*/project=*"
+        pattern = f"{directories}/{name}.parquet"
+        has_files = any((root / name).glob(pattern))
+        source = _files(connection, table, root / name / pattern) if has_files else _no_rows(connection, table)
+        connection.execute(f"CREATE VIEW {name} AS {source}")
+    columns = ", ".join(f'manifest."{name}"' for name in _MANIFEST)
+    # Ten times as fast as read_json, which has large buffers for each file.
+    manifest = f"json_transform(content, {_quoted(json.dumps(_MANIFEST))}) AS manifest"
+    files = _quoted(str(root / "_manifests" / "dt=*" / "project=*.json"))
+    connection.execute(
+        f"CREATE VIEW manifests AS SELECT {columns} FROM (SELECT {manifest} FROM read_text({files}))"  # noqa: S608
+    )
+    connection.execute(f"CREATE VIEW parameters AS SELECT {str(include_incomplete).upper()} AS include_incomplete")
+    for name in _VIEWS:
+        connection.execute(f"CREATE VIEW {name} AS {read_sql(f'views/{name}.sql')}")
+    connection.execute(f"CREATE MACRO {_AS_OF}(as_of_date) AS TABLE {read_sql(f'views/{_AS_OF}.sql')}")
+
+
+def _types(connection: duckdb.DuckDBPyConnection, table: Table) -> dict[str, str]:
+    """Column name -> the engine's type."""
+    empty = connection.from_arrow(table.schema.empty_table())
+    return {name: str(type_) for name, type_ in zip(empty.columns, empty.types, strict=True)}
+
+
+def _files(connection: duckdb.DuckDBPyConnection, table: Table, pattern: Path) -> str:
+    types = _types(connection, table)
+    # The directories' names come with the list of files. So a condition on the day or the project leaves all other
+    # files unopened, as naming the columns' types leaves all files unopened until rows are asked for.
+    from_path = {"project": "regexp_extract(filename, '/project=([^/]+)/[^/]+$', 1) AS project"}
+    if types.pop("snapshot_date", None):
+        day = "regexp_extract(filename, '/dt=([^/]+)/project=[^/]+/[^/]+$', 1)"
+        from_path["snapshot_date"] = f"CAST({day} AS DATE) AS snapshot_date"
+    names = [*table.schema.names, "project"]
+    selected = ", ".join(from_path.get(name, name) for name in names)
+    fields = ", ".join(
+        f"{_quoted(name)}: {{name: {_quoted(name)}, type: {_quoted(type_)}, default_value: NULL}}"
+        for name, type_ in types.items()
+    )
+    return f"SELECT {selected} FROM read_parquet({_quoted(str(pattern))}, schema = MAP {{{fields}}})"  # noqa: S608
+
+
+def _no_rows(connection: duckdb.DuckDBPyConnection, table: Table) -> str:
+    types = _types(connection, table) | {"project": "VARCHAR"}
+    return f"SELECT {', '.join(f'CAST(NULL AS {type_}) AS {name}' for name, type_ in types.items())} WHERE FALSE"
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+@contextmanager
+def sql_errors() -> Iterator[None]:
+    """Turn what the engine refuses into one sentence.
+
+    Raises:
+        ConfigurationError: with the engine's message.
+    """
+    try:
+        yield
+    except (duckdb.Error, OSError) as error:  # OSError is how Arrow passes on what failed while rows were read
+        message, _, where = str(error).partition("\n\nLINE ")
+        # Only the parser counts lines in the text as it was given.
+        line = f" (line {where.partition(':')[0]})" if isinstance(error, duckdb.ParserException) and where else ""
+        raise ConfigurationError(f"The query failed: {' '.join(message.split())}{line}") from error
+
+
+def select(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyRelation:
+    """The rows of the one statement that a text of SQL holds, if it only reads.
+
+    Raises:
+        ConfigurationError: it is none or several, cannot be run, or does anything but read.
+    """
+    with sql_errors():
+        statements = connection.extract_statements(sql)
+    if len(statements) != 1:
+        raise ConfigurationError(
+            f"The query holds {len(statements) or 'no'} statements: give one; SHOW TABLES lists what there is."
+        )
+    (statement,) = statements
+    text = statement.query.strip().removesuffix(";")
+    with sql_errors():
+        if not _only_reads(connection, statement.type, text):
+            is_pivot = statement.type == duckdb.StatementType.MULTI
+            name = "PIVOT without IN (...)" if is_pivot else statement.type.name
+            raise ConfigurationError(
+                f"The lake is only read here, and this {name} statement would do more: give a SELECT, WITH, SHOW, "
+                "DESCRIBE, SUMMARIZE or EXPLAIN; --output writes the rows to a file."
+            )
+        return connection.sql(text)
+
+
+def _only_reads(connection: duckdb.DuckDBPyConnection, kind: duckdb.StatementType, text: str) -> bool:
+    if kind == duckdb.StatementType.EXPLAIN:
+        # EXPLAIN ANALYZE runs what it explains.
+        explained = connection.extract_statements(_EXPLAIN.sub("", text, count=1))
+        if len(explained) != 1:
+            return False
+        kind, text = explained[0].type, explained[0].query
+    if kind != duckdb.StatementType.SELECT:
+        return False
+    ((serialised,),) = connection.execute("SELECT json_serialize_sql(?)", [text]).fetchall()
+    tree = json.loads(serialised)
+    return not tree["error"] and _nodes(tree) <= _READING_NODES
+
+
+def _nodes(tree: Any) -> set[str]:
+    """Types of all query nodes of a parsed statement."""
+    if isinstance(tree, list):
+        return set().union(*map(_nodes, tree))
+    if not isinstance(tree, dict):
+        return set()
+    type_ = tree.get("type")
+    own = {type_} if isinstance(type_, str) and type_.endswith("_NODE") else set()
+    return own.union(*map(_nodes, tree.values()))
+
+
+def write_rows(relation: duckdb.DuckDBPyRelation, file: BinaryIO, form: Format) -> None:
+    """Write all rows of a query in bounded memory.
+
+    `csv`: comma, header, text in quotes, nulls empty; `json`: an array with one object on each line; `parquet`: the
+    columns with their types. Times are UTC, in ISO 8601.
+
+    Raises:
+        ConfigurationError: the query fails.
+        OSError: the file cannot be written.
+    """
+    # Of columns with one name the second gets another.
+    rows = relation.project("*")
+    if form == Format.CSV:
+        _write_csv(rows, file)
+    elif form == Format.JSON:
+        _write_json(rows, file)
+    else:
+        _write_parquet(rows, file)
+
+
+def _write_csv(rows: duckdb.DuckDBPyRelation, file: BinaryIO) -> None:
+    columns = ", ".join(
+        name if type_.id in _PLAIN else f"CAST({name} AS VARCHAR) AS {name}" for name, type_ in _columns(rows)
+    )
+    schema, batches = _batches(rows.project(columns))
+    with pa_csv.CSVWriter(file, schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+
+
+def _write_json(rows: duckdb.DuckDBPyRelation, file: BinaryIO) -> None:
+    columns = ", ".join(
+        f"strftime({name}, '%Y-%m-%dT%H:%M:%S.%fZ') AS {name}" if type_.id == "timestamp with time zone" else name
+        for name, type_ in _columns(rows)
+    )
+    objects = rows.project(columns).set_alias("result").project("CAST(to_json(result) AS VARCHAR) AS object")
+    separator = b"[\n"
+    for batch in _batches(objects)[1]:
+        for text in batch["object"].to_pylist():
+            file.write(separator + text.encode())
+            separator = b",\n"
+    file.write(b"[]\n" if separator == b"[\n" else b"\n]\n")
+
+
+def _write_parquet(rows: duckdb.DuckDBPyRelation, file: BinaryIO) -> None:
+    schema, batches = _batches(rows)
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+
+
+def _columns(rows: duckdb.DuckDBPyRelation) -> Iterator[tuple[str, Any]]:
+    """Name, quoted for SQL, and type of each column."""
+    for name, type_ in zip(rows.columns, rows.types, strict=True):
+        yield '"' + name.replace('"', '""') + '"', type_
+
+
+def _batches(rows: duckdb.DuckDBPyRelation) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    with sql_errors():
+        reader = rows.to_arrow_reader(_BATCH_ROWS)
+
+    def read() -> Iterator[pa.RecordBatch]:
+        while True:
+            with sql_errors():
+                batch = next(reader, None)
+            if batch is None:
+                return
+            yield batch
+
+    return reader.schema, read()

@@ -1,0 +1,44 @@
+"""The inventory of a day against the API's own list: what nobody registered, and what is registered and gone.
+
+The comparison itself is `sql/derive/image_reconciliation.sql`; reading the list belongs to the fetch.
+"""
+
+from dataclasses import dataclass
+
+from pipelines.analysis import DayAnalysis, read_sql
+from pipelines.columns import IMAGE_RECONCILIATION
+from pipelines.manifest import FileFacts
+
+
+@dataclass(frozen=True, slots=True)
+class ReconciliationResult:
+    """The written table and its rows by kind; `not_registered` is no key when the list was not read."""
+
+    file: FileFacts
+    counts: dict[str, int]
+    list_was_read: bool
+
+
+def derive_image_reconciliation(analysis: DayAnalysis) -> ReconciliationResult:
+    """Write `image_reconciliation` of the day.
+
+    Raises:
+        StorageError: the lake cannot be written.
+    """
+    analysis.load_listed_images()
+    file = analysis.write(IMAGE_RECONCILIATION, read_sql("derive/image_reconciliation.sql"))
+    analysis.load_today(IMAGE_RECONCILIATION)
+    (facts,) = analysis.read(
+        """
+        SELECT
+            (SELECT list_was_read FROM parameters) AS list_was_read,
+            COUNT(CASE WHEN kind = 'not_registered' THEN 1 END) AS not_registered,
+            COUNT(CASE WHEN kind = 'registered_but_gone' THEN 1 END) AS registered_but_gone
+        FROM image_reconciliation
+        """
+    ).to_pylist()
+    list_was_read = facts.pop("list_was_read")
+    if not list_was_read:
+        # Nobody looked, which is not the same as none.
+        del facts["not_registered"]
+    return ReconciliationResult(file, facts, list_was_read)

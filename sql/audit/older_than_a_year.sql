@@ -1,0 +1,12 @@
+-- id: older_than_a_year
+-- title: Older than a year
+-- severity: low
+-- why: What an image was built from a year ago has known vulnerabilities by now.
+-- do: Build it anew from a maintained base, or delete it.
+SELECT
+    id,
+    create_at,
+    update_at,
+    age_days
+FROM current_images
+WHERE age_days > 365

@@ -1,0 +1,40 @@
+-- id: tag_pushed_again
+-- title: Tag was pushed again
+-- severity: medium
+-- why: The registry address is that of the last complete day and the content is not: whoever uses the tag now runs
+--   something that nobody may have reviewed. This is found on the day of the change alone.
+-- do: Ask the owner what was pushed; prefer a new tag for each version.
+WITH changes AS (
+    SELECT
+        id,
+        compared_with,
+        COUNT(*) AS changed_fields,
+        MAX(CASE WHEN field = 'swr_path' THEN 1 ELSE 0 END) AS swr_path_changed,
+        MAX(CASE WHEN field = 'size' THEN old_value END) AS size_before,
+        MAX(CASE WHEN field = 'size' THEN new_value END) AS size_now,
+        MAX(CASE WHEN field = 'update_at' THEN old_value END) AS update_at_before,
+        MAX(CASE WHEN field = 'update_at' THEN new_value END) AS update_at_now,
+        MAX(CASE WHEN field = 'status' AND UPPER(old_value) IN ('INIT', 'CREATING') THEN 1 ELSE 0 END) AS build_ended
+    FROM image_changes
+    WHERE change = 'changed'
+    GROUP BY id, compared_with
+)
+SELECT
+    current_images.id,
+    current_images.swr_path,
+    changes.size_before,
+    changes.size_now,
+    changes.update_at_before,
+    changes.update_at_now,
+    changes.compared_with
+FROM current_images
+INNER JOIN changes ON changes.id = current_images.id
+WHERE current_images.swr_path <> ''
+    AND changes.swr_path_changed = 0
+    -- A build that ends states its size and update for the first time.
+    AND changes.build_ended = 0
+    AND (
+        (changes.size_before IS NOT NULL AND changes.size_now IS NOT NULL)
+        -- Nothing else explains the update.
+        OR (changes.update_at_now IS NOT NULL AND changes.changed_fields = 1)
+    )

@@ -1,0 +1,14 @@
+-- id: unknown_architecture
+-- title: Architecture is not a documented one
+-- severity: low
+-- why: Tools that choose machines by architecture may not place the image, or place it wrongly.
+-- do: Correct the architecture of the image, or ask the vendor what the new value means.
+SELECT
+    current_images.id,
+    current_images.arch
+FROM current_images
+LEFT JOIN known_values
+    ON known_values.field = 'arch'
+    AND known_values.value = UPPER(current_images.arch)
+WHERE current_images.arch <> ''
+    AND known_values.value IS NULL

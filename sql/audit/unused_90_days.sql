@@ -1,0 +1,15 @@
+-- id: unused_90_days
+-- title: Unused for 90 days
+-- severity: medium
+-- why: The image takes up space, and what nobody has needed for months is not patched either. A day counts when it is
+--   complete and all notebooks were read; other uses of an image than notebooks are not seen.
+-- do: Ask the owner whether it is still needed, and delete it if not.
+-- needs: usage
+SELECT
+    id,
+    unused_days,
+    observed_days,
+    last_used_date
+FROM image_usage
+WHERE is_observed
+    AND unused_days >= 90

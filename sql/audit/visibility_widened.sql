@@ -1,0 +1,16 @@
+-- id: visibility_widened
+-- title: Image became public
+-- severity: high
+-- why: Since the last complete day somebody opened the image to everyone who knows its id. This is found on the day of
+--   the change alone.
+-- do: Ask who changed it and why; make the image private if it was not meant to be opened.
+SELECT
+    id,
+    old_value AS visibility_before,
+    new_value AS visibility_now,
+    compared_with
+FROM image_changes
+WHERE change = 'changed'
+    AND field = 'visibility'
+    AND UPPER(new_value) = 'PUBLIC'
+    AND UPPER(COALESCE(old_value, '')) <> 'PUBLIC'

@@ -1,0 +1,75 @@
+-- The estimated costs under the column names of FOCUS, the FinOps open cost and usage specification: a row for each
+-- image and day. FOCUS-shaped rather than conformant, because there is no bill behind it: BilledCost is 0, and every
+-- other cost is the estimate. Columns are in alphabetical order, those that are not of FOCUS (x_...) last. What is not
+-- known is null, the costs of an image without a price or a size included.
+--
+-- Reads image_costs, and keeps the order of its rows (no ORDER BY: an export may cover years).
+WITH quantities AS (
+    SELECT
+        image_costs.*,
+        CAST(size_bytes AS DOUBLE) / 1073741824 AS size_gib,
+        CASE
+            WHEN registry LIKE 'swr.%.otc.t-systems.com' THEN 'Open Telekom Cloud'
+            WHEN registry LIKE 'swr.%.myhuaweicloud.com' THEN 'Huawei Cloud'
+        END AS provider
+    FROM image_costs
+)
+
+SELECT
+    CAST(0 AS DECIMAL(28, 12)) AS BilledCost,
+    CAST(NULL AS VARCHAR) AS BillingAccountId,
+    CAST(NULL AS VARCHAR) AS BillingAccountName,
+    currency AS BillingCurrency,
+    CAST(DATE_TRUNC('month', snapshot_date) + INTERVAL '1' MONTH AS TIMESTAMP) AT TIME ZONE 'UTC' AS BillingPeriodEnd,
+    CAST(DATE_TRUNC('month', snapshot_date) AS TIMESTAMP) AT TIME ZONE 'UTC' AS BillingPeriodStart,
+    'Usage' AS ChargeCategory,
+    CAST(NULL AS VARCHAR) AS ChargeClass,
+    CASE
+        WHEN unit_price IS NULL THEN 'Storage of a container image for a day; the price book states no price for it'
+        WHEN size_bytes IS NULL THEN 'Storage of a container image for a day; its size is not known'
+        ELSE 'Storage of a container image for a day; an estimate by the price book, not a bill'
+    END AS ChargeDescription,
+    'Usage-Based' AS ChargeFrequency,
+    CAST(snapshot_date + INTERVAL '1' DAY AS TIMESTAMP) AT TIME ZONE 'UTC' AS ChargePeriodEnd,
+    CAST(snapshot_date AS TIMESTAMP) AT TIME ZONE 'UTC' AS ChargePeriodStart,
+    CAST(size_gib AS DECIMAL(28, 12)) AS ConsumedQuantity,
+    'GiB-Days' AS ConsumedUnit,
+    CAST(estimated_cost AS DECIMAL(28, 12)) AS ContractedCost,
+    CAST(unit_price AS DECIMAL(28, 12)) AS ContractedUnitPrice,
+    CAST(estimated_cost AS DECIMAL(28, 12)) AS EffectiveCost,
+    provider AS InvoiceIssuerName,
+    CAST(estimated_cost AS DECIMAL(28, 12)) AS ListCost,
+    CAST(unit_price AS DECIMAL(28, 12)) AS ListUnitPrice,
+    'Standard' AS PricingCategory,
+    CAST(size_gib / DAY(LAST_DAY(snapshot_date)) AS DECIMAL(28, 12)) AS PricingQuantity,
+    'GiB-Months' AS PricingUnit,
+    provider AS ProviderName,
+    provider AS PublisherName,
+    -- The host of a registry names its region: swr.<region>.<domain of the cloud>.
+    CASE WHEN provider IS NOT NULL THEN SPLIT_PART(registry, '.', 2) END AS RegionId,
+    CASE WHEN provider IS NOT NULL THEN SPLIT_PART(registry, '.', 2) END AS RegionName,
+    id AS ResourceId,
+    name AS ResourceName,
+    'Container Image' AS ResourceType,
+    'Storage' AS ServiceCategory,
+    'Software Repository for Container' AS ServiceName,
+    'Other (Storage)' AS ServiceSubcategory,
+    project_id AS SubAccountId,
+    CASE
+        WHEN COALESCE(owner, cost_center, environment) IS NOT NULL
+        THEN CAST(TO_JSON({'cost_center': cost_center, 'environment': environment, 'owner': owner}) AS VARCHAR)
+    END AS Tags,
+    cost_center AS x_CostCenter,
+    environment AS x_Environment,
+    growth_bytes AS x_GrowthBytes,
+    type AS x_ImageType,
+    is_carried AS x_IsCarried,
+    TRUE AS x_IsEstimate,
+    namespace AS x_Namespace,
+    owner AS x_Owner,
+    price_valid_from AS x_PriceValidFrom,
+    reclaimable_bytes AS x_ReclaimableBytesUpperBound,
+    registry AS x_Registry,
+    size_bytes AS x_SizeBytes,
+    unused_days AS x_UnusedDays
+FROM quantities

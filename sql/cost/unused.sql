@@ -1,0 +1,39 @@
+-- What deleting the unused images would free, by owner: an UPPER BOUND, because images share layers and the registry
+-- frees a layer only when the last image with it is gone. Likewise the estimated cost of a month, which is no bill.
+-- Without rows when usage is not read.
+--
+-- Reads image_costs, of which the last day of each project counts.
+WITH last_days AS (
+    SELECT
+        project_id,
+        MAX(snapshot_date) AS snapshot_date
+    FROM image_costs
+    GROUP BY project_id
+)
+
+SELECT
+    image_costs.snapshot_date,
+    image_costs.project_id,
+    image_costs.owner,
+    image_costs.cost_center,
+    COUNT(*) AS unused_images,
+    SUM(image_costs.reclaimable_bytes) AS reclaimable_bytes_upper_bound,
+    SUM(CAST(image_costs.reclaimable_bytes AS DOUBLE) / 1073741824 * image_costs.unit_price)
+        AS estimated_month_cost_upper_bound,
+    image_costs.currency
+FROM image_costs
+INNER JOIN last_days
+    ON last_days.project_id = image_costs.project_id
+    AND last_days.snapshot_date = image_costs.snapshot_date
+WHERE image_costs.reclaimable_bytes > 0
+GROUP BY
+    image_costs.snapshot_date,
+    image_costs.project_id,
+    image_costs.owner,
+    image_costs.cost_center,
+    image_costs.currency
+ORDER BY
+    reclaimable_bytes_upper_bound DESC,
+    image_costs.project_id,
+    image_costs.owner,
+    image_costs.cost_center

@@ -1,0 +1,112 @@
+-- What the audit rules found on a day, with the life of each finding since the last complete day. From: parameters,
+-- found (rule, id, evidence: what the rules found), rules (rule, severity, title, is_decided), previous_findings
+-- (audit_findings of the last complete day), suppressions (rule, id, namespace, until, reason), inventory,
+-- current_images, image_reconciliation, image_history.
+-- What was open and is not found any more is resolved, unless the day cannot say so: it is not complete, the rule could
+-- not decide (it broke, or what it needs was not read), or the image gave no answer. Then it stays open as it was.
+WITH previous AS (
+    SELECT rule, severity, title, id, name, first_seen, evidence
+    FROM previous_findings
+    WHERE state IN ('new', 'open')
+),
+found_today AS (
+    SELECT
+        found.rule,
+        rules.severity,
+        rules.title,
+        found.id,
+        previous.name AS previous_name,
+        CASE WHEN previous.id IS NULL THEN 'new' ELSE 'open' END AS state,
+        COALESCE(previous.first_seen, parameters.snapshot_date) AS first_seen,
+        found.evidence
+    FROM found
+    CROSS JOIN parameters
+    INNER JOIN rules ON rules.rule = found.rule
+    LEFT JOIN previous ON previous.rule = found.rule AND previous.id = found.id
+),
+not_found_today AS (
+    SELECT
+        previous.rule,
+        previous.severity,
+        previous.title,
+        previous.id,
+        previous.name AS previous_name,
+        CASE
+            WHEN NOT parameters.is_complete THEN 'open'
+            WHEN NOT rules.is_decided THEN 'open'
+            WHEN current_images.is_carried THEN 'open'
+            ELSE 'resolved'
+        END AS state,
+        previous.first_seen,
+        previous.evidence
+    FROM previous
+    CROSS JOIN parameters
+    LEFT JOIN found ON found.rule = previous.rule AND found.id = previous.id
+    LEFT JOIN rules ON rules.rule = previous.rule
+    LEFT JOIN current_images ON current_images.id = previous.id
+    WHERE found.id IS NULL
+),
+last_versions AS (
+    -- History may be ahead of a day that is derived again.
+    SELECT image_history.id, image_history.name, image_history.namespace
+    FROM image_history
+    CROSS JOIN parameters
+    WHERE image_history.valid_from <= parameters.snapshot_date
+        AND (image_history.valid_to IS NULL OR image_history.valid_to > parameters.snapshot_date)
+),
+findings AS (
+    SELECT
+        either.rule,
+        either.severity,
+        either.title,
+        either.id,
+        either.state,
+        either.first_seen,
+        either.evidence,
+        COALESCE(current_images.name, image_reconciliation.name, last_versions.name, either.previous_name) AS name,
+        COALESCE(current_images.namespace, image_reconciliation.namespace, last_versions.namespace) AS namespace
+    FROM (
+        SELECT * FROM found_today
+        UNION ALL
+        SELECT * FROM not_found_today
+    ) AS either
+    LEFT JOIN current_images ON current_images.id = either.id
+    LEFT JOIN image_reconciliation ON image_reconciliation.id = either.id
+    LEFT JOIN last_versions ON last_versions.id = either.id
+),
+suppressed AS (
+    SELECT findings.rule, findings.id, suppressions.until, suppressions.reason
+    FROM findings
+    CROSS JOIN parameters
+    INNER JOIN suppressions
+        ON suppressions.rule = findings.rule
+        AND (suppressions.id = findings.id OR suppressions.namespace = findings.namespace)
+    WHERE suppressions.until >= parameters.snapshot_date
+    QUALIFY ROW_NUMBER() OVER (
+        PARTITION BY findings.rule, findings.id
+        ORDER BY suppressions.until DESC, suppressions.reason
+    ) = 1
+)
+SELECT
+    parameters.snapshot_date,
+    parameters.project_id,
+    SUBSTRING(SHA256(CONCAT(parameters.project_id, '/', findings.rule, '/', findings.id)), 1, 32) AS finding_id,
+    findings.rule,
+    findings.severity,
+    findings.title,
+    findings.id,
+    findings.name,
+    inventory.owner,
+    inventory.cost_center,
+    inventory.environment,
+    findings.state,
+    findings.first_seen,
+    DATE_DIFF('day', findings.first_seen, parameters.snapshot_date) AS days_open,
+    findings.evidence,
+    suppressed.until AS suppressed_until,
+    suppressed.reason AS suppression_reason
+FROM findings
+CROSS JOIN parameters
+LEFT JOIN inventory ON inventory.id = findings.id
+LEFT JOIN suppressed ON suppressed.rule = findings.rule AND suppressed.id = findings.id
+ORDER BY findings.rule, findings.id

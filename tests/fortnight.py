@@ -1,0 +1,42 @@
+"""Fourteen complete days of the sandbox with all that is derived from them, made once for all tests that only read."""
+
+import datetime as dt
+import os
+from pathlib import Path
+
+import httpx
+import pytest
+
+from pipelines.day import Day, fetch_answers, publish_day, take_inventory
+from pipelines.derived import derive_days
+from pipelines.lake import Partition
+from pipelines.sandbox import SandboxOptions, running_sandbox
+from pipelines.settings import DEFAULT_PROJECT, Settings
+
+LAST_DAY = dt.date(2026, 11, 23)
+DAYS = [LAST_DAY - dt.timedelta(days=number) for number in reversed(range(14))]
+
+
+@pytest.fixture(scope="session")
+def fortnight(tmp_path_factory) -> Path:
+    """The lake's directory, for reading alone: one project, a register with owners, the list and the notebooks read."""
+    root = tmp_path_factory.mktemp("fortnight")
+    # The environment that each test is cleaned of does not hold for what all of them share.
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for name in list(os.environ):
+            if name.startswith(("IMAGE_SNAPSHOTS_", "OS_")):
+                monkeypatch.delenv(name)
+        options = SandboxOptions(size=80, day=DAYS[0], inventory_file=root / "register.csv")
+        with running_sandbox(options) as sandbox:
+            for name, value in sandbox.env.items():
+                monkeypatch.setenv(name, value)
+            settings = Settings(lake=str(root / "lake"), usage=True)
+            for date in DAYS:
+                httpx.put(f"{sandbox.endpoint}/sandbox/day", json={"day": date.isoformat()}).raise_for_status()
+                noon = dt.datetime.combine(date, dt.time(12), dt.UTC)
+                day = Day(Partition(date, DEFAULT_PROJECT), f"run-{date}", settings, lambda noon=noon: noon)
+                take_inventory(day)
+                fetch_answers(day, lambda _: None)
+                publish_day(day)
+                derive_days(day)
+    return root / "lake"

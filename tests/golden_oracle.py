@@ -1,0 +1,380 @@
+"""What the derived tables must say of days of the sandbox, worked out from the sandbox's own record.
+
+Plain Python over `Catalogue`: it shares neither SQL nor deriving code with what it judges. Rows are dictionaries by
+column; timestamps are aware, and `extra` is a dictionary.
+"""
+
+import calendar
+import datetime as dt
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from pipelines.sandbox.catalogue import Catalogue, InventoryRow
+
+Row = dict[str, Any]
+
+# Field -> class of its changes.
+FIELDS = {
+    "name": "metadata",
+    "namespace": "access",
+    "swr_path": "content",
+    "tag": "content",
+    "arch": "content",
+    "type": "metadata",
+    "origin": "metadata",
+    "service_type": "metadata",
+    "status": "lifecycle",
+    "status_message": "lifecycle",
+    "visibility": "access",
+    "workspace_id": "access",
+    "flavor_type": "metadata",
+    "description": "metadata",
+    "size": "content",
+    "create_at": "lifecycle",
+    "update_at": "content",
+    "dev_services": "metadata",
+    "resource_categories": "metadata",
+    "support_res_categories": "metadata",
+    "extra": "metadata",
+}
+LISTS = ("dev_services", "resource_categories", "support_res_categories")
+TIMES = ("create_at", "update_at")
+GB = 1024**3
+
+
+@dataclass(frozen=True)
+class PublishedDay:
+    """A published day: its register by id, and the ids that got no answer."""
+
+    date: dt.date
+    register: dict[str, InventoryRow]
+    failed: frozenset[str] = frozenset()
+
+    @property
+    def is_complete(self) -> bool:
+        return not self.failed
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of an image: its last content, and why it is gone (None while it lives)."""
+
+    content: Row
+    reason: str | None = None
+
+
+@dataclass
+class Knowledge:
+    """What is known after a published day, and the last complete day before it."""
+
+    day: PublishedDay
+    previous: "Knowledge | None"
+    after: dict[str, Known]
+    current: dict[str, tuple[Row, bool]] = field(default_factory=dict)
+
+
+def content_of(body: Row, day: dt.date) -> Row:
+    """The columns of a described image: typed, and null for what cannot be."""
+    content: Row = dict.fromkeys(FIELDS)
+    for name in FIELDS.keys() - {"extra"}:
+        value = body.get(name)
+        if value is None:
+            continue
+        if name in LISTS:
+            content[name] = "|".join(sorted(set(value)))
+        elif name in TIMES:
+            end_of_day = calendar.timegm((day + dt.timedelta(days=1)).timetuple()) * 1000
+            if calendar.timegm((2000, 1, 1, 0, 0, 0)) * 1000 <= value < end_of_day:
+                content[name] = dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(milliseconds=value)
+        else:
+            content[name] = int(value) if name == "size" else value
+    content["extra"] = {name: value for name, value in body.items() if name not in FIELDS and name != "id"} or None
+    return content
+
+
+def size_bytes(content: Row) -> int | None:
+    return None if content["size"] is None else content["size"] * 1024
+
+
+def as_text(value: Any) -> Any:
+    """A value as the change log has it; `extra` stays a dictionary."""
+    if isinstance(value, dt.datetime):
+        return value.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return str(value) if isinstance(value, int) else value
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """The sandbox's catalogue, and the days that were published of it, in order."""
+
+    catalogue: Catalogue
+    days: list[PublishedDay]
+    prices: list[tuple[dt.date, float]]
+
+    def outcome(self, day: PublishedDay, id_: str) -> str:
+        """The outcome of a registered id."""
+        if id_ in day.failed:
+            return "failed"
+        answer = self.catalogue.answer(id_, day.date)
+        if answer.http_status == 200:
+            return "deleted" if answer.body["status"] == "DELETED" else "ok"
+        return "forbidden" if answer.http_status == 403 else "not_found"
+
+    def content(self, day: PublishedDay, id_: str) -> Row:
+        return content_of(self.catalogue.image(id_, day.date), day.date)
+
+    @cached_property
+    def knowledge(self) -> dict[dt.date, Knowledge]:
+        """Day -> what is known after it. Only complete days add to what is known for good."""
+        found: dict[dt.date, Knowledge] = {}
+        last: Knowledge | None = None
+        for day in self.days:
+            before = last.after if last else {}
+            one = Knowledge(day, last, self._learnt(day, before) if day.is_complete else before)
+            one.current = self._current(one)
+            found[day.date] = one
+            if day.is_complete:
+                last = one
+        return found
+
+    def _learnt(self, day: PublishedDay, before: dict[str, Known]) -> dict[str, Known]:
+        after = dict(before)
+        for id_ in day.register:
+            known = before.get(id_)
+            lives = known is not None and known.reason is None
+            match self.outcome(day, id_):
+                case "ok":
+                    after[id_] = Known(self.content(day, id_))
+                case "deleted" if known is None or lives:
+                    after[id_] = Known(self.content(day, id_), "deleted")
+                case "not_found" if lives:
+                    after[id_] = Known(known.content, "not_found")
+        for id_, known in before.items():
+            if id_ not in day.register and known.reason is None:
+                after[id_] = Known(known.content, "not_in_inventory")
+        return after
+
+    def _current(self, knowledge: Knowledge) -> dict[str, tuple[Row, bool]]:
+        """Living images: id -> (content, whether it is that of an earlier day)."""
+        day, current = knowledge.day, {}
+        for id_, known in knowledge.after.items():
+            outcome = self.outcome(day, id_) if id_ in day.register else "failed"
+            if known.reason is None and outcome in ("failed", "forbidden"):
+                current[id_] = (known.content, True)
+        for id_ in day.register:
+            if self.outcome(day, id_) == "ok":
+                current[id_] = (self.content(day, id_), False)
+        return current
+
+    # -- image_history
+
+    def history(self) -> list[Row]:
+        """All versions, by id and `valid_from`."""
+        versions: dict[str, list[Row]] = {}
+        for knowledge in self.complete():
+            date = knowledge.day.date
+            before = knowledge.previous.after if knowledge.previous else {}
+            for id_, known in knowledge.after.items():
+                if before.get(id_) == known:
+                    continue
+                earlier = versions.setdefault(id_, [])
+                if earlier:
+                    earlier[-1] |= {"valid_to": date, "is_current": False}
+                version = {"id": id_, "valid_from": date, "valid_to": None, "is_current": True}
+                gone = {"is_deleted": known.reason is not None, "deleted_reason": known.reason}
+                earlier.append(version | gone | known.content | {"size_bytes": size_bytes(known.content)})
+        return [version for id_ in sorted(versions) for version in versions[id_]]
+
+    def complete(self) -> list[Knowledge]:
+        return [knowledge for knowledge in self.knowledge.values() if knowledge.day.is_complete]
+
+    # -- image_changes
+
+    def changes(self, date: dt.date) -> list[Row]:
+        """The change log of a published day, by id, change and field."""
+        knowledge = self.knowledge[date]
+        if not knowledge.day.is_complete or knowledge.previous is None:
+            return []
+        rows = []
+        compared = {"compared_with": knowledge.previous.day.date}
+        for id_, known in knowledge.after.items():
+            before = knowledge.previous.after.get(id_)
+            if before is None and known.reason is None:
+                rows.append(_whole(id_, "added", None, "ok"))
+            elif before is not None and before.reason is None and known.reason is not None:
+                rows.append(_whole(id_, "removed", "ok", known.reason))
+            elif before is not None and before.reason is not None and known.reason is None:
+                rows.append(_whole(id_, "reappeared", before.reason, "ok"))
+            if before is not None and known.reason is None:
+                rows += [
+                    {
+                        "id": id_,
+                        "change": "changed",
+                        "field": name,
+                        "old_value": as_text(before.content[name]),
+                        "new_value": as_text(known.content[name]),
+                        "change_class": change_class,
+                    }
+                    for name, change_class in FIELDS.items()
+                    if before.content[name] != known.content[name]
+                ]
+        return [row | compared for row in sorted(rows, key=lambda row: (row["id"], row["change"], row["field"]))]
+
+    # -- image_reconciliation
+
+    def reconciliation(self, date: dt.date) -> list[Row]:
+        """The register against the list, by id; nobody registers preset images."""
+        knowledge = self.knowledge[date]
+        day = knowledge.day
+        rows = [
+            _reconciled(body["id"], "not_registered", None, content_of(body, date), _registered(day, body["id"]))
+            for body in self.catalogue.page(date, 0, self.catalogue.size)
+            if body["id"] not in day.register and body["type"] != "BUILD_IN"
+        ]
+        owners: dict[str, set[str]] = {}
+        for id_, (content, _) in knowledge.current.items():
+            owners.setdefault(content["namespace"], set()).add(_registered(day, id_)["owner"])
+        for id_ in day.register:
+            registered, outcome = _registered(day, id_), self.outcome(day, id_)
+            if outcome not in ("deleted", "not_found"):
+                continue
+            content: Row = dict.fromkeys(FIELDS)
+            if outcome == "deleted":
+                content = self.content(day, id_)
+            if id_ in knowledge.after:
+                last = knowledge.after[id_].content
+                content = {name: last[name] if content[name] is None else content[name] for name in FIELDS}
+            rows.append(_reconciled(id_, "registered_but_gone", outcome, content, registered))
+            owners.setdefault(content["namespace"], set()).add(registered["owner"])
+        for row in rows:
+            named = owners.get(row["namespace"], set()) - {None} if row["namespace"] else set()
+            row["likely_owner"] = next(iter(named)) if row["owner"] is None and len(named) == 1 else None
+        return sorted(rows, key=lambda row: row["id"])
+
+    # -- image_usage
+
+    def usage(self, date: dt.date) -> list[Row]:
+        """Notebooks of each living image, by id; days that are not complete count for nothing."""
+        knowledge = self.knowledge[date]
+        before = {row["id"]: row for row in self.usage(knowledge.previous.day.date)} if knowledge.previous else {}
+        of_image: dict[str, list[str]] = {}
+        for notebook in self.catalogue.notebooks(date):
+            of_image.setdefault(notebook["image"]["id"], []).append(notebook["status"])
+        rows = []
+        for id_ in sorted(knowledge.current):
+            row = dict(before.get(id_, {"last_used_date": None, "observed_days": 0, "unused_days": 0}))
+            row |= {"id": id_, "is_observed": knowledge.day.is_complete, "notebooks": None, "running_notebooks": None}
+            if knowledge.day.is_complete:
+                statuses = of_image.get(id_, [])
+                row |= {"notebooks": len(statuses), "running_notebooks": statuses.count("RUNNING")}
+                row["observed_days"] += 1
+                row["unused_days"] = 0 if statuses else row["unused_days"] + 1
+                if statuses:
+                    row["last_used_date"] = date
+            rows.append(row)
+        return rows
+
+    # -- audit_findings
+
+    def found(self, date: dt.date) -> dict[str, set[str]]:
+        """What the rules find on a published day: rule -> ids."""
+        knowledge = self.knowledge[date]
+        contents = {id_: content for id_, (content, _) in knowledge.current.items()}
+        kinds: dict[str, set[str]] = {"not_registered": set(), "registered_but_gone": set()}
+        for row in self.reconciliation(date):
+            kinds[row["kind"]].add(row["id"])
+        return kinds | {
+            "public_dedicated_image": {
+                id_ for id_, one in contents.items() if (one["visibility"], one["type"]) == ("PUBLIC", "DEDICATED")
+            },
+            "visibility_widened": {
+                row["id"]
+                for row in self.changes(date)
+                if row["field"] == "visibility" and row["new_value"] == "PUBLIC" and row["change"] == "changed"
+            },
+            "build_failed": {id_ for id_, one in contents.items() if one["status"] in ("CREATE_FAILED", "ERROR")},
+            "owner_missing": {
+                id_
+                for id_, registered in knowledge.day.register.items()
+                if id_ in contents and not (registered.owner and registered.cost_center)
+            },
+            "unused_30_days": {row["id"] for row in self.usage(date) if row["unused_days"] >= 30},
+        }
+
+    def findings(self, date: dt.date) -> list[Row]:
+        """The findings of a published day, by rule and id: those of today, and what became of the last complete day's.
+
+        Nothing is resolved by a day that is not complete, nor for an image that gave no answer.
+        """
+        knowledge = self.knowledge[date]
+        before = self.findings(knowledge.previous.day.date) if knowledge.previous else []
+        still_open = {(row["rule"], row["id"]): row["first_seen"] for row in before if row["state"] != "resolved"}
+        found = {(rule, id_) for rule, ids in self.found(date).items() for id_ in ids}
+        names = {row["id"]: row["name"] for row in (*before, *self.reconciliation(date))}
+        names |= {id_: content["name"] for id_, (content, _) in knowledge.current.items()}
+        rows = []
+        for rule, id_ in sorted(found | still_open.keys()):
+            first_seen = still_open.get((rule, id_), date)
+            state = "open" if (rule, id_) in still_open else "new"
+            if (rule, id_) not in found and knowledge.day.is_complete:
+                is_carried = id_ in knowledge.current and knowledge.current[id_][1]
+                state = "open" if is_carried else "resolved"
+            life = {"state": state, "first_seen": first_seen, "days_open": (date - first_seen).days}
+            rows.append({"rule": rule, "id": id_, "name": names[id_]} | life | _registered(knowledge.day, id_))
+        return rows
+
+    # -- image_costs
+
+    def costs(self, date: dt.date) -> list[Row]:
+        """Bytes and estimated cost of each living image, by id."""
+        knowledge = self.knowledge[date]
+        before = None
+        if knowledge.previous:
+            before = {id_: size_bytes(content) for id_, (content, _) in knowledge.previous.current.items()}
+        valid_from, price = max(entry for entry in self.prices if entry[0] <= date)
+        month_days = calendar.monthrange(date.year, date.month)[1]
+        unused = {row["id"]: row["unused_days"] for row in self.usage(date)}
+        rows = []
+        for id_, (content, is_carried) in sorted(knowledge.current.items()):
+            size = size_bytes(content)
+            growth = None
+            if before is not None and size is not None:
+                earlier = before.get(id_, 0)
+                growth = None if earlier is None else size - earlier
+            row = {
+                "id": id_,
+                "size_bytes": size,
+                "growth_bytes": growth,
+                "is_carried": is_carried,
+                "unit_price": price,
+                "price_valid_from": valid_from,
+                "estimated_cost": None if size is None else size / GB * price / month_days,
+                "unused_days": unused[id_],
+            }
+            names = {name: content[name] for name in ("name", "namespace", "type")}
+            rows.append(row | names | _registered(knowledge.day, id_))
+        return rows
+
+
+def _whole(id_: str, change: str, old: str | None, new: str) -> Row:
+    values = {"old_value": old, "new_value": new, "change_class": "lifecycle"}
+    return {"id": id_, "change": change, "field": "outcome"} | values
+
+
+def _registered(day: PublishedDay, id_: str) -> Row:
+    """What the register says of an id; an empty cell says nothing."""
+    registered = day.register.get(id_)
+    names = ("owner", "cost_center", "environment")
+    return {name: (getattr(registered, name) or None) if registered else None for name in names}
+
+
+def _reconciled(id_: str, kind: str, outcome: str | None, content: Row, registered: Row) -> Row:
+    return {
+        "id": id_,
+        "kind": kind,
+        "outcome": outcome,
+        **{name: content[name] for name in ("name", "namespace", "swr_path", "visibility")},
+        "size_bytes": size_bytes(content),
+        **registered,
+    }

@@ -1,0 +1,109 @@
+"""Published days of few rows, for tests of what is derived from them: real files, sealed by a real manifest."""
+
+import datetime as dt
+import json
+from collections import Counter
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel
+
+from pipelines.columns import IMAGE_HISTORY, LIST_PAGES, TABLES, Table
+from pipelines.day import Day
+from pipelines.lake import Partition
+from pipelines.manifest import FetchFacts, InventoryFacts, Manifest
+from pipelines.publish import publish
+from pipelines.settings import Settings
+
+PROJECT_ID = "p1"
+
+
+def day_of(date: str) -> Day:
+    """A day of the lake in the working directory."""
+    return Day(Partition(dt.date.fromisoformat(date), "default"), "run-1", Settings(lake="lake"))
+
+
+def rows_of(table: Table, rows: list[dict], **defaults) -> pa.Table:
+    """Arrow data of a table; what a row leaves out is its default, or null."""
+    names = set(table.schema.names)
+    defaults = {name: value for name, value in defaults.items() if name in names}
+    return pa.Table.from_pylist([defaults | row for row in rows], table.schema)
+
+
+def _zeros(facts: type[BaseModel]) -> dict:
+    return {name: 0 for name, field in facts.model_fields.items() if field.is_required()}
+
+
+def publish_day(
+    day: Day, *, listed: list[dict] | None = None, notebooks: list[dict] | None = None, **tables: list[dict]
+) -> Manifest:
+    """Publish a day of these rows; a response that is `failed` makes it incomplete.
+
+    `listed`: items of the API's list, and `notebooks`: rows of that table; None when the day did not read them.
+    """
+    noon = dt.datetime.combine(day.partition.date, dt.time(12), dt.UTC)
+    given = {"notebooks": notebooks or [], **tables}
+    if listed is not None:
+        given[LIST_PAGES.name] = [{"page": 0, "body": json.dumps({"data": listed}).encode(), "body_sha256": "0"}]
+    files = {}
+    for name, table in TABLES.items():
+        files[name] = day.staged(name)
+        data = rows_of(
+            table,
+            given.pop(name, []),
+            snapshot_date=day.partition.date,
+            project_id=PROJECT_ID,
+            project_key=day.partition.project,
+            observed_at=noon,
+            id_as_read="",
+            is_valid=True,
+            attempts=1,
+            elapsed_ms=1,
+            response_sha256="0",
+            content_hash="0",
+        )
+        with day.lake.writer(files[name], table, day.run_id) as writer:
+            writer.write(data)
+    assert not given, f"no such table: {given.keys()}"
+    inventory = _zeros(InventoryFacts) | {"source": "a.csv", "kind": "csv", "modified_at": None}
+    required = [name for name, field in FetchFacts.model_fields.items() if field.is_required()]
+    fetch = dict.fromkeys(required, 0) | {
+        "project_id": PROJECT_ID,
+        "endpoint_host": "127.0.0.1",
+        "is_sandbox": True,
+        "mode": "full",
+        "started_at": noon,
+        "finished_at": noon,
+        "outcomes": dict(Counter(row["outcome"] for row in tables.get("responses", []))),
+        "list_was_read": listed is not None,
+        "notebooks_were_read": notebooks is not None,
+    }
+    return publish(
+        day.lake,
+        day.partition,
+        files,
+        run_id=day.run_id,
+        started_at=noon,
+        published_at=noon,
+        rebuilt=False,
+        inventory=InventoryFacts(**inventory),
+        fetch=FetchFacts(**fetch),
+    )
+
+
+def write_history(day: Day, rows: list[dict]) -> None:
+    """Write the project's history of these versions; what a row leaves out is a current, living version."""
+    path = day.lake.project_table(IMAGE_HISTORY.name, day.partition.project)
+    with day.lake.writer(path, IMAGE_HISTORY, day.run_id) as writer:
+        writer.write(
+            rows_of(IMAGE_HISTORY, rows, project_id=PROJECT_ID, is_current=True, is_deleted=False, content_hash="0")
+        )
+
+
+def published_rows(day: Day, table: Table) -> list[dict]:
+    """Rows of a published table, without the columns that every row of a day shares."""
+    with day.lake.table(table.name, day.partition).open("rb") as file:
+        read = pq.read_table(file)
+    assert set(read["snapshot_date"].to_pylist()) <= {day.partition.date}
+    assert set(read["project_id"].to_pylist()) <= {PROJECT_ID}
+    return read.drop_columns(["snapshot_date", "project_id"]).to_pylist()

@@ -1,0 +1,626 @@
+"""Costs are what the price book says, an estimate and never a bill; weights and growth are the API's sizes."""
+
+import csv
+import datetime as dt
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from published_days import day_of, publish_day, published_rows, rows_of, write_history
+
+from pipelines.analysis import DayAnalysis, Engine, read_sql
+from pipelines.columns import IMAGE_COSTS, IMAGE_USAGE
+from pipelines.costs import derive_image_costs, write_focus
+from pipelines.day import Day
+from pipelines.errors import ConfigurationError, StorageError
+from pipelines.lake import Lake, Partition
+from pipelines.prices import read_price_book
+from pipelines.settings import ROOT, Settings
+
+GB = 1024**3
+A, B, C, D = (f"{letter * 8}-0000-4000-8000-000000000000" for letter in "abcd")
+
+BOOK = """
+currency = "EUR"
+
+[[price]]
+valid_from = 2020-01-01
+per_gb_month = 1
+"""
+
+
+def priced_day(date: str, book: str = BOOK, project: str = "default") -> Day:
+    path = Path(f"book-{abs(hash(book))}.toml")
+    path.write_text(book)
+    return Day(Partition(dt.date.fromisoformat(date), project), "run-1", Settings(lake="lake", price_book=path))
+
+
+def publish_images(day, images, *, failed=(), inventory=None, **tables):
+    """Publish a day on which the API described these images and failed for other ids."""
+    publish_day(
+        day,
+        inventory=inventory or [{"id": i} for i in sorted([image["id"] for image in images] + list(failed))],
+        responses=[{"id": image["id"], "outcome": "ok"} for image in images]
+        + [{"id": i, "outcome": "failed", "error_code": "HTTP.500"} for i in failed],
+        images=images,
+        **tables,
+    )
+
+
+def derive(day):
+    with DayAnalysis(day) as analysis:
+        return derive_image_costs(analysis)
+
+
+def write_usage(day, unused_days):
+    """Write the day's usage: id -> observed days without a notebook."""
+    rows = [
+        {"id": i, "is_observed": True, "observed_days": days, "unused_days": days} for i, days in unused_days.items()
+    ]
+    with day.lake.writer(day.lake.table("image_usage", day.partition), IMAGE_USAGE, "run-1") as writer:
+        writer.write(rows_of(IMAGE_USAGE, rows, snapshot_date=day.partition.date, project_id="p1"))
+
+
+def costs_of(day, column):
+    return {row["id"]: row[column] for row in published_rows(day, IMAGE_COSTS)}
+
+
+@pytest.mark.parametrize(
+    ("date", "gigabytes"),
+    [("2025-02-10", 28), ("2024-02-29", 29), ("2026-04-30", 30), ("2026-12-31", 31), ("2100-02-28", 28)],
+)
+def test_a_day_costs_its_share_of_the_month(date, gigabytes):
+    day = priced_day(date)
+    publish_images(day, [{"id": A, "size_bytes": gigabytes * GB}])
+    result = derive(day)
+    assert costs_of(day, "estimated_cost") == {A: 1.0}
+    assert result.estimated_cost == 1.0
+
+
+def test_a_row_says_what_the_image_is_and_which_price_it_has():
+    day = priced_day("2026-11-23", BOOK.replace("EUR", "CHF").replace("= 1\n", "= 0.06\n"))
+    image = {
+        "id": A,
+        "name": "pytorch",
+        "namespace": "team",
+        "registry": "swr.eu-de.otc.t-systems.com",
+        "type": "DEDICATED",
+        "size_bytes": 5 * GB,
+    }
+    inventory = [{"id": A, "owner": "ann", "cost_center": "cc-1", "environment": "prod"}]
+    publish_images(day, [image], inventory=inventory)
+    result = derive(day)
+    assert published_rows(day, IMAGE_COSTS) == [
+        {
+            **image,
+            "owner": "ann",
+            "cost_center": "cc-1",
+            "environment": "prod",
+            "growth_bytes": None,
+            "is_carried": False,
+            "unit_price": 0.06,
+            "currency": "CHF",
+            "price_valid_from": dt.date(2020, 1, 1),
+            "estimated_cost": 0.01,
+            "unused_days": None,
+            "reclaimable_bytes": None,
+        }
+    ]
+    assert result.file.rows == result.images == 1
+    assert (result.total_bytes, result.growth_bytes, result.reclaimable_bytes) == (5 * GB, None, None)
+    assert (result.currency, result.is_priced, result.unpriced, result.unsized) == ("CHF", True, 0, 0)
+
+
+def test_the_price_book_that_ships_says_zero():
+    day = day_of("2026-11-23")
+    publish_images(day, [{"id": A, "size_bytes": GB}])
+    result = derive(day)
+    assert costs_of(day, "estimated_cost") == {A: 0.0}
+    assert (result.estimated_cost, result.currency, result.is_priced, result.unpriced) == (0.0, "EUR", False, 0)
+
+
+def entry(price, valid_from="2026-01-01", **selectors):
+    lines = [f'{name} = "{value}"' for name, value in selectors.items()]
+    return "\n".join(["[[price]]", f"valid_from = {valid_from}", f"per_gb_month = {price}", *lines, ""])
+
+
+# Each image matches every entry of these selectors.
+ALL = {"registry": "Swr.Example.com", "namespace": "team", "type": "DEDICATED"}
+
+
+@pytest.mark.parametrize(
+    ("entries", "expected"),
+    [
+        pytest.param([entry(1)], (1, "2026-01-01"), id="an entry without selectors matches all"),
+        pytest.param([entry(1), entry(2, type="DEDICATED")], (2, "2026-01-01"), id="one selector wins over none"),
+        pytest.param(
+            [entry(3, registry="swr.example.com"), entry(2, type="DEDICATED")],
+            (3, "2026-01-01"),
+            id="registry wins over type",
+        ),
+        pytest.param(
+            [entry(2, namespace="team"), entry(3, registry="swr.example.com")],
+            (2, "2026-01-01"),
+            id="namespace wins over registry",
+        ),
+        pytest.param(
+            [entry(2, namespace="team"), entry(3, registry="swr.example.com", type="DEDICATED")],
+            (3, "2026-01-01"),
+            id="two selectors win over the best one",
+        ),
+        pytest.param(
+            [
+                entry(4, registry="swr.example.com", type="DEDICATED"),
+                entry(5, namespace="team", type="DEDICATED"),
+                entry(6, namespace="team", registry="swr.example.com"),
+            ],
+            (6, "2026-01-01"),
+            id="namespace and registry win over other pairs",
+        ),
+        pytest.param(
+            [entry(5, namespace="team", type="DEDICATED"), entry(4, registry="swr.example.com", type="DEDICATED")],
+            (5, "2026-01-01"),
+            id="namespace and type win over registry and type",
+        ),
+        pytest.param([entry(7, **ALL), entry(6, namespace="team")], (7, "2026-01-01"), id="all three win"),
+        pytest.param(
+            [entry(1), entry(2, namespace="other"), entry(3, registry="other.example.com"), entry(4, type="BUILD_IN")],
+            (1, "2026-01-01"),
+            id="entries of other images do not match",
+        ),
+        pytest.param(
+            [entry(2, "2026-11-23"), entry(1), entry(3, "2026-11-24")],
+            (2, "2026-11-23"),
+            id="the latest that is valid on the day",
+        ),
+        pytest.param(
+            [entry(9, "2025-01-01", namespace="team"), entry(1, "2026-06-01")],
+            (9, "2025-01-01"),
+            id="a later general entry does not end a special one",
+        ),
+        pytest.param(
+            [entry(1), entry(9, "2026-11-24", namespace="team")],
+            (1, "2026-01-01"),
+            id="a special entry that is not valid yet does not hide the general one",
+        ),
+        pytest.param([entry(1, "2026-11-24")], (None, None), id="no price is valid yet"),
+        pytest.param([entry(0, namespace="team"), entry(1)], (0, "2026-01-01"), id="zero is a price"),
+    ],
+)
+def test_the_most_specific_valid_price_wins(entries, expected):
+    day = priced_day("2026-11-23", 'currency = "EUR"\n' + "\n".join(entries))
+    image = {"id": A, "registry": "swr.example.COM", "namespace": "team", "type": "Dedicated", "size_bytes": 30 * GB}
+    publish_images(day, [image])
+    derive(day)
+    price, valid_from = expected
+    assert costs_of(day, "unit_price") == {A: price}
+    assert costs_of(day, "price_valid_from") == {A: valid_from and dt.date.fromisoformat(valid_from)}
+    assert costs_of(day, "estimated_cost") == {A: price}
+
+
+def test_an_image_without_a_price_or_a_size_has_no_cost_and_is_counted():
+    day = priced_day("2026-11-23", 'currency = "EUR"\n' + entry(2, type="DEDICATED"))
+    publish_images(
+        day,
+        [
+            {"id": A, "type": "DEDICATED", "size_bytes": 30 * GB},
+            {"id": B, "type": "BUILD_IN", "size_bytes": GB},
+            {"id": C, "size_bytes": GB},
+            {"id": D, "type": "DEDICATED"},
+        ],
+    )
+    result = derive(day)
+    assert costs_of(day, "unit_price") == {A: 2.0, B: None, C: None, D: 2.0}
+    assert costs_of(day, "estimated_cost") == {A: 2.0, B: None, C: None, D: None}
+    assert (result.images, result.unpriced, result.unsized) == (4, 2, 1)
+    assert (result.estimated_cost, result.total_bytes) == (2.0, 32 * GB)
+
+
+def test_no_price_at_all_is_not_a_cost_of_zero():
+    day = priced_day("2026-11-23", 'currency = "EUR"\n' + entry(2, "2027-01-01"))
+    publish_images(day, [{"id": A, "size_bytes": GB}])
+    result = derive(day)
+    assert (result.estimated_cost, result.unpriced, result.is_priced) == (None, 1, True)
+    assert costs_of(day, "currency") == {A: "EUR"}
+
+
+def test_growth_is_against_the_last_complete_day():
+    first, second = priced_day("2026-11-22"), priced_day("2026-11-23")
+    publish_images(
+        first, [{"id": A, "size_bytes": 5 * GB}, {"id": B}, {"id": C, "size_bytes": GB}, {"id": D, "size_bytes": GB}]
+    )
+    assert derive(first).growth_bytes is None
+    assert costs_of(first, "growth_bytes") == {A: None, B: None, C: None, D: None}
+    new = "eeeeeeee-0000-4000-8000-000000000000"
+    publish_images(
+        second, [{"id": A, "size_bytes": 7 * GB}, {"id": B, "size_bytes": GB}, {"id": C}, {"id": new, "size_bytes": 3}]
+    )
+    result = derive(second)
+    assert costs_of(second, "growth_bytes") == {A: 2 * GB, B: None, C: None, new: 3}
+    # 7 + 1 GB and 3 bytes today, 5 + 1 + 1 GB before.
+    assert result.growth_bytes == GB + 3
+
+
+def test_all_images_are_new_after_a_day_without_any():
+    first, second = priced_day("2026-11-22"), priced_day("2026-11-23")
+    publish_images(first, [])
+    result = derive(first)
+    assert (result.images, result.total_bytes, result.estimated_cost) == (0, 0, None)
+    publish_images(second, [{"id": A, "size_bytes": GB}])
+    assert derive(second).growth_bytes == GB
+    assert costs_of(second, "growth_bytes") == {A: GB}
+
+
+def test_a_last_complete_day_without_costs_is_nothing_to_compare_with():
+    publish_images(priced_day("2026-11-22"), [{"id": A, "size_bytes": GB}])
+    day = priced_day("2026-11-23")
+    publish_images(day, [{"id": A, "size_bytes": GB}])
+    assert derive(day).growth_bytes is None
+    assert costs_of(day, "growth_bytes") == {A: None}
+
+
+def test_an_incomplete_day_carries_what_it_has_no_answer_for():
+    first, second, third = (priced_day(f"2026-11-2{n}") for n in (2, 3, 4))
+    publish_images(first, [{"id": A, "size_bytes": 30 * GB}, {"id": B, "size_bytes": 60 * GB}])
+    derive(first)
+    since = {"valid_from": first.partition.date}
+    write_history(first, [{"id": A, "size_bytes": 30 * GB, **since}, {"id": B, "size_bytes": 60 * GB, **since}])
+    publish_images(second, [{"id": A, "size_bytes": 33 * GB}], failed=[B])
+    result = derive(second)
+    assert costs_of(second, "is_carried") == {A: False, B: True}
+    assert costs_of(second, "estimated_cost") == {A: 1.1, B: 2.0}
+    assert costs_of(second, "growth_bytes") == {A: 3 * GB, B: 0}
+    assert (result.total_bytes, result.growth_bytes) == (93 * GB, 3 * GB)
+    # Growth of an incomplete day shows again on the next complete one, which is not compared with it.
+    publish_images(third, [{"id": A, "size_bytes": 33 * GB}, {"id": B, "size_bytes": 60 * GB}])
+    assert derive(third).growth_bytes == 3 * GB
+
+
+def test_long_unused_images_of_users_are_reclaimable():
+    day = priced_day("2026-11-23")
+    publish_images(
+        day,
+        [
+            {"id": A, "size_bytes": GB, "type": "DEDICATED"},
+            {"id": B, "size_bytes": GB, "type": "DEDICATED"},
+            {"id": C, "size_bytes": GB, "type": "BUILD_IN"},
+            {"id": D, "size_bytes": GB},
+        ],
+    )
+    write_usage(day, {A: 30, B: 29, C: 99})
+    result = derive(day)
+    assert costs_of(day, "unused_days") == {A: 30, B: 29, C: 99, D: None}
+    assert costs_of(day, "reclaimable_bytes") == {A: GB, B: 0, C: 0, D: None}
+    assert result.reclaimable_bytes == GB
+
+
+def test_unused_images_by_owner():
+    first, second = priced_day("2026-11-22"), priced_day("2026-11-23")
+    images = [{"id": i, "size_bytes": n * GB} for i, n in ((A, 1), (B, 2), (C, 4), (D, 8))]
+    inventory = [{"id": A, "owner": "ann"}, {"id": B, "owner": "bob", "cost_center": "cc-2"}, {"id": C, "owner": "ann"}]
+    for day in (first, second):
+        publish_images(day, images, inventory=[*inventory, {"id": D}])
+        write_usage(day, {A: 40, B: 40, C: 40, D: 0})
+        derive(day)
+    with Engine() as engine:
+        engine.create_view("image_costs", "SELECT * FROM read_parquet('lake/image_costs/*/*/*.parquet')")
+        rows = engine.read(read_sql("cost/unused.sql")).to_pylist()
+    shared = {"snapshot_date": dt.date(2026, 11, 23), "project_id": "p1", "currency": "EUR"}
+    assert rows == [
+        {
+            **shared,
+            "owner": "ann",
+            "cost_center": None,
+            "unused_images": 2,
+            "reclaimable_bytes_upper_bound": 5 * GB,
+            "estimated_month_cost_upper_bound": 5.0,
+        },
+        {
+            **shared,
+            "owner": "bob",
+            "cost_center": "cc-2",
+            "unused_images": 1,
+            "reclaimable_bytes_upper_bound": 2 * GB,
+            "estimated_month_cost_upper_bound": 2.0,
+        },
+    ]
+
+
+CODE = "must be an ISO 4217 code of three capital letters in quotes, such as EUR"
+ENTRIES = "must be at least one entry [[price]]: a price of 0 is stated too"
+DATE = "must be a date without quotes, such as 2026-01-01"
+NUMBER = "must be a number of 0 or more without quotes, such as 0.05"
+FIELDS = "valid_from, per_gb_month, registry, namespace, type"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("currency = ", "is no valid TOML: Invalid value (at end of document)"),
+        (
+            entry(1),
+            f"`currency` is missing: it {CODE}",
+        ),
+        (
+            BOOK.replace("EUR", "euro"),
+            f"`currency` {CODE}",
+        ),
+        (
+            BOOK.replace('"EUR"', "978"),
+            f"`currency` {CODE}",
+        ),
+        ('currency = "EUR"', f"`price` is missing: it {ENTRIES}"),
+        ('currency = "EUR"\nprice = []', f"`price` {ENTRIES}"),
+        ('currency = "EUR"\nprice = 0.05', f"`price` {ENTRIES}"),
+        ('currency = "EUR"\nprice = [0.05]', "entry 1 must be a table that begins with [[price]]"),
+        ("version = 1\n" + BOOK, "it has the unknown field `version`; known are currency, price"),
+        (
+            BOOK + "[[price]]\nper_gb_month = 1",
+            f"`valid_from` of entry 2 is missing: it {DATE}",
+        ),
+        (
+            BOOK + entry(1, '"2026-01-01"'),
+            f"`valid_from` of entry 2 {DATE}",
+        ),
+        (
+            BOOK + entry(1, "2026-01-01T00:00:00Z"),
+            f"`valid_from` of entry 2 {DATE}",
+        ),
+        (
+            BOOK + "[[price]]\nvalid_from = 2026-01-01",
+            f"`per_gb_month` of entry 2 is missing: it {NUMBER}",
+        ),
+        *(
+            (
+                BOOK + entry(price),
+                f"`per_gb_month` of entry 2 {NUMBER}",
+            )
+            for price in ("-0.01", '"0.05"', "nan", "inf", "true", "1" + "0" * 400)
+        ),
+        (BOOK + entry(1, registry=""), "`registry` of entry 2 must be text in quotes that is not empty"),
+        (BOOK + entry(1) + "namespace = 7", "`namespace` of entry 2 must be text in quotes that is not empty"),
+        (BOOK + entry(1, type="PRESET"), "`type` of entry 2 must be BUILD_IN or DEDICATED in quotes"),
+        (
+            BOOK + entry(1, organisation="team"),
+            f"entry 2 has the unknown field `organisation`; known are {FIELDS}",
+        ),
+        (
+            BOOK + entry(1, registry="swr.example.com") + entry(2, registry="SWR.example.com"),
+            "entry 3 has the `valid_from` and selectors of entry 2, so it is not clear which holds",
+        ),
+    ],
+)
+def test_a_wrong_price_book_is_one_sentence(text, problem, tmp_path):
+    path = tmp_path / "book.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError) as caught:
+        read_price_book(path)
+    middle = "" if problem.startswith("is ") else "is wrong: "
+    assert str(caught.value) == f"The price book {path} {middle}{problem}."
+
+
+def test_a_price_book_that_cannot_be_read_names_the_setting(tmp_path):
+    with pytest.raises(ConfigurationError) as caught:
+        read_price_book(tmp_path / "none.toml")
+    assert str(caught.value) == (
+        f"The price book {tmp_path}/none.toml cannot be read: No such file or directory. "
+        "Correct IMAGE_SNAPSHOTS_PRICE_BOOK."
+    )
+    (tmp_path / "latin.toml").write_bytes(b'currency = "\xe9"')
+    with pytest.raises(ConfigurationError, match=r"latin\.toml is no valid TOML: .* invalid continuation byte"):
+        read_price_book(tmp_path / "latin.toml")
+
+
+def test_the_setting_names_the_price_book(monkeypatch):
+    assert Settings.load().price_book == ROOT / "sql" / "cost" / "price-book.toml"
+    monkeypatch.setenv("IMAGE_SNAPSHOTS_PRICE_BOOK", "prices/ours.toml")
+    assert Settings.load().price_book == Path("prices/ours.toml")
+
+
+COLUMNS = [
+    "BilledCost",
+    "BillingAccountId",
+    "BillingAccountName",
+    "BillingCurrency",
+    "BillingPeriodEnd",
+    "BillingPeriodStart",
+    "ChargeCategory",
+    "ChargeClass",
+    "ChargeDescription",
+    "ChargeFrequency",
+    "ChargePeriodEnd",
+    "ChargePeriodStart",
+    "ConsumedQuantity",
+    "ConsumedUnit",
+    "ContractedCost",
+    "ContractedUnitPrice",
+    "EffectiveCost",
+    "InvoiceIssuerName",
+    "ListCost",
+    "ListUnitPrice",
+    "PricingCategory",
+    "PricingQuantity",
+    "PricingUnit",
+    "ProviderName",
+    "PublisherName",
+    "RegionId",
+    "RegionName",
+    "ResourceId",
+    "ResourceName",
+    "ResourceType",
+    "ServiceCategory",
+    "ServiceName",
+    "ServiceSubcategory",
+    "SubAccountId",
+    "Tags",
+    "x_CostCenter",
+    "x_Environment",
+    "x_GrowthBytes",
+    "x_ImageType",
+    "x_IsCarried",
+    "x_IsEstimate",
+    "x_Namespace",
+    "x_Owner",
+    "x_PriceValidFrom",
+    "x_ReclaimableBytesUpperBound",
+    "x_Registry",
+    "x_SizeBytes",
+    "x_UnusedDays",
+]
+
+FULL_ROW = {
+    "BilledCost": "0.000000000000",
+    "BillingAccountId": "",
+    "BillingAccountName": "",
+    "BillingCurrency": "EUR",
+    "BillingPeriodEnd": "2027-01-01T00:00:00Z",
+    "BillingPeriodStart": "2026-12-01T00:00:00Z",
+    "ChargeCategory": "Usage",
+    "ChargeClass": "",
+    "ChargeDescription": "Storage of a container image for a day; an estimate by the price book, not a bill",
+    "ChargeFrequency": "Usage-Based",
+    "ChargePeriodEnd": "2027-01-01T00:00:00Z",
+    "ChargePeriodStart": "2026-12-31T00:00:00Z",
+    "ConsumedQuantity": "3.875000000000",
+    "ConsumedUnit": "GiB-Days",
+    "ContractedCost": "0.000005000000",
+    "ContractedUnitPrice": "0.000040000000",
+    "EffectiveCost": "0.000005000000",
+    "InvoiceIssuerName": "Open Telekom Cloud",
+    "ListCost": "0.000005000000",
+    "ListUnitPrice": "0.000040000000",
+    "PricingCategory": "Standard",
+    "PricingQuantity": "0.125000000000",
+    "PricingUnit": "GiB-Months",
+    "ProviderName": "Open Telekom Cloud",
+    "PublisherName": "Open Telekom Cloud",
+    "RegionId": "eu-de",
+    "RegionName": "eu-de",
+    "ResourceId": A,
+    "ResourceName": 'a "quoted", name',
+    "ResourceType": "Container Image",
+    "ServiceCategory": "Storage",
+    "ServiceName": "Software Repository for Container",
+    "ServiceSubcategory": "Other (Storage)",
+    "SubAccountId": "p1",
+    "Tags": '{"cost_center":null,"environment":"prod","owner":"ann \\"a\\""}',
+    "x_CostCenter": "",
+    "x_Environment": "prod",
+    "x_GrowthBytes": "",
+    "x_ImageType": "DEDICATED",
+    "x_IsCarried": "false",
+    "x_IsEstimate": "true",
+    "x_Namespace": "team",
+    "x_Owner": 'ann "a"',
+    "x_PriceValidFrom": "2020-01-01",
+    "x_ReclaimableBytesUpperBound": "4160749568",
+    "x_Registry": "swr.eu-de.otc.t-systems.com",
+    "x_SizeBytes": "4160749568",
+    "x_UnusedDays": "31",
+}
+
+# A price so small that a float would be written with an exponent, which FOCUS forbids.
+SMALL_PRICES = 'currency = "EUR"\n' + entry("0.00004", "2020-01-01", type="DEDICATED")
+
+
+@pytest.fixture
+def cost_lake():
+    """Costs of two days and two projects; the last day of a year, and the first of the next."""
+    for date in ("2026-12-31", "2027-01-01"):
+        for project in ("default", "other"):
+            day = priced_day(date, SMALL_PRICES, project)
+            image = {
+                "id": A,
+                "name": 'a "quoted", name',
+                "namespace": "team",
+                "registry": "swr.eu-de.otc.t-systems.com",
+                "type": "DEDICATED",
+                "size_bytes": 4160749568,
+            }
+            inventory = [{"id": A, "owner": 'ann "a"', "environment": "prod"}, {"id": B}]
+            publish_images(day, [image, {"id": B, "size_bytes": GB}], inventory=inventory)
+            write_usage(day, {A: 31, B: 2})
+            derive(day)
+    return Lake("lake")
+
+
+DAYS = (dt.date(2026, 12, 31), dt.date(2027, 1, 1))
+
+
+def test_the_focus_export_as_csv(cost_lake, tmp_path):
+    target = tmp_path / "focus.csv"
+    target.write_text("an older export")
+    assert write_focus(cost_lake, DAYS[0], DAYS[0], ["default"], target) == 2
+    with target.open(newline="") as file:
+        header, *rows = list(csv.reader(file))
+    assert header == COLUMNS
+    assert dict(zip(header, rows[0], strict=True)) == FULL_ROW
+    unpriced = dict(zip(header, rows[1], strict=True))
+    assert unpriced["ResourceId"] == B
+    assert unpriced["ChargeDescription"].endswith("; the price book states no price for it")
+    # Unknown is neither zero nor an empty tag.
+    absent = ("EffectiveCost", "ListCost", "ContractedCost", "ListUnitPrice", "ProviderName", "RegionId", "Tags")
+    assert {unpriced[name] for name in absent} == {""}
+    assert (unpriced["BilledCost"], unpriced["ConsumedQuantity"]) == ("0.000000000000", "1.000000000000")
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_the_focus_export_as_parquet(cost_lake, tmp_path):
+    target = tmp_path / "focus.PARQUET"
+    assert write_focus(cost_lake, *DAYS, ["other", "default", "third"], target) == 8
+    with pq.ParquetFile(target) as file:
+        schema, table = file.schema_arrow, file.read()
+    assert schema.names == COLUMNS
+    assert {str(schema.field(name).type) for name in COLUMNS if "Period" in name} == {"timestamp[us, tz=UTC]"}
+    assert {str(schema.field(name).type) for name in COLUMNS if name.endswith(("Cost", "Price", "Quantity"))} == {
+        "decimal128(28, 12)"
+    }
+    assert str(schema.field("Tags").type) == "string"
+    starts = [dt.datetime(*date, tzinfo=dt.UTC) for date in ((2026, 12, 31), (2027, 1, 1))]
+    assert table["ChargePeriodStart"].to_pylist() == [starts[0]] * 4 + [starts[1]] * 4
+    assert table["BillingPeriodStart"].to_pylist()[::4] == [dt.datetime(2026, 12, 1, tzinfo=dt.UTC), starts[1]]
+    assert table["ResourceId"].to_pylist() == [A, B] * 4
+    assert table["x_IsEstimate"].to_pylist() == [True] * 8
+    assert table["EffectiveCost"].to_pylist()[1] is None
+    assert {float(cost) for cost in table["EffectiveCost"].to_pylist()[::2]} == {0.000005}
+    assert table["x_GrowthBytes"].to_pylist() == [None] * 4 + [0] * 4
+
+
+@pytest.mark.parametrize(
+    ("registry", "provider", "region"),
+    [
+        ("swr.cn-north-4.myhuaweicloud.com", "Huawei Cloud", "cn-north-4"),
+        ("registry.example.com", None, None),
+        (None, None, None),
+    ],
+)
+def test_provider_and_region_are_those_of_the_registry(registry, provider, region, tmp_path):
+    day = priced_day("2026-11-23")
+    publish_images(day, [{"id": A, "registry": registry}])
+    derive(day)
+    write_focus(day.lake, day.partition.date, day.partition.date, ["default"], tmp_path / "focus.parquet")
+    (row,) = pq.read_table(tmp_path / "focus.parquet").to_pylist()
+    assert (row["ProviderName"], row["RegionId"]) == (provider, region)
+    assert row["ChargeDescription"] == "Storage of a container image for a day; its size is not known"
+    assert (row["ListUnitPrice"], row["ListCost"], row["ConsumedQuantity"]) == (1, None, None)
+
+
+def test_what_cannot_be_exported_is_one_sentence(cost_lake, tmp_path):
+    with pytest.raises(ConfigurationError, match=r"costs\.xlsx ends with neither \.csv nor \.parquet"):
+        write_focus(cost_lake, *DAYS, ["default"], tmp_path / "costs.xlsx")
+    with pytest.raises(ConfigurationError, match="The first day, 2027-01-01, is after the last one, 2026-12-31"):
+        write_focus(cost_lake, *reversed(DAYS), ["default"], tmp_path / "focus.csv")
+    with pytest.raises(ConfigurationError, match="There are no costs from 2026-12-30 to 2026-12-30 of default, other"):
+        write_focus(cost_lake, dt.date(2026, 12, 30), dt.date(2026, 12, 30), ["other", "default"], Path("focus.csv"))
+    with pytest.raises(ConfigurationError, match=r"none/focus\.csv cannot be written: No such file or dir"):
+        write_focus(cost_lake, *DAYS, ["default"], tmp_path / "none" / "focus.csv")
+
+
+def test_a_failed_export_leaves_the_older_one(cost_lake, tmp_path):
+    target = tmp_path / "focus.csv"
+    target.write_text("an older export")
+    cost_lake.table("image_costs", Partition(DAYS[1], "default")).write_bytes(b"damaged")
+    with pytest.raises(StorageError, match=r"The costs could not be exported to .*focus\.csv: "):
+        write_focus(cost_lake, *DAYS, ["default"], target)
+    assert target.read_text() == "an older export"
+    assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".part")] == []

@@ -1,0 +1,123 @@
+"""Which days are derived again, and that everything derived can be had again from the published days alone."""
+
+import shutil
+
+import pyarrow.parquet as pq
+import pytest
+from published_days import day_of, publish_day
+
+from pipelines.columns import ANALYSIS_TABLES, IMAGE_CHANGES, IMAGE_HISTORY
+from pipelines.derived import derive_days, read_seal
+from pipelines.errors import ConfigurationError
+from pipelines.verify import verify_derived
+
+A, B = (f"{letter * 8}-0000-4000-8000-000000000000" for letter in "ab")
+DATES = ("2026-11-01", "2026-11-02", "2026-11-03", "2026-11-04")
+
+
+def publish(date, names, failed=()):
+    """Publish a day on which each image has a name and an owner."""
+    answers = {**dict.fromkeys(names, "ok"), **dict.fromkeys(failed, "failed")}
+    publish_day(
+        day_of(date),
+        inventory=[{"id": id_, "owner": "o", "cost_center": "c"} for id_ in sorted(answers)],
+        responses=[{"id": id_, "outcome": answers[id_]} for id_ in sorted(answers)],
+        images=[
+            {"id": id_, "name": name, "content_hash": name, "size": 1, "size_bytes": 1024, "visibility": "PRIVATE"}
+            for id_, name in sorted(names.items())
+        ],
+        listed=[],
+        notebooks=[],
+    )
+
+
+def derive(date):
+    """Derive a day, and say which days were."""
+    days = []
+    result = derive_days(day_of(date), lambda partition, *_: days.append(str(partition.date)))
+    return result.seal, days
+
+
+def contents():
+    """Every derived table of the lake, by path."""
+    lake = day_of(DATES[0]).lake
+    files = [path for name in ANALYSIS_TABLES for path in sorted((lake.root / name).rglob("*.parquet"))]
+    return {str(path.relative_to(lake.root)): pq.ParquetFile(path).read() for path in files}
+
+
+@pytest.fixture
+def four_days():
+    """Four published days, of which the third is incomplete."""
+    publish("2026-11-01", {A: "a", B: "b"})
+    publish("2026-11-02", {A: "a2"})
+    publish("2026-11-03", {A: "a3"}, failed=[B])
+    publish("2026-11-04", {A: "a3", B: "b"})
+
+
+def test_days_that_lack_their_tables_are_derived_with_the_one_that_was_asked_for(four_days):
+    seal, days = derive("2026-11-04")
+    assert days == list(DATES)
+    assert seal.summary.changes == {"changed": 1, "reappeared": 1}
+    assert str(seal.summary.compared_with) == "2026-11-02"
+    assert (seal.summary.images, seal.summary.total_bytes, seal.summary.growth_bytes) == (2, 2048, 1024)
+    # What is up to date is left alone, but for the day that was asked for.
+    assert derive("2026-11-02")[1] == ["2026-11-02"]
+
+
+def test_a_day_published_anew_outdates_itself_and_what_was_compared_with_it(four_days):
+    derive("2026-11-04")
+    publish("2026-11-02", {A: "a", B: "b"})
+    _, days = derive("2026-11-02")
+    assert days == ["2026-11-02", "2026-11-03", "2026-11-04"]
+    lake = day_of("2026-11-04").lake
+    summary = read_seal(lake, day_of("2026-11-04").partition).summary
+    assert summary.changes == {"changed": 1}
+    # Nothing is compared with a day that is not complete.
+    publish("2026-11-03", {A: "other"}, failed=[B])
+    assert derive("2026-11-04")[1] == ["2026-11-03", "2026-11-04"]
+
+
+def test_all_that_is_derived_can_be_had_again_from_the_published_days(four_days):
+    for date in DATES:
+        derive(date)
+    before = contents()
+    assert len(before) == 4 * 6 + 1
+    lake = day_of(DATES[0]).lake
+    for name in (*ANALYSIS_TABLES, "_derived"):
+        shutil.rmtree(lake.root / name)
+    derive("2026-11-01")
+    after = contents()
+    assert after.keys() == before.keys()
+    for path, table in before.items():
+        assert after[path].equals(table), path
+
+
+def test_a_day_that_is_not_published_has_nothing_to_derive():
+    with pytest.raises(ConfigurationError, match=r"^Nothing is published for 2026-11-01 of project default"):
+        derive("2026-11-01")
+
+
+def test_verify_names_derived_files_that_were_changed_removed_or_are_outdated(four_days):
+    derive("2026-11-04")
+    day = day_of("2026-11-02")
+    lake, changes = day.lake, day.lake.table(IMAGE_CHANGES.name, day.partition)
+
+    def problems():
+        return [(problem.path, problem.sentence) for problem in verify_derived(lake, "default")]
+
+    assert problems() == []
+    with lake.writer(changes, IMAGE_CHANGES, "forged"):
+        pass
+    again = "derive it again with `image-snapshots rebuild --date 2026-11-02`."
+    assert problems() == [(str(changes.relative_to(lake.root)), f"The file was changed: {again}")]
+    changes.unlink()
+    assert problems() == [(str(changes.relative_to(lake.root)), f"The file is missing: {again}")]
+    derive("2026-11-02")
+    assert problems() == []
+    history = lake.project_table(IMAGE_HISTORY.name, "default")
+    metadata = {key.decode(): value.decode() for key, value in pq.read_schema(history).metadata.items()}
+    with lake.writer(history, IMAGE_HISTORY, "forged", metadata=metadata):
+        pass
+    ((path, sentence),) = problems()
+    assert path == "image_history/project=default/image_history.parquet"
+    assert sentence.startswith("The history is not what the complete days give: the number of rows differs.")
