@@ -6,6 +6,7 @@ from collections.abc import Callable
 import dagster as dg
 
 from assets.daily_snapshot import daily_snapshot_assets
+from assets.delivery import delivery_assets
 from assets.derived_tables import derived_assets
 from assets.partitions import partition_grid
 from assets.resources import LogReporter, Reporter, day_resource
@@ -15,6 +16,7 @@ from pipelines.settings import Settings
 
 DAILY_JOB = "daily_snapshot"
 REBUILD_JOB = "rebuild_images"
+REPUBLISH_JOB = "republish_images"
 # The schedule's day, and some hours for a slow run or one that is tried again.
 _FRESH_FOR = dt.timedelta(hours=30)
 # An endpoint or database that cannot be reached may be back in minutes; sentences of other kinds say that trying again
@@ -31,7 +33,8 @@ def build_definitions(
     grid = partition_grid(settings)
     snapshot = daily_snapshot_assets(grid, freshness, None if reporter.is_attended else _RETRY)
     derived = derived_assets(grid, settings)
-    assets = [*snapshot, derived]
+    delivery = delivery_assets(grid, None if reporter.is_attended else _RETRY)
+    assets = [*snapshot, derived, *delivery]
     daily = dg.define_asset_job(
         DAILY_JOB,
         selection=assets,
@@ -39,13 +42,18 @@ def build_definitions(
     )
     rebuild = dg.define_asset_job(
         REBUILD_JOB,
-        selection=[snapshot[-1], derived],
+        selection=[snapshot[-1], derived, *delivery],
         description="Derive a published day's tables again from its stored answers, and what follows from them.",
+    )
+    republish = dg.define_asset_job(
+        REPUBLISH_JOB,
+        selection=snapshot[-1:],
+        description="Derive a published day's tables again from its stored answers, and not what follows.",
     )
     webhook = failure_webhook(settings)
     return dg.Definitions(
         assets=assets,
-        jobs=[daily, rebuild],
+        jobs=[daily, rebuild, republish],
         schedules=[daily_schedule(DAILY_JOB, settings)],
         sensors=[webhook] if webhook else [],
         resources={"day": day_resource(settings, reporter, now)},

@@ -28,6 +28,7 @@ from pipelines.derived import DaySummary, read_seal
 from pipelines.errors import ConfigurationError, PipelineError
 from pipelines.lake import Lake, Partition
 from pipelines.manifest import Manifest, chain_head, published, read_attempt
+from pipelines.report import write_report
 from pipelines.settings import ROOT, Settings
 from pipelines.status import day_statuses
 from pipelines.verify import verify as verify_lake
@@ -137,7 +138,7 @@ def run(
             "No endpoint is configured (IMAGE_SNAPSHOTS_ENDPOINT): the embedded sandbox stands in for the cloud.",
             soft_wrap=True,
         )
-    _run_job(settings, partitions, "daily_snapshot", as_json=as_json, days=days)
+    _run_jobs(settings, partitions, ["daily_snapshot"] * len(partitions), as_json=as_json, days=days)
 
 
 def _clock(partition: Partition, days: int | None) -> Callable[[], dt.datetime]:
@@ -164,28 +165,35 @@ def rebuild(
         partitions = [Partition(day, key) for key in projects]
     else:
         partitions = [partition for partition in _lake(settings).partitions() if partition.project in projects]
-    _run_job(settings, partitions, "rebuild_images", as_json=as_json)
+    last = {partition.project: partition for partition in partitions}
+    # What follows from several days is derived once for all of them, with the last day of each project.
+    jobs = ["rebuild_images" if partition in last.values() else "republish_images" for partition in partitions]
+    _run_jobs(settings, partitions, jobs, as_json=as_json)
 
 
-def _run_job(
-    settings: Settings, partitions: list[Partition], job: str, *, as_json: bool, days: int | None = None
+def _run_jobs(
+    settings: Settings, partitions: list[Partition], jobs: list[str], *, as_json: bool, days: int | None = None
 ) -> None:
-    """Run a job for each partition, one failing partition leaving the others alone, then say what became of them."""
+    """Run its job for each partition, one failing partition leaving the others alone, then say what became of them."""
     # Dagster takes seconds to import, which the other commands need not wait for.
     from assets.runner import Runner  # noqa: PLC0415
 
     lake = _lake(settings)
     reports: list[dict[str, Any]] = []
     with Runner(settings) as runner:
-        for partition in partitions:
+        failures = []
+        for partition, job in zip(partitions, jobs, strict=True):
             failure = runner.run(job, partition, _clock(partition, days))
-            manifest = published(lake, partition) if failure is None else None
             if failure is not None:
                 _print_error(failure.sentence)
-                status = failure.exit_status
-            else:
-                status = COMPLETE if manifest and manifest.is_complete else INCOMPLETE
-            reports.append(_report(lake, partition, status, failure.sentence if failure else None, manifest))
+            failures.append(failure)
+    for partition, failure in zip(partitions, failures, strict=True):
+        manifest = published(lake, partition) if failure is None else None
+        if failure is not None:
+            status = failure.exit_status
+        else:
+            status = COMPLETE if manifest and manifest.is_complete else INCOMPLETE
+        reports.append(_report(lake, partition, status, failure.sentence if failure else None, manifest))
     if as_json:
         print(json.dumps(reports, indent=1))
     else:
@@ -214,6 +222,7 @@ def _report(
             for name, file in [*manifest.files.items(), *(seal.files.items() if seal else ())]
         },
         "summary": seal.summary.model_dump(mode="json") if seal else None,
+        "report": str(lake.report(partition)) if lake.report(partition).exists() else None,
     }
 
 
@@ -243,6 +252,8 @@ def _print_reports(reports: list[dict[str, Any]]) -> None:
         if report.get("summary"):
             for line in summary_lines(DaySummary.model_validate(report["summary"])):
                 _print_line(f"  {line}")
+    if reports and reports[-1].get("report"):
+        _print_line(f"Report: {_short(reports[-1]['report'])}")
 
 
 def summary_lines(summary: DaySummary) -> list[str]:
@@ -392,6 +403,24 @@ def verify(
 
 
 app.command()(query)
+
+
+@app.command()
+def report(
+    date: DateOption = None,
+    project: ProjectOption = None,
+    output: Annotated[Path | None, typer.Option("--output", help="File to write instead of the lake's.")] = None,
+) -> None:
+    """Write the report of a published day: one HTML file per project that needs nothing else."""
+    settings = Settings.load()
+    lake = _lake(settings)
+    projects = _projects(settings, project)
+    if output is not None and len(projects) > 1:
+        raise ConfigurationError("--output takes one report, and there are several projects: choose with --project.")
+    days = {key: [day for day in lake.partitions() if day.project == key] for key in projects}
+    for key in projects:
+        day = _date(date) or (days[key][-1].date if days[key] else utc_now().date())
+        _print_line(_short(str(write_report(lake, Partition(day, key), output))))
 
 
 @app.command()

@@ -2,27 +2,37 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 import uuid
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.load_server import BUILD, HERE, PROJECT_ID, LoadServer
 
+SAMPLE_SECONDS = 2.0
 PEERS = {"dlt": "dlt_pipeline.py", "plain": "plain.py", "sdk": "vendor_sdk.py"}
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """`seconds` from the first request to the last byte on disk, `cpu` (user and system) in them, peak memory in MB."""
+    """`seconds` from the first request to the last byte on disk, `cpu` (user and system) in them, peak memory in MB.
+
+    `memory` are resident MB at seconds since the start of the process.
+    """
 
     rows: int
     seconds: float
     cpu: float
     peak_mb: float
     throttled: int = 0
+    memory: list[tuple[float, float]] = field(default_factory=list)
 
 
 def peers_python() -> Path:
@@ -46,6 +56,15 @@ def write_ids(path: Path, count: int) -> None:
 
 def run_ours(server: LoadServer, count: int, in_flight: int, rate_limit: float | None = None) -> Run:
     """Our fetch step in an empty lake; the inventory is taken before, by another process."""
+    with our_steps(server, count, in_flight, rate_limit) as run_step:
+        return run_step("fetch")
+
+
+@contextmanager
+def our_steps(
+    server: LoadServer, count: int, in_flight: int, rate_limit: float | None = None
+) -> Iterator[Callable[[str], Run]]:
+    """A lake with an inventory, and what runs a step of `benchmarks.ours` in it as a process of its own."""
     with tempfile.TemporaryDirectory(dir=BUILD) as directory:
         ids = Path(directory) / "ids.csv"
         write_ids(ids, count)
@@ -63,8 +82,12 @@ def run_ours(server: LoadServer, count: int, in_flight: int, rate_limit: float |
             "IMAGE_SNAPSHOTS_RATE_LIMIT": str(rate_limit or ""),
             "PYTHONPATH": str(HERE.parent),
         }
-        _run([sys.executable, "-m", "benchmarks.ours", "prepare"], env, directory)
-        return _run([sys.executable, "-m", "benchmarks.ours", "fetch"], env, directory)
+
+        def run_step(step: str) -> Run:
+            return _run([sys.executable, "-m", "benchmarks.ours", step], env, directory)
+
+        run_step("prepare")
+        yield run_step
 
 
 def run_peer(name: str, server: LoadServer, count: int, in_flight: int) -> Run:
@@ -97,7 +120,12 @@ def _environment() -> dict[str, str]:
 def _run(command: list[str], env: dict[str, str], directory: str) -> Run:
     with subprocess.Popen(command, env=env, cwd=directory, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
+        ended, memory = threading.Event(), list[tuple[float, float]]()
+        sampler = threading.Thread(target=_sample_memory, args=(process.pid, ended, memory))
+        sampler.start()
         written = process.stdout.read()
+        ended.set()
+        sampler.join()
         # Not wait(): only wait4 tells what this one process used.
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -105,5 +133,22 @@ def _run(command: list[str], env: dict[str, str], directory: str) -> Run:
         sys.exit(f"{' '.join(command)} failed.")
     told = json.loads(written.splitlines()[-1])
     return Run(
-        told["rows"], told.get("seconds", 0), told.get("cpu", 0), usage.ru_maxrss / 1024, told.get("throttled", 0)
+        rows=told["rows"],
+        seconds=told.get("seconds", 0),
+        cpu=told.get("cpu", 0),
+        peak_mb=usage.ru_maxrss / 1024,
+        throttled=told.get("throttled", 0),
+        memory=memory,
     )
+
+
+def _sample_memory(pid: int, ended: threading.Event, samples: list[tuple[float, float]]) -> None:
+    """Note the resident memory of a process that was not waited for yet, until `ended` is set."""
+    started = time.monotonic()
+    while True:
+        resident = re.search(r"^VmRSS:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+        # A process that has ended and was not waited for has none.
+        if resident:
+            samples.append((time.monotonic() - started, int(resident[1]) / 1024))
+        if ended.wait(SAMPLE_SECONDS):
+            return

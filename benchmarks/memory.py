@@ -1,22 +1,52 @@
-"""Peak memory and time per image of the fetch step, few ids against many: `python -m benchmarks.memory [--many N]`."""
+"""Peak memory and time per image of the fetch step, few ids against many: `python -m benchmarks.memory [--many N]`.
+
+With `--plot FILE.svg` the resident memory over time of fetching the many, and of deriving their tables, is drawn.
+"""
 
 import argparse
+from pathlib import Path
 
-from benchmarks.clients import Run, run_ours
+from benchmarks.clients import Run, our_steps, run_ours
 from benchmarks.load_server import running
+
+
+def plot(path: Path, count: int, runs: dict[str, Run]) -> None:
+    """Draw the resident memory of each run, by its process's age."""
+    import matplotlib as mpl  # noqa: PLC0415  (only who asks for a plot needs it)
+
+    mpl.use("svg")
+    # Text stays text, and the same samples give the same file.
+    mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "memory"})
+    from matplotlib import pyplot as plt  # noqa: PLC0415  (after its output was chosen)
+
+    figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
+    for name, run in runs.items():
+        axes.plot(*zip(*run.memory, strict=True), label=f"{name} (peak {run.peak_mb:.0f} MB)")
+    axes.set(title=f"Resident memory, {count:,} images", xlabel="time since the start of the process, s")
+    axes.set(ylabel="resident memory, MB", xlim=(0, None), ylim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
+    figure.savefig(path, metadata={"Date": None})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--many", type=int, default=1_000_000)
     parser.add_argument("--in-flight", type=int, default=32)
+    parser.add_argument("--plot", type=Path, metavar="FILE.svg")
     arguments = parser.parse_args()
     runs: list[Run] = []
     print(f"{'ids':>9} {'seconds':>8} {'us/image':>9} {'CPU us/image':>13} {'peak MB':>8}")
     # The middle size again at the end: should the machine have grown slower or faster meanwhile, it shows.
     for count in (10_000, 20_000, arguments.many, 20_000):
         with running() as server:
-            run = run_ours(server, count, arguments.in_flight)
+            if count == arguments.many and arguments.plot:
+                with our_steps(server, count, arguments.in_flight) as run_step:
+                    run = run_step("fetch")
+                    drawn = {"fetch": run, "derive": run_step("derive")}
+                plot(arguments.plot, count, drawn)
+            else:
+                run = run_ours(server, count, arguments.in_flight)
         runs.append(run)
         wall, cpu = run.seconds / count * 1e6, run.cpu / count * 1e6
         print(f"{count:>9} {run.seconds:>8.1f} {wall:>9.0f} {cpu:>13.0f} {run.peak_mb:>8.0f}", flush=True)

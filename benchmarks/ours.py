@@ -1,7 +1,8 @@
-"""One fetch step of this project, as a process of its own: `python -m benchmarks.ours prepare|fetch`.
+"""One step of this project, as a process of its own: `python -m benchmarks.ours prepare|fetch|derive`.
 
 `prepare` takes the inventory of today; `fetch` runs and times `pipelines.day.fetch_answers`: from the token to the
-`responses` table on disk. Settings and credentials come from the environment, as in any run. Prints JSON.
+`responses` table on disk; `derive` runs and times `pipelines.publish.derive_tables` on that table. Settings and
+credentials come from the environment, as in any run. Prints JSON.
 """
 
 import datetime as dt
@@ -16,6 +17,7 @@ from pipelines.credentials import load_credentials
 from pipelines.day import Day, fetch_answers, take_inventory
 from pipelines.fetch import Progress
 from pipelines.lake import Partition
+from pipelines.publish import derive_tables
 from pipelines.settings import DEFAULT_PROJECT, Settings
 
 
@@ -23,6 +25,13 @@ def main() -> None:
     day = Day(Partition(dt.datetime.now(dt.UTC).date(), DEFAULT_PROJECT), "benchmark", Settings.load())
     if sys.argv[1] == "prepare":
         print(json.dumps({"rows": take_inventory(day).facts.ids}))
+        return
+    if sys.argv[1] == "derive":
+        answers = day.staged("responses")
+        started, spent = time.perf_counter(), time.process_time()
+        derive_tables(day.lake, answers, answers.parent, day.run_id)
+        seconds, cpu = time.perf_counter() - started, time.process_time() - spent
+        print(json.dumps({"seconds": seconds, "cpu": cpu, "rows": pq.ParquetFile(answers).metadata.num_rows}))
         return
     # Imports the library that reads credentials; nobody's imports are timed.
     load_credentials(None, os.environ)

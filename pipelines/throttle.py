@@ -241,7 +241,8 @@ class Throttle:
             self._searching = active < _SHORTEST_SEARCH_SECONDS
             self._probe_seconds = _MAX_PROBE_SECONDS if is_sure else _FIRST_PROBE_SECONDS
             self._short_cycles = 0
-            return _MARGIN * self._last_limit
+            # What was found is rather less than the limit. A search that had hardly begun goes on from further down.
+            return self._last_limit * (_CUT_AFTER_SHORT if self._searching else 1)
         self._count_noise(rate, last)
         margin = 1 - (1 - _MARGIN) * math.sqrt(_MAX_PROBE_SECONDS / self._probe_seconds)
         is_near = last is not None and abs(rate / last - 1) < _NEAR

@@ -26,7 +26,7 @@ def fortnight(tmp_path_factory) -> Path:
         for name in list(os.environ):
             if name.startswith(("IMAGE_SNAPSHOTS_", "OS_")):
                 monkeypatch.delenv(name)
-        options = SandboxOptions(size=80, day=DAYS[0], inventory_file=root / "register.csv")
+        options = SandboxOptions(seed="fortnight", size=80, day=DAYS[0], inventory_file=root / "register.csv")
         with running_sandbox(options) as sandbox:
             for name, value in sandbox.env.items():
                 monkeypatch.setenv(name, value)

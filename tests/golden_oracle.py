@@ -45,11 +45,12 @@ GB = 1024**3
 
 @dataclass(frozen=True)
 class PublishedDay:
-    """A published day: its register by id, and the ids that got no answer."""
+    """A published day: its register by id, the ids that got no answer, and those that were locked for that day."""
 
     date: dt.date
     register: dict[str, InventoryRow]
-    failed: frozenset[str] = frozenset()
+    failed: frozenset[str]
+    locked: frozenset[str]
 
     @property
     def is_complete(self) -> bool:
@@ -116,6 +117,8 @@ class Oracle:
         """The outcome of a registered id."""
         if id_ in day.failed:
             return "failed"
+        if id_ in day.locked:
+            return "forbidden"
         answer = self.catalogue.answer(id_, day.date)
         if answer.http_status == 200:
             return "deleted" if answer.body["status"] == "DELETED" else "ok"

@@ -47,6 +47,7 @@ PRICE_BOOK = 'currency = "EUR"\n' + "".join(
 PASSING_FAULTS = Faults(ratio_429=0.1, retry_after="0", ratio_500=0.05, ratio_reset=0.05, ratio_truncated=0.05)
 # An answer of unknown meaning that is not asked for again: the id fails for good, and at once.
 REFUSED = {"status": 418, "body": {"error_code": "ModelArts.9999", "error_msg": "no"}}
+LOCKED = {"status": 403, "body": {"error_code": "ModelArts.0108", "error_msg": "no"}}
 
 
 def story(name, date):
@@ -66,6 +67,11 @@ def lasting_images():
 LASTING = lasting_images()
 UNREGISTERED_FOR_A_WHILE = next(id_ for id_, kinds in LASTING.items() if "re_pushed" in kinds)
 CHANGING_HANDS = next(id_ for id_, kinds in LASTING.items() if not kinds)
+
+
+def locked_on(date):
+    """An image that became public on the day before may not be read, for a day."""
+    return {story("narrowed", date)} if date == dt.date(2026, 3, 7) else set()
 
 
 def register_of(date):
@@ -138,8 +144,8 @@ def read(path: Path) -> pa.Table:
 
 
 @pytest.fixture(scope="module")
-def fortnight(tmp_path_factory):
-    root = tmp_path_factory.mktemp("fortnight")
+def golden(tmp_path_factory):
+    root = tmp_path_factory.mktemp("golden")
     register, prices = root / "register.csv", root / "prices.toml"
     prices.write_text(PRICE_BOOK)
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -154,20 +160,22 @@ def fortnight(tmp_path_factory):
                 lake=str(root / "lake"), inventory=str(register), price_book=prices, usage=True, max_failed_ratio=0.05
             )
             oracle = Oracle(CATALOGUE, [], PRICES)
-            fortnight = Fortnight(settings, sandbox.project_id, oracle, {})
+            golden = Fortnight(settings, sandbox.project_id, oracle, {})
             for date in DATES:
                 registered = register_of(date)
                 with register.open("w", newline="", encoding="utf-8") as stream:
                     csv.writer(stream).writerows([InventoryRow._fields, *registered.values()])
                 steer(sandbox, "day", {"day": date.isoformat()})
-                faults = PASSING_FAULTS if date == BUSY else Faults(answers=dict.fromkeys(failing_on(date), REFUSED))
+                answers = dict.fromkeys(failing_on(date), REFUSED) | dict.fromkeys(locked_on(date), LOCKED)
+                faults = PASSING_FAULTS if date == BUSY else Faults(answers=answers)
                 steer(sandbox, "faults", faults.model_dump(mode="json"))
                 before = stats(sandbox)
-                if run(fortnight.day(date)):
-                    oracle.days.append(PublishedDay(date, registered, frozenset(failing_on(date))))
+                if run(golden.day(date)):
+                    failed, locked = frozenset(failing_on(date)), frozenset(locked_on(date))
+                    oracle.days.append(PublishedDay(date, registered, failed, locked))
                 if date == BUSY:
-                    fortnight.busy.update({kind: count - before.get(kind, 0) for kind, count in stats(sandbox).items()})
-    return fortnight
+                    golden.busy.update({kind: count - before.get(kind, 0) for kind, count in stats(sandbox).items()})
+    return golden
 
 
 def steer(sandbox, what, body):
@@ -190,15 +198,15 @@ def run(day):
     return True
 
 
-def test_the_days_are_what_they_are_meant_to_be(fortnight):
+def test_the_days_are_what_they_are_meant_to_be(golden):
     """The stories that matter happen on the faulty days, and every kind of event in the fortnight."""
-    published = fortnight.lake.partitions()
+    published = golden.lake.partitions()
     assert [partition.date for partition in published] == [date for date in DATES if date != MISSED]
-    assert [p.date for p in published if not manifest_of(fortnight, p.date)["is_complete"]] == [INCOMPLETE]
-    failed = {row["id"] for row in manifest_of(fortnight, INCOMPLETE)["failed"]}
+    assert [p.date for p in published if not manifest_of(golden, p.date)["is_complete"]] == [INCOMPLETE]
+    failed = {row["id"] for row in manifest_of(golden, INCOMPLETE)["failed"]}
     assert failed == {story("narrowed", INCOMPLETE), story("failed-build", INCOMPLETE)}
-    assert all(fortnight.busy.get(kind, 0) > 0 for kind in ("429", "500", "reset", "truncated"))
-    assert manifest_of(fortnight, BUSY)["fetch"]["outcomes"].get("failed") is None
+    assert all(golden.busy.get(kind, 0) > 0 for kind in ("429", "500", "reset", "truncated"))
+    assert manifest_of(golden, BUSY)["fetch"]["outcomes"].get("failed") is None
 
     def kinds(date, name):
         return {event.kind for event in CATALOGUE.events(date, date) if event.id == story(name, date)}
@@ -215,32 +223,32 @@ def test_the_days_are_what_they_are_meant_to_be(fortnight):
     }
 
 
-def manifest_of(fortnight, date):
-    return json.loads(fortnight.lake.manifest(Partition(date, "default")).read_bytes())
+def manifest_of(golden, date):
+    return json.loads(golden.lake.manifest(Partition(date, "default")).read_bytes())
 
 
 each_published_day = pytest.mark.parametrize("date", [date for date in DATES if date != MISSED], ids=str)
 
 
 @each_published_day
-def test_change_log_of_a_day(fortnight, date):
-    assert fortnight.changes(date) == fortnight.oracle.changes(date)
+def test_change_log_of_a_day(golden, date):
+    assert golden.changes(date) == golden.oracle.changes(date)
 
 
 @each_published_day
-def test_reconciliation_of_a_day(fortnight, date):
-    assert fortnight.rows("image_reconciliation", date) == fortnight.oracle.reconciliation(date)
+def test_reconciliation_of_a_day(golden, date):
+    assert golden.rows("image_reconciliation", date) == golden.oracle.reconciliation(date)
 
 
 @each_published_day
-def test_usage_of_a_day(fortnight, date):
-    assert by_id(fortnight.rows("image_usage", date)) == by_id(fortnight.oracle.usage(date))
+def test_usage_of_a_day(golden, date):
+    assert by_id(golden.rows("image_usage", date)) == by_id(golden.oracle.usage(date))
 
 
 @each_published_day
-def test_costs_of_a_day(fortnight, date):
-    expected = by_id(fortnight.oracle.costs(date))
-    rows = by_id(fortnight.rows("image_costs", date))
+def test_costs_of_a_day(golden, date):
+    expected = by_id(golden.oracle.costs(date))
+    rows = by_id(golden.rows("image_costs", date))
     assert {row.pop("currency") for row in rows.values()} == {"EUR"}
     # Nothing is unused for as long as 30 days.
     assert {row.pop("reclaimable_bytes") for row in rows.values()} == {0}
@@ -253,37 +261,37 @@ def test_costs_of_a_day(fortnight, date):
 
 
 @each_published_day
-def test_findings_of_a_day(fortnight, date):
-    expected = fortnight.oracle.findings(date)
-    rules = fortnight.oracle.found(date).keys()
+def test_findings_of_a_day(golden, date):
+    expected = golden.oracle.findings(date)
+    rules = golden.oracle.found(date).keys()
     names = ("rule", "id", "name", "state", "first_seen", "days_open", "owner", "cost_center", "environment")
-    rows = [row for row in fortnight.rows("audit_findings", date) if row["rule"] in rules]
+    rows = [row for row in golden.rows("audit_findings", date) if row["rule"] in rules]
     assert [{name: row[name] for name in names} for row in rows] == expected
-    assert {row["error"] for row in fortnight.rows("audit_rules", date)} == {None}
+    assert {row["error"] for row in golden.rows("audit_rules", date)} == {None}
     still_found = dict.fromkeys(rules, 0)
     for row in expected:
         still_found[row["rule"]] += row["state"] != "resolved"
-    counts = {row["rule"]: row["findings"] for row in fortnight.rows("audit_rules", date) if row["rule"] in rules}
+    counts = {row["rule"]: row["findings"] for row in golden.rows("audit_rules", date) if row["rule"] in rules}
     assert counts == still_found
 
 
-def test_a_finding_keeps_its_id_and_shows_its_evidence(fortnight):
+def test_a_finding_keeps_its_id_and_shows_its_evidence(golden):
     ids = {}
     for date in DATES:
-        for row in fortnight.rows("audit_findings", date) if date != MISSED else ():
+        for row in golden.rows("audit_findings", date) if date != MISSED else ():
             ids.setdefault((row["rule"], row["id"]), set()).add(row["finding_id"])
     assert {len(found) for found in ids.values()} == {1}
     assert len(set.union(*ids.values())) == len(ids)
 
     # The image became public on the incomplete day, on which it gave no answer.
     after = INCOMPLETE + dt.timedelta(days=1)
-    evidence = {row["rule"]: row["evidence"] for row in findings_of(fortnight, after, story("narrowed", after))}
+    evidence = {row["rule"]: row["evidence"] for row in findings_of(golden, after, story("narrowed", after))}
     assert json.loads(evidence["visibility_widened"]) == {
         "visibility_before": "PRIVATE",
         "visibility_now": "PUBLIC",
         "compared_with": "2026-02-26",
     }
-    failed = {row["rule"]: row["evidence"] for row in findings_of(fortnight, after, story("failed-build", after))}
+    failed = {row["rule"]: row["evidence"] for row in findings_of(golden, after, story("failed-build", after))}
     assert json.loads(failed["build_failed"]) == {
         "status": "CREATE_FAILED",
         "status_message": "The build ended with exit status 137: out of memory.",
@@ -291,8 +299,8 @@ def test_a_finding_keeps_its_id_and_shows_its_evidence(fortnight):
     }
 
 
-def findings_of(fortnight, date, id_):
-    return [row for row in fortnight.rows("audit_findings", date) if row["id"] == id_]
+def findings_of(golden, date, id_):
+    return [row for row in golden.rows("audit_findings", date) if row["id"] == id_]
 
 
 def by_id(rows):
@@ -301,19 +309,19 @@ def by_id(rows):
     return keyed
 
 
-def test_history(fortnight):
+def test_history(golden):
     names = ("id", "valid_from", "valid_to", "is_current", "is_deleted", "deleted_reason", *FIELDS, "size_bytes")
-    expected = fortnight.oracle.history()
-    assert [{name: row[name] for name in names} for row in fortnight.history()] == expected
+    expected = golden.oracle.history()
+    assert [{name: row[name] for name in names} for row in golden.history()] == expected
     assert {row["deleted_reason"] for row in expected} == {None, "deleted", "not_found", "not_in_inventory"}
 
 
 @pytest.mark.parametrize("date", COMPLETE, ids=str)
-def test_history_as_of_a_day_is_that_day(fortnight, date):
+def test_history_as_of_a_day_is_that_day(golden, date):
     """Every image that the sandbox describes to us on that day, as it is on that day."""
     as_of = {
         row["id"]: {name: row[name] for name in FIELDS}
-        for row in fortnight.history()
+        for row in golden.history()
         if row["valid_from"] <= date and (row["valid_to"] is None or date < row["valid_to"]) and not row["is_deleted"]
     }
     described = {
@@ -327,14 +335,14 @@ def test_history_as_of_a_day_is_that_day(fortnight, date):
 
 
 @pytest.mark.parametrize("date", COMPLETE[1:], ids=str)
-def test_every_event_has_its_rows_and_every_row_its_event(fortnight, date):
+def test_every_event_has_its_rows_and_every_row_its_event(golden, date):
     """The record's events since the last complete day, against the change log: no look at what the images say."""
     since = COMPLETE[COMPLETE.index(date) - 1]
-    alive = {id_ for id_, known in fortnight.oracle.knowledge[since].after.items() if known.reason is None}
-    met = set(fortnight.oracle.knowledge[since].after)
+    alive = {id_ for id_, known in golden.oracle.knowledge[since].after.items() if known.reason is None}
+    met = set(golden.oracle.knowledge[since].after)
     register = register_of(date).keys() - {UNREGISTERED_FOR_A_WHILE}
     events = [one for one in CATALOGUE.events(since + dt.timedelta(days=1), date) if one.id in register]
-    keys = {(row["id"], row["change"], row["field"]) for row in fortnight.changes(date)}
+    keys = {(row["id"], row["change"], row["field"]) for row in golden.changes(date)}
     keys = {key for key in keys if key[0] != UNREGISTERED_FOR_A_WHILE}
 
     whole = whole_changes(events, alive, met)
@@ -349,7 +357,7 @@ def test_every_event_has_its_rows_and_every_row_its_event(fortnight, date):
     }
     explained = {key for key in keys if key[2] == "outcome" or key[0] in came}
     assert keys - explained == {key for key in expected if key[0] not in came}
-    rows = {(row["id"], row["field"]): row for row in fortnight.changes(date)}
+    rows = {(row["id"], row["field"]): row for row in golden.changes(date)}
     for id_, _, name in expected:
         if id_ not in came and name not in ("extra", "create_at", "update_at"):
             old, new = stated[id_, name]
@@ -382,29 +390,29 @@ def text(value):
     return None if value is None else str(value)
 
 
-def test_what_people_did_to_the_register_shows(fortnight):
+def test_what_people_did_to_the_register_shows(golden):
     """An image that left the register is gone for that reason alone, and back with what changed meanwhile."""
-    left = [row for row in fortnight.changes(LEFT) if row["id"] == UNREGISTERED_FOR_A_WHILE]
+    left = [row for row in golden.changes(LEFT) if row["id"] == UNREGISTERED_FOR_A_WHILE]
     assert [(row["change"], row["field"], row["old_value"], row["new_value"]) for row in left] == [
         ("removed", "outcome", "ok", "not_in_inventory")
     ]
-    back = [row for row in fortnight.changes(BACK) if row["id"] == UNREGISTERED_FOR_A_WHILE]
+    back = [row for row in golden.changes(BACK) if row["id"] == UNREGISTERED_FOR_A_WHILE]
     assert [(row["change"], row["field"]) for row in back] == [
         ("changed", "size"),
         ("changed", "update_at"),
         ("reappeared", "outcome"),
     ]
     assert (back[2]["old_value"], back[2]["new_value"]) == ("not_in_inventory", "ok")
-    listed = {row["id"]: row["kind"] for row in fortnight.rows("image_reconciliation", LEFT)}
+    listed = {row["id"]: row["kind"] for row in golden.rows("image_reconciliation", LEFT)}
     assert listed[UNREGISTERED_FOR_A_WHILE] == "not_registered"
     owners = {
-        date: by_id(fortnight.rows("image_costs", date))[CHANGING_HANDS]["owner"] for date in (DATES[2], HANDED_OVER)
+        date: by_id(golden.rows("image_costs", date))[CHANGING_HANDS]["owner"] for date in (DATES[2], HANDED_OVER)
     }
     assert owners[HANDED_OVER] == "n.newman" != owners[DATES[2]]
 
 
-def test_derived_again_from_nothing_all_tables_are_the_same(fortnight, tmp_path):
-    copy = fortnight.copy_to(tmp_path / "lake")
+def test_derived_again_from_nothing_all_tables_are_the_same(golden, tmp_path):
+    copy = golden.copy_to(tmp_path / "lake")
     before = copy.tables()
     assert len(before) == 1 + 6 * 13
     for name in (*ANALYSIS_TABLES, "_derived"):
@@ -413,9 +421,9 @@ def test_derived_again_from_nothing_all_tables_are_the_same(fortnight, tmp_path)
     assert_same(copy.tables(), before)
 
 
-def test_a_day_in_the_middle_mends_what_follows(fortnight, tmp_path):
+def test_a_day_in_the_middle_mends_what_follows(golden, tmp_path):
     """With the history lost, and with a day published anew that others build on."""
-    copy = fortnight.copy_to(tmp_path / "lake")
+    copy = golden.copy_to(tmp_path / "lake")
     before = copy.tables()
     middle = copy.day(MIDDLE)
     path = copy.lake.project_table(IMAGE_HISTORY.name, "default")

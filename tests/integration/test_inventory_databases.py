@@ -1,4 +1,3 @@
-import os
 import socket
 import sqlite3
 import uuid
@@ -328,6 +327,5 @@ def test_an_unknown_connection_option_is_named(reader):
     assert 'invalid connection option "colour"' in refusal(f"{reader}?colour=red")
 
 
-@pytest.mark.skipif(os.name == "nt", reason="POSIX paths")
 def test_a_sqlite_path_that_is_a_directory(tmp_path):
     assert refusal(f"sqlite:///{tmp_path}").endswith("cannot be read: Is a directory.")

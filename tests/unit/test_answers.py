@@ -136,6 +136,22 @@ def test_no_request_can_succeed(happened, status, code, error_type, says):
     assert "secret text" not in (verdict.error_msg or "")
 
 
+TOKEN_CODES = ["0201", "0202", "0203", "0204", "4127", "4201", "6608", "6620"]
+
+
+@pytest.mark.parametrize("code", [*(f"ModelArts.{number}" for number in TOKEN_CODES), "APIG.0301"])
+def test_every_code_of_a_token_asks_for_a_new_one(code):
+    verdict = judge(401, error(code))
+    assert (verdict.kind, verdict.outcome, verdict.error_code) == (RENEW, Outcome.FAILED, code)
+
+
+@pytest.mark.parametrize("code", ["ModelArts.2799", "ModelArts.4206", "ModelArts.6101", "APIG.0308"])
+@pytest.mark.parametrize("status", [200, 400, 429])
+def test_every_code_of_throttling_slows_down(status, code):
+    verdict = judge(status, error(code), {"Retry-After": "3"})
+    assert (verdict.kind, verdict.error_code, verdict.retry_after) == (THROTTLED, code, 3.0)
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [

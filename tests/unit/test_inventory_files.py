@@ -1,6 +1,5 @@
 import json
 import os
-import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -424,7 +423,6 @@ def test_a_directory(tmp_path):
     assert refusal(tmp_path / "d.csv").endswith("d.csv cannot be read: Is a directory.")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
 def test_a_file_without_permission(tmp_path):
     path = write(tmp_path / "i.csv", f"id\n{A}\n")
     path.chmod(0)

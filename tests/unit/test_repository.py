@@ -94,10 +94,10 @@ def test_pipelines_import_neither_dagster_nor_assets():
 
 
 def pins(name: str) -> dict[str, set[str]]:
-    """Package -> `version; marker`, one for each line of a requirements file that pins something."""
+    """Package -> its versions in a requirements file; markers aside, which further packages may widen."""
     found: dict[str, set[str]] = {}
     for line in (ROOT / name).read_text().splitlines():
-        if match := re.match(r"([a-z0-9-]+)(?:\[[^]]*\])?==(.+?) *\\$", line):
+        if match := re.match(r"([a-z0-9-]+)(?:\[[^]]*\])?==(.+?)(?: ;.*)? *\\$", line):
             found.setdefault(match[1], set()).add(match[2])
     return found
 

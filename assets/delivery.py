@@ -1,0 +1,76 @@
+"""The assets that bring a day to people: the warehouse's tables and the daily report."""
+
+import dagster as dg
+
+from assets.daily_snapshot import OWNERS
+from assets.resources import DayResource
+from pipelines.columns import (
+    AUDIT_FINDINGS,
+    AUDIT_RULES,
+    IMAGE_CHANGES,
+    IMAGE_COSTS,
+    IMAGE_HISTORY,
+    IMAGE_RECONCILIATION,
+    IMAGE_VALUES,
+    IMAGES,
+    SCHEMA_VERSION,
+)
+from pipelines.report import write_report
+from pipelines.warehouse import load_project
+
+WAREHOUSE_POOL = "warehouse"
+_CODE_VERSION = str(SCHEMA_VERSION)
+_REPORTED = (IMAGE_CHANGES, IMAGE_RECONCILIATION, AUDIT_RULES, AUDIT_FINDINGS, IMAGE_COSTS)
+_LOADED = (IMAGES, IMAGE_VALUES, IMAGE_HISTORY, *_REPORTED)
+
+
+def delivery_assets(grid: dg.MultiPartitionsDefinition, retry: dg.RetryPolicy | None) -> list[dg.AssetsDefinition]:
+    """Make the assets; `retry` is for a warehouse that does not answer."""
+
+    @dg.asset(
+        description="The warehouse's tables and reporting views: the day, and others that it lacks or has outdated.",
+        group_name="delivery",
+        kinds={"sql", "table"},
+        owners=OWNERS,
+        partitions_def=grid,
+        deps=[table.name for table in _LOADED],
+        code_version=_CODE_VERSION,
+        retry_policy=retry,
+        pool=WAREHOUSE_POOL,
+    )
+    def warehouse_tables(context: dg.AssetExecutionContext, day: dg.ResourceParam[DayResource]) -> dg.MaterializeResult:
+        with day.step(context) as today:
+            url = today.settings.warehouse
+            result = load_project(today.lake, today.partition, url.get_secret_value() if url else None)
+        return dg.MaterializeResult(
+            metadata={
+                "warehouse": result.warehouse,
+                "dagster/partition_row_count": sum(result.rows.values()),
+                **{f"rows_{name}": rows for name, rows in result.rows.items()},
+                "other_days_loaded": result.other_days,
+                "seconds": round(result.seconds, 3),
+            }
+        )
+
+    @dg.asset(
+        description="The day on one page for people: figures, findings with evidence, changes, costs, provenance.",
+        group_name="delivery",
+        kinds={"html"},
+        owners=OWNERS,
+        partitions_def=grid,
+        deps=[table.name for table in _REPORTED],
+        code_version=_CODE_VERSION,
+    )
+    def daily_report(context: dg.AssetExecutionContext, day: dg.ResourceParam[DayResource]) -> dg.MaterializeResult:
+        with day.step(context) as today:
+            path = write_report(today.lake, today.partition)
+        return dg.MaterializeResult(
+            metadata={
+                "report": dg.MetadataValue.url(path.as_uri()),
+                # Browsers open no local file from a page of another host: a path can be copied.
+                "path": dg.MetadataValue.path(path),
+                "bytes": path.stat().st_size,
+            }
+        )
+
+    return [warehouse_tables, daily_report]

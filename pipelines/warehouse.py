@@ -1,0 +1,338 @@
+"""Loading one published partition of the lake into a warehouse, in one transaction, and bringing its schema up to date.
+
+What every warehouse has in common is here; one module for each kind (`warehouse_duckdb`, `warehouse_postgres`) is the
+seam at which the next one fits. Which tables and columns there are is decided in `warehouse_ddl`.
+"""
+
+import datetime as dt
+import hashlib
+import re
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.columns import ANALYSIS_TABLES, IMAGE_HISTORY, TABLES, Table
+from pipelines.derived import bases, read_seal
+from pipelines.errors import ConfigurationError, StorageError
+from pipelines.lake import Lake, Partition, sha256_of_file, storage_errors
+from pipelines.manifest import FileFacts, Manifest, published
+from pipelines.settings import ROOT
+from pipelines.warehouse_ddl import (
+    DAYS,
+    OUTCOMES,
+    PROJECT,
+    WAREHOUSE_TABLES,
+    add_column,
+    create_table,
+    quoted,
+    sql_type,
+)
+from pipelines.warehouse_duckdb import open_duckdb
+from pipelines.warehouse_postgres import open_postgres
+
+VIEWS = ROOT / "sql" / "warehouse" / "views"
+
+# For another load of the same day, a report that holds a table whose columns change, or whoever has the DuckDB file.
+WAIT_SECONDS = 300.0
+
+_BATCH_ROWS = 16_384
+
+
+class Warehouse(Protocol):
+    """What a kind of warehouse does; all errors come as those of `pipelines.errors`, without secrets.
+
+    `name` is for people; `has_keys` says whether tables get their primary keys. `column_types` and `view_comments`
+    tell what is there now, by table, column and view; types as `warehouse_ddl.sql_type` writes them.
+    """
+
+    name: str
+    has_keys: bool
+
+    def column_types(self) -> dict[str, dict[str, str]]: ...  # noqa: D102
+
+    def view_comments(self) -> dict[str, str | None]: ...  # noqa: D102
+
+    def execute(self, statement: str) -> None:
+        """Run a statement without parameters."""
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """Do what the block does as a whole, or not at all."""
+
+    def hold(self, what: str) -> None:
+        """Wait until no other transaction holds `what`, and hold it until this one ends."""
+
+    def replace(self, table: Table, partition: dict[str, object], batches: Iterator[pa.RecordBatch]) -> int:
+        """Put rows in the place of those whose columns have the values of `partition`; returns how many."""
+
+    def loaded_days(self, project: str) -> dict[dt.date, str]:
+        """The basis of each day of a project in the table `days`."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadResult:
+    """What was loaded: the warehouse's name (without secrets), rows by table, and wall-clock seconds.
+
+    `other_days`: how many days were loaded besides the one that was asked for, of which the rows are.
+    """
+
+    warehouse: str
+    rows: dict[str, int]
+    other_days: int
+    seconds: float
+
+
+def load_project(lake: Lake, partition: Partition, url: str | None, wait_seconds: float = WAIT_SECONDS) -> LoadResult:
+    """Load a day, and every other day of its project that the warehouse lacks or that was published or derived anew.
+
+    Each day is a transaction of its own. Arguments and errors are those of `load_partition`.
+    """
+    started = time.monotonic()
+    with _open(lake, url, wait_seconds) as warehouse:
+        _bring_up_to_date(warehouse)
+        loaded = warehouse.loaded_days(partition.project)
+        others = [
+            day
+            for day, basis in bases(lake, partition.project).items()
+            if day != partition and loaded.get(day.date) != basis
+        ]
+        for day in others:
+            _load(lake, day, warehouse)
+        rows = _load(lake, partition, warehouse)
+    return LoadResult(warehouse.name, rows, len(others), time.monotonic() - started)
+
+
+def load_partition(lake: Lake, partition: Partition, url: str | None, wait_seconds: float = WAIT_SECONDS) -> LoadResult:
+    """Replace one partition, and the history of its project, in the warehouse; readers see all of it or nothing.
+
+    `url` is None for the embedded DuckDB file in the lake's root. Creates what is missing in the warehouse.
+
+    Raises:
+        ConfigurationError: the URL is of no known kind, the warehouse refuses it, a table there has another type for a
+            column, or the partition is not published or not derived.
+        EndpointUnreachableError: the warehouse does not answer, or the connection broke.
+        PartitionBusyError: others held the file or the tables for longer than `wait_seconds`.
+        StorageError: a file is not the one that was sealed.
+    """
+    started = time.monotonic()
+    with _open(lake, url, wait_seconds) as warehouse:
+        _bring_up_to_date(warehouse)
+        rows = _load(lake, partition, warehouse)
+    return LoadResult(warehouse.name, rows, 0, time.monotonic() - started)
+
+
+def _load(lake: Lake, partition: Partition, warehouse: Warehouse) -> dict[str, int]:
+    rows: dict[str, int] = {}
+    with ExitStack() as stack:
+        day, sources = _open_day(lake, partition, stack)
+        key: dict[str, object] = {PROJECT.name: partition.project, "snapshot_date": partition.date}
+        with warehouse.transaction():
+            warehouse.hold(str(partition))
+            for source in sources:
+                name = source.table.name
+                rows[name] = warehouse.replace(WAREHOUSE_TABLES[name], key, source.batches(partition.project))
+            # Two days of a project may be loaded at once: whoever comes second reads and replaces what is newest then.
+            warehouse.hold(f"history of project {partition.project}")
+            history = open_source(IMAGE_HISTORY, lake.project_table(IMAGE_HISTORY.name, partition.project), stack)
+            rows[IMAGE_HISTORY.name] = warehouse.replace(
+                WAREHOUSE_TABLES[IMAGE_HISTORY.name],
+                {PROJECT.name: partition.project},
+                history.batches(partition.project),
+            )
+            rows[DAYS.name] = warehouse.replace(DAYS, key, iter([day]))
+    return rows
+
+
+def _open(lake: Lake, url: str | None, wait_seconds: float) -> AbstractContextManager[Warehouse]:
+    if url is None:
+        return open_duckdb(lake.root / "warehouse.duckdb", wait_seconds)
+    scheme = url.partition("://")[0] if "://" in url else None
+    if scheme == "duckdb":
+        # As SQLAlchemy has it: three slashes for a relative path, four for an absolute one.
+        return open_duckdb(Path(url.removeprefix("duckdb://").removeprefix("/")).expanduser().absolute(), wait_seconds)
+    if scheme is None and url.endswith(".duckdb"):
+        return open_duckdb(Path(url).expanduser().absolute(), wait_seconds)
+    if scheme in ("postgresql", "postgres"):
+        return open_postgres(url, wait_seconds)
+    kind = f", {scheme!r}" if scheme is not None and re.fullmatch(r"[a-z0-9+.-]+", scheme) else ""
+    raise ConfigurationError(
+        f"The setting IMAGE_SNAPSHOTS_WAREHOUSE names a warehouse of an unknown kind{kind}: it must be a path that "
+        "ends in .duckdb, duckdb:////path/to/file (four slashes for an absolute path), or "
+        "postgresql://user:password@host/database."
+    )
+
+
+# The lake's side
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A table's file, open: what a run puts in its place meanwhile is not seen."""
+
+    table: Table
+    path: Path
+    file: BufferedReader
+
+    def batches(self, project: str) -> Iterator[pa.RecordBatch]:
+        """Yield the rows as the warehouse has them: `project` first, nulls where the file knows no such column."""
+        wanted = WAREHOUSE_TABLES[self.table.name].schema
+        with storage_errors(self.path), pq.ParquetFile(self.file, pre_buffer=False) as parquet:
+            columns = [name for name in wanted.names if name in parquet.schema_arrow.names]
+            for batch in parquet.iter_batches(_BATCH_ROWS, columns=columns):
+                arrays = [
+                    pa.repeat(project, batch.num_rows)
+                    if field.name == PROJECT.name
+                    else batch.column(field.name)
+                    if field.name in columns
+                    else pa.nulls(batch.num_rows, field.type)
+                    for field in wanted
+                ]
+                yield pa.RecordBatch.from_arrays(arrays, schema=wanted)
+
+
+def open_source(table: Table, path: Path, stack: ExitStack) -> Source:
+    """Open a table's file until `stack` ends.
+
+    Raises:
+        StorageError: it cannot be read, or has columns of another version of this software.
+    """
+    with storage_errors(path):
+        file = stack.enter_context(path.open("rb"))
+        try:
+            found = pq.read_schema(file)
+        except pa.ArrowException:
+            raise StorageError(f"{path} is no Parquet file: derive it again with `image-snapshots rebuild`.") from None
+        file.seek(0)
+    known = {column.name: column for column in table.columns}
+    for field in found:
+        if field.name not in known or field.type != known[field.name].type:
+            raise StorageError(
+                f"{path} has a column {field.name} ({field.type}) that this version of the software does not know, so "
+                "nothing was loaded into the warehouse: load it with the version that wrote it, or a newer one."
+            )
+    missing = [column.name for column in table.columns if column.required and column.name not in found.names]
+    if missing:
+        raise StorageError(
+            f"{path} lacks the column {missing[0]}, so nothing was loaded into the warehouse: derive the day again "
+            "with `image-snapshots rebuild`."
+        )
+    return Source(table, path, file)
+
+
+def _open_day(lake: Lake, partition: Partition, stack: ExitStack) -> tuple[pa.RecordBatch, list[Source]]:
+    """Open what is loaded of a day, and see that it is what was sealed; the first is its row of `days`."""
+    manifest = published(lake, partition)
+    if manifest is None:
+        raise ConfigurationError(
+            f"Nothing is published for {partition}, so nothing can be loaded into the warehouse. "
+            "`image-snapshots status` lists the days that are there."
+        )
+    seal = read_seal(lake, partition)
+    if seal is None or seal.basis != bases(lake, partition.project)[partition]:
+        raise ConfigurationError(
+            f"The derived tables of {partition} are missing, or older than the day or one before it, so nothing was "
+            f"loaded into the warehouse: derive them first with `image-snapshots rebuild --date {partition.date}`."
+        )
+    day = _day(manifest, sha256_of_file(lake.manifest(partition)), seal.basis)
+    sealed = manifest.files | seal.files
+    sources = []
+    for name, table in (TABLES | ANALYSIS_TABLES).items():
+        if name in WAREHOUSE_TABLES and table is not IMAGE_HISTORY:
+            source = open_source(table, lake.table(name, partition), stack)
+            _check_sealed(source, sealed[name], partition)
+            sources.append(source)
+    return day, sources
+
+
+def _check_sealed(source: Source, sealed: FileFacts, partition: Partition) -> None:
+    with storage_errors(source.path):
+        found = hashlib.file_digest(source.file, "sha256").hexdigest()
+        source.file.seek(0)
+    if found != sealed.sha256:
+        raise StorageError(
+            f"{source.path} is not the file that was sealed for {partition}, so nothing was loaded into the warehouse: "
+            "load it again when no run replaces the day; `image-snapshots verify` says whether a file was changed."
+        )
+
+
+def _day(manifest: Manifest, sha256: str, basis: str) -> pa.RecordBatch:
+    row = {
+        PROJECT.name: manifest.project,
+        "snapshot_date": manifest.snapshot_date,
+        "project_id": manifest.fetch.project_id,
+        "is_complete": manifest.is_complete,
+        "is_sandbox": manifest.fetch.is_sandbox,
+        "mode": manifest.fetch.mode,
+        "run_id": manifest.run_id,
+        "published_at": manifest.published_at,
+        **{outcome: manifest.fetch.outcomes.get(outcome, 0) for outcome in OUTCOMES},
+        "manifest_sha256": sha256,
+        "basis": basis,
+    }
+    return pa.RecordBatch.from_pylist([row], schema=DAYS.schema)
+
+
+# The warehouse's schema
+
+
+def _bring_up_to_date(warehouse: Warehouse) -> None:
+    if _statements(warehouse):
+        with warehouse.transaction():
+            warehouse.hold("schema")
+            # Another load may have done it in the meantime.
+            for statement in _statements(warehouse):
+                warehouse.execute(statement)
+
+
+def _statements(warehouse: Warehouse) -> list[str]:
+    """DDL that is due: missing tables, columns and views, and views whose definition is another now."""
+    found = warehouse.column_types()
+    statements = []
+    for table in WAREHOUSE_TABLES.values():
+        if table.name in found:
+            statements += _missing_columns(warehouse, table, found[table.name])
+        else:
+            statements += create_table(table, keyed=warehouse.has_keys)
+    comments = warehouse.view_comments()
+    for path in sorted(VIEWS.glob("*.sql")):
+        comment, select = _read_view(path)
+        # Tables that got a column are seen with it only by a view that is made anew.
+        if statements or comments.get(path.stem) != comment:
+            statements.append(f'CREATE OR REPLACE VIEW "{path.stem}" AS\n{select}')
+            statements.append(f'COMMENT ON VIEW "{path.stem}" IS {quoted(comment)}')
+    return statements
+
+
+def _missing_columns(warehouse: Warehouse, table: Table, found: dict[str, str]) -> list[str]:
+    statements = []
+    for column in table.columns:
+        type_ = found.get(column.name)
+        if type_ is None:
+            if column.name in table.key:
+                raise ConfigurationError(
+                    f"The warehouse {warehouse.name} has a table {table.name} without the key column {column.name}, so "
+                    "it is not one of ours and nothing was loaded: give us a schema or database of our own."
+                )
+            statements += add_column(table, column)
+        elif type_ != sql_type(column):
+            raise ConfigurationError(
+                f"The column {column.name} of the table {table.name} in the warehouse {warehouse.name} has the type "
+                f"{type_} instead of {sql_type(column)}, so nothing was loaded: alter its type, or rename the table "
+                "and load its days again."
+            )
+    return statements
+
+
+def _read_view(path: Path) -> tuple[str, str]:
+    """Comment and SELECT of a view's file; the comment tells one definition from another."""
+    sql = path.read_text()
+    lines = [line.removeprefix("-- ") for line in sql.splitlines() if line.startswith("-- ")]
+    version = hashlib.sha256(sql.encode()).hexdigest()[:12]
+    select = "\n".join(line for line in sql.splitlines() if not line.startswith("-- "))
+    return f"{' '.join(lines)} (definition {version})", select

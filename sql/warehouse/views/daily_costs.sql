@@ -1,0 +1,27 @@
+-- Images, bytes and estimated cost of each complete day, by project, owner, cost centre, environment and currency.
+-- From days and image_costs. Sums leave out images whose size or price is not known: `images_without_cost` counts them.
+SELECT
+    c.project,
+    c.snapshot_date,
+    c.owner,
+    c.cost_center,
+    c.environment,
+    c.currency,
+    COUNT(*) AS images,
+    CAST(SUM(CASE WHEN c.estimated_cost IS NULL THEN 1 ELSE 0 END) AS BIGINT) AS images_without_cost,
+    CAST(SUM(c.size_bytes) AS BIGINT) AS size_bytes,
+    CAST(SUM(c.growth_bytes) AS BIGINT) AS growth_bytes,
+    SUM(c.estimated_cost) AS estimated_cost,
+    CAST(SUM(c.reclaimable_bytes) AS BIGINT) AS reclaimable_bytes
+FROM image_costs AS c
+INNER JOIN days AS d
+    ON d.project = c.project
+    AND d.snapshot_date = c.snapshot_date
+WHERE d.is_complete
+GROUP BY
+    c.project,
+    c.snapshot_date,
+    c.owner,
+    c.cost_center,
+    c.environment,
+    c.currency

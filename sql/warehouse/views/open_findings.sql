@@ -1,0 +1,38 @@
+-- The findings of the last complete day of each project that are open and not suppressed, with what to do about them.
+-- From days, audit_findings and audit_rules.
+SELECT
+    f.project,
+    f.snapshot_date,
+    f.finding_id,
+    f.rule,
+    f.severity,
+    f.title,
+    f.id,
+    f.name,
+    f.owner,
+    f.cost_center,
+    f.environment,
+    f.state,
+    f.first_seen,
+    f.days_open,
+    f.evidence,
+    a.why,
+    a.what_to_do
+FROM audit_findings AS f
+INNER JOIN (
+    SELECT
+        d.project,
+        MAX(d.snapshot_date) AS snapshot_date
+    FROM days AS d
+    WHERE d.is_complete
+    GROUP BY d.project
+) AS latest
+    ON latest.project = f.project
+    AND latest.snapshot_date = f.snapshot_date
+LEFT JOIN audit_rules AS a
+    ON a.project = f.project
+    AND a.snapshot_date = f.snapshot_date
+    AND a.rule = f.rule
+WHERE
+    f.state <> 'resolved'
+    AND f.suppressed_until IS NULL

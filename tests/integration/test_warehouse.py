@@ -1,0 +1,653 @@
+"""The warehouse holds what the lake holds, value by value, whole days only; DuckDB and PostgreSQL by the same tests."""
+
+import datetime as dt
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+import duckdb
+import psycopg
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import sqlglot
+from published_days import publish_day
+from sqlglot import exp
+
+from pipelines import columns, warehouse
+from pipelines.day import Day
+from pipelines.derived import derive_days, read_seal
+from pipelines.errors import (
+    ConfigurationError,
+    EndpointUnreachableError,
+    PartitionBusyError,
+    PipelineError,
+    StorageError,
+)
+from pipelines.lake import Lake, Partition, sha256_of_file
+from pipelines.settings import ROOT, Settings
+from pipelines.warehouse import VIEWS, load_partition, load_project
+from pipelines.warehouse_ddl import DAYS, SCRIPTS, WAREHOUSE_TABLES
+from pipelines.warehouse_postgres import binary_rows
+
+A, B, C = (f"{letter * 8}-0000-4000-8000-000000000000" for letter in "abc")
+MB = 1024**2
+PASSWORD = "c0rrect/h0rse@battery"
+
+# What texts can hold that a format of lines, quotes or escapes would break on.
+AWKWARD = [
+    "",
+    " ",
+    "\\N",
+    "\\.",
+    "a\n\\.\nb",
+    "a\tb\r\nc",
+    "\"quoted\", 'single' and \\back",
+    "NULL",
+    "été 😀 \u2028",
+    "x" * 70_000,
+    "{}",
+]
+
+
+def at(text):
+    return dt.datetime.fromisoformat(text).replace(tzinfo=dt.UTC)
+
+
+def image(id_, **values):
+    return {"id": id_, "type": "DEDICATED", "size": 1024, "size_bytes": MB, **values}
+
+
+def day_in(lake, date, project="default"):
+    settings = Settings(lake=str(lake), max_failed_ratio=1)
+    return Day(Partition(dt.date.fromisoformat(date), project), "run-1", settings)
+
+
+def publish_images(day, images, *, failed=(), inventory=(), **tables):
+    """Publish a day on which the API described these images and failed for other ids."""
+    ids = sorted([row["id"] for row in images] + list(failed))
+    publish_day(
+        day,
+        inventory=[*({"id": id_, "owner": "vision", "cost_center": "0042"} for id_ in ids), *inventory],
+        responses=[{"id": row["id"], "outcome": "ok", "body": b"{}", "http_status": 200} for row in images]
+        + [{"id": id_, "outcome": "failed", "error_code": "HTTP.500"} for id_ in failed],
+        images=images,
+        **tables,
+    )
+
+
+def awkward_images():
+    texts = [
+        image(
+            f"{number:08x}-0000-4000-8000-000000000000",
+            name=text,
+            description=text,
+            create_at=at("1969-12-31T23:59:59.999999"),
+            update_at=at("2026-11-22T10:00:00.000001"),
+            supports_gpu=[True, False, None][number % 3],
+            age_days=[-1, 2**62, None][number % 3],
+        )
+        for number, text in enumerate(AWKWARD)
+    ]
+    return [*texts, {"id": A}, image(B, namespace="team", size=None, size_bytes=None)]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A lake, made once: an incomplete day and a complete one of a project, and a day of another project."""
+    lake = tmp_path_factory.mktemp("made") / "lake"
+    publish_images(day_in(lake, "2026-11-20"), [image(A, name="a"), image(C, visibility="PRIVATE")])
+    publish_images(day_in(lake, "2026-11-21"), [image(A, name="b"), image(C, visibility="PUBLIC")], failed=[B])
+    publish_images(
+        day_in(lake, "2026-11-22"),
+        awkward_images(),
+        inventory=[{"id": "no id \\.", "id_as_read": " No id\t", "is_valid": False, "attributes": '{"a": "\\n"}'}],
+        listed=[{"id": A, "name": "a"}, {"id": C, "name": "c", "size": 5}],
+        notebooks=[{"notebook_id": "n1", "image_id": A, "status": "RUNNING"}],
+        image_values=[{"id": A, "field": "dev_services", "position": 0, "value": "SSH"}],
+    )
+    other = day_in(lake, "2026-11-22", "other")
+    publish_images(other, [image(A), image(C, namespace="other")])
+    # With every other day of the project.
+    derive_days(day_in(lake, "2026-11-20"))
+    derive_days(other)
+    return lake
+
+
+@pytest.fixture(scope="module")
+def made_again(made, tmp_path_factory):
+    """That lake, after the first and the last day of the first project were published anew."""
+    lake = Path(shutil.copytree(made, tmp_path_factory.mktemp("made-again") / "lake"))
+    publish_images(day_in(lake, "2026-11-20"), [image(B, name="not seen before")])
+    publish_images(day_in(lake, "2026-11-22"), [image(B, name="new")])
+    derive_days(day_in(lake, "2026-11-20"))
+    return lake
+
+
+@pytest.fixture
+def lake(made, tmp_path):
+    """A copy of that lake, for one test."""
+    return Path(shutil.copytree(made, tmp_path / "lake"))
+
+
+@pytest.fixture
+def days(lake):
+    """The three days of project `default`."""
+    return [day_in(lake, f"2026-11-{number}") for number in (20, 21, 22)]
+
+
+class DuckDBTarget:
+    def __init__(self, directory):
+        self.path = directory / "w.duckdb"
+        self.url = f"duckdb:///{self.path}"
+
+    def connect(self):
+        return duckdb.connect(self.path)
+
+
+class PostgresTarget:
+    def __init__(self, url):
+        self.url = url
+
+    def connect(self):
+        return psycopg.connect(self.url, autocommit=True)
+
+
+def read(target, *queries):
+    """Rows of each query, as dictionaries."""
+    found = []
+    with target.connect() as connection:
+        for query in queries:
+            cursor = connection.execute(query)
+            names = [column[0] for column in cursor.description]
+            found.append([dict(zip(names, row, strict=True)) for row in cursor.fetchall()])
+    return found
+
+
+def rows(target, query):
+    return read(target, query)[0]
+
+
+@pytest.fixture(params=["duckdb", "postgres"])
+def target(request, tmp_path):
+    if request.param == "duckdb":
+        return DuckDBTarget(tmp_path)
+    return PostgresTarget(request.getfixturevalue("postgres").new_database())
+
+
+def load(target, *days, **options):
+    return [load_partition(day.lake, day.partition, target.url, **options) for day in days][-1]
+
+
+def lake_rows(name, *days):
+    """Rows of the lake as the warehouse must have them, read by pyarrow alone."""
+    found = []
+    files = {
+        day.lake.project_table(name, day.partition.project)
+        if name == "image_history"
+        else day.lake.table(name, day.partition): day.partition.project
+        for day in days
+    }
+    for path, project in files.items():
+        with path.open("rb") as file:
+            found += [{"project": project} | row for row in pq.read_table(file).to_pylist()]
+    return [{name: value for name, value in row.items() if name != "body"} for row in found]
+
+
+def normalised(rows):
+    """Rows in an order of their own, times in UTC."""
+
+    def value(item):
+        return item.astimezone(dt.UTC) if isinstance(item, dt.datetime) else item
+
+    return sorted(({name: value(item) for name, item in row.items()} for row in rows), key=repr)
+
+
+def assert_same_as_lake(target, *days):
+    held = everything(target)
+    for name in WAREHOUSE_TABLES.keys() - {DAYS.name}:
+        assert held[name] == normalised(lake_rows(name, *days)), name
+    keys = sorted((row["project"], row["snapshot_date"]) for row in held[DAYS.name])
+    assert keys == sorted((day.partition.project, day.partition.date) for day in days)
+
+
+def everything(target):
+    held = read(target, *(f'SELECT * FROM "{name}"' for name in WAREHOUSE_TABLES))
+    return dict(zip(WAREHOUSE_TABLES, map(normalised, held), strict=True))
+
+
+def test_the_warehouse_holds_what_the_lake_holds(target, days, lake):
+    other = day_in(lake, "2026-11-22", "other")
+    load(target, *days[:2])
+    result = load(target, days[2])
+    load(target, other)
+    assert result.rows["images"] == len(AWKWARD) + 2
+    assert result.rows["inventory"] == len(AWKWARD) + 3
+    assert result.rows["image_values"] == 1
+    assert result.rows["days"] == 1
+    assert set(result.rows) == set(WAREHOUSE_TABLES)
+    # So that the comparison compares something.
+    assert min(len(rows) for rows in everything(target).values()) > 0
+    assert_same_as_lake(target, *days, other)
+
+
+def test_the_table_of_days_says_what_the_manifests_say(target, days):
+    load(target, *days[:2])
+    held = rows(target, "SELECT * FROM days ORDER BY snapshot_date")
+    facts = {"is_sandbox": True, "mode": "full", "run_id": "run-1", "project": "default", "project_id": "p1"}
+    outcomes = {"deleted": 0, "not_found": 0, "forbidden": 0, "invalid_id": 0}
+    assert held == [
+        {
+            **facts,
+            **outcomes,
+            "snapshot_date": day.partition.date,
+            "is_complete": failed == 0,
+            "published_at": dt.datetime.combine(day.partition.date, dt.time(12), dt.UTC),
+            "ok": 2,
+            "failed": failed,
+            "manifest_sha256": sha256_of_file(day.lake.manifest(day.partition)),
+            "basis": read_seal(day.lake, day.partition).basis,
+        }
+        for day, failed in zip(days, (0, 1), strict=False)
+    ]
+
+
+def test_a_rerun_changes_nothing_and_a_rebuilt_day_replaces_that_day_alone(target, days, lake, made_again):
+    other = day_in(lake, "2026-11-22", "other")
+    load(target, *days, other)
+    before = everything(target)
+    load(target, days[2], days[0])
+    assert everything(target) == before
+
+    days = [replace(day, settings=Settings(lake=str(made_again))) for day in days]
+    load(target, days[0])
+    assert [row["id"] for row in rows(target, "SELECT id FROM images WHERE snapshot_date = DATE '2026-11-20'")] == [B]
+    after = everything(target)
+    for name in ("images", "responses", "inventory", "days"):
+        assert [row for row in after[name] if row["snapshot_date"] != dt.date(2026, 11, 20)] == [
+            row for row in before[name] if row["snapshot_date"] != dt.date(2026, 11, 20)
+        ]
+    # What is derived for the days after it, and the history, follows from the rebuilt day: those are loaded again.
+    result = load_project(days[0].lake, days[0].partition, target.url)
+    assert (result.other_days, result.rows["images"]) == (2, 1)
+    assert_same_as_lake(target, *days, other)
+    assert load_project(days[0].lake, days[0].partition, target.url).other_days == 0
+
+
+def test_a_text_with_nul_is_kept_as_far_as_the_warehouse_can(target, tmp_path):
+    day = day_in(tmp_path / "lake", "2026-11-20")
+    publish_images(day, [image(A, name="a\0b", description="\0"), image(B, name="plain")])
+    derive_days(day)
+    load(target, day)
+    shown = {row["id"]: (row["name"], row["description"]) for row in rows(target, "SELECT * FROM images")}
+    nul = "\0" if isinstance(target, DuckDBTarget) else "\u2400"
+    assert shown == {A: (f"a{nul}b", nul), B: ("plain", None)}
+
+
+# Loads in a process of its own, which stops before it writes the table that is given.
+LOADING = """
+import datetime as dt, sys, time
+from pipelines.lake import Lake, Partition
+from pipelines.warehouse import load_partition
+from pipelines.warehouse_duckdb import DuckDBWarehouse
+from pipelines.warehouse_postgres import PostgresWarehouse
+
+lake, date, project, url, stop_before, seconds = sys.argv[1:]
+
+def stopping(replace):
+    def wrapped(self, table, *rest):
+        if table.name == stop_before:
+            print("stopped", flush=True)
+            time.sleep(float(seconds))
+        return replace(self, table, *rest)
+    return wrapped
+
+for kind in (DuckDBWarehouse, PostgresWarehouse):
+    kind.replace = stopping(kind.replace)
+load_partition(Lake(lake), Partition(dt.date.fromisoformat(date), project), url)
+"""
+
+
+@contextmanager
+def loading(target, day, stop_before="days", seconds=120):
+    partition = day.partition
+    arguments = [str(day.lake.root), str(partition.date), partition.project, target.url, stop_before, str(seconds)]
+    process = subprocess.Popen([sys.executable, "-c", LOADING, *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "stopped\n"
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_a_killed_load_leaves_the_old_day_and_blocks_no_other_project(target, days, lake, made_again):
+    other = day_in(lake, "2026-11-22", "other")
+    load(target, *days)
+    before = everything(target)
+    days = [replace(day, settings=Settings(lake=str(made_again))) for day in days]
+    with loading(target, days[2]) as process:
+        # All is written, but for the row in `days`.
+        if isinstance(target, PostgresTarget):
+            assert everything(target) == before
+            load(target, other, wait_seconds=20)
+            before = everything(target)
+            with pytest.raises(PartitionBusyError) as caught:
+                load(target, days[2], wait_seconds=0.2)
+            assert "was in use by another load or a report for more than 0.2 seconds" in str(caught.value)
+        else:
+            with pytest.raises(PartitionBusyError) as caught:
+                load(target, other, wait_seconds=0.5)
+            assert str(caught.value) == (
+                f"The warehouse {target.path} was held by process {process.pid} for more than 0.5 seconds, so nothing "
+                "was loaded: close it there and load again."
+            )
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert everything(target) == before
+    load(target, *days, other)
+    assert_same_as_lake(target, *days, other)
+
+
+def test_days_and_projects_are_loaded_at_once(target, days, lake):
+    other = day_in(lake, "2026-11-22", "other")
+    if isinstance(target, PostgresTarget):
+        # Into an empty database, so that they all want to make the tables.
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda day: load(target, day), [*days, other]))
+    else:
+        # One process at a time has the file: the second waits until the first has ended.
+        with loading(target, other, stop_before="images", seconds=1) as process:
+            load(target, *days)
+            assert process.wait() == 0
+    assert_same_as_lake(target, *days, other)
+
+
+def test_a_new_column_is_added_and_old_days_have_nulls(target, days, monkeypatch):
+    full = WAREHOUSE_TABLES["images"]
+    monkeypatch.setitem(WAREHOUSE_TABLES, "images", replace(full, columns=full.columns[:-1]))
+    load(target, days[0])
+    assert "anomalies" not in rows(target, "SELECT * FROM images_latest")[0]
+    added = columns.Column("labels", pa.int64(), "api", "It's new.")
+    monkeypatch.setitem(WAREHOUSE_TABLES, "images", replace(full, columns=(*full.columns, added)))
+    load(target, days[2])
+    found = rows(target, "SELECT snapshot_date, anomalies, labels FROM images")
+    assert {(row["anomalies"], row["labels"]) for row in found} == {(None, None)}
+    assert {row["snapshot_date"].day for row in found} == {20, 22}
+    assert list(rows(target, "SELECT * FROM images_latest")[0])[-2:] == ["anomalies", "labels"]
+
+
+@pytest.mark.parametrize(
+    ("table", "reason"),
+    [
+        (
+            "images (project TEXT, snapshot_date DATE, id TEXT, size INTEGER)",
+            "The column size of the table images in the warehouse {} has the type INTEGER instead of BIGINT",
+        ),
+        (
+            "days (number INTEGER)",
+            "The warehouse {} has a table days without the key column project",
+        ),
+    ],
+)
+def test_a_table_that_does_not_fit_is_left_alone(target, days, table, reason):
+    with target.connect() as connection:
+        connection.execute(f"CREATE TABLE {table}")
+    name = str(target.path) if isinstance(target, DuckDBTarget) else f"{urlsplit(target.url).path[1:]} on 127.0.0.1"
+    with pytest.raises(ConfigurationError) as caught:
+        load(target, days[0])
+    assert str(caught.value).startswith(f"{reason.format(name)}, so ")
+    tables = rows(target, "SELECT table_name FROM information_schema.tables WHERE table_schema = current_schema()")
+    assert tables == [{"table_name": table.split()[0]}]
+
+
+def refusal(lake, url, kind=ConfigurationError, day="2026-11-20", wait_seconds=1.0):
+    with pytest.raises(PipelineError) as caught:
+        load_partition(Lake(str(lake)), day_in(lake, day).partition, url, wait_seconds)
+    message = str(caught.value)
+    assert type(caught.value) is kind, message
+    assert "\n" not in message
+    for piece in re.split("[/@]", PASSWORD):
+        assert piece not in message
+        assert piece not in "".join(traceback.format_exception(caught.value))
+    return message
+
+
+def test_what_postgresql_refuses_is_one_sentence_without_the_password(postgres, days, lake):
+    database = postgres.new_database()
+    where = urlsplit(database)
+    with psycopg.connect(database, autocommit=True) as connection:
+        role = f"loader{where.path[6:]}"
+        connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'")
+        connection.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+
+    def url(password, port=where.port, path=where.path):
+        return f"postgresql://{role}:{password}@127.0.0.1:{port}{path}"
+
+    right = quote(PASSWORD, safe="")
+    name = f"{where.path[1:]} on 127.0.0.1"
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        message = refusal(lake, url(right, port=closed.getsockname()[1]), EndpointUnreachableError)
+        assert message.startswith(f"The warehouse {name} does not answer: ")
+        assert message.endswith("Connection refused. Load again when it is up.")
+    wrong = refusal(lake, url("wrong"))
+    assert wrong.startswith(f"The warehouse {name} refused: ")
+    assert wrong.endswith(f'password authentication failed for user "{role}". Check IMAGE_SNAPSHOTS_WAREHOUSE.')
+    assert 'database "gone" does not exist' in refusal(lake, url(right, path="/gone"))
+    assert refusal(lake, url(right)) == (
+        f"The warehouse {name} refused: permission denied for schema public. What it held before is intact; correct "
+        "that and load again."
+    )
+    assert refusal(lake, url(PASSWORD)).startswith("The URL of the warehouse is malformed")
+    assert refusal(lake, url(PASSWORD.replace("/", ""))).startswith("The URL of the warehouse is malformed")
+    assert refusal(lake, url(PASSWORD.replace("/", "?"))).startswith("The URL of the warehouse is malformed")
+
+    # A role that may not change the schema can load when there is nothing to change.
+    load(PostgresTarget(database), days[0])
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(f"GRANT SELECT, INSERT, DELETE ON ALL TABLES IN SCHEMA public TO {role}")
+    load_partition(days[1].lake, days[1].partition, url(right))
+    assert_same_as_lake(PostgresTarget(database), *days[:2])
+
+
+def test_a_warehouse_that_cannot_be_opened_is_one_sentence(lake, tmp_path):
+    damaged = tmp_path / "damaged.duckdb"
+    damaged.write_text("no database " * 1000)
+    assert refusal(lake, str(damaged)) == (
+        f'The warehouse {damaged} cannot be opened: The file "{damaged}" exists, but it is not a valid DuckDB database '
+        "file. Correct IMAGE_SNAPSHOTS_WAREHOUSE, or the file's permissions."
+    )
+    assert f"The warehouse {tmp_path}/no/w.duckdb cannot be opened: " in refusal(lake, "duckdb:///no/w.duckdb")
+    for url in (f"mysql://root:{PASSWORD}@host/db", "mysql", f"root:{PASSWORD}@host"):
+        kind = ", 'mysql'" if "://" in url else ""
+        assert refusal(lake, url) == (
+            f"The setting IMAGE_SNAPSHOTS_WAREHOUSE names a warehouse of an unknown kind{kind}: it must be a path that "
+            "ends in .duckdb, duckdb:////path/to/file (four slashes for an absolute path), or "
+            "postgresql://user:password@host/database."
+        )
+
+
+def test_a_read_only_file_is_one_sentence():
+    # Not in pytest's own directory, which other users may not enter: root may write everything, so it becomes one.
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        path = Path(directory) / "w.duckdb"
+        duckdb.connect(path).close()
+        path.chmod(0o444)
+        with ExitStack() as stack:
+            if os.geteuid() == 0:
+                os.seteuid(65534)
+                stack.callback(os.seteuid, 0)
+            with pytest.raises(ConfigurationError) as caught, warehouse._open(Lake("lake"), str(path), 1):
+                pass
+    assert str(caught.value) == (
+        f'The warehouse {path} cannot be opened: Cannot open file "{path}": Permission denied. Correct '
+        "IMAGE_SNAPSHOTS_WAREHOUSE, or the file's permissions."
+    )
+
+
+def test_only_what_is_published_derived_and_unchanged_is_loaded(lake, days):
+    url = str(lake.parent / "w.duckdb")
+    assert refusal(lake, url, day="2026-11-19") == (
+        "Nothing is published for 2026-11-19 of project default, so nothing can be loaded into the warehouse. "
+        "`image-snapshots status` lists the days that are there."
+    )
+    costs = days[1].lake.table("image_costs", days[1].partition)
+    costs.write_bytes(days[0].lake.table("image_costs", days[0].partition).read_bytes())
+    assert refusal(lake, url, StorageError, day="2026-11-21") == (
+        f"{costs} is not the file that was sealed for 2026-11-21 of project default, so nothing was loaded into the "
+        "warehouse: load it again when no run replaces the day; `image-snapshots verify` says whether a file was "
+        "changed."
+    )
+    days[2].lake.derived_seal(days[2].partition).unlink()
+    assert refusal(lake, url, day="2026-11-22") == (
+        "The derived tables of 2026-11-22 of project default are missing, or older than the day or one before it, so "
+        "nothing was loaded into the warehouse: derive them first with `image-snapshots rebuild --date 2026-11-22`."
+    )
+    assert not Path(url).exists()
+
+
+def test_a_file_of_a_newer_version_is_one_sentence(lake, days, monkeypatch):
+    older = replace(columns.IMAGES, columns=columns.IMAGES.columns[:-1])
+    monkeypatch.setitem(columns.TABLES, "images", older)
+    path = days[0].lake.table("images", days[0].partition)
+    assert refusal(lake, str(lake.parent / "w.duckdb"), StorageError) == (
+        f"{path} has a column anomalies (string) that this version of the software does not know, so nothing was "
+        "loaded into the warehouse: load it with the version that wrote it, or a newer one."
+    )
+
+
+@pytest.mark.parametrize("damage", ["gone", "no Parquet"])
+def test_a_damaged_history_leaves_the_warehouse_as_it_was(target, lake, days, damage):
+    load(target, days[0])
+    before = everything(target)
+    history = lake / "image_history" / "project=default" / "image_history.parquet"
+    history.unlink()
+    if damage != "gone":
+        history.write_text("no parquet")
+    assert str(history) in refusal(lake, target.url, StorageError, day="2026-11-22")
+    assert everything(target) == before
+
+
+def test_unset_it_is_a_file_in_the_lake(lake, days):
+    result = load_partition(days[0].lake, days[0].partition, None)
+    assert result.warehouse == str(lake / "warehouse.duckdb")
+    with duckdb.connect(lake / "warehouse.duckdb", read_only=True) as connection:
+        assert connection.execute("SELECT COUNT(*) FROM images").fetchall() == [(2,)]
+
+
+def test_rows_are_the_same_however_they_are_cut(days):
+    with days[2].lake.table("images", days[2].partition).open("rb") as file:
+        batch = pq.read_table(file).to_batches()[0]
+    pieces = [binary_rows(batch.slice(0, 4)), binary_rows(batch.slice(4, 1)), binary_rows(batch.slice(5))]
+    assert b"".join(pieces) == binary_rows(batch)
+    assert binary_rows(batch.slice(0, 0)) == b""
+
+
+# Views
+
+
+def test_views_give_the_same_in_every_warehouse(target, days, lake):
+    load(target, *days, day_in(lake, "2026-11-22", "other"))
+
+    def view(name, selected, order):
+        return [tuple(row.values()) for row in rows(target, f"SELECT {selected} FROM {name} ORDER BY {order}")]
+
+    awkward = [row["id"] for row in awkward_images()]
+    assert view("images_latest", "project, id, snapshot_date", "project, id") == [
+        *(("default", id_, dt.date(2026, 11, 22)) for id_ in sorted(awkward)),
+        *(("other", id_, dt.date(2026, 11, 22)) for id_ in (A, C)),
+    ]
+    # The incomplete day of the 21st is in none of them.
+    owners = "project, snapshot_date, owner, cost_center, COUNT(*) AS images"
+    by_owner = "images_with_owner GROUP BY project, snapshot_date, owner, cost_center"
+    assert view(by_owner, owners, "project, snapshot_date") == [
+        ("default", dt.date(2026, 11, 20), "vision", "0042", 2),
+        ("default", dt.date(2026, 11, 22), "vision", "0042", 13),
+        ("other", dt.date(2026, 11, 22), "vision", "0042", 2),
+    ]
+    costs = "project, snapshot_date, owner, currency, images, images_without_cost, size_bytes, growth_bytes"
+    assert view("daily_costs", costs, "project, snapshot_date") == [
+        ("default", dt.date(2026, 11, 20), "vision", "EUR", 2, 0, 2 * MB, None),
+        ("default", dt.date(2026, 11, 22), "vision", "EUR", 13, 2, 11 * MB, 11 * MB),
+        ("other", dt.date(2026, 11, 22), "vision", "EUR", 2, 0, 2 * MB, None),
+    ]
+    assert view("changes_by_class", "*", "change") == [
+        ("default", dt.date(2026, 11, 22), "lifecycle", "added", 12, 12),
+        ("default", dt.date(2026, 11, 22), "lifecycle", "removed", 1, 1),
+    ]
+    assert view("unused_images", "*", "id") == []
+    findings = view("open_findings", "project, snapshot_date, rule, id, name, days_open, why IS NULL", "rule, id")
+    assert ("default", dt.date(2026, 11, 22), "not_registered", C, "c", 0, False) in findings
+    assert {finding[:2] for finding in findings} == {("default", dt.date(2026, 11, 22))}
+
+
+def test_a_view_follows_its_file(target, days, tmp_path, monkeypatch):
+    load(target, days[0])
+    (tmp_path / "views").mkdir()
+    (tmp_path / "views" / "images_latest.sql").write_text("-- Another.\nSELECT i.* FROM images AS i WHERE i.id = 'x'\n")
+    monkeypatch.setattr(warehouse, "VIEWS", tmp_path / "views")
+    load(target, days[0])
+    assert rows(target, "SELECT * FROM images_latest") == []
+
+
+# The scripts for other warehouses
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_scripts_are_those_of_the_column_table(name):
+    assert (VIEWS.parent / f"{name}.sql").read_text() == SCRIPTS[name]()
+
+
+# Dialect, and what sqlglot cannot parse of it, with what stands in for that.
+DIALECTS = {
+    "postgresql": [("postgres", [])],
+    "snowflake": [("snowflake", [])],
+    "bigquery": [("bigquery", [(r"WITH PARTITION COLUMNS \(.*\)\n", "")])],
+    "redshift": [("redshift", [])],
+    # DWS is no dialect of sqlglot: columns and types are checked as those of a table of PostgreSQL.
+    "dws": [("postgres", [("FOREIGN TABLE", "TABLE"), (r"\)\nSERVER [^;]*;", ");")])],
+    "trino": [("trino", [(r"CALL .*;\n", "")])],
+    "hive": [("hive", [(r"MSCK .*;\n", "")]), ("spark", [(r"MSCK .*;\n", "")])],
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_scripts_are_sql_of_their_dialect(name):
+    for dialect, unknown in DIALECTS[name]:
+        text = SCRIPTS[name]()
+        for pattern, instead in unknown:
+            assert re.search(pattern, text)
+            text = re.sub(pattern, instead, text)
+        statements = [statement for statement in sqlglot.parse(text, dialect=dialect) if statement]
+        assert [s for s in statements if list(s.find_all(exp.Command))] == []
+        created = [s for s in statements if isinstance(s, exp.Create)]
+        expected = WAREHOUSE_TABLES if name == "postgresql" else columns.TABLES | columns.ANALYSIS_TABLES
+        for create in created:
+            table = expected[create.find(exp.Table).name]
+            names = [c.name for c in create.this.find_all(exp.ColumnDef)]
+            assert set(names) - {"dt", "project"} == {c.name for c in table.columns} - {"project"}
+        assert len(created) == (len(WAREHOUSE_TABLES) if name == "postgresql" else 10)
+
+
+def test_views_are_plain_sql():
+    files = sorted(VIEWS.glob("*.sql"))
+    assert len(files) == 6
+    for path in files:
+        text = path.read_text()
+        assert text.startswith("-- ")
+        for dialect in ("duckdb", "postgres", "spark", "snowflake", "bigquery", "redshift", "trino"):
+            assert isinstance(sqlglot.parse_one(text, dialect=dialect), exp.Select)
