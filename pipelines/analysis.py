@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 
 from pipelines.columns import IMAGE_HISTORY, LIST_PAGES, RESPONSES, TABLES, Table
 from pipelines.day import Day
-from pipelines.errors import ConfigurationError, ValidationError
-from pipelines.lake import read_batches
-from pipelines.manifest import FileFacts, last_complete_day, published
+from pipelines.errors import ConfigurationError, StorageError, ValidationError
+from pipelines.lake import Partition, read_batches, storage_errors
+from pipelines.manifest import FileFacts, last_complete_day, last_published_day, published
 from pipelines.publish import file_facts
 from pipelines.settings import ROOT
 
@@ -114,7 +114,7 @@ class DayAnalysis(Engine):
     usage_was_read), the sealed tables of the day (`responses` without bodies), `image_history`, and `current_images`
     (what is known of each living image, see sql/derive/current_images.sql).
 
-    `previous` is the project's last complete day before this one, or None.
+    `previous` is the project's last complete day before this one, `before` its last published one, or None.
 
     Raises:
         ConfigurationError: the day is not published.
@@ -133,6 +133,7 @@ class DayAnalysis(Engine):
         self.partition = day.partition
         self.manifest = manifest
         self.previous = last_complete_day(day.lake, day.partition)
+        self.before = last_published_day(day.lake, day.partition)
 
     def __enter__(self) -> Self:
         super().__enter__()
@@ -175,10 +176,9 @@ class DayAnalysis(Engine):
         """Make a derived table of this day a relation of its name; without rows when it is not there yet."""
         self._load_or_empty(table, table.name, self.lake.table(table.name, self.partition))
 
-    def load_previous(self, table: Table, name: str) -> None:
-        """Make a derived table of the last complete day a relation; without rows when there is none."""
-        path = self.lake.table(table.name, self.previous) if self.previous else None
-        self._load_or_empty(table, name, path)
+    def load_derived(self, table: Table, name: str, partition: Partition | None) -> None:
+        """Make a derived table of another day a relation; without rows when there is no such day."""
+        self._load_or_empty(table, name, self.lake.table(table.name, partition) if partition else None)
 
     def write(self, table: Table, sql: str) -> FileFacts:
         """Publish what a SELECT gives as this day's file of a derived table.
@@ -202,7 +202,13 @@ class DayAnalysis(Engine):
 
 
 def _check_columns(path: Path, table: Table) -> None:
-    names = pq.read_schema(path).names
+    try:
+        with storage_errors(path):
+            names = pq.read_schema(path).names
+    except pa.ArrowInvalid as error:
+        raise StorageError(
+            f"{path} is damaged: remove it, and derive it again with `image-snapshots rebuild`."
+        ) from error
     if names != table.schema.names:
         raise ConfigurationError(
             f"{path} has columns of another version of this software: derive the project's days again with "

@@ -110,7 +110,7 @@ def derive_audit_findings(analysis: DayAnalysis) -> AuditResult:
         "suppressions", pa.Table.from_pylist([entry.model_dump() for entry in suppressions], schema=_SUPPRESSIONS)
     )
     analysis.load_today(IMAGE_RECONCILIATION)
-    analysis.load_previous(AUDIT_FINDINGS, "previous_findings")
+    analysis.load_derived(AUDIT_FINDINGS, "previous_findings", analysis.before)
     analysis.create("findings", read_sql("derive/audit_findings.sql"))
     files = (
         analysis.write(AUDIT_RULES, read_sql("derive/audit_rules.sql")),

@@ -364,7 +364,7 @@ AUDIT_RULES = Table(
 
 AUDIT_FINDINGS = Table(
     "audit_findings",
-    "What the audit rules found, and what they found on the last complete day and no more.",
+    "What the audit rules found, and what they found on the last published day and no more.",
     ("snapshot_date", "project_id", "finding_id"),
     (
         _SNAPSHOT_DATE,
@@ -377,7 +377,11 @@ AUDIT_FINDINGS = Table(
         _derived("name", pa.string(), "Image name, as last known."),
         *_OWNER,
         Column(
-            "state", pa.string(), "derived", "new, open, or resolved (found until the last day, and no more).", True
+            "state",
+            pa.string(),
+            "derived",
+            "new, open, or resolved (found on the last published day, and no more).",
+            True,
         ),
         Column("first_seen", pa.date32(), "derived", "First day of the uninterrupted time it was found.", True),
         Column(

@@ -67,7 +67,7 @@ def derive_image_costs(analysis: DayAnalysis) -> CostResult:
         pa.table({"has_previous_costs": [has_previous], "unused_after_days": [UNUSED_AFTER_DAYS]}),
     )
     analysis.load_today(IMAGE_USAGE)
-    analysis.load_previous(IMAGE_COSTS, "previous_costs")
+    analysis.load_derived(IMAGE_COSTS, "previous_costs", analysis.previous)
     file = analysis.write(IMAGE_COSTS, read_sql("cost/image_costs.sql"))
     analysis.load_today(IMAGE_COSTS)
     (sums,) = analysis.read(

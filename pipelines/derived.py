@@ -1,26 +1,28 @@
 """All that is derived from a project's published days, in order: history, changes, reconciliation, usage, audit, costs.
 
 A day's derived tables depend on the days before it. Each day has a seal, `_derived/dt=.../project=....json`, with the
-files' facts and the *basis*: a hash over its manifest and those of the complete days before it. A day whose seal is
+files' facts and the *basis*: a hash over its manifest and those of all days before it. A day whose seal is
 missing or of another basis is derived again with the next one, so that a day that was rebuilt in the middle, or a run
 that was killed, corrects what follows. What each table means belongs to the module of its name.
 """
 
 import datetime as dt
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipelines.analysis import DayAnalysis
 from pipelines.audit import AuditResult, derive_audit_findings
+from pipelines.columns import SCHEMA_VERSION
 from pipelines.costs import CostResult, derive_image_costs
 from pipelines.day import Day
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.history import HistoryResult, derive_image_changes, derive_image_history
 from pipelines.lake import Lake, Partition, sha256_of_file, storage_errors, write_atomically
-from pipelines.manifest import FileFacts, code_version, read_manifest
+from pipelines.manifest import FileFacts, code_version
 from pipelines.reconciliation import ReconciliationResult, derive_image_reconciliation
 from pipelines.usage import UsageResult, derive_image_usage
 
@@ -64,6 +66,7 @@ class DerivedSeal(_Facts):
     run_id: str
     derived_at: dt.datetime
     code_version: str
+    schema_version: int
     basis: str
     files: dict[str, FileFacts]
     summary: DaySummary
@@ -87,11 +90,9 @@ def bases(lake: Lake, project: str) -> dict[Partition, str]:
     before = ""
     for partition in lake.partitions():
         if partition.project == project:
-            path = lake.manifest(partition)
-            basis = hashlib.sha256(f"{before} {sha256_of_file(path)}".encode()).hexdigest()
-            found[partition] = basis
-            if read_manifest(path).is_complete:
-                before = basis
+            digest = sha256_of_file(lake.manifest(partition))
+            before = hashlib.sha256(f"{before} {digest}".encode()).hexdigest()
+            found[partition] = before
     return found
 
 
@@ -149,18 +150,15 @@ def _derive_days(day: Day, on_day: Callable[[Partition, int, int], None]) -> Der
     return result
 
 
-def outdated_days(lake: Lake, project: str) -> Iterator[Partition]:
-    """Published days whose derived tables are missing, or made from what was replaced since."""
-    for partition, basis in bases(lake, project).items():
-        if _is_outdated(lake, partition, basis):
-            yield partition
-
-
 def _is_outdated(lake: Lake, partition: Partition, basis: str) -> bool:
     seal = read_seal(lake, partition)
-    return (
-        seal is None or seal.basis != basis or any(not (lake.root / file.path).exists() for file in seal.files.values())
-    )
+    if seal is None or seal.basis != basis or seal.schema_version != SCHEMA_VERSION:
+        return True
+    return any(_bytes_of(lake.root / file.path) != file.bytes for file in seal.files.values())
+
+
+def _bytes_of(path: Path) -> int | None:
+    return path.stat().st_size if path.exists() else None
 
 
 def _derive(day: Day, basis: str) -> DerivedDay:
@@ -178,6 +176,7 @@ def _derive(day: Day, basis: str) -> DerivedDay:
             run_id=day.run_id,
             derived_at=day.now(),
             code_version=code_version(),
+            schema_version=SCHEMA_VERSION,
             basis=basis,
             files={file.path.partition("/")[0]: file for file in files},
             summary=DaySummary(

@@ -91,8 +91,12 @@ def _entry(day: tuple[Partition, str]) -> list[str]:
 def _known_days(path: Path) -> list[list[str]]:
     if not path.exists():
         return []
-    with storage_errors(path):
-        schema = pq.read_schema(path)
+    try:
+        with storage_errors(path):
+            schema = pq.read_schema(path)
+    except pa.ArrowInvalid:
+        # Damaged; all of it can be had again.
+        return []
     if schema.names != IMAGE_HISTORY.schema.names or _DAYS_KEY not in (schema.metadata or {}):
         # Of another version of this software: begin anew.
         return []

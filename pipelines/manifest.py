@@ -158,10 +158,19 @@ def complete_days(lake: Lake, project: str) -> list[Partition]:
     return [day for day in days if read_manifest(lake.manifest(day)).is_complete]
 
 
+def _earlier_days(lake: Lake, partition: Partition) -> list[Partition]:
+    return [p for p in lake.partitions() if p.project == partition.project and p.date < partition.date]
+
+
+def last_published_day(lake: Lake, partition: Partition) -> Partition | None:
+    """The project's last published day before a partition's, or None when there is none."""
+    return max(_earlier_days(lake, partition), default=None)
+
+
 def last_complete_day(lake: Lake, partition: Partition) -> Partition | None:
     """The project's last complete day before a partition's, or None when there is none."""
-    earlier = [p for p in lake.partitions() if p.project == partition.project and p.date < partition.date]
-    return next((day for day in reversed(earlier) if read_manifest(lake.manifest(day)).is_complete), None)
+    earlier = reversed(_earlier_days(lake, partition))
+    return next((day for day in earlier if read_manifest(lake.manifest(day)).is_complete), None)
 
 
 def chain_paths(lake: Lake, project: str) -> list[Path]:

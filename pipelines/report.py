@@ -195,7 +195,9 @@ def render_report(lake: Lake, partition: Partition) -> str:
         trend=trend,
         charts=_charts(trend),
         broken=[rule for rule in rows["rules"] if rule["error"] is not None],
-        silent=[rule for rule in rows["rules"] if rule["error"] is None and not rule["open_findings"]],
+        silent=[
+            rule for rule in rows["rules"] if rule["has_file"] and rule["error"] is None and not rule["open_findings"]
+        ],
         rules_applied=len({rule["rule"] for rule in rows["rules"] if rule["has_file"] and rule["error"] is None}),
         outcomes=[(name, manifest.fetch.outcomes.get(name, 0), meaning) for name, meaning in _OUTCOMES.items()],
         asked=_asked(manifest),

@@ -37,15 +37,17 @@ _NEAR = 0.15
 _MARGIN = 0.98
 _CUT_AFTER_SHORT = 0.9
 _SHORT_SECONDS = 2.0
-_SHORT_CYCLES = 3
+_SHORT_CYCLES = 4
 # A rate that demand does not reach grows no further than this multiple of what is reached.
 _HEADROOM = 4.0
 _MEASURE_SECONDS = 0.5
 _IDLE_SECONDS = 1.0
 # Refusals that keep coming at lower and lower rates, while what was in flight with them passes, are not about the
-# rate: after so many they are noise, until this share of requests is refused or none was for so many seconds.
+# rate: after so many they are noise, until this share of requests is refused or none was for so many seconds. One in
+# more than this number of successes is none: it costs little.
 _NOISE_SIGNALS = 3
 _NOISE_SHARE = 0.25
+_NOISE_SUCCESSES = 300
 _NOISE_SECONDS = 60.0
 _SHARE_WEIGHT = 1 / 64
 _MIN_IN_FLIGHT = 8
@@ -241,8 +243,8 @@ class Throttle:
             self._searching = active < _SHORTEST_SEARCH_SECONDS
             self._probe_seconds = _MAX_PROBE_SECONDS if is_sure else _FIRST_PROBE_SECONDS
             self._short_cycles = 0
-            # What was found is rather less than the limit. A search that had hardly begun goes on from further down.
-            return self._last_limit * (_CUT_AFTER_SHORT if self._searching else 1)
+            # What was found is rather less than the limit. A search that had hardly begun goes on, from further down.
+            return self._last_limit * (_MARGIN if self._searching else 1)
         self._count_noise(rate, last)
         margin = 1 - (1 - _MARGIN) * math.sqrt(_MAX_PROBE_SECONDS / self._probe_seconds)
         is_near = last is not None and abs(rate / last - 1) < _NEAR
@@ -271,7 +273,8 @@ class Throttle:
         in_flight = self._in_flight_passed + self._in_flight_refused
         passed = in_flight < _MIN_IN_FLIGHT or self._in_flight_refused < in_flight / 2
         lower = last is None or rate < last
-        self._noise_signals = self._noise_signals + 1 if passed and lower and self._refused_share < _NOISE_SHARE else 0
+        many = self._cycle_successes < _NOISE_SUCCESSES and self._refused_share < _NOISE_SHARE
+        self._noise_signals = self._noise_signals + 1 if passed and lower and many else 0
         self._noise = self._noise_signals >= _NOISE_SIGNALS
 
     def _measure(self, now: float) -> None:

@@ -32,7 +32,7 @@ def derive_image_usage(analysis: DayAnalysis) -> UsageResult:
     Raises:
         StorageError: the lake cannot be written.
     """
-    analysis.load_previous(IMAGE_USAGE, "previous_usage")
+    analysis.load_derived(IMAGE_USAGE, "previous_usage", analysis.previous)
     file = analysis.write(IMAGE_USAGE, read_sql("derive/image_usage.sql"))
     analysis.load_today(IMAGE_USAGE)
     (facts,) = analysis.read(

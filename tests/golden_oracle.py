@@ -306,12 +306,13 @@ class Oracle:
         }
 
     def findings(self, date: dt.date) -> list[Row]:
-        """The findings of a published day, by rule and id: those of today, and what became of the last complete day's.
+        """The findings of a published day, by rule and id: those of today, and what became of the last day's.
 
         Nothing is resolved by a day that is not complete, nor for an image that gave no answer.
         """
         knowledge = self.knowledge[date]
-        before = self.findings(knowledge.previous.day.date) if knowledge.previous else []
+        earlier = [published for published in self.knowledge if published < date]
+        before = self.findings(max(earlier)) if earlier else []
         still_open = {(row["rule"], row["id"]): row["first_seen"] for row in before if row["state"] != "resolved"}
         found = {(rule, id_) for rule, ids in self.found(date).items() for id_ in ids}
         names = {row["id"]: row["name"] for row in (*before, *self.reconciliation(date))}

@@ -1,6 +1,6 @@
--- What the audit rules found on a day, with the life of each finding since the last complete day. From: parameters,
+-- What the audit rules found on a day, with the life of each finding since the last published day. From: parameters,
 -- found (rule, id, evidence: what the rules found), rules (rule, severity, title, is_decided), previous_findings
--- (audit_findings of the last complete day), suppressions (rule, id, namespace, until, reason), inventory,
+-- (audit_findings of the last published day), suppressions (rule, id, namespace, until, reason), inventory,
 -- current_images, image_reconciliation, image_history.
 -- What was open and is not found any more is resolved, unless the day cannot say so: it is not complete, the rule could
 -- not decide (it broke, or what it needs was not read), or the image gave no answer. Then it stays open as it was.

@@ -199,7 +199,7 @@ CREATE EXTERNAL TABLE IF NOT EXISTS image_snapshots.audit_findings (
     `owner` STRING COMMENT 'Owner stated by the inventory of that day.',
     `cost_center` STRING COMMENT 'Cost centre stated by the inventory of that day.',
     `environment` STRING COMMENT 'Environment stated by the inventory of that day.',
-    `state` STRING COMMENT 'new, open, or resolved (found until the last day, and no more).',
+    `state` STRING COMMENT 'new, open, or resolved (found on the last published day, and no more).',
     `first_seen` DATE COMMENT 'First day of the uninterrupted time it was found.',
     `days_open` BIGINT COMMENT 'Days from `first_seen` to the day, or to the day it was resolved.',
     `evidence` STRING COMMENT 'What the rule shows for it, as a JSON object.',

@@ -288,7 +288,7 @@ CREATE TABLE "audit_findings" (
     "suppression_reason" TEXT,
     PRIMARY KEY ("project", "snapshot_date", "finding_id")
 );
-COMMENT ON TABLE "audit_findings" IS 'What the audit rules found, and what they found on the last complete day and no more.';
+COMMENT ON TABLE "audit_findings" IS 'What the audit rules found, and what they found on the last published day and no more.';
 COMMENT ON COLUMN "audit_findings"."project" IS 'Partition key of the project.';
 COMMENT ON COLUMN "audit_findings"."snapshot_date" IS 'Day (UTC) on which the API was asked.';
 COMMENT ON COLUMN "audit_findings"."project_id" IS 'Project id in the cloud, as used in the URL.';
@@ -301,7 +301,7 @@ COMMENT ON COLUMN "audit_findings"."name" IS 'Image name, as last known.';
 COMMENT ON COLUMN "audit_findings"."owner" IS 'Owner stated by the inventory of that day.';
 COMMENT ON COLUMN "audit_findings"."cost_center" IS 'Cost centre stated by the inventory of that day.';
 COMMENT ON COLUMN "audit_findings"."environment" IS 'Environment stated by the inventory of that day.';
-COMMENT ON COLUMN "audit_findings"."state" IS 'new, open, or resolved (found until the last day, and no more).';
+COMMENT ON COLUMN "audit_findings"."state" IS 'new, open, or resolved (found on the last published day, and no more).';
 COMMENT ON COLUMN "audit_findings"."first_seen" IS 'First day of the uninterrupted time it was found.';
 COMMENT ON COLUMN "audit_findings"."days_open" IS 'Days from `first_seen` to the day, or to the day it was resolved.';
 COMMENT ON COLUMN "audit_findings"."evidence" IS 'What the rule shows for it, as a JSON object.';

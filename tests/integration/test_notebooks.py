@@ -260,7 +260,8 @@ def test_cost_says_what_is_unused_and_what_it_might_cost(executed, table):
 
 def test_a_lake_of_one_day_is_enough(executed):
     audit, cost = executed["audit", "one day"], executed["cost", "one day"]
-    assert "2026-11-23 to 2026-11-23: 1 days are published,\n0 of them incomplete" in audit.text
+    assert "Project default, 2026-11-23 to 2026-11-23. Published days: 1, of which" in audit.text
+    assert "Images: 2, together 20.0 GB; of unknown size: 0." in cost.text
     assert audit.figures["public"] == [["a", "h.weber"], ["b", "h.weber"]]
     assert audit.figures["versions"] == [["a", "2026-11-23", "PUBLIC"]]
     assert audit.figures["visibility_changes"] == []
@@ -270,6 +271,7 @@ def test_a_lake_of_one_day_is_enough(executed):
     assert cost.figures["gb_by_namespace"] == {"vision": 10, "not stated": 10}
     assert cost.figures["growth"] == [[2, 20]]
     assert cost.figures["unused"] == {}
+    assert "Unused for" not in cost.text
     assert "was not read on 2026-11-23, so nothing is known to be unused" in cost.text
     # 20 GB at 3 for a month of 30 days.
     assert cost.figures["estimated_cost"] == {"h.weber": pytest.approx(2)}
@@ -278,7 +280,7 @@ def test_a_lake_of_one_day_is_enough(executed):
 def test_an_incomplete_day_is_enough(executed):
     """Without a complete day nothing is known of the past, and the list was not read."""
     audit, cost = executed["audit", "incomplete day"], executed["cost", "incomplete day"]
-    assert "1 of them incomplete" in audit.text
+    assert "incomplete (some images gave no answer): 1." in audit.text
     assert (audit.figures["public"], audit.figures["public_by_day"], audit.figures["versions"]) == ([], [], [])
     assert cost.figures["growth"] == [[1, 10]]
     assert cost.figures["what_if"] == {"h.weber": 0.5}

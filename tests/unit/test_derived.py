@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 from published_days import day_of, publish_day
 
-from pipelines.columns import ANALYSIS_TABLES, IMAGE_CHANGES, IMAGE_HISTORY
+from pipelines.columns import ANALYSIS_TABLES, IMAGE_CHANGES, IMAGE_HISTORY, IMAGE_USAGE
 from pipelines.derived import derive_days, read_seal
 from pipelines.errors import ConfigurationError
 from pipelines.verify import verify_derived
@@ -88,6 +88,20 @@ def test_all_that_is_derived_can_be_had_again_from_the_published_days(four_days)
     derive("2026-11-01")
     after = contents()
     assert after.keys() == before.keys()
+    for path, table in before.items():
+        assert after[path].equals(table), path
+
+
+def test_damaged_derived_files_mend_themselves_with_the_next_day(four_days):
+    derive("2026-11-04")
+    before = contents()
+    day = day_of("2026-11-02")
+    history = day.lake.project_table(IMAGE_HISTORY.name, "default")
+    history.write_bytes(b"no Parquet")
+    usage = day.lake.table(IMAGE_USAGE.name, day.partition)
+    usage.write_bytes(usage.read_bytes()[:-10])
+    assert derive("2026-11-04")[1] == ["2026-11-02", "2026-11-04"]
+    after = contents()
     for path, table in before.items():
         assert after[path].equals(table), path
 
