@@ -15,7 +15,7 @@ from pipelines.columns import (
     IMAGES,
     SCHEMA_VERSION,
 )
-from pipelines.report import write_report
+from pipelines.report import outdated_reports, write_report
 from pipelines.warehouse import load_project
 
 WAREHOUSE_POOL = "warehouse"
@@ -64,12 +64,16 @@ def delivery_assets(grid: dg.MultiPartitionsDefinition, retry: dg.RetryPolicy | 
     def daily_report(context: dg.AssetExecutionContext, day: dg.ResourceParam[DayResource]) -> dg.MaterializeResult:
         with day.step(context) as today:
             path = write_report(today.lake, today.partition)
+            others = outdated_reports(today.lake, today.partition.project)
+            for other in others:
+                write_report(today.lake, other)
         return dg.MaterializeResult(
             metadata={
                 "report": dg.MetadataValue.url(path.as_uri()),
                 # Browsers open no local file from a page of another host: a path can be copied.
                 "path": dg.MetadataValue.path(path),
                 "bytes": path.stat().st_size,
+                "other_reports_written": len(others),
             }
         )
 

@@ -97,10 +97,9 @@ def bases(lake: Lake, project: str) -> dict[Partition, str]:
 
 
 def read_seal(lake: Lake, partition: Partition) -> DerivedSeal | None:
-    """The seal of a day's derived tables, or None when there is none.
+    """The seal of a day's derived tables; None when there is none, or none that this version of the software can read.
 
-    Raises:
-        StorageError: it is damaged.
+    What it seals can be derived again, so a damaged seal is as good as none.
     """
     path = lake.derived_seal(partition)
     if not path.exists():
@@ -110,10 +109,7 @@ def read_seal(lake: Lake, partition: Partition) -> DerivedSeal | None:
     try:
         return DerivedSeal.model_validate_json(content)
     except ValidationError:
-        raise StorageError(
-            f"{path} is damaged or of another version of this software: remove it, and derive the day again with "
-            f"`image-snapshots rebuild --date {partition.date}`."
-        ) from None
+        return None
 
 
 def derive_days(day: Day, on_day: Callable[[Partition, int, int], None] = lambda *_: None) -> DerivedDay:

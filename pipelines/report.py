@@ -138,6 +138,18 @@ def write_report(lake: Lake, partition: Partition, output: Path | None = None) -
     return path
 
 
+def outdated_reports(lake: Lake, project: str) -> list[Partition]:
+    """The days of a project whose report is older than what was derived for them since."""
+    days = [partition for partition in lake.partitions() if partition.project == project]
+    return [
+        day
+        for day in days
+        if lake.report(day).exists()
+        and lake.derived_seal(day).exists()
+        and lake.report(day).stat().st_mtime < lake.derived_seal(day).stat().st_mtime
+    ]
+
+
 def render_report(lake: Lake, partition: Partition) -> str:
     """The report of a day as HTML.
 

@@ -21,9 +21,9 @@ _SHORTEST_SEARCH_SECONDS = 0.2
 _SEARCH_HISTORY = 2_000
 _SURE_SUCCESSES = 50
 _SURE_BURST_SHARE = 1 / 3
-# So many successes since the last success say what the server allows at least.
+# While nothing succeeds between refusals: from so many earlier successes on they say what the server allows at least.
 _TRUSTED_SUCCESSES = 100
-# A bucket that was full for less than this time is taken to have been refilled in it.
+# What the server lets through at once is taken for the worth of the wait that it states, but of no shorter time.
 _SHORTEST_REFILL_SECONDS = 0.25
 # A known limit is probed: the rate doubles in so many seconds, by the third power of time, so that most of it passes
 # just below the limit. Each refusal near the last one confirms the limit and makes the time longer.

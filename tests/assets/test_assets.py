@@ -11,7 +11,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import dagster as dg
+import duckdb
 import httpx
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -20,11 +22,14 @@ from assets.partitions import partition_key
 from assets.resources import LogReporter
 from pipelines.columns import ANALYSIS_TABLES, IMAGES, TABLES
 from pipelines.day import utc_now
+from pipelines.derived import read_seal
 from pipelines.lake import Lake, Partition
 from pipelines.settings import ROOT, Settings
+from pipelines.verify import verify
 
 TODAY = dt.datetime.now(dt.UTC).date()
 PARTITION = Partition(TODAY, "default")
+DELIVERED = {"warehouse_tables", "daily_report"}
 
 
 @pytest.fixture
@@ -56,6 +61,7 @@ def run(instance, job=DAILY_JOB, partition=PARTITION, now=utc_now, **settings):
 
 def metadata(result, asset):
     step = "publish_images" if asset in ("images", "image_values") else asset
+    step = "derive_tables" if asset in ANALYSIS_TABLES else step
     (event,) = [e for e in result.asset_materializations_for_node(step) if e.asset_key.path[-1] == asset]
     return event.metadata
 
@@ -95,6 +101,47 @@ def test_a_run_materialises_all_assets_with_what_an_operator_wants(instance, san
     inventory = metadata(result, "image_inventory")
     assert inventory["source"].value.endswith("inventory.csv")
     assert inventory["ids"].value == sum(outcomes.values())
+    costs = pq.read_table(lake.table("image_costs", PARTITION))
+    shown = metadata(result, "image_costs")
+    assert shown["dagster/partition_row_count"].value == costs.num_rows > 40
+    assert shown["total_bytes"].value == pc.sum(costs["size_bytes"]).as_py()
+    findings = Counter(pq.read_table(lake.table("audit_findings", PARTITION))["severity"].to_pylist())
+    shown = metadata(result, "audit_findings")
+    assert {name: shown[f"open_{name}"].value for name in findings} == findings
+    assert metadata(result, "image_history")["living_images"].value == outcomes["ok"]
+    loaded = metadata(result, "warehouse_tables")
+    with duckdb.connect("lake/warehouse.duckdb", read_only=True) as warehouse:
+        assert warehouse.execute("SELECT COUNT(*) FROM image_costs").fetchone() == (loaded["rows_image_costs"].value,)
+    assert loaded["rows_image_costs"].value == costs.num_rows
+    report = metadata(result, "daily_report")
+    assert report["report"].value == lake.report(PARTITION).as_uri()
+    assert report["bytes"].value == lake.report(PARTITION).stat().st_size
+
+
+def test_a_day_rebuilt_in_the_middle_corrects_what_follows_it_everywhere(instance, tmp_path):
+    days = [TODAY - dt.timedelta(days=back) for back in (2, 1, 0)]
+    lake = Lake("lake")
+
+    def at_noon_of(day):
+        return lambda: dt.datetime.combine(day, dt.time(12), dt.UTC)
+
+    for day in days:
+        assert run(instance, partition=Partition(day, "default"), now=at_noon_of(day)).success
+
+    def derived():
+        seals = (read_seal(lake, Partition(day, "default")) for day in days)
+        return [(seal.run_id, seal.summary) for seal in seals]
+
+    before = derived()
+    result = run(instance, REBUILD_JOB, Partition(days[1], "default"))
+    assert result.success
+    after = derived()
+    # The same answers give the same figures, in the tables that were made anew.
+    assert [summary for _, summary in after] == [summary for _, summary in before]
+    assert [run_id == result.run_id for run_id, _ in after] == [False, True, True]
+    assert metadata(result, "warehouse_tables")["other_days_loaded"].value == 1
+    assert metadata(result, "daily_report")["other_reports_written"].value == 1
+    assert verify(lake, lake.partitions()) == []
 
 
 def test_checks_are_evaluated_inside_the_assets(instance, sandbox, tmp_path):
@@ -247,11 +294,11 @@ def test_the_grid_ends_with_today():
 def test_every_asset_says_what_it_is():
     definitions = build_definitions(Settings())
     specs = {spec.key.path[-1]: spec for spec in definitions.resolve_all_asset_specs()}
-    assert set(specs) == {"image_inventory", "image_responses", "images", "image_values", *ANALYSIS_TABLES}
-    for spec in specs.values():
+    assert set(specs) == {"image_inventory", "image_responses", "images", "image_values", *ANALYSIS_TABLES, *DELIVERED}
+    for name, spec in specs.items():
         assert spec.description
         assert spec.owners == ["team:platform"]
-        assert "parquet" in spec.kinds
+        assert ("parquet" in spec.kinds) == (name not in DELIVERED)
     columns = specs["images"].metadata["dagster/column_schema"].columns
     assert [column.name for column in columns] == IMAGES.schema.names
     assert all(column.description for column in columns)

@@ -100,7 +100,9 @@ def test_damaged_derived_files_mend_themselves_with_the_next_day(four_days):
     history.write_bytes(b"no Parquet")
     usage = day.lake.table(IMAGE_USAGE.name, day.partition)
     usage.write_bytes(usage.read_bytes()[:-10])
-    assert derive("2026-11-04")[1] == ["2026-11-02", "2026-11-04"]
+    seal = day.lake.derived_seal(day_of("2026-11-01").partition)
+    seal.write_bytes(seal.read_bytes()[:-10])
+    assert derive("2026-11-04")[1] == ["2026-11-01", "2026-11-02", "2026-11-04"]
     after = contents()
     for path, table in before.items():
         assert after[path].equals(table), path
