@@ -153,14 +153,10 @@ class DayAnalysis(Engine):
                 self.load_file(name, self.lake.table(name, self.partition))
         columns = ", ".join(column.name for column in RESPONSES.columns if column.name != "body")
         self.load_file(RESPONSES.name, self.lake.table(RESPONSES.name, self.partition), columns)
-        self.load_history()
+        history = self.lake.project_table(IMAGE_HISTORY.name, self.partition.project)
+        self._load_or_empty(IMAGE_HISTORY, IMAGE_HISTORY.name, history)
         self.create_view("current_images", read_sql("derive/current_images.sql"))
         return self
-
-    def load_history(self) -> None:
-        """Make the project's history, as it is now, the relation `image_history`."""
-        path = self.lake.project_table(IMAGE_HISTORY.name, self.partition.project)
-        self._load_or_empty(IMAGE_HISTORY, IMAGE_HISTORY.name, path)
 
     def load_listed_images(self) -> None:
         """Make what the API's list shows on that day the relation `listed_images`, each image once.

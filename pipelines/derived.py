@@ -158,8 +158,9 @@ def _bytes_of(path: Path) -> int | None:
 
 
 def _derive(day: Day, basis: str) -> DerivedDay:
+    # First, because all that follows reads it.
+    history = derive_image_history(day)
     with DayAnalysis(day) as analysis:
-        history = derive_image_history(analysis)
         changes_file, changes = derive_image_changes(analysis)
         reconciliation = derive_image_reconciliation(analysis)
         usage = derive_image_usage(analysis)

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from pipelines.analysis import DayAnalysis, Engine, read_sql
 from pipelines.columns import IMAGE_CHANGES, IMAGE_HISTORY, IMAGES, RESPONSES
+from pipelines.day import Day
 from pipelines.lake import Lake, Partition, sha256_of_file, storage_errors
 from pipelines.manifest import FileFacts, complete_days, read_manifest
 
@@ -37,17 +38,13 @@ class HistoryResult:
     steps: int
 
 
-def derive_image_history(
-    analysis: DayAnalysis, on_step: Callable[[int, int], None] = lambda done, total: None
-) -> HistoryResult:
-    """Bring the project's `image_history` up to its newest complete day, whatever day was asked for.
+def derive_image_history(day: Day, on_step: Callable[[int, int], None] = lambda done, total: None) -> HistoryResult:
+    """Bring `image_history` of the day's project up to its newest complete day, whatever day it is.
 
     `on_step` is told how many of the days to take are taken.
     """
-    path = analysis.lake.project_table(IMAGE_HISTORY.name, analysis.partition.project)
-    result = write_history(analysis.lake, analysis.partition.project, path, analysis.day.run_id, on_step)
-    analysis.load_history()
-    return result
+    path = day.lake.project_table(IMAGE_HISTORY.name, day.partition.project)
+    return write_history(day.lake, day.partition.project, path, day.run_id, on_step)
 
 
 def write_history(

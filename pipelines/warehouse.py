@@ -88,23 +88,36 @@ class LoadResult:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Day:
+    """What is loaded of a day: its row of `days`, and the open files of its tables."""
+
+    row: pa.RecordBatch
+    sources: list["Source"]
+
+
 def load_project(lake: Lake, partition: Partition, url: str | None, wait_seconds: float = WAIT_SECONDS) -> LoadResult:
     """Load a day, and every other day of its project that the warehouse lacks or that was published or derived anew.
 
     Each day is a transaction of its own. Arguments and errors are those of `load_partition`.
     """
     started = time.monotonic()
-    with _open(lake, url, wait_seconds) as warehouse:
+    with ExitStack() as stack:
+        # Before anything is made or changed there.
+        day = _open_day(lake, partition, stack)
+        warehouse = stack.enter_context(_open(lake, url, wait_seconds))
         _bring_up_to_date(warehouse)
         loaded = warehouse.loaded_days(partition.project)
         others = [
-            day
-            for day, basis in bases(lake, partition.project).items()
-            if day != partition and loaded.get(day.date) != basis
+            other
+            for other, basis in bases(lake, partition.project).items()
+            if other != partition and loaded.get(other.date) != basis
         ]
-        for day in others:
-            _load(lake, day, warehouse)
-        rows = _load(lake, partition, warehouse)
+        for other in others:
+            with ExitStack() as files:
+                # The history is the project's, and comes with the last of them.
+                _load(lake, other, _open_day(lake, other, files), warehouse, with_history=False)
+        rows = _load(lake, partition, day, warehouse)
     return LoadResult(warehouse.name, rows, len(others), time.monotonic() - started)
 
 
@@ -121,22 +134,25 @@ def load_partition(lake: Lake, partition: Partition, url: str | None, wait_secon
         StorageError: a file is not the one that was sealed.
     """
     started = time.monotonic()
-    with _open(lake, url, wait_seconds) as warehouse:
+    with ExitStack() as stack:
+        day = _open_day(lake, partition, stack)
+        warehouse = stack.enter_context(_open(lake, url, wait_seconds))
         _bring_up_to_date(warehouse)
-        rows = _load(lake, partition, warehouse)
+        rows = _load(lake, partition, day, warehouse)
     return LoadResult(warehouse.name, rows, 0, time.monotonic() - started)
 
 
-def _load(lake: Lake, partition: Partition, warehouse: Warehouse) -> dict[str, int]:
+def _load(
+    lake: Lake, partition: Partition, day: _Day, warehouse: Warehouse, *, with_history: bool = True
+) -> dict[str, int]:
     rows: dict[str, int] = {}
-    with ExitStack() as stack:
-        day, sources = _open_day(lake, partition, stack)
-        key: dict[str, object] = {PROJECT.name: partition.project, "snapshot_date": partition.date}
-        with warehouse.transaction():
-            warehouse.hold(str(partition))
-            for source in sources:
-                name = source.table.name
-                rows[name] = warehouse.replace(WAREHOUSE_TABLES[name], key, source.batches(partition.project))
+    key: dict[str, object] = {PROJECT.name: partition.project, "snapshot_date": partition.date}
+    with ExitStack() as stack, warehouse.transaction():
+        warehouse.hold(str(partition))
+        for source in day.sources:
+            name = source.table.name
+            rows[name] = warehouse.replace(WAREHOUSE_TABLES[name], key, source.batches(partition.project))
+        if with_history:
             # Two days of a project may be loaded at once: whoever comes second reads and replaces what is newest then.
             warehouse.hold(f"history of project {partition.project}")
             history = open_source(IMAGE_HISTORY, lake.project_table(IMAGE_HISTORY.name, partition.project), stack)
@@ -145,7 +161,7 @@ def _load(lake: Lake, partition: Partition, warehouse: Warehouse) -> dict[str, i
                 {PROJECT.name: partition.project},
                 history.batches(partition.project),
             )
-            rows[DAYS.name] = warehouse.replace(DAYS, key, iter([day]))
+        rows[DAYS.name] = warehouse.replace(DAYS, key, iter([day.row]))
     return rows
 
 
@@ -225,8 +241,8 @@ def open_source(table: Table, path: Path, stack: ExitStack) -> Source:
     return Source(table, path, file)
 
 
-def _open_day(lake: Lake, partition: Partition, stack: ExitStack) -> tuple[pa.RecordBatch, list[Source]]:
-    """Open what is loaded of a day, and see that it is what was sealed; the first is its row of `days`."""
+def _open_day(lake: Lake, partition: Partition, stack: ExitStack) -> _Day:
+    """Open what is loaded of a day, and see that it is what was sealed."""
     manifest = published(lake, partition)
     if manifest is None:
         raise ConfigurationError(
@@ -247,7 +263,7 @@ def _open_day(lake: Lake, partition: Partition, stack: ExitStack) -> tuple[pa.Re
             source = open_source(table, lake.table(name, partition), stack)
             _check_sealed(source, sealed[name], partition)
             sources.append(source)
-    return day, sources
+    return _Day(day, sources)
 
 
 def _check_sealed(source: Source, sealed: FileFacts, partition: Partition) -> None:

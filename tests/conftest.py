@@ -1,6 +1,7 @@
 """What all tests share: a clean environment, running sandboxes, and the command line as a user starts it."""
 
 import os
+import signal
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -11,6 +12,9 @@ from fortnight import fortnight  # noqa: F401  (a fixture)
 from postgres_fixture import postgres  # noqa: F401  (a fixture)
 
 from pipelines.sandbox import SandboxOptions, running_sandbox
+
+# A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 COMMAND = Path(sys.executable).with_name("image-snapshots")
 

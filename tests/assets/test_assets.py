@@ -372,4 +372,6 @@ def test_dg_finds_the_definitions(tmp_path):
         "image_responses",
         "images",
         "image_values",
+        *ANALYSIS_TABLES,
+        *DELIVERED,
     }

@@ -89,7 +89,8 @@ def test_days_of_the_sandbox_each_end_with_the_day_in_five_lines(image_snapshots
         "FROM 'lake/audit_findings/{}'"
     )
     ((images, size),) = value("SELECT COUNT(*), SUM(size_bytes) FROM 'lake/image_costs/{}'")
-    lines = result.stdout.splitlines()[-5:]
+    *lines, report = result.stdout.splitlines()[-6:]
+    assert report == f"Report: lake/reports/dt={TODAY}/project=default/report.html"
     changes = ", ".join(f"{count} {change}" for change, count in changed.items())
     findings = ", ".join(f"{found[severity]} {severity}" for severity in ("high", "medium", "low"))
     assert lines[:3] == [

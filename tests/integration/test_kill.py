@@ -22,18 +22,19 @@ from pipelines.sandbox import Faults
 
 TODAY = dt.datetime.now(dt.UTC).date()
 KILLS = 20
-IMAGES = 5_000
+IMAGES = 3_000
 
 
 class Readers(threading.Thread):
-    """Reads the published tables all the while, and keeps every row count that it saw and every error that it met."""
+    """Reads the published tables time and again, and keeps every row count that it saw and every error that it met."""
 
     def __init__(self, lake):
         super().__init__()
         self.lake, self.counts, self.errors, self.ended = lake, {name: set() for name in TABLES}, [], threading.Event()
 
     def run(self):
-        while not self.ended.wait(0.02):
+        # Not all the while: this thread and the runs share the machine, and what a kill leaves stays to be seen.
+        while not self.ended.wait(0.2):
             for name in TABLES:
                 for path in (self.lake / name).glob("*/*/*.parquet"):
                     try:
@@ -62,7 +63,7 @@ def test_killed_runs_lose_nothing_and_ask_for_nothing_twice(start_sandbox, comma
     lake = tmp_path / "lake"
     # Slow enough that kills fall into the fetch, the tables and the publication alike. Coverage would slow the start.
     env = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
-    env |= sandbox.env | {"IMAGE_SNAPSHOTS_RATE_LIMIT": "2000"}
+    env |= sandbox.env | {"IMAGE_SNAPSHOTS_RATE_LIMIT": "1200"}
     chance = random.Random(4711)
     began = time.monotonic()
     undisturbed = subprocess.run(

@@ -118,10 +118,11 @@ def test_an_operator_sees_what_was_published(image_snapshots, command, browser_p
         def keep(name):
             page.screenshot(path=tmp_path / f"{name}.png")
 
-        opened("/asset-groups", "Global asset lineage", "inventory", "responses", "snapshot")
+        opened(
+            "/asset-groups", "Global asset lineage", "inventory", "responses", "snapshot", "history", "audit", "cost"
+        )
         keep("groups")
 
-        # The neighbours of the responses are all the assets there are.
         opened("/assets/image_responses?view=lineage")
         for asset in ("image_inventory", "image_responses", "images", "image_values"):
             expect(page.get_by_text(asset, exact=True).first).to_be_visible()
@@ -151,6 +152,16 @@ def test_an_operator_sees_what_was_published(image_snapshots, command, browser_p
         checks = ("ids_are_unique", "no_new_fields", "no_new_values", "no_anomalies")
         opened("/assets/images?view=checks", *checks)
         keep("checks")
+
+        opened("/assets/image_costs", "an estimate, no bill")
+        row = page.get_by_role("row").filter(has=page.get_by_text("total_bytes", exact=True))
+        expect(row.first).to_contain_text(str(report["summary"]["total_bytes"]), use_inner_text=True)
+        keep("costs")
+
+        opened("/assets/daily_report", "The day on one page for people")
+        link = page.get_by_role("link", name=re.compile(r"report\.html"))
+        assert link.first.get_attribute("href") == Path(report["report"]).as_uri()
+        keep("report")
 
         opened("/automation", "daily_snapshot_schedule", "At 02:17 AM UTC")
         keep("automation")

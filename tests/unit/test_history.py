@@ -30,8 +30,8 @@ def publish(date, described=None, **outcomes):
 
 
 def derive(date):
+    result = derive_image_history(day_of(date))
     with DayAnalysis(day_of(date)) as analysis:
-        result = derive_image_history(analysis)
         derive_image_changes(analysis)
     return result
 
