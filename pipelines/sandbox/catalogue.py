@@ -418,7 +418,7 @@ class Catalogue:
             "volume": {
                 "category": dice.pick(("EVS", "EFS")),
                 "ownership": "MANAGED",
-                "mount_path": "/home/ma-user/work/",
+                "mount_path": "/home/ma-user/data/",
                 "capacity": gigabytes,
             },
             "workspace_id": "0",
