@@ -244,6 +244,11 @@ class ModelArtsClient:
         assert self._project_id is not None, "enter the client first"  # noqa: S101
         return self._project_id
 
+    @property
+    def was_accepted(self) -> bool:
+        """Whether the API has accepted a request, so that endpoint, project and credentials are right."""
+        return self._ever_accepted
+
     async def __aenter__(self) -> Self:
         """Open connections and fetch the token.
 

@@ -50,6 +50,7 @@ from pipelines.manifest import (
 from pipelines.publish import Derivation, derive_tables, failed_ids, file_facts, publish, validate
 from pipelines.settings import Settings
 
+_ACCEPTED_POLL_SECONDS = 0.05
 _EVIDENCE = (INVENTORY.name, LIST_PAGES.name, NOTEBOOKS.name, RESPONSES.name)
 
 
@@ -252,21 +253,24 @@ async def _fetch_answers(
             list_was_read = day.settings.mode == "changed" and await _carry_forward(day, client, store)
             outcomes = store.outcomes()
             progress = Progress(total, outcomes.total(), time.monotonic(), outcomes)
-            await fetch(
-                client,
-                store,
-                progress,
-                day.settings.concurrency,
-                lambda: day.check_date(attempt),
-                on_progress,
+            # One page after the other, which would make a fetch half as long again.
+            beside = asyncio.create_task(
+                _read_beside(day.settings, client, store, progress, list_was_read=list_was_read)
             )
-            list_error = notebooks_error = None
-            async with stoppable(progress):
-                if day.settings.reconcile and not list_was_read:
-                    list_error = await _read_beside(read_list(client, store, index=False))
-                    list_was_read = list_error is None
-                if day.settings.reads_usage:
-                    notebooks_error = await _read_beside(read_notebooks(client, store))
+            try:
+                await fetch(
+                    client,
+                    store,
+                    progress,
+                    day.settings.concurrency,
+                    lambda: day.check_date(attempt),
+                    on_progress,
+                )
+                async with stoppable(progress):
+                    list_error, notebooks_error = await beside
+            finally:
+                beside.cancel()
+                await asyncio.gather(beside, return_exceptions=True)
             responses = day.staged(RESPONSES.name)
             identity = (day.partition.date, client.project_id, day.run_id)
             write_responses(day.lake, responses, store, *identity)
@@ -282,7 +286,7 @@ async def _fetch_answers(
                 outcomes=dict(sorted(store.outcomes().items())),
                 kept=kept,
                 carried=store.carried(),
-                list_was_read=list_was_read,
+                list_was_read=list_was_read or (day.settings.reconcile and list_error is None),
                 list_error=list_error,
                 notebooks_were_read=day.settings.reads_usage and notebooks_error is None,
                 notebooks_error=notebooks_error,
@@ -305,11 +309,26 @@ async def _carry_forward(day: Day, client: ModelArtsClient, store: AnswerStore) 
     return True
 
 
-async def _read_beside(reading: Awaitable[None]) -> str | None:
-    """Read what a day may be published without; why it cannot be read, or None when it was."""
+async def _read_beside(
+    settings: Settings, client: ModelArtsClient, store: AnswerStore, progress: Progress, *, list_was_read: bool
+) -> tuple[str | None, str | None]:
+    """Read the list and the notebooks, as far as they are wanted; why each cannot be read, or None."""
+    # What is refused here alone is no reason to stop; that it is here alone shows once the API has accepted something.
+    while not client.was_accepted and progress.done < progress.total:  # noqa: ASYNC110  (one of the two is no event)
+        await asyncio.sleep(_ACCEPTED_POLL_SECONDS)
+    list_error = notebooks_error = None
+    if settings.reconcile and not list_was_read:
+        list_error = await _why_unreadable(read_list(client, store, index=False))
+    if settings.reads_usage:
+        notebooks_error = await _why_unreadable(read_notebooks(client, store))
+    return list_error, notebooks_error
+
+
+async def _why_unreadable(reading: Awaitable[None]) -> str | None:
     try:
         await reading
     except ListUnreadableError as error:
+        # A day may be published without it.
         return str(error)
     return None
 
