@@ -679,9 +679,10 @@ async def test_a_token_is_renewed_before_it_ends():
         while time.monotonic() - started < 1.2:
             answers = await fetch(modelarts, ids(32))
             assert {answer.attempts for answer in answers} == {1}
-    # Every 0.45 s, and one at the beginning.
-    assert len(issued) == 3
-    assert modelarts.stats.token_renewals == 2
+        seconds = time.monotonic() - started
+    # One at the beginning, and one every 0.45 s; the last answers may be late.
+    assert 2 <= modelarts.stats.token_renewals <= seconds / 0.45
+    assert len(issued) == 1 + modelarts.stats.token_renewals
 
 
 async def test_a_token_that_is_refused_right_after_a_renewal_ends_the_run():
