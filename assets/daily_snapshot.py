@@ -191,7 +191,7 @@ def daily_snapshot_assets(
                 **{f"outcome_{name}": count for name, count in manifest.fetch.outcomes.items()},
                 "anomalies": counts_metadata(derivation.anomalies),
                 "rows": rows_metadata(derivation.preview),
-                "manifest": dg.MetadataValue.path(today.lake.manifest(today.partition)),
+                "manifest": dg.MetadataValue.path(str(today.lake.manifest(today.partition))),
             },
             check_results=[
                 dg.AssetCheckResult(

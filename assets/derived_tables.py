@@ -26,6 +26,7 @@ from pipelines.columns import (
     Table,
 )
 from pipelines.derived import DerivedDay, derive_days
+from pipelines.lake import Lake
 from pipelines.settings import Settings
 
 _WARN = dg.AssetCheckSeverity.WARN
@@ -113,7 +114,7 @@ def _facts(result: DerivedDay) -> Mapping[str, dict[str, Any]]:
     return {
         IMAGE_HISTORY.name: {
             "dagster/row_count": history.versions,
-            "dagster/uri": f"file://{history.path}",
+            "dagster/uri": Lake.uri(history.path),
             "living_images": history.current - history.deleted,
             "deleted_images": history.deleted,
             "complete_days": history.days,

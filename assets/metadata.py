@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote
 
 import dagster as dg
 
@@ -33,8 +32,7 @@ def file_metadata(lake: Lake, facts: FileFacts) -> dict[str, Any]:
     """Metadata of one materialisation's file."""
     return {
         "dagster/partition_row_count": facts.rows,
-        # `Path.as_uri` would spell each `=` of the directories `%3D`.
-        "dagster/uri": "file://" + quote(str(lake.root / facts.path), safe="/="),
+        "dagster/uri": lake.uri(lake.root / facts.path),
         "bytes": facts.bytes,
         "sha256": facts.sha256,
     }

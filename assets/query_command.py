@@ -67,7 +67,8 @@ def query(
     """
     form = _format(output_format, output)
     lake = Lake(Settings.load().lake)
-    if output is not None and output.resolve().is_relative_to(lake.root.resolve()):
+    root = lake.root.resolve()
+    if output is not None and isinstance(root, Path) and output.resolve().is_relative_to(root):
         raise ConfigurationError(f"--output {output} is inside the lake, which is only read: choose another place.")
     text = _text(sql, file)
     if text is None and output is not None:

@@ -5,20 +5,20 @@ files under `sql/` and to the modules named after them.
 """
 
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, Self
 
 import duckdb
 import orjson
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines.columns import IMAGE_HISTORY, LIST_PAGES, RESPONSES, TABLES, Table
 from pipelines.day import Day
 from pipelines.errors import ConfigurationError, StorageError, ValidationError
-from pipelines.lake import Partition, read_batches, storage_errors
+from pipelines.lake import LakePath, Partition, open_parquet, read_batches
 from pipelines.manifest import FileFacts, last_complete_day, last_published_day, published
+from pipelines.object_storage import ObjectFileSystem, ObjectPath
 from pipelines.publish import file_facts
 from pipelines.settings import ROOT
 
@@ -40,7 +40,8 @@ class Engine:
 
     def __init__(self) -> None:
         self._stack = ExitStack()
-        self._files: set[Path] = set()
+        self._files: set[str] = set()
+        self._reads_objects = False
 
     def __enter__(self) -> Self:
         scratch = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="image-snapshots-"))
@@ -65,11 +66,19 @@ class Engine:
         self.create(name, "SELECT * FROM arriving")
         self.connection.unregister("arriving")
 
-    def load_file(self, name: str, path: Path, columns: str = "*") -> None:
+    def load_file(self, name: str, path: LakePath, columns: str = "*") -> None:
         """Make a relation that reads a Parquet file, in place of one of that name."""
-        source = str(path).replace("'", "''")
-        self.create_view(name, f"SELECT {columns} FROM read_parquet('{source}', hive_partitioning = false)")  # noqa: S608
-        self._files.add(path)
+        self.load_files(name, [path], columns)
+
+    def load_files(self, name: str, paths: Sequence[LakePath], columns: str = "*") -> None:
+        """Make a relation that reads the Parquet files of one table, in place of one of that name."""
+        for path in paths:
+            if isinstance(path, ObjectPath) and not self._reads_objects:
+                self.connection.register_filesystem(ObjectFileSystem(ObjectPath(path.bucket, "")))
+                self._reads_objects = True
+        files = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
+        self.create_view(name, f"SELECT {columns} FROM read_parquet([{files}], hive_partitioning = false)")  # noqa: S608
+        self._files.update(map(str, paths))
 
     def create(self, name: str, sql: str) -> None:
         """Make a relation that holds what a SELECT gives, in place of one of that name."""
@@ -87,7 +96,7 @@ class Engine:
 
     def lock(self) -> None:
         """Let SQL read no file but those of the relations that are open now, and no network; for good."""
-        paths = ", ".join("'" + str(path).replace("'", "''") + "'" for path in sorted(self._files))
+        paths = ", ".join("'" + path.replace("'", "''") + "'" for path in sorted(self._files))
         self.connection.execute(f"SET allowed_paths = [{paths}]")
         self.connection.execute("SET enable_external_access = false")
 
@@ -189,7 +198,7 @@ class DayAnalysis(Engine):
                 writer.write(batch)
         return file_facts(self.lake, path, table.name, self.partition)
 
-    def _load_or_empty(self, table: Table, name: str, path: Path | None) -> None:
+    def _load_or_empty(self, table: Table, name: str, path: LakePath | None) -> None:
         if path is not None and path.exists():
             _check_columns(path, table)
             self.load_file(name, path)
@@ -197,10 +206,10 @@ class DayAnalysis(Engine):
             self.load(name, table.schema.empty_table())
 
 
-def _check_columns(path: Path, table: Table) -> None:
+def _check_columns(path: LakePath, table: Table) -> None:
     try:
-        with storage_errors(path):
-            names = pq.read_schema(path).names
+        with open_parquet(path) as file:
+            names = file.schema_arrow.names
     except pa.ArrowInvalid as error:
         raise StorageError(
             f"{path} is damaged: remove it, and derive it again with `image-snapshots rebuild`."

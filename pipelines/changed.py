@@ -5,15 +5,15 @@ was fetched not too long ago. Absence from the list confirms nothing: such an id
 """
 
 import datetime as dt
-from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.answer_store import AnswerStore
 from pipelines.columns import RESPONSES, TIMESTAMP
 from pipelines.errors import StorageError
-from pipelines.fetch import AnswerStore
-from pipelines.lake import Lake, Partition, read_batches, sha256_of_file, storage_errors
+from pipelines.lake import Lake, LakePath, Partition, read_batches, sha256_of_file, storage_errors
 from pipelines.listed import confirms
 from pipelines.manifest import last_complete_day, read_manifest
 
@@ -22,7 +22,7 @@ _BATCH_ROWS = 500
 _DESCRIBED = pa.array(["ok", "deleted"])
 
 
-def last_complete_responses(lake: Lake, partition: Partition) -> Path | None:
+def last_complete_responses(lake: Lake, partition: Partition) -> LakePath | None:
     """The `responses` file of the project's last complete day before this one, or None when there is no such day.
 
     Raises:
@@ -42,8 +42,9 @@ def last_complete_responses(lake: Lake, partition: Partition) -> Path | None:
     return path
 
 
-def carry_forward(store: AnswerStore, responses: Path, fetched_after: dt.datetime) -> None:
+def carry_forward(store: AnswerStore, responses: LakePath, fetched_after: dt.datetime) -> None:
     """Store the answers of an earlier day's `responses` file that the list confirms, for ids that have none yet."""
+    confirmed: list[tuple[dict[str, Any], int]] = []
     for batch in read_batches(responses, _BATCH_ROWS):
         is_described = pc.is_in(batch["outcome"], value_set=_DESCRIBED)
         is_recent = pc.greater(batch["fetched_at"], pa.scalar(fetched_after, TIMESTAMP))
@@ -51,10 +52,10 @@ def carry_forward(store: AnswerStore, responses: Path, fetched_after: dt.datetim
         if not rows:
             continue
         listed = store.listed.find(sorted(store.lacks(list(rows))))
-        store.carry(
-            [
-                (rows[id_], observed_at)
-                for id_, (observed_at, item) in listed.items()
-                if confirms(item, rows[id_]["body"])
-            ]
-        )
+        confirmed += [
+            (rows[id_], observed_at) for id_, (observed_at, item) in listed.items() if confirms(item, rows[id_]["body"])
+        ]
+        if len(confirmed) >= store.flush_answers:
+            store.carry(confirmed)
+            confirmed = []
+    store.carry(confirmed)

@@ -121,12 +121,11 @@ def write_focus(lake: Lake, first: dt.date, last: dt.date, projects: Collection[
             f"There are no costs from {first} to {last} of {', '.join(sorted(projects))} in {lake.root}: "
             "`image-snapshots status` lists the days that are there."
         )
-    files = ", ".join(_quoted(path) for path in paths)
     with _appearing_whole(target) as part, Engine() as engine:
         # Several threads that must keep the order of the rows would hold what is written in memory.
         engine.connection.execute("SET threads = 1")
         try:
-            engine.create_view("image_costs", f"SELECT * FROM read_parquet([{files}], hive_partitioning = false)")  # noqa: S608
+            engine.load_files("image_costs", paths)
             written = engine.connection.execute(
                 f"COPY ({read_sql('cost/focus.sql')}) TO {_quoted(part)} ({copy_options})"
             ).fetchone()

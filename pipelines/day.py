@@ -8,13 +8,12 @@ import asyncio
 import contextlib
 import dataclasses
 import datetime as dt
-import shutil
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
 
+from pipelines.answer_store import AnswerStore, open_answers
 from pipelines.answers import Outcome
 from pipelines.api import ModelArtsClient
 from pipelines.changed import carry_forward, last_complete_responses
@@ -22,20 +21,20 @@ from pipelines.columns import IMAGE_VALUES, IMAGES, INVENTORY, LIST_PAGES, NOTEB
 from pipelines.connection import Connection, connect
 from pipelines.errors import ConfigurationError, ListUnreadableError, StorageError, TooManyFailuresError
 from pipelines.fetch import (
-    AnswerStore,
     Progress,
+    Staging,
     fetch,
     invalid_answers,
     inventory_ids,
     read_list,
     read_notebooks,
     stoppable,
-    write_list_pages,
+    write_no_list,
     write_notebooks,
     write_responses,
 )
 from pipelines.inventory import LISTED, Inventory, describe_source
-from pipelines.lake import Lake, Partition, sha256_of_file, storage_errors
+from pipelines.lake import Lake, LakePath, Partition, remove_tree, sha256_of_file, storage_errors
 from pipelines.manifest import (
     Attempt,
     FetchFacts,
@@ -77,7 +76,7 @@ class Day:
         """Hold the partition against other runs."""
         return self.lake.hold(self.partition, self.run_id)
 
-    def staged(self, name: str) -> Path:
+    def staged(self, name: str) -> LakePath:
         """A table's file in the open attempt."""
         return self.lake.staging(self.partition) / f"{name}.parquet"
 
@@ -130,8 +129,7 @@ def start_over(day: Day) -> None:
     """Throw away what an attempt that did not end has gathered."""
     directory = day.lake.staging(day.partition)
     with storage_errors(directory):
-        if directory.exists():
-            shutil.rmtree(directory)
+        remove_tree(directory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +170,7 @@ def take_inventory(day: Day) -> InventoryTaken:
     )
 
 
-async def _read_inventory(day: Day, connection: Connection, path: Path) -> InventoryFacts:
+async def _read_inventory(day: Day, connection: Connection, path: LakePath) -> InventoryFacts:
     inventory = Inventory(
         snapshot_date=day.partition.date,
         project_key=day.partition.project,
@@ -241,21 +239,23 @@ async def _fetch_answers(
     day: Day, attempt: Attempt, connection: Connection, on_progress: Callable[[Progress], None]
 ) -> FetchFacts:
     inventory, started_at = day.staged(INVENTORY.name), day.now()
+    directory = day.lake.staging(day.partition)
     async with connection.client() as client:
+        staging = Staging(day.lake, directory, day.partition.date, client.project_id, day.run_id)
         subject = f"{connection.endpoint} {client.project_id}"
-        path = day.lake.staging(day.partition) / "answers.sqlite"
-        with contextlib.closing(AnswerStore(path, subject)) as store:
+        with contextlib.closing(open_answers(directory, subject)) as store:
             total = store.want(inventory_ids(inventory))
             for answers in invalid_answers(inventory, started_at):
                 store.put(answers)
             store.forget()
             kept = store.outcomes().total() - store.outcomes()[Outcome.INVALID_ID]
-            list_was_read = day.settings.mode == "changed" and await _carry_forward(day, client, store)
+            list_was_read = day.settings.mode == "changed" and await _carry_forward(day, client, staging, store)
             outcomes = store.outcomes()
             progress = Progress(total, outcomes.total(), time.monotonic(), outcomes)
+            reads_list = day.settings.reconcile and not list_was_read
             # One page after the other, which would make a fetch half as long again.
             beside = asyncio.create_task(
-                _read_beside(day.settings, client, store, progress, list_was_read=list_was_read)
+                _read_beside(day.settings, client, staging, store, progress, reads_list=reads_list)
             )
             try:
                 await fetch(
@@ -271,11 +271,11 @@ async def _fetch_answers(
             finally:
                 beside.cancel()
                 await asyncio.gather(beside, return_exceptions=True)
-            responses = day.staged(RESPONSES.name)
-            identity = (day.partition.date, client.project_id, day.run_id)
-            write_responses(day.lake, responses, store, *identity)
-            write_list_pages(day.lake, day.staged(LIST_PAGES.name), store, *identity)
-            write_notebooks(day.lake, day.staged(NOTEBOOKS.name), store, *identity)
+            list_was_read = list_was_read or (reads_list and list_error is None)
+            if not list_was_read:
+                write_no_list(staging)
+            write_responses(staging, store)
+            write_notebooks(staging, store)
             return FetchFacts(
                 project_id=client.project_id,
                 endpoint_host=connection.host,
@@ -286,7 +286,7 @@ async def _fetch_answers(
                 outcomes=dict(sorted(store.outcomes().items())),
                 kept=kept,
                 carried=store.carried(),
-                list_was_read=list_was_read or (day.settings.reconcile and list_error is None),
+                list_was_read=list_was_read,
                 list_error=list_error,
                 notebooks_were_read=day.settings.reads_usage and notebooks_error is None,
                 notebooks_error=notebooks_error,
@@ -299,26 +299,32 @@ async def _fetch_answers(
             )
 
 
-async def _carry_forward(day: Day, client: ModelArtsClient, store: AnswerStore) -> bool:
+async def _carry_forward(day: Day, client: ModelArtsClient, staging: Staging, store: AnswerStore) -> bool:
     """Carry answers forward from the last complete day; False when there is none, and the list was not read."""
     responses = last_complete_responses(day.lake, day.partition)
     if responses is None:
         return False
-    await read_list(client, store, index=True)
+    await read_list(client, staging, store.listed)
     carry_forward(store, responses, day.now() - dt.timedelta(days=day.settings.full_refresh_days))
     return True
 
 
 async def _read_beside(
-    settings: Settings, client: ModelArtsClient, store: AnswerStore, progress: Progress, *, list_was_read: bool
+    settings: Settings,
+    client: ModelArtsClient,
+    staging: Staging,
+    store: AnswerStore,
+    progress: Progress,
+    *,
+    reads_list: bool,
 ) -> tuple[str | None, str | None]:
     """Read the list and the notebooks, as far as they are wanted; why each cannot be read, or None."""
     # What is refused here alone is no reason to stop; that it is here alone shows once the API has accepted something.
     while not client.was_accepted and progress.done < progress.total:  # noqa: ASYNC110  (one of the two is no event)
         await asyncio.sleep(_ACCEPTED_POLL_SECONDS)
     list_error = notebooks_error = None
-    if settings.reconcile and not list_was_read:
-        list_error = await _why_unreadable(read_list(client, store, index=False))
+    if reads_list:
+        list_error = await _why_unreadable(read_list(client, staging, None))
     if settings.reads_usage:
         notebooks_error = await _why_unreadable(read_notebooks(client, store))
     return list_error, notebooks_error
@@ -385,14 +391,14 @@ def publish_day(day: Day) -> DayPublished:
         day, evidence, directory, manifest.started_at, manifest.inventory, manifest.fetch, rebuilt=True
     )
     with storage_errors(directory):
-        shutil.rmtree(directory)
+        remove_tree(directory)
     return published_day
 
 
 def _publish(
     day: Day,
-    evidence: dict[str, Path],
-    directory: Path,
+    evidence: dict[str, LakePath],
+    directory: LakePath,
     started_at: dt.datetime,
     inventory: InventoryFacts,
     fetch: FetchFacts,

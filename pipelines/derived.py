@@ -10,18 +10,17 @@ import datetime as dt
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipelines.analysis import DayAnalysis
 from pipelines.audit import AuditResult, derive_audit_findings
-from pipelines.columns import SCHEMA_VERSION
+from pipelines.columns import ANALYSIS_TABLES, SCHEMA_VERSION
 from pipelines.costs import CostResult, derive_image_costs
 from pipelines.day import Day
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.history import HistoryResult, derive_image_changes, derive_image_history
-from pipelines.lake import Lake, Partition, sha256_of_file, storage_errors, write_atomically
+from pipelines.lake import Lake, Partition, storage_errors, write_atomically
 from pipelines.manifest import FileFacts, code_version
 from pipelines.reconciliation import ReconciliationResult, derive_image_reconciliation
 from pipelines.usage import UsageResult, derive_image_usage
@@ -88,11 +87,10 @@ def bases(lake: Lake, project: str) -> dict[Partition, str]:
     """The basis of each published day of a project, in order."""
     found: dict[Partition, str] = {}
     before = ""
-    for partition in lake.partitions():
-        if partition.project == project:
-            digest = sha256_of_file(lake.manifest(partition))
-            before = hashlib.sha256(f"{before} {digest}".encode()).hexdigest()
-            found[partition] = before
+    for partition, content in lake.manifests(project).items():
+        digest = hashlib.sha256(content).hexdigest()
+        before = hashlib.sha256(f"{before} {digest}".encode()).hexdigest()
+        found[partition] = before
     return found
 
 
@@ -105,7 +103,10 @@ def read_seal(lake: Lake, partition: Partition) -> DerivedSeal | None:
     if not path.exists():
         return None
     with storage_errors(path):
-        content = path.read_bytes()
+        return _parse_seal(path.read_bytes())
+
+
+def _parse_seal(content: bytes) -> DerivedSeal | None:
     try:
         return DerivedSeal.model_validate_json(content)
     except ValidationError:
@@ -134,7 +135,8 @@ def _derive_days(day: Day, on_day: Callable[[Partition, int, int], None]) -> Der
             f"Nothing is published for {asked}, so nothing can be derived from it. "
             "`image-snapshots status` lists the days that are there."
         )
-    due = [partition for partition in basis if partition == asked or _is_outdated(lake, partition, basis[partition])]
+    current = _current(lake, asked.project, basis)
+    due = [partition for partition in basis if partition == asked or partition not in current]
     result: DerivedDay | None = None
     for number, partition in enumerate(due):
         on_day(partition, number, len(due))
@@ -146,15 +148,20 @@ def _derive_days(day: Day, on_day: Callable[[Partition, int, int], None]) -> Der
     return result
 
 
-def _is_outdated(lake: Lake, partition: Partition, basis: str) -> bool:
-    seal = read_seal(lake, partition)
-    if seal is None or seal.basis != basis or seal.schema_version != SCHEMA_VERSION:
-        return True
-    return any(_bytes_of(lake.root / file.path) != file.bytes for file in seal.files.values())
-
-
-def _bytes_of(path: Path) -> int | None:
-    return path.stat().st_size if path.exists() else None
+def _current(lake: Lake, project: str, basis: dict[Partition, str]) -> set[Partition]:
+    """The days whose derived tables are there, and made from what is published now."""
+    sizes = {path: size for name in ANALYSIS_TABLES for path, size in lake.sizes(name, project).items()}
+    current = set()
+    for partition, content in lake.derived_seals(project).items():
+        seal = _parse_seal(content)
+        if (
+            seal is not None
+            and seal.basis == basis.get(partition)
+            and seal.schema_version == SCHEMA_VERSION
+            and all(sizes.get(file.path) == file.bytes for file in seal.files.values())
+        ):
+            current.add(partition)
+    return current
 
 
 def _derive(day: Day, basis: str) -> DerivedDay:

@@ -51,3 +51,7 @@ class ValidationError(PipelineError):
 
 class StorageError(PipelineError):
     """The lake cannot be written or read: no permission, no space, or a damaged file."""
+
+
+class StorageUnreachableError(StorageError):
+    """The object store cannot be reached, or is overloaded; it may be back later."""

@@ -9,17 +9,15 @@ import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import takewhile
-from pathlib import Path
 
 import orjson
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines.analysis import DayAnalysis, Engine, read_sql
 from pipelines.columns import IMAGE_CHANGES, IMAGE_HISTORY, IMAGES, RESPONSES
 from pipelines.day import Day
-from pipelines.lake import Lake, Partition, sha256_of_file, storage_errors
-from pipelines.manifest import FileFacts, complete_days, read_manifest
+from pipelines.lake import Lake, LakePath, open_parquet
+from pipelines.manifest import FileFacts, PublishedDay, published_days
 
 # File metadata: the days that a history consists of, each with the SHA-256 of its manifest.
 _DAYS_KEY = b"image_snapshots.days"
@@ -30,7 +28,7 @@ _COLUMNS = ", ".join(column.name for column in IMAGE_HISTORY.columns)
 class HistoryResult:
     """A project's history after a run: `steps` are the complete days that went into it just now."""
 
-    path: Path
+    path: LakePath
     versions: int
     current: int
     deleted: int
@@ -48,16 +46,20 @@ def derive_image_history(day: Day, on_step: Callable[[int, int], None] = lambda 
 
 
 def write_history(
-    lake: Lake, project: str, path: Path, run_id: str, on_step: Callable[[int, int], None] = lambda done, total: None
+    lake: Lake,
+    project: str,
+    path: LakePath,
+    run_id: str,
+    on_step: Callable[[int, int], None] = lambda done, total: None,
 ) -> HistoryResult:
     """Write a project's history to `path`, going on from what is there already."""
-    days = [(day, sha256_of_file(lake.manifest(day))) for day in complete_days(lake, project)]
+    days = [day for day in published_days(lake, project) if day.manifest.is_complete]
     known = _known_days(path)
     agreeing = list(takewhile(lambda pair: pair[0] == pair[1], zip(known, map(_entry, days), strict=False)))
     missing = days[len(agreeing) :]
     with Engine() as engine:
-        _load_until(engine, path, days[len(agreeing) - 1][0].date if agreeing else None)
-        for number, (day, _) in enumerate(missing):
+        _load_until(engine, path, days[len(agreeing) - 1].partition.date if agreeing else None)
+        for number, day in enumerate(missing):
             on_step(number, len(missing))
             _take_step(engine, lake, day)
         on_step(len(missing), len(missing))
@@ -81,16 +83,16 @@ def derive_image_changes(analysis: DayAnalysis) -> tuple[FileFacts, dict[str, in
     return facts, {row["change"]: row["images"] for row in counts.to_pylist()}
 
 
-def _entry(day: tuple[Partition, str]) -> list[str]:
-    return [day[0].date.isoformat(), day[1]]
+def _entry(day: PublishedDay) -> list[str]:
+    return [day.partition.date.isoformat(), day.sha256]
 
 
-def _known_days(path: Path) -> list[list[str]]:
+def _known_days(path: LakePath) -> list[list[str]]:
     if not path.exists():
         return []
     try:
-        with storage_errors(path):
-            schema = pq.read_schema(path)
+        with open_parquet(path) as file:
+            schema = file.schema_arrow
     except pa.ArrowInvalid:
         # Damaged; all of it can be had again.
         return []
@@ -101,7 +103,7 @@ def _known_days(path: Path) -> list[list[str]]:
     return days
 
 
-def _load_until(engine: Engine, path: Path, last: dt.date | None) -> None:
+def _load_until(engine: Engine, path: LakePath, last: dt.date | None) -> None:
     """Open a history as it was after a day: `versions` are current then, `ended` are over."""
     if last is None:
         for name in ("versions", "ended"):
@@ -118,16 +120,18 @@ def _load_until(engine: Engine, path: Path, last: dt.date | None) -> None:
     engine.create("ended", f"SELECT {_COLUMNS} FROM stored WHERE valid_to <= DATE '{last}'")  # noqa: S608
 
 
-def _take_step(engine: Engine, lake: Lake, day: Partition) -> None:
-    facts = read_manifest(lake.manifest(day)).fetch
+def _take_step(engine: Engine, lake: Lake, day: PublishedDay) -> None:
     engine.load(
         "day",
         pa.table(
-            {"snapshot_date": pa.array([day.date], pa.date32()), "project_id": pa.array([facts.project_id])},
+            {
+                "snapshot_date": pa.array([day.partition.date], pa.date32()),
+                "project_id": pa.array([day.manifest.fetch.project_id]),
+            },
         ),
     )
-    engine.load_file("day_responses", lake.table(RESPONSES.name, day), "id, outcome")
-    engine.load_file("day_images", lake.table(IMAGES.name, day))
+    engine.load_file("day_responses", lake.table(RESPONSES.name, day.partition), "id, outcome")
+    engine.load_file("day_images", lake.table(IMAGES.name, day.partition))
     engine.create("stepped", read_sql("derive/image_history_step.sql"))
     engine.append("ended", f"SELECT {_COLUMNS} FROM stepped WHERE NOT is_current")  # noqa: S608
     engine.create("versions", f"SELECT {_COLUMNS} FROM stepped WHERE is_current")  # noqa: S608

@@ -1,7 +1,8 @@
 """Where the tables live: paths, atomic writes, the lock of a partition, and manifests as files.
 
-All path work goes through here, so that the root can move to another kind of storage. A file appears under its
-name complete or not at all (written beside, synced, renamed). What a table contains does not belong here.
+All path work goes through here: the root is a local directory or a name in an object store. A file appears under its
+name complete or not at all: written beside, synced and renamed, or an object, which is so by itself. What a table
+contains does not belong here.
 """
 
 import datetime as dt
@@ -15,17 +16,22 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.columns import SCHEMA_VERSION, Table
 from pipelines.errors import ConfigurationError, PartitionBusyError, StorageError, ValidationError
+from pipelines.leases import claimed
+from pipelines.object_storage import SCHEME, ObjectPath, read_small, sha256_of_object
 
 # Twice as many would be read a little faster, and cost writers 100 MB more.
 ROW_GROUP_ROWS = 65_536
+
+LakePath = Path | ObjectPath
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
@@ -42,14 +48,14 @@ class Partition:
         return f"{self.date} of project {self.project}"
 
     @property
-    def directory(self) -> Path:
+    def directory(self) -> PurePosixPath:
         """The part of a path that all tables of this partition share."""
-        return Path(f"dt={self.date}") / f"project={self.project}"
+        return PurePosixPath(f"dt={self.date}", f"project={self.project}")
 
 
 @contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turn what the file system refuses into one sentence.
+def storage_errors(path: LakePath) -> Iterator[None]:
+    """Turn what the file system refuses, or an object that is not there, into one sentence.
 
     Raises:
         StorageError: no space left, or the storage failed.
@@ -71,8 +77,10 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise StorageError(f"The storage failed at {path}: {error}.") from error
 
 
-def sha256_of_file(path: Path) -> str:
+def sha256_of_file(path: LakePath) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
+    if isinstance(path, ObjectPath):
+        return sha256_of_object(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -90,19 +98,38 @@ def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a small file so that it appears whole or not at all, and survives a loss of power."""
+@contextmanager
+def _whole(path: LakePath) -> Iterator[BinaryIO]:
+    """Write a file that appears when the block ends without an error, and then survives a loss of power."""
+    if isinstance(path, ObjectPath):
+        with path.writing() as file:
+            yield file
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     part = _beside(path)
     try:
         with part.open("wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
     _sync_directory(path.parent)
+
+
+def write_atomically(path: LakePath, content: bytes) -> None:
+    """Write a small file so that it appears whole or not at all, and survives a loss of power."""
+    with _whole(path) as file:
+        file.write(content)
+
+
+def remove_tree(directory: LakePath) -> None:
+    """Remove a directory with all that is in it; there may be none."""
+    if isinstance(directory, ObjectPath):
+        directory.remove_tree()
+    elif directory.exists():
+        shutil.rmtree(directory)
 
 
 def _partition(date: str, project: str) -> Partition:
@@ -143,61 +170,98 @@ class TableWriter:
             self._pending, self._pending_rows = [], 0
 
 
-def read_batches(path: Path, batch_rows: int, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """Stream a table's file in bounded memory, without the file metadata in the schema."""
+@contextmanager
+def open_parquet(path: LakePath) -> Iterator[pq.ParquetFile]:
+    """Open a table's file, which stays the same however often it is replaced, or tells that it was."""
     # With pre-buffering, Arrow's default, the reader keeps every row group until the file ends.
-    with storage_errors(path), pq.ParquetFile(path, pre_buffer=False) as file:
+    with storage_errors(path), path.open("rb") as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
+        yield parquet
+
+
+def read_batches(path: LakePath, batch_rows: int, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """Stream a table's file in bounded memory, without the file metadata in the schema."""
+    with open_parquet(path) as file:
         for batch in file.iter_batches(batch_rows, columns=columns):
             yield batch.replace_schema_metadata(None)
+
+
+def _replace_by_link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # What a killed run left half-way; the partition is held, so nobody else is writing here.
+    for left in target.parent.glob(f".{target.name}.*.part"):
+        left.unlink()
+    part = _beside(target)
+    try:
+        part.hardlink_to(source)
+    except OSError:
+        # Not every file system has hard links.
+        shutil.copyfile(source, part)
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+    part.replace(target)
+    # Renaming one hard link over another of the same file does nothing and leaves the source's name.
+    part.unlink(missing_ok=True)
+    _sync_directory(target.parent)
 
 
 class Lake:
     """The tree of tables under one root directory."""
 
     def __init__(self, root: str, compression: str = "zstd") -> None:
-        if "://" in root:
+        if "://" in root and not root.startswith(SCHEME):
             raise ConfigurationError(
-                f"IMAGE_SNAPSHOTS_LAKE must be a local path: {root.partition('://')[0]}:// storage is not supported."
+                "IMAGE_SNAPSHOTS_LAKE must be a local path or s3://bucket/directory: "
+                f"{root.partition('://')[0]}:// storage is not supported."
             )
-        self.root = Path(root).absolute()
+        self.root: LakePath = ObjectPath.parse(root) if root.startswith(SCHEME) else Path(root).absolute()
         self._compression = compression
 
-    def table(self, name: str, partition: Partition) -> Path:
+    def relative(self, path: LakePath) -> str:
+        """A path of the lake relative to its root."""
+        return path.relative_to(self.root).as_posix()  # type: ignore[arg-type]  # both are of the same kind
+
+    @staticmethod
+    def uri(path: LakePath) -> str:
+        """A path of the lake as a URI."""
+        # `Path.as_uri` would spell each `=` of the directories `%3D`.
+        return str(path) if isinstance(path, ObjectPath) else f"file://{quote(str(path), safe='/=')}"
+
+    def table(self, name: str, partition: Partition) -> LakePath:
         """The published file of a table."""
         return self.root / name / partition.directory / f"{name}.parquet"
 
-    def project_table(self, name: str, project: str) -> Path:
+    def project_table(self, name: str, project: str) -> LakePath:
         """The file of a table that is kept for all days of a project together."""
         return self.root / name / f"project={project}" / f"{name}.parquet"
 
-    def manifest(self, partition: Partition) -> Path:
+    def manifest(self, partition: Partition) -> LakePath:
         """The manifest that says which files of a partition belong together."""
         return self.root / "_manifests" / f"dt={partition.date}" / f"project={partition.project}.json"
 
-    def derived_seal(self, partition: Partition) -> Path:
+    def derived_seal(self, partition: Partition) -> LakePath:
         """The file that says what the derived tables of a partition were made from."""
         return self.root / "_derived" / f"dt={partition.date}" / f"project={partition.project}.json"
 
-    def report(self, partition: Partition) -> Path:
+    def report(self, partition: Partition) -> LakePath:
         """The report of a partition, for people."""
         return self.root / "reports" / partition.directory / "report.html"
 
-    def superseded_manifests(self, project: str) -> Path:
+    def superseded_manifests(self, project: str) -> LakePath:
         """Directory of the manifests that a rerun replaced, each named by its SHA-256."""
         return self.root / "_manifests" / "superseded" / f"project={project}"
 
-    def staging(self, partition: Partition) -> Path:
+    def staging(self, partition: Partition) -> LakePath:
         """Directory of an attempt that has not ended."""
         return self.root / "_staging" / partition.directory
 
-    def rebuilding(self, partition: Partition) -> Path:
+    def rebuilding(self, partition: Partition) -> LakePath:
         """Directory of tables that are derived again from published responses, beside any open attempt."""
         return self.staging(partition) / "rebuild"
 
     @contextmanager
     def writer(
         self,
-        path: Path,
+        path: LakePath,
         table: Table,
         run_id: str,
         row_group_rows: int = ROW_GROUP_ROWS,
@@ -210,41 +274,49 @@ class Lake:
             "image_snapshots.run_id": run_id,
             **(metadata or {}),
         }
-        with storage_errors(path), ExitStack() as stack:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = _beside(path)
-            stack.callback(part.unlink, missing_ok=True)
-            with part.open("wb") as file:
-                schema = table.schema.with_metadata(metadata)
-                with pq.ParquetWriter(file, schema, compression=self._compression) as parquet:
-                    writer = TableWriter(parquet, table.schema, row_group_rows)
-                    yield writer
-                    writer.flush()
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-            _sync_directory(path.parent)
+        with storage_errors(path), _whole(path) as file:
+            schema = table.schema.with_metadata(metadata)
+            with pq.ParquetWriter(file, schema, compression=self._compression) as parquet:
+                writer = TableWriter(parquet, table.schema, row_group_rows)
+                yield writer
+                writer.flush()
 
-    def replace_published(self, source: Path, name: str, partition: Partition) -> None:
+    def replace_published(self, source: LakePath, name: str, partition: Partition) -> None:
         """Put a staged file in the place of the published one; the staged one stays where it is."""
         target = self.table(name, partition)
         with storage_errors(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            # What a killed run left half-way; the partition is held, so nobody else is writing here.
-            for left in target.parent.glob(f".{target.name}.*.part"):
-                left.unlink()
-            part = _beside(target)
-            try:
-                part.hardlink_to(source)
-            except OSError:
-                # Not every file system has hard links.
-                shutil.copyfile(source, part)
-                with part.open("rb") as file:
-                    os.fsync(file.fileno())
-            part.replace(target)
-            # Renaming one hard link over another of the same file does nothing and leaves the source's name.
-            part.unlink(missing_ok=True)
-            _sync_directory(target.parent)
+            if isinstance(target, ObjectPath) and isinstance(source, ObjectPath):
+                target.copy_from(source)
+            elif isinstance(target, Path) and isinstance(source, Path):
+                _replace_by_link(source, target)
+
+    def manifests(self, project: str) -> dict[Partition, bytes]:
+        """The manifests of a project's published days, in order."""
+        found = self._small_files(self.root / "_manifests", f"dt=*/project={project}.json")
+        return {_partition(path.parent.name, path.stem): content for path, content in found.items()}
+
+    def superseded(self, project: str) -> dict[LakePath, bytes]:
+        """The manifests that a rerun replaced."""
+        return self._small_files(self.superseded_manifests(project), "*.json")
+
+    def derived_seals(self, project: str) -> dict[Partition, bytes]:
+        """The seals of a project's derived tables, in order."""
+        found = self._small_files(self.root / "_derived", f"dt=*/project={project}.json")
+        return {_partition(path.parent.name, path.stem): content for path, content in found.items()}
+
+    def sizes(self, name: str, project: str) -> dict[str, int]:
+        """The files of a table of a project, by path relative to the root, and their sizes in bytes."""
+        directory, pattern = self.root / name, f"dt=*/project={project}/*.parquet"
+        with storage_errors(directory):
+            if isinstance(directory, ObjectPath):
+                return {self.relative(path): stat.st_size for path, stat in directory.matching(pattern)}
+            return {self.relative(path): path.stat().st_size for path in directory.glob(pattern)}
+
+    def _small_files(self, directory: LakePath, pattern: str) -> dict[LakePath, bytes]:
+        with storage_errors(directory):
+            if isinstance(directory, ObjectPath):
+                return {path: content for path, content in read_small(directory.matching(pattern)).items()}
+            return {path: path.read_bytes() for path in sorted(directory.glob(pattern))}
 
     def partitions(self) -> list[Partition]:
         """Partitions that have a manifest, in order."""
@@ -263,7 +335,7 @@ class Lake:
 
     @contextmanager
     def hold(self, partition: Partition, run_id: str) -> Iterator[None]:
-        """Hold a partition against other runs on this file system until the block (or the process) ends.
+        """Hold a partition against other runs until the block (or the process) ends.
 
         Raises:
             PartitionBusyError: another run holds it; says which.
@@ -293,13 +365,22 @@ class Lake:
             yield
 
     @contextmanager
-    def _locked(self, path: Path, facts: dict[str, str], *, wait: bool = False) -> Iterator[dict[str, Any] | None]:
+    def _locked(self, path: LakePath, facts: dict[str, str], *, wait: bool = False) -> Iterator[dict[str, str] | None]:
         """Yield None once the lock is ours, or what its holder wrote about itself."""
-        holder: dict[str, Any] | None = None
+        facts |= {
+            "pid": str(os.getpid()),
+            "host": socket.gethostname(),
+            "since": dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
+        }
+        if isinstance(path, ObjectPath):
+            with claimed(path, facts, wait=wait) as holder:
+                yield holder
+            return
         with ExitStack() as stack:
             with storage_errors(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 file = stack.enter_context(path.open("a+"))
+                holder = None
                 try:
                     # The kernel frees it when the process ends, however it ends; the file itself stays, because
                     # removing it would let two runs hold two files of the same name.
@@ -310,9 +391,7 @@ class Lake:
                     # The holder may be about to write it.
                     holder = json.loads(written) if written.endswith("\n") else {}
                 else:
-                    since = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-                    us = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
                     file.truncate(0)
-                    file.write(json.dumps(facts | us) + "\n")
+                    file.write(json.dumps(facts) + "\n")
                     file.flush()
             yield holder

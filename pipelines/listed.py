@@ -1,11 +1,10 @@
-"""What the API lists, as an attempt stages it: the pages of its own list of images, and the project's notebooks.
+"""What the API lists, as an attempt stages it: the items of its own list of images, and the project's notebooks.
 
 The list of images is a witness, too: it returns nearly all fields of an image, 200 images a request, and so may confirm
 a stored answer. Who uses that: change-only days (`pipelines.changed`) and `pipelines.verify`.
 """
 
 import datetime as dt
-import hashlib
 import sqlite3
 from collections.abc import Iterator
 from typing import Any
@@ -14,11 +13,10 @@ import orjson
 import pyarrow as pa
 
 from pipelines.api import Notebook
-from pipelines.columns import LIST_PAGES, NOTEBOOKS, Table
+from pipelines.columns import NOTEBOOKS, Table
 
 # Fields of the details that the list does not show; a change of these alone is found when the details are refreshed.
 NOT_LISTED = frozenset({"support_res_categories"})
-_PAGES_A_BATCH = 64
 _NOTEBOOKS_A_BATCH = 10_000
 _ABSENT = object()
 
@@ -43,31 +41,21 @@ def _same(left: Any, right: Any) -> bool:
 
 
 class ListedImages:
-    """Pages of the list, and items to find, in tables of an SQLite database, so that memory does not grow with them."""
+    """Items of the list, to be found by id, in a table of an SQLite database, so that memory stays as it is."""
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._db = database
-        self._db.execute(
-            "CREATE TABLE IF NOT EXISTS pages (page INTEGER PRIMARY KEY, observed_at INTEGER NOT NULL,"
-            " body BLOB NOT NULL, body_sha256 TEXT NOT NULL)"
-        )
         self._db.execute(
             "CREATE TABLE IF NOT EXISTS listed (id TEXT PRIMARY KEY, observed_at INTEGER NOT NULL, item BLOB NOT NULL)"
             " WITHOUT ROWID"
         )
 
     def clear(self) -> None:
-        """Drop all pages and items."""
-        self._db.execute("DELETE FROM pages")
+        """Drop all items."""
         self._db.execute("DELETE FROM listed")
 
-    def add(self, page: int, observed_at: int, body: bytes) -> None:
-        """Store one page; time in microseconds since the epoch."""
-        digest = hashlib.sha256(body).hexdigest()
-        self._db.execute("INSERT INTO pages VALUES (?, ?, ?, ?)", (page, observed_at, body, digest))
-
     def index(self, observed_at: int, body: bytes) -> None:
-        """Store the items of one page, to be found by id; the first item for an id counts."""
+        """Store the items of one page, listed at a time in microseconds since the epoch; the first for an id counts."""
         rows = [
             (item["id"].strip().lower(), observed_at, orjson.dumps(item))
             for item in orjson.loads(body)["data"]
@@ -83,11 +71,6 @@ class ListedImages:
             ids,
         )
         return {id_: (observed_at, orjson.loads(item)) for id_, observed_at, item in rows}
-
-    def batches(self, snapshot_date: dt.date, project_id: str) -> Iterator[pa.RecordBatch]:
-        """All pages, in order, as batches of the `list_pages` table."""
-        cursor = self._db.execute("SELECT * FROM pages ORDER BY page")
-        yield from batches_of(cursor, LIST_PAGES, _PAGES_A_BATCH, snapshot_date, project_id)
 
 
 class ListedNotebooks:

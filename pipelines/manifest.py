@@ -7,6 +7,7 @@ break it: the manifest they replace is kept under `_manifests/superseded`.
 
 import datetime as dt
 import hashlib
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipelines.errors import StorageError
-from pipelines.lake import Lake, Partition, sha256_of_file, storage_errors, write_atomically
+from pipelines.lake import Lake, LakePath, Partition, sha256_of_file, storage_errors, write_atomically
 
 
 class _Facts(BaseModel):
@@ -128,7 +129,7 @@ def code_version() -> str:
     return f"{version('image-snapshots')}+{digest.hexdigest()[:12]}"
 
 
-def read_manifest(path: Path) -> Manifest:
+def read_manifest(path: LakePath) -> Manifest:
     """Read one manifest.
 
     Raises:
@@ -136,6 +137,15 @@ def read_manifest(path: Path) -> Manifest:
     """
     with storage_errors(path):
         content = path.read_bytes()
+    return parse_manifest(content, path)
+
+
+def parse_manifest(content: bytes, path: LakePath) -> Manifest:
+    """Make a manifest of a file's content.
+
+    Raises:
+        StorageError: it is not what a manifest must be; `path` tells where.
+    """
     try:
         return Manifest.model_validate_json(content)
     except ValidationError as error:
@@ -152,36 +162,47 @@ def published(lake: Lake, partition: Partition) -> Manifest | None:
     return read_manifest(path) if path.exists() else None
 
 
-def complete_days(lake: Lake, project: str) -> list[Partition]:
-    """The days of a project that are complete, in order."""
-    days = [partition for partition in lake.partitions() if partition.project == project]
-    return [day for day in days if read_manifest(lake.manifest(day)).is_complete]
+@dataclass(frozen=True, slots=True)
+class PublishedDay:
+    """A published partition with its manifest and the SHA-256 of that."""
+
+    partition: Partition
+    sha256: str
+    manifest: Manifest
 
 
-def _earlier_days(lake: Lake, partition: Partition) -> list[Partition]:
-    return [p for p in lake.partitions() if p.project == partition.project and p.date < partition.date]
+def published_days(lake: Lake, project: str) -> list[PublishedDay]:
+    """The published days of a project, in order."""
+    return [
+        PublishedDay(partition, hashlib.sha256(content).hexdigest(), parse_manifest(content, lake.manifest(partition)))
+        for partition, content in lake.manifests(project).items()
+    ]
 
 
 def last_published_day(lake: Lake, partition: Partition) -> Partition | None:
     """The project's last published day before a partition's, or None when there is none."""
-    return max(_earlier_days(lake, partition), default=None)
+    return max((day for day in lake.manifests(partition.project) if day < partition), default=None)
 
 
 def last_complete_day(lake: Lake, partition: Partition) -> Partition | None:
     """The project's last complete day before a partition's, or None when there is none."""
-    earlier = reversed(_earlier_days(lake, partition))
-    return next((day for day in earlier if read_manifest(lake.manifest(day)).is_complete), None)
+    contents = lake.manifests(partition.project)
+    earlier = reversed([day for day in contents if day < partition])
+    return next((day for day in earlier if parse_manifest(contents[day], lake.manifest(day)).is_complete), None)
 
 
-def chain_paths(lake: Lake, project: str) -> list[Path]:
+def chain_of_manifests(lake: Lake, project: str) -> dict[LakePath, bytes]:
     """All manifests that a project ever published."""
-    current = (lake.root / "_manifests").glob(f"dt=*/project={project}.json")
-    return sorted([*current, *lake.superseded_manifests(project).glob("*.json")])
+    current = {lake.manifest(partition): content for partition, content in lake.manifests(project).items()}
+    return current | lake.superseded(project)
 
 
 def chain_head(lake: Lake, project: str) -> str | None:
     """SHA-256 of the project's newest manifest: the one that no other follows. None when there is none."""
-    manifests = {sha256_of_file(path): read_manifest(path) for path in chain_paths(lake, project)}
+    manifests = {
+        hashlib.sha256(content).hexdigest(): parse_manifest(content, path)
+        for path, content in chain_of_manifests(lake, project).items()
+    }
     followed = {manifest.previous_manifest_sha256 for manifest in manifests.values()}
     heads = [(manifest.published_at, digest) for digest, manifest in manifests.items() if digest not in followed]
     return max(heads)[1] if heads else None
@@ -197,7 +218,7 @@ def write_manifest(lake: Lake, partition: Partition, manifest: Manifest) -> None
         write_atomically(path, manifest.model_dump_json(indent=1).encode() + b"\n")
 
 
-def _attempt_path(lake: Lake, partition: Partition) -> Path:
+def _attempt_path(lake: Lake, partition: Partition) -> LakePath:
     return lake.staging(partition) / "attempt.json"
 
 

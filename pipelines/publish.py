@@ -9,16 +9,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
 from pipelines.columns import IMAGE_VALUES, IMAGES, LIST_PAGES, NOTEBOOKS, RESPONSES, SCHEMA_VERSION, Table
 from pipelines.errors import ValidationError
-from pipelines.lake import Lake, Partition, read_batches, sha256_of_file, storage_errors
+from pipelines.lake import Lake, LakePath, Partition, open_parquet, read_batches, sha256_of_file, storage_errors
 from pipelines.manifest import (
     FailedId,
     FetchFacts,
@@ -48,7 +45,7 @@ class Derivation:
     preview: list[dict[str, object]] = field(default_factory=list)
 
 
-def derive_tables(lake: Lake, responses: Path, directory: Path, run_id: str) -> Derivation:
+def derive_tables(lake: Lake, responses: LakePath, directory: LakePath, run_id: str) -> Derivation:
     """Write `images` and `image_values` into `directory` from a `responses` file, in one pass of bounded memory."""
     derivation = Derivation()
     with ExitStack() as stack:
@@ -70,7 +67,11 @@ def derive_tables(lake: Lake, responses: Path, directory: Path, run_id: str) -> 
 
 
 def validate(
-    partition: Partition, project_id: str, files: Mapping[str, Path], inventory_ids: int, outcomes: Mapping[str, int]
+    partition: Partition,
+    project_id: str,
+    files: Mapping[str, LakePath],
+    inventory_ids: int,
+    outcomes: Mapping[str, int],
 ) -> None:
     """Check the tables of a day against each other and against their contract before anyone can read them.
 
@@ -96,18 +97,20 @@ def validate(
     for _ in _check_rows(files["notebooks"], NOTEBOOKS, partition, project_id):
         pass
     for table in (IMAGE_VALUES, LIST_PAGES):
-        with pq.ParquetFile(files[table.name]) as file:
+        with open_parquet(files[table.name]) as file:
             _check_schema(file.schema_arrow, table)
 
 
-def failed_ids(responses: Path) -> list[FailedId]:
+def failed_ids(responses: LakePath) -> list[FailedId]:
     """The ids of a `responses` file that got no answer, by id."""
-    with storage_errors(responses):
-        failed = ds.dataset(responses).to_table(["id", "error_code"], filter=pc.field("outcome") == "failed")
-    return [FailedId(**row) for row in failed.to_pylist()]
+    return [
+        FailedId(id=row["id"], error_code=row["error_code"])
+        for batch in read_batches(responses, _BATCH_ROWS, ["id", "outcome", "error_code"])
+        for row in batch.filter(pc.equal(batch["outcome"], "failed")).to_pylist()
+    ]
 
 
-def _check_rows(path: Path, table: Table, partition: Partition, project_id: str) -> Iterator[pa.RecordBatch]:
+def _check_rows(path: LakePath, table: Table, partition: Partition, project_id: str) -> Iterator[pa.RecordBatch]:
     """Pass batches on after checking schema, keys and that ids are strictly ascending, hence unique."""
     last = ""
     for batch in read_batches(path, _BATCH_ROWS):
@@ -138,12 +141,12 @@ def _check_timestamps(batch: pa.RecordBatch) -> None:
             raise ValidationError(f"images holds a {name} before 2000 or after the day it was observed.")
 
 
-def file_facts(lake: Lake, path: Path, name: str, partition: Partition) -> FileFacts:
+def file_facts(lake: Lake, path: LakePath, name: str, partition: Partition) -> FileFacts:
     """Rows, bytes and SHA-256 of a file that is, or will be, the published one of its table."""
-    with storage_errors(path):
+    with storage_errors(path), open_parquet(path) as file:
         return FileFacts(
-            path=lake.table(name, partition).relative_to(lake.root).as_posix(),
-            rows=pq.read_metadata(path).num_rows,
+            path=lake.relative(lake.table(name, partition)),
+            rows=file.metadata.num_rows,
             bytes=path.stat().st_size,
             sha256=sha256_of_file(path),
         )
@@ -152,7 +155,7 @@ def file_facts(lake: Lake, path: Path, name: str, partition: Partition) -> FileF
 def publish(
     lake: Lake,
     partition: Partition,
-    files: Mapping[str, Path],
+    files: Mapping[str, LakePath],
     *,
     run_id: str,
     started_at: dt.datetime,

@@ -23,7 +23,8 @@ from pipelines.analysis import read_sql
 from pipelines.answers import Outcome
 from pipelines.columns import ANALYSIS_TABLES, IMAGE_HISTORY, TABLES, Table
 from pipelines.errors import ConfigurationError
-from pipelines.lake import Lake
+from pipelines.lake import Lake, LakePath
+from pipelines.object_storage import ObjectFileSystem, ObjectPath
 
 
 class Format(StrEnum):
@@ -105,7 +106,7 @@ def connect_lake(lake: Lake, *, include_incomplete: bool = False) -> duckdb.Duck
         ConfigurationError: nothing is published in the lake, or it cannot be read.
     """
     root = lake.root.resolve()
-    if not any((root / "_manifests").glob("dt=*/project=*.json")):
+    if not lake.partitions():
         raise ConfigurationError(
             f"Nothing is published in the lake {lake.root}: take a snapshot with `image-snapshots run`, or set "
             "IMAGE_SNAPSHOTS_LAKE to the lake to read."
@@ -124,9 +125,11 @@ def connect_lake(lake: Lake, *, include_incomplete: bool = False) -> duckdb.Duck
     connection = duckdb.connect(":memory:", config=config)
     try:
         with sql_errors():
+            if isinstance(root, ObjectPath):
+                connection.register_filesystem(ObjectFileSystem(root))
             _create_views(connection, root, include_incomplete=include_incomplete)
             connection.execute("SET TimeZone = 'UTC'")
-            connection.execute(f"SET allowed_directories = [{_quoted(str(root))}]")
+            connection.execute(f"SET allowed_directories = [{_quoted(f'{root}/')}]")
             connection.execute("SET enable_external_access = false")
             connection.execute("SET lock_configuration = true")
     except BaseException:
@@ -139,7 +142,7 @@ def _all_tables() -> dict[str, Table]:
     return TABLES | ANALYSIS_TABLES
 
 
-def _create_views(connection: duckdb.DuckDBPyConnection, root: Path, *, include_incomplete: bool) -> None:
+def _create_views(connection: duckdb.DuckDBPyConnection, root: LakePath, *, include_incomplete: bool) -> None:
     for name, table in _all_tables().items():
         # History is one file for each project.
         directories = "project=*" if table is IMAGE_HISTORY else "dt=*/project=*"
@@ -166,7 +169,7 @@ def _types(connection: duckdb.DuckDBPyConnection, table: Table) -> dict[str, str
     return {name: str(type_) for name, type_ in zip(empty.columns, empty.types, strict=True)}
 
 
-def _files(connection: duckdb.DuckDBPyConnection, table: Table, pattern: Path) -> str:
+def _files(connection: duckdb.DuckDBPyConnection, table: Table, pattern: LakePath) -> str:
     types = _types(connection, table)
     # The directories' names come with the list of files. So a condition on the day or the project leaves all other
     # files unopened, as naming the columns' types leaves all files unopened until rows are asked for.

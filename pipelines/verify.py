@@ -15,15 +15,14 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipelines.columns import ANALYSIS_TABLES, IMAGE_HISTORY, IMAGE_VALUES, IMAGES, LIST_PAGES, RESPONSES, TABLES
 from pipelines.derived import bases, read_seal
 from pipelines.errors import StorageError
 from pipelines.history import write_history
-from pipelines.lake import Lake, Partition, read_batches, sha256_of_file, storage_errors
+from pipelines.lake import Lake, LakePath, Partition, open_parquet, read_batches, sha256_of_file, storage_errors
 from pipelines.listed import ListedImages, confirms, microseconds
-from pipelines.manifest import Manifest, chain_paths, code_version, read_manifest
+from pipelines.manifest import Manifest, chain_of_manifests, code_version, parse_manifest, read_manifest
 from pipelines.publish import derive_tables, failed_ids
 
 _BATCH_ROWS = 10_000
@@ -63,7 +62,7 @@ def _verify_partition(lake: Lake, partition: Partition) -> Iterator[Problem]:
     try:
         manifest = read_manifest(path)
     except StorageError as error:
-        yield Problem(_relative(lake, path), str(error))
+        yield Problem(lake.relative(path), str(error))
         return
     intact = True
     for problem in _verify_files(lake, partition, manifest):
@@ -81,7 +80,7 @@ def _find_strays(lake: Lake) -> Iterator[Problem]:
         for partition in lake.partitions_of(name):
             if partition not in sealed:
                 yield Problem(
-                    _relative(lake, lake.table(name, partition)),
+                    lake.relative(lake.table(name, partition)),
                     "No manifest names this file: it was put in, or its manifest was removed or never written.",
                 )
 
@@ -89,7 +88,7 @@ def _find_strays(lake: Lake) -> Iterator[Problem]:
 def _verify_files(lake: Lake, partition: Partition, manifest: Manifest) -> Iterator[Problem]:
     for name in TABLES:
         path = lake.table(name, partition)
-        relative = _relative(lake, path)
+        relative = lake.relative(path)
         facts = manifest.files.get(name)
         if facts is None:
             yield Problem(relative, f"The manifest of {partition} does not list the table {name}.")
@@ -104,12 +103,12 @@ def _verify_files(lake: Lake, partition: Partition, manifest: Manifest) -> Itera
                     f"The file was changed: {path.stat().st_size} bytes with SHA-256 {digest}, published with "
                     f"{facts.bytes} bytes and {facts.sha256}.",
                 )
-            elif (rows := pq.read_metadata(path).num_rows) != facts.rows:
+            elif (rows := _rows_of(path)) != facts.rows:
                 yield Problem(relative, f"The manifest says {facts.rows} rows, and the file has {rows}.")
     for name in TABLES:
         for other in lake.table(name, partition).parent.glob("*.parquet"):
             if other != lake.table(name, partition):
-                yield Problem(_relative(lake, other), "The file does not belong to the published day.")
+                yield Problem(lake.relative(other), "The file does not belong to the published day.")
 
 
 def _verify_evidence(lake: Lake, partition: Partition, manifest: Manifest) -> Iterator[Problem]:
@@ -120,12 +119,12 @@ def _verify_evidence(lake: Lake, partition: Partition, manifest: Manifest) -> It
         for id_, outcome, body, digest in zip(*columns, strict=True):
             outcomes[outcome] += 1
             if (None if body is None else hashlib.sha256(body).hexdigest()) != digest:
-                yield Problem(_relative(lake, path), f"The stored answer for {id_} does not have its SHA-256.")
+                yield Problem(lake.relative(path), f"The stored answer for {id_} does not have its SHA-256.")
     yield from _verify_listed(lake, partition, has_carried=manifest.fetch.carried > 0)
     failed = failed_ids(path)
     if dict(outcomes) != manifest.fetch.outcomes or failed != manifest.failed or manifest.is_complete != (not failed):
         yield Problem(
-            _relative(lake, lake.manifest(partition)),
+            lake.relative(lake.manifest(partition)),
             f"The manifest does not say what the stored answers show: {dict(outcomes)}, {len(failed)} failed.",
         )
 
@@ -141,7 +140,7 @@ def _verify_listed(lake: Lake, partition: Partition, *, has_carried: bool) -> It
         for batch in read_batches(pages, 64):
             for row in batch.to_pylist():
                 if hashlib.sha256(row["body"]).hexdigest() != row["body_sha256"]:
-                    yield Problem(_relative(lake, pages), f"Page {row['page']} does not have its SHA-256.")
+                    yield Problem(lake.relative(pages), f"Page {row['page']} does not have its SHA-256.")
                 elif has_carried:
                     listed.index(microseconds(row["observed_at"]), row["body"])
         for batch in read_batches(responses, 500):
@@ -151,7 +150,7 @@ def _verify_listed(lake: Lake, partition: Partition, *, has_carried: bool) -> It
                 observed_at, item = found.get(id_, (None, {}))
                 if observed_at != microseconds(row["confirmed_at"]) or not confirms(item, row["body"]):
                     yield Problem(
-                        _relative(lake, responses), f"No page of the list confirms the carried answer for {id_}."
+                        lake.relative(responses), f"No page of the list confirms the carried answer for {id_}."
                     )
 
 
@@ -165,11 +164,11 @@ def _verify_derivation(lake: Lake, partition: Partition, manifest: Manifest) -> 
             if difference is not None:
                 by = "" if manifest.code_version == code_version() else f" (published by code {manifest.code_version})"
                 yield Problem(
-                    _relative(lake, path), f"The table is not what its stored answers give: {difference} differs{by}."
+                    lake.relative(path), f"The table is not what its stored answers give: {difference} differs{by}."
                 )
 
 
-def _first_difference(published: Path, derived: Path) -> str | None:
+def _first_difference(published: LakePath, derived: LakePath) -> str | None:
     pairs = zip_longest(read_batches(published, _BATCH_ROWS), read_batches(derived, _BATCH_ROWS))
     for ours, theirs in pairs:
         if ours is None or theirs is None or ours.num_rows != theirs.num_rows:
@@ -199,11 +198,11 @@ def verify_derived(lake: Lake, project: str) -> Iterator[Problem]:
             for name in ANALYSIS_TABLES.keys() - {IMAGE_HISTORY.name}:
                 path = lake.table(name, partition)
                 if path.exists():
-                    yield Problem(_relative(lake, path), f"No seal names this file: {again}.")
+                    yield Problem(lake.relative(path), f"No seal names this file: {again}.")
             continue
         if seal.basis != basis:
             yield Problem(
-                _relative(lake, lake.derived_seal(partition)),
+                lake.relative(lake.derived_seal(partition)),
                 f"The derived tables were made from days that were published anew since: {again}.",
             )
         for facts in seal.files.values():
@@ -220,7 +219,7 @@ def verify_derived(lake: Lake, project: str) -> Iterator[Problem]:
             difference = _first_difference(history, derived)
         if difference is not None:
             yield Problem(
-                _relative(lake, history),
+                lake.relative(history),
                 f"The history is not what the complete days give: {difference} differs. Remove the file, and derive "
                 "any day again with `image-snapshots rebuild`.",
             )
@@ -228,29 +227,32 @@ def verify_derived(lake: Lake, project: str) -> Iterator[Problem]:
 
 def _verify_chain(lake: Lake, project: str) -> Iterator[Problem]:
     """Check that each manifest follows one that is there, and that one alone is the newest."""
-    manifests: dict[str, tuple[Path, Manifest]] = {}
-    for path in chain_paths(lake, project):
-        digest = sha256_of_file(path)
-        if path.is_relative_to(lake.superseded_manifests(project)) and path.stem != digest:
-            yield Problem(_relative(lake, path), f"The kept manifest was changed: its SHA-256 is now {digest}.")
+    manifests: dict[str, tuple[LakePath, Manifest]] = {}
+    for path, content in chain_of_manifests(lake, project).items():
+        digest = hashlib.sha256(content).hexdigest()
+        if path.parent == lake.superseded_manifests(project) and path.stem != digest:
+            yield Problem(lake.relative(path), f"The kept manifest was changed: its SHA-256 is now {digest}.")
         try:
-            manifests[digest] = (path, read_manifest(path))
+            manifests[digest] = (path, parse_manifest(content, path))
         except StorageError as error:
-            yield Problem(_relative(lake, path), str(error))
+            yield Problem(lake.relative(path), str(error))
     followed = [manifest.previous_manifest_sha256 for _, manifest in manifests.values()]
     for path, manifest in manifests.values():
         previous = manifest.previous_manifest_sha256
         if previous is not None and previous not in manifests:
             yield Problem(
-                _relative(lake, path),
+                lake.relative(path),
                 f"It follows a manifest with SHA-256 {previous}, which is not there: that one was changed or removed.",
             )
     heads = sorted(
-        (manifest.published_at, path) for digest, (path, manifest) in manifests.items() if digest not in followed
+        (manifest.published_at, lake.relative(path))
+        for digest, (path, manifest) in manifests.items()
+        if digest not in followed
     )
-    for _, path in heads[:-1]:
-        yield Problem(_relative(lake, path), "No later manifest follows this one: it was changed or put in.")
+    for _, newest in heads[:-1]:
+        yield Problem(newest, "No later manifest follows this one: it was changed or put in.")
 
 
-def _relative(lake: Lake, path: Path) -> str:
-    return path.relative_to(lake.root).as_posix()
+def _rows_of(path: LakePath) -> int:
+    with open_parquet(path) as file:
+        return int(file.metadata.num_rows)

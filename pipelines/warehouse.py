@@ -21,8 +21,9 @@ import pyarrow.parquet as pq
 from pipelines.columns import ANALYSIS_TABLES, IMAGE_HISTORY, TABLES, Table
 from pipelines.derived import bases, read_seal
 from pipelines.errors import ConfigurationError, StorageError
-from pipelines.lake import Lake, Partition, sha256_of_file, storage_errors
+from pipelines.lake import Lake, LakePath, Partition, sha256_of_file, storage_errors
 from pipelines.manifest import FileFacts, Manifest, published
+from pipelines.object_storage import ObjectPath
 from pipelines.settings import ROOT
 from pipelines.warehouse_ddl import (
     DAYS,
@@ -167,7 +168,13 @@ def _load(
 
 def _open(lake: Lake, url: str | None, wait_seconds: float) -> AbstractContextManager[Warehouse]:
     if url is None:
-        return open_duckdb(lake.root / "warehouse.duckdb", wait_seconds)
+        path = lake.root / "warehouse.duckdb"
+        if isinstance(path, ObjectPath):
+            raise ConfigurationError(
+                f"There is no warehouse: {path} would be a database in an object store, which cannot be changed there. "
+                "Set IMAGE_SNAPSHOTS_WAREHOUSE."
+            )
+        return open_duckdb(path, wait_seconds)
     scheme = url.partition("://")[0] if "://" in url else None
     if scheme == "duckdb":
         # As SQLAlchemy has it: three slashes for a relative path, four for an absolute one.
@@ -192,7 +199,7 @@ class Source:
     """A table's file, open: what a run puts in its place meanwhile is not seen."""
 
     table: Table
-    path: Path
+    path: LakePath
     file: BufferedReader
 
     def batches(self, project: str) -> Iterator[pa.RecordBatch]:
@@ -212,7 +219,7 @@ class Source:
                 yield pa.RecordBatch.from_arrays(arrays, schema=wanted)
 
 
-def open_source(table: Table, path: Path, stack: ExitStack) -> Source:
+def open_source(table: Table, path: LakePath, stack: ExitStack) -> Source:
     """Open a table's file until `stack` ends.
 
     Raises:
@@ -221,7 +228,8 @@ def open_source(table: Table, path: Path, stack: ExitStack) -> Source:
     with storage_errors(path):
         file = stack.enter_context(path.open("rb"))
         try:
-            found = pq.read_schema(file)
+            with pq.ParquetFile(file) as parquet:
+                found = parquet.schema_arrow
         except pa.ArrowException:
             raise StorageError(f"{path} is no Parquet file: derive it again with `image-snapshots rebuild`.") from None
         file.seek(0)
