@@ -19,7 +19,7 @@ The modules in the order in which a day passes through them:
 ``derived``                    all of these for the days that are due, and their seal
 ``query``                      the whole lake in SQL, for people
 ``warehouse``, ``warehouse_ddl``, ``warehouse_duckdb``, ``warehouse_postgres``  the days in a warehouse
-``report``                     a day on one page, for people
+``report``, ``report_data``, ``report_headline``, ``report_words``, ``report_charts``  a day on one page, for people
 ``verify``, ``status``         prove a published day or name what was changed; which days are there
 ``sandbox``                    a ModelArts-compatible endpoint on loopback
 """
