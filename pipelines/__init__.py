@@ -4,7 +4,10 @@ The modules in the order in which a day passes through them:
 
 ``settings``, ``credentials``, ``endpoints``  what the user stated, and where credentials may be sent
 ``inventory``, ``inventory_sources``  which image ids exist, according to the user
-``signing``, ``answers``, ``throttle``, ``transport``, ``identity``, ``api``  the ModelArts API: one client
+``transport``, ``exchange``     one request and its whole answer
+``answers``, ``throttle``, ``retries``  what an answer means; how fast requests leave, when again and when no more
+``signing``, ``identity``, ``authentication``  who we are to the API
+``paging``, ``api``            its lists; the one client of the ModelArts API
 ``fetch``                      one outcome per id, put on disk as it arrives
 ``listed``, ``changed``        change-only days: what the API's list still confirms
 ``columns``                    the one table of columns that every schema derives from
@@ -16,7 +19,7 @@ The modules in the order in which a day passes through them:
 ``derived``                    all of these for the days that are due, and their seal
 ``query``                      the whole lake in SQL, for people
 ``warehouse``, ``warehouse_ddl``, ``warehouse_duckdb``, ``warehouse_postgres``  the days in a warehouse
-``report``                     a day on one page, for people
+``report``, ``report_data``, ``report_headline``, ``report_words``, ``report_charts``  a day on one page, for people
 ``verify``, ``status``         prove a published day or name what was changed; which days are there
 ``sandbox``                    a ModelArts-compatible endpoint on loopback
 """

@@ -1,7 +1,8 @@
 """What an answer means: the one classification of everything the API, a gateway or the network can do to a request.
 
 Pure functions from an answer (`classify`, `classify_list`) or from its absence (`classify_failure`) to a verdict. What
-is then done, and when a request is sent again, belongs to `pipelines.api`. Our own error codes begin with `client.`.
+is then done, and when a request is sent again, belongs to `pipelines.api` and `pipelines.retries`. Our own error codes
+begin with `client.`.
 """
 
 import datetime as dt

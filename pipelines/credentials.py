@@ -1,7 +1,7 @@
 """Who we are to the cloud: reads the credentials of one project by the cloud's own conventions.
 
 An access key (`OS_ACCESS_KEY`, `OS_SECRET_KEY`), a password or a ready token (`clouds.yaml` with `OS_CLOUD`, or `OS_*`
-variables). Nothing is sent from here: fetching and renewing tokens belongs to `pipelines.api`.
+variables). Nothing is sent from here: fetching and renewing tokens belongs to `pipelines.authentication`.
 """
 
 import warnings

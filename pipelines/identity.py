@@ -1,6 +1,6 @@
 """The identity service's token call (Keystone v3): what is asked, and what its answer says.
 
-Sending it, and when a token is renewed, belongs to `pipelines.api`.
+Sending it, and when a token is renewed, belongs to `pipelines.authentication`.
 """
 
 import datetime as dt

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from pipelines.columns import SCHEMA_VERSION, Table
 from pipelines.errors import ConfigurationError, PartitionBusyError, StorageError, ValidationError
 from pipelines.leases import claimed
-from pipelines.object_storage import SCHEME, ObjectPath, read_small, sha256_of_object
+from pipelines.object_storage import SCHEME, ObjectPath, ObjectStat, read_small, sha256_of_object
 
 # Twice as many would be read a little faster, and cost writers 100 MB more.
 ROW_GROUP_ROWS = 65_536
@@ -306,16 +306,29 @@ class Lake:
 
     def sizes(self, name: str, project: str) -> dict[str, int]:
         """The files of a table of a project, by path relative to the root, and their sizes in bytes."""
-        directory, pattern = self.root / name, f"dt=*/project={project}/*.parquet"
+        found = self._matching(self.root / name, f"dt=*/project={project}/*.parquet")
+        return {self.relative(path): stat.st_size for path, stat in found}
+
+    def reported(self, project: str) -> dict[Partition, float]:
+        """When the report of each day of a project was written that has one, in seconds since the epoch."""
+        found = self._matching(self.root / "reports", f"dt=*/project={project}/report.html")
+        return {_partition(path.parent.parent.name, path.parent.name): stat.st_mtime for path, stat in found}
+
+    def derived(self, project: str) -> dict[Partition, float]:
+        """When each day of a project was derived, in seconds since the epoch, and in order."""
+        found = self._matching(self.root / "_derived", f"dt=*/project={project}.json")
+        return {_partition(path.parent.name, path.stem): stat.st_mtime for path, stat in sorted(found)}
+
+    def _matching(self, directory: LakePath, pattern: str) -> list[tuple[LakePath, os.stat_result | ObjectStat]]:
         with storage_errors(directory):
             if isinstance(directory, ObjectPath):
-                return {self.relative(path): stat.st_size for path, stat in directory.matching(pattern)}
-            return {self.relative(path): path.stat().st_size for path in directory.glob(pattern)}
+                return list(directory.matching(pattern))
+            return [(path, path.stat()) for path in directory.glob(pattern)]
 
     def _small_files(self, directory: LakePath, pattern: str) -> dict[LakePath, bytes]:
         with storage_errors(directory):
             if isinstance(directory, ObjectPath):
-                return {path: content for path, content in read_small(directory.matching(pattern)).items()}
+                return dict(read_small(directory.matching(pattern)).items())
             return {path: path.read_bytes() for path in sorted(directory.glob(pattern))}
 
     def partitions(self) -> list[Partition]:

@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from pipelines.api import Notebook
 from pipelines.columns import NOTEBOOKS, Table
+from pipelines.paging import Notebook
 
 # Fields of the details that the list does not show; a change of these alone is found when the details are refreshed.
 NOT_LISTED = frozenset({"support_res_categories"})

@@ -1,7 +1,9 @@
 """A ModelArts-compatible endpoint on loopback, for newcomers, demos and tests that have no cloud.
 
-``catalogue``  the images, what happens to them from day to day, and the record of it
+``catalogue``  which images there are, what happens to them from day to day, and the record of it
 ``options``    what can be chosen: size, day, projects, faults
+``images``     what an ordinary image says of itself
+``storylines`` the scripted images
 ``server``     the endpoint, run by `serve`
 ``process``    a sandbox as a child process: `running_sandbox`
 """

@@ -10,20 +10,13 @@ not meant to be asked for. HTTP does not belong here.
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-_T = TypeVar("_T")
-
-State = Literal["ok", "deleted", "forbidden", "absent"]
-
-_WEEK = 7
-_YEAR = 52 * _WEEK
-_DECADE = 10 * _YEAR
-_DAY_MS = 86_400_000
-_EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
+from pipelines.sandbox.images import DAY_MS, ENVIRONMENTS, TEAMS, Dice, Life, at, change, leave_out, static_fields
+from pipelines.sandbox.storylines import STORYLINES, WEEK, State, Storyline, play, scripted_state
 
 # How long an image that is gone stays registered in the inventory; longer than it answers with status DELETED.
 _STILL_REGISTERED_DAYS = 12
@@ -35,82 +28,8 @@ _GENERATION_BITS = 22
 _SLOT_BITS = 34
 _SEAL_BITS = 122 - _SLOT_BITS - _GENERATION_BITS
 
-_REGISTRY = "swr.eu-de.otc.t-systems.com"
-
-# (framework, versions, what it runs on)
-_STACKS = (
-    ("pytorch", ("1.8.1", "1.11.0", "2.1.0", "2.3.1"), "cuda"),
-    ("tensorflow", ("2.1.0", "2.11.0", "2.15.0"), "cuda"),
-    ("vllm", ("0.4.2", "0.6.3"), "cuda"),
-    ("mmdetection", ("2.28.2", "3.3.0"), "cuda"),
-    ("mindspore", ("1.7.0", "2.2.0", "2.3.0"), "cann"),
-    ("xgboost", ("1.7.6", "2.0.3"), "cpu"),
-    ("spark", ("3.1.1", "3.5.0"), "cpu"),
-)
-_RUNTIMES = {"cuda": ("10.2", "11.8", "12.1"), "cann": ("7.0.0", "8.0.0"), "cpu": ("",)}
-_PYTHONS = ("3.7", "3.9", "3.10", "3.11")
-_SYSTEMS = ("ubuntu_18.04", "ubuntu_20.04", "ubuntu_22.04", "euler_2.8.3")
-_PURPOSES = (
-    "defect-detection", "document-ocr", "demand-forecast", "claim-triage", "speech-to-text", "route-planning",
-    "credit-scoring", "product-search", "genome-assembly", "satellite-tiles", "chat-assistant", "price-watch",
-)  # fmt: skip
-_TEAMS = (
-    ("vision", "CC-4100", "a.lindqvist"),
-    ("nlp-platform", "CC-4110", "m.okafor"),
-    ("forecasting", "CC-4120", "j.moreau"),
-    ("fraud-detection", "CC-5200", "s.yilmaz"),
-    ("recommendations", "CC-5210", "p.novak"),
-    ("robotics", "CC-6300", "t.brandt"),
-    ("genomics", "CC-6310", "l.fernandes"),
-    ("speech", "CC-6320", "k.virtanen"),
-    ("geo-data", "CC-7400", "d.rossi"),
-    ("ml-operations", "CC-7410", "h.weber"),
-)
-_ENVIRONMENTS = ("dev", "dev", "test", "prod", "prod")
-_DESCRIPTIONS = (
-    "Training image of the team",
-    "Base for notebooks, rebuilt every month",
-    "Inference runtime; keep in step with the model registry",
-    "Für Experimente, nicht für den Betrieb",
-    "Contains the feature store client",
-    "Frozen for the audit",
-)
 _FLAVORS = ("modelarts.vm.cpu.2u", "modelarts.vm.cpu.8u", "modelarts.vm.gpu.p100", "modelarts.bm.gpu.8v100")
 _NOTEBOOK_STATUSES = ("RUNNING", "RUNNING", "STOPPED", "STOPPED", "FROZEN", "CREATING")
-
-
-class Storyline(NamedTuple):
-    """A scripted image: `days` is how long one generation of it lives."""
-
-    name: str
-    days: int
-    meaning: str
-
-
-STORYLINES = (
-    Storyline("short-lived", _WEEK, "created, described anew, answers DELETED for two days, then is not found"),
-    Storyline("re-pushed", _YEAR, "pushed anew under the same tag every week: size and update_at change"),
-    Storyline("narrowed", _YEAR, "goes from PUBLIC to PRIVATE on day 3 of the week, and back on day 0"),
-    Storyline("widened", _YEAR, "goes from PRIVATE to PUBLIC on day 4 of the week, and back on day 0"),
-    Storyline("failed-build", _WEEK, "INIT, CREATING, then CREATE_FAILED; cleared away at the end of the week"),
-    Storyline("vanishing", _YEAR, "not found on days 3 and 4 of the week, there again from day 5"),
-    Storyline("unused-giant", _DECADE, "about 180 GB, never changed, used by no notebook"),
-    Storyline("forbidden", _YEAR, "exists but may never be read"),
-    Storyline("locked", _YEAR, "may not be read on days 2 and 3 of the week"),
-    Storyline("broken", _YEAR, "status ERROR on days 5 and 6 of the week"),
-    Storyline("odd", _YEAR, "numbers as text, absurd timestamps, unknown fields and values; one more from day 4 on"),
-    Storyline("unregistered", _YEAR, "ordinary, but the inventory does not know it"),
-)
-_CAST_SLOT = {story.name: slot for slot, story in enumerate(STORYLINES)}
-
-
-class Life(NamedTuple):
-    """One image: seen from `first` until the day before `end` (proleptic Gregorian ordinals)."""
-
-    slot: int
-    generation: int
-    first: int
-    end: int
 
 
 class Answer(NamedTuple):
@@ -145,27 +64,6 @@ class InventoryRow(NamedTuple):
     cost_center: str
     environment: str
     team_email: str
-
-
-class _Dice:
-    """Takes reproducible choices out of one hash."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, digest: bytes) -> None:
-        self._value = int.from_bytes(digest)
-
-    def roll(self, sides: int) -> int:
-        self._value, side = divmod(self._value, sides)
-        return side
-
-    def pick(self, choices: Sequence[_T]) -> _T:
-        self._value, side = divmod(self._value, len(choices))
-        return choices[side]
-
-    def percent(self, share: int) -> bool:
-        self._value, side = divmod(self._value, 100)
-        return side < share
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,8 +171,8 @@ class Catalogue:
         # Length of a generation in days, and by how many days its beginning is shifted.
         if slot < len(STORYLINES):
             days = STORYLINES[slot].days
-            return days, (slot % _WEEK + _WEEK * 17 * slot) % days
-        dice = _Dice(self._hash("slot", slot))
+            return days, (slot % WEEK + WEEK * 17 * slot) % days
+        dice = Dice(self._hash("slot", slot))
         shortest, longest = dice.pick(((_SHORTEST_LIFE_DAYS, 60), (60, 400), (60, 400), (400, 2000), (400, 2000)))
         days = shortest + dice.roll(longest - shortest)
         return days, dice.roll(days)
@@ -325,7 +223,7 @@ class Catalogue:
         if ordinal < life.first:
             return "absent"
         if life.slot < len(STORYLINES):
-            return _scripted_state(STORYLINES[life.slot].name, ordinal - life.first, ordinal >= life.end)
+            return scripted_state(STORYLINES[life.slot].name, ordinal - life.first, ordinal >= life.end)
         if ordinal >= life.end:
             return "deleted" if ordinal < life.end + self._deleted_days(life) else "absent"
         return "forbidden" if self._hash("lock", life.slot)[0] < 3 else "ok"
@@ -347,13 +245,13 @@ class Catalogue:
             yield self._life(slot, ordinal)
 
     def _describe(self, life: Life, image_id: str, ordinal: int) -> dict[str, Any]:
-        dice = _Dice(self._hash("body", life.slot, life.generation))
-        body = _static_fields(dice, image_id, life)
+        dice = Dice(self._hash("body", life.slot, life.generation))
+        body = static_fields(dice, image_id, life)
         if life.slot < len(STORYLINES):
-            _play(STORYLINES[life.slot].name, body, life, ordinal)
+            play(STORYLINES[life.slot].name, body, life, ordinal)
         else:
-            _change(dice, body, life, ordinal)
-            _leave_out(dice, body)
+            change(dice, body, life, ordinal)
+            leave_out(dice, body)
         return body
 
     def _events_of(self, life: Life, ordinal: int) -> Iterator[Event]:
@@ -377,31 +275,31 @@ class Catalogue:
             yield Event(day, image_id, kind, None, None, None)
 
     def _registered(self, life: Life) -> Iterator[InventoryRow]:
-        dice = _Dice(self._hash("team", life.slot))
+        dice = Dice(self._hash("team", life.slot))
         unregistered = dice.roll(40) == 0
         if life.slot < len(STORYLINES):
             unregistered = STORYLINES[life.slot].name == "unregistered"
         if unregistered:
             return
-        team, cost_center, owner = dice.pick(_TEAMS)
+        team, cost_center, owner = dice.pick(TEAMS)
         yield InventoryRow(
             self._id(life),
             self.project,
             "" if dice.percent(5) else owner,
             "" if dice.percent(5) else cost_center,
-            dice.pick(_ENVIRONMENTS),
+            dice.pick(ENVIRONMENTS),
             f"{team}@example.com",
         )
 
     def _notebook(self, number: int, ordinal: int) -> dict[str, Any]:
         # Never one of the cast: nobody uses the giant.
-        dice = _Dice(self._hash("desk", number))
+        dice = Dice(self._hash("desk", number))
         life = self._life(len(STORYLINES) + dice.roll(self.size - len(STORYLINES)), ordinal)
         image = self._describe(life, self._id(life), ordinal)
-        dice = _Dice(self._hash("note", number, life.generation))
+        dice = Dice(self._hash("note", number, life.generation))
         notebook_id, token = _uuid(dice.roll(1 << 122)), _uuid(dice.roll(1 << 122))
-        team, _, owner = dice.pick(_TEAMS)
-        created = _at(life.first, dice.roll(_DAY_MS))
+        team, _, owner = dice.pick(TEAMS)
+        created = at(life.first, dice.roll(DAY_MS))
         gigabytes = 5 * (1 + dice.roll(40))
         return {
             "id": notebook_id,
@@ -436,189 +334,6 @@ def _uuid(bits: int) -> str:
 def _uuid_bits(text: str) -> int:
     digits = text.replace("-", "")
     return int(digits[:12], 16) << 74 | int(digits[13:16], 16) << 62 | int(digits[16:], 16) & (1 << 62) - 1
-
-
-def _at(seen_on: int, milliseconds: int) -> int:
-    # Milliseconds since the epoch, on the day before the change is seen.
-    return (seen_on - 1 - _EPOCH_ORDINAL) * _DAY_MS + milliseconds
-
-
-def _static_fields(dice: _Dice, image_id: str, life: Life) -> dict[str, Any]:
-    # All documented fields, as they are when the image is created.
-    framework, versions, runs_on = dice.pick(_STACKS)
-    version, runtime = dice.pick(versions), dice.pick(_RUNTIMES[runs_on])
-    stack = f"{framework}_{version}{f'-{runs_on}_{runtime}' if runtime else ''}-py_{dice.pick(_PYTHONS)}"
-    arm = runs_on == "cann" or dice.percent(10)
-    arch = dice.pick(("AARCH64", "aarch64") if arm else ("X86_64", "X86_64", "x86_64"))
-    created = _at(life.first, dice.roll(_DAY_MS))
-    built_in = dice.percent(25)
-    if built_in:
-        namespace, repository, name = "atelier", f"{framework}_{version.rpartition('.')[0].replace('.', '_')}", stack
-        built_on = date.fromordinal(life.first - 1).strftime("%Y%m%d")
-        tag = f"{stack}-{dice.pick(_SYSTEMS)}-{arch.lower()}-{built_on}-{dice.roll(1 << 28):07x}"
-    else:
-        namespace, repository = dice.pick(_TEAMS)[0], f"{dice.pick(_PURPOSES)}-{framework}"
-        name = dice.pick((stack, repository))
-        tag = dice.pick(("latest", f"v{1 + dice.roll(40)}", f"{dice.roll(4)}.{dice.roll(20)}.{dice.roll(10)}"))
-    categories = {"cuda": ["GPU", "CPU"], "cann": ["ASCEND", "CPU"], "cpu": ["CPU"]}[runs_on]
-    return {
-        "id": image_id,
-        "name": name,
-        "namespace": namespace,
-        "swr_path": f"{_REGISTRY}/{namespace}/{repository}:{tag}",
-        "tag": tag,
-        "arch": arch,
-        "type": "BUILD_IN" if built_in else "DEDICATED",
-        "origin": dice.pick(("CUSTOMIZE", "CUSTOMIZE", "IMAGE_SAVE")),
-        "service_type": dice.pick(("COMMON", "COMMON", "TRAIN", "DEV", "INFERENCE", "UNKNOWN")),
-        "status": "ACTIVE",
-        "status_message": "",
-        "visibility": "PUBLIC" if built_in or dice.percent(10) else "PRIVATE",
-        "workspace_id": "0",
-        "flavor_type": "",
-        "description": dice.pick(_DESCRIPTIONS),
-        "size": 900_000 + dice.roll(24_000_000),
-        "create_at": created,
-        "update_at": created,
-        "dev_services": dice.pick((["NOTEBOOK", "SSH"], ["SSH", "NOTEBOOK"], ["NOTEBOOK"], ["SSH"], [])),
-        "resource_categories": categories,
-        "support_res_categories": list(categories),
-    }
-
-
-def _touch(body: dict[str, Any], changed_on: int) -> None:
-    # update_at is in the night before the change is seen: later than whatever the image has gone through before.
-    body["update_at"] = max(body["create_at"], _at(changed_on, body["create_at"] % _DAY_MS))
-
-
-def _re_push(body: dict[str, Any], times: int) -> None:
-    # Neighbouring steps differ always: 37 and 23 have no common divisor.
-    body["size"] += body["size"] * (37 * times % 23) // 100
-
-
-def _change(dice: _Dice, body: dict[str, Any], life: Life, ordinal: int) -> None:
-    # Ordinary life: each kind of change has its own period in days, 0 for never.
-    age = min(ordinal, life.end - 1) - life.first
-    changed_on = life.first
-    pushes = dice.pick((0, 0, 0, 3 + dice.roll(20), 20 + dice.roll(100)))
-    if pushes and age >= pushes:
-        _re_push(body, age // pushes)
-        changed_on = max(changed_on, life.first + age // pushes * pushes)
-    describes = dice.pick((0, 0, 0, 15 + dice.roll(120)))
-    if describes and age >= describes:
-        body["description"] = f"{body['description']}, revision {age // describes}"
-        changed_on = max(changed_on, life.first + age // describes * describes)
-    toggles = 30 + dice.roll(200) if dice.percent(4) else 0
-    if toggles and age >= toggles:
-        if age // toggles % 2:
-            body["visibility"] = "PRIVATE" if body["visibility"] == "PUBLIC" else "PUBLIC"
-        changed_on = max(changed_on, life.first + age // toggles * toggles)
-    build = dice.roll(100)
-    if build < 30 and age == 0:
-        body["status"] = "INIT" if build < 10 else "CREATING"
-    elif build < 30 and age >= 1:
-        changed_on = max(changed_on, life.first + 1)
-        if build < 4:
-            body.update(status="CREATE_FAILED", status_message="The build ended with exit status 1.")
-    elif build > 97 and age >= 5:
-        changed_on = max(changed_on, life.first + 5)
-        body.update(status="ERROR", status_message="The image layers cannot be read.")
-    if ordinal >= life.end:
-        body["status"] = "DELETED"
-        changed_on = life.end
-    if changed_on > life.first:
-        _touch(body, changed_on)
-
-
-def _leave_out(dice: _Dice, body: dict[str, Any]) -> None:
-    # Bodies as they are really met: fields that are absent, null or empty, new ones, numbers as text, new values.
-    for name, share in (
-        ("flavor_type", 70), ("status_message", 60), ("support_res_categories", 20), ("origin", 15),
-        ("description", 12), ("visibility", 4), ("namespace", 3), ("workspace_id", 3), ("size", 2), ("tag", 1),
-    ):  # fmt: skip
-        if dice.percent(share) and not (name == "status_message" and body[name]):
-            del body[name]
-    if dice.percent(10):
-        body["description"] = dice.pick((None, ""))
-    if dice.percent(5):
-        body["origin"] = None
-    if dice.percent(10):
-        body.update(show_name=body["name"].upper(), tags=[{"key": "stage", "value": dice.pick(_ENVIRONMENTS)}])
-    if dice.percent(2) and "size" in body:
-        body["size"] = str(body["size"])
-    if dice.percent(2):
-        body["dev_services"] = [*body["dev_services"], "VSCODE"]
-    if dice.percent(1):
-        body["service_type"] = "EDGE"
-
-
-def _scripted_state(story: str, age: int, ended: bool) -> State:
-    weekday = age % _WEEK
-    if ended:
-        return "absent"
-    match story:
-        case "short-lived" if weekday >= 4:
-            return "deleted" if weekday < 6 else "absent"
-        case "vanishing" if weekday in (3, 4):
-            return "absent"
-        case "forbidden":
-            return "forbidden"
-        case "locked" if weekday in (2, 3):
-            return "forbidden"
-    return "ok"
-
-
-def _play(story: str, body: dict[str, Any], life: Life, ordinal: int) -> None:
-    # The cast: a week of the story, then the next. `steps` are the days of the week on which something changes.
-    age = ordinal - life.first
-    weekday = age % _WEEK
-    body.update(name=story, status_message=None)
-    steps: tuple[int, ...] = ()
-    match story:
-        case "short-lived":
-            steps = (2, 4)
-            if weekday >= 2:
-                body["description"] = "Described anew on its third day"
-            if weekday >= 4:
-                body["status"] = "DELETED"
-        case "re-pushed":
-            steps = (3,)
-            _re_push(body, (age + _WEEK - 3) // _WEEK)
-        case "narrowed":
-            steps = (0, 3)
-            body["visibility"] = "PUBLIC" if weekday < 3 else "PRIVATE"
-        case "widened":
-            steps = (0, 4)
-            body["visibility"] = "PRIVATE" if weekday < 4 else "PUBLIC"
-        case "failed-build":
-            steps = (1, 2)
-            body["status"] = ("INIT", "CREATING", "CREATE_FAILED")[min(weekday, 2)]
-            if weekday >= 2:
-                body["status_message"] = "The build ended with exit status 137: out of memory."
-        case "unused-giant":
-            body.update(size=188_743_680, type="DEDICATED", visibility="PRIVATE")
-        case "broken":
-            steps = (0, 5)
-            if weekday >= 5:
-                body.update(status="ERROR", status_message="The image layers cannot be read.")
-        case "odd":
-            body.update(
-                size=str(body["size"]),
-                create_at=0,
-                update_at=99_999_999_999_999_999,
-                service_type="MULTI_MODAL",
-                dev_services=["NOTEBOOK", "VSCODE", "NOTEBOOK"],
-                resource_categories=[],
-                support_res_categories=None,
-                show_tag=body["tag"],
-                tags=[{"key": "stage", "value": "prod"}, {"key": "team", "value": "mlops"}],
-            )
-            if weekday >= 4:
-                body["swr_instance_id"] = body["id"]
-    changed = [age - (weekday - step) % _WEEK for step in steps]
-    last = max((at for at in changed if at > 0), default=0)
-    if last:
-        _touch(body, life.first + last)
 
 
 def _kind_of_change(name: str, new: Any) -> str:

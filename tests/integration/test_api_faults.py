@@ -596,7 +596,7 @@ async def test_nothing_is_logged_for_an_image_and_no_secret_anywhere(caplog):
     caplog.set_level(logging.DEBUG)
     async with serving(replies(http(500), http(200, GOOD))) as server, client(server) as modelarts:
         await modelarts.show_image(ID)
-        shown = repr(modelarts) + repr(modelarts.__dict__)
+        shown = repr(modelarts) + repr(modelarts.__dict__) + repr(modelarts._authentication.__dict__)
     assert [record for record in caplog.records if record.name.startswith(("httpx", "aiohttp", "pipelines"))] == []
     assert TOKEN not in caplog.text
     assert TOKEN not in shown

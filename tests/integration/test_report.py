@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 from published_days import PROJECT_ID, publish_day
 
-from pipelines import report
+from pipelines import report_data
 from pipelines.day import Day
 from pipelines.derived import derive_days
 from pipelines.errors import ConfigurationError
@@ -404,7 +404,7 @@ def test_the_report_is_published_and_the_same_each_time(lake):
 
 
 def test_what_is_left_out_is_said(lake, opened, tmp_path, monkeypatch):
-    monkeypatch.setitem(report._LIMITS, "shown_findings", 7)
+    monkeypatch.setitem(report_data._LIMITS, "shown_findings", 7)
     page = opened(write_report(lake, partition_of("2026-11-23"), tmp_path / "report.html"))
     # Of eight, a rule with two gives up its second.
     assert page.get_by_text("1 of 2 are shown").count() == 1

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.columns import KNOWN_VALUES, LIST_FIELDS
-from pipelines.sandbox.catalogue import STORYLINES, Answer, Catalogue, Event
+from pipelines.sandbox.catalogue import Answer, Catalogue, Event
+from pipelines.sandbox.storylines import STORYLINES
 
 DAY = date(2026, 11, 23)
 FORTNIGHT = 14

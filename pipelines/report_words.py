@@ -1,0 +1,72 @@
+"""Figures, dates and values of the report as text for people."""
+
+import datetime as dt
+import re
+from typing import Any
+
+import orjson
+
+# Characters of each text that are shown.
+SHOWN_TEXT = 200
+UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+_ISO_TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d)(:\d\d)?(\.\d+)?Z")
+_MINUS = "\u2212"
+
+
+def count(value: int | None) -> str:
+    """A number of things."""
+    return "not known" if value is None else f"{value:,}"
+
+
+def size(value: int | None) -> str:
+    """Bytes in the largest unit of which there is at least one."""
+    if value is None:
+        return "not known"
+    power = min((max(abs(value).bit_length() - 1, 0)) // 10, len(UNITS) - 1)
+    amount = f"{abs(value):,}" if power == 0 else f"{abs(value) / 1024**power:,.2f}"
+    unit = "byte" if power == 0 and abs(value) == 1 else UNITS[power]
+    return f"{_MINUS if value < 0 else ''}{amount}\u00a0{unit}"
+
+
+def signed(change: float | None, amount: str) -> str:
+    """A change in words; `amount` is its size without a sign."""
+    if change is None:
+        return "not known"
+    if change == 0:
+        return "no change"
+    return f"{'+' if change > 0 else _MINUS}{amount}"
+
+
+def money(value: float | None) -> str:
+    """An amount without its currency."""
+    if value is None:
+        return "not known"
+    return "below 0.01" if 0 < value < 0.005 else f"{value:,.2f}"
+
+
+def long_date(value: dt.date) -> str:
+    """A day, for a sentence."""
+    return f"{value.day}\u00a0{value:%B}\u00a0{value.year}"
+
+
+def moment(value: dt.datetime) -> str:
+    """A point in time, in UTC."""
+    return f"{value.astimezone(dt.UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def words(value: Any) -> str:
+    """A value of evidence or of a change, as text of bounded length."""
+    if value is None:
+        return "none"
+    text = value if isinstance(value, str) else orjson.dumps(value).decode()
+    if found := _ISO_TIME.fullmatch(text):
+        return f"{found[1]} {found[2]} UTC"
+    if text == "":
+        return "empty"
+    return text if len(text) <= SHOWN_TEXT else f"{text[:SHOWN_TEXT]}\u2026"
+
+
+def plural(number: int, one: str, many: str) -> str:
+    """A number and the words that go with it."""
+    return f"{number:,} {one if number == 1 else many}"
