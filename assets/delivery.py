@@ -16,6 +16,7 @@ from pipelines.columns import (
     SCHEMA_VERSION,
 )
 from pipelines.report import outdated_reports, write_report
+from pipelines.settings import Settings
 from pipelines.warehouse import load_project
 
 WAREHOUSE_POOL = "warehouse"
@@ -24,8 +25,10 @@ _REPORTED = (IMAGE_CHANGES, IMAGE_RECONCILIATION, AUDIT_RULES, AUDIT_FINDINGS, I
 _LOADED = (IMAGES, IMAGE_VALUES, IMAGE_HISTORY, *_REPORTED)
 
 
-def delivery_assets(grid: dg.MultiPartitionsDefinition, retry: dg.RetryPolicy | None) -> list[dg.AssetsDefinition]:
-    """Make the assets; `retry` is for a warehouse that does not answer."""
+def delivery_assets(
+    grid: dg.MultiPartitionsDefinition, settings: Settings, retry: dg.RetryPolicy | None
+) -> list[dg.AssetsDefinition]:
+    """Make the assets, the warehouse's when there is one; `retry` is for what does not answer."""
 
     @dg.asset(
         description="The warehouse's tables and reporting views: the day, and others that it lacks or has outdated.",
@@ -60,6 +63,7 @@ def delivery_assets(grid: dg.MultiPartitionsDefinition, retry: dg.RetryPolicy | 
         partitions_def=grid,
         deps=[table.name for table in _REPORTED],
         code_version=_CODE_VERSION,
+        retry_policy=retry,
     )
     def daily_report(context: dg.AssetExecutionContext, day: dg.ResourceParam[DayResource]) -> dg.MaterializeResult:
         with day.step(context) as today:
@@ -69,12 +73,12 @@ def delivery_assets(grid: dg.MultiPartitionsDefinition, retry: dg.RetryPolicy | 
                 write_report(today.lake, other)
         return dg.MaterializeResult(
             metadata={
-                "report": dg.MetadataValue.url(path.as_uri()),
+                "report": dg.MetadataValue.url(today.lake.uri(path)),
                 # Browsers open no local file from a page of another host: a path can be copied.
-                "path": dg.MetadataValue.path(path),
+                "path": dg.MetadataValue.path(str(path)),
                 "bytes": path.stat().st_size,
                 "other_reports_written": len(others),
             }
         )
 
-    return [warehouse_tables, daily_report]
+    return [warehouse_tables, daily_report] if settings.loads_warehouse else [daily_report]

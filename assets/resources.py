@@ -9,7 +9,7 @@ import dagster as dg
 
 from assets.partitions import DATE, PROJECT
 from pipelines.day import Day, utc_now
-from pipelines.errors import EndpointUnreachableError, PipelineError
+from pipelines.errors import EndpointUnreachableError, PipelineError, StorageUnreachableError
 from pipelines.fetch import Progress
 from pipelines.lake import Partition
 from pipelines.settings import Settings
@@ -75,10 +75,11 @@ class DayResource:
                 self._is_held = True
             yield day
         except PipelineError as error:
+            may_pass = isinstance(error, (EndpointUnreachableError, StorageUnreachableError))
             raise dg.Failure(
                 description=str(error),
                 metadata={EXIT_STATUS: error.exit_status},
-                allow_retries=isinstance(error, EndpointUnreachableError) and not self.reporter.is_attended,
+                allow_retries=may_pass and not self.reporter.is_attended,
                 # Without the cause: another library's message could quote a URL with its password.
             ) from None
 

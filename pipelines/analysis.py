@@ -41,7 +41,7 @@ class Engine:
     def __init__(self) -> None:
         self._stack = ExitStack()
         self._files: set[str] = set()
-        self._reads_objects = False
+        self._object_files: ObjectFileSystem | None = None
 
     def __enter__(self) -> Self:
         scratch = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="image-snapshots-"))
@@ -73,12 +73,17 @@ class Engine:
     def load_files(self, name: str, paths: Sequence[LakePath], columns: str = "*") -> None:
         """Make a relation that reads the Parquet files of one table, in place of one of that name."""
         for path in paths:
-            if isinstance(path, ObjectPath) and not self._reads_objects:
-                self.connection.register_filesystem(ObjectFileSystem(ObjectPath(path.bucket, "")))
-                self._reads_objects = True
+            if isinstance(path, ObjectPath):
+                self._objects(path).forget(path)
         files = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
         self.create_view(name, f"SELECT {columns} FROM read_parquet([{files}], hive_partitioning = false)")  # noqa: S608
         self._files.update(map(str, paths))
+
+    def _objects(self, path: ObjectPath) -> ObjectFileSystem:
+        if self._object_files is None:
+            self._object_files = ObjectFileSystem(ObjectPath(path.bucket, ""))
+            self.connection.register_filesystem(self._object_files)
+        return self._object_files
 
     def create(self, name: str, sql: str) -> None:
         """Make a relation that holds what a SELECT gives, in place of one of that name."""

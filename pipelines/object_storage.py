@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, Literal, Self
 
 import obstore
 from fsspec import AbstractFileSystem
+from fsspec.core import has_magic
 from obstore.exceptions import BaseError, PermissionDeniedError, PreconditionError, UnauthenticatedError
 from obstore.store import S3Store
 from typing_extensions import Buffer
@@ -170,7 +171,7 @@ class ObjectPath:
         return cls(open_bucket(name), "/".join(parts))
 
     def __str__(self) -> str:
-        return f"{SCHEME}{self.bucket.name}/{self.key}"
+        return f"{SCHEME}{self.bucket.name}/{self.key}".rstrip("/")
 
     def __lt__(self, other: "ObjectPath") -> bool:
         return self.key < other.key
@@ -243,7 +244,7 @@ class ObjectPath:
         """Open for reading; what replaces the object meanwhile is an error, never a mixture."""
         if mode != "rb":
             raise ValueError("objects are written as a whole")
-        return io.BufferedReader(_ObjectReader(self), _READ_AHEAD_BYTES)
+        return io.BufferedReader(_ObjectReader(self, self.stat()), _READ_AHEAD_BYTES)
 
     @contextmanager
     def writing(self) -> Iterator[BinaryIO]:
@@ -286,16 +287,16 @@ class ObjectPath:
         with object_errors(self):
             obstore.delete(self.bucket.store, keys)
 
-    def glob(self, pattern: str) -> Iterator["ObjectPath"]:
+    def glob(self, pattern: str | PurePosixPath) -> Iterator["ObjectPath"]:
         """Objects below this name that match, part by part; `*` stays within a part."""
         return (path for path, _ in self.matching(pattern))
 
-    def matching(self, pattern: str) -> Iterator[tuple["ObjectPath", ObjectStat]]:
+    def matching(self, pattern: str | PurePosixPath) -> Iterator[tuple["ObjectPath", ObjectStat]]:
         """What `glob` gives, with what the listing says of each."""
-        parts = pattern.split("/")
+        parts = str(pattern).split("/")
         literal: list[str] = []
         for part in parts[:-1]:
-            if any(mark in part for mark in "*?["):
+            if has_magic(part):
                 break
             literal.append(part)
         start = self / "/".join(literal) if literal else self
@@ -314,9 +315,9 @@ class ObjectPath:
 class _ObjectReader(io.RawIOBase):
     """Reads ranges of one version of an object."""
 
-    def __init__(self, path: ObjectPath) -> None:
+    def __init__(self, path: ObjectPath, stat: ObjectStat) -> None:
         self._path = path
-        self._stat = path.stat()
+        self._stat = stat
         self._position = 0
 
     def readable(self) -> bool:
@@ -355,9 +356,9 @@ class _SharedObjectReader(_ObjectReader):
     DuckDB's threads share a file, and one may seek while another, that did, has not read yet.
     """
 
-    def __init__(self, path: ObjectPath) -> None:
+    def __init__(self, path: ObjectPath, stat: ObjectStat) -> None:
         self._thread = threading.local()
-        super().__init__(path)
+        super().__init__(path, stat)
 
     @property
     def _position(self) -> int:
@@ -396,7 +397,11 @@ class _ObjectWriter(io.RawIOBase):
 
 
 class ObjectFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec publishes no types
-    """One directory of a bucket as DuckDB asks for files: reading only, and each file as one version."""
+    """One directory of a bucket as DuckDB asks for files: reading only, and each file as one version.
+
+    DuckDB opens a file anew for each time that SQL reads it. What was learned of a file the first time holds until it
+    is looked for by a pattern again, or forgotten; then, one that was replaced is an error, never a mixture.
+    """
 
     protocol = "s3"
     cachable = False
@@ -404,22 +409,21 @@ class ObjectFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec publ
     def __init__(self, root: ObjectPath) -> None:
         super().__init__()
         self._root = root
+        self._known: dict[str, ObjectStat] = {}
 
-    def _path(self, url: str) -> ObjectPath:
-        path = ObjectPath(self._root.bucket, url.removeprefix(f"{SCHEME}{self._root.bucket.name}/"))
-        if not path.is_relative_to(self._root):
-            raise PermissionError(f"{url} is not in the lake {self._root}")
-        return path
+    def forget(self, path: ObjectPath) -> None:
+        """Ask the store again when the file is opened next."""
+        self._known.pop(str(path), None)
 
     def open(self, path: str, mode: str = "rb", **_: Any) -> io.RawIOBase:
         """Open for reading."""
         if mode != "rb":
             raise PermissionError(f"{path} is only read here")
-        return _SharedObjectReader(self._path(path))
+        return _SharedObjectReader(self._path(path), self._stat(path))
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
         """Name, size in bytes and type of an object."""
-        return {"name": path, "size": self._path(path).stat().st_size, "type": "file"}
+        return {"name": path, "size": self._stat(path).st_size, "type": "file"}
 
     def exists(self, path: str, **_: Any) -> bool:
         """Whether there is an object of this name."""
@@ -427,14 +431,26 @@ class ObjectFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec publ
 
     def modified(self, path: str) -> dt.datetime:
         """When the object was written."""
-        return dt.datetime.fromtimestamp(self._path(path).stat().st_mtime, dt.UTC)
+        return dt.datetime.fromtimestamp(self._stat(path).st_mtime, dt.UTC)
 
     def glob(self, path: str, **_: Any) -> list[str]:
         """Objects that match a pattern."""
-        prefix = f"{self._root}/"
-        if not path.startswith(prefix):
-            raise PermissionError(f"{path} is not in the lake {self._root}")
-        return sorted(map(str, self._root.glob(path.removeprefix(prefix))))
+        if not has_magic(path):
+            return [path]
+        found = {str(match): stat for match, stat in self._root.matching(self._path(path).relative_to(self._root))}
+        self._known.update(found)
+        return sorted(found)
+
+    def _path(self, url: str) -> ObjectPath:
+        path = ObjectPath(self._root.bucket, url.removeprefix(f"{SCHEME}{self._root.bucket.name}/"))
+        if not path.is_relative_to(self._root):
+            raise PermissionError(f"{url} is not in the lake {self._root}")
+        return path
+
+    def _stat(self, url: str) -> ObjectStat:
+        if url not in self._known:
+            self._known[url] = self._path(url).stat()
+        return self._known[url]
 
 
 def read_small(found: Iterable[tuple[ObjectPath, ObjectStat]]) -> dict[ObjectPath, bytes]:

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pipelines.endpoints import check_endpoint
 from pipelines.errors import ConfigurationError
+from pipelines.object_storage import SCHEME
 
 PREFIX = "IMAGE_SNAPSHOTS_"
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,7 +44,7 @@ class Settings(BaseSettings):
         48, description="an inventory file older than this fails the freshness check (the run goes on)"
     )
     allow_empty_inventory: bool = Field(False, description="publish an empty day instead of failing")
-    lake: str = Field("lake", description="root of the lake, a local path")
+    lake: str = Field("lake", description="root of the lake, a local path or s3://bucket/directory")
     concurrency: Annotated[int, Field(ge=1, le=1024)] = Field(32, description="requests in flight")
     rate_limit: Annotated[float, Field(gt=0)] | None = Field(
         None, description="requests per second; unset: no ceiling but what the API tells"
@@ -68,7 +69,9 @@ class Settings(BaseSettings):
         "zstd", description="codec of the tables (some warehouses read only snappy)"
     )
     warehouse: SecretStr | None = Field(
-        None, description="path of a DuckDB file or URL of a PostgreSQL database; unset: `warehouse.duckdb` in the lake"
+        None,
+        description="path of a DuckDB file or URL of a PostgreSQL database; unset: `warehouse.duckdb` in a local lake, "
+        "none with one in an object store",
     )
     price_book: Path = Field(ROOT / "sql" / "cost" / "price-book.toml", description="prices of image storage")
     ca_bundle: Path | None = Field(None, description="PEM file of certificate authorities to trust instead")
@@ -108,6 +111,11 @@ class Settings(BaseSettings):
     def uses_sandbox(self) -> bool:
         """Whether the embedded sandbox stands in for a cloud."""
         return self.endpoint is None
+
+    @property
+    def loads_warehouse(self) -> bool:
+        """Whether there is a warehouse: a DuckDB file cannot be changed in an object store."""
+        return self.warehouse is not None or not self.lake.startswith(SCHEME)
 
     @property
     def reads_usage(self) -> bool:

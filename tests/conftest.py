@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from fortnight import fortnight  # noqa: F401  (a fixture)
 from postgres_fixture import postgres  # noqa: F401  (a fixture)
+from s3_server import S3Server
 
 from pipelines.sandbox import SandboxOptions, running_sandbox
 
@@ -23,7 +24,7 @@ COMMAND = Path(sys.executable).with_name("image-snapshots")
 def clean_environment(monkeypatch, tmp_path):
     """Each test has its own working directory and no settings or credentials of the machine."""
     for name in list(os.environ):
-        if name.startswith(("IMAGE_SNAPSHOTS_", "OS_", "DAGSTER_")):
+        if name.startswith(("IMAGE_SNAPSHOTS_", "OS_", "AWS_", "DAGSTER_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("DAGSTER_DISABLE_TELEMETRY", "1")
     monkeypatch.chdir(tmp_path)
@@ -34,6 +35,16 @@ def start_sandbox():
     """Start sandboxes, of options or given by keyword, that end with the test."""
     with ExitStack() as stack:
         yield lambda **options: stack.enter_context(running_sandbox(SandboxOptions(**options)))
+
+
+@pytest.fixture
+def s3(monkeypatch):
+    """A running S3 server, and the environment that points this process at it."""
+    server = S3Server()
+    for name, value in server.env.items():
+        monkeypatch.setenv(name, value)
+    with server.running():
+        yield server
 
 
 @pytest.fixture

@@ -161,8 +161,8 @@ def test_a_lake_below_a_file_is_named_as_what_is_wrong(tmp_path):
 
 
 def test_another_kind_of_storage_is_refused():
-    with pytest.raises(ConfigurationError, match="s3:// storage is not supported"):
-        Lake("s3://bucket/lake")
+    with pytest.raises(ConfigurationError, match="gs:// storage is not supported"):
+        Lake("gs://bucket/lake")
 
 
 def test_a_small_file_is_written_whole(tmp_path):

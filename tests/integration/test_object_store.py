@@ -1,0 +1,321 @@
+"""A lake in an object store: whole runs, two writers at once, an overloaded store, and what is said when it refuses."""
+
+import datetime as dt
+import json
+import os
+import socket
+import subprocess
+import threading
+import time
+from contextlib import ExitStack, closing
+
+import duckdb
+import pytest
+
+from pipelines import leases, object_storage
+from pipelines.answer_store import open_answers
+from pipelines.answers import Answer, Outcome
+from pipelines.costs import write_focus
+from pipelines.errors import ConfigurationError, PartitionBusyError, StorageError, StorageUnreachableError
+from pipelines.lake import Lake, Partition
+from pipelines.object_storage import ObjectFileSystem, ObjectPath
+from pipelines.query import connect_lake
+from pipelines.status import day_statuses
+
+DATE = dt.date(2026, 11, 23)
+PARTITION = Partition(DATE, "default")
+NOON = dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC)
+
+
+@pytest.fixture
+def lake(s3):
+    return Lake(s3.make_bucket("lake-bucket") + "/deep/lake")
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """A client that gives up after a second."""
+    monkeypatch.setattr(object_storage, "RETRY_SECONDS", 1)
+    monkeypatch.setattr(object_storage, "_RETRIES", 2)
+    object_storage._open_bucket.cache_clear()
+    yield
+    object_storage._open_bucket.cache_clear()
+
+
+def everything_in(url):
+    return {str(path): path.read_bytes() for path, _ in ObjectPath.parse(url).tree()}
+
+
+def test_the_command_line_keeps_a_lake_in_a_bucket_and_its_secret_to_itself(s3, image_snapshots, tmp_path):
+    root = s3.make_bucket("cli-bucket") + "/lake"
+    env = {"IMAGE_SNAPSHOTS_LAKE": root}
+    first = image_snapshots("run", "--json", env=env)
+    assert first.returncode == 0, first.stderr
+    (report,) = json.loads(first.stdout)
+    # Every third request is refused at first.
+    s3.slow_down = lambda number, method, path: number % 3 == 0
+    again = image_snapshots("run", "--json", env=env)
+    s3.slow_down = lambda number, method, path: False
+    assert again.returncode == 0, again.stderr
+    (report_again,) = json.loads(again.stdout)
+    assert report_again["outcomes"] == report["outcomes"]
+    assert {name: table["rows"] for name, table in report_again["tables"].items()} == {
+        name: table["rows"] for name, table in report["tables"].items()
+    }
+    verified = image_snapshots("verify", env=env)
+    assert verified.returncode == 0
+    assert verified.stdout.splitlines()[-1] == "verified 1 partition: 0 problems"
+    asked = image_snapshots("query", "SELECT COUNT(*) AS n FROM images JOIN audit_findings USING (id)", env=env)
+    assert asked.stdout.splitlines()[0] == '"n"'
+    assert int(asked.stdout.splitlines()[1]) > 100
+    lake, today = Lake(root), dt.date.fromisoformat(report["date"])
+    assert [status.state for status in day_statuses(lake, ["default"], today, today)] == ["complete"]
+    costs = write_focus(lake, today, today, ["default"], tmp_path / "focus.csv")
+    assert costs == report["outcomes"]["ok"]
+    # Nothing of the data is on the local disk, and the secret is nowhere.
+    local = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert [path.name for path in local if path.suffix in (".parquet", ".sqlite", ".duckdb")] == []
+    secret = s3.env["AWS_SECRET_ACCESS_KEY"].encode()
+    printed = "".join(run.stdout + run.stderr for run in (first, again, verified, asked))
+    contents = [path.read_bytes() for path in local] + list(everything_in(root).values()) + [printed.encode()]
+    assert len(contents) > 30
+    assert not any(secret in content for content in contents)
+
+
+def test_two_runs_of_a_partition_at_once_one_wins_and_the_other_says_so(s3, start_sandbox, command, tmp_path):
+    sandbox = start_sandbox(size=300, inventory_file=tmp_path / "inventory.csv")
+    root = s3.make_bucket("two-bucket")
+    env = {**os.environ, **s3.env, **sandbox.env, "IMAGE_SNAPSHOTS_LAKE": root, "IMAGE_SNAPSHOTS_RATE_LIMIT": "30"}
+    with ExitStack() as stack:
+        runs = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [command, "run"],
+                    cwd=tmp_path,
+                    env=env | {"DAGSTER_HOME": str(tmp_path / name)},
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            for name in ("one", "two")
+        ]
+        ended = sorted((run.communicate()[1], run.returncode) for run in runs)
+    assert sorted(status for _, status in ended) == [0, 1]
+    (sentence,) = [errors for errors, status in ended if status == 1]
+    assert "of project default is held by run" in sentence
+    assert f"on {socket.gethostname()}" in sentence
+
+
+def test_of_many_that_come_at_once_never_two_hold(lake):
+    inside, most, got, refused = 0, 0, 0, 0
+    lock, start = threading.Lock(), threading.Barrier(6)
+
+    def contend():
+        nonlocal inside, most, got, refused
+        start.wait()
+        try:
+            with lake.hold(PARTITION, "run"):
+                with lock:
+                    inside, got = inside + 1, got + 1
+                    most = max(most, inside)
+                time.sleep(2)
+                with lock:
+                    inside -= 1
+        except PartitionBusyError:
+            with lock:
+                refused += 1
+
+    threads = [threading.Thread(target=contend) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (most, got + refused) == (1, 6)
+    assert got >= 1
+
+
+def test_who_waits_for_a_chain_gets_it_in_turn(lake):
+    inside, most, turns = 0, 0, 0
+    lock = threading.Lock()
+
+    def take_turn():
+        nonlocal inside, most, turns
+        with lake.chain("default"):
+            with lock:
+                inside += 1
+                most = max(most, inside)
+            time.sleep(0.05)
+            with lock:
+                inside, turns = inside - 1, turns + 1
+
+    threads = [threading.Thread(target=take_turn) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (most, turns) == (1, 4)
+    assert list((lake.root / "_manifests").tree()) == []
+
+
+def claim_of(lake, **facts):
+    """Put a claim as another process would have."""
+    path = lake.root / f"_staging/dt={DATE}/project=default.lock/0.json"
+    path.write_bytes(json.dumps({"run_id": "other", "since": "2026-11-23T00:00:00", **facts}).encode())
+
+
+def test_a_claim_of_another_machine_holds_until_it_runs_out(lake, monkeypatch):
+    claim_of(lake, pid="1", host="elsewhere", machine="another", pid_began="1")
+    with pytest.raises(PartitionBusyError, match=r"held by run other \(process 1 on elsewhere, since 2026-11-23T00"):
+        with lake.hold(PARTITION, "ours"):
+            pass
+    monkeypatch.setattr(leases, "RUNS_OUT_SECONDS", 1)
+    time.sleep(2.1)
+    with lake.hold(PARTITION, "ours"):
+        # The dead claim was removed; ours is there.
+        assert len(list((lake.root / "_staging").tree())) == 1
+    assert list((lake.root / "_staging").tree()) == []
+
+
+def test_a_claim_of_a_process_of_this_machine_that_has_ended_does_not_hold(lake):
+    with subprocess.Popen(["true"]) as process:
+        pass
+    claim_of(lake, pid=str(process.pid), host="here", machine=leases._machine(), pid_began="1")
+    with lake.hold(PARTITION, "ours"):
+        pass
+
+
+def test_who_cannot_renew_writes_no_more(lake, monkeypatch):
+    monkeypatch.setattr(leases, "TRUSTED_SECONDS", 0.5)
+    with lake.hold(PARTITION, "ours"):
+        (lake.root / "written").write_bytes(b"")
+        time.sleep(0.6)
+        with pytest.raises(StorageError, match="was lost: the object store could not be reached"):
+            (lake.root / "not-written").write_bytes(b"")
+    assert [path.name for path, _ in lake.root.tree()] == ["written"]
+
+
+def test_a_renewed_hold_lasts(lake, monkeypatch):
+    monkeypatch.setattr(leases, "TRUSTED_SECONDS", 1.0)
+    monkeypatch.setattr(leases, "RENEWED_EVERY_SECONDS", 0.2)
+    with lake.hold(PARTITION, "ours"):
+        time.sleep(2)
+        (lake.root / "written").write_bytes(b"")
+
+
+def test_what_is_not_finished_never_appears(lake):
+    path = lake.root / "big"
+    with pytest.raises(RuntimeError, match="half-way"), path.writing() as file:
+        file.write(b"x" * 20_000_000)
+        raise RuntimeError("half-way")
+    assert not path.exists()
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_an_error_and_no_mixture(lake):
+    path = lake.root / "file"
+    path.write_bytes(b"old" * 1_000_000)
+    with path.open() as file:
+        assert file.read(3) == b"old"
+        path.write_bytes(b"new" * 1_000_000)
+        file.seek(2_500_000)
+        with pytest.raises(StorageError, match="was replaced while it was read: run again"):
+            file.read(3)
+
+
+def test_sql_reads_the_lake_and_nothing_else_of_the_bucket(lake):
+    secret = ObjectPath(lake.root.bucket, "elsewhere.csv")
+    secret.write_bytes(b"a\n1\n")
+    (lake.root / "inside.csv").write_bytes(b"a\n2\n")
+    with closing(duckdb.connect()) as connection:
+        connection.register_filesystem(ObjectFileSystem(lake.root))
+        assert connection.sql(f"FROM read_csv('{lake.root}/inside.csv')").fetchall() == [(2,)]
+        with pytest.raises(duckdb.Error, match="is not in the lake"):
+            connection.sql(f"FROM read_csv('{secret}')").fetchall()
+        with pytest.raises(duckdb.Error, match="is only read here"):
+            connection.sql(f"COPY (SELECT 1) TO '{lake.root}/new.csv'")
+    with pytest.raises(ConfigurationError, match="Nothing is published in the lake s3://lake-bucket/deep/lake"):
+        connect_lake(lake)
+
+
+def answer(number, outcome=Outcome.OK, size=1_000):
+    id_ = f"00000000-0000-4000-8000-{number:012}"
+    body = None if outcome == Outcome.FAILED else (id_ + os.urandom(size // 2).hex()).encode()
+    return Answer(id_, outcome, 200, None, None, 1, 5, NOON, body)
+
+
+def test_answers_in_parts_are_merged_by_id_and_the_last_one_counts(lake):
+    staging = lake.staging(PARTITION)
+    answers = {number: answer(number) for number in range(5_000)}
+    # Retried ids come late, so that parts overlap; the second attempt fills what the first one left.
+    late = list(range(0, 3_000, 100))
+    first = [number for number in range(3_000) if number not in late]
+    with closing(open_answers(staging, "cloud a")) as store:
+        store.want(iter([[answer.id for answer in answers.values()]]))
+        store.put([answers[number] for number in first[:1_700]])
+        store.put([answers[number] for number in first[1_700:] + late[:15]])
+        store.put([answer(number, Outcome.FAILED) for number in (3_001, 3_002)])
+    with closing(open_answers(staging, "cloud a")) as store:
+        store.want(iter([[answer.id for answer in answers.values()]]))
+        assert store.outcomes() == {"ok": 2_985, "failed": 2}
+        store.forget()
+        lacking = list(store.lacking())
+        assert lacking == [answers[number].id for number in sorted([*late[15:], *range(3_000, 5_000)])]
+        store.put([answers[number] for number in [*late[15:], *range(3_000, 5_000)]])
+        # Asked for again after all: the later answer counts.
+        answers[7] = answer(7)
+        store.put([answers[7]])
+        rows = [row for batch in store.batches(DATE, "p1") for row in batch.to_pylist()]
+    assert [(row["id"], row["body"]) for row in rows] == [(a.id, a.body) for a in answers.values()]
+    assert {(row["snapshot_date"], row["project_id"], row["observed_at"]) for row in rows} == {(DATE, "p1", NOON)}
+    with closing(open_answers(staging, "cloud b")) as store:
+        store.want(iter([[answers[1].id]]))
+        assert store.outcomes() == {}
+
+
+def test_a_store_that_stays_overloaded_ends_a_run_with_one_sentence(lake, s3, impatient):
+    lake = Lake(str(lake.root))
+    s3.slow_down = lambda number, method, path: method == "PUT"
+    with pytest.raises(StorageUnreachableError, match=r"overloaded at s3://lake-bucket/deep/lake/x \(SlowDown\)"):
+        (lake.root / "x").write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("env", "error", "sentence"),
+    [
+        ({"AWS_ACCESS_KEY_ID": ""}, ConfigurationError, "no credentials for the lake s3://none: set AWS_ACCESS_KEY_ID"),
+        (
+            {"AWS_ENDPOINT_URL": "http://192.0.2.1"},
+            ConfigurationError,
+            "AWS_ENDPOINT_URL is wrong: it must be https",
+        ),
+        ({"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, StorageUnreachableError, "cannot be reached at s3://none/lake"),
+        ({}, ConfigurationError, "s3://none/lake/_manifests cannot be used: there is no such bucket"),
+    ],
+)
+def test_what_keeps_a_lake_from_being_used_is_one_sentence(s3, impatient, monkeypatch, env, error, sentence):
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(error, match=sentence) as raised:
+        Lake("s3://none/lake").partitions()
+    assert s3.env["AWS_SECRET_ACCESS_KEY"] not in repr(raised.value)
+
+
+def test_a_refused_signature_is_one_sentence(s3, lake, impatient):
+    def refuse(environ, start_response):
+        body = b"<Error><Code>SignatureDoesNotMatch</Code><AWSAccessKeyId>AKIDTESTONLY</AWSAccessKeyId></Error>"
+        start_response("403 Forbidden", [("Content-Length", str(len(body)))])
+        return [body]
+
+    s3.application = refuse
+    with pytest.raises(ConfigurationError) as raised:
+        Lake(str(lake.root)).partitions()
+    assert str(raised.value) == (
+        "The object store refuses access to s3://lake-bucket/deep/lake/_manifests (SignatureDoesNotMatch): correct "
+        "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what they may do."
+    )
+
+
+@pytest.mark.parametrize("root", ["s3://", "s3://UPPER/x", "s3://bucket/../x"])
+def test_a_root_that_is_none_is_refused(root):
+    with pytest.raises(ConfigurationError, match=r"must look like s3://bucket/directory"):
+        Lake(root)
