@@ -22,12 +22,13 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.answers import Answer, Outcome
+from pipelines.answers import Answer
 from pipelines.api import ModelArtsClient
 from pipelines.columns import LIST_PAGES, NOTEBOOKS, RESPONSES
 from pipelines.errors import ListUnreadableError, PipelineError, StorageError
 from pipelines.lake import Lake, read_batches, storage_errors
 from pipelines.listed import ListedImages, ListedNotebooks, batches_of, microseconds
+from pipelines.outcomes import Outcome
 
 # A kill loses at most the answers of this time or this number, whichever comes first.
 _FLUSH_SECONDS = 0.2

@@ -15,11 +15,12 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.analysis import DayAnalysis, Engine, read_sql
+from pipelines.analysis import DayAnalysis, Engine
 from pipelines.columns import IMAGE_CHANGES, IMAGE_HISTORY, IMAGES, RESPONSES
 from pipelines.day import Day
 from pipelines.lake import Lake, Partition, sha256_of_file, storage_errors
 from pipelines.manifest import FileFacts, complete_days, read_manifest
+from pipelines.sql_files import read_sql
 
 # File metadata: the days that a history consists of, each with the SHA-256 of its manifest.
 _DAYS_KEY = b"image_snapshots.days"

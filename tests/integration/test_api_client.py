@@ -9,10 +9,10 @@ import orjson
 import pytest
 from scripted_server import fetch
 
-from pipelines.answers import Outcome
 from pipelines.api import ModelArtsClient
 from pipelines.credentials import AccessKey, PasswordLogin, ReadyToken, load_credentials
 from pipelines.errors import AccessDeniedError, AccountSuspendedError, ConfigurationError, EndpointUnreachableError
+from pipelines.outcomes import Outcome
 from pipelines.sandbox import Faults, SandboxConnection, SandboxOptions, running_sandbox
 
 UNKNOWN = "ffffffff-0000-0000-0000-000000000000"

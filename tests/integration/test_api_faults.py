@@ -28,7 +28,7 @@ from scripted_server import (
     serving,
 )
 
-from pipelines.answers import Outcome
+from pipelines.outcomes import Outcome
 
 HALF_GZIP = gzip.compress(GOOD * 50)[:40]
 

@@ -18,7 +18,6 @@ from scripted_server import (
     serving,
 )
 
-from pipelines.answers import Outcome
 from pipelines.errors import (
     AccessDeniedError,
     ConfigurationError,
@@ -26,6 +25,7 @@ from pipelines.errors import (
     ListUnreadableError,
     PipelineError,
 )
+from pipelines.outcomes import Outcome
 
 
 def page(names: list[str], total: object) -> bytes:

@@ -24,7 +24,6 @@ from scripted_server import (
     serving,
 )
 
-from pipelines.answers import Outcome
 from pipelines.api import ModelArtsClient
 from pipelines.credentials import ReadyToken
 from pipelines.errors import (
@@ -34,6 +33,7 @@ from pipelines.errors import (
     EndpointUnreachableError,
     PipelineError,
 )
+from pipelines.outcomes import Outcome
 
 
 async def test_the_connection_is_refused_then_back():

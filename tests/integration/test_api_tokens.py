@@ -23,13 +23,13 @@ from scripted_server import (
     serving,
 )
 
-from pipelines.answers import Outcome
 from pipelines.credentials import AccessKey, PasswordLogin
 from pipelines.errors import (
     AccessDeniedError,
     ConfigurationError,
     EndpointUnreachableError,
 )
+from pipelines.outcomes import Outcome
 
 
 def _login(server: Server, **changes) -> PasswordLogin:
