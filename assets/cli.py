@@ -2,7 +2,7 @@
 
 Exit status: 0 complete, 1 failed, 2 usage or configuration, 3 published but incomplete. Tables on a terminal, plain
 lines when piped, `--json` for scripts. What a command does belongs to `pipelines`, how a run passes through Dagster to
-`assets.runner`.
+`assets.runner`. What takes long to import, the commands import that need it.
 """
 
 import datetime as dt
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -21,17 +21,15 @@ from rich.progress import Progress
 from rich.table import Table
 
 from assets.query_command import query
-from pipelines.answers import Outcome
-from pipelines.costs import write_focus
-from pipelines.day import Day, start_over, utc_now
-from pipelines.derived import DaySummary, read_seal
 from pipelines.errors import ConfigurationError, PipelineError
 from pipelines.lake import Lake, Partition
 from pipelines.manifest import Manifest, chain_head, published, read_attempt
-from pipelines.report import write_report
+from pipelines.outcomes import Outcome
 from pipelines.settings import ROOT, Settings
 from pipelines.status import day_statuses
-from pipelines.verify import verify as verify_lake
+
+if TYPE_CHECKING:
+    from pipelines.derived import DaySummary
 
 COMPLETE, FAILED, USAGE, INCOMPLETE = 0, 1, 2, 3
 
@@ -74,6 +72,10 @@ def _print_error(sentence: str) -> None:
     Console(stderr=True).print(f"[bold red]Error:[/] {escape(sentence)}", soft_wrap=True, highlight=False)
 
 
+def _today() -> dt.date:
+    return dt.datetime.now(dt.UTC).date()
+
+
 def _date(text: str | None) -> dt.date | None:
     if text is None:
         return None
@@ -113,6 +115,8 @@ def run(
 
     An attempt of today that did not end is gone on with; a day that ended is fetched anew and replaced.
     """
+    from pipelines.day import Day, start_over
+
     settings = Settings.load()
     if mode is not None:
         settings = settings.model_copy(update={"mode": mode.value})
@@ -123,7 +127,7 @@ def run(
     if days is not None and date is not None:
         raise ConfigurationError("--days and --date exclude each other: --days ends with today.")
     projects = _projects(settings, project)
-    last = _date(date) or utc_now().date()
+    last = _date(date) or _today()
     played = [last - dt.timedelta(days=back) for back in range((days or 1) - 1, -1, -1)]
     partitions = [Partition(day, key) for day in played for key in projects]
     for partition in partitions:
@@ -143,6 +147,8 @@ def run(
 
 def _clock(partition: Partition, days: int | None) -> Callable[[], dt.datetime]:
     """The clock of a run: the sandbox shows any day, so a day that is played is the current one."""
+    from pipelines.day import utc_now
+
     if days is None:
         return utc_now
     return lambda: dt.datetime.combine(partition.date, utc_now().timetz())
@@ -175,8 +181,7 @@ def _run_jobs(
     settings: Settings, partitions: list[Partition], jobs: list[str], *, as_json: bool, days: int | None = None
 ) -> None:
     """Run its job for each partition, one failing partition leaving the others alone, then say what became of them."""
-    # Dagster takes seconds to import, which the other commands need not wait for.
-    from assets.runner import Runner  # noqa: PLC0415
+    from assets.runner import Runner
 
     lake = _lake(settings)
     reports: list[dict[str, Any]] = []
@@ -205,6 +210,8 @@ def _run_jobs(
 def _report(
     lake: Lake, partition: Partition, status: int, error: str | None, manifest: Manifest | None
 ) -> dict[str, Any]:
+    from pipelines.derived import read_seal
+
     report: dict[str, Any] = {"date": str(partition.date), "project": partition.project, "exit_status": status}
     if manifest is None:
         return report | {"state": "failed", "error": error}
@@ -227,6 +234,8 @@ def _report(
 
 
 def _print_reports(reports: list[dict[str, Any]]) -> None:
+    from pipelines.derived import DaySummary
+
     rows = [
         (report["date"], report["project"], name, f"{file['rows']:,}", f"{file['bytes']:,}", _short(file["path"]))
         for report in reports
@@ -256,7 +265,7 @@ def _print_reports(reports: list[dict[str, Any]]) -> None:
         _print_line(f"Report: {_short(reports[-1]['report'])}")
 
 
-def summary_lines(summary: DaySummary) -> list[str]:
+def summary_lines(summary: "DaySummary") -> list[str]:
     """A day in five lines: images, changes, findings, bytes, estimated cost; a sixth where a rule is broken."""
     if not summary.is_complete:
         changes = "not compared, because the day is incomplete; they show on the next complete day"
@@ -344,7 +353,7 @@ def status(
 ) -> None:
     """List the last days: complete, incomplete, unfinished (the next run goes on), missing or damaged."""
     settings = Settings.load()
-    today = utc_now().date()
+    today = _today()
     statuses = day_statuses(_lake(settings), settings.project_keys, today - dt.timedelta(days=days - 1), today)
     if as_json:
         print(json.dumps([item.as_json() for item in statuses], indent=1))
@@ -371,6 +380,8 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Recompute hashes, chains and derived tables of published days, and name what was changed."""
+    from pipelines.verify import verify as verify_lake
+
     settings = Settings.load()
     lake = _lake(settings)
     day = _date(date)
@@ -412,6 +423,8 @@ def report(
     output: Annotated[Path | None, typer.Option("--output", help="File to write instead of the lake's.")] = None,
 ) -> None:
     """Write the report of a published day: one HTML file per project that needs nothing else."""
+    from pipelines.report import write_report
+
     settings = Settings.load()
     lake = _lake(settings)
     projects = _projects(settings, project)
@@ -419,7 +432,7 @@ def report(
         raise ConfigurationError("--output takes one report, and there are several projects: choose with --project.")
     days = {key: [day for day in lake.partitions() if day.project == key] for key in projects}
     for key in projects:
-        day = _date(date) or (days[key][-1].date if days[key] else utc_now().date())
+        day = _date(date) or (days[key][-1].date if days[key] else _today())
         _print_line(_short(str(write_report(lake, Partition(day, key), output))))
 
 
@@ -433,8 +446,10 @@ def focus(
     project: ProjectOption = None,
 ) -> None:
     """Export the estimated costs under the column names of FOCUS, the FinOps cost and usage specification."""
+    from pipelines.costs import write_focus
+
     settings = Settings.load()
-    until = _date(last) or utc_now().date()
+    until = _date(last) or _today()
     rows = write_focus(
         _lake(settings), _date(first) or until.replace(day=1), until, _projects(settings, project), output
     )
@@ -444,8 +459,7 @@ def focus(
 @app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def sandbox(context: typer.Context) -> None:
     """Serve a ModelArts-compatible endpoint on loopback; prints the settings that point a client at it."""
-    # Imported here because the server is of use to this command alone.
-    from pipelines.sandbox.__main__ import main as sandbox_main  # noqa: PLC0415
+    from pipelines.sandbox.__main__ import main as sandbox_main
 
     raise typer.Exit(sandbox_main(context.args, "image-snapshots sandbox"))
 
@@ -455,7 +469,7 @@ def ui(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000,
 ) -> None:
     """Open Dagster's UI on the runs, assets and schedule; Ctrl-C ends it."""
-    from assets.runner import use_instance_home  # noqa: PLC0415
+    from assets.runner import use_instance_home
 
     Settings.load()
     use_instance_home()

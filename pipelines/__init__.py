@@ -5,7 +5,8 @@ The modules in the order in which a day passes through them:
 ``settings``, ``credentials``, ``endpoints``  what the user stated, and where credentials may be sent
 ``inventory``, ``inventory_sources``  which image ids exist, according to the user
 ``transport``, ``exchange``     one request and its whole answer
-``answers``, ``throttle``, ``retries``  what an answer means; how fast requests leave, when again and when no more
+``outcomes``, ``answers``      what an answer means
+``throttle``, ``retries``      how fast requests may leave; when one is sent again, and when no more
 ``signing``, ``identity``, ``authentication``  who we are to the API
 ``paging``, ``api``            its lists; the one client of the ModelArts API
 ``fetch``                      one outcome per id, put on disk as it arrives
@@ -14,7 +15,7 @@ The modules in the order in which a day passes through them:
 ``bodies``, ``normalise``      one body -> its values; stored responses -> the `images` frame
 ``lake``, ``manifest``, ``publish``  where tables live; validate, replace atomically, seal with a manifest
 ``connection``, ``day``         the steps of a day, as an orchestrator calls them
-``analysis``                   SQL over a published day, by DuckDB
+``sql_files``, ``analysis``      the SQL that people read; a published day in DuckDB
 ``history``, ``reconciliation``, ``usage``, ``audit``, ``prices``, ``costs``  what is derived from several days
 ``derived``                    all of these for the days that are due, and their seal
 ``query``                      the whole lake in SQL, for people

@@ -20,7 +20,7 @@ from pipelines.lake import LakePath, Partition, open_parquet, read_batches
 from pipelines.manifest import FileFacts, last_complete_day, last_published_day, published
 from pipelines.object_storage import ObjectFileSystem, ObjectPath
 from pipelines.publish import file_facts
-from pipelines.settings import ROOT
+from pipelines.sql_files import read_sql
 
 _MEMORY = "400MB"
 _BATCH_ROWS = 32_768
@@ -28,11 +28,6 @@ _PAGES_A_BATCH = 16
 
 _LISTED_TEXTS = ("name", "namespace", "swr_path", "type", "visibility")
 _LISTED = pa.schema([("id", pa.string()), *((name, pa.string()) for name in _LISTED_TEXTS), ("size_bytes", pa.int64())])
-
-
-def read_sql(name: str) -> str:
-    """Text of a file under `sql/`."""
-    return (ROOT / "sql" / name).read_text()
 
 
 class Engine:

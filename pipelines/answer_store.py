@@ -21,12 +21,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.answers import Answer, Outcome
+from pipelines.answers import Answer
 from pipelines.columns import RESPONSES
 from pipelines.errors import StorageError
 from pipelines.lake import LakePath, open_parquet, storage_errors
 from pipelines.listed import ListedImages, ListedNotebooks, batches_of, microseconds
 from pipelines.object_storage import ObjectPath
+from pipelines.outcomes import Outcome
 
 _PAGE_IDS = 5_000
 _BATCH_ROWS = 4_096

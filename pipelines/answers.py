@@ -21,20 +21,10 @@ import httpx
 import orjson
 
 from pipelines.errors import AccessDeniedError, AccountSuspendedError, ConfigurationError, PipelineError
+from pipelines.outcomes import Outcome
 
 MAX_RETRY_AFTER_SECONDS = 120.0
 MAX_TEXT_CHARACTERS = 500
-
-
-class Outcome(StrEnum):
-    """What is known about one inventory id after it was asked for."""
-
-    OK = "ok"
-    DELETED = "deleted"
-    NOT_FOUND = "not_found"
-    FORBIDDEN = "forbidden"
-    FAILED = "failed"
-    INVALID_ID = "invalid_id"
 
 
 @dataclass(slots=True)

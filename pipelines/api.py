@@ -24,7 +24,6 @@ from pipelines.answers import (
     WRONG_PATH_CODES,
     Answer,
     Kind,
-    Outcome,
     Verdict,
     classify,
     classify_list,
@@ -33,6 +32,7 @@ from pipelines.authentication import Authentication, Token
 from pipelines.credentials import Credentials
 from pipelines.errors import ListDeniedError, ListUnreadableError
 from pipelines.exchange import Exchanges, NoAnswerError, brief
+from pipelines.outcomes import Outcome
 from pipelines.paging import NOTEBOOKS_PAGE_SIZE, PAGE_SIZE, ListPage, Notebook, Paging, reduce_notebook
 from pipelines.retries import Retries
 from pipelines.throttle import Throttle

@@ -17,7 +17,7 @@ import duckdb
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
 
-from pipelines.analysis import DayAnalysis, read_sql
+from pipelines.analysis import DayAnalysis
 from pipelines.columns import (
     AUDIT_FINDINGS,
     AUDIT_RULES,
@@ -29,6 +29,7 @@ from pipelines.columns import (
 from pipelines.errors import ConfigurationError
 from pipelines.manifest import FetchFacts, FileFacts
 from pipelines.settings import ROOT, Settings
+from pipelines.sql_files import read_sql
 
 RULES = ROOT / "sql" / "audit"
 SEVERITIES = ("critical", "high", "medium", "low", "info")

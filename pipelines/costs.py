@@ -14,12 +14,13 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from pipelines.analysis import DayAnalysis, Engine, read_sql
+from pipelines.analysis import DayAnalysis, Engine
 from pipelines.columns import IMAGE_COSTS, IMAGE_USAGE
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake import ROW_GROUP_ROWS, Lake
 from pipelines.manifest import FileFacts
 from pipelines.prices import read_price_book
+from pipelines.sql_files import read_sql
 from pipelines.usage import UNUSED_AFTER_DAYS
 
 _FORMATS = {

@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 from pipelines.answer_store import AnswerStore, open_answers
-from pipelines.answers import Outcome
 from pipelines.api import ModelArtsClient
 from pipelines.changed import carry_forward, last_complete_responses
 from pipelines.columns import IMAGE_VALUES, IMAGES, INVENTORY, LIST_PAGES, NOTEBOOKS, RESPONSES
@@ -46,6 +45,7 @@ from pipelines.manifest import (
     read_manifest,
     write_attempt,
 )
+from pipelines.outcomes import Outcome
 from pipelines.publish import Derivation, derive_tables, failed_ids, file_facts, publish, validate
 from pipelines.settings import Settings
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import aiohttp
 import httpx
 
-from pipelines.answers import Kind, Outcome, Verdict, classify_failure
+from pipelines.answers import Kind, Verdict, classify_failure
+from pipelines.outcomes import Outcome
 from pipelines.transport import PooledTransport, proxy_for, tls_context
 
 HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "image-snapshots"}

@@ -21,12 +21,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.answer_store import AnswerStore
-from pipelines.answers import Answer, Outcome
+from pipelines.answers import Answer
 from pipelines.api import ModelArtsClient
 from pipelines.columns import LIST_PAGES, NOTEBOOKS, RESPONSES, Table
 from pipelines.errors import ListUnreadableError, PipelineError
 from pipelines.lake import ROW_GROUP_ROWS, Lake, LakePath, TableWriter, read_batches
 from pipelines.listed import ListedImages, microseconds
+from pipelines.outcomes import Outcome
 
 _TICK_SECONDS = 0.2
 _PROGRESS_SECONDS = 0.5

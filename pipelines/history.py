@@ -13,11 +13,12 @@ from itertools import takewhile
 import orjson
 import pyarrow as pa
 
-from pipelines.analysis import DayAnalysis, Engine, read_sql
+from pipelines.analysis import DayAnalysis, Engine
 from pipelines.columns import IMAGE_CHANGES, IMAGE_HISTORY, IMAGES, RESPONSES
 from pipelines.day import Day
 from pipelines.lake import Lake, LakePath, open_parquet
 from pipelines.manifest import FileFacts, PublishedDay, published_days
+from pipelines.sql_files import read_sql
 
 # File metadata: the days that a history consists of, each with the SHA-256 of its manifest.
 _DAYS_KEY = b"image_snapshots.days"

@@ -19,12 +19,12 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from pipelines.analysis import read_sql
-from pipelines.answers import Outcome
 from pipelines.columns import ANALYSIS_TABLES, IMAGE_HISTORY, TABLES, Table
 from pipelines.errors import ConfigurationError
 from pipelines.lake import Lake, LakePath
 from pipelines.object_storage import ObjectFileSystem, ObjectPath
+from pipelines.outcomes import Outcome
+from pipelines.sql_files import read_sql
 
 
 class Format(StrEnum):

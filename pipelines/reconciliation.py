@@ -5,9 +5,10 @@ The comparison itself is `sql/derive/image_reconciliation.sql`; reading the list
 
 from dataclasses import dataclass
 
-from pipelines.analysis import DayAnalysis, read_sql
+from pipelines.analysis import DayAnalysis
 from pipelines.columns import IMAGE_RECONCILIATION
 from pipelines.manifest import FileFacts
+from pipelines.sql_files import read_sql
 
 
 @dataclass(frozen=True, slots=True)

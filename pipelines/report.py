@@ -13,12 +13,12 @@ from typing import Any
 import orjson
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipelines.answers import Outcome
 from pipelines.audit import SEVERITIES
 from pipelines.derived import bases, read_seal
 from pipelines.errors import ConfigurationError
 from pipelines.lake import Lake, LakePath, Partition, sha256_of_file, storage_errors, write_atomically
 from pipelines.manifest import published
+from pipelines.outcomes import Outcome
 from pipelines.report_charts import charts
 from pipelines.report_data import read_tables, read_trend
 from pipelines.report_headline import asked, figures, notes, verdict

@@ -7,12 +7,13 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from pipelines.analysis import Engine, read_sql
+from pipelines.analysis import Engine
 from pipelines.columns import IMAGE_HISTORY, IMAGES, INVENTORY
 from pipelines.derived import DaySummary, DerivedSeal, read_seal
 from pipelines.errors import StorageError
 from pipelines.lake import Lake, Partition
 from pipelines.report_words import SHOWN_TEXT
+from pipelines.sql_files import read_sql
 
 TREND_DAYS = 90
 # What bounds the file: rows of each kind.

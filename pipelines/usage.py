@@ -5,9 +5,10 @@ The counting itself is `sql/derive/image_usage.sql`; reading the notebooks belon
 
 from dataclasses import dataclass
 
-from pipelines.analysis import DayAnalysis, read_sql
+from pipelines.analysis import DayAnalysis
 from pipelines.columns import IMAGE_USAGE
 from pipelines.manifest import FileFacts
+from pipelines.sql_files import read_sql
 
 # So many observed days without a notebook, and an image counts as unused.
 UNUSED_AFTER_DAYS = 30

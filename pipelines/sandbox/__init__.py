@@ -5,6 +5,9 @@
 ``images``     what an ordinary image says of itself
 ``storylines`` the scripted images
 ``server``     the endpoint, run by `serve`
+``identity``   its tokens and signatures
+``faults``     what goes wrong there
+``responses``  the shapes of its answers
 ``process``    a sandbox as a child process: `running_sandbox`
 """
 

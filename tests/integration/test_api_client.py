@@ -7,11 +7,12 @@ import urllib.request
 
 import orjson
 import pytest
+from scripted_server import fetch
 
-from pipelines.answers import Outcome
 from pipelines.api import ModelArtsClient
 from pipelines.credentials import AccessKey, PasswordLogin, ReadyToken, load_credentials
 from pipelines.errors import AccessDeniedError, AccountSuspendedError, ConfigurationError, EndpointUnreachableError
+from pipelines.outcomes import Outcome
 from pipelines.sandbox import Faults, SandboxConnection, SandboxOptions, running_sandbox
 
 UNKNOWN = "ffffffff-0000-0000-0000-000000000000"
@@ -73,17 +74,6 @@ async def some_ids(modelarts: ModelArtsClient, count: int) -> list[str]:
         if len(found) >= count:
             break
     return found[:count]
-
-
-async def fetch(modelarts: ModelArtsClient, wanted: list[str], workers: int = 32):
-    following = iter(wanted)
-    answers = []
-
-    async def work():
-        answers.extend([await modelarts.show_image(image_id) for image_id in following])
-
-    await asyncio.gather(*(work() for _ in range(workers)))
-    return answers
 
 
 async def test_images_are_described_with_one_token(sandbox):

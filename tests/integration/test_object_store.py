@@ -14,11 +14,12 @@ import pytest
 
 from pipelines import leases, object_storage
 from pipelines.answer_store import open_answers
-from pipelines.answers import Answer, Outcome
+from pipelines.answers import Answer
 from pipelines.costs import write_focus
 from pipelines.errors import ConfigurationError, PartitionBusyError, StorageError, StorageUnreachableError
 from pipelines.lake import Lake, Partition
 from pipelines.object_storage import ObjectFileSystem, ObjectPath
+from pipelines.outcomes import Outcome
 from pipelines.query import connect_lake
 from pipelines.status import day_statuses
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from published_days import day_of, publish_day, published_rows, rows_of, write_history
 
-from pipelines.analysis import DayAnalysis, Engine, read_sql
+from pipelines.analysis import DayAnalysis, Engine
 from pipelines.columns import IMAGE_COSTS, IMAGE_USAGE
 from pipelines.costs import derive_image_costs, write_focus
 from pipelines.day import Day
@@ -16,6 +16,7 @@ from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake import Lake, Partition
 from pipelines.prices import read_price_book
 from pipelines.settings import ROOT, Settings
+from pipelines.sql_files import read_sql
 
 GB = 1024**3
 A, B, C, D = (f"{letter * 8}-0000-4000-8000-000000000000" for letter in "abcd")
