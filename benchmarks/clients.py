@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,9 +62,16 @@ def run_ours(server: LoadServer, count: int, in_flight: int, rate_limit: float |
 
 @contextmanager
 def our_steps(
-    server: LoadServer, count: int, in_flight: int, rate_limit: float | None = None
+    server: LoadServer,
+    count: int,
+    in_flight: int,
+    rate_limit: float | None = None,
+    storage: Mapping[str, str] | None = None,
 ) -> Iterator[Callable[[str], Run]]:
-    """A lake with an inventory, and what runs a step of `benchmarks.ours` in it as a process of its own."""
+    """A lake with an inventory, and what runs a step of `benchmarks.ours` in it as a process of its own.
+
+    `storage`: settings of another lake than a local one.
+    """
     with tempfile.TemporaryDirectory(dir=BUILD) as directory:
         ids = Path(directory) / "ids.csv"
         write_ids(ids, count)
@@ -81,6 +88,7 @@ def our_steps(
             "IMAGE_SNAPSHOTS_CA_BUNDLE": str(server.bundle or ""),
             "IMAGE_SNAPSHOTS_RATE_LIMIT": str(rate_limit or ""),
             "PYTHONPATH": str(HERE.parent),
+            **(storage or {}),
         }
 
         def run_step(step: str) -> Run:

@@ -1,13 +1,16 @@
 """Peak memory and time per image of the fetch step, few ids against many: `python -m benchmarks.memory [--many N]`.
 
-With `--plot FILE.svg` the resident memory over time of fetching the many, and of deriving their tables, is drawn.
+With `--plot FILE.svg` the resident memory over time of fetching the many, and of deriving their tables, is drawn. With
+`--object-store` the lake is in an S3 server on this machine.
 """
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 
-from benchmarks.clients import Run, our_steps, run_ours
+from benchmarks.clients import Run, our_steps
 from benchmarks.load_server import running
+from benchmarks.object_store import object_store
 
 
 def plot(path: Path, count: int, runs: dict[str, Run]) -> None:
@@ -33,20 +36,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--many", type=int, default=1_000_000)
     parser.add_argument("--in-flight", type=int, default=32)
+    parser.add_argument("--object-store", action="store_true")
     parser.add_argument("--plot", type=Path, metavar="FILE.svg")
     arguments = parser.parse_args()
     runs: list[Run] = []
     print(f"{'ids':>9} {'seconds':>8} {'us/image':>9} {'CPU us/image':>13} {'peak MB':>8}")
     # The middle size again at the end: should the machine have grown slower or faster meanwhile, it shows.
     for count in (10_000, 20_000, arguments.many, 20_000):
-        with running() as server:
+        with running() as server, object_store() if arguments.object_store else nullcontext() as storage:
             if count == arguments.many and arguments.plot:
-                with our_steps(server, count, arguments.in_flight) as run_step:
+                with our_steps(server, count, arguments.in_flight, storage=storage) as run_step:
                     run = run_step("fetch")
                     drawn = {"fetch": run, "derive": run_step("derive")}
                 plot(arguments.plot, count, drawn)
             else:
-                run = run_ours(server, count, arguments.in_flight)
+                with our_steps(server, count, arguments.in_flight, storage=storage) as run_step:
+                    run = run_step("fetch")
         runs.append(run)
         wall, cpu = run.seconds / count * 1e6, run.cpu / count * 1e6
         print(f"{count:>9} {run.seconds:>8.1f} {wall:>9.0f} {cpu:>13.0f} {run.peak_mb:>8.0f}", flush=True)

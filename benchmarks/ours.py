@@ -11,14 +11,17 @@ import os
 import sys
 import time
 
-import pyarrow.parquet as pq
-
 from pipelines.credentials import load_credentials
 from pipelines.day import Day, fetch_answers, take_inventory
 from pipelines.fetch import Progress
-from pipelines.lake import Partition
+from pipelines.lake import LakePath, Partition, open_parquet
 from pipelines.publish import derive_tables
 from pipelines.settings import DEFAULT_PROJECT, Settings
+
+
+def _rows_of(path: LakePath) -> int:
+    with open_parquet(path) as file:
+        return int(file.metadata.num_rows)
 
 
 def main() -> None:
@@ -31,7 +34,7 @@ def main() -> None:
         started, spent = time.perf_counter(), time.process_time()
         derive_tables(day.lake, answers, answers.parent, day.run_id)
         seconds, cpu = time.perf_counter() - started, time.process_time() - spent
-        print(json.dumps({"seconds": seconds, "cpu": cpu, "rows": pq.ParquetFile(answers).metadata.num_rows}))
+        print(json.dumps({"seconds": seconds, "cpu": cpu, "rows": _rows_of(answers)}))
         return
     # Imports the library that reads credentials; nobody's imports are timed.
     load_credentials(None, os.environ)
@@ -44,7 +47,7 @@ def main() -> None:
     fetched = fetch_answers(day, show)
     seconds, cpu = time.perf_counter() - started, time.process_time() - spent
     assert fetched.facts.outcomes == {"ok": fetched.file.rows}, fetched.facts.outcomes
-    assert pq.ParquetFile(day.staged("responses")).metadata.num_rows == fetched.file.rows
+    assert _rows_of(day.staged("responses")) == fetched.file.rows
     print(json.dumps({"seconds": seconds, "cpu": cpu, "rows": fetched.file.rows, "throttled": fetched.facts.throttled}))
 
 
