@@ -3,6 +3,7 @@
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,10 @@ def object_store() -> Iterator[dict[str, str]]:
         port = free.getsockname()[1]
     endpoint = f"http://127.0.0.1:{port}"
     server = [str(Path(sys.executable).with_name("moto_server")), "--host", "127.0.0.1", "--port", str(port)]
-    with subprocess.Popen(server, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with (
+        tempfile.NamedTemporaryFile() as log,
+        subprocess.Popen(server, stdout=subprocess.DEVNULL, stderr=log) as process,
+    ):
         try:
             _make_bucket(endpoint)
             yield {
@@ -30,6 +34,8 @@ def object_store() -> Iterator[dict[str, str]]:
                 "AWS_SECRET_ACCESS_KEY": "benchmark",
                 "AWS_REGION": "us-east-1",
                 "IMAGE_SNAPSHOTS_LAKE": "s3://benchmark/lake",
+                # Of no use to the lake: a line for each request.
+                "LOG": log.name,
             }
         finally:
             process.terminate()
