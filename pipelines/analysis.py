@@ -5,6 +5,7 @@ files under `sql/` and to the modules named after them.
 """
 
 import tempfile
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -33,6 +34,34 @@ _LISTED = pa.schema([("id", pa.string()), *((name, pa.string()) for name in _LIS
 def read_sql(name: str) -> str:
     """Text of a file under `sql/`."""
     return (ROOT / "sql" / name).read_text()
+
+
+def engine_types(connection: duckdb.DuckDBPyConnection, table: Table) -> dict[str, str]:
+    """Column name -> the engine's type."""
+    empty = connection.from_arrow(table.schema.empty_table())
+    return {name: str(type_) for name, type_ in zip(empty.columns, empty.types, strict=True)}
+
+
+def parquet_files(
+    connection: duckdb.DuckDBPyConnection, table: Table, paths: Sequence[Path], without: Collection[str] = ()
+) -> str:
+    """SQL that reads files of a table, for FROM: its columns of their documented types, and `filename`.
+
+    A column that a file lacks, because it is older, is null. Naming the types leaves files unopened until rows are
+    asked for. Columns `without` are not read.
+    """
+    fields = ", ".join(
+        f"{quoted(name)}: {{name: {quoted(name)}, type: {quoted(type_)}, default_value: NULL}}"
+        for name, type_ in engine_types(connection, table).items()
+        if name not in without
+    )
+    files = ", ".join(quoted(str(path)) for path in paths)
+    return f"read_parquet([{files}], schema = MAP {{{fields}}})"
+
+
+def quoted(text: str) -> str:
+    """A text as SQL writes it."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 class Engine:
@@ -70,6 +99,10 @@ class Engine:
         source = str(path).replace("'", "''")
         self.create_view(name, f"SELECT {columns} FROM read_parquet('{source}', hive_partitioning = false)")  # noqa: S608
         self._files.add(path)
+
+    def load_files(self, name: str, paths: Sequence[Path], table: Table) -> None:
+        """Make a relation that reads files of a table, with nulls where a file is older than a column."""
+        self.create_view(name, f"SELECT * FROM {parquet_files(self.connection, table, paths)}")  # noqa: S608
 
     def create(self, name: str, sql: str) -> None:
         """Make a relation that holds what a SELECT gives, in place of one of that name."""

@@ -20,6 +20,7 @@ from pipelines.columns import IMAGE_CHANGES, IMAGE_HISTORY, IMAGES, RESPONSES
 from pipelines.day import Day
 from pipelines.lake import Lake, Partition, sha256_of_file, storage_errors
 from pipelines.manifest import FileFacts, complete_days, read_manifest
+from pipelines.removed import RemovedFiles
 
 # File metadata: the days that a history consists of, each with the SHA-256 of its manifest.
 _DAYS_KEY = b"image_snapshots.days"
@@ -50,13 +51,57 @@ def derive_image_history(day: Day, on_step: Callable[[int, int], None] = lambda 
 def write_history(
     lake: Lake, project: str, path: Path, run_id: str, on_step: Callable[[int, int], None] = lambda done, total: None
 ) -> HistoryResult:
-    """Write a project's history to `path`, going on from what is there already."""
+    """Write a project's history to `path`, going on from what is there already.
+
+    Raises:
+        ConfigurationError: retention removed files of a day that is to be taken.
+        StorageError: the lake cannot be read or written.
+    """
+    return _write_history(lake, project, path, run_id, path, None, on_step)
+
+
+def write_history_again(lake: Lake, project: str, path: Path) -> None:
+    """Write a project's history to `path` from its days alone, as far as retention has left them.
+
+    Before the last day that it has not, nothing but the stored history can say what was: it is gone on with from there.
+
+    Raises:
+        StorageError: the lake cannot be read or written.
+    """
+    removed = RemovedFiles(lake, project)
+    gone = [day.date for day in complete_days(lake, project) if _lacks(removed, day)]
+    stored = lake.project_table(IMAGE_HISTORY.name, project) if gone else path
+    _write_history(lake, project, path, "verify", stored, max(gone, default=None))
+
+
+def _lacks(removed: RemovedFiles, day: Partition) -> bool:
+    return not {IMAGES.name, RESPONSES.name}.isdisjoint(removed.missing(day))
+
+
+def _write_history(
+    lake: Lake,
+    project: str,
+    path: Path,
+    run_id: str,
+    stored: Path,
+    until: dt.date | None,
+    on_step: Callable[[int, int], None] = lambda done, total: None,
+) -> HistoryResult:
+    """Write a history to `path`, going on from what is `stored`, or from that as it was after the day `until`."""
     days = [(day, sha256_of_file(lake.manifest(day))) for day in complete_days(lake, project)]
-    known = _known_days(path)
+    known = [entry for entry in _known_days(stored) if until is None or entry[0] <= until.isoformat()]
     agreeing = list(takewhile(lambda pair: pair[0] == pair[1], zip(known, map(_entry, days), strict=False)))
     missing = days[len(agreeing) :]
+    removed = RemovedFiles(lake, project)
+    for day, _ in missing:
+        removed.check_has(
+            day,
+            (IMAGES.name, RESPONSES.name),
+            "the history cannot be made anew from that day on: restore "
+            f"{lake.project_table(IMAGE_HISTORY.name, project)} from a backup",
+        )
     with Engine() as engine:
-        _load_until(engine, path, days[len(agreeing) - 1][0].date if agreeing else None)
+        _load_until(engine, stored, days[len(agreeing) - 1][0].date if agreeing else None)
         for number, (day, _) in enumerate(missing):
             on_step(number, len(missing))
             _take_step(engine, lake, day)

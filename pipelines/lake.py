@@ -182,6 +182,27 @@ class Lake:
         """The report of a partition, for people."""
         return self.root / "reports" / partition.directory / "report.html"
 
+    def monthly(self, name: str, month: str, project: str) -> Path:
+        """The file that holds a table's rows of a month, `2026-11`, of a project."""
+        return self.root / "_monthly" / name / f"month={month}" / f"project={project}" / f"{name}.parquet"
+
+    def monthly_seal(self, month: str, project: str) -> Path:
+        """The file that says of which daily files a project's monthly ones were made."""
+        return self.root / "_monthly" / f"month={month}" / f"project={project}.json"
+
+    def monthly_seals(self) -> list[tuple[str, str]]:
+        """Month and project of each seal of monthly files, in order."""
+        paths = (self.root / "_monthly").glob("month=*/project=*.json")
+        return sorted((path.parent.name.removeprefix("month="), path.stem.removeprefix("project=")) for path in paths)
+
+    def retention_record(self, project: str, name: str) -> Path:
+        """A record of files that were removed."""
+        return self.root / "_retention" / f"project={project}" / f"{name}.json"
+
+    def retention_records(self, project: str) -> list[Path]:
+        """A project's records of files that were removed, the oldest first."""
+        return sorted((self.root / "_retention" / f"project={project}").glob("*.json"))
+
     def superseded_manifests(self, project: str) -> Path:
         """Directory of the manifests that a rerun replaced, each named by its SHA-256."""
         return self.root / "_manifests" / "superseded" / f"project={project}"
@@ -255,6 +276,36 @@ class Lake:
         """Partitions that have a file of a table, in order."""
         paths = (self.root / name).glob("dt=*/project=*/*.parquet")
         return sorted({_partition(path.parent.parent.name, path.parent.name) for path in paths})
+
+    def files_of(self, name: str) -> dict[Partition, Path]:
+        """The published files of a table, by partition, in order."""
+        paths = (self.root / name).glob(f"dt=*/project=*/{name}.parquet")
+        return dict(sorted((_partition(path.parent.parent.name, path.parent.name), path) for path in paths))
+
+    def project_files_of(self, name: str) -> list[Path]:
+        """The files of a table that is kept for all days of a project together, by project."""
+        return sorted((self.root / name).glob(f"project=*/{name}.parquet"))
+
+    def key(self, path: Path) -> str:
+        """Where a file is, relative to the lake's root."""
+        return path.relative_to(self.root).as_posix()
+
+    def at(self, key: str) -> Path:
+        """The file of a key."""
+        return self.root / key
+
+    def size(self, path: Path) -> int:
+        """Bytes of a file."""
+        return path.stat().st_size
+
+    def remove(self, path: Path) -> None:
+        """Remove a file, if it is there, and the directories of its day or month that this leaves empty."""
+        with storage_errors(path):
+            path.unlink(missing_ok=True)
+            for directory in path.parents[:2]:
+                if not directory.is_dir() or next(directory.iterdir(), None) is not None:
+                    break
+                directory.rmdir()
 
     def unfinished(self) -> list[Partition]:
         """Partitions with an attempt that has not ended, in order."""

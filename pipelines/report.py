@@ -24,11 +24,12 @@ from markupsafe import Markup
 from pipelines.analysis import Engine, read_sql
 from pipelines.answers import Outcome
 from pipelines.audit import SEVERITIES
-from pipelines.columns import IMAGE_HISTORY, IMAGES, INVENTORY
+from pipelines.columns import IMAGE_HISTORY, IMAGES, INVENTORY, SNAPSHOT_TABLES
 from pipelines.derived import DaySummary, DerivedSeal, bases, read_seal
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake import Lake, Partition, sha256_of_file, storage_errors, write_atomically
 from pipelines.manifest import Manifest, published
+from pipelines.removed import RemovedFiles
 from pipelines.usage import UNUSED_AFTER_DAYS
 
 TREND_DAYS = 90
@@ -154,7 +155,8 @@ def render_report(lake: Lake, partition: Partition) -> str:
     """The report of a day as HTML.
 
     Raises:
-        ConfigurationError: the day is not published, or its derived tables are missing or outdated.
+        ConfigurationError: the day is not published, retention removed files of it, or its derived tables are missing
+            or outdated.
         StorageError: the lake cannot be read.
     """
     manifest = published(lake, partition)
@@ -163,6 +165,9 @@ def render_report(lake: Lake, partition: Partition) -> str:
             f"Nothing is published for {partition}, so there is nothing to report. "
             "`image-snapshots status` lists the days that are there."
         )
+    RemovedFiles(lake, partition.project).check_has(
+        partition, SNAPSHOT_TABLES, "there is nothing of that day left to report"
+    )
     basis = bases(lake, partition.project)
     seal = read_seal(lake, partition)
     if seal is None or seal.basis != basis[partition]:

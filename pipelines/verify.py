@@ -18,13 +18,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.columns import ANALYSIS_TABLES, IMAGE_HISTORY, IMAGE_VALUES, IMAGES, LIST_PAGES, RESPONSES, TABLES
+from pipelines.compaction import check_months
 from pipelines.derived import bases, read_seal
 from pipelines.errors import StorageError
-from pipelines.history import write_history
+from pipelines.history import write_history_again
 from pipelines.lake import Lake, Partition, read_batches, sha256_of_file, storage_errors
 from pipelines.listed import ListedImages, confirms, microseconds
 from pipelines.manifest import Manifest, chain_paths, code_version, read_manifest
 from pipelines.publish import derive_tables, failed_ids
+from pipelines.removed import RemovedFiles, is_derivable, read_record
 
 _BATCH_ROWS = 10_000
 
@@ -43,14 +45,22 @@ def verify(
     """Check the partitions, the chains of their projects, and that nothing lies about that no manifest names.
 
     An empty list means that all is as published. What only the newest manifest of a project states (times, run id) is
-    proved by the next one; until then by its SHA-256, noted elsewhere.
+    proved by the next one; until then by its SHA-256, noted elsewhere. A file that is missing is no problem where a
+    retention record names it with the SHA-256 that its manifest, or the seal of the derived tables, has for it.
+
+    Raises:
+        StorageError: a retention record is damaged, or the lake cannot be read.
     """
     problems = list(_find_strays(lake))
+    removed = {project: RemovedFiles(lake, project) for project in {partition.project for partition in partitions}}
     for partition in partitions:
-        problems += _verify_partition(lake, partition)
+        problems += _verify_partition(lake, partition, removed[partition.project])
         on_checked(partition)
     for project in sorted({partition.project for partition in partitions}):
         problems += _verify_chain(lake, project)
+        problems += _verify_records(lake, project)
+        months = {f"{day.date:%Y-%m}" for day in partitions if day.project == project}
+        problems += [Problem(path, sentence) for path, sentence in check_months(lake, project, months)]
     if not problems:
         # What is derived from several days can be judged only where all of these are as they were published.
         for project in sorted({partition.project for partition in partitions}):
@@ -58,7 +68,7 @@ def verify(
     return problems
 
 
-def _verify_partition(lake: Lake, partition: Partition) -> Iterator[Problem]:
+def _verify_partition(lake: Lake, partition: Partition, removed: RemovedFiles) -> Iterator[Problem]:
     path = lake.manifest(partition)
     try:
         manifest = read_manifest(path)
@@ -66,12 +76,15 @@ def _verify_partition(lake: Lake, partition: Partition) -> Iterator[Problem]:
         yield Problem(_relative(lake, path), str(error))
         return
     intact = True
-    for problem in _verify_files(lake, partition, manifest):
+    for problem in _verify_files(lake, partition, manifest, removed):
         intact = False
         yield problem
-    if intact:
+    # What was removed lawfully proves nothing any more, and what is left is proved by its SHA-256.
+    gone = set(removed.missing(partition))
+    if intact and gone.isdisjoint((RESPONSES.name, LIST_PAGES.name)):
         yield from _verify_evidence(lake, partition, manifest)
-        yield from _verify_derivation(lake, partition, manifest)
+        if gone.isdisjoint((IMAGES.name, IMAGE_VALUES.name)):
+            yield from _verify_derivation(lake, partition, manifest)
 
 
 def _find_strays(lake: Lake) -> Iterator[Problem]:
@@ -86,7 +99,7 @@ def _find_strays(lake: Lake) -> Iterator[Problem]:
                 )
 
 
-def _verify_files(lake: Lake, partition: Partition, manifest: Manifest) -> Iterator[Problem]:
+def _verify_files(lake: Lake, partition: Partition, manifest: Manifest, removed: RemovedFiles) -> Iterator[Problem]:
     for name in TABLES:
         path = lake.table(name, partition)
         relative = _relative(lake, path)
@@ -94,7 +107,8 @@ def _verify_files(lake: Lake, partition: Partition, manifest: Manifest) -> Itera
         if facts is None:
             yield Problem(relative, f"The manifest of {partition} does not list the table {name}.")
         elif not path.exists():
-            yield Problem(relative, "The file is missing.")
+            if not removed.names(facts):
+                yield Problem(relative, "The file is missing.")
         else:
             with storage_errors(path):
                 digest = sha256_of_file(path)
@@ -191,7 +205,11 @@ def _differing_row(ours: pa.RecordBatch, theirs: pa.RecordBatch) -> str:
 
 
 def verify_derived(lake: Lake, project: str) -> Iterator[Problem]:
-    """Check the derived tables of all days of a project: their files, what they were made from, and the history."""
+    """Check the derived tables of all days of a project: their files, what they were made from, and the history.
+
+    Those of days that retention took files from stand as they were sealed.
+    """
+    removed = RemovedFiles(lake, project)
     for partition, basis in bases(lake, project).items():
         seal = read_seal(lake, partition)
         again = f"derive it again with `image-snapshots rebuild --date {partition.date}`"
@@ -201,7 +219,7 @@ def verify_derived(lake: Lake, project: str) -> Iterator[Problem]:
                 if path.exists():
                     yield Problem(_relative(lake, path), f"No seal names this file: {again}.")
             continue
-        if seal.basis != basis:
+        if seal.basis != basis and is_derivable(lake, partition, removed):
             yield Problem(
                 _relative(lake, lake.derived_seal(partition)),
                 f"The derived tables were made from days that were published anew since: {again}.",
@@ -209,14 +227,15 @@ def verify_derived(lake: Lake, project: str) -> Iterator[Problem]:
         for facts in seal.files.values():
             path = lake.root / facts.path
             if not path.exists():
-                yield Problem(facts.path, f"The file is missing: {again}.")
+                if not removed.names(facts):
+                    yield Problem(facts.path, f"The file is missing: {again}.")
             elif sha256_of_file(path) != facts.sha256:
                 yield Problem(facts.path, f"The file was changed: {again}.")
     history = lake.project_table(IMAGE_HISTORY.name, project)
     if history.exists():
         with tempfile.TemporaryDirectory(prefix="image-snapshots-") as directory:
             derived = Path(directory) / history.name
-            write_history(lake, project, derived, "verify")
+            write_history_again(lake, project, derived)
             difference = _first_difference(history, derived)
         if difference is not None:
             yield Problem(
@@ -250,6 +269,17 @@ def _verify_chain(lake: Lake, project: str) -> Iterator[Problem]:
     )
     for _, path in heads[:-1]:
         yield Problem(_relative(lake, path), "No later manifest follows this one: it was changed or put in.")
+
+
+def _verify_records(lake: Lake, project: str) -> Iterator[Problem]:
+    """Check that each retention record follows the one before it."""
+    before: str | None = None
+    for path in lake.retention_records(project):
+        if read_record(path).previous_record_sha256 != before:
+            yield Problem(
+                lake.key(path), "It does not follow the retention record before it: that one was changed or removed."
+            )
+        before = sha256_of_file(path)
 
 
 def _relative(lake: Lake, path: Path) -> str:
