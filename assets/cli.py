@@ -35,11 +35,12 @@ from assets.terminal import (
 )
 from assets.upkeep_commands import compact, retention
 from pipelines.answers import Outcome
+from pipelines.columns import ANSWER_TABLES
 from pipelines.costs import write_focus
 from pipelines.day import Day, start_over, utc_now
 from pipelines.derived import DaySummary, read_seal
 from pipelines.errors import ConfigurationError, PipelineError
-from pipelines.lake import Lake, Partition
+from pipelines.lake import Lake, Partition, sha256_of_file
 from pipelines.manifest import Manifest, chain_head, published, read_attempt
 from pipelines.removed import RemovedFiles, is_derivable
 from pipelines.report import write_report
@@ -328,7 +329,7 @@ def status(
             item.project,
             item.state
             + (", attempt open" if item.has_open_attempt and item.state != "unfinished" else "")
-            + (f", removed: {' '.join(item.removed)}" if item.removed else ""),
+            + _removed(item.removed),
             "" if item.images is None else f"{item.images:,}",
             _outcomes(item.outcomes or {}),
             "" if item.bytes is None else f"{item.bytes:,}",
@@ -337,6 +338,11 @@ def status(
         for item in statuses
     ]
     print_table("Days", ("date", "project", "state", "images", "outcomes", "bytes", "published (UTC)"), rows)
+
+
+def _removed(tables: list[str]) -> str:
+    kinds = {"answers" if table in ANSWER_TABLES else "tables" for table in tables}
+    return f", {' and '.join(sorted(kinds))} removed" if kinds else ""
 
 
 @app.command()
@@ -365,14 +371,18 @@ def verify(
     # Worth noting elsewhere only while it seals what is there; and a damaged manifest has no place in a chain.
     projects = [] if problems else sorted({partition.project for partition in partitions})
     heads = {key: chain_head(lake, key) for key in projects}
+    records = {key: sha256_of_file(paths[-1]) for key in projects if (paths := lake.retention_records(key))}
     if as_json:
         found = [{"path": problem.path, "problem": problem.sentence} for problem in problems]
-        print(json.dumps({"partitions": len(partitions), "problems": found, "newest_manifest_sha256": heads}, indent=1))
+        newest = {"newest_manifest_sha256": heads, "newest_retention_record_sha256": records}
+        print(json.dumps({"partitions": len(partitions), "problems": found, **newest}, indent=1))
     else:
         for problem in problems:
             print_line(f"{problem.path}: {problem.sentence}")
         for key, head in heads.items():
             print_line(f"newest manifest of {key}: SHA-256 {head}")
+        for key, record in records.items():
+            print_line(f"newest retention record of {key}: SHA-256 {record}")
         print_line(f"verified {count_text(len(partitions), 'partition')}: {count_text(len(problems), 'problem')}")
     raise typer.Exit(FAILED if problems else COMPLETE)
 

@@ -38,9 +38,9 @@ class Plan:
     recorded: int
 
     def by_table(self) -> dict[str, list[RemovedFile]]:
-        """The files of each table."""
+        """The files of each table, by table and day."""
         tables: dict[str, list[RemovedFile]] = {}
-        for removed in self.files:
+        for removed in sorted(self.files, key=lambda removed: (removed.table, removed.snapshot_date)):
             tables.setdefault(removed.table, []).append(removed)
         return tables
 

@@ -216,8 +216,8 @@ def test_readers_see_the_same_rows_whenever_a_compaction_is_killed(lake):
     while was_killed(kills, lambda: compact(lake, "default", "2026-10", NOW)):
         assert seen(lake, names) == before, kills
         kills += 1
-    # The old seal goes, nine tables and the new seal appear; each leaves a name to be cleared away.
-    assert kills >= 11
+    # The old seal goes, then nine tables and the new seal appear.
+    assert kills == 10
     assert compact(lake, "default", "2026-10", NOW).was_current
     assert seen(lake, names) == before
 
@@ -242,12 +242,12 @@ def test_the_command_compacts_what_is_over(lake, image_snapshots):
     assert first.returncode == 0, first.stderr
     (month,) = json.loads(first.stdout)
     assert month.pop("bytes") < month.pop("daily_bytes")
+    assert month.pop("rows") > 3 * 3 * 2
     assert month == {
         "month": "2026-10",
         "project": "default",
         "state": "compacted",
         "days": 3,
-        "rows": 94,
         "daily_files": 27,
     }
     second = image_snapshots("compact", "--month", "2026-08")
