@@ -287,17 +287,18 @@ def test_the_schedule_is_on_where_there_is_a_cloud(endpoint, status):
 
 
 def test_a_month_that_is_over_is_compacted_by_a_job_of_its_own(instance):
-    publish_day(day_of("2026-10-31"), images=[{"id": "0", "name": "a"}])
-    settings = Settings(lake="lake", first_day=dt.date(2026, 10, 1))
+    last = TODAY.replace(day=1) - dt.timedelta(days=1)
+    publish_day(day_of(str(last)), images=[{"id": "0", "name": "a"}])
+    settings = Settings(lake="lake", first_day=last)
     definitions = build_definitions(settings)
     schedule = definitions.resolve_schedule_def("compact_months_schedule")
     assert schedule.default_status.value == "STOPPED"
     context = dg.build_schedule_context(
-        scheduled_execution_time=dt.datetime(2026, 11, 2, 7, 47, tzinfo=dt.UTC),
+        scheduled_execution_time=dt.datetime.combine(TODAY.replace(day=2), dt.time(7, 47), dt.UTC),
         repository_def=definitions.get_repository_def(),
     )
     (request,) = schedule.evaluate_tick(context).run_requests
-    assert request.partition_key.keys_by_dimension == {"month": "2026-10-01", "project": "default"}
+    assert request.partition_key.keys_by_dimension == {"month": str(last.replace(day=1)), "project": "default"}
 
     def compacts():
         result = definitions.resolve_job_def("compact_months").execute_in_process(
@@ -308,7 +309,7 @@ def test_a_month_that_is_over_is_compacted_by_a_job_of_its_own(instance):
     shown = compacts()
     assert shown["dagster/partition_row_count"].value == 1
     assert (shown["days"].value, shown["daily_files"].value, shown["was_current"].value) == (1, 3, False)
-    Lake("lake").table("images", Partition(dt.date(2026, 10, 31), "default")).write_bytes(b"changed")
+    Lake("lake").table("images", Partition(last, "default")).write_bytes(b"changed")
     shutil.rmtree("lake/_monthly")
     assert not compacts()
 
