@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import dagster as dg
 
+from assets.compaction import COMPACT_JOB, monthly_asset, monthly_schedule
 from assets.daily_snapshot import daily_snapshot_assets
 from assets.delivery import delivery_assets
 from assets.derived_tables import derived_assets
@@ -51,11 +52,17 @@ def build_definitions(
         selection=snapshot[-1:],
         description="Derive a published day's tables again from its stored answers, and not what follows.",
     )
+    monthly = monthly_asset(settings)
+    compact = dg.define_asset_job(
+        COMPACT_JOB,
+        selection=[monthly],
+        description="Make the monthly files of a project's month that is over; daily files stay as they are.",
+    )
     webhook = failure_webhook(settings)
     return dg.Definitions(
-        assets=assets,
-        jobs=[daily, rebuild, republish],
-        schedules=[daily_schedule(DAILY_JOB, settings)],
+        assets=[*assets, monthly],
+        jobs=[daily, rebuild, republish, compact],
+        schedules=[daily_schedule(DAILY_JOB, settings), monthly_schedule(settings)],
         sensors=[webhook] if webhook else [],
         resources={"day": day_resource(settings, reporter, now)},
         # One process for each run: the steps pass paths and share the hold on their partition.

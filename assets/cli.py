@@ -9,18 +9,32 @@ import datetime as dt
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import Progress
-from rich.table import Table
 
 from assets.query_command import query
+from assets.terminal import (
+    COMPLETE,
+    FAILED,
+    INCOMPLETE,
+    USAGE,
+    JsonOption,
+    ProjectOption,
+    count_text,
+    open_lake,
+    print_error,
+    print_line,
+    print_table,
+    size_text,
+)
+from assets.upkeep_commands import compact, retention
+from pipelines.columns import ANSWER_TABLES
 from pipelines.errors import ConfigurationError, PipelineError
 from pipelines.lake import Lake, Partition
 from pipelines.manifest import Manifest, chain_head, published, read_attempt
@@ -30,8 +44,6 @@ from pipelines.status import day_statuses
 
 if TYPE_CHECKING:
     from pipelines.derived import DaySummary
-
-COMPLETE, FAILED, USAGE, INCOMPLETE = 0, 1, 2, 3
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -49,10 +61,6 @@ class Mode(StrEnum):
 
 
 DateOption = Annotated[str | None, typer.Option("--date", metavar="YYYY-MM-DD", help="Day (UTC).")]
-ProjectOption = Annotated[
-    list[str] | None, typer.Option("--project", help="Partition key of a project; may be repeated. Default: all.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
 def main() -> None:
@@ -60,16 +68,8 @@ def main() -> None:
     try:
         app()
     except PipelineError as error:
-        _print_error(str(error))
+        print_error(str(error))
         sys.exit(error.exit_status)
-
-
-def _lake(settings: Settings) -> Lake:
-    return Lake(settings.lake, settings.parquet_compression)
-
-
-def _print_error(sentence: str) -> None:
-    Console(stderr=True).print(f"[bold red]Error:[/] {escape(sentence)}", soft_wrap=True, highlight=False)
 
 
 def _today() -> dt.date:
@@ -157,11 +157,13 @@ def _clock(partition: Partition, days: int | None) -> Callable[[], dt.datetime]:
 @app.command()
 def rebuild(
     date: DateOption = None,
-    every: Annotated[bool, typer.Option("--all", help="Every published day.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Every published day that retention has left whole.")] = False,
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Derive published days again from the answers stored on those days; asks the API nothing."""
+    from pipelines.removed import RemovedFiles, is_derivable
+
     settings = Settings.load()
     day = _date(date)
     if (day is None) == (not every):
@@ -170,7 +172,13 @@ def rebuild(
     if day is not None:
         partitions = [Partition(day, key) for key in projects]
     else:
-        partitions = [partition for partition in _lake(settings).partitions() if partition.project in projects]
+        lake = open_lake(settings)
+        removed = {key: RemovedFiles(lake, key) for key in projects}
+        partitions = [
+            partition
+            for partition in lake.partitions()
+            if partition.project in projects and is_derivable(lake, partition, removed[partition.project])
+        ]
     last = {partition.project: partition for partition in partitions}
     # What follows from several days is derived once for all of them, with the last day of each project.
     jobs = ["rebuild_images" if partition in last.values() else "republish_images" for partition in partitions]
@@ -183,14 +191,14 @@ def _run_jobs(
     """Run its job for each partition, one failing partition leaving the others alone, then say what became of them."""
     from assets.runner import Runner
 
-    lake = _lake(settings)
+    lake = open_lake(settings)
     reports: list[dict[str, Any]] = []
     with Runner(settings) as runner:
         failures = []
         for partition, job in zip(partitions, jobs, strict=True):
             failure = runner.run(job, partition, _clock(partition, days))
             if failure is not None:
-                _print_error(failure.sentence)
+                print_error(failure.sentence)
             failures.append(failure)
     for partition, failure in zip(partitions, failures, strict=True):
         manifest = published(lake, partition) if failure is None else None
@@ -243,26 +251,26 @@ def _print_reports(reports: list[dict[str, Any]]) -> None:
         for name, file in report["tables"].items()
     ]
     if rows:
-        _print_table("Published", ("date", "project", "table", "rows", "bytes", "file"), rows)
+        print_table("Published", ("date", "project", "table", "rows", "bytes", "file"), rows)
     for report in reports:
         outcomes = _outcomes(report.get("outcomes", {}))
-        _print_line(f"{report['date']} {report['project']}: {report['state']}" + (f" ({outcomes})" if outcomes else ""))
+        print_line(f"{report['date']} {report['project']}: {report['state']}" + (f" ({outcomes})" if outcomes else ""))
         invalid = report.get("outcomes", {}).get(Outcome.INVALID_ID, 0)
         if invalid:
             where = _short(report["tables"]["responses"]["path"])
-            _print_line(f"  no UUID, never sent: {_count(invalid, 'id')} (outcome invalid_id in {where})")
+            print_line(f"  no UUID, never sent: {count_text(invalid, 'id')} (outcome invalid_id in {where})")
         failed = report.get("failed", [])
         if failed:
             shown = ", ".join(f"{item['id']} ({item['error_code']})" for item in failed[:5])
-            _print_line(f"  without an answer: {shown}" + (f" and {len(failed) - 5} more" if len(failed) > 5 else ""))
+            print_line(f"  without an answer: {shown}" + (f" and {len(failed) - 5} more" if len(failed) > 5 else ""))
         for error in ("list_error", "notebooks_error"):
             if report.get(error):
-                _print_line(f"  {report[error]}")
+                print_line(f"  {report[error]}")
         if report.get("summary"):
             for line in summary_lines(DaySummary.model_validate(report["summary"])):
-                _print_line(f"  {line}")
+                print_line(f"  {line}")
     if reports and reports[-1].get("report"):
-        _print_line(f"Report: {_short(reports[-1]['report'])}")
+        print_line(f"Report: {_short(reports[-1]['report'])}")
 
 
 def summary_lines(summary: "DaySummary") -> list[str]:
@@ -280,37 +288,27 @@ def summary_lines(summary: "DaySummary") -> list[str]:
     growth = (
         ""
         if summary.growth_bytes is None
-        else f", {_size(summary.growth_bytes, signed=True)} since the last complete day"
+        else f", {size_text(summary.growth_bytes, signed=True)} since the last complete day"
     )
     free = ""
     if summary.reclaimable_bytes:
-        free = f"; deleting unused images would free at most {_size(summary.reclaimable_bytes)}"
+        free = f"; deleting unused images would free at most {size_text(summary.reclaimable_bytes)}"
     cost = (
         "unknown" if summary.estimated_cost is None else f"{summary.estimated_cost:,.2f} {summary.currency} for the day"
     )
     if not summary.is_priced:
         cost += " (the price book states no price above zero: see docs/costs.md)"
     elif summary.unpriced:
-        cost += f" ({_count(summary.unpriced, 'image')} without a price)"
+        cost += f" ({count_text(summary.unpriced, 'image')} without a price)"
     lines = [
         f"images    {summary.images:,}",
         f"changes   {changes}",
         f"findings  {findings} ({life})",
-        f"bytes     {_size(summary.total_bytes)}{growth}{free}",
+        f"bytes     {size_text(summary.total_bytes)}{growth}{free}",
         f"cost      {cost}, an estimate",
     ]
     lines += [f"rule {rule} failed: {reason}" for rule, reason in summary.rule_errors.items()]
     return lines
-
-
-def _size(number: int, *, signed: bool = False) -> str:
-    """Bytes in the unit that suits them."""
-    value, unit = float(number), "B"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB"):
-        if abs(value) < 1024 or unit == "PiB":
-            break
-        value /= 1024
-    return f"{value:{'+' if signed else ''},.{0 if unit == 'B' else 1}f} {unit}"
 
 
 def _short(path: str) -> str:
@@ -318,32 +316,9 @@ def _short(path: str) -> str:
     return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
-
-
 def _outcomes(counts: dict[str, int]) -> str:
     """Outcomes with their counts, in the order in which `Outcome` defines them."""
     return ", ".join(f"{counts[outcome]:,} {outcome}" for outcome in Outcome if outcome in counts)
-
-
-def _print_line(line: str) -> None:
-    Console().print(escape(line), soft_wrap=True, highlight=False)
-
-
-def _print_table(title: str, names: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """A table on a terminal, tab-separated lines when piped."""
-    console = Console()
-    if not console.is_terminal:
-        for row in (names, *rows):
-            print("\t".join(row))
-        return
-    table = Table(title=title, title_justify="left")
-    for name in names:
-        table.add_column(name, justify="right" if name in ("rows", "bytes", "images") else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
-    console.print(table)
 
 
 @app.command()
@@ -354,7 +329,7 @@ def status(
     """List the last days: complete, incomplete, unfinished (the next run goes on), missing or damaged."""
     settings = Settings.load()
     today = _today()
-    statuses = day_statuses(_lake(settings), settings.project_keys, today - dt.timedelta(days=days - 1), today)
+    statuses = day_statuses(open_lake(settings), settings.project_keys, today - dt.timedelta(days=days - 1), today)
     if as_json:
         print(json.dumps([item.as_json() for item in statuses], indent=1))
         return
@@ -362,7 +337,9 @@ def status(
         (
             str(item.date),
             item.project,
-            item.state + (", attempt open" if item.has_open_attempt and item.state != "unfinished" else ""),
+            item.state
+            + (", attempt open" if item.has_open_attempt and item.state != "unfinished" else "")
+            + _removed(item.removed),
             "" if item.images is None else f"{item.images:,}",
             _outcomes(item.outcomes or {}),
             "" if item.bytes is None else f"{item.bytes:,}",
@@ -370,7 +347,12 @@ def status(
         )
         for item in statuses
     ]
-    _print_table("Days", ("date", "project", "state", "images", "outcomes", "bytes", "published (UTC)"), rows)
+    print_table("Days", ("date", "project", "state", "images", "outcomes", "bytes", "published (UTC)"), rows)
+
+
+def _removed(tables: list[str]) -> str:
+    kinds = {"answers" if table in ANSWER_TABLES else "tables" for table in tables}
+    return f", {' and '.join(sorted(kinds))} removed" if kinds else ""
 
 
 @app.command()
@@ -380,10 +362,11 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Recompute hashes, chains and derived tables of published days, and name what was changed."""
+    from pipelines.removed import last_record_sha256
     from pipelines.verify import verify as verify_lake
 
     settings = Settings.load()
-    lake = _lake(settings)
+    lake = open_lake(settings)
     day = _date(date)
     partitions = [
         partition
@@ -401,19 +384,26 @@ def verify(
     # Worth noting elsewhere only while it seals what is there; and a damaged manifest has no place in a chain.
     projects = [] if problems else sorted({partition.project for partition in partitions})
     heads = {key: chain_head(lake, key) for key in projects}
+    records = {key: last_record_sha256(lake, key) for key in projects}
+    records = {key: digest for key, digest in records.items() if digest is not None}
     if as_json:
         found = [{"path": problem.path, "problem": problem.sentence} for problem in problems]
-        print(json.dumps({"partitions": len(partitions), "problems": found, "newest_manifest_sha256": heads}, indent=1))
+        newest = {"newest_manifest_sha256": heads, "newest_retention_record_sha256": records}
+        print(json.dumps({"partitions": len(partitions), "problems": found, **newest}, indent=1))
     else:
         for problem in problems:
-            _print_line(f"{problem.path}: {problem.sentence}")
+            print_line(f"{problem.path}: {problem.sentence}")
         for key, head in heads.items():
-            _print_line(f"newest manifest of {key}: SHA-256 {head}")
-        _print_line(f"verified {_count(len(partitions), 'partition')}: {_count(len(problems), 'problem')}")
+            print_line(f"newest manifest of {key}: SHA-256 {head}")
+        for key, record in records.items():
+            print_line(f"newest retention record of {key}: SHA-256 {record}")
+        print_line(f"verified {count_text(len(partitions), 'partition')}: {count_text(len(problems), 'problem')}")
     raise typer.Exit(FAILED if problems else COMPLETE)
 
 
 app.command()(query)
+app.command()(compact)
+app.command()(retention)
 
 
 @app.command()
@@ -426,14 +416,14 @@ def report(
     from pipelines.report import write_report
 
     settings = Settings.load()
-    lake = _lake(settings)
+    lake = open_lake(settings)
     projects = _projects(settings, project)
     if output is not None and len(projects) > 1:
         raise ConfigurationError("--output takes one report, and there are several projects: choose with --project.")
     days = {key: [day for day in lake.partitions() if day.project == key] for key in projects}
     for key in projects:
         day = _date(date) or (days[key][-1].date if days[key] else _today())
-        _print_line(_short(str(write_report(lake, Partition(day, key), output))))
+        print_line(_short(str(write_report(lake, Partition(day, key), output))))
 
 
 @app.command()
@@ -451,9 +441,9 @@ def focus(
     settings = Settings.load()
     until = _date(last) or _today()
     rows = write_focus(
-        _lake(settings), _date(first) or until.replace(day=1), until, _projects(settings, project), output
+        open_lake(settings), _date(first) or until.replace(day=1), until, _projects(settings, project), output
     )
-    _print_line(f"{output}: {_count(rows, 'row')}, estimates and no bill")
+    print_line(f"{output}: {count_text(rows, 'row')}, estimates and no bill")
 
 
 @app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

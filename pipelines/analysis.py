@@ -5,7 +5,7 @@ files under `sql/` and to the modules named after them.
 """
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from typing import Any, Self
 
@@ -30,13 +30,41 @@ _LISTED_TEXTS = ("name", "namespace", "swr_path", "type", "visibility")
 _LISTED = pa.schema([("id", pa.string()), *((name, pa.string()) for name in _LISTED_TEXTS), ("size_bytes", pa.int64())])
 
 
+def engine_types(connection: duckdb.DuckDBPyConnection, table: Table) -> dict[str, str]:
+    """Column name -> the engine's type."""
+    empty = connection.from_arrow(table.schema.empty_table())
+    return {name: str(type_) for name, type_ in zip(empty.columns, empty.types, strict=True)}
+
+
+def parquet_files(
+    connection: duckdb.DuckDBPyConnection, table: Table, paths: Sequence[LakePath], without: Collection[str] = ()
+) -> str:
+    """SQL that reads files of a table, for FROM: its columns of their documented types, and `filename`.
+
+    A column that a file lacks, because it is older, is null. Naming the types leaves files unopened until rows are
+    asked for. Columns `without` are not read.
+    """
+    fields = ", ".join(
+        f"{quoted(name)}: {{name: {quoted(name)}, type: {quoted(type_)}, default_value: NULL}}"
+        for name, type_ in engine_types(connection, table).items()
+        if name not in without
+    )
+    files = ", ".join(quoted(str(path)) for path in paths)
+    return f"read_parquet([{files}], schema = MAP {{{fields}}})"
+
+
+def quoted(text: str) -> str:
+    """A text as SQL writes it."""
+    return "'" + text.replace("'", "''") + "'"
+
+
 class Engine:
     """DuckDB in bounded memory; a context manager. Times are UTC."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
         self._files: set[str] = set()
-        self._object_files: ObjectFileSystem | None = None
+        self._objects: ObjectFileSystem | None = None
 
     def __enter__(self) -> Self:
         scratch = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="image-snapshots-"))
@@ -63,22 +91,23 @@ class Engine:
 
     def load_file(self, name: str, path: LakePath, columns: str = "*") -> None:
         """Make a relation that reads a Parquet file, in place of one of that name."""
-        self.load_files(name, [path], columns)
+        self._know(path)
+        self.create_view(name, f"SELECT {columns} FROM read_parquet({quoted(str(path))}, hive_partitioning = false)")  # noqa: S608
 
-    def load_files(self, name: str, paths: Sequence[LakePath], columns: str = "*") -> None:
-        """Make a relation that reads the Parquet files of one table, in place of one of that name."""
+    def load_files(self, name: str, paths: Sequence[LakePath], table: Table) -> None:
+        """Make a relation that reads files of a table, with nulls where a file is older than a column."""
         for path in paths:
-            if isinstance(path, ObjectPath):
-                self._objects(path).forget(path)
-        files = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
-        self.create_view(name, f"SELECT {columns} FROM read_parquet([{files}], hive_partitioning = false)")  # noqa: S608
-        self._files.update(map(str, paths))
+            self._know(path)
+        self.create_view(name, f"SELECT * FROM {parquet_files(self.connection, table, paths)}")  # noqa: S608
 
-    def _objects(self, path: ObjectPath) -> ObjectFileSystem:
-        if self._object_files is None:
-            self._object_files = ObjectFileSystem(ObjectPath(path.bucket, ""))
-            self.connection.register_filesystem(self._object_files)
-        return self._object_files
+    def _know(self, path: LakePath) -> None:
+        self._files.add(str(path))
+        if isinstance(path, ObjectPath):
+            if self._objects is None:
+                self._objects = ObjectFileSystem(ObjectPath(path.bucket, ""))
+                self.connection.register_filesystem(self._objects)
+            # It may have been replaced since it was read last.
+            self._objects.forget(path)
 
     def create(self, name: str, sql: str) -> None:
         """Make a relation that holds what a SELECT gives, in place of one of that name."""
@@ -96,7 +125,7 @@ class Engine:
 
     def lock(self) -> None:
         """Let SQL read no file but those of the relations that are open now, and no network; for good."""
-        paths = ", ".join("'" + path.replace("'", "''") + "'" for path in sorted(self._files))
+        paths = ", ".join(map(quoted, sorted(self._files)))
         self.connection.execute(f"SET allowed_paths = [{paths}]")
         self.connection.execute("SET enable_external_access = false")
 

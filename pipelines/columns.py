@@ -460,6 +460,14 @@ ANALYSIS_TABLES: dict[str, Table] = {
     )
 }
 
+# What the API answered, byte for byte. All other tables of a day are what analysts read.
+ANSWER_TABLES: dict[str, Table] = {t.name: t for t in (LIST_PAGES, NOTEBOOKS, RESPONSES)}
+SNAPSHOT_TABLES: dict[str, Table] = {
+    name: table
+    for name, table in (TABLES | ANALYSIS_TABLES).items()
+    if name not in ANSWER_TABLES and table is not IMAGE_HISTORY
+}
+
 LIST_FIELDS = ("dev_services", "resource_categories", "support_res_categories")
 
 # Documented values of the open enumerations, in upper case: the API varies letter case and adds values.

@@ -126,7 +126,7 @@ def write_focus(lake: Lake, first: dt.date, last: dt.date, projects: Collection[
         # Several threads that must keep the order of the rows would hold what is written in memory.
         engine.connection.execute("SET threads = 1")
         try:
-            engine.load_files("image_costs", paths)
+            engine.load_files("image_costs", paths, IMAGE_COSTS)
             written = engine.connection.execute(
                 f"COPY ({read_sql('cost/focus.sql')}) TO {_quoted(part)} ({copy_options})"
             ).fetchone()

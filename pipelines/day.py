@@ -47,6 +47,7 @@ from pipelines.manifest import (
 )
 from pipelines.outcomes import Outcome
 from pipelines.publish import Derivation, derive_tables, failed_ids, file_facts, publish, validate
+from pipelines.removed import RemovedFiles, check_derivable
 from pipelines.settings import Settings
 
 _ACCEPTED_POLL_SECONDS = 0.05
@@ -361,7 +362,8 @@ def publish_day(day: Day) -> DayPublished:
     Raises:
         ValidationError: a table breaks its contract; nothing was published.
         StorageError: the published answers are not what the manifest says.
-        ConfigurationError: there is neither an attempt that has its answers nor a published day.
+        ConfigurationError: there is neither an attempt that has its answers nor a published day, or retention removed
+            what the published day would be derived from.
     """
     attempt = read_attempt(day.lake, day.partition)
     if attempt is not None and attempt.inventory is not None and attempt.fetch is not None:
@@ -378,6 +380,7 @@ def publish_day(day: Day) -> DayPublished:
             f"Nothing is published for {day.partition}, so nothing can be derived again. "
             "`image-snapshots status` lists the days that are there."
         )
+    check_derivable(day.lake, day.partition, RemovedFiles(day.lake, day.partition.project))
     evidence = {name: day.lake.table(name, day.partition) for name in _EVIDENCE}
     for name, path in evidence.items():
         with storage_errors(path):

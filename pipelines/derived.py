@@ -21,8 +21,9 @@ from pipelines.day import Day
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.history import HistoryResult, derive_image_changes, derive_image_history
 from pipelines.lake import Lake, Partition, storage_errors, write_atomically
-from pipelines.manifest import FileFacts, code_version
+from pipelines.manifest import FileFacts, code_version, read_manifest
 from pipelines.reconciliation import ReconciliationResult, derive_image_reconciliation
+from pipelines.removed import RemovedFiles, check_derivable, is_derivable
 from pipelines.usage import UsageResult, derive_image_usage
 
 
@@ -113,13 +114,24 @@ def _parse_seal(content: bytes) -> DerivedSeal | None:
         return None
 
 
+def sealed_files(lake: Lake, partition: Partition) -> dict[str, FileFacts]:
+    """The files that the manifest of a published day and the seal of its derived tables name, by table.
+
+    Raises:
+        StorageError: the manifest is damaged.
+    """
+    seal = read_seal(lake, partition)
+    return read_manifest(lake.manifest(partition)).files | (seal.files if seal else {})
+
+
 def derive_days(day: Day, on_day: Callable[[Partition, int, int], None] = lambda *_: None) -> DerivedDay:
     """Derive the tables of a published day, and those of every other day of its project that lacks them or is outdated.
 
     `on_day` is told each day before it is derived, its number and how many there are.
 
     Raises:
-        ConfigurationError: the day is not published, or a rule, price or suppression file cannot be read.
+        ConfigurationError: the day is not published, retention removed what its tables are made from, or a rule, price
+            or suppression file cannot be read.
         StorageError: the lake cannot be read or written.
     """
     # Two days of a project may end together: whoever comes second must see what the other has published.
@@ -135,8 +147,15 @@ def _derive_days(day: Day, on_day: Callable[[Partition, int, int], None]) -> Der
             f"Nothing is published for {asked}, so nothing can be derived from it. "
             "`image-snapshots status` lists the days that are there."
         )
+    removed = RemovedFiles(lake, asked.project)
+    check_derivable(lake, asked, removed)
     current = _current(lake, asked.project, basis)
-    due = [partition for partition in basis if partition == asked or partition not in current]
+    # Of days whose files were removed, what was derived before stands.
+    due = [
+        partition
+        for partition in basis
+        if partition == asked or (partition not in current and is_derivable(lake, partition, removed))
+    ]
     result: DerivedDay | None = None
     for number, partition in enumerate(due):
         on_day(partition, number, len(due))

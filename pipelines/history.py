@@ -16,8 +16,9 @@ import pyarrow as pa
 from pipelines.analysis import DayAnalysis, Engine
 from pipelines.columns import IMAGE_CHANGES, IMAGE_HISTORY, IMAGES, RESPONSES
 from pipelines.day import Day
-from pipelines.lake import Lake, LakePath, open_parquet
-from pipelines.manifest import FileFacts, PublishedDay, published_days
+from pipelines.lake import Lake, LakePath, Partition, open_parquet
+from pipelines.manifest import FileFacts, PublishedDay, complete_days, published_days
+from pipelines.removed import RemovedFiles
 from pipelines.sql_files import read_sql
 
 # File metadata: the days that a history consists of, each with the SHA-256 of its manifest.
@@ -53,13 +54,57 @@ def write_history(
     run_id: str,
     on_step: Callable[[int, int], None] = lambda done, total: None,
 ) -> HistoryResult:
-    """Write a project's history to `path`, going on from what is there already."""
+    """Write a project's history to `path`, going on from what is there already.
+
+    Raises:
+        ConfigurationError: retention removed files of a day that is to be taken.
+        StorageError: the lake cannot be read or written.
+    """
+    return _write_history(lake, project, path, run_id, path, None, on_step)
+
+
+def write_history_again(lake: Lake, project: str, path: LakePath) -> None:
+    """Write a project's history to `path` from its days alone, as far as retention has left them.
+
+    Before the last day that it has not, nothing but the stored history can say what was: it is gone on with from there.
+
+    Raises:
+        StorageError: the lake cannot be read or written.
+    """
+    removed = RemovedFiles(lake, project)
+    gone = [day.date for day in complete_days(lake, project) if _lacks(removed, day)]
+    stored = lake.project_table(IMAGE_HISTORY.name, project) if gone else path
+    _write_history(lake, project, path, "verify", stored, max(gone, default=None))
+
+
+def _lacks(removed: RemovedFiles, day: Partition) -> bool:
+    return not {IMAGES.name, RESPONSES.name}.isdisjoint(removed.missing(day))
+
+
+def _write_history(
+    lake: Lake,
+    project: str,
+    path: LakePath,
+    run_id: str,
+    stored: LakePath,
+    until: dt.date | None,
+    on_step: Callable[[int, int], None] = lambda done, total: None,
+) -> HistoryResult:
+    """Write a history to `path`, going on from what is `stored`, or from that as it was after the day `until`."""
     days = [day for day in published_days(lake, project) if day.manifest.is_complete]
-    known = _known_days(path)
+    known = [entry for entry in _known_days(stored) if until is None or entry[0] <= until.isoformat()]
     agreeing = list(takewhile(lambda pair: pair[0] == pair[1], zip(known, map(_entry, days), strict=False)))
     missing = days[len(agreeing) :]
+    removed = RemovedFiles(lake, project)
+    for day in missing:
+        removed.check_has(
+            day.partition,
+            (IMAGES.name, RESPONSES.name),
+            "the history cannot be made anew from that day on: restore "
+            f"{lake.project_table(IMAGE_HISTORY.name, project)} from a backup",
+        )
     with Engine() as engine:
-        _load_until(engine, path, days[len(agreeing) - 1].partition.date if agreeing else None)
+        _load_until(engine, stored, days[len(agreeing) - 1].partition.date if agreeing else None)
         for number, day in enumerate(missing):
             on_step(number, len(missing))
             _take_step(engine, lake, day)

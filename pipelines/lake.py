@@ -216,8 +216,8 @@ class Lake:
         self.root: LakePath = ObjectPath.parse(root) if root.startswith(SCHEME) else Path(root).absolute()
         self._compression = compression
 
-    def relative(self, path: LakePath) -> str:
-        """A path of the lake relative to its root."""
+    def key(self, path: LakePath) -> str:
+        """Where a file is, relative to the lake's root."""
         return path.relative_to(self.root).as_posix()  # type: ignore[arg-type]  # both are of the same kind
 
     @staticmethod
@@ -245,6 +245,27 @@ class Lake:
     def report(self, partition: Partition) -> LakePath:
         """The report of a partition, for people."""
         return self.root / "reports" / partition.directory / "report.html"
+
+    def monthly(self, name: str, month: str, project: str) -> LakePath:
+        """The file that holds a table's rows of a month, `2026-11`, of a project."""
+        return self.root / "_monthly" / name / f"month={month}" / f"project={project}" / f"{name}.parquet"
+
+    def monthly_seal(self, month: str, project: str) -> LakePath:
+        """The file that says of which daily files a project's monthly ones were made."""
+        return self.root / "_monthly" / f"month={month}" / f"project={project}.json"
+
+    def monthly_seals(self) -> list[tuple[str, str]]:
+        """Month and project of each seal of monthly files, in order."""
+        paths = (self.root / "_monthly").glob("month=*/project=*.json")
+        return sorted((path.parent.name.removeprefix("month="), path.stem.removeprefix("project=")) for path in paths)
+
+    def retention_record(self, project: str, name: str) -> LakePath:
+        """A record of files that were removed."""
+        return self.root / "_retention" / f"project={project}" / f"{name}.json"
+
+    def retention_records(self, project: str) -> dict[LakePath, bytes]:
+        """A project's records of files that were removed, the oldest first."""
+        return self._small_files(self.root / "_retention" / f"project={project}", "*.json")
 
     def superseded_manifests(self, project: str) -> LakePath:
         """Directory of the manifests that a rerun replaced, each named by its SHA-256."""
@@ -307,7 +328,7 @@ class Lake:
     def sizes(self, name: str, project: str) -> dict[str, int]:
         """The files of a table of a project, by path relative to the root, and their sizes in bytes."""
         found = self._matching(self.root / name, f"dt=*/project={project}/*.parquet")
-        return {self.relative(path): stat.st_size for path, stat in found}
+        return {self.key(path): stat.st_size for path, stat in found}
 
     def reported(self, project: str) -> dict[Partition, float]:
         """When the report of each day of a project was written that has one, in seconds since the epoch."""
@@ -340,6 +361,32 @@ class Lake:
         """Partitions that have a file of a table, in order."""
         paths = (self.root / name).glob("dt=*/project=*/*.parquet")
         return sorted({_partition(path.parent.parent.name, path.parent.name) for path in paths})
+
+    def files_of(self, name: str) -> dict[Partition, LakePath]:
+        """The published files of a table, by partition, in order."""
+        paths = (self.root / name).glob(f"dt=*/project=*/{name}.parquet")
+        return dict(sorted((_partition(path.parent.parent.name, path.parent.name), path) for path in paths))
+
+    def project_files_of(self, name: str) -> list[LakePath]:
+        """The files of a table that is kept for all days of a project together, by project."""
+        return sorted((self.root / name).glob(f"project=*/{name}.parquet"))
+
+    def at(self, key: str) -> LakePath:
+        """The file of a key."""
+        return self.root / key
+
+    def size(self, path: LakePath) -> int:
+        """Bytes of a file."""
+        return path.stat().st_size
+
+    def remove(self, path: LakePath) -> None:
+        """Remove a file, if it is there, and the directories of its day or month that this leaves empty."""
+        with storage_errors(path):
+            path.unlink(missing_ok=True)
+            for directory in path.parents[:2] if isinstance(path, Path) else ():
+                if not directory.is_dir() or next(directory.iterdir(), None) is not None:
+                    break
+                directory.rmdir()
 
     def unfinished(self) -> list[Partition]:
         """Partitions with an attempt that has not ended, in order."""

@@ -179,6 +179,11 @@ def published_days(lake: Lake, project: str) -> list[PublishedDay]:
     ]
 
 
+def complete_days(lake: Lake, project: str) -> list[Partition]:
+    """The days of a project that are complete, in order."""
+    return [day.partition for day in published_days(lake, project) if day.manifest.is_complete]
+
+
 def last_published_day(lake: Lake, partition: Partition) -> Partition | None:
     """The project's last published day before a partition's, or None when there is none."""
     return max((day for day in lake.manifests(partition.project) if day < partition), default=None)

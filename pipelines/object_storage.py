@@ -28,7 +28,7 @@ from obstore.store import S3Store
 from typing_extensions import Buffer
 
 from pipelines.endpoints import check_endpoint
-from pipelines.errors import ConfigurationError, StorageError, StorageUnreachableError
+from pipelines.errors import ConfigurationError, PipelineError, StorageError, StorageUnreachableError
 
 SCHEME = "s3://"
 REQUEST_SECONDS = 30
@@ -353,12 +353,21 @@ class _ObjectReader(io.RawIOBase):
 class _SharedObjectReader(_ObjectReader):
     """An object that several threads read; each has a position of its own.
 
-    DuckDB's threads share a file, and one may seek while another, that did, has not read yet.
+    DuckDB's threads share a file, and one may seek while another, that did, has not read yet. `on_error` is called when
+    a range cannot be read.
     """
 
-    def __init__(self, path: ObjectPath, stat: ObjectStat) -> None:
+    def __init__(self, path: ObjectPath, stat: ObjectStat, on_error: Callable[[], None]) -> None:
         self._thread = threading.local()
+        self._on_error = on_error
         super().__init__(path, stat)
+
+    def readinto(self, buffer: Buffer) -> int:
+        try:
+            return super().readinto(buffer)
+        except PipelineError:
+            self._on_error()
+            raise
 
     @property
     def _position(self) -> int:
@@ -400,7 +409,7 @@ class ObjectFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec publ
     """One directory of a bucket as DuckDB asks for files: reading only, and each file as one version.
 
     DuckDB opens a file anew for each time that SQL reads it. What was learned of a file the first time holds until it
-    is looked for by a pattern again, or forgotten; then, one that was replaced is an error, never a mixture.
+    is looked for by a pattern again, or forgotten; one that was replaced is an error, never a mixture, and forgotten.
     """
 
     protocol = "s3"
@@ -419,7 +428,8 @@ class ObjectFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec publ
         """Open for reading."""
         if mode != "rb":
             raise PermissionError(f"{path} is only read here")
-        return _SharedObjectReader(self._path(path), self._stat(path))
+        found = self._path(path)
+        return _SharedObjectReader(found, self._stat(path), lambda: self.forget(found))
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
         """Name, size in bytes and type of an object."""

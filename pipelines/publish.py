@@ -145,7 +145,7 @@ def file_facts(lake: Lake, path: LakePath, name: str, partition: Partition) -> F
     """Rows, bytes and SHA-256 of a file that is, or will be, the published one of its table."""
     with storage_errors(path), open_parquet(path) as file:
         return FileFacts(
-            path=lake.relative(lake.table(name, partition)),
+            path=lake.key(lake.table(name, partition)),
             rows=file.metadata.num_rows,
             bytes=path.stat().st_size,
             sha256=sha256_of_file(path),

@@ -8,7 +8,7 @@ import json
 import re
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -19,9 +19,11 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from pipelines.analysis import engine_types, parquet_files, quoted
 from pipelines.columns import ANALYSIS_TABLES, IMAGE_HISTORY, TABLES, Table
+from pipelines.compaction import MonthlyFile, monthly_files
 from pipelines.errors import ConfigurationError
-from pipelines.lake import Lake, LakePath
+from pipelines.lake import Lake, LakePath, Partition
 from pipelines.object_storage import ObjectFileSystem, ObjectPath
 from pipelines.outcomes import Outcome
 from pipelines.sql_files import read_sql
@@ -40,6 +42,7 @@ _VIEWS = ("days", "latest_days", "images_latest", "images_with_owner")
 _AS_OF = "images_as_of"
 
 _BATCH_ROWS = 32_768
+_PROJECT_OF_FILE = "regexp_extract(filename, '/project=([^/]+)/[^/]+$', 1) AS project"
 
 # What `days` reads of a manifest; fields that are not named here are left alone.
 _MANIFEST = {
@@ -96,6 +99,9 @@ def connect_lake(lake: Lake, *, include_incomplete: bool = False) -> duckdb.Duck
     - `images_as_of('2026-11-01')`: the living images as of a day, with the columns of `image_history`;
     - `manifests` and `parameters`, which those views read.
 
+    The days are those that the lake has when it is opened. Where monthly files stand in for daily ones (see
+    `pipelines.compaction`) they are read instead; the rows are the same.
+
     Times are UTC. The engine reaches no file outside the lake and no network, and its settings are locked; what writes
     into the lake (COPY ... TO) is refused by `select`, not by the connection.
 
@@ -105,7 +111,6 @@ def connect_lake(lake: Lake, *, include_incomplete: bool = False) -> duckdb.Duck
     Raises:
         ConfigurationError: nothing is published in the lake, or it cannot be read.
     """
-    root = lake.root.resolve()
     if not lake.partitions():
         raise ConfigurationError(
             f"Nothing is published in the lake {lake.root}: take a snapshot with `image-snapshots run`, or set "
@@ -125,11 +130,13 @@ def connect_lake(lake: Lake, *, include_incomplete: bool = False) -> duckdb.Duck
     connection = duckdb.connect(":memory:", config=config)
     try:
         with sql_errors():
-            if isinstance(root, ObjectPath):
-                connection.register_filesystem(ObjectFileSystem(root))
-            _create_views(connection, root, include_incomplete=include_incomplete)
+            # The engine follows links before it looks at what is allowed.
+            resolved = Lake(str(lake.root.resolve()))
+            if isinstance(resolved.root, ObjectPath):
+                connection.register_filesystem(ObjectFileSystem(resolved.root))
+            _create_views(connection, resolved, include_incomplete=include_incomplete)
             connection.execute("SET TimeZone = 'UTC'")
-            connection.execute(f"SET allowed_directories = [{_quoted(f'{root}/')}]")
+            connection.execute(f"SET allowed_directories = [{quoted(f'{resolved.root}/')}]")
             connection.execute("SET enable_external_access = false")
             connection.execute("SET lock_configuration = true")
     except BaseException:
@@ -142,20 +149,24 @@ def _all_tables() -> dict[str, Table]:
     return TABLES | ANALYSIS_TABLES
 
 
-def _create_views(connection: duckdb.DuckDBPyConnection, root: LakePath, *, include_incomplete: bool) -> None:
+def _create_views(connection: duckdb.DuckDBPyConnection, lake: Lake, *, include_incomplete: bool) -> None:
+    daily = {name: lake.files_of(name) for name, table in _all_tables().items() if table is not IMAGE_HISTORY}
+    monthly = monthly_files(lake, daily)
     for name, table in _all_tables().items():
-        # History is one file for each project.
-        directories = "project=*" if table is IMAGE_HISTORY else "dt=*/project=*"
-        pattern = f"{directories}/{name}.parquet"
-        has_files = any((root / name).glob(pattern))
-        source = _files(connection, table, root / name / pattern) if has_files else _no_rows(connection, table)
+        if table is IMAGE_HISTORY:
+            source = _rows(connection, table, lake.project_files_of(name), [])
+        else:
+            months = monthly.get(name, [])
+            compacted = {Partition(day, file.project) for file in months for day in file.days}
+            files = [path for partition, path in daily[name].items() if partition not in compacted]
+            source = _rows(connection, table, files, months)
         connection.execute(f"CREATE VIEW {name} AS {source}")
     columns = ", ".join(f'manifest."{name}"' for name in _MANIFEST)
     # Ten times as fast as read_json, which has large buffers for each file.
-    manifest = f"json_transform(content, {_quoted(json.dumps(_MANIFEST))}) AS manifest"
-    files = _quoted(str(root / "_manifests" / "dt=*" / "project=*.json"))
+    manifest = f"json_transform(content, {quoted(json.dumps(_MANIFEST))}) AS manifest"
+    manifests = ", ".join(quoted(str(lake.manifest(partition))) for partition in lake.partitions())
     connection.execute(
-        f"CREATE VIEW manifests AS SELECT {columns} FROM (SELECT {manifest} FROM read_text({files}))"  # noqa: S608
+        f"CREATE VIEW manifests AS SELECT {columns} FROM (SELECT {manifest} FROM read_text([{manifests}]))"  # noqa: S608
     )
     connection.execute(f"CREATE VIEW parameters AS SELECT {str(include_incomplete).upper()} AS include_incomplete")
     for name in _VIEWS:
@@ -163,36 +174,44 @@ def _create_views(connection: duckdb.DuckDBPyConnection, root: LakePath, *, incl
     connection.execute(f"CREATE MACRO {_AS_OF}(as_of_date) AS TABLE {read_sql(f'views/{_AS_OF}.sql')}")
 
 
-def _types(connection: duckdb.DuckDBPyConnection, table: Table) -> dict[str, str]:
-    """Column name -> the engine's type."""
-    empty = connection.from_arrow(table.schema.empty_table())
-    return {name: str(type_) for name, type_ in zip(empty.columns, empty.types, strict=True)}
+def _rows(
+    connection: duckdb.DuckDBPyConnection, table: Table, daily: Sequence[LakePath], monthly: Sequence[MonthlyFile]
+) -> str:
+    """SQL that reads a table from daily files (or those of projects), and from monthly ones in place of others."""
+    selects = [_daily_rows(connection, table, daily)] if daily else []
+    if monthly:
+        selects.append(_monthly_rows(connection, table, monthly))
+    return " UNION ALL ".join(selects) if selects else _no_rows(connection, table)
 
 
-def _files(connection: duckdb.DuckDBPyConnection, table: Table, pattern: LakePath) -> str:
-    types = _types(connection, table)
+def _daily_rows(connection: duckdb.DuckDBPyConnection, table: Table, paths: Sequence[LakePath]) -> str:
     # The directories' names come with the list of files. So a condition on the day or the project leaves all other
     # files unopened, as naming the columns' types leaves all files unopened until rows are asked for.
-    from_path = {"project": "regexp_extract(filename, '/project=([^/]+)/[^/]+$', 1) AS project"}
-    if types.pop("snapshot_date", None):
+    from_path = {"project": _PROJECT_OF_FILE}
+    if "snapshot_date" in table.schema.names:
         day = "regexp_extract(filename, '/dt=([^/]+)/project=[^/]+/[^/]+$', 1)"
         from_path["snapshot_date"] = f"CAST({day} AS DATE) AS snapshot_date"
-    names = [*table.schema.names, "project"]
-    selected = ", ".join(from_path.get(name, name) for name in names)
-    fields = ", ".join(
-        f"{_quoted(name)}: {{name: {_quoted(name)}, type: {_quoted(type_)}, default_value: NULL}}"
-        for name, type_ in types.items()
-    )
-    return f"SELECT {selected} FROM read_parquet({_quoted(str(pattern))}, schema = MAP {{{fields}}})"  # noqa: S608
+    selected = ", ".join(from_path.get(name, name) for name in (*table.schema.names, "project"))
+    files = parquet_files(connection, table, paths, without=("snapshot_date",))
+    return f"SELECT {selected} FROM {files}"  # noqa: S608
+
+
+def _monthly_rows(connection: duckdb.DuckDBPyConnection, table: Table, files: Sequence[MonthlyFile]) -> str:
+    # Of one scan for each month the engine could leave some unopened; but planning a scan takes longer than opening a
+    # few files.
+    columns = ", ".join(table.schema.names)
+    select = f"SELECT {columns}, {_PROJECT_OF_FILE} FROM {parquet_files(connection, table, [f.path for f in files])}"  # noqa: S608
+    conditions = []
+    for file in files:
+        if file.others:
+            void = ", ".join(f"DATE '{day}'" for day in sorted(file.others))
+            conditions.append(f"NOT (filename = {quoted(str(file.path))} AND snapshot_date IN ({void}))")
+    return f"{select} WHERE {' AND '.join(conditions)}" if conditions else select
 
 
 def _no_rows(connection: duckdb.DuckDBPyConnection, table: Table) -> str:
-    types = _types(connection, table) | {"project": "VARCHAR"}
+    types = engine_types(connection, table) | {"project": "VARCHAR"}
     return f"SELECT {', '.join(f'CAST(NULL AS {type_}) AS {name}' for name, type_ in types.items())} WHERE FALSE"
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 @contextmanager

@@ -14,11 +14,13 @@ import orjson
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipelines.audit import SEVERITIES
+from pipelines.columns import SNAPSHOT_TABLES
 from pipelines.derived import bases, read_seal
 from pipelines.errors import ConfigurationError
 from pipelines.lake import Lake, LakePath, Partition, sha256_of_file, storage_errors, write_atomically
 from pipelines.manifest import published
 from pipelines.outcomes import Outcome
+from pipelines.removed import RemovedFiles
 from pipelines.report_charts import charts
 from pipelines.report_data import read_tables, read_trend
 from pipelines.report_headline import asked, figures, notes, verdict
@@ -79,7 +81,8 @@ def render_report(lake: Lake, partition: Partition) -> str:
     """The report of a day as HTML.
 
     Raises:
-        ConfigurationError: the day is not published, or its derived tables are missing or outdated.
+        ConfigurationError: the day is not published, retention removed files of it, or its derived tables are missing
+            or outdated.
         StorageError: the lake cannot be read.
     """
     manifest = published(lake, partition)
@@ -88,6 +91,9 @@ def render_report(lake: Lake, partition: Partition) -> str:
             f"Nothing is published for {partition}, so there is nothing to report. "
             "`image-snapshots status` lists the days that are there."
         )
+    RemovedFiles(lake, partition.project).check_has(
+        partition, SNAPSHOT_TABLES, "there is nothing of that day left to report"
+    )
     basis = bases(lake, partition.project)
     seal = read_seal(lake, partition)
     if seal is None or seal.basis != basis[partition]:
@@ -113,7 +119,7 @@ def render_report(lake: Lake, partition: Partition) -> str:
     return environment.get_template("report.html.j2").render(
         partition=partition,
         manifest=manifest,
-        manifest_path=lake.relative(lake.manifest(partition)),
+        manifest_path=lake.key(lake.manifest(partition)),
         manifest_sha256=sha256_of_file(lake.manifest(partition)),
         seal=seal,
         summary=seal.summary,

@@ -79,6 +79,12 @@ class Settings(BaseSettings):
     late_fetch_hours: Annotated[float, Field(ge=0, le=24)] = Field(
         6, description="how long after midnight UTC a run that began on its day may go on"
     )
+    retention_responses_days: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="`retention` removes what the API answered that is older; unset: it is kept for ever"
+    )
+    retention_snapshots_days: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="`retention` removes the other tables of a day that is older; unset: they are kept for ever"
+    )
     first_day: dt.date = Field(dt.date(2026, 1, 1), description="first day of the grid of partitions")
     schedule: str = Field("17 2 * * *", description="cron line (UTC) of the daily run")
     failure_webhook: SecretStr | None = Field(None, description="URL that gets a POST when a run fails")

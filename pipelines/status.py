@@ -8,13 +8,17 @@ from typing import Literal
 from pipelines.errors import StorageError
 from pipelines.lake import Lake, Partition
 from pipelines.manifest import published
+from pipelines.removed import RemovedFiles
 
 State = Literal["complete", "incomplete", "unfinished", "missing", "damaged"]
 
 
 @dataclass(frozen=True, slots=True)
 class DayStatus:
-    """One partition; counts are None where nothing was published. A published day may have an open attempt too."""
+    """One partition; counts are None where nothing was published. A published day may have an open attempt too.
+
+    `removed`: the tables that retention took from it; counts and bytes are those of the day as it was published.
+    """
 
     date: dt.date
     project: str
@@ -25,6 +29,7 @@ class DayStatus:
     bytes: int | None
     published_at: dt.datetime | None
     run_id: str | None
+    removed: list[str]
 
     def as_json(self) -> dict[str, object]:
         """The same as JSON values."""
@@ -43,15 +48,15 @@ def day_statuses(lake: Lake, projects: list[str], first: dt.date, last: dt.date)
     for project in sorted({*projects, *(partition.project for partition in known)}):
         beginning = min((partition.date for partition in known if partition.project == project), default=last)
         day = max(first, beginning)
+        removed = RemovedFiles(lake, project)
         while day <= last:
-            statuses.append(
-                _status(lake, Partition(day, project), has_open_attempt=Partition(day, project) in open_attempts)
-            )
+            partition = Partition(day, project)
+            statuses.append(_status(lake, partition, removed, has_open_attempt=partition in open_attempts))
             day += dt.timedelta(days=1)
     return sorted(statuses, key=lambda status: (status.date, status.project))
 
 
-def _status(lake: Lake, partition: Partition, *, has_open_attempt: bool) -> DayStatus:
+def _status(lake: Lake, partition: Partition, removed: RemovedFiles, *, has_open_attempt: bool) -> DayStatus:
     state: State = "unfinished" if has_open_attempt else "missing"
     try:
         manifest = published(lake, partition)
@@ -59,7 +64,7 @@ def _status(lake: Lake, partition: Partition, *, has_open_attempt: bool) -> DayS
         # One day must not keep the others from being listed; `verify` says what is wrong with it.
         manifest, state = None, "damaged"
     if manifest is None:
-        return DayStatus(partition.date, partition.project, state, has_open_attempt, None, None, None, None, None)
+        return DayStatus(partition.date, partition.project, state, has_open_attempt, None, None, None, None, None, [])
     return DayStatus(
         partition.date,
         partition.project,
@@ -70,4 +75,5 @@ def _status(lake: Lake, partition: Partition, *, has_open_attempt: bool) -> DayS
         sum(file.bytes for file in manifest.files.values()),
         manifest.published_at,
         manifest.run_id,
+        removed.missing(partition),
     )

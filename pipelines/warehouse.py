@@ -24,6 +24,7 @@ from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake import Lake, LakePath, Partition, sha256_of_file, storage_errors
 from pipelines.manifest import FileFacts, Manifest, published
 from pipelines.object_storage import ObjectPath
+from pipelines.removed import RemovedFiles
 from pipelines.settings import ROOT
 from pipelines.warehouse_ddl import (
     DAYS,
@@ -109,10 +110,14 @@ def load_project(lake: Lake, partition: Partition, url: str | None, wait_seconds
         warehouse = stack.enter_context(_open(lake, url, wait_seconds))
         _bring_up_to_date(warehouse)
         loaded = warehouse.loaded_days(partition.project)
+        removed = RemovedFiles(lake, partition.project)
         others = [
             other
             for other, basis in bases(lake, partition.project).items()
-            if other != partition and loaded.get(other.date) != basis
+            if other != partition
+            and loaded.get(other.date) != basis
+            # What retention took rows from is not there to be loaded.
+            and WAREHOUSE_TABLES.keys().isdisjoint(removed.missing(other))
         ]
         for other in others:
             with ExitStack() as files:
@@ -129,7 +134,7 @@ def load_partition(lake: Lake, partition: Partition, url: str | None, wait_secon
 
     Raises:
         ConfigurationError: the URL is of no known kind, the warehouse refuses it, a table there has another type for a
-            column, or the partition is not published or not derived.
+            column, or the partition is not published or not derived, or retention removed files of it.
         EndpointUnreachableError: the warehouse does not answer, or the connection broke.
         PartitionBusyError: others held the file or the tables for longer than `wait_seconds`.
         StorageError: a file is not the one that was sealed.
@@ -257,6 +262,9 @@ def _open_day(lake: Lake, partition: Partition, stack: ExitStack) -> _Day:
             f"Nothing is published for {partition}, so nothing can be loaded into the warehouse. "
             "`image-snapshots status` lists the days that are there."
         )
+    RemovedFiles(lake, partition.project).check_has(
+        partition, WAREHOUSE_TABLES, "nothing of that day can be loaded into the warehouse"
+    )
     seal = read_seal(lake, partition)
     if seal is None or seal.basis != bases(lake, partition.project)[partition]:
         raise ConfigurationError(

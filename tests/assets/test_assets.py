@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ import httpx
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from published_days import day_of, publish_day
 
 from assets.build import DAILY_JOB, REBUILD_JOB, build_definitions
 from assets.partitions import partition_key
@@ -29,7 +31,7 @@ from pipelines.verify import verify
 
 TODAY = dt.datetime.now(dt.UTC).date()
 PARTITION = Partition(TODAY, "default")
-DELIVERED = {"warehouse_tables", "daily_report"}
+DELIVERED = {"warehouse_tables", "daily_report", "monthly_tables"}
 
 
 @pytest.fixture
@@ -263,7 +265,7 @@ def test_a_run_may_end_past_midnight_for_some_hours(instance, sandbox):
 def test_the_schedule_asks_for_each_project_of_the_day():
     settings = Settings(projects={"alpha": "a" * 32, "beta": "b" * 32}, first_day=dt.date(2026, 11, 1))
     definitions = build_definitions(settings)
-    (schedule,) = definitions.schedules
+    schedule = definitions.resolve_schedule_def("daily_snapshot_schedule")
     assert schedule.cron_schedule == "17 2 * * *"
     assert schedule.execution_timezone == "UTC"
     context = dg.build_schedule_context(
@@ -280,8 +282,36 @@ def test_the_schedule_asks_for_each_project_of_the_day():
 
 @pytest.mark.parametrize(("endpoint", "status"), [(None, "STOPPED"), ("https://modelarts.example.com", "RUNNING")])
 def test_the_schedule_is_on_where_there_is_a_cloud(endpoint, status):
-    (schedule,) = build_definitions(Settings(endpoint=endpoint)).schedules
+    schedule = build_definitions(Settings(endpoint=endpoint)).resolve_schedule_def("daily_snapshot_schedule")
     assert schedule.default_status.value == status
+
+
+def test_a_month_that_is_over_is_compacted_by_a_job_of_its_own(instance):
+    last = TODAY.replace(day=1) - dt.timedelta(days=1)
+    publish_day(day_of(str(last)), images=[{"id": "0", "name": "a"}])
+    settings = Settings(lake="lake", first_day=last)
+    definitions = build_definitions(settings)
+    schedule = definitions.resolve_schedule_def("compact_months_schedule")
+    assert schedule.default_status.value == "STOPPED"
+    context = dg.build_schedule_context(
+        scheduled_execution_time=dt.datetime.combine(TODAY.replace(day=2), dt.time(7, 47), dt.UTC),
+        repository_def=definitions.get_repository_def(),
+    )
+    (request,) = schedule.evaluate_tick(context).run_requests
+    assert request.partition_key.keys_by_dimension == {"month": str(last.replace(day=1)), "project": "default"}
+
+    def compacts():
+        result = definitions.resolve_job_def("compact_months").execute_in_process(
+            instance=instance, partition_key=request.partition_key, raise_on_error=False
+        )
+        return result.success and metadata(result, "monthly_tables")
+
+    shown = compacts()
+    assert shown["dagster/partition_row_count"].value == 1
+    assert (shown["days"].value, shown["daily_files"].value, shown["was_current"].value) == (1, 3, False)
+    Lake("lake").table("images", Partition(last, "default")).write_bytes(b"changed")
+    shutil.rmtree("lake/_monthly")
+    assert not compacts()
 
 
 def test_the_grid_ends_with_today():
@@ -298,7 +328,7 @@ def test_every_asset_says_what_it_is():
     for name, spec in specs.items():
         assert spec.description
         assert spec.owners == ["team:platform"]
-        assert ("parquet" in spec.kinds) == (name not in DELIVERED)
+        assert ("parquet" in spec.kinds) == (name not in DELIVERED - {"monthly_tables"})
     columns = specs["images"].metadata["dagster/column_schema"].columns
     assert [column.name for column in columns] == IMAGES.schema.names
     assert all(column.description for column in columns)

@@ -1,0 +1,87 @@
+"""The asset of the monthly files, its partitions (month x project), job and schedule."""
+
+import datetime as dt
+from collections.abc import Iterator
+
+import dagster as dg
+
+from assets.daily_snapshot import OWNERS
+from assets.partitions import PROJECT
+from assets.resources import EXIT_STATUS
+from pipelines.columns import SCHEMA_VERSION, SNAPSHOT_TABLES
+from pipelines.compaction import compact
+from pipelines.day import utc_now
+from pipelines.errors import PipelineError
+from pipelines.lake import Lake
+from pipelines.settings import Settings
+
+COMPACT_JOB = "compact_months"
+MONTH = "month"
+
+
+def month_grid(settings: Settings) -> dg.MultiPartitionsDefinition:
+    """The months that are over x the projects."""
+    months = dg.MonthlyPartitionsDefinition(start_date=settings.first_day.replace(day=1).isoformat(), timezone="UTC")
+    return dg.MultiPartitionsDefinition({MONTH: months, PROJECT: dg.StaticPartitionsDefinition(settings.project_keys)})
+
+
+def monthly_asset(settings: Settings) -> dg.AssetsDefinition:
+    """Make the asset; no daily run has it in its job."""
+
+    @dg.asset(
+        description="The daily files of a month that is over, as one for each table: for analysis alone.",
+        group_name="delivery",
+        kinds={"parquet", "duckdb"},
+        owners=OWNERS,
+        partitions_def=month_grid(settings),
+        # Its days are those of the month; which of them are there is for the lake to say.
+        deps=[dg.AssetDep(name, partition_mapping=dg.AllPartitionMapping()) for name in sorted(_inputs(settings))],
+        code_version=str(SCHEMA_VERSION),
+    )
+    def monthly_tables(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        keys = context.multi_partition_key.keys_by_dimension
+        lake = Lake(settings.lake, settings.parquet_compression)
+        try:
+            month = compact(lake, keys[PROJECT], keys[MONTH][: len("2026-11")], utc_now(), context.log.info)
+        except PipelineError as error:
+            raise dg.Failure(
+                description=str(error), metadata={EXIT_STATUS: error.exit_status}, allow_retries=False
+            ) from None
+        return dg.MaterializeResult(
+            metadata={
+                "dagster/partition_row_count": month.rows,
+                "was_current": month.was_current,
+                "days": month.days,
+                "bytes": month.bytes,
+                "daily_files": month.daily_files,
+                "daily_bytes": month.daily_bytes,
+            }
+        )
+
+    return monthly_tables
+
+
+def _inputs(settings: Settings) -> set[str]:
+    unread = set() if settings.reads_usage else {"image_usage"}
+    return {"image_inventory" if name == "inventory" else name for name in SNAPSHOT_TABLES} - unread
+
+
+def monthly_schedule(settings: Settings) -> dg.ScheduleDefinition:
+    """One run per project for the month before, when its last day can no longer be published; off until switched on."""
+
+    @dg.schedule(
+        name="compact_months_schedule",
+        job_name=COMPACT_JOB,
+        cron_schedule="47 7 2 * *",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description="Makes the monthly files of the month before, for faster queries over many days.",
+    )
+    def schedule(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
+        first = context.scheduled_execution_time.astimezone(dt.UTC).date().replace(day=1)
+        month = (first - dt.timedelta(days=1)).replace(day=1)
+        for project in settings.project_keys:
+            key = dg.MultiPartitionKey({MONTH: month.isoformat(), PROJECT: project})
+            yield dg.RunRequest(run_key=str(key), partition_key=key)
+
+    return schedule

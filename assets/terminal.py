@@ -1,0 +1,69 @@
+"""What the commands share: options, exit statuses, and how tables, figures and errors are printed.
+
+Tables on a terminal, plain lines when piped.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pipelines.lake import Lake
+from pipelines.settings import Settings
+
+COMPLETE, FAILED, USAGE, INCOMPLETE = 0, 1, 2, 3
+
+_NUMBERS = ("rows", "bytes", "images", "days", "files", "daily files", "daily bytes")
+
+ProjectOption = Annotated[
+    list[str] | None, typer.Option("--project", help="Partition key of a project; may be repeated. Default: all.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+def open_lake(settings: Settings) -> Lake:
+    """The lake that the settings name."""
+    return Lake(settings.lake, settings.parquet_compression)
+
+
+def print_error(sentence: str) -> None:
+    """An error's sentence, on standard error."""
+    Console(stderr=True).print(f"[bold red]Error:[/] {escape(sentence)}", soft_wrap=True, highlight=False)
+
+
+def size_text(number: int, *, signed: bool = False) -> str:
+    """Bytes in the unit that suits them."""
+    value, unit = float(number), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB"):
+        if abs(value) < 1024 or unit == "PiB":
+            break
+        value /= 1024
+    return f"{value:{'+' if signed else ''},.{0 if unit == 'B' else 1}f} {unit}"
+
+
+def count_text(number: int, noun: str) -> str:
+    """A number of things, in words."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def print_line(line: str) -> None:
+    """A line as it is, however long."""
+    Console().print(escape(line), soft_wrap=True, highlight=False)
+
+
+def print_table(title: str, names: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """A table on a terminal, tab-separated lines when piped."""
+    console = Console()
+    if not console.is_terminal:
+        for row in (names, *rows):
+            typer.echo("\t".join(row))
+        return
+    table = Table(title=title, title_justify="left")
+    for name in names:
+        table.add_column(name, justify="right" if name in _NUMBERS else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    console.print(table)

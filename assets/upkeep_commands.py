@@ -1,0 +1,182 @@
+"""The commands that keep a lake in order: `compact` and `retention`.
+
+What they do belongs to `pipelines.compaction` and `pipelines.retention`.
+"""
+
+import dataclasses
+import datetime as dt
+import json
+import re
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, TaskID
+
+from assets.terminal import (
+    COMPLETE,
+    FAILED,
+    JsonOption,
+    ProjectOption,
+    count_text,
+    open_lake,
+    print_error,
+    print_line,
+    print_table,
+    size_text,
+)
+from pipelines.errors import ConfigurationError, PipelineError
+from pipelines.lake import Lake
+from pipelines.settings import Settings
+
+if TYPE_CHECKING:
+    from pipelines.retention import Plan
+
+_MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
+
+
+def _projects_of(lake: Lake, chosen: list[str] | None) -> list[str]:
+    """The projects of the lake, also those that are not configured any more, or the chosen ones of them."""
+    there = sorted({partition.project for partition in lake.partitions()})
+    if not there:
+        raise ConfigurationError(f"Nothing is published in the lake {lake.root}: see IMAGE_SNAPSHOTS_LAKE.")
+    for project in chosen or []:
+        if project not in there:
+            raise ConfigurationError(f"--project {project} has no days in {lake.root}: choose from {', '.join(there)}.")
+    return sorted(set(chosen)) if chosen else there
+
+
+def compact(
+    month: Annotated[
+        str | None, typer.Option("--month", metavar="YYYY-MM", help="One month alone. Default: all that are over.")
+    ] = None,
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make one file per table of each month that is over, for faster queries; daily files stay as they are."""
+    from pipelines.compaction import compact as compact_month
+    from pipelines.compaction import months_over
+
+    lake = open_lake(Settings.load())
+    if month is not None and not _MONTH.fullmatch(month):
+        raise ConfigurationError(f"{month} is no month: write it as YYYY-MM.")
+    now = dt.datetime.now(dt.UTC)
+    projects = _projects_of(lake, project)
+    wanted = [(key, each) for key in projects for each in months_over(lake, key, now.date()) if month in (None, each)]
+    if month is not None and not wanted:
+        # Each says why.
+        wanted = [(key, month) for key in projects]
+    reports: list[dict[str, Any]] = []
+    status = COMPLETE
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("Compacting", total=len(wanted))
+        for key, each in wanted:
+            bar.update(task, description=f"Compacting {each} of {key}")
+            report: dict[str, Any] = {"month": each, "project": key}
+            try:
+                done = compact_month(lake, key, each, now)
+            except PipelineError as error:
+                # One month must not keep the others from being compacted.
+                print_error(str(error))
+                report |= {"state": "failed", "error": str(error)}
+                status = FAILED if status == FAILED else error.exit_status
+            else:
+                report |= {"state": "current" if done.was_current else "compacted", **dataclasses.asdict(done)}
+                del report["was_current"]
+            reports.append(report)
+            bar.advance(task)
+    if as_json:
+        typer.echo(json.dumps(reports, indent=1))
+    else:
+        figures = ("days", "rows", "daily_files", "daily_bytes", "bytes")
+        rows = [
+            (
+                report["month"],
+                report["project"],
+                report["state"],
+                *(f"{report[name]:,}" if name in report else "" for name in figures),
+            )
+            for report in reports
+        ]
+        print_table(
+            "Months", ("month", "project", "state", "days", "rows", "daily files", "daily bytes", "bytes"), rows
+        )
+    raise typer.Exit(status)
+
+
+def retention(
+    responses_days: Annotated[
+        int | None,
+        typer.Option(min=1, help="Keep what the API answered (responses, list pages, notebooks) for so many days."),
+    ] = None,
+    snapshots_days: Annotated[
+        int | None, typer.Option(min=1, help="Keep all other tables of a day, and its report, for so many days.")
+    ] = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Remove the files; without, nothing is changed.")] = False,
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say which old files the rules would remove, or with --apply remove them.
+
+    Manifests, the history, the last complete day and all after it are always kept, and a record says what was removed.
+    """
+    from pipelines.removed import Rules
+    from pipelines.retention import apply_retention, plan_retention
+
+    settings = Settings.load()
+    lake = open_lake(settings)
+    rules = Rules(
+        responses_days=responses_days or settings.retention_responses_days,
+        snapshots_days=snapshots_days or settings.retention_snapshots_days,
+    )
+    now = dt.datetime.now(dt.UTC)
+    plans = []
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
+        for key in _projects_of(lake, project):
+            if apply:
+                tell = partial(_advance, bar, bar.add_task(f"Removing old files of {key}", total=None))
+                plans.append(apply_retention(lake, key, rules, now, tell))
+            else:
+                plans.append(plan_retention(lake, key, rules, now.date()))
+    if as_json:
+        typer.echo(json.dumps([_as_json(plan, was_applied=apply) for plan in plans], indent=1))
+    else:
+        _print_plans(plans, was_applied=apply)
+
+
+def _advance(bar: Progress, task: TaskID, done: int, total: int) -> None:
+    bar.update(task, completed=done, total=total)
+
+
+def _as_json(plan: "Plan", *, was_applied: bool) -> dict[str, Any]:
+    return {
+        "project": plan.project,
+        "applied": was_applied,
+        "rules": plan.rules.model_dump(),
+        "files": [removed.model_dump(mode="json") for removed in plan.files],
+        "unfinished": plan.recorded,
+    }
+
+
+def _print_plans(plans: "list[Plan]", *, was_applied: bool) -> None:
+    rows = []
+    for plan in plans:
+        for name, files in plan.by_table().items():
+            days = [removed.snapshot_date for removed in files]
+            size = sum(removed.file.bytes for removed in files)
+            rows.append((plan.project, name, str(min(days)), str(max(days)), f"{len(files):,}", f"{size:,}"))
+    if rows:
+        print_table(
+            "Removed" if was_applied else "To remove", ("project", "table", "from", "to", "files", "bytes"), rows
+        )
+    count = sum(len(plan.files) for plan in plans)
+    total = size_text(sum(removed.file.bytes for plan in plans for removed in plan.files))
+    if was_applied:
+        print_line(f"{count_text(count, 'file')} removed, {total}; _retention in the lake says which.")
+    elif count:
+        print_line(f"{count_text(count, 'file')}, {total}, would be removed; --apply does it. Nothing was changed.")
+    else:
+        print_line("Nothing is older than the rules keep.")

@@ -1,0 +1,309 @@
+"""A month's many daily files as one for each table, for analysis: made, sealed, and offered to readers.
+
+The daily files and their manifests stay: they are the evidence. The seal of a month names the SHA-256 of each daily
+file that went into its monthly ones, and a monthly file stands in for a daily one only while that one is still what the
+seal names. The seal is removed before the files are replaced, and written after them, so at any instant, also when the
+process is killed, readers see the same rows from one or the other.
+"""
+
+import datetime as dt
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipelines.analysis import Engine
+from pipelines.columns import SCHEMA_VERSION, SNAPSHOT_TABLES, Table
+from pipelines.derived import sealed_files
+from pipelines.errors import ConfigurationError, StorageError
+from pipelines.lake import Lake, LakePath, Partition, open_parquet, sha256_of_file, storage_errors, write_atomically
+from pipelines.manifest import FileFacts, code_version
+from pipelines.removed import RemovedFiles
+
+
+class MonthSeal(BaseModel):
+    """What a project's monthly files were made from, and their facts; `days` has SHA-256 by table by day."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    month: str
+    project: str
+    compacted_at: dt.datetime
+    code_version: str
+    schema_version: int
+    days: dict[dt.date, dict[str, str]]
+    files: dict[str, FileFacts]
+
+
+@dataclass(frozen=True, slots=True)
+class CompactedMonth:
+    """A project's month after a run: rows and bytes of its monthly files, and files and bytes of the daily ones.
+
+    `was_current`: its seal still agreed, so nothing was done.
+    """
+
+    month: str
+    project: str
+    was_current: bool
+    days: int
+    rows: int
+    bytes: int
+    daily_files: int
+    daily_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class MonthlyFile:
+    """A monthly file as readers use it: it stands in for the daily files of `days`; its rows of `others` are void."""
+
+    month: str
+    project: str
+    path: LakePath
+    days: frozenset[dt.date]
+    others: frozenset[dt.date]
+
+
+def months_over(lake: Lake, project: str, today: dt.date) -> list[str]:
+    """The months of a project's published days that are over, such as `2026-11`, in order."""
+    days = [partition.date for partition in lake.partitions() if partition.project == project]
+    return sorted({_month(day) for day in days if _month(day) < _month(today)})
+
+
+def compact(
+    lake: Lake,
+    project: str,
+    month: str,
+    now: dt.datetime,
+    on_table: Callable[[str], None] = lambda _: None,
+) -> CompactedMonth:
+    """Make the monthly files of a project, unless those that are there are of the daily files that are there.
+
+    `on_table` is told the name of each table before it is written.
+
+    Raises:
+        ConfigurationError: the month is not over, or has no published days.
+        StorageError: a daily file is not the one that was sealed, or the lake cannot be read or written.
+    """
+    if month not in months_over(lake, project, now.date()):
+        over = "is not over" if month >= _month(now.date()) else "has no published days"
+        raise ConfigurationError(
+            f"{month} {over} in project {project}, so there is nothing to compact: choose a month that is over, "
+            "written as YYYY-MM; `image-snapshots status` lists the days that are there."
+        )
+    with lake.deriving(project):
+        days = _daily_files(lake, project, month)
+        seal = read_month_seal(lake, month, project)
+        was_current = seal is not None and _is_current(lake, seal, days)
+        if seal is None or not was_current:
+            seal = _compact(lake, project, month, days, now, on_table)
+    return CompactedMonth(
+        month,
+        project,
+        was_current,
+        days=len(days),
+        rows=sum(file.rows for file in seal.files.values()),
+        bytes=sum(file.bytes for file in seal.files.values()),
+        daily_files=sum(map(len, days.values())),
+        daily_bytes=sum(file.bytes for files in days.values() for file in files.values()),
+    )
+
+
+def _month(day: dt.date) -> str:
+    return f"{day:%Y-%m}"
+
+
+def _daily_files(lake: Lake, project: str, month: str) -> dict[dt.date, dict[str, FileFacts]]:
+    """The sealed daily files of a month that are there, by table by day; those that retention removed are not."""
+    removed = RemovedFiles(lake, project)
+    found = {}
+    for day in lake.partitions():
+        if day.project == project and _month(day.date) == month:
+            files = {
+                name: file
+                for name, file in sealed_files(lake, day).items()
+                if name in SNAPSHOT_TABLES and not removed.names(file)
+            }
+            if files:
+                found[day.date] = files
+    return found
+
+
+def _hashes(days: Mapping[dt.date, Mapping[str, FileFacts]]) -> dict[dt.date, dict[str, str]]:
+    return {day: {name: file.sha256 for name, file in files.items()} for day, files in days.items()}
+
+
+def _is_current(lake: Lake, seal: MonthSeal, days: Mapping[dt.date, Mapping[str, FileFacts]]) -> bool:
+    if seal.days != _hashes(days) or seal.schema_version != SCHEMA_VERSION:
+        return False
+    return all(is_as_sealed(lake, file) for file in seal.files.values())
+
+
+def is_as_sealed(lake: Lake, file: FileFacts) -> bool:
+    """Whether a file is there and has its SHA-256."""
+    path = lake.at(file.path)
+    with storage_errors(path):
+        return path.exists() and sha256_of_file(path) == file.sha256
+
+
+def _compact(
+    lake: Lake,
+    project: str,
+    month: str,
+    days: Mapping[dt.date, Mapping[str, FileFacts]],
+    now: dt.datetime,
+    on_table: Callable[[str], None],
+) -> MonthSeal:
+    decompact(lake, month, project)
+    written = {}
+    for name, table in SNAPSHOT_TABLES.items():
+        daily = {day: files[name] for day, files in days.items() if name in files}
+        if daily:
+            on_table(name)
+            written[name] = _compact_table(lake, table, project, month, daily)
+    seal = MonthSeal(
+        month=month,
+        project=project,
+        compacted_at=now,
+        code_version=code_version(),
+        schema_version=SCHEMA_VERSION,
+        days=_hashes(days),
+        files=written,
+    )
+    path = lake.monthly_seal(month, project)
+    with storage_errors(path):
+        write_atomically(path, seal.model_dump_json(indent=1).encode() + b"\n")
+    return seal
+
+
+def decompact(lake: Lake, month: str, project: str, *, with_files: bool = False) -> None:
+    """Remove the seal of a month, so that readers use the daily files, and then the monthly files if asked to."""
+    lake.remove(lake.monthly_seal(month, project))
+    if with_files:
+        for name in SNAPSHOT_TABLES:
+            lake.remove(lake.monthly(name, month, project))
+
+
+def _compact_table(lake: Lake, table: Table, project: str, month: str, daily: Mapping[dt.date, FileFacts]) -> FileFacts:
+    # Before and after: a rerun or a rebuild may replace a day meanwhile, which other locks than ours guard.
+    _check_daily(lake, daily, project)
+    target = lake.monthly(table.name, month, project)
+    # Older files lack newer columns, so any of them may be null here.
+    lenient = replace(table, columns=tuple(replace(column, required=False) for column in table.columns))
+    with Engine() as engine, lake.writer(target, lenient, f"compact {month}") as writer:
+        engine.load_files("daily", [lake.at(file.path) for file in daily.values()], table)
+        columns = ", ".join(table.schema.names)
+        rows = engine.stream(
+            f"SELECT {columns} FROM daily ORDER BY {', '.join(_order(table))}",  # noqa: S608  (names of ours)
+            lenient.schema,
+        )
+        for batch in rows:
+            writer.write(batch)
+    _check_daily(lake, daily, project)
+    with storage_errors(target), open_parquet(target) as file:
+        return FileFacts(
+            path=lake.key(target),
+            rows=file.metadata.num_rows,
+            bytes=lake.size(target),
+            sha256=sha256_of_file(target),
+        )
+
+
+def _order(table: Table) -> list[str]:
+    """What repeats from day to day side by side: compresses best, and the life of an image is read at one place."""
+    rest = [name for name in table.key if name not in ("snapshot_date", "project_id", "project_key", "id")]
+    return [*(["id"] if "id" in table.schema.names else []), *rest, "snapshot_date"]
+
+
+def _check_daily(lake: Lake, daily: Mapping[dt.date, FileFacts], project: str) -> None:
+    for day, file in daily.items():
+        if not is_as_sealed(lake, file):
+            raise StorageError(
+                f"{lake.at(file.path)} is not the file that was sealed for {Partition(day, project)}, so its month was "
+                "not compacted: run again when no run replaces the day; `image-snapshots verify` says whether the file "
+                "was changed."
+            )
+
+
+def read_month_seal(lake: Lake, month: str, project: str) -> MonthSeal | None:
+    """The seal of a project's monthly files; None when there is none, or none that this version can read.
+
+    What it seals can be made again, so a damaged seal is as good as none.
+    """
+    path = lake.monthly_seal(month, project)
+    if not path.exists():
+        return None
+    with storage_errors(path):
+        content = path.read_bytes()
+    try:
+        return MonthSeal.model_validate_json(content)
+    except ValidationError:
+        return None
+
+
+# For readers
+
+
+def monthly_files(lake: Lake, daily: Mapping[str, Mapping[Partition, LakePath]]) -> dict[str, list[MonthlyFile]]:
+    """The monthly files that stand in for daily ones, by table; `daily` has the daily files that are there."""
+    found: dict[str, list[MonthlyFile]] = {name: [] for name in SNAPSHOT_TABLES}
+    for month, project in lake.monthly_seals():
+        seal = read_month_seal(lake, month, project)
+        if seal is None or seal.schema_version > SCHEMA_VERSION:
+            continue
+        current = {day: _current_hashes(lake, Partition(day, project)) for day in seal.days}
+        for name in seal.files.keys() & found.keys():
+            sealed = {day: hashes[name] for day, hashes in seal.days.items() if name in hashes}
+            days = frozenset(
+                day
+                for day, sha256 in sealed.items()
+                if current[day].get(name) == sha256 and Partition(day, project) in daily[name]
+            )
+            if days:
+                path = lake.monthly(name, month, project)
+                found[name].append(MonthlyFile(month, project, path, days, frozenset(sealed) - days))
+    return found
+
+
+def _current_hashes(lake: Lake, day: Partition) -> dict[str, str]:
+    try:
+        return {name: file.sha256 for name, file in sealed_files(lake, day).items()}
+    except StorageError:
+        # Whoever reads rows need not be stopped by a damaged or missing manifest; `verify` names it.
+        return {}
+
+
+def check_months(lake: Lake, project: str, months: set[str]) -> Iterator[tuple[str, str]]:
+    """Path and sentence of each monthly file that is not what its seal says, or not what the daily files hold."""
+    daily = {name: lake.files_of(name) for name in SNAPSHOT_TABLES}
+    standing = {
+        (name, file.month): file
+        for name, files in monthly_files(lake, daily).items()
+        for file in files
+        if file.project == project
+    }
+    for month in sorted(months):
+        seal = read_month_seal(lake, month, project)
+        again = f"make it again with `image-snapshots compact --month {month} --project {project}`"
+        for name, facts in seal.files.items() if seal else ():
+            file = standing.get((name, month))
+            if not is_as_sealed(lake, facts):
+                yield facts.path, f"The monthly file is missing or was changed: {again}."
+            elif file is not None and _differs(SNAPSHOT_TABLES[name], file, daily[name]):
+                yield facts.path, f"The monthly file does not hold the rows of the daily ones: {again}."
+
+
+def _differs(table: Table, file: MonthlyFile, daily: Mapping[Partition, LakePath]) -> bool:
+    days = ", ".join(f"DATE '{day}'" for day in sorted(file.days))
+    with Engine() as engine:
+        engine.load_files("daily", [daily[Partition(day, file.project)] for day in sorted(file.days)], table)
+        engine.load_files("monthly_file", [file.path], table)
+        columns = ", ".join(table.schema.names)
+        (found,) = engine.read(
+            f"""
+            WITH monthly AS (SELECT {columns} FROM monthly_file WHERE snapshot_date IN ({days}))
+            SELECT
+                (SELECT COUNT(*) FROM monthly) = (SELECT COUNT(*) FROM daily) AS same_count,
+                (SELECT COUNT(*) FROM (SELECT {columns} FROM daily EXCEPT ALL SELECT * FROM monthly)) AS missing
+            """  # noqa: S608  (names and dates of ours)
+        ).to_pylist()
+    return not found["same_count"] or found["missing"] > 0

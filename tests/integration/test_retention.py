@@ -1,0 +1,293 @@
+"""Old files removed by rule from a real lake: a record says which, all else stays provable, whenever it is killed."""
+
+import datetime as dt
+import json
+import shutil
+from contextlib import closing
+
+import published_days
+import pytest
+from cut_off import was_killed
+from fortnight import DAYS
+
+from pipelines.columns import ANALYSIS_TABLES, IMAGE_HISTORY, TABLES
+from pipelines.compaction import compact
+from pipelines.day import Day, publish_day
+from pipelines.derived import derive_days
+from pipelines.errors import ConfigurationError, StorageError
+from pipelines.lake import Lake, Partition, sha256_of_file
+from pipelines.query import connect_lake, select
+from pipelines.removed import Rules
+from pipelines.report import write_report
+from pipelines.retention import apply_retention, plan_retention
+from pipelines.settings import Settings
+from pipelines.status import day_statuses
+from pipelines.verify import verify
+from pipelines.warehouse import load_project
+
+FIRST, SECOND, THIRD, LAST = (Partition(date, "default") for date in DAYS[:4])
+# Noon of the last of the four days: one day of answers stays, and two of the rest beside the one they go on from.
+NOW = dt.datetime.combine(LAST.date, dt.time(12), dt.UTC)
+RULES = Rules(responses_days=1, snapshots_days=2)
+ANSWERS = {"list_pages", "notebooks", "responses"}
+ANALYSED = (TABLES.keys() | ANALYSIS_TABLES.keys()) - ANSWERS - {"image_history"}
+
+
+def day(partition):
+    return Day(partition, "again", Settings(lake="lake", usage=True), lambda: NOW)
+
+
+@pytest.fixture(scope="module")
+def four_days(fortnight, tmp_path_factory):
+    """The first four days of the fortnight, with what is derived from them alone."""
+    root = tmp_path_factory.mktemp("four")
+    shutil.copytree(fortnight, root / "lake")
+    for path in sorted(root.glob("lake/*/dt=*")):
+        if path.name > f"dt={LAST.date}":
+            shutil.rmtree(path)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(root)
+        derive_days(day(LAST))
+    return root / "lake"
+
+
+@pytest.fixture
+def lake(four_days, tmp_path):
+    shutil.copytree(four_days, tmp_path / "lake")
+    return Lake("lake")
+
+
+def problems(lake):
+    return [(problem.path, problem.sentence) for problem in verify(lake, lake.partitions())]
+
+
+def planned(lake, rules=RULES):
+    """Table -> days of which a file would go."""
+    plan = plan_retention(lake, "default", rules, NOW.date())
+    return {table: [found.snapshot_date for found in files] for table, files in plan.by_table().items()}
+
+
+def there(lake):
+    return {lake.key(path) for path in lake.root.glob("[!_]*/**/*.*")}
+
+
+def seen_days(lake, table):
+    with closing(connect_lake(lake)) as connection:
+        return [
+            found
+            for (found,) in select(connection, f"SELECT DISTINCT snapshot_date FROM {table} ORDER BY 1").fetchall()
+        ]
+
+
+def test_the_plan_keeps_what_is_needed_and_changes_nothing(lake):
+    before = there(lake)
+    days = [FIRST.date, SECOND.date, THIRD.date]
+    # The day before those that are kept is what the first of them is compared with.
+    assert planned(lake) == dict.fromkeys(ANSWERS, days) | {name: [FIRST.date] for name in ANALYSED}
+    assert planned(lake, Rules(responses_days=None, snapshots_days=1)) == dict.fromkeys(ANALYSED, days[:2])
+    assert planned(lake, Rules(responses_days=4, snapshots_days=3)) == {}
+    # However old the last complete day is, it and all after it stay.
+    later = NOW.date() + dt.timedelta(days=400)
+    plan = plan_retention(lake, "default", Rules(responses_days=1, snapshots_days=1), later)
+    assert {found.snapshot_date for found in plan.files} == set(days)
+    assert there(lake) == before
+    assert not (lake.root / "_retention").exists()
+    with pytest.raises(ConfigurationError, match=r"^No rule says what may be removed, so everything is kept: give"):
+        planned(lake, Rules(responses_days=None, snapshots_days=None))
+
+
+def test_what_is_removed_is_on_record_and_everything_else_stays_provable(lake):
+    write_report(lake, FIRST)
+    before, manifests = there(lake), {path: path.read_bytes() for path in lake.root.glob("_manifests/**/*.json")}
+    apply_retention(lake, "default", RULES, NOW)
+    gone = before - there(lake)
+    assert gone == {
+        *(
+            f"{name}/dt={found.date}/project=default/{name}.parquet"
+            for name in ANSWERS
+            for found in (FIRST, SECOND, THIRD)
+        ),
+        *(f"{name}/dt={FIRST.date}/project=default/{name}.parquet" for name in ANALYSED),
+        f"reports/dt={FIRST.date}/project=default/report.html",
+    }
+    assert not (lake.root / "responses" / f"dt={FIRST.date}").exists()
+    assert {path: path.read_bytes() for path in lake.root.glob("_manifests/**/*.json")} == manifests
+    (path,) = lake.retention_records("default")
+    assert lake.key(path) == "_retention/project=default/000001.json"
+    record = json.loads(path.read_text())
+    assert {name: record[name] for name in ("project", "applied_at", "rules", "previous_record_sha256")} == {
+        "project": "default",
+        "applied_at": f"{LAST.date}T12:00:00Z",
+        "rules": {"responses_days": 1, "snapshots_days": 2},
+        "previous_record_sha256": None,
+    }
+    assert record["newest_manifest_sha256"] == sha256_of_file(lake.manifest(LAST))
+    assert {found["file"]["path"] for found in record["files"]} == gone
+    manifest = json.loads(lake.manifest(SECOND).read_text())
+    assert {"table": "responses", "snapshot_date": str(SECOND.date), "file": manifest["files"]["responses"]} in record[
+        "files"
+    ]
+    assert problems(lake) == []
+    assert seen_days(lake, "images") == [SECOND.date, THIRD.date, LAST.date]
+    assert seen_days(lake, "responses") == [LAST.date]
+    # Once is enough.
+    assert apply_retention(lake, "default", RULES, NOW).files == []
+    assert lake.retention_records("default") == [path]
+    removed = {found.date: found.removed for found in day_statuses(lake, ["default"], FIRST.date, LAST.date)}
+    assert removed == {
+        FIRST.date: sorted(ANSWERS | ANALYSED),
+        SECOND.date: sorted(ANSWERS),
+        THIRD.date: sorted(ANSWERS),
+        LAST.date: [],
+    }
+
+
+def test_what_was_made_from_removed_files_stands(lake, tmp_path):
+    apply_retention(lake, "default", RULES, NOW)
+    seals = {found: lake.derived_seal(found).read_bytes() for found in (FIRST, SECOND, THIRD)}
+    derived = []
+    derive_days(day(LAST), lambda found, *_: derived.append(found))
+    assert derived == [LAST]
+    assert {found: lake.derived_seal(found).read_bytes() for found in seals} == seals
+    with pytest.raises(ConfigurationError) as raised:
+        publish_day(day(THIRD))
+    assert str(raised.value) == (
+        f"Retention removed list_pages, notebooks, responses of {THIRD} on {LAST.date}, so the tables of {THIRD} "
+        "cannot be derived again; what was derived before stands."
+    )
+    with pytest.raises(ConfigurationError, match=f"^Retention removed .* of {FIRST} on .*nothing of that day left to"):
+        write_report(lake, FIRST)
+    # A new warehouse gets the days that are whole.
+    loaded = load_project(lake, LAST, f"duckdb:////{tmp_path}/new.duckdb")
+    assert loaded.other_days == 0
+    with pytest.raises(ConfigurationError, match=f"^Retention removed .* of {SECOND} on .*loaded into the warehouse.$"):
+        load_project(lake, SECOND, f"duckdb:////{tmp_path}/new.duckdb")
+    # The last day can still be had again from its answers.
+    publish_day(day(LAST))
+    derive_days(day(LAST))
+    assert problems(lake) == []
+
+
+def test_the_first_day_that_is_kept_has_what_it_goes_on_from(lake):
+    apply_retention(lake, "default", Rules(responses_days=None, snapshots_days=2), NOW)
+    with pytest.raises(
+        ConfigurationError, match=f"^Retention removed audit_findings, .* of {FIRST} on .*derived again"
+    ):
+        publish_day(day(SECOND))
+    findings = lake.table("audit_findings", THIRD)
+    before = sha256_of_file(findings)
+    publish_day(day(THIRD))
+    derive_days(day(THIRD))
+    assert sha256_of_file(findings) != before  # of another run
+    states = "SELECT state, COUNT(*) FROM audit_findings WHERE snapshot_date = '{}' GROUP BY ALL ORDER BY ALL"
+    with closing(connect_lake(lake)) as connection:
+        assert dict(select(connection, states.format(THIRD.date)).fetchall())["open"] > 0
+    assert problems(lake) == []
+
+
+def test_a_history_that_cannot_be_made_anew_says_so(lake):
+    apply_retention(lake, "default", RULES, NOW)
+    history = lake.project_table(IMAGE_HISTORY.name, "default")
+    history.write_bytes(b"no Parquet")
+    with pytest.raises(ConfigurationError) as raised:
+        derive_days(day(LAST))
+    assert str(raised.value) == (
+        f"Retention removed images, responses of {FIRST} on {LAST.date}, so the history cannot be made anew from that "
+        f"day on: restore {history} from a backup."
+    )
+
+
+def test_what_no_record_names_may_not_be_missing(lake):
+    apply_retention(lake, "default", RULES, NOW)
+    lake.table("images", SECOND).unlink()
+    assert problems(lake) == [(f"images/dt={SECOND.date}/project=default/images.parquet", "The file is missing.")]
+    # Nor is a record good for a file with another content.
+    (path,) = lake.retention_records("default")
+    record = json.loads(path.read_text())
+    record["files"].append(
+        {
+            "table": "images",
+            "snapshot_date": str(SECOND.date),
+            "file": json.loads(lake.manifest(SECOND).read_text())["files"]["images"] | {"sha256": "0" * 64},
+        }
+    )
+    path.write_text(json.dumps(record))
+    assert problems(lake) == [(f"images/dt={SECOND.date}/project=default/images.parquet", "The file is missing.")]
+
+
+def test_records_form_a_chain(lake):
+    apply_retention(lake, "default", Rules(responses_days=3, snapshots_days=None), NOW)
+    apply_retention(lake, "default", Rules(responses_days=2, snapshots_days=None), NOW)
+    first, second = lake.retention_records("default")
+    assert json.loads(second.read_text())["previous_record_sha256"] == sha256_of_file(first)
+    assert problems(lake) == []
+    first.write_text(first.read_text().replace('"responses_days": 3', '"responses_days": 2'))
+    assert problems(lake) == [
+        (lake.key(second), "It does not follow the retention record before it: that one was changed or removed.")
+    ]
+
+
+def test_a_file_that_was_changed_is_not_removed(lake):
+    path = lake.table("responses", FIRST)
+    path.write_bytes(path.read_bytes()[:-10])
+    before = there(lake)
+    with pytest.raises(StorageError, match=rf"^{path} is not the file that was sealed for .*, so nothing was removed"):
+        apply_retention(lake, "default", RULES, NOW)
+    assert there(lake) == before
+    assert lake.retention_records("default") == []
+
+
+def test_monthly_files_lose_the_rows_too(lake):
+    later = dt.datetime(2026, 12, 2, tzinfo=dt.UTC)
+    compact(lake, "default", "2026-11", later)
+    apply_retention(lake, "default", RULES, NOW)
+    assert list((lake.root / "_monthly").glob("**/*.*")) == []
+    assert seen_days(lake, "images") == [SECOND.date, THIRD.date, LAST.date]
+    assert compact(lake, "default", "2026-11", later).days == 3
+    assert seen_days(lake, "images") == [SECOND.date, THIRD.date, LAST.date]
+    assert problems(lake) == []
+    # What is kept for analysis is not lost with the answers.
+    apply_retention(lake, "default", Rules(responses_days=1, snapshots_days=None), NOW)
+    assert compact(lake, "default", "2026-11", later).was_current
+
+
+def test_whenever_it_is_killed_the_lake_is_provable_and_the_next_run_ends_it(lake):
+    compact(lake, "default", "2026-11", dt.datetime(2026, 12, 2, tzinfo=dt.UTC))
+    before, states = there(lake), []
+    # The record appears; then monthly files go, and one daily file after the other. Each run gets further.
+    for operations in range(1000):
+        was_cut_off = was_killed(operations, lambda: apply_retention(lake, "default", RULES, NOW))
+        states.append(len(before - there(lake)))
+        assert problems(lake) == [], operations
+        if not was_cut_off:
+            break
+    assert states == [0, 0, 0, 0, 0, 4, 10, 17, 18]
+    (_,) = lake.retention_records("default")
+    assert plan_retention(lake, "default", RULES, NOW.date()).files == []
+
+
+def test_the_command_says_first_and_removes_when_told(image_snapshots):
+    days = ["2025-11-01", "2025-11-02", "2025-11-03"]
+    for date in days:
+        published_days.publish_day(published_days.day_of(date), responses=[{"id": "0", "outcome": "not_found"}])
+    lake = Lake("lake")
+    rule = {"IMAGE_SNAPSHOTS_RETENTION_RESPONSES_DAYS": "1"}
+    before = there(lake)
+    first = image_snapshots("retention", env=rule)
+    assert first.returncode == 0, first.stderr
+    lines = first.stdout.splitlines()
+    assert lines[0] == "project\ttable\tfrom\tto\tfiles\tbytes"
+    assert [line.split("\t")[:5] for line in lines[1:4]] == [
+        ["default", name, days[0], days[1], "2"] for name in sorted(ANSWERS)
+    ]
+    assert lines[4].startswith("6 files, ")
+    assert lines[4].endswith(" KiB, would be removed; --apply does it. Nothing was changed.")
+    assert there(lake) == before
+    second = image_snapshots("retention", "--apply", "--json", env=rule)
+    assert second.returncode == 0, second.stderr
+    (plan,) = json.loads(second.stdout)
+    assert {found["file"]["path"] for found in plan["files"]} == before - there(lake)
+    assert (plan["applied"], plan["unfinished"], len(plan["files"])) == (True, 0, 6)
+    nothing = image_snapshots("retention")
+    assert nothing.returncode == 2
+    assert nothing.stderr.startswith("Error: No rule says what may be removed, so everything is kept: give --responses")

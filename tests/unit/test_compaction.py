@@ -1,0 +1,255 @@
+"""Monthly files: readers see the same rows without them, with them, and whatever is in between."""
+
+import datetime as dt
+import json
+import shutil
+from contextlib import closing
+
+import pyarrow.parquet as pq
+import pytest
+from cut_off import was_killed
+from published_days import day_of, publish_day
+
+from pipelines.columns import ANALYSIS_TABLES, IMAGE_HISTORY, IMAGES, SNAPSHOT_TABLES, TABLES
+from pipelines.compaction import check_months, compact, months_over, read_month_seal
+from pipelines.derived import derive_days
+from pipelines.errors import ConfigurationError, StorageError
+from pipelines.lake import Lake, sha256_of_file
+from pipelines.query import connect_lake, select
+
+A, B = (f"{letter * 8}-0000-4000-8000-000000000000" for letter in "ab")
+DATES = ("2025-09-30", "2025-10-01", "2025-10-02", "2025-10-31", "2025-11-01")
+NOW = dt.datetime(2025, 11, 2, tzinfo=dt.UTC)
+
+
+def publish(date, names):
+    publish_day(
+        day_of(date),
+        inventory=[{"id": id_, "owner": "o"} for id_ in sorted(names)],
+        responses=[{"id": id_, "outcome": "ok"} for id_ in sorted(names)],
+        images=[
+            {"id": id_, "name": name, "content_hash": name, "size_bytes": 1024, "visibility": "PUBLIC"}
+            for id_, name in sorted(names.items())
+        ],
+        image_values=[{"id": A, "field": "dev_services", "position": n, "value": str(n)} for n in range(2)],
+        notebooks=[{"notebook_id": "n", "status": "RUNNING", "image_id": A}],
+        listed=[],
+    )
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """Five days of three months with all that is derived from them."""
+    root = tmp_path_factory.mktemp("published")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(root)
+        for number, date in enumerate(DATES):
+            publish(date, {A: f"a{number}", B: "b"})
+        derive_days(day_of(DATES[-1]))
+    return root / "lake"
+
+
+@pytest.fixture
+def lake(published, tmp_path):
+    shutil.copytree(published, tmp_path / "lake")
+    return Lake("lake")
+
+
+def seen(lake, names=None):
+    """Every row that readers see, by table."""
+    with closing(connect_lake(lake)) as connection:
+        rows = {}
+        for name, table in (TABLES | ANALYSIS_TABLES).items():
+            if names is not None and name not in names:
+                continue
+            found = select(connection, f"SELECT * FROM {name} ORDER BY {', '.join(table.key)}").to_arrow_table()
+            rows[name] = (str(found.schema), found.to_pylist())
+        return rows
+
+
+def files(lake, pattern="[!_]*/dt=*/*/*.parquet"):
+    return {str(path.relative_to(lake.root)): sha256_of_file(path) for path in lake.root.glob(pattern)}
+
+
+def problems(lake):
+    return list(check_months(lake, "default", {"2025-10"}))
+
+
+def test_a_month_becomes_one_file_for_each_table_and_readers_see_the_same(lake):
+    before, daily = seen(lake), files(lake)
+    assert months_over(lake, "default", NOW.date()) == ["2025-09", "2025-10"]
+    done = compact(lake, "default", "2025-10", NOW)
+    assert (done.was_current, done.days, done.daily_files) == (False, 3, 27)
+    assert sorted(files(lake, "_monthly/*/*/*/*.parquet")) == [
+        f"_monthly/{name}/month=2025-10/project=default/{name}.parquet" for name in sorted(SNAPSHOT_TABLES)
+    ]
+    table = pq.ParquetFile(lake.monthly("images", "2025-10", "default")).read()
+    assert table.schema.names == IMAGES.schema.names
+    # An image's days side by side.
+    assert [(row["id"][0], row["name"], row["snapshot_date"].day) for row in table.to_pylist()] == [
+        ("a", "a1", 1),
+        ("a", "a2", 2),
+        ("a", "a3", 31),
+        ("b", "b", 1),
+        ("b", "b", 2),
+        ("b", "b", 31),
+    ]
+    seal = read_month_seal(lake, "2025-10", "default")
+    assert {f"images/dt={day}/project=default/images.parquet": found["images"] for day, found in seal.days.items()} == {
+        path: sha256 for path, sha256 in daily.items() if path.startswith("images/dt=2025-10")
+    }
+    assert files(lake) == daily
+    assert seen(lake) == before
+    assert problems(lake) == []
+    # Were the daily files read, they would be missed.
+    lake.table("images", day_of("2025-10-02").partition).write_bytes(b"no Parquet")
+    assert seen(lake) == before
+
+
+def test_a_month_that_is_compacted_is_left_alone(lake):
+    compact(lake, "default", "2025-10", NOW)
+    written = files(lake, "_monthly/*/*/*/*.parquet")
+    assert compact(lake, "default", "2025-10", NOW).was_current
+    assert files(lake, "_monthly/*/*/*/*.parquet") == written
+
+
+def test_a_day_that_is_published_anew_is_read_from_its_daily_file_until_the_month_is_compacted_again(lake):
+    compact(lake, "default", "2025-10", NOW)
+    publish("2025-10-02", {A: "other"})
+    derive_days(day_of("2025-10-02"))
+    with closing(connect_lake(lake)) as connection:
+        sql = "SELECT DAY(snapshot_date), name FROM images WHERE snapshot_date BETWEEN '2025-10-01' AND '2025-10-31'"
+        assert sorted(select(connection, sql).fetchall()) == [
+            (1, "a1"),
+            (1, "b"),
+            (2, "other"),
+            (31, "a3"),
+            (31, "b"),
+        ]
+    after = seen(lake)
+    assert problems(lake) == []
+    assert not compact(lake, "default", "2025-10", NOW).was_current
+    assert seen(lake) == after
+    shutil.rmtree(lake.root / "_monthly")
+    assert seen(lake) == after
+
+
+def test_a_day_that_somebody_drops_is_not_seen(lake):
+    compact(lake, "default", "2025-10", NOW)
+    lake.manifest(day_of("2025-10-02").partition).unlink()
+    for name in TABLES | ANALYSIS_TABLES:
+        shutil.rmtree(lake.root / name / "dt=2025-10-02", ignore_errors=True)
+    with closing(connect_lake(lake)) as connection:
+        days = select(connection, "SELECT DISTINCT DAY(snapshot_date) FROM images ORDER BY 1").fetchall()
+    assert days == [(1,), (30,), (31,)]
+
+
+def test_a_column_that_old_files_lack_is_null_in_the_monthly_one(lake):
+    day = day_of("2025-10-01")
+    path = lake.table("image_costs", day.partition)
+    table = pq.ParquetFile(path).read()
+    pq.write_table(table.drop_columns(["currency", "reclaimable_bytes"]), path)
+    seal = lake.derived_seal(day.partition)
+    sealed = json.loads(seal.read_text())
+    sealed["files"]["image_costs"] |= {"sha256": sha256_of_file(path), "bytes": path.stat().st_size}
+    seal.write_text(json.dumps(sealed))
+    before = seen(lake)
+    compact(lake, "default", "2025-10", NOW)
+    assert seen(lake) == before
+    currencies = {(row["snapshot_date"].day, row["currency"]) for row in before["image_costs"][1]}
+    assert (1, None) in currencies
+    assert (2, "EUR") in currencies
+
+
+def test_a_daily_file_that_was_changed_is_no_source(lake):
+    path = lake.table("images", day_of("2025-10-02").partition)
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(StorageError) as raised:
+        compact(lake, "default", "2025-10", NOW)
+    assert str(raised.value) == (
+        f"{path} is not the file that was sealed for 2025-10-02 of project default, so its month was not compacted: "
+        "run again when no run replaces the day; `image-snapshots verify` says whether the file was changed."
+    )
+    assert read_month_seal(lake, "2025-10", "default") is None
+
+
+def test_a_monthly_file_that_was_changed_is_named_and_made_again(lake):
+    compact(lake, "default", "2025-10", NOW)
+    path = lake.monthly("images", "2025-10", "default")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-10])
+    again = "make it again with `image-snapshots compact --month 2025-10 --project default`."
+    assert problems(lake) == [
+        (lake.key(path), f"The monthly file is missing or was changed: {again}"),
+    ]
+    assert not compact(lake, "default", "2025-10", NOW).was_current
+    assert path.read_bytes() == whole
+    # Somebody who knows about hashes changes both.
+    table = pq.ParquetFile(path).read()
+    pq.write_table(table.slice(1), path)
+    seal = lake.monthly_seal("2025-10", "default")
+    sealed = read_month_seal(lake, "2025-10", "default")
+    facts = sealed.files["images"].model_copy(update={"sha256": sha256_of_file(path)})
+    seal.write_text(sealed.model_copy(update={"files": sealed.files | {"images": facts}}).model_dump_json())
+    assert problems(lake) == [(lake.key(path), f"The monthly file does not hold the rows of the daily ones: {again}")]
+
+
+@pytest.mark.parametrize(
+    ("month", "why"), [("2025-11", "is not over"), ("2099-01", "is not over"), ("2025-08", "has no published days")]
+)
+def test_a_month_that_cannot_be_compacted(lake, month, why):
+    with pytest.raises(ConfigurationError) as raised:
+        compact(lake, "default", month, NOW)
+    assert str(raised.value) == (
+        f"{month} {why} in project default, so there is nothing to compact: choose a month that is over, written as "
+        "YYYY-MM; `image-snapshots status` lists the days that are there."
+    )
+
+
+def test_readers_see_the_same_rows_whenever_a_compaction_is_killed(lake):
+    compact(lake, "default", "2025-10", NOW)
+    # A day of it void, so that a killed run leaves new files beside what the old seal would say.
+    publish("2025-10-02", {A: "other"})
+    derive_days(day_of("2025-10-02"))
+    names = ("inventory", "images", "image_changes", "image_costs")
+    before, kills = seen(lake, names), 0
+    while was_killed(kills, lambda: compact(lake, "default", "2025-10", NOW)):
+        assert seen(lake, names) == before, kills
+        kills += 1
+    # The old seal goes, then nine tables and the new seal appear.
+    assert kills == 10
+    assert compact(lake, "default", "2025-10", NOW).was_current
+    assert seen(lake, names) == before
+
+
+def test_history_is_no_table_of_a_month():
+    assert IMAGE_HISTORY.name not in SNAPSHOT_TABLES
+    assert set(SNAPSHOT_TABLES) == {
+        "inventory",
+        "images",
+        "image_values",
+        "image_changes",
+        "image_reconciliation",
+        "image_usage",
+        "audit_rules",
+        "audit_findings",
+        "image_costs",
+    }
+
+
+def test_the_command_compacts_what_is_over(lake, image_snapshots):
+    first = image_snapshots("compact", "--json", "--month", "2025-10")
+    assert first.returncode == 0, first.stderr
+    (month,) = json.loads(first.stdout)
+    assert month.pop("bytes") < month.pop("daily_bytes")
+    assert month.pop("rows") > 3 * 3 * 2
+    assert month == {
+        "month": "2025-10",
+        "project": "default",
+        "state": "compacted",
+        "days": 3,
+        "daily_files": 27,
+    }
+    second = image_snapshots("compact", "--month", "2025-08")
+    assert second.returncode == 2
+    assert second.stderr.startswith("Error: 2025-08 has no published days in project default, so there is nothing to")
