@@ -132,7 +132,7 @@ def test_what_is_removed_is_on_record_and_everything_else_stays_provable(lake):
     assert seen_days(lake, "responses") == [LAST.date]
     # Once is enough.
     assert apply_retention(lake, "default", RULES, NOW).files == []
-    assert lake.retention_records("default") == [path]
+    assert list(lake.retention_records("default")) == [path]
     removed = {found.date: found.removed for found in day_statuses(lake, ["default"], FIRST.date, LAST.date)}
     assert removed == {
         FIRST.date: sorted(ANSWERS | ANALYSED),
