@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -49,6 +49,9 @@ from pipelines.identity import read_token, refused_login, token_request
 from pipelines.signing import sign_headers
 from pipelines.throttle import Throttle
 from pipelines.transport import PooledTransport, proxy_for, tls_context
+
+if TYPE_CHECKING:
+    from pipelines.shared_rate import SharedRate
 
 MAX_BODY_BYTES = 8 * 2**20
 PAGE_SIZE = 200
@@ -169,7 +172,8 @@ class ModelArtsClient:
 
     Entering fetches a token (with a password) and sets `project_id`. At most `concurrency` connections are open; calls
     beyond that wait for one within their time-out. `timeout_seconds` is for one request, from connecting to the last
-    byte. `rate_limit` is in requests per second. `ca_bundle` wins over the credentials' own.
+    byte. `rate_limit` is in requests per second; `shared_rate`, in its place, is a limit for all processes together,
+    and is closed with the client. `ca_bundle` wins over the credentials' own.
 
     An image is given up after `max_attempts` faults or `max_seconds_per_image`. The run is given up when the endpoint
     cannot be reached for `first_contact_seconds` (`outage_seconds` once it had answered), or answers nothing but
@@ -184,6 +188,7 @@ class ModelArtsClient:
         concurrency: int = 32,
         timeout_seconds: float = 30.0,
         rate_limit: float | None = None,
+        shared_rate: "SharedRate | None" = None,
         ca_bundle: Path | None = None,
         max_attempts: int = 6,
         max_seconds_per_image: float = 300.0,
@@ -217,6 +222,7 @@ class ModelArtsClient:
         self._origin_url = httpx.URL(self._origin)
         self._images_path = self._notebooks_path = ""
         self._throttle = Throttle(rate_limit)
+        self._shared_rate = shared_rate
         self._ssl_context: ssl.SSLContext | None = None
         self._transport: httpx.AsyncBaseTransport | None = None
         self._request_extensions: dict[str, Any] = {}
@@ -267,7 +273,7 @@ class ModelArtsClient:
             elif isinstance(self._credentials, ReadyToken):
                 self._token = self._token_of(self._credentials.token, None)
         except BaseException:
-            await self._transport.aclose()
+            await self.__aexit__(None, None, None)
             raise
         project_path = f"{urlsplit(self._endpoint).path}/v1/{self.project_id}"
         self._images_path, self._notebooks_path = f"{project_path}/images", f"{project_path}/notebooks/all"
@@ -277,6 +283,8 @@ class ModelArtsClient:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Close all connections."""
+        if self._shared_rate is not None:
+            await self._shared_rate.aclose()
         if self._transport is not None:
             await self._transport.aclose()
 
@@ -396,6 +404,11 @@ class ModelArtsClient:
         started = 0.0
         while True:
             await self._throttle.acquire()
+            if self._shared_rate is not None and self._stop is None:
+                try:
+                    await self._shared_rate.acquire()
+                except PipelineError as error:
+                    self._halt(error)
             if self._stop is not None:
                 self._raise_stop()
             token = self._token
@@ -475,6 +488,8 @@ class ModelArtsClient:
             self._stop = error
             self._stopped.set()
             self._throttle.stop()
+            if self._shared_rate is not None:
+                self._shared_rate.stop()
             for exchange in self._in_flight:
                 if not exchange.expired():
                     exchange.reschedule(0.0)

@@ -5,7 +5,8 @@ logged, and dispatched by hand, so that the endpoint does not become the bottlen
 
     PUT, PATCH, GET /sandbox/faults   all of `Faults`, those named, what is set; `expire_tokens_now` ends every token
     PUT, GET /sandbox/day             {"day": "2026-11-23"}, null to follow the clock
-    GET /sandbox/stats                counts of requests by kind, of answers by status, of tokens issued
+    GET /sandbox/stats                counts of requests by kind, of answers by status, of tokens issued; most
+                                     details and lists asked for within a second
     GET /sandbox/requested            image id -> how often its details were asked for
 """
 
@@ -22,7 +23,7 @@ import struct
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -184,6 +185,9 @@ class Sandbox:
         self._requests: Counter[str] = Counter()
         self._answers: Counter[str] = Counter()
         self._tokens_issued = 0
+        # When the details and lists of the last second were asked for, and the most that ever were within one.
+        self._last_second: deque[float] = deque()
+        self._busiest_second = 0
         self._set_faults(options.faults)
 
     @property
@@ -478,6 +482,11 @@ class Sandbox:
         ]
 
     async def _throttled(self, request: web.BaseRequest, project_id: str) -> web.Response | None:
+        arrived = time.monotonic()
+        self._last_second.append(arrived)
+        while self._last_second[0] < arrived - 1:
+            self._last_second.popleft()
+        self._busiest_second = max(self._busiest_second, len(self._last_second))
         if self._faults.latency_ms:
             await asyncio.sleep(self._faults.latency_ms / 1000)
         refusal = await self._refusal(request, project_id)
@@ -559,6 +568,7 @@ class Sandbox:
                 "requests": dict(self._requests),
                 "answers": dict(self._answers),
                 "tokens_issued": self._tokens_issued,
+                "busiest_second": self._busiest_second,
             },
             "requested": lambda: dict(self._requested),
         }
