@@ -4,11 +4,13 @@ Needs the extra `celery`. `dagster.yaml` names the launcher (see deploy/dagster-
 `assets.celery_worker`.
 """
 
+import warnings
 from collections import Counter
 from typing import Any
 
+from celery.exceptions import DuplicateTaskNameWarning
 from dagster import DagsterRun
-from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
+from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, WorkerStatus
 from dagster._serdes import ConfigurableClassData
 from dagster_celery.launcher import CeleryRunLauncher
 from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
@@ -41,6 +43,13 @@ class CeleryLauncher(CeleryRunLauncher):
     ) -> None:
         super().__init__(inst_data=inst_data, config_source=_SETTINGS | (config_source or {}), **config)
         self._missed: Counter[str] = Counter()
+
+    def launch_run(self, context: LaunchRunContext) -> None:
+        """Hand a run to the workers."""
+        with warnings.catch_warnings():
+            # Dagster's launcher makes the same task anew each time.
+            warnings.simplefilter("ignore", DuplicateTaskNameWarning)
+            super().launch_run(context)
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
         """Whether the run's worker is at work on it; Dagster's run monitoring asks this of runs that have started."""
