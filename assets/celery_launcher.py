@@ -18,6 +18,7 @@ from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
 # A worker is given up when it did not know of its run at so many looks in succession: it may be reconnecting.
 _LOOKS = 3
 _REPLY_SECONDS = 5.0
+_BROKER_SECONDS = 600
 _SETTINGS = {
     # A worker takes what it can start: a run that waits elsewhere would be lost with that worker, and handed out twice
     # once it had waited for longer than the broker's visibility time-out. Acknowledged when started, so that one which
@@ -45,11 +46,17 @@ class CeleryLauncher(CeleryRunLauncher):
         self._missed: Counter[str] = Counter()
 
     def launch_run(self, context: LaunchRunContext) -> None:
-        """Hand a run to the workers."""
+        """Hand a run to the workers; waits some minutes for a broker that is away."""
+        self._await_broker()
         with warnings.catch_warnings():
             # Dagster's launcher makes the same task anew each time.
             warnings.simplefilter("ignore", DuplicateTaskNameWarning)
             super().launch_run(context)
+
+    def _await_broker(self) -> None:
+        # A run that cannot be handed over has failed, and so have its two successors within a minute.
+        with self.celery.connection_for_write() as connection:
+            connection.ensure_connection(interval_start=1, interval_step=1, interval_max=5, timeout=_BROKER_SECONDS)
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
         """Whether the run's worker is at work on it; Dagster's run monitoring asks this of runs that have started."""
