@@ -4,7 +4,7 @@ The modules in the order in which a day passes through them:
 
 ``settings``, ``credentials``, ``endpoints``  what the user stated, and where credentials may be sent
 ``inventory``, ``inventory_sources``  which image ids exist, according to the user
-``signing``, ``answers``, ``throttle``, ``transport``, ``identity``, ``api``  the ModelArts API: one client
+``signing``, ``answers``, ``throttle``, ``shared_rate``, ``transport``, ``identity``, ``api``  the API: one client
 ``fetch``                      one outcome per id, put on disk as it arrives
 ``listed``, ``changed``        change-only days: what the API's list still confirms
 ``columns``                    the one table of columns that every schema derives from
