@@ -20,8 +20,8 @@ REBUILD_JOB = "rebuild_images"
 REPUBLISH_JOB = "republish_images"
 # The schedule's day, and some hours for a slow run or one that is tried again.
 _FRESH_FOR = dt.timedelta(hours=30)
-# An endpoint, store or database that cannot be reached may be back in minutes; sentences of other kinds say that trying
-# again changes nothing, and end the run (see DayResource).
+# An endpoint, store or database that cannot be reached may be back in minutes, and a partition that is held may be
+# free; sentences of other kinds say that trying again changes nothing, and end the run (see DayResource).
 _RETRY = dg.RetryPolicy(max_retries=3, delay=60, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 
 
@@ -32,24 +32,28 @@ def build_definitions(
     reporter = reporter or LogReporter()
     freshness = dg.FreshnessPolicy.time_window(fail_window=_FRESH_FOR)
     grid = partition_grid(settings)
+    # Also of the jobs: a run that is tried again begins with whichever step it had not done.
     retry = None if reporter.is_attended else _RETRY
     snapshot = daily_snapshot_assets(grid, freshness, retry)
-    derived = derived_assets(grid, settings, retry)
+    derived = derived_assets(grid, settings)
     delivery = delivery_assets(grid, settings, retry)
     assets = [*snapshot, derived, *delivery]
     daily = dg.define_asset_job(
         DAILY_JOB,
         selection=assets,
+        op_retry_policy=retry,
         description="Inventory, fetch, normalise and publish a day of a project; what changed, is wrong and costs.",
     )
     rebuild = dg.define_asset_job(
         REBUILD_JOB,
         selection=[snapshot[-1], derived, *delivery],
+        op_retry_policy=retry,
         description="Derive a published day's tables again from its stored answers, and what follows from them.",
     )
     republish = dg.define_asset_job(
         REPUBLISH_JOB,
         selection=snapshot[-1:],
+        op_retry_policy=retry,
         description="Derive a published day's tables again from its stored answers, and not what follows.",
     )
     monthly = monthly_asset(settings)

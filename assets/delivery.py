@@ -28,7 +28,7 @@ _LOADED = (IMAGES, IMAGE_VALUES, IMAGE_HISTORY, *_REPORTED)
 def delivery_assets(
     grid: dg.MultiPartitionsDefinition, settings: Settings, retry: dg.RetryPolicy | None
 ) -> list[dg.AssetsDefinition]:
-    """Make the assets, the warehouse's when there is one; `retry` is for what does not answer."""
+    """Make the assets, the warehouse's when there is one; `retry` is for one that does not answer."""
 
     @dg.asset(
         description="The warehouse's tables and reporting views: the day, and others that it lacks or has outdated.",
@@ -63,7 +63,6 @@ def delivery_assets(
         partitions_def=grid,
         deps=[table.name for table in _REPORTED],
         code_version=_CODE_VERSION,
-        retry_policy=retry,
     )
     def daily_report(context: dg.AssetExecutionContext, day: dg.ResourceParam[DayResource]) -> dg.MaterializeResult:
         with day.step(context) as today:

@@ -58,10 +58,8 @@ _CHECKS = (
 )
 
 
-def derived_assets(
-    grid: dg.MultiPartitionsDefinition, settings: Settings, retry: dg.RetryPolicy | None
-) -> dg.AssetsDefinition:
-    """Make the assets of the derived tables, `image_usage` when usage is read; `retry` is for storage that is away."""
+def derived_assets(grid: dg.MultiPartitionsDefinition, settings: Settings) -> dg.AssetsDefinition:
+    """Make the assets of the derived tables; `image_usage` is one of them when usage is read."""
     tables = [table for table in ANALYSIS_TABLES.values() if table is not IMAGE_USAGE or settings.reads_usage]
     names = {table.name for table in tables}
 
@@ -81,7 +79,6 @@ def derived_assets(
     @dg.multi_asset(
         name="derive_tables",
         partitions_def=grid,
-        retry_policy=retry,
         specs=[spec(table) for table in tables],
         check_specs=[
             dg.AssetCheckSpec(name, asset=table.name, description=description)

@@ -9,13 +9,15 @@ import dagster as dg
 
 from assets.partitions import DATE, PROJECT
 from pipelines.day import Day, utc_now
-from pipelines.errors import EndpointUnreachableError, PipelineError, StorageUnreachableError
+from pipelines.errors import EndpointUnreachableError, PartitionBusyError, PipelineError, StorageUnreachableError
 from pipelines.fetch import Progress
 from pipelines.lake import Partition
 from pipelines.settings import Settings
 
 EXIT_STATUS = "exit_status"
 _LOG_SECONDS = 10
+# What may be over in some minutes. A run that was killed on another machine holds its partition a little longer.
+_PASSING = (EndpointUnreachableError, PartitionBusyError, StorageUnreachableError)
 
 
 class Reporter(Protocol):
@@ -75,11 +77,10 @@ class DayResource:
                 self._is_held = True
             yield day
         except PipelineError as error:
-            may_pass = isinstance(error, (EndpointUnreachableError, StorageUnreachableError))
             raise dg.Failure(
                 description=str(error),
                 metadata={EXIT_STATUS: error.exit_status},
-                allow_retries=may_pass and not self.reporter.is_attended,
+                allow_retries=isinstance(error, _PASSING) and not self.reporter.is_attended,
                 # Without the cause: another library's message could quote a URL with its password.
             ) from None
 

@@ -6,7 +6,7 @@ The modules in the order in which a day passes through them:
 ``inventory``, ``inventory_sources``  which image ids exist, according to the user
 ``transport``, ``exchange``     one request and its whole answer
 ``outcomes``, ``answers``      what an answer means
-``throttle``, ``retries``      how fast requests may leave; when one is sent again, and when no more
+``throttle``, ``shared_rate``, ``retries``  how fast requests may leave; when one is sent again, and when no more
 ``signing``, ``identity``, ``authentication``  who we are to the API
 ``paging``, ``api``            its lists; the one client of the ModelArts API
 ``fetch``                      one outcome per id, put on disk as it arrives

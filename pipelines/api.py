@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
 import httpx
@@ -30,12 +30,15 @@ from pipelines.answers import (
 )
 from pipelines.authentication import Authentication, Token
 from pipelines.credentials import Credentials
-from pipelines.errors import ListDeniedError, ListUnreadableError
+from pipelines.errors import ListDeniedError, ListUnreadableError, PipelineError
 from pipelines.exchange import Exchanges, NoAnswerError, brief
 from pipelines.outcomes import Outcome
 from pipelines.paging import NOTEBOOKS_PAGE_SIZE, PAGE_SIZE, ListPage, Notebook, Paging, reduce_notebook
 from pipelines.retries import Retries
 from pipelines.throttle import Throttle
+
+if TYPE_CHECKING:
+    from pipelines.shared_rate import SharedRate
 
 MAX_BODY_BYTES = 8 * 2**20
 
@@ -64,7 +67,8 @@ class ModelArtsClient:
 
     Entering fetches a token (with a password) and sets `project_id`. At most `concurrency` connections are open; calls
     beyond that wait for one within their time-out. `timeout_seconds` is for one request, from connecting to the last
-    byte. `rate_limit` is in requests per second. `ca_bundle` wins over the credentials' own.
+    byte. `rate_limit` is in requests per second; `shared_rate`, in its place, is a limit for all processes together,
+    and is closed with the client. `ca_bundle` wins over the credentials' own.
 
     An image is given up after `max_attempts` faults or `max_seconds_per_image`. The run is given up when the endpoint
     cannot be reached for `first_contact_seconds` (`outage_seconds` once it had answered), or answers nothing but
@@ -79,6 +83,7 @@ class ModelArtsClient:
         concurrency: int = 32,
         timeout_seconds: float = 30.0,
         rate_limit: float | None = None,
+        shared_rate: "SharedRate | None" = None,
         ca_bundle: Path | None = None,
         max_attempts: int = 6,
         max_seconds_per_image: float = 300.0,
@@ -100,11 +105,13 @@ class ModelArtsClient:
         self._images_path = self._notebooks_path = ""
         self._transport: httpx.AsyncBaseTransport | None = None
         self._throttle = Throttle(rate_limit)
+        self._shared_rate = shared_rate
         self._exchanges = Exchanges(timeout_seconds, max_body_bytes, ca_bundle or credentials.ca_bundle)
         self.stats = self._exchanges.stats
         self._retries = Retries(
             self._host,
             self._throttle,
+            shared_rate,
             self._exchanges,
             max_attempts=max_attempts,
             backoff_seconds=backoff_seconds,
@@ -136,7 +143,7 @@ class ModelArtsClient:
         try:
             await self._authentication.begin()
         except BaseException:
-            await self._transport.aclose()
+            await self.__aexit__(None, None, None)
             raise
         project_path = f"{urlsplit(self._endpoint).path}/v1/{self.project_id}"
         self._images_path, self._notebooks_path = f"{project_path}/images", f"{project_path}/notebooks/all"
@@ -146,6 +153,8 @@ class ModelArtsClient:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Close all connections."""
+        if self._shared_rate is not None:
+            await self._shared_rate.aclose()
         if self._transport is not None:
             await self._transport.aclose()
 
@@ -255,6 +264,11 @@ class ModelArtsClient:
         started = 0.0
         while True:
             await self._throttle.acquire()
+            if self._shared_rate is not None and retries.stop is None:
+                try:
+                    await self._shared_rate.acquire()
+                except PipelineError as error:
+                    retries.halt(error)
             if retries.stop is not None:
                 retries.raise_stop()
             token = authentication.token

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pipelines.api import ModelArtsClient
@@ -15,6 +16,9 @@ from pipelines.inventory import LISTED
 from pipelines.lake import Partition
 from pipelines.sandbox import SandboxOptions, running_sandbox
 from pipelines.settings import Settings
+
+if TYPE_CHECKING:
+    from pipelines.shared_rate import SharedRate
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +37,34 @@ class Connection:
         return urlsplit(self.endpoint).netloc
 
     def client(self) -> ModelArtsClient:
-        """A client of the endpoint, to be entered."""
+        """A client of the endpoint, to be entered.
+
+        Raises:
+            ConfigurationError: a shared rate is wanted, and its Python package is not installed.
+        """
+        rate_limit, shared_rate = self.settings.rate_limit, None
+        if rate_limit is not None and self.settings.rate_limiter is not None:
+            shared_rate = _shared_rate(self.settings.rate_limiter.get_secret_value(), self.host, rate_limit)
+            rate_limit = None
         return ModelArtsClient(
             self.endpoint,
             self.credentials,
             concurrency=self.settings.concurrency,
             timeout_seconds=self.settings.timeout_seconds,
-            rate_limit=self.settings.rate_limit,
+            rate_limit=rate_limit,
+            shared_rate=shared_rate,
             ca_bundle=self.settings.ca_bundle,
         )
+
+
+def _shared_rate(url: str, host: str, rate: float) -> "SharedRate":
+    try:
+        from pipelines.shared_rate import SharedRate  # noqa: PLC0415  (its package is an extra)
+    except ImportError:
+        raise ConfigurationError(
+            "IMAGE_SNAPSHOTS_RATE_LIMITER needs the Python package redis: install the extra `celery`."
+        ) from None
+    return SharedRate(url, host, rate)
 
 
 @contextmanager

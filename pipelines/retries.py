@@ -8,12 +8,15 @@ import asyncio
 import random
 import time
 from contextlib import suppress
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from pipelines.answers import Kind, Verdict
 from pipelines.errors import ConfigurationError, EndpointUnreachableError, PipelineError
 from pipelines.exchange import Exchanges, brief
 from pipelines.throttle import Throttle
+
+if TYPE_CHECKING:
+    from pipelines.shared_rate import SharedRate
 
 DNS_TRIES = 2
 
@@ -34,6 +37,7 @@ class Retries:
         self,
         host: str,
         throttle: Throttle,
+        shared_rate: "SharedRate | None",
         exchanges: Exchanges,
         *,
         max_attempts: int,
@@ -44,6 +48,7 @@ class Retries:
     ) -> None:
         self._host = host
         self._throttle = throttle
+        self._shared_rate = shared_rate
         self._exchanges = exchanges
         self.max_attempts = max_attempts
         self._backoff_seconds = backoff_seconds
@@ -80,6 +85,8 @@ class Retries:
             self.stop = error
             self._stopped.set()
             self._throttle.stop()
+            if self._shared_rate is not None:
+                self._shared_rate.stop()
             self._exchanges.cut_short()
         self.raise_stop()
 

@@ -8,9 +8,10 @@ import datetime as dt
 import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from dotenv import load_dotenv
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pipelines.endpoints import check_endpoint
@@ -48,6 +49,9 @@ class Settings(BaseSettings):
     concurrency: Annotated[int, Field(ge=1, le=1024)] = Field(32, description="requests in flight")
     rate_limit: Annotated[float, Field(gt=0)] | None = Field(
         None, description="requests per second; unset: no ceiling but what the API tells"
+    )
+    rate_limiter: SecretStr | None = Field(
+        None, description="URL of the Redis server by which all processes share `RATE_LIMIT`; unset: each for itself"
     )
     mode: Literal["full", "changed"] = Field(
         "full", description="whether a run asks for every image, or only for those that the API's list shows as changed"
@@ -93,6 +97,17 @@ class Settings(BaseSettings):
     @classmethod
     def _endpoint_is_safe(cls, value: str | None) -> str | None:
         return None if value is None else check_endpoint(value, "https://modelarts.eu-de.otc.t-systems.com")
+
+    @field_validator("rate_limiter")
+    @classmethod
+    def _limiter_has_a_limit(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if value is None:
+            return None
+        if urlsplit(value.get_secret_value()).scheme not in {"redis", "rediss", "unix"}:
+            raise ValueError("must be like redis://user:password@host:6379/0, or rediss:// for TLS")
+        if info.data.get("rate_limit") is None:
+            raise ValueError(f"it shares {PREFIX}RATE_LIMIT among all processes, so set that too")
+        return value
 
     @field_validator("projects")
     @classmethod

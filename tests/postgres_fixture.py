@@ -1,4 +1,4 @@
-"""A real PostgreSQL server on loopback, as a fixture for the whole test run.
+"""A real PostgreSQL server on loopback: `running_postgres` for scripts, a fixture for the whole test run.
 
 Role `postgres` is let in without a password; every other role needs one, so that a wrong password is refused.
 """
@@ -8,6 +8,7 @@ import socket
 import tempfile
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,8 +41,9 @@ class Postgres:
         return f"postgresql://postgres@127.0.0.1:{self.port}/{name}"
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
+@contextmanager
+def running_postgres() -> Iterator[Postgres]:
+    """Start a server in a directory of its own, and end it on leaving."""
     # Not in pytest's own directory: PostgreSQL refuses to run as root, so that the package runs it as another user, and
     # pytest closes its directory to others whenever a second run starts.
     with tempfile.TemporaryDirectory() as directory:
@@ -64,3 +66,9 @@ def postgres() -> Iterator[Postgres]:
             yield Postgres(port)
         finally:
             control("-m", "immediate", "stop")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    with running_postgres() as server:
+        yield server

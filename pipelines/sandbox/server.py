@@ -6,7 +6,8 @@ not become the bottleneck of what is measured against it.
 
     PUT, PATCH, GET /sandbox/faults   all of `Faults`, those named, what is set; `expire_tokens_now` ends every token
     PUT, GET /sandbox/day             {"day": "2026-11-23"}, null to follow the clock
-    GET /sandbox/stats                counts of requests by kind, of answers by status, of tokens issued
+    GET /sandbox/stats                counts of requests by kind, of answers by status, of tokens issued; most
+                                     details and lists asked for within a second
     GET /sandbox/requested            image id -> how often its details were asked for
 """
 
@@ -18,7 +19,8 @@ import shlex
 import signal
 import sys
 import threading
-from collections import Counter
+import time
+from collections import Counter, deque
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -119,6 +121,9 @@ class Sandbox:
         self._answers: Counter[str] = Counter()
         self._faults = FaultInjection(options.seed, options.faults)
         self._identity = IdentityService(credentials, self._projects)
+        # When the details and lists of the last second were asked for, and the most that ever were within one.
+        self._last_second: deque[float] = deque()
+        self._busiest_second = 0
 
     @property
     def day(self) -> date:
@@ -313,6 +318,11 @@ class Sandbox:
         return json_page(list(catalogue.notebooks(self.day, offset, limit)), offset, limit, catalogue.notebook_count())
 
     async def _throttled(self, request: web.BaseRequest, project_id: str) -> web.Response | None:
+        arrived = time.monotonic()
+        self._last_second.append(arrived)
+        while self._last_second[0] < arrived - 1:
+            self._last_second.popleft()
+        self._busiest_second = max(self._busiest_second, len(self._last_second))
         latency_ms = self._faults.options.latency_ms
         if latency_ms:
             await asyncio.sleep(latency_ms / 1000)
@@ -349,6 +359,7 @@ class Sandbox:
                 "requests": dict(self._requests),
                 "answers": dict(self._answers),
                 "tokens_issued": self._identity.tokens_issued,
+                "busiest_second": self._busiest_second,
             },
             "requested": lambda: dict(self._requested),
         }

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -19,7 +20,8 @@ import pyarrow.parquet as pq
 import pytest
 from published_days import day_of, publish_day
 
-from assets.build import DAILY_JOB, REBUILD_JOB, build_definitions
+from assets import build
+from assets.build import DAILY_JOB, REBUILD_JOB, REPUBLISH_JOB, build_definitions
 from assets.partitions import partition_key
 from assets.resources import LogReporter
 from pipelines.columns import ANALYSIS_TABLES, IMAGES, TABLES
@@ -226,6 +228,55 @@ def test_a_failure_is_one_sentence_and_is_not_tried_again(instance, sandbox, mon
     assert failure.metadata["exit_status"].value == 2
     assert [e for e in result.all_events if e.event_type_value == "STEP_UP_FOR_RETRY"] == []
     assert instance.get_latest_materialization_event(dg.AssetKey("images")) is None
+
+
+def test_a_partition_that_is_held_is_waited_for(instance, sandbox, monkeypatch):
+    monkeypatch.setattr(build, "_RETRY", dg.RetryPolicy(max_retries=3, delay=0.5))
+    definitions = build_definitions(Settings())
+
+    def retries(result):
+        return [e.step_key for e in result.all_events if e.event_type_value == "STEP_UP_FOR_RETRY"]
+
+    def sentence(result):
+        (event,) = result.get_step_failure_events()
+        return event.step_failure_data.user_failure_data.description
+
+    def unattended(job, *assets, release=True):
+        held, ended, before = ExitStack(), threading.Event(), set(instance.get_run_ids())
+        held.enter_context(Lake("lake").hold(PARTITION, "killed"))
+
+        def release_after_a_try():
+            while not ended.wait(0.05):
+                for run_id in set(instance.get_run_ids()) - before:
+                    if instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_UP_FOR_RETRY):
+                        held.close()
+                        return
+
+        thread = threading.Thread(target=release_after_a_try)
+        if release:
+            thread.start()
+        result = definitions.resolve_job_def(job).execute_in_process(
+            instance=instance,
+            partition_key=partition_key(PARTITION),
+            asset_selection=[dg.AssetKey(name) for name in assets],
+            raise_on_error=False,
+        )
+        ended.set()
+        if release:
+            thread.join()
+        held.close()
+        return result
+
+    waited = unattended(DAILY_JOB, "image_inventory")
+    assert waited.success
+    assert set(retries(waited)) == {"image_inventory"}
+    # A step that has no policy of its own.
+    held = unattended(REPUBLISH_JOB, "images", "image_values", release=False)
+    assert retries(held) == ["publish_images"] * 3
+    assert "is held by run killed" in sentence(held)
+    released = unattended(REPUBLISH_JOB, "images", "image_values")
+    assert set(retries(released)) == {"publish_images"}
+    assert sentence(released).startswith(f"Nothing is published for {PARTITION}")
 
 
 def test_a_day_that_is_over_is_refused_but_can_be_rebuilt(instance, sandbox):

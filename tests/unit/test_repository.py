@@ -108,7 +108,7 @@ def test_the_developer_requirements_agree_with_those_of_the_application():
     assert {name: developer.get(name) for name in application} == application
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-deploy.txt", "requirements-dev.txt"])
 def test_every_requirement_has_a_hash(name):
     # A line that pins ends with a backslash and is followed by its hashes.
     lines = (ROOT / name).read_text().splitlines()
@@ -125,5 +125,7 @@ def test_every_dependency_is_pinned():
 
     application = names(project["project"]["dependencies"])
     assert application - pins("requirements.txt").keys() == set()
-    developer = application | names(project["dependency-groups"]["dev"])
+    extras = {name for names_ in project["project"]["optional-dependencies"].values() for name in names(names_)}
+    assert (application | extras) - pins("requirements-deploy.txt").keys() == set(), "run .ci/compile-requirements"
+    developer = application | extras | names(project["dependency-groups"]["dev"])
     assert developer - pins("requirements-dev.txt").keys() == set(), "run .ci/compile-requirements"

@@ -1,0 +1,134 @@
+"""The launcher's view of real workers: alive, killed, forgotten by Redis; and no task twice."""
+
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+import redis
+from dagster._core.launcher import WorkerStatus
+from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
+from kombu.exceptions import OperationalError
+from redis_fixture import RedisServer, free_port, stop
+
+from assets import celery_launcher
+from assets.celery_launcher import CeleryLauncher
+from benchmarks.workers import kill_session
+from pipelines.settings import ROOT
+
+# A worker of the launcher's app with a task that counts how often it is begun, in the place of a run.
+WORKER = """
+import sys, time
+import redis
+from assets.celery_launcher import CeleryLauncher
+url, name = sys.argv[1:]
+launcher = CeleryLauncher(
+    default_queue="dagster", broker=url, backend=url,
+    config_source={"broker_transport_options": {"visibility_timeout": 5, "unacked_restore_interval": 0.5}},
+)
+@launcher.celery.task(name="execute_job", track_started=True)
+def execute_job(seconds):
+    redis.Redis.from_url(url).incr("begun")
+    time.sleep(seconds)
+launcher.celery.worker_main(["worker", "--concurrency=1", f"--hostname={name}@%h", "--loglevel=info"])
+"""
+
+
+@contextmanager
+def worker(url, name="worker"):
+    with open(f"{name}.log", "wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-c", WORKER, url, name],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        kill_session(process.pid)
+        process.wait(10)
+
+
+@pytest.fixture
+def launcher(redis_server, monkeypatch):
+    monkeypatch.setattr(celery_launcher, "_REPLY_SECONDS", 1.0)
+    return CeleryLauncher(default_queue="dagster", broker=redis_server.url, backend=redis_server.url)
+
+
+def begin(launcher, seconds):
+    return launcher.celery.signature("execute_job", (seconds,)).apply_async(queue="dagster")
+
+
+def until(condition):
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def looks(launcher, task, times):
+    run = SimpleNamespace(run_id="run", tags={DAGSTER_CELERY_TASK_ID_TAG: task.id})
+    return [launcher.check_run_worker_health(run).status for _ in range(times)]
+
+
+def test_a_worker_is_alive_until_it_was_asked_in_vain_three_times(launcher, redis_server):
+    with worker(redis_server.url) as process:
+        task = begin(launcher, 600)
+        until(lambda: task.state == "STARTED")
+        assert looks(launcher, task, 5) == [WorkerStatus.RUNNING] * 5
+        # Redis has lost what became of the task, and the worker is at work on it.
+        redis.Redis.from_url(redis_server.url).delete(f"celery-task-meta-{task.id}")
+        assert task.state == "PENDING"
+        assert looks(launcher, task, 5) == [WorkerStatus.RUNNING] * 5
+        kill_session(process.pid)
+        process.wait(10)
+    # Another one of the same name answers, and does not know of it.
+    with worker(redis_server.url):
+        until(lambda: launcher.celery.control.inspect(timeout=1).ping())
+        assert looks(launcher, task, 4) == [
+            WorkerStatus.RUNNING,
+            WorkerStatus.RUNNING,
+            WorkerStatus.NOT_FOUND,
+            WorkerStatus.RUNNING,
+        ]
+
+
+def test_no_task_is_begun_twice_when_it_takes_longer_than_the_visibility_timeout(launcher, redis_server):
+    with worker(redis_server.url, "first"), worker(redis_server.url, "second"):
+        until(lambda: len(launcher.celery.control.inspect(timeout=1).ping() or {}) == 2)
+        tasks = [begin(launcher, 8) for _ in range(3)]
+        until(lambda: all(task.state == "SUCCESS" for task in tasks))
+        until(lambda: not any((launcher.celery.control.inspect(timeout=1).active() or {"": 1}).values()))
+        assert redis.Redis.from_url(redis_server.url).get("begun") == b"3"
+
+
+def test_a_run_is_handed_over_when_redis_is_back(redis_server, monkeypatch):
+    server = RedisServer(free_port(), redis_server.directory)
+    launcher = CeleryLauncher(
+        default_queue="dagster",
+        broker=server.url,
+        backend=server.url,
+        config_source={
+            "broker_transport_options": {"max_retries": 0},
+            "result_backend_transport_options": {"retry_policy": {"max_retries": 1, "interval_start": 0}},
+        },
+    )
+    monkeypatch.setattr(celery_launcher, "_BROKER_SECONDS", 1)
+    with pytest.raises(OperationalError):
+        launcher._await_broker()
+    monkeypatch.setattr(celery_launcher, "_BROKER_SECONDS", 60)
+    started = []
+    timer = threading.Timer(3, lambda: started.append(server.start()))
+    timer.start()
+    try:
+        launcher._await_broker()
+        begin(launcher, 1)
+        assert redis.Redis.from_url(server.url).llen("dagster") == 1
+    finally:
+        timer.join()
+        stop(started[0])

@@ -1,0 +1,164 @@
+"""One limit for all processes, on a real Redis server."""
+
+import asyncio
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+from redis_fixture import PASSWORD, free_port, stop
+
+from pipelines.api import ModelArtsClient
+from pipelines.credentials import load_credentials
+from pipelines.errors import ConfigurationError, EndpointUnreachableError
+from pipelines.settings import ROOT, Settings
+from pipelines.shared_rate import SharedRate
+
+# Asks for turns for some seconds, from as many places at once, and prints when it got them.
+ASKER = """
+import asyncio, sys, time
+from pipelines.shared_rate import SharedRate
+url, rate, seconds, workers = sys.argv[1], float(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
+async def main():
+    shared, turns, end = SharedRate(url, "api.example", rate), [], time.monotonic() + seconds
+    async def worker():
+        while time.monotonic() < end:
+            await shared.acquire()
+            turns.append(time.monotonic())
+    await asyncio.gather(*(worker() for _ in range(workers)))
+    await shared.aclose()
+    print(*turns)
+asyncio.run(main())
+"""
+
+
+def askers(url, rate, seconds, *workers):
+    """Times of the turns of processes that ask at the same time."""
+    commands = [[sys.executable, "-P", "-c", ASKER, url, str(rate), str(seconds), str(count)] for count in workers]
+    processes = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, env={"PYTHONPATH": str(ROOT)})
+        for command in commands
+    ]
+    try:
+        return [[float(word) for word in process.communicate(timeout=60)[0].split()] for process in processes]
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
+
+
+def busiest(turns, seconds):
+    """Most turns within so many seconds."""
+    turns, most, first = sorted(turns), 0, 0
+    for last, turn in enumerate(turns):
+        while turns[first] < turn - seconds:
+            first += 1
+        most = max(most, last - first + 1)
+    return most
+
+
+def test_two_processes_stay_under_the_limit_together_and_use_it(redis_server):
+    first, second = askers(redis_server.url, 200, 4, 32, 32)
+    both = [turn for turn in first + second if max(first[0], second[0]) <= turn <= min(first[-1], second[-1])]
+    seconds = max(both) - min(both)
+    assert seconds > 2
+    # Ten that were not taken in time may be caught up, and some may be late by 50 ms.
+    assert busiest(first + second, 1.0) <= 200 + 10 + 10
+    assert len(both) / seconds >= 0.9 * 200
+    # Equal demand, equal shares.
+    assert 0.8 < len([t for t in first if t in set(both)]) / (len(both) / 2) < 1.2
+
+
+def test_what_one_process_does_not_ask_for_is_the_others(redis_server):
+    # With one worker, the second can ask for the next turn only when it has had the last.
+    many, few = askers(redis_server.url, 300, 3, 32, 1)
+    both = [turn for turn in many + few if max(many[0], few[0]) <= turn <= min(many[-1], few[-1])]
+    assert 0.9 * 300 <= len(both) / (max(both) - min(both)) <= 1.05 * 300
+    assert len(many) > 5 * len(few) > 0
+
+
+async def test_turns_are_taken_in_batches(redis_server):
+    shared = SharedRate(redis_server.url, "api.example", 500)
+    try:
+        await asyncio.gather(*(shared.acquire() for _ in range(250)))
+        calls = (await shared._redis.info("commandstats"))["cmdstat_evalsha"]["calls"]
+    finally:
+        await shared.aclose()
+    assert calls <= 8
+
+
+async def test_limits_of_different_hosts_are_apart_and_a_clock_that_was_set_back_is_no_wait(redis_server):
+    slow, other = (SharedRate(redis_server.url, host, 0.02) for host in ("slow", "other"))
+    try:
+        async with asyncio.timeout(5):
+            await slow.acquire()
+            await other.acquire()
+            await other._redis.set("image-snapshots:next-turn:other", int((time.time() + 86_400) * 1e6))
+            assert await other._reserve(1) == 0
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await slow.acquire()
+    finally:
+        await slow.aclose()
+        await other.aclose()
+
+
+async def test_a_client_sends_nothing_while_redis_is_gone_and_goes_on_when_it_is_back(start_sandbox, redis_server):
+    sandbox = start_sandbox(size=10)
+    credentials = load_credentials(None, sandbox.env)
+    image = "00000000-0000-4000-8000-000000000000"
+    port = free_port()
+    gone = redis_server.__class__(port, redis_server.directory)
+    shared = SharedRate(gone.url, "api.example", 100, patience_seconds=30)
+    async with ModelArtsClient(sandbox.endpoint, credentials, shared_rate=shared) as client:
+        asking = asyncio.create_task(client.show_image(image))
+        await asyncio.sleep(0.5)
+        assert httpx.get(f"{sandbox.endpoint}/sandbox/requested").json() == {}
+        process = await asyncio.to_thread(gone.start)
+        try:
+            assert (await asking).http_status == 400
+        finally:
+            stop(process)
+
+
+async def test_a_client_ends_with_one_sentence_when_redis_stays_away_or_refuses(start_sandbox, redis_server):
+    sandbox = start_sandbox(size=10)
+    credentials = load_credentials(None, sandbox.env)
+    image = "00000000-0000-4000-8000-000000000000"
+
+    async def ends_with(kind, url):
+        shared = SharedRate(url, "api.example", 100, patience_seconds=0.4)
+        async with ModelArtsClient(sandbox.endpoint, credentials, shared_rate=shared) as client:
+            calls = await asyncio.gather(*(client.show_image(image) for _ in range(5)), return_exceptions=True)
+        (sentence,) = {str(call) for call in calls if type(call) is kind}
+        assert len(calls) == 5
+        assert "secret" not in sentence
+        return sentence
+
+    assert (
+        await ends_with(EndpointUnreachableError, f"redis://:other-secret@127.0.0.1:{free_port()}/0")
+        == "The rate limiter at 127.0.0.1 (IMAGE_SNAPSHOTS_RATE_LIMITER) cannot be reached (tried for 0 s), and "
+        "without it the limit of all processes cannot be held: start Redis, and run again."
+    )
+    assert (
+        await ends_with(ConfigurationError, redis_server.url.replace(PASSWORD, "other-secret"))
+        == "The rate limiter at 127.0.0.1 (IMAGE_SNAPSHOTS_RATE_LIMITER) refuses the password: correct its URL."
+    )
+    assert httpx.get(f"{sandbox.endpoint}/sandbox/requested").json() == {}
+
+
+def test_the_setting_needs_a_limit_and_a_redis_url_and_is_not_shown(monkeypatch):
+    monkeypatch.setenv("IMAGE_SNAPSHOTS_RATE_LIMITER", "redis://:secret@host")
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.load()
+    assert str(caught.value) == (
+        "The setting IMAGE_SNAPSHOTS_RATE_LIMITER is wrong: it shares IMAGE_SNAPSHOTS_RATE_LIMIT among all processes, "
+        "so set that too."
+    )
+    monkeypatch.setenv("IMAGE_SNAPSHOTS_RATE_LIMIT", "50")
+    assert "secret" not in repr(Settings.load())
+    monkeypatch.setenv("IMAGE_SNAPSHOTS_RATE_LIMITER", "amqp://:secret@host")
+    with pytest.raises(ConfigurationError, match="must be like redis://user:password@host:6379/0") as caught:
+        Settings.load()
+    assert "secret" not in str(caught.value)
