@@ -15,9 +15,10 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.analysis import DayAnalysis, Engine, read_sql
+from pipelines.analysis import DayAnalysis
 from pipelines.columns import IMAGE_CHANGES, IMAGE_HISTORY, IMAGES, RESPONSES
 from pipelines.day import Day
+from pipelines.engine import Engine, open_engine, read_sql
 from pipelines.lake import Lake, Partition, sha256_of_file, storage_errors
 from pipelines.manifest import FileFacts, complete_days, read_manifest
 
@@ -44,30 +45,35 @@ def derive_image_history(day: Day, on_step: Callable[[int, int], None] = lambda 
     `on_step` is told how many of the days to take are taken.
     """
     path = day.lake.project_table(IMAGE_HISTORY.name, day.partition.project)
-    return write_history(day.lake, day.partition.project, path, day.run_id, on_step)
+    with open_engine(day.settings) as engine:
+        return write_history(engine, day.lake, day.partition.project, path, day.run_id, on_step)
 
 
 def write_history(
-    lake: Lake, project: str, path: Path, run_id: str, on_step: Callable[[int, int], None] = lambda done, total: None
+    engine: Engine,
+    lake: Lake,
+    project: str,
+    path: Path,
+    run_id: str,
+    on_step: Callable[[int, int], None] = lambda done, total: None,
 ) -> HistoryResult:
     """Write a project's history to `path`, going on from what is there already."""
     days = [(day, sha256_of_file(lake.manifest(day))) for day in complete_days(lake, project)]
     known = _known_days(path)
     agreeing = list(takewhile(lambda pair: pair[0] == pair[1], zip(known, map(_entry, days), strict=False)))
     missing = days[len(agreeing) :]
-    with Engine() as engine:
-        _load_until(engine, path, days[len(agreeing) - 1][0].date if agreeing else None)
-        for number, (day, _) in enumerate(missing):
-            on_step(number, len(missing))
-            _take_step(engine, lake, day)
-        on_step(len(missing), len(missing))
-        metadata = {_DAYS_KEY.decode(): orjson.dumps([_entry(day) for day in days]).decode()}
-        every_version = f"SELECT {_COLUMNS} FROM ended UNION ALL SELECT {_COLUMNS} FROM versions"  # noqa: S608
-        with lake.writer(path, IMAGE_HISTORY, run_id, metadata=metadata) as writer:
-            for batch in engine.stream(f"{every_version} ORDER BY id, valid_from", IMAGE_HISTORY.schema):
-                writer.write(batch)
-        counts = engine.read("SELECT COUNT(*) AS all_, COUNT(*) FILTER (WHERE is_deleted) AS deleted FROM versions")
-        current, deleted = counts.to_pylist()[0].values()
+    _load_until(engine, path, days[len(agreeing) - 1][0].date if agreeing else None)
+    for number, (day, _) in enumerate(missing):
+        on_step(number, len(missing))
+        _take_step(engine, lake, day)
+    on_step(len(missing), len(missing))
+    metadata = {_DAYS_KEY.decode(): orjson.dumps([_entry(day) for day in days]).decode()}
+    every_version = f"SELECT {_COLUMNS} FROM ended UNION ALL SELECT {_COLUMNS} FROM versions"  # noqa: S608
+    with lake.writer(path, IMAGE_HISTORY, run_id, metadata=metadata) as writer:
+        for batch in engine.stream(f"{every_version} ORDER BY id, valid_from", IMAGE_HISTORY.schema):
+            writer.write(batch)
+    counts = engine.read("SELECT COUNT(*) AS all_, COUNT(*) FILTER (WHERE is_deleted) AS deleted FROM versions")
+    current, deleted = counts.to_pylist()[0].values()
     return HistoryResult(path, writer.rows, current, deleted, len(days), len(missing))
 
 
@@ -75,7 +81,7 @@ def derive_image_changes(analysis: DayAnalysis) -> tuple[FileFacts, dict[str, in
     """Write `image_changes` of the day; also returns how many images each kind of change concerns."""
     facts = analysis.write(IMAGE_CHANGES, read_sql("derive/image_changes.sql"))
     analysis.load_today(IMAGE_CHANGES)
-    counts = analysis.read(
+    counts = analysis.engine.read(
         "SELECT change, COUNT(DISTINCT id) AS images FROM image_changes GROUP BY change ORDER BY change"
     )
     return facts, {row["change"]: row["images"] for row in counts.to_pylist()}

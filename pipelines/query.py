@@ -19,9 +19,9 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from pipelines.analysis import read_sql
 from pipelines.answers import Outcome
 from pipelines.columns import ANALYSIS_TABLES, IMAGE_HISTORY, TABLES, Table
+from pipelines.engine import read_sql
 from pipelines.errors import ConfigurationError
 from pipelines.lake import Lake
 

@@ -21,11 +21,12 @@ import pyarrow as pa
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipelines.analysis import Engine, read_sql
 from pipelines.answers import Outcome
 from pipelines.audit import SEVERITIES
 from pipelines.columns import IMAGE_HISTORY, IMAGES, INVENTORY
 from pipelines.derived import DaySummary, DerivedSeal, bases, read_seal
+from pipelines.engine import read_sql
+from pipelines.engine_duckdb import DuckDBEngine
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake import Lake, Partition, sha256_of_file, storage_errors, write_atomically
 from pipelines.manifest import Manifest, published
@@ -224,7 +225,7 @@ def _read_tables(lake: Lake, partition: Partition, seal: DerivedSeal) -> dict[st
     """Rows of each query of `sql/report/`; none gives more than the limits allow."""
     history = lake.project_table(IMAGE_HISTORY.name, partition.project)
     try:
-        with Engine() as engine:
+        with DuckDBEngine() as engine:
             engine.load("report_limits", pa.table({name: [limit] for name, limit in _LIMITS.items()}))
             for table in (IMAGES, INVENTORY):
                 engine.load_file(table.name, lake.table(table.name, partition))

@@ -5,8 +5,9 @@ The counting itself is `sql/derive/image_usage.sql`; reading the notebooks belon
 
 from dataclasses import dataclass
 
-from pipelines.analysis import DayAnalysis, read_sql
+from pipelines.analysis import DayAnalysis
 from pipelines.columns import IMAGE_USAGE
+from pipelines.engine import read_sql
 from pipelines.manifest import FileFacts
 
 # So many observed days without a notebook, and an image counts as unused.
@@ -35,7 +36,7 @@ def derive_image_usage(analysis: DayAnalysis) -> UsageResult:
     analysis.load_derived(IMAGE_USAGE, "previous_usage", analysis.previous)
     file = analysis.write(IMAGE_USAGE, read_sql("derive/image_usage.sql"))
     analysis.load_today(IMAGE_USAGE)
-    (facts,) = analysis.read(
+    (facts,) = analysis.engine.read(
         f"""
         SELECT
             COUNT(*) AS images,

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from pipelines.columns import ANALYSIS_TABLES, IMAGE_HISTORY, IMAGE_VALUES, IMAGES, LIST_PAGES, RESPONSES, TABLES
 from pipelines.derived import bases, read_seal
+from pipelines.engine_duckdb import DuckDBEngine
 from pipelines.errors import StorageError
 from pipelines.history import write_history
 from pipelines.lake import Lake, Partition, read_batches, sha256_of_file, storage_errors
@@ -216,7 +217,9 @@ def verify_derived(lake: Lake, project: str) -> Iterator[Problem]:
     if history.exists():
         with tempfile.TemporaryDirectory(prefix="image-snapshots-") as directory:
             derived = Path(directory) / history.name
-            write_history(lake, project, derived, "verify")
+            # By the engine that every installation has, whichever made the file.
+            with DuckDBEngine() as engine:
+                write_history(engine, lake, project, derived, "verify")
             difference = _first_difference(history, derived)
         if difference is not None:
             yield Problem(

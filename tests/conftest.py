@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from fortnight import fortnight  # noqa: F401  (a fixture)
 from postgres_fixture import postgres  # noqa: F401  (a fixture)
+from spark_fixture import spark_master  # noqa: F401  (a fixture)
 
 from pipelines.sandbox import SandboxOptions, running_sandbox
 
