@@ -298,8 +298,7 @@ def _apply(engine: Engine, name: str, sql: str) -> None:
         evidence = engine.json_object(list(first.schema)[1:])
         engine.append("found", f"SELECT '{name}', LOWER(CAST(id AS VARCHAR)), {evidence} FROM matches")  # noqa: S608
     except engine.errors as error:
-        first_line = str(error).strip().partition("\n")[0]
-        raise _RuleError(f"The SQL fails: {first_line.rstrip(' .:!')}.") from None
+        raise _RuleError(f"The SQL fails: {engine.reason(error)}.") from None
 
 
 def _check_columns(columns: list[str]) -> None:

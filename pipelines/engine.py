@@ -77,6 +77,10 @@ class Engine(ABC):
     def json_object(self, columns: Sequence[pa.Field]) -> str:
         """SQL of a JSON object of these columns, as text: nulls included, times in ISO 8601."""
 
+    def reason(self, error: Exception) -> str:
+        """What one of `errors` says is wrong: one line without a full stop."""
+        return str(error).strip().partition("\n")[0].rstrip(" .:!")
+
     @abstractmethod
     def read(self, sql: str) -> pa.Table:
         """What a SELECT gives, in memory."""

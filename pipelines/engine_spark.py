@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -30,13 +30,14 @@ _NOT_INSTALLED = (
 )
 
 try:
-    from py4j.protocol import Py4JError
+    from py4j.protocol import Py4JError, Py4JJavaError
     from pyspark.errors import PySparkException
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql import functions as F  # noqa: N812  (as all of Spark's documentation has it)
     from sqlglot import exp, parse
     from sqlglot.errors import SqlglotError
     from sqlglot.optimizer.scope import traverse_scope
+    from sqlglot.transforms import eliminate_distinct_on, eliminate_qualify
 except ImportError as error:
     raise ConfigurationError(_NOT_INSTALLED) from error
 
@@ -103,8 +104,7 @@ class SparkEngine(Engine):
         self._held.clear()
         if isinstance(error, self.errors):
             raise PipelineError(
-                f"Spark failed: {str(error).strip().partition(chr(10))[0]}. Its log says more; run again when that is "
-                "mended."
+                f"Spark failed: {self.reason(error)}. Its log says more; run again when that is mended."
             ) from error
 
     def load(self, name: str, data: pa.Table | pa.RecordBatchReader) -> None:
@@ -132,8 +132,8 @@ class SparkEngine(Engine):
             frame = self._session.read.schema(columns_of_file).parquet(_uri(path))
         except PySparkException as error:
             raise StorageError(
-                f"Spark cannot read {_uri(path)}: {str(error).partition(chr(10))[0]}. The lake must be where all "
-                "executors find it under this name."
+                f"Spark cannot read {_uri(path)}: {self.reason(error)}. The lake must be where all executors find it "
+                "under this name."
             ) from error
         self._show(name, frame.selectExpr(*columns.split(", ")))
 
@@ -181,6 +181,10 @@ class SparkEngine(Engine):
                 value = exp.TimeToStr(this=name, format=pattern)
             members += [exp.Literal.string(field.name), value]
         return exp.Anonymous(this="JSON_OBJECT", expressions=members).sql("duckdb")
+
+    def reason(self, error: Exception) -> str:
+        """What one of `errors` says is wrong: one line without a full stop."""
+        return _reason(error)
 
     def read(self, sql: str) -> pa.Table:
         """What a SELECT gives, in memory."""
@@ -235,13 +239,23 @@ def _shared_session(master: str) -> SparkSession:
     try:
         session = builder.getOrCreate()
     except (PySparkException, Py4JError) as error:
-        reason = str(error).strip().partition("\n")[0]
         raise ConfigurationError(
-            f"Spark cannot be started at the master {master}: {reason}. Correct IMAGE_SNAPSHOTS_SPARK_MASTER or "
-            "Spark's own configuration."
+            f"Spark cannot be started at the master {master}: {_reason(error)}. Correct "
+            "IMAGE_SNAPSHOTS_SPARK_MASTER or Spark's own configuration."
         ) from error
     atexit.register(session.stop)
     return session
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error; of a job that failed, that of its cause."""
+    text = str(error)
+    if isinstance(error, Py4JJavaError):
+        cause = error.java_exception
+        while cause.getCause() is not None:
+            cause = cause.getCause()
+        text = cause.toString()
+    return text.strip().partition("\n")[0].rstrip(" .:!")
 
 
 def _uri(file: object) -> str:
@@ -309,7 +323,9 @@ def spark_sql(statement: exp.Expr) -> str:
     # What is inside first.
     for node in reversed(list(statement.walk())):
         replacement = _as_in_duckdb(node)
-        if replacement is not node:
+        if node is statement:
+            statement = replacement
+        elif replacement is not node:
             node.replace(replacement)
     return statement.sql(dialect="spark", comments=False)
 
@@ -327,6 +343,10 @@ def _as_in_duckdb(node: exp.Expr) -> exp.Expr:
             # Spark's of times counts whole days, DuckDB's midnights.
             dates = [exp.cast(side, "DATE") for side in (node.this, node.expression)]
             return exp.Anonymous(this="DATEDIFF", expressions=dates)
+        case exp.Select() if node.is_star and node.args.get("qualify"):
+            return _without_added(node, eliminate_qualify)
+        case exp.Select() if node.is_star and isinstance(node.args.get("distinct"), exp.Distinct):
+            return _without_added(node, eliminate_distinct_on)
         case exp.JSONObject():
             members = [side for pair in node.expressions for side in (pair.this, pair.expression)]
             keep_nulls = exp.Anonymous(
@@ -335,6 +355,18 @@ def _as_in_duckdb(node: exp.Expr) -> exp.Expr:
             struct = exp.Anonymous(this="NAMED_STRUCT", expressions=members)
             return exp.Anonymous(this="TO_JSON", expressions=[struct, keep_nulls])
     return node
+
+
+def _without_added(select: exp.Select, eliminate: Callable[[exp.Expr], exp.Expr]) -> exp.Expr:
+    """What becomes of `SELECT *` with a clause that Spark lacks, without the column that takes the clause's place."""
+    columns = len(select.expressions)
+    outer = eliminate(select.copy())
+    subquery = outer.find(exp.Subquery)
+    if subquery is not None:
+        added = [exp.to_identifier(column.alias) for column in subquery.this.expressions[columns:]]
+        if added:
+            outer.set("expressions", [exp.Star(except_=added)])
+    return outer
 
 
 def _time_pattern(pattern: str) -> str:
@@ -362,7 +394,11 @@ def _check_reach(statement: exp.Expr, relations: set[str]) -> None:
             checked.add(id(table))
             is_ours = isinstance(table.this, exp.Identifier) and not table.db
             if not is_ours or (table.name not in scope.cte_sources and table.name.lower() not in relations):
-                raise NotAllowedError(f"{table.sql('duckdb')} is no relation that rules may read")
+                raise NotAllowedError(f"{_name(table)} is no relation that rules may read")
     for table in statement.find_all(exp.Table):
         if id(table) not in checked:
-            raise NotAllowedError(f"{table.sql('duckdb')} stands where rules may read no relation")
+            raise NotAllowedError(f"{_name(table)} stands where rules may read no relation")
+
+
+def _name(table: exp.Table) -> str:
+    return ".".join(part.sql("duckdb") for part in table.parts)
