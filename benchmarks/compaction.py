@@ -27,9 +27,9 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from pipelines.analysis import Engine
 from pipelines.columns import IMAGES, SNAPSHOT_TABLES
 from pipelines.compaction import compact, months_over
+from pipelines.engine_duckdb import DuckDBEngine
 from pipelines.lake import Lake
 from pipelines.query import connect_lake
 
@@ -85,7 +85,7 @@ def bytes_by_day(root: str, project: str, month: str) -> int:
         for day, path in lake.files_of(IMAGES.name).items()
         if day.project == project and f"{day.date:%Y-%m}" == month
     ]
-    with Engine() as engine, lake.writer(target, IMAGES, "benchmark") as writer:
+    with DuckDBEngine() as engine, lake.writer(target, IMAGES, "benchmark") as writer:
         engine.load_files("daily", paths, IMAGES)
         columns = ", ".join(IMAGES.schema.names)
         for batch in engine.stream(f"SELECT {columns} FROM daily ORDER BY snapshot_date, id", IMAGES.schema):

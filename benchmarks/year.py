@@ -28,6 +28,7 @@ import pyarrow as pa
 from pipelines.columns import IMAGE_HISTORY, IMAGE_VALUES, IMAGES, INVENTORY, LIST_PAGES, NOTEBOOKS, RESPONSES, Table
 from pipelines.day import Day
 from pipelines.derived import derive_days
+from pipelines.engine_duckdb import DuckDBEngine
 from pipelines.history import write_history
 from pipelines.lake import Lake, Partition
 from pipelines.manifest import FetchFacts, InventoryFacts
@@ -188,7 +189,8 @@ def derive_day(root: Path) -> object:
 
 
 def history(root: Path) -> object:
-    return write_history(Lake(str(root)), "default", root / "history-again.parquet", "benchmark").versions
+    with DuckDBEngine() as engine:
+        return write_history(engine, Lake(str(root)), "default", root / "history-again.parquet", "benchmark").versions
 
 
 def as_of(root: Path) -> object:

@@ -13,7 +13,6 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Self
 
-import duckdb
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
 
@@ -26,6 +25,7 @@ from pipelines.columns import (
     IMAGE_USAGE,
     KNOWN_VALUES,
 )
+from pipelines.engine import Engine
 from pipelines.errors import ConfigurationError
 from pipelines.manifest import FetchFacts, FileFacts
 from pipelines.settings import ROOT, Settings
@@ -39,7 +39,6 @@ _FIELD = re.compile(rf"--\s*({'|'.join(_REQUIRED)}|needs):(.*)")
 # An id is part of a relation's name, and of what finding ids are made from.
 _ID = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _NEEDS = ("list", "usage")
-_ISO = "%Y-%m-%dT%H:%M:%S.%f"
 
 _FOUND = pa.schema([("rule", pa.string()), ("id", pa.string()), ("evidence", pa.string())])
 _RULES = pa.schema(
@@ -106,13 +105,13 @@ def derive_audit_findings(analysis: DayAnalysis) -> AuditResult:
     settings = analysis.day.settings
     suppressions = read_suppressions(settings.suppressions) if settings.suppressions else []
     rules = _apply_rules(analysis, read_rules(settings.audit_rules))
-    analysis.load("rules", _rules_table(rules, analysis.manifest.fetch))
-    analysis.load(
+    analysis.engine.load("rules", _rules_table(rules, analysis.manifest.fetch))
+    analysis.engine.load(
         "suppressions", pa.Table.from_pylist([entry.model_dump() for entry in suppressions], schema=_SUPPRESSIONS)
     )
     analysis.load_today(IMAGE_RECONCILIATION)
     analysis.load_derived(AUDIT_FINDINGS, "previous_findings", analysis.before)
-    analysis.create("findings", read_sql("derive/audit_findings.sql"))
+    analysis.engine.create("findings", read_sql("derive/audit_findings.sql"))
     files = (
         analysis.write(AUDIT_RULES, read_sql("derive/audit_rules.sql")),
         analysis.write(AUDIT_FINDINGS, "SELECT * FROM findings ORDER BY rule, id"),
@@ -121,7 +120,7 @@ def derive_audit_findings(analysis: DayAnalysis) -> AuditResult:
 
 
 def _summary(analysis: DayAnalysis, files: tuple[FileFacts, ...], rule_errors: dict[str, str]) -> AuditResult:
-    counts = analysis.read(
+    counts = analysis.engine.read(
         "SELECT severity, state, suppressed_until IS NOT NULL AS is_suppressed, COUNT(*) AS findings "
         "FROM findings GROUP BY severity, state, is_suppressed"
     ).to_pylist()
@@ -260,19 +259,19 @@ def _apply_rules(analysis: DayAnalysis, rules: list[Rule]) -> list[Rule]:
         for table in (IMAGE_CHANGES, IMAGE_RECONCILIATION, IMAGE_USAGE):
             room.load_today(table)
         known = [(field, value) for field, values in KNOWN_VALUES.items() for value in sorted(values)]
-        room.load("known_values", _texts(field=[f for f, _ in known], value=[v for _, v in known]))
-        room.load("allowed_namespaces", _allowed_namespaces(analysis.day.settings))
-        room.lock()
-        room.load("found", _FOUND.empty_table())
+        room.engine.load("known_values", _texts(field=[f for f, _ in known], value=[v for _, v in known]))
+        room.engine.load("allowed_namespaces", _allowed_namespaces(analysis.day.settings))
+        room.engine.lock()
+        room.engine.load("found", _FOUND.empty_table())
         for rule in rules:
             if rule.error is None and rule.sql is not None:
                 try:
-                    _apply(room, rule.name, rule.sql)
+                    _apply(room.engine, rule.name, rule.sql)
                 except _RuleError as error:
                     applied.append(replace(rule, error=str(error)))
                     continue
             applied.append(rule)
-        analysis.load("found", room.stream("SELECT rule, id, evidence FROM found", _FOUND))
+        analysis.engine.load("found", room.engine.stream("SELECT rule, id, evidence FROM found", _FOUND))
     return applied
 
 
@@ -285,34 +284,33 @@ def _allowed_namespaces(settings: Settings) -> pa.Table:
     return _texts(namespace=sorted(settings.allowed_namespaces or ()))
 
 
-def _apply(room: DayAnalysis, name: str, sql: str) -> None:
+def _apply(engine: Engine, name: str, sql: str) -> None:
     """Apply one rule, and add what it finds to `found`."""
     try:
-        statements = room.connection.extract_statements(sql)
-        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+        if not engine.is_one_select(sql):
             raise _RuleError("The file must hold one SELECT statement and nothing else.")
-        # The engine counts `WITH ... AS (INSERT ...)` among the SELECTs, but does not make a view of it.
-        room.create_view("rule", sql)
-        room.create("matches", "SELECT * FROM rule")
-        schema = room.read("SELECT * FROM matches LIMIT 0").schema
-        _check_matches(room, schema.names)
-        evidence = ", ".join(f"{_text(field.name)}, {_json_value(field)}" for field in list(schema)[1:])
-        room.append(
-            "found",
-            f"SELECT '{name}', LOWER(CAST(id AS VARCHAR)), "  # noqa: S608  (checked and quoted)
-            f"CAST(JSON_OBJECT({evidence}) AS VARCHAR) FROM matches",
-        )
-    except duckdb.Error as error:
-        first_line = str(error).strip().partition("\n")[0]
-        raise _RuleError(f"The SQL fails: {first_line.rstrip(' .:!')}.") from None
+        engine.create_view("rule", sql)
+        engine.create("matches", "SELECT * FROM rule")
+        first = engine.read("SELECT * FROM matches LIMIT 1")
+        _check_columns(first.schema.names)
+        if first.num_rows == 0:
+            return
+        _check_ids(engine)
+        evidence = engine.json_object(list(first.schema)[1:])
+        engine.append("found", f"SELECT '{name}', LOWER(CAST(id AS VARCHAR)), {evidence} FROM matches")  # noqa: S608
+    except engine.errors as error:
+        raise _RuleError(f"The SQL fails: {engine.reason(error)}.") from None
 
 
-def _check_matches(room: DayAnalysis, columns: list[str]) -> None:
+def _check_columns(columns: list[str]) -> None:
     if columns[0].lower() != "id":
         raise _RuleError(f"The first column must be called id, not {columns[0]}.")
     if len(columns) == 1:
         raise _RuleError("The SELECT returns id alone: add at least one column that shows why the image is found.")
-    (ids,) = room.read(
+
+
+def _check_ids(engine: Engine) -> None:
+    (ids,) = engine.read(
         "SELECT COUNT(*) - COUNT(id) AS nulls, COUNT(id) - COUNT(DISTINCT LOWER(CAST(id AS VARCHAR))) AS repeated, "
         "MODE(LOWER(CAST(id AS VARCHAR))) AS most_frequent FROM matches"
     ).to_pylist()
@@ -322,20 +320,6 @@ def _check_matches(room: DayAnalysis, columns: list[str]) -> None:
         raise _RuleError(
             f"The SELECT returns an image more than once, such as {ids['most_frequent']}: return one row for each."
         )
-
-
-def _json_value(field: pa.Field) -> str:
-    """SQL of a column as a value of a JSON object; times in ISO 8601, and text for a number that JSON does not have."""
-    name: str = '"' + field.name.replace('"', '""') + '"'
-    if pa.types.is_timestamp(field.type):
-        return f"STRFTIME({name}, '{_ISO}{'Z' if field.type.tz else ''}')"
-    if pa.types.is_floating(field.type):
-        return f"CASE WHEN ISFINITE({name}) THEN TO_JSON({name}) ELSE TO_JSON(CAST({name} AS VARCHAR)) END"
-    return name
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
 
 
 # --- suppressions ---------------------------------------------------------------------------------------------------

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipelines.analysis import Engine
 from pipelines.columns import SCHEMA_VERSION, SNAPSHOT_TABLES, Table
 from pipelines.derived import sealed_files
+from pipelines.engine_duckdb import DuckDBEngine
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake import Lake, LakePath, Partition, open_parquet, sha256_of_file, storage_errors, write_atomically
 from pipelines.manifest import FileFacts, code_version
@@ -189,7 +189,7 @@ def _compact_table(lake: Lake, table: Table, project: str, month: str, daily: Ma
     target = lake.monthly(table.name, month, project)
     # Older files lack newer columns, so any of them may be null here.
     lenient = replace(table, columns=tuple(replace(column, required=False) for column in table.columns))
-    with Engine() as engine, lake.writer(target, lenient, f"compact {month}") as writer:
+    with DuckDBEngine() as engine, lake.writer(target, lenient, f"compact {month}") as writer:
         engine.load_files("daily", [lake.at(file.path) for file in daily.values()], table)
         columns = ", ".join(table.schema.names)
         rows = engine.stream(
@@ -294,7 +294,7 @@ def check_months(lake: Lake, project: str, months: set[str]) -> Iterator[tuple[s
 
 def _differs(table: Table, file: MonthlyFile, daily: Mapping[Partition, LakePath]) -> bool:
     days = ", ".join(f"DATE '{day}'" for day in sorted(file.days))
-    with Engine() as engine:
+    with DuckDBEngine() as engine:
         engine.load_files("daily", [daily[Partition(day, file.project)] for day in sorted(file.days)], table)
         engine.load_files("monthly_file", [file.path], table)
         columns = ", ".join(table.schema.names)

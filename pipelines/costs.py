@@ -14,8 +14,9 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from pipelines.analysis import DayAnalysis, Engine
+from pipelines.analysis import DayAnalysis
 from pipelines.columns import IMAGE_COSTS, IMAGE_USAGE
+from pipelines.engine_duckdb import DuckDBEngine
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake import ROW_GROUP_ROWS, Lake
 from pipelines.manifest import FileFacts
@@ -62,8 +63,8 @@ def derive_image_costs(analysis: DayAnalysis) -> CostResult:
     book = read_price_book(analysis.day.settings.price_book)
     # A last complete day whose costs were never derived is nothing to compare with: all images would seem new.
     has_previous = analysis.previous is not None and analysis.lake.table(IMAGE_COSTS.name, analysis.previous).exists()
-    analysis.load("prices", book.prices)
-    analysis.load(
+    analysis.engine.load("prices", book.prices)
+    analysis.engine.load(
         "cost_parameters",
         pa.table({"has_previous_costs": [has_previous], "unused_after_days": [UNUSED_AFTER_DAYS]}),
     )
@@ -71,7 +72,7 @@ def derive_image_costs(analysis: DayAnalysis) -> CostResult:
     analysis.load_derived(IMAGE_COSTS, "previous_costs", analysis.previous)
     file = analysis.write(IMAGE_COSTS, read_sql("cost/image_costs.sql"))
     analysis.load_today(IMAGE_COSTS)
-    (sums,) = analysis.read(
+    (sums,) = analysis.engine.read(
         """
         SELECT
             COUNT(*) AS images,
@@ -122,7 +123,7 @@ def write_focus(lake: Lake, first: dt.date, last: dt.date, projects: Collection[
             f"There are no costs from {first} to {last} of {', '.join(sorted(projects))} in {lake.root}: "
             "`image-snapshots status` lists the days that are there."
         )
-    with _appearing_whole(target) as part, Engine() as engine:
+    with _appearing_whole(target) as part, DuckDBEngine() as engine:
         # Several threads that must keep the order of the rows would hold what is written in memory.
         engine.connection.execute("SET threads = 1")
         try:

@@ -13,9 +13,10 @@ from itertools import takewhile
 import orjson
 import pyarrow as pa
 
-from pipelines.analysis import DayAnalysis, Engine
+from pipelines.analysis import DayAnalysis
 from pipelines.columns import IMAGE_CHANGES, IMAGE_HISTORY, IMAGES, RESPONSES
 from pipelines.day import Day
+from pipelines.engine import Engine, open_engine
 from pipelines.lake import Lake, LakePath, Partition, open_parquet
 from pipelines.manifest import FileFacts, PublishedDay, complete_days, published_days
 from pipelines.removed import RemovedFiles
@@ -44,10 +45,12 @@ def derive_image_history(day: Day, on_step: Callable[[int, int], None] = lambda 
     `on_step` is told how many of the days to take are taken.
     """
     path = day.lake.project_table(IMAGE_HISTORY.name, day.partition.project)
-    return write_history(day.lake, day.partition.project, path, day.run_id, on_step)
+    with open_engine(day.settings) as engine:
+        return write_history(engine, day.lake, day.partition.project, path, day.run_id, on_step)
 
 
 def write_history(
+    engine: Engine,
     lake: Lake,
     project: str,
     path: LakePath,
@@ -60,10 +63,10 @@ def write_history(
         ConfigurationError: retention removed files of a day that is to be taken.
         StorageError: the lake cannot be read or written.
     """
-    return _write_history(lake, project, path, run_id, path, None, on_step)
+    return _write_history(engine, lake, project, path, run_id, path, None, on_step)
 
 
-def write_history_again(lake: Lake, project: str, path: LakePath) -> None:
+def write_history_again(engine: Engine, lake: Lake, project: str, path: LakePath) -> None:
     """Write a project's history to `path` from its days alone, as far as retention has left them.
 
     Before the last day that it has not, nothing but the stored history can say what was: it is gone on with from there.
@@ -74,7 +77,7 @@ def write_history_again(lake: Lake, project: str, path: LakePath) -> None:
     removed = RemovedFiles(lake, project)
     gone = [day.date for day in complete_days(lake, project) if _lacks(removed, day)]
     stored = lake.project_table(IMAGE_HISTORY.name, project) if gone else path
-    _write_history(lake, project, path, "verify", stored, max(gone, default=None))
+    _write_history(engine, lake, project, path, "verify", stored, max(gone, default=None))
 
 
 def _lacks(removed: RemovedFiles, day: Partition) -> bool:
@@ -82,6 +85,7 @@ def _lacks(removed: RemovedFiles, day: Partition) -> bool:
 
 
 def _write_history(
+    engine: Engine,
     lake: Lake,
     project: str,
     path: LakePath,
@@ -103,19 +107,18 @@ def _write_history(
             "the history cannot be made anew from that day on: restore "
             f"{lake.project_table(IMAGE_HISTORY.name, project)} from a backup",
         )
-    with Engine() as engine:
-        _load_until(engine, stored, days[len(agreeing) - 1].partition.date if agreeing else None)
-        for number, day in enumerate(missing):
-            on_step(number, len(missing))
-            _take_step(engine, lake, day)
-        on_step(len(missing), len(missing))
-        metadata = {_DAYS_KEY.decode(): orjson.dumps([_entry(day) for day in days]).decode()}
-        every_version = f"SELECT {_COLUMNS} FROM ended UNION ALL SELECT {_COLUMNS} FROM versions"  # noqa: S608
-        with lake.writer(path, IMAGE_HISTORY, run_id, metadata=metadata) as writer:
-            for batch in engine.stream(f"{every_version} ORDER BY id, valid_from", IMAGE_HISTORY.schema):
-                writer.write(batch)
-        counts = engine.read("SELECT COUNT(*) AS all_, COUNT(*) FILTER (WHERE is_deleted) AS deleted FROM versions")
-        current, deleted = counts.to_pylist()[0].values()
+    _load_until(engine, stored, days[len(agreeing) - 1].partition.date if agreeing else None)
+    for number, day in enumerate(missing):
+        on_step(number, len(missing))
+        _take_step(engine, lake, day)
+    on_step(len(missing), len(missing))
+    metadata = {_DAYS_KEY.decode(): orjson.dumps([_entry(day) for day in days]).decode()}
+    every_version = f"SELECT {_COLUMNS} FROM ended UNION ALL SELECT {_COLUMNS} FROM versions"  # noqa: S608
+    with lake.writer(path, IMAGE_HISTORY, run_id, metadata=metadata) as writer:
+        for batch in engine.stream(f"{every_version} ORDER BY id, valid_from", IMAGE_HISTORY.schema):
+            writer.write(batch)
+    counts = engine.read("SELECT COUNT(*) AS all_, COUNT(*) FILTER (WHERE is_deleted) AS deleted FROM versions")
+    current, deleted = counts.to_pylist()[0].values()
     return HistoryResult(path, writer.rows, current, deleted, len(days), len(missing))
 
 
@@ -123,7 +126,7 @@ def derive_image_changes(analysis: DayAnalysis) -> tuple[FileFacts, dict[str, in
     """Write `image_changes` of the day; also returns how many images each kind of change concerns."""
     facts = analysis.write(IMAGE_CHANGES, read_sql("derive/image_changes.sql"))
     analysis.load_today(IMAGE_CHANGES)
-    counts = analysis.read(
+    counts = analysis.engine.read(
         "SELECT change, COUNT(DISTINCT id) AS images FROM image_changes GROUP BY change ORDER BY change"
     )
     return facts, {row["change"]: row["images"] for row in counts.to_pylist()}

@@ -19,9 +19,9 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from pipelines.analysis import engine_types, parquet_files, quoted
 from pipelines.columns import ANALYSIS_TABLES, IMAGE_HISTORY, TABLES, Table
 from pipelines.compaction import MonthlyFile, monthly_files
+from pipelines.engine_duckdb import engine_types, parquet_files, quoted
 from pipelines.errors import ConfigurationError
 from pipelines.lake import Lake, LakePath, Partition
 from pipelines.object_storage import ObjectFileSystem, ObjectPath

@@ -29,7 +29,7 @@ def derive_image_reconciliation(analysis: DayAnalysis) -> ReconciliationResult:
     analysis.load_listed_images()
     file = analysis.write(IMAGE_RECONCILIATION, read_sql("derive/image_reconciliation.sql"))
     analysis.load_today(IMAGE_RECONCILIATION)
-    (facts,) = analysis.read(
+    (facts,) = analysis.engine.read(
         """
         SELECT
             (SELECT list_was_read FROM parameters) AS list_was_read,

@@ -7,9 +7,9 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from pipelines.analysis import Engine
 from pipelines.columns import IMAGE_HISTORY, IMAGES, INVENTORY
 from pipelines.derived import DaySummary, DerivedSeal, read_seal
+from pipelines.engine_duckdb import DuckDBEngine
 from pipelines.errors import StorageError
 from pipelines.lake import Lake, Partition
 from pipelines.report_words import SHOWN_TEXT
@@ -74,7 +74,7 @@ def read_tables(lake: Lake, partition: Partition, seal: DerivedSeal) -> dict[str
     """Rows of each query of `sql/report/`; none gives more than the limits allow."""
     history = lake.project_table(IMAGE_HISTORY.name, partition.project)
     try:
-        with Engine() as engine:
+        with DuckDBEngine() as engine:
             engine.load("report_limits", pa.table({name: [limit] for name, limit in _LIMITS.items()}))
             for table in (IMAGES, INVENTORY):
                 engine.load_file(table.name, lake.table(table.name, partition))

@@ -61,6 +61,12 @@ class Settings(BaseSettings):
     )
     reconcile: bool = Field(True, description="read the API's own list on full days too")
     usage: bool | None = Field(None, description="read the project's notebooks; unset: only those of the sandbox")
+    engine: Literal["duckdb", "spark"] = Field(
+        "duckdb", description="what runs the SQL of the derived tables; spark needs the extra of that name"
+    )
+    spark_master: str = Field(
+        "local[*]", description="master of Spark, such as spark://host:7077, yarn or k8s://host; local: this machine"
+    )
     audit_rules: Path | None = Field(None, description="directory of audit rules in addition to sql/audit")
     suppressions: Path | None = Field(None, description="TOML file of audit findings that are accepted for a time")
     allowed_namespaces: Annotated[frozenset[str], Field(min_length=1)] | None = Field(

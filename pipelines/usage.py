@@ -36,7 +36,7 @@ def derive_image_usage(analysis: DayAnalysis) -> UsageResult:
     analysis.load_derived(IMAGE_USAGE, "previous_usage", analysis.previous)
     file = analysis.write(IMAGE_USAGE, read_sql("derive/image_usage.sql"))
     analysis.load_today(IMAGE_USAGE)
-    (facts,) = analysis.read(
+    (facts,) = analysis.engine.read(
         f"""
         SELECT
             COUNT(*) AS images,

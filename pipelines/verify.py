@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from pipelines.columns import ANALYSIS_TABLES, IMAGE_HISTORY, IMAGE_VALUES, IMAGES, LIST_PAGES, RESPONSES, TABLES
 from pipelines.compaction import check_months
 from pipelines.derived import bases, read_seal
+from pipelines.engine_duckdb import DuckDBEngine
 from pipelines.errors import StorageError
 from pipelines.history import write_history_again
 from pipelines.lake import Lake, LakePath, Partition, open_parquet, read_batches, sha256_of_file, storage_errors
@@ -232,7 +233,9 @@ def verify_derived(lake: Lake, project: str) -> Iterator[Problem]:
     if history.exists():
         with tempfile.TemporaryDirectory(prefix="image-snapshots-") as directory:
             derived = Path(directory) / history.name
-            write_history_again(lake, project, derived)
+            # By the engine that every installation has, whichever made the file.
+            with DuckDBEngine() as engine:
+                write_history_again(engine, lake, project, derived)
             difference = _first_difference(history, derived)
         if difference is not None:
             yield Problem(

@@ -12,6 +12,7 @@ from fortnight import fortnight  # noqa: F401  (a fixture)
 from postgres_fixture import postgres  # noqa: F401  (a fixture)
 from redis_fixture import redis_server  # noqa: F401  (a fixture)
 from s3_server import S3Server
+from spark_fixture import spark_master  # noqa: F401  (a fixture)
 
 from pipelines.sandbox import SandboxOptions, running_sandbox
 

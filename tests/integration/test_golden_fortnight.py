@@ -21,7 +21,7 @@ from golden_oracle import FIELDS, Oracle, PublishedDay, as_text, content_of
 
 from pipelines.columns import ANALYSIS_TABLES, IMAGE_HISTORY
 from pipelines.day import Day, fetch_answers, publish_day, take_inventory
-from pipelines.derived import derive_days
+from pipelines.derived import derive_days, read_seal
 from pipelines.errors import TooManyFailuresError
 from pipelines.lake import Lake, Partition
 from pipelines.sandbox import Faults, SandboxOptions, running_sandbox
@@ -131,6 +131,15 @@ class Fortnight:
             if row["field"] == "extra":
                 row |= {name: row[name] and json.loads(row[name]) for name in ("old_value", "new_value")}
         return rows
+
+    def summaries(self):
+        """The figures of each day; sums of costs to 12 digits, because the order of a sum is the engine's."""
+        found = {}
+        for partition in self.lake.partitions():
+            summary = read_seal(self.lake, partition).summary
+            cost = summary.estimated_cost
+            found[partition] = summary.model_dump() | {"estimated_cost": cost and float(f"{cost:.12g}")}
+        return found
 
     def tables(self):
         """All derived tables: path -> table, without the metadata that say which run wrote the file."""
@@ -419,6 +428,18 @@ def test_derived_again_from_nothing_all_tables_are_the_same(golden, tmp_path):
         shutil.rmtree(copy.lake.root / name)
     derive_days(copy.day(DATES[-1]))
     assert_same(copy.tables(), before)
+
+
+def test_derived_by_spark_all_tables_are_the_same(golden, tmp_path, spark_master):
+    """Every table of every day, floats to the last bit: no float of a table is a sum."""
+    copy = golden.copy_to(tmp_path / "lake")
+    before, seals = copy.tables(), copy.summaries()
+    for name in (*ANALYSIS_TABLES, "_derived"):
+        shutil.rmtree(copy.lake.root / name)
+    settings = copy.settings.model_copy(update={"engine": "spark", "spark_master": spark_master})
+    derive_days(replace(copy, settings=settings).day(DATES[-1]))
+    assert_same(copy.tables(), before)
+    assert copy.summaries() == seals
 
 
 def test_a_day_in_the_middle_mends_what_follows(golden, tmp_path):

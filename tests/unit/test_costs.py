@@ -8,10 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 from published_days import day_of, publish_day, published_rows, rows_of, write_history
 
-from pipelines.analysis import DayAnalysis, Engine
+from pipelines.analysis import DayAnalysis
 from pipelines.columns import IMAGE_COSTS, IMAGE_USAGE
 from pipelines.costs import derive_image_costs, write_focus
 from pipelines.day import Day
+from pipelines.engine_duckdb import DuckDBEngine
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake import Lake, Partition
 from pipelines.prices import read_price_book
@@ -303,7 +304,7 @@ def test_unused_images_by_owner():
         publish_images(day, images, inventory=[*inventory, {"id": D}])
         write_usage(day, {A: 40, B: 40, C: 40, D: 0})
         derive(day)
-    with Engine() as engine:
+    with DuckDBEngine() as engine:
         engine.create_view("image_costs", "SELECT * FROM read_parquet('lake/image_costs/*/*/*.parquet')")
         rows = engine.read(read_sql("cost/unused.sql")).to_pylist()
     shared = {"snapshot_date": dt.date(2026, 11, 23), "project_id": "p1", "currency": "EUR"}

@@ -1,0 +1,112 @@
+"""What runs the SQL of the derived tables: the interface that every engine has.
+
+All SQL here is in DuckDB's dialect, whatever engine runs it. `engine_duckdb` and `engine_spark` are the engines; which
+of them a run has is decided in `open_engine`. What the SQL means belongs to its files and to the modules named after
+them.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import ClassVar, Self
+
+import pyarrow as pa
+
+from pipelines.errors import ValidationError
+from pipelines.lake import LakePath
+from pipelines.settings import Settings
+
+ISO_TIMESTAMP = "%Y-%m-%dT%H:%M:%S.%f"
+
+
+class Engine(ABC):
+    """Named relations and SELECTs over them; a context manager. Times are UTC.
+
+    A relation takes the place of one of its name; what was made of that one before does not change with it.
+    `errors` are what a statement that is wrong, or that fails on its data, raises.
+    """
+
+    errors: ClassVar[tuple[type[Exception], ...]]
+
+    @abstractmethod
+    def __enter__(self) -> Self: ...
+
+    @abstractmethod
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    @abstractmethod
+    def load(self, name: str, data: pa.Table | pa.RecordBatchReader) -> None:
+        """Make a relation from Arrow data."""
+
+    @abstractmethod
+    def load_file(self, name: str, path: LakePath, columns: str = "*") -> None:
+        """Make a relation that reads a Parquet file of the lake, without its directory keys."""
+
+    @abstractmethod
+    def create(self, name: str, sql: str) -> None:
+        """Make a relation that holds what a SELECT gives now."""
+
+    @abstractmethod
+    def append(self, name: str, sql: str) -> None:
+        """Add what a SELECT gives to a relation that was made by `create` or `load`, column by column."""
+
+    @abstractmethod
+    def create_view(self, name: str, sql: str) -> None:
+        """Make a relation that is what a SELECT gives whenever it is read."""
+
+    @abstractmethod
+    def create_shared(self, name: str, sql: str) -> None:
+        """Make a relation that many SELECTs read: held, or computed for each, as suits the engine."""
+
+    @abstractmethod
+    def is_one_select(self, sql: str) -> bool:
+        """Whether a text of unknown origin is one SELECT statement and nothing else."""
+
+    @abstractmethod
+    def lock(self) -> None:
+        """Let SQL read no file but those of the relations that are open now, and no network; for good."""
+
+    @abstractmethod
+    def json_object(self, columns: Sequence[pa.Field]) -> str:
+        """SQL of a JSON object of these columns, as text: nulls included, times in ISO 8601."""
+
+    def reason(self, error: Exception) -> str:
+        """What one of `errors` says is wrong: one line without a full stop."""
+        return str(error).strip().partition("\n")[0].rstrip(" .:!")
+
+    @abstractmethod
+    def read(self, sql: str) -> pa.Table:
+        """What a SELECT gives, in memory."""
+
+    def stream(self, sql: str, schema: pa.Schema) -> pa.RecordBatchReader:
+        """What a SELECT gives, in its order and in batches of exactly this schema.
+
+        Raises:
+            ValidationError: the SELECT gives other columns.
+        """
+        names, batches = self._select(sql)
+        if names != schema.names:
+            raise ValidationError(f"A SELECT gives the columns {names} instead of {schema.names}.")
+        return pa.RecordBatchReader.from_batches(schema, (batch.cast(schema) for batch in batches))
+
+    @abstractmethod
+    def _select(self, sql: str) -> tuple[list[str], Iterator[pa.RecordBatch]]:
+        """Names of the columns that a SELECT gives, and its rows in batches, in bounded memory."""
+
+
+def open_engine(settings: Settings) -> Engine:
+    """The engine that the settings name, to be entered.
+
+    Raises:
+        ConfigurationError: what the engine needs is not installed.
+    """
+    # Imported here: Spark is an optional extra, and both modules build upon this one.
+    if settings.engine == "spark":
+        from pipelines.engine_spark import SparkEngine  # noqa: PLC0415
+
+        return SparkEngine(settings.spark_master)
+    from pipelines.engine_duckdb import DuckDBEngine  # noqa: PLC0415
+
+    return DuckDBEngine()

@@ -1,0 +1,151 @@
+"""The engine that every installation has: DuckDB, in this process and in bounded memory."""
+
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack
+from typing import Any, Self
+
+import duckdb
+import pyarrow as pa
+
+from pipelines.columns import Table
+from pipelines.engine import ISO_TIMESTAMP, Engine
+from pipelines.lake import LakePath
+from pipelines.object_storage import ObjectFileSystem, ObjectPath
+
+_MEMORY = "400MB"
+_BATCH_ROWS = 32_768
+
+
+class DuckDBEngine(Engine):
+    """DuckDB in bounded memory, which spills to temporary files."""
+
+    errors = (duckdb.Error,)
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._files: set[str] = set()
+        self._objects: ObjectFileSystem | None = None
+
+    def __enter__(self) -> Self:
+        scratch = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="image-snapshots-"))
+        config: dict[str, Any] = {
+            "memory_limit": _MEMORY,
+            "temp_directory": scratch,
+            # The SQL needs nothing that is not built in.
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+        }
+        self.connection = duckdb.connect(":memory:", config=config)
+        self._stack.callback(self.connection.close)
+        self.connection.execute("SET TimeZone = 'UTC'")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def load(self, name: str, data: pa.Table | pa.RecordBatchReader) -> None:
+        """Make a relation from Arrow data."""
+        self.connection.register("arriving", data)
+        self.create(name, "SELECT * FROM arriving")
+        self.connection.unregister("arriving")
+
+    def load_file(self, name: str, path: LakePath, columns: str = "*") -> None:
+        """Make a relation that reads a Parquet file of the lake, without its directory keys."""
+        self._know(path)
+        self.create_view(name, f"SELECT {columns} FROM read_parquet({quoted(str(path))}, hive_partitioning = false)")  # noqa: S608
+
+    def load_files(self, name: str, paths: Sequence[LakePath], table: Table) -> None:
+        """Make a relation that reads files of a table, with nulls where a file is older than a column."""
+        for path in paths:
+            self._know(path)
+        self.create_view(name, f"SELECT * FROM {parquet_files(self.connection, table, paths)}")  # noqa: S608
+
+    def _know(self, path: LakePath) -> None:
+        self._files.add(str(path))
+        if isinstance(path, ObjectPath):
+            if self._objects is None:
+                self._objects = ObjectFileSystem(ObjectPath(path.bucket, ""))
+                self.connection.register_filesystem(self._objects)
+            # It may have been replaced since it was read last.
+            self._objects.forget(path)
+
+    def create(self, name: str, sql: str) -> None:
+        """Make a relation that holds what a SELECT gives now."""
+        # Every relation is a view by its name: DuckDB replaces no table by a view, nor a view by a table.
+        self.connection.execute(f"CREATE OR REPLACE TEMP TABLE {name}_rows AS {sql}")
+        self.create_view(name, f"SELECT * FROM {name}_rows")  # noqa: S608  (names of ours)
+
+    def append(self, name: str, sql: str) -> None:
+        """Add what a SELECT gives to a relation that was made by `create` or `load`, column by column."""
+        self.connection.execute(f"INSERT INTO {name}_rows {sql}")
+
+    def create_view(self, name: str, sql: str) -> None:
+        """Make a relation that is what a SELECT gives whenever it is read."""
+        self.connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {sql}")
+
+    def create_shared(self, name: str, sql: str) -> None:
+        """Make a relation that many SELECTs read: a view, because each of them needs a few of its columns."""
+        self.create_view(name, sql)
+
+    def is_one_select(self, sql: str) -> bool:
+        """Whether a text of unknown origin is one SELECT statement and nothing else."""
+        # `WITH ... AS (INSERT ...)` counts among the SELECTs here, but no view is made of it.
+        return [one.type for one in self.connection.extract_statements(sql)] == [duckdb.StatementType.SELECT]
+
+    def lock(self) -> None:
+        """Let SQL read no file but those of the relations that are open now, and no network; for good."""
+        paths = ", ".join(map(quoted, sorted(self._files)))
+        self.connection.execute(f"SET allowed_paths = [{paths}]")
+        self.connection.execute("SET enable_external_access = false")
+
+    def json_object(self, columns: Sequence[pa.Field]) -> str:
+        """SQL of a JSON object of these columns, as text: nulls included, times in ISO 8601."""
+        members = ", ".join(f"{quoted(field.name)}, {_json_value(field)}" for field in columns)
+        return f"CAST(JSON_OBJECT({members}) AS VARCHAR)"
+
+    def read(self, sql: str) -> pa.Table:
+        """What a SELECT gives, in memory."""
+        return self.connection.sql(sql).to_arrow_table()
+
+    def _select(self, sql: str) -> tuple[list[str], Iterator[pa.RecordBatch]]:
+        reader = self.connection.sql(sql).to_arrow_reader(_BATCH_ROWS)
+        return reader.schema.names, reader
+
+
+def _json_value(field: pa.Field) -> str:
+    """SQL of a column as a value of a JSON object; text for a number that JSON does not have."""
+    name: str = '"' + field.name.replace('"', '""') + '"'
+    if pa.types.is_timestamp(field.type):
+        return f"STRFTIME({name}, '{ISO_TIMESTAMP}{'Z' if field.type.tz else ''}')"
+    if pa.types.is_floating(field.type):
+        return f"CASE WHEN ISFINITE({name}) THEN TO_JSON({name}) ELSE TO_JSON(CAST({name} AS VARCHAR)) END"
+    return name
+
+
+def engine_types(connection: duckdb.DuckDBPyConnection, table: Table) -> dict[str, str]:
+    """Column name -> the engine's type."""
+    empty = connection.from_arrow(table.schema.empty_table())
+    return {name: str(type_) for name, type_ in zip(empty.columns, empty.types, strict=True)}
+
+
+def parquet_files(
+    connection: duckdb.DuckDBPyConnection, table: Table, paths: Sequence[LakePath], without: Collection[str] = ()
+) -> str:
+    """SQL that reads files of a table, for FROM: its columns of their documented types, and `filename`.
+
+    A column that a file lacks, because it is older, is null. Naming the types leaves files unopened until rows are
+    asked for. Columns `without` are not read.
+    """
+    fields = ", ".join(
+        f"{quoted(name)}: {{name: {quoted(name)}, type: {quoted(type_)}, default_value: NULL}}"
+        for name, type_ in engine_types(connection, table).items()
+        if name not in without
+    )
+    files = ", ".join(quoted(str(path)) for path in paths)
+    return f"read_parquet([{files}], schema = MAP {{{fields}}})"
+
+
+def quoted(text: str) -> str:
+    """A text as SQL writes it."""
+    return "'" + text.replace("'", "''") + "'"

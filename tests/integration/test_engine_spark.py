@@ -1,0 +1,273 @@
+"""Spark beside DuckDB: the same statements give the same rows, and rules reach no further than they may."""
+
+import datetime as dt
+import os
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyspark import SparkContext
+
+from pipelines import audit
+from pipelines.columns import ANALYSIS_TABLES, AUDIT_FINDINGS, IMAGE_COSTS, IMAGE_HISTORY, IMAGE_USAGE, IMAGES, TABLES
+from pipelines.engine import open_engine
+from pipelines.engine_duckdb import DuckDBEngine
+from pipelines.engine_spark import SparkEngine, _uri
+from pipelines.errors import ConfigurationError, PipelineError
+from pipelines.settings import ROOT, Settings
+from pipelines.sql_files import read_sql
+
+UTC = dt.UTC
+ROWS = pa.table(
+    {
+        "id": ["b", "a", None, "Ä", "\U0001f433"],
+        "n": pa.array([3, None, 1, -7, 2], pa.int64()),
+        "x": [0.1, 1e300, None, float("nan"), 2.5],
+        "flag": [True, None, False, True, None],
+        "day": pa.array([dt.date(2026, 2, 28), None, *[dt.date(2024, 2, 29)] * 3], pa.date32()),
+        "moment": pa.array(
+            [
+                dt.datetime(2026, 2, 27, 23, 59, 59, 999999, UTC),
+                None,
+                *[dt.datetime(2024, 2, 29, 0, 0, 1, tzinfo=UTC)] * 3,
+            ],
+            pa.timestamp("us", "UTC"),
+        ),
+        "text": ["\u00a0 x\u3000", 'it\'s a \\ "b"\n\t\x01', "", "\t", "é"],
+    }
+)
+
+# Where the two differ, or sqlglot would let them.
+STATEMENTS = {
+    "nulls_last": "SELECT id, n FROM rows ORDER BY n, id",
+    "nulls_last_downwards": "SELECT id, n FROM rows ORDER BY n DESC, id DESC",
+    "text_by_bytes": "SELECT id, id < 'b' AS is_less, MIN(text) OVER () AS first FROM rows ORDER BY id",
+    "case_of_names": "SELECT ID AS id, Rows.N AS n FROM ROWS ORDER BY 1",
+    "division": "SELECT n / 2 AS quotient, n // 2 AS whole, n % 2 AS rest FROM rows ORDER BY n",
+    "filter": "SELECT COUNT(*) FILTER (WHERE flag) AS t, COUNT(*) FILTER (WHERE NOT flag) AS f, COUNT(flag) AS n"
+    " FROM rows",
+    "trim": "SELECT TRIM(text) AS t, TRIM(COALESCE(text, '')) = '' AS is_empty FROM rows ORDER BY n",
+    "days": "SELECT DATE_DIFF('day', moment, TIMESTAMPTZ '2026-03-01 00:00:00+00') AS d,"
+    " DATE_DIFF('day', CAST(moment AS DATE), day) AS e, DAY(LAST_DAY(day)) AS f FROM rows ORDER BY n",
+    "times": "SELECT STRFTIME(moment, '%Y-%m-%dT%H:%M:%S.%fZ') AS iso, STRFTIME(moment, 'Day %d''s %y%%') AS t"
+    " FROM rows ORDER BY n",
+    "literals": "SELECT 'it''s' AS a, 'a\\nb' AS b, DATE '2026-02-23' AS c, \"id\" AS \"The Id\" FROM rows ORDER BY n",
+    "distinct_on": "SELECT * FROM (SELECT DISTINCT ON (day) * FROM rows ORDER BY day, n) AS one ORDER BY id",
+    "qualify": "SELECT rows.* FROM rows QUALIFY ROW_NUMBER() OVER (PARTITION BY day ORDER BY n DESC) = 1 ORDER BY n",
+    "distinct_from": "SELECT a.n FROM rows AS a JOIN rows AS b ON a.n IS NOT DISTINCT FROM b.n"
+    " WHERE a.id IS DISTINCT FROM 'a' ORDER BY 1",
+    "values": "SELECT field, class FROM (VALUES ('a', 1), ('b', NULL)) AS listed (field, class) ORDER BY field",
+    "hash": "SELECT SUBSTRING(SHA256(CONCAT('p', '/', id)), 1, 32) AS h FROM rows WHERE id IS NOT NULL ORDER BY id",
+    "upper": "SELECT UPPER(id) AS u, LOWER('ABC') AS l, UPPER(COALESCE(text, '')) <> 'É' AS is_other"
+    " FROM rows ORDER BY n",
+    "numbers_as_text": "SELECT CAST(n AS VARCHAR) AS n, CAST(day AS VARCHAR) AS d FROM rows ORDER BY rows.n",
+    "exists": "SELECT id FROM rows WHERE EXISTS (SELECT 1 FROM rows WHERE n > 2) OR flag ORDER BY id",
+    "grouped_by_alias": "SELECT n IS NULL AS is_null, COUNT(*) AS c FROM rows GROUP BY is_null ORDER BY is_null",
+}
+
+
+@pytest.fixture
+def engines(spark_master):
+    with DuckDBEngine() as duckdb, SparkEngine(spark_master) as spark:
+        for engine in (duckdb, spark):
+            engine.load("rows", ROWS)
+        yield duckdb, spark
+
+
+def test_statements_give_the_same_rows(engines):
+    duckdb, spark = engines
+    tables = {name: (duckdb.read(sql), spark.read(sql)) for name, sql in STATEMENTS.items()}
+    # As text, where NaN is what it is.
+    differing = {
+        name: (str(expected.to_pylist()), str(found.to_pylist()))
+        for name, (expected, found) in tables.items()
+        if str(expected.to_pylist()) != str(found.to_pylist())
+    }
+    assert differing == {}
+
+
+def test_json_is_the_same(engines):
+    duckdb, spark = engines
+    fields = [field for field in ROWS.schema if field.name != "x"]
+    texts = [
+        [row["j"] for row in engine.read(f"SELECT {engine.json_object(fields)} AS j FROM rows ORDER BY n").to_pylist()]
+        for engine in (duckdb, spark)
+    ]
+    assert texts[0] == texts[1]
+    assert texts[1][2] == (
+        '{"id":"🐳","n":2,"flag":null,"day":"2024-02-29","moment":"2024-02-29T00:00:01.000000Z","text":"é"}'
+    )
+    # Another notation of the same number, and Java's names for what is none.
+    x = [next(field for field in ROWS.schema if field.name == "x")]
+    rows = spark.read(f"SELECT {spark.json_object(x)} AS j FROM rows ORDER BY id").to_pylist()
+    assert [row["j"] for row in rows] == ['{"x":1.0E300}', '{"x":0.1}', '{"x":"NaN"}', '{"x":2.5}', '{"x":null}']
+
+
+def test_rows_arrive_in_order_and_in_parts(engines, monkeypatch):
+    """More rows than are sent or fetched at a time, and a relation that is added to more often than it has parts."""
+    _, spark = engines
+    monkeypatch.setattr("pipelines.engine_spark._BATCH_ROWS", 1000)
+    schema = pa.schema([pa.field("id", pa.int32(), nullable=False)])
+    batches = [
+        pa.record_batch([pa.array(range(first, first + 700), pa.int32())], schema) for first in range(0, 3500, 700)
+    ]
+    spark.load("numbers", pa.RecordBatchReader.from_batches(schema, batches))
+    spark._session.conf.set("spark.sql.shuffle.partitions", "4")
+    spark._session.conf.set("spark.sql.adaptive.enabled", "false")
+    fetched = list(spark.stream("SELECT id FROM numbers ORDER BY id DESC", schema))
+    assert [number for batch in fetched for number in batch["id"].to_pylist()] == list(range(3499, -1, -1))
+    assert len(fetched) > 1
+    for number in range(18):
+        spark.append("numbers", f"SELECT CAST({10_007 + 10_000 * number} AS INTEGER) AS id")
+    (counted,) = spark.read("SELECT COUNT(*) AS n, MAX(id) AS last FROM numbers").to_pylist()
+    assert counted == {"n": 3518, "last": 180_007}
+
+
+# --- the files under sql/ -------------------------------------------------------------------------------------------
+
+DATE, TEXT = pa.date32(), pa.string()
+PARAMETERS = {"snapshot_date": DATE, "project": TEXT, "project_id": TEXT, "is_complete": pa.bool_()} | {
+    "compared_with": DATE,
+    "list_was_read": pa.bool_(),
+    "usage_was_read": pa.bool_(),
+}
+LISTED = dict.fromkeys(("id", "name", "namespace", "swr_path", "type", "visibility"), TEXT) | {"size_bytes": pa.int64()}
+SCHEMAS = {
+    **{name: table.schema for name, table in (TABLES | ANALYSIS_TABLES).items()},
+    "parameters": PARAMETERS,
+    "day": {"snapshot_date": DATE, "project_id": TEXT},
+    "day_responses": {"id": TEXT, "outcome": TEXT},
+    "day_images": IMAGES.schema,
+    "versions": IMAGE_HISTORY.schema,
+    "listed_images": LISTED,
+    "previous_usage": IMAGE_USAGE.schema,
+    "previous_costs": IMAGE_COSTS.schema,
+    "previous_findings": AUDIT_FINDINGS.schema,
+    "findings": AUDIT_FINDINGS.schema,
+    "prices": {"registry": TEXT, "namespace": TEXT, "type": TEXT, "valid_from": DATE}
+    | {"per_gb_month": pa.float64(), "currency": TEXT},
+    "cost_parameters": {"has_previous_costs": pa.bool_(), "unused_after_days": pa.int64()},
+    "found": audit._FOUND,
+    "rules": audit._RULES,
+    "suppressions": audit._SUPPRESSIONS,
+    "known_values": {"field": TEXT, "value": TEXT},
+    "allowed_namespaces": {"namespace": TEXT},
+}
+FILES = [
+    path.relative_to(ROOT / "sql").as_posix()
+    for name in ("derive", "audit")
+    for path in (ROOT / "sql" / name).glob("*.sql")
+]
+FILES += ["cost/image_costs.sql", "cost/unused.sql"]
+
+
+def test_spark_takes_every_file(spark_master):
+    """And gives the columns of the table of that name; rules as locked as they are when they are applied."""
+    with SparkEngine(spark_master) as spark:
+        for name, schema in SCHEMAS.items():
+            spark.load(name, (schema if isinstance(schema, pa.Schema) else pa.schema(schema)).empty_table())
+        spark.create_view("current_images", read_sql("derive/current_images.sql"))
+        spark.lock()
+        for file in sorted(FILES):
+            sql, name = read_sql(file), Path(file).stem
+            assert spark.is_one_select(sql), file
+            spark.create_view("rule", sql)
+            if name in ANALYSIS_TABLES:
+                assert spark._session.table("rule").columns == ANALYSIS_TABLES[name].schema.names
+    assert len(FILES) > 20
+
+
+# --- how far a rule reaches -----------------------------------------------------------------------------------------
+
+REFUSED = {
+    "SELECT * FROM secrets": "secrets is no relation that rules may read",
+    "SELECT * FROM other.rows": "other.rows is no relation that rules may read",
+    'SELECT * FROM parquet."/etc/passwd"': "is no relation that rules may read",
+    "SELECT * FROM '/etc/passwd'": "is no relation that rules may read",
+    "SELECT * FROM READ_PARQUET('/etc/passwd')": "is no relation that rules may read",
+    "SELECT * FROM READ_TEXT('/etc/passwd')": "may call on Spark",
+    "SELECT REFLECT('java.lang.System', 'getenv', 'HOME') AS id": "The function REFLECT is not among those",
+    "SELECT id FROM rows WHERE JAVA_METHOD('java.lang.System', 'getenv', 'HOME') <> ''": "The function JAVA_METHOD",
+    "SELECT id FROM rows WHERE id IN (SELECT id FROM secrets)": "secrets is no relation",
+    "SELECT (SELECT MAX(id) FROM secrets) AS id": "secrets is no relation",
+    # Names that a statement makes itself are looked up where they hold, and nowhere else.
+    "WITH secrets AS (SELECT * FROM secrets) SELECT * FROM secrets": "secrets is no relation",
+    "SELECT * FROM secrets, (WITH secrets AS (SELECT 1) SELECT * FROM secrets) AS s": "secrets is no relation",
+    "WITH c AS (SELECT 1 AS id) SELECT c.id FROM secrets AS c, c AS d": "secrets is no relation",
+}
+
+
+def test_a_locked_engine_reads_its_relations_alone(spark_master):
+    with SparkEngine(spark_master) as spark:
+        spark.load("rows", ROWS)
+        spark.lock()
+        for sql, sentence in REFUSED.items():
+            with pytest.raises(spark.errors) as refused:
+                spark.read(sql)
+            assert sentence in str(refused.value), sql
+        sql = "WITH c AS (SELECT id FROM rows) SELECT (SELECT MAX(id) FROM c) AS id FROM Rows WHERE id = 'a'"
+        assert spark.read(sql).to_pylist() == [{"id": "\U0001f433"}]
+        # Spark's own parser never sees a statement that is none in ours.
+        for sql in ("SELECT 1; SELECT 2", "DROP VIEW rows", "", "WITH w AS (INSERT INTO rows SELECT 1) SELECT 1"):
+            assert not spark.is_one_select(sql)
+        with pytest.raises(spark.errors):
+            spark.is_one_select("SELEC 1")
+
+
+# --- the process ----------------------------------------------------------------------------------------------------
+
+
+def test_spark_listens_on_loopback_alone(spark_master, tmp_path):
+    with SparkEngine(spark_master) as spark:
+        spark.load("rows", ROWS)
+        assert spark.read("SELECT COUNT(*) AS n FROM rows").to_pylist() == [{"n": 5}]
+    process = Path("/proc") / str(SparkContext._gateway.proc.pid)
+    links = [os.readlink(link) for link in (process / "fd").iterdir() if link.is_symlink()]
+    inodes = {link.removeprefix("socket:[").removesuffix("]") for link in links if link.startswith("socket:[")}
+    listening = set()
+    for line in [
+        line.split() for name in ("tcp", "tcp6") for line in (process / "net" / name).read_text().splitlines()
+    ]:
+        if line[3] == "0A" and line[9] in inodes:
+            listening.add(line[1].partition(":")[0])
+    # 127.0.0.1, as the kernel writes it for either family.
+    assert listening
+    assert listening <= {"0100007F", "0000000000000000FFFF00000100007F"}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_by_the_name_that_spark_has_for_them():
+    assert _uri(Path("/data/la ke/[a]*.parquet")) == "file:///data/la ke/\\[a\\]\\*.parquet"
+    assert _uri("s3://bucket/lake/images.parquet") == "s3a://bucket/lake/images.parquet"
+
+
+def test_a_file_that_spark_cannot_read_ends_in_a_sentence(spark_master, tmp_path):
+    path = tmp_path / "images.parquet"
+    pq.write_table(ROWS, path)
+    with (
+        pytest.raises(PipelineError, match=r"^Spark failed: .*images\.parquet.*\. Its log"),
+        SparkEngine(spark_master) as spark,
+    ):
+        spark.load_file("images", path)
+        path.write_bytes(b"no more")
+        spark.read("SELECT * FROM images")
+
+
+def test_without_java(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    with pytest.raises(ConfigurationError, match="needs Java 17 or newer: install it"):
+        open_engine(Settings(engine="spark", spark_master="local[7]")).__enter__()
+
+
+def test_without_the_extra(monkeypatch):
+    monkeypatch.delitem(sys.modules, "pipelines.engine_spark")
+    monkeypatch.setitem(sys.modules, "pyspark.sql", None)
+    with pytest.raises(ConfigurationError) as refused:
+        open_engine(Settings(engine="spark"))
+    assert str(refused.value) == (
+        "IMAGE_SNAPSHOTS_ENGINE=spark needs the extra `spark`: install it with `pip install 'image-snapshots[spark]'` "
+        "(from a clone: `pip install -e '.[spark]'`), or leave the setting out."
+    )
