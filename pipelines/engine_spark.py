@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -234,6 +235,8 @@ def _shared_session(master: str) -> SparkSession:
         options["spark.sql.warehouse.dir"] = Path(scratch).as_uri()
     # It repeats every refused statement on standard error, with the trace of Java's calls.
     logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)
+    # Nothing here goes through pandas.
+    warnings.filterwarnings("ignore", "PySpark does not yet fully support pandas", FutureWarning)
     builder = SparkSession.builder.appName("image-snapshots").master(master).config(map=options)
     try:
         session = builder.getOrCreate()
