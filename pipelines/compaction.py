@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipelines.columns import SCHEMA_VERSION, SNAPSHOT_TABLES, Table
-from pipelines.derived import sealed_files
+from pipelines.derived import readable_sealed_files, sealed_files
 from pipelines.engine_duckdb import DuckDBEngine
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake import Lake, LakePath, Partition, open_parquet, sha256_of_file, storage_errors, write_atomically
@@ -246,30 +246,27 @@ def read_month_seal(lake: Lake, month: str, project: str) -> MonthSeal | None:
 def monthly_files(lake: Lake, daily: Mapping[str, Mapping[Partition, LakePath]]) -> dict[str, list[MonthlyFile]]:
     """The monthly files that stand in for daily ones, by table; `daily` has the daily files that are there."""
     found: dict[str, list[MonthlyFile]] = {name: [] for name in SNAPSHOT_TABLES}
+    by_project: dict[str, dict[Partition, dict[str, FileFacts]]] = {}
     for month, project in lake.monthly_seals():
         seal = read_month_seal(lake, month, project)
         if seal is None or seal.schema_version > SCHEMA_VERSION:
             continue
-        current = {day: _current_hashes(lake, Partition(day, project)) for day in seal.days}
+        if project not in by_project:
+            by_project[project] = readable_sealed_files(lake, project)
+        current = {day: by_project[project].get(Partition(day, project), {}) for day in seal.days}
         for name in seal.files.keys() & found.keys():
             sealed = {day: hashes[name] for day, hashes in seal.days.items() if name in hashes}
             days = frozenset(
                 day
                 for day, sha256 in sealed.items()
-                if current[day].get(name) == sha256 and Partition(day, project) in daily[name]
+                if name in current[day]
+                and current[day][name].sha256 == sha256
+                and Partition(day, project) in daily[name]
             )
             if days:
                 path = lake.monthly(name, month, project)
                 found[name].append(MonthlyFile(month, project, path, days, frozenset(sealed) - days))
     return found
-
-
-def _current_hashes(lake: Lake, day: Partition) -> dict[str, str]:
-    try:
-        return {name: file.sha256 for name, file in sealed_files(lake, day).items()}
-    except StorageError:
-        # Whoever reads rows need not be stopped by a damaged or missing manifest; `verify` names it.
-        return {}
 
 
 def check_months(lake: Lake, project: str, months: set[str]) -> Iterator[tuple[str, str]]:

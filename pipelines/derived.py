@@ -21,7 +21,7 @@ from pipelines.day import Day
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.history import HistoryResult, derive_image_changes, derive_image_history
 from pipelines.lake import Lake, Partition, storage_errors, write_atomically
-from pipelines.manifest import FileFacts, code_version, read_manifest
+from pipelines.manifest import FileFacts, code_version, parse_manifest, read_manifest
 from pipelines.reconciliation import ReconciliationResult, derive_image_reconciliation
 from pipelines.removed import RemovedFiles, check_derivable, is_derivable
 from pipelines.usage import UsageResult, derive_image_usage
@@ -122,6 +122,23 @@ def sealed_files(lake: Lake, partition: Partition) -> dict[str, FileFacts]:
     """
     seal = read_seal(lake, partition)
     return read_manifest(lake.manifest(partition)).files | (seal.files if seal else {})
+
+
+def readable_sealed_files(lake: Lake, project: str) -> dict[Partition, dict[str, FileFacts]]:
+    """What `sealed_files` gives for each published day of a project; days with a damaged manifest are left out.
+
+    Whoever reads rows need not be stopped by one; `verify` names it.
+    """
+    seals = lake.derived_seals(project)
+    found = {}
+    for partition, content in lake.manifests(project).items():
+        try:
+            files = parse_manifest(content, lake.manifest(partition)).files
+        except StorageError:
+            continue
+        seal = _parse_seal(seals[partition]) if partition in seals else None
+        found[partition] = files | (seal.files if seal else {})
+    return found
 
 
 def derive_days(day: Day, on_day: Callable[[Partition, int, int], None] = lambda *_: None) -> DerivedDay:

@@ -11,17 +11,25 @@ from contextlib import ExitStack, closing
 
 import duckdb
 import pytest
+from published_days import publish_day as publish_rows
 
 from pipelines import leases, object_storage
 from pipelines.answer_store import open_answers
 from pipelines.answers import Answer
+from pipelines.compaction import compact
 from pipelines.costs import write_focus
+from pipelines.day import Day, start_over
+from pipelines.derived import derive_days
 from pipelines.errors import ConfigurationError, PartitionBusyError, StorageError, StorageUnreachableError
 from pipelines.lake import Lake, Partition
 from pipelines.object_storage import ObjectFileSystem, ObjectPath
 from pipelines.outcomes import Outcome
 from pipelines.query import connect_lake
+from pipelines.removed import Rules
+from pipelines.retention import apply_retention
+from pipelines.settings import Settings
 from pipelines.status import day_statuses
+from pipelines.verify import verify_derived
 
 DATE = dt.date(2026, 11, 23)
 PARTITION = Partition(DATE, "default")
@@ -320,3 +328,42 @@ def test_a_refused_signature_is_one_sentence(s3, lake, impatient):
 def test_a_root_that_is_none_is_refused(root):
     with pytest.raises(ConfigurationError, match=r"must look like s3://bucket/directory"):
         Lake(root)
+
+
+def test_months_are_compacted_and_old_answers_removed_in_a_bucket(s3):
+    root = s3.make_bucket("upkeep-bucket")
+    dates = [dt.date(2025, 10, 30), dt.date(2025, 10, 31), dt.date(2025, 11, 1)]
+    days = [Day(Partition(date, "default"), "run", Settings(lake=root)) for date in dates]
+    lake = days[0].lake
+    for number, day in enumerate(days):
+        images = [{"id": f"i{n}", "name": f"v{number}", "size_bytes": n} for n in range(3)]
+        inventory = [{"id": image["id"], "owner": "o"} for image in images]
+        responses = [{"id": image["id"], "outcome": "ok", "body": b"{}", "body_sha256": "0"} for image in images]
+        publish_rows(day, images=images, inventory=inventory, responses=responses)
+        start_over(day)
+        derive_days(day)
+
+    def asked():
+        with closing(connect_lake(lake)) as connection:
+            return connection.sql(
+                "SELECT snapshot_date, id, name, project FROM images ORDER BY snapshot_date, id"
+            ).fetchall()
+
+    before = asked()
+    assert len(before) == 9
+    now = dt.datetime(2025, 11, 2, 12, tzinfo=dt.UTC)
+    month = compact(lake, "default", "2025-10", now)
+    assert (month.days, month.was_current) == (2, False)
+    assert compact(lake, "default", "2025-10", now).was_current
+    s3.requests.clear()
+    assert asked() == before
+    read = {path for method, path in s3.requests if method == "GET" and path.endswith("/images.parquet")}
+    assert read == {
+        "/upkeep-bucket/_monthly/images/month=2025-10/project=default/images.parquet",
+        "/upkeep-bucket/images/dt=2025-11-01/project=default/images.parquet",
+    }
+    plan = apply_retention(lake, "default", Rules(responses_days=1, snapshots_days=None), now)
+    assert {removed.table for removed in plan.files} == {"responses", "list_pages", "notebooks"}
+    assert list(lake.files_of("responses")) == [days[2].partition]
+    assert list(verify_derived(lake, "default")) == []
+    assert asked() == before
