@@ -118,7 +118,7 @@ def test_a_run_materialises_all_assets_with_what_an_operator_wants(instance, san
         assert warehouse.execute("SELECT COUNT(*) FROM image_costs").fetchone() == (loaded["rows_image_costs"].value,)
     assert loaded["rows_image_costs"].value == costs.num_rows
     report = metadata(result, "daily_report")
-    assert report["report"].value == lake.report(PARTITION).as_uri()
+    assert report["report"].value == f"file://{lake.report(PARTITION)}"
     assert report["bytes"].value == lake.report(PARTITION).stat().st_size
 
 

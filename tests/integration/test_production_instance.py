@@ -55,7 +55,8 @@ def runs(database):
 
 
 def recorded_assets(database):
-    return {json.loads(key)[-1] for (key,) in query(database, "SELECT asset_key FROM asset_keys")}
+    materialised = "SELECT DISTINCT asset_key FROM event_logs WHERE dagster_event_type = 'ASSET_MATERIALIZATION'"
+    return {json.loads(key)[-1] for (key,) in query(database, materialised)}
 
 
 def files_of_home():

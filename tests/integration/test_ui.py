@@ -160,7 +160,7 @@ def test_an_operator_sees_what_was_published(image_snapshots, command, browser_p
 
         opened("/assets/daily_report", "The day on one page for people")
         link = page.get_by_role("link", name=re.compile(r"report\.html"))
-        assert link.first.get_attribute("href") == Path(report["report"]).as_uri()
+        assert link.first.get_attribute("href") == f"file://{Path(report['report'])}"
         keep("report")
 
         opened("/automation", "daily_snapshot_schedule", "At 02:17 AM UTC")
