@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from pipelines.analysis import DayAnalysis
 from pipelines.columns import IMAGE_COSTS, IMAGE_USAGE
-from pipelines.engine_duckdb import DuckDBEngine
+from pipelines.engine_duckdb import DuckDBEngine, quoted
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake import ROW_GROUP_ROWS, Lake
 from pipelines.manifest import FileFacts
@@ -129,16 +129,12 @@ def write_focus(lake: Lake, first: dt.date, last: dt.date, projects: Collection[
         try:
             engine.load_files("image_costs", paths, IMAGE_COSTS)
             written = engine.connection.execute(
-                f"COPY ({read_sql('cost/focus.sql')}) TO {_quoted(part)} ({copy_options})"
+                f"COPY ({read_sql('cost/focus.sql')}) TO {quoted(str(part))} ({copy_options})"
             ).fetchone()
         except duckdb.Error as error:
             reason = str(error).partition("\n")[0].rstrip(".")
             raise StorageError(f"The costs could not be exported to {target}: {reason}.") from error
     return int(written[0]) if written else 0
-
-
-def _quoted(path: Path) -> str:
-    return "'" + str(path).replace("'", "''") + "'"
 
 
 @contextmanager
