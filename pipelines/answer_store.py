@@ -56,7 +56,7 @@ _Row = tuple[Any, ...]
 
 
 def open_answers(staging: LakePath, subject: str) -> "AnswerStore":
-    """The answers kept in a staging directory. Those kept for another `subject` (endpoint and project) do not count."""
+    """The answers kept in a staging directory. Those of another `subject` (endpoint, project, attempt) do not count."""
     if isinstance(staging, ObjectPath):
         return ObjectAnswerStore(staging / "answers", subject)
     return AnswerStore(staging / "answers.sqlite", subject)

@@ -243,7 +243,8 @@ async def _fetch_answers(
     directory = day.lake.staging(day.partition)
     async with connection.client() as client:
         staging = Staging(day.lake, directory, day.partition.date, client.project_id, day.run_id)
-        subject = f"{connection.endpoint} {client.project_id}"
+        # Of another attempt, which ended and was not quite tidied up, nothing is taken over.
+        subject = f"{connection.endpoint} {client.project_id} {attempt.started_at.isoformat()}"
         with contextlib.closing(open_answers(directory, subject)) as store:
             total = store.want(inventory_ids(inventory))
             for answers in invalid_answers(inventory, started_at):

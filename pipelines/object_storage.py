@@ -71,6 +71,8 @@ class Bucket:
         self.store = S3Store(
             name,
             **address,  # type: ignore[arg-type]  # the union of all of its options
+            # Not every store has it, and some want a checksum with it that others do not know.
+            disable_bulk_delete=True,
             client_options={
                 # `check_endpoint` has refused http beyond this machine.
                 "allow_http": bool(endpoint and endpoint.startswith("http://")),

@@ -91,7 +91,7 @@ def cloud(start_sandbox, monkeypatch):
 
 
 def day_of(now=lambda: dt.datetime.now(dt.UTC), **settings):
-    return Day(PARTITION, "run", Settings(lake="lake", **settings), now)
+    return Day(PARTITION, "run", Settings(**{"lake": "lake", **settings}), now)
 
 
 def test_every_kind_of_answer_has_its_outcome_and_none_is_lost(cloud, tmp_path):
@@ -242,6 +242,28 @@ def test_a_server_that_is_gone_for_ten_seconds_in_mid_run_costs_nothing(tmp_path
             process.kill()
             process.wait()
             process.stdout.close()
+
+
+@pytest.mark.parametrize("storage", ["disk", "bucket"])
+def test_answers_that_tidying_up_left_behind_are_not_taken_for_those_of_the_next_attempt(cloud, tmp_path, s3, storage):
+    """The run is killed when it has removed the note of its attempt, and not yet the answers."""
+    cloud(size=5, inventory_file=tmp_path / "inventory.csv")
+    lake = str(tmp_path / "lake") if storage == "disk" else s3.make_bucket("left-behind")
+    day = day_of(lake=lake)
+    take_inventory(day)
+    total = sum(fetch_answers(day, lambda _: None).facts.outcomes.values())
+    staging = day.lake.staging(PARTITION)
+    left = {path: path.read_bytes() for path in staging.glob("answers*") if storage == "disk"}
+    left |= {path: path.read_bytes() for path in staging.glob("answers/*/*") if storage == "bucket"}
+    assert left
+    publish_day(day)
+    for path, content in left.items():
+        path.parent.mkdir(parents=True, exist_ok=True) if storage == "disk" else None
+        path.write_bytes(content)
+    again = day_of(lake=lake)
+    take_inventory(again)
+    facts = fetch_answers(again, lambda _: None).facts
+    assert (facts.kept, sum(facts.outcomes.values())) == (0, total)
 
 
 def test_a_second_fetch_of_a_published_day_leaves_it_readable_until_it_is_replaced(cloud, tmp_path):
