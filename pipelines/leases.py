@@ -149,6 +149,11 @@ def _since(facts: dict[str, str]) -> str:
 def _others(claim: _Claim) -> list[dict[str, str]]:
     """The facts of claims that are alive, but ours; dead ones are removed."""
     found = dict(claim.path.parent.tree())
+    if claim.path not in found:
+        raise StorageError(
+            f"The object store does not list {claim.path}, which was just written there, so no run could be sure to be "
+            "alone: the lake needs a store whose listings show what was written before."
+        )
     # The store's own clock: when it wrote our claim.
     now = found[claim.path].st_mtime
     alive = []

@@ -367,3 +367,19 @@ def test_months_are_compacted_and_old_answers_removed_in_a_bucket(s3):
     assert list(lake.files_of("responses")) == [days[2].partition]
     assert list(verify_derived(lake, "default")) == []
     assert asked() == before
+
+
+def test_a_store_whose_listings_lag_behind_is_refused(lake, s3):
+    lists = s3.application
+
+    def empty(environ, start_response):
+        if "list-type" not in environ.get("QUERY_STRING", ""):
+            return lists(environ, start_response)
+        body = b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
+        start_response("200 OK", [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
+        return [body]
+
+    s3.application = empty
+    with pytest.raises(StorageError, match=r"does not list s3://lake-bucket/deep/lake/_staging/.*, so no run could be"):
+        with lake.hold(PARTITION, "run"):
+            pass
