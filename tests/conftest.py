@@ -2,12 +2,12 @@
 
 import os
 import signal
-import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from command_server import CommandServer
 from fortnight import fortnight  # noqa: F401  (a fixture)
 from postgres_fixture import postgres  # noqa: F401  (a fixture)
 from redis_fixture import redis_server  # noqa: F401  (a fixture)
@@ -55,18 +55,18 @@ def command():
     return str(COMMAND)
 
 
+@pytest.fixture(scope="session")
+def command_server():
+    server = CommandServer()
+    yield server
+    server.close()
+
+
 @pytest.fixture
-def image_snapshots(tmp_path):
+def image_snapshots(command_server, tmp_path):
     """Run the command line in the test's directory and return what it printed and its exit status."""
 
-    def run(*arguments, env=None, timeout=240, cwd=tmp_path):
-        return subprocess.run(
-            [str(COMMAND), *arguments],
-            env={**os.environ, **(env or {})},
-            cwd=cwd,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
+    def run(*arguments, env=None, timeout=600, cwd=tmp_path):
+        return command_server.run(arguments, env={**os.environ, **(env or {})}, cwd=cwd, timeout=timeout)
 
     return run

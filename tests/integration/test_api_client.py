@@ -1,8 +1,6 @@
 """The client against the sandbox: tokens, signatures, the list, a found rate."""
 
 import asyncio
-import contextlib
-import time
 import urllib.request
 
 import orjson
@@ -119,19 +117,6 @@ async def test_one_renewal_for_each_expiry_with_32_workers(sandbox):
     assert modelarts.stats.token_renewals == 3
 
 
-async def test_a_short_lived_token_is_renewed_before_it_is_refused(sandbox):
-    set_faults(sandbox, token_seconds=1)
-    async with client(sandbox) as modelarts:
-        wanted = await some_ids(modelarts, 200)
-        refused = control(sandbox, "stats")["answers"].get("401", 0)
-        started = time.monotonic()
-        while time.monotonic() - started < 2:
-            answers = await fetch(modelarts, wanted)
-            assert Outcome.FAILED not in {answer.outcome for answer in answers}
-    assert control(sandbox, "stats")["answers"].get("401", 0) == refused
-    assert modelarts.stats.token_renewals == 2
-
-
 async def test_access_key(sandbox):
     async with client(sandbox, access_key(sandbox)) as modelarts:
         wanted = await some_ids(modelarts, 100)
@@ -219,52 +204,11 @@ async def test_faults_of_every_kind_cost_no_image(sandbox):
     assert sum(answer.attempts for answer in answers) > 660
 
 
-async def at_best_of_three(measure):
-    """Measure up to three times: a machine that stalls for a moment shows as a lower rate, or as refusals."""
-    for _ in range(2):
-        with contextlib.suppress(AssertionError):
-            return await measure()
-    return await measure()
-
-
-async def test_a_stated_rate_is_held(sandbox):
-    async def hold():
-        async with client(sandbox, rate_limit=300) as modelarts:
-            wanted = await some_ids(modelarts, 600)
-            started = time.monotonic()
-            await fetch(modelarts, wanted)
-            seconds = time.monotonic() - started
-        # Never faster; slower only as far as a busy machine makes it so.
-        assert 0.9 * 300 < 600 / seconds <= 1.02 * 300
-
-    await at_best_of_three(hold)
-
-
-async def test_the_rate_that_the_server_allows_is_found(sandbox):
-    async def find():
-        set_faults(sandbox)
-        async with client(sandbox) as modelarts:
-            wanted = await some_ids(modelarts, 1200)
-            set_faults(sandbox, rate_limit=200)
-            # Let the server's bucket fill up.
-            await asyncio.sleep(1)
-            started = time.monotonic()
-            answers = await fetch(modelarts, wanted)
-            seconds = time.monotonic() - started
-        assert {answer.outcome for answer in answers} <= ANSWERED
-        # The bucket held one second's worth at the beginning.
-        assert 1000 / seconds > 0.8 * 200
-        assert modelarts.stats.throttled < 0.05 * 1200
-
-    await at_best_of_three(find)
-
-
 async def test_refusals_at_random_do_not_end_in_a_crawl(sandbox):
     set_faults(sandbox, ratio_429=0.1, retry_after="0")
     async with client(sandbox) as modelarts:
         wanted = await some_ids(modelarts, 1500)
-        started = time.monotonic()
         answers = await fetch(modelarts, wanted)
-        seconds = time.monotonic() - started
     assert {answer.outcome for answer in answers} <= ANSWERED
-    assert 1500 / seconds > 100
+    # What a crawl would be, the throttle's own tests say by a clock that does not wait.
+    assert 0.05 * 1500 < modelarts.stats.throttled < 0.25 * 1500

@@ -23,6 +23,7 @@ from scripted_server import (
     replies,
     serving,
 )
+from virtual_clock import by_virtual_clock
 
 from pipelines.api import ModelArtsClient
 from pipelines.credentials import ReadyToken
@@ -36,6 +37,7 @@ from pipelines.errors import (
 from pipelines.outcomes import Outcome
 
 
+@by_virtual_clock
 async def test_the_connection_is_refused_then_back():
     async with serving(good) as server, client(server, outage_seconds=10) as modelarts:
         assert (await modelarts.show_image(ID)).outcome is Outcome.OK
@@ -49,6 +51,7 @@ async def test_the_connection_is_refused_then_back():
     assert {answer.outcome for answer in answers} == {Outcome.OK}
 
 
+@by_virtual_clock
 async def test_a_restart_in_mid_run_costs_no_image():
     async def slow(request: Request, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(0.01)
@@ -56,7 +59,8 @@ async def test_a_restart_in_mid_run_costs_no_image():
 
     async with serving(slow) as server, client(server, max_attempts=6, outage_seconds=10) as modelarts:
         fetching = asyncio.create_task(fetch(modelarts, ids(400), workers=16))
-        await asyncio.sleep(0.1)
+        while len(server.requests) < 100:
+            await asyncio.sleep(0.01)
         await server.stop()
         await asyncio.sleep(0.2)
         await server.start()
@@ -66,13 +70,14 @@ async def test_a_restart_in_mid_run_costs_no_image():
     assert modelarts.stats.retries > 0
 
 
+@by_virtual_clock
 async def test_an_outage_that_lasts_ends_the_run():
     async with serving(good) as server, client(server, outage_seconds=1) as modelarts:
         await modelarts.show_image(ID)
         await server.stop()
         started = time.monotonic()
         results = await asyncio.gather(*(modelarts.show_image(one) for one in ids(32)), return_exceptions=True)
-        assert 0.9 <= time.monotonic() - started < 3
+        assert 0.9 <= time.monotonic() - started < 2
         assert {type(result) for result in results} == {EndpointUnreachableError}
         assert len({str(result) for result in results}) == 1
         assert "was refused" in str(results[0])
@@ -81,6 +86,7 @@ async def test_an_outage_that_lasts_ends_the_run():
         await server.start()
 
 
+@by_virtual_clock
 async def test_an_endpoint_that_never_answered_is_given_up_soon():
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -89,16 +95,14 @@ async def test_an_endpoint_that_never_answered_is_given_up_soon():
         started = time.monotonic()
         with pytest.raises(EndpointUnreachableError, match="IMAGE_SNAPSHOTS_ENDPOINT"):
             await fetch(modelarts, ids(100))
-        assert 0.4 <= time.monotonic() - started < 2
+        assert 0.4 <= time.monotonic() - started < 1
 
 
 async def test_a_name_that_does_not_resolve_is_given_up_after_two_tries():
     async with client("https://modelarts.invalid", first_contact_seconds=60) as modelarts:
-        started = time.monotonic()
         with pytest.raises(EndpointUnreachableError, match="does not resolve"):
             await modelarts.show_image(ID)
         assert modelarts.stats.requests == 2
-        assert time.monotonic() - started < 30
 
 
 async def _raises_for_all(modelarts: ModelArtsClient, error_type: type[PipelineError]) -> str:
@@ -124,6 +128,7 @@ async def _raises_for_all(modelarts: ModelArtsClient, error_type: type[PipelineE
         (error(401, "ModelArts.0203"), AccessDeniedError),
     ],
 )
+@by_virtual_clock
 async def test_when_no_request_can_succeed_all_workers_learn_it_at_once(raw, error_type):
     async def script(request: Request, writer: asyncio.StreamWriter) -> None:
         if request is not server.requests[0]:
@@ -139,6 +144,7 @@ async def test_when_no_request_can_succeed_all_workers_learn_it_at_once(raw, err
         assert "as it was told" not in message
 
 
+@by_virtual_clock
 async def test_workers_that_wait_learn_it_too():
     async def script(request: Request, writer: asyncio.StreamWriter) -> None:
         if request is server.requests[0]:
@@ -191,11 +197,9 @@ async def test_tls(tmp_path: Path):
         async with client(server, ReadyToken(TOKEN, "p1", bundle)) as modelarts:
             assert (await modelarts.show_image(ID)).outcome is Outcome.OK
         async with client(server) as modelarts:
-            started = time.monotonic()
             with pytest.raises(ConfigurationError, match="IMAGE_SNAPSHOTS_CA_BUNDLE"):
                 await modelarts.show_image(ID)
             assert modelarts.stats.requests == 1
-            assert time.monotonic() - started < 2
     with pytest.raises(ConfigurationError, match="cannot be read"):
         async with client("https://127.0.0.1:1", ca_bundle=tmp_path / "none.pem"):
             pass

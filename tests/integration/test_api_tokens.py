@@ -22,6 +22,7 @@ from scripted_server import (
     replies,
     serving,
 )
+from virtual_clock import by_virtual_clock
 
 from pipelines.credentials import AccessKey, PasswordLogin
 from pipelines.errors import (
@@ -99,17 +100,18 @@ async def test_a_refused_token_is_renewed_once_for_all_workers():
     assert (len(answers), len(issued), modelarts.stats.token_renewals) == (600, 2, 1)
 
 
+@by_virtual_clock
 async def test_a_token_is_renewed_before_it_ends():
-    script, issued = tokens_and_images(lambda token, _: True, life=0.5)
+    script, issued = tokens_and_images(lambda token, _: True, life=100)
     async with serving(script) as server, client(server, _login(server)) as modelarts:
-        started = time.monotonic()
-        while time.monotonic() - started < 1.2:
+        began = time.monotonic()
+        for _ in range(40):
             answers = await fetch(modelarts, ids(32))
             assert {answer.attempts for answer in answers} == {1}
-        seconds = time.monotonic() - started
-    # One at the beginning, and one every 0.45 s; the last answers may be late.
-    assert 2 <= modelarts.stats.token_renewals <= seconds / 0.45
-    assert len(issued) == 1 + modelarts.stats.token_renewals
+            await asyncio.sleep(7)
+    # With the first request after nine tenths of its life.
+    assert [round(request.at - began) for request in issued[1:]] == [91, 182, 273]
+    assert modelarts.stats.token_renewals == 3
 
 
 async def test_a_token_that_is_refused_right_after_a_renewal_ends_the_run():

@@ -27,8 +27,19 @@ def spellings(secret):
     return {secret.encode(), base64.b64encode(secret.encode()), json.dumps(secret)[1:-1].encode()}
 
 
-@pytest.mark.parametrize("login", ["password", "access_key", "token"])
-@pytest.mark.parametrize("ending", ["complete", "refused", "suspended", "faulty"])
+@pytest.mark.parametrize(
+    ("login", "ending"),
+    [
+        ("password", "complete"),
+        ("access_key", "complete"),
+        ("token", "complete"),
+        ("password", "refused"),
+        ("access_key", "refused"),
+        ("token", "refused"),
+        ("password", "suspended"),
+        ("password", "faulty"),
+    ],
+)
 def test_no_secret_is_written(image_snapshots, start_sandbox, tmp_path, login, ending):
     faults = Faults(ratio_500=0.2, ratio_reset=0.1, ratio_429=0.1, retry_after="0") if ending == "faulty" else Faults()
     sandbox = start_sandbox(size=30, inventory_file=tmp_path / "inventory.csv", faults=faults)

@@ -1,6 +1,5 @@
 """Our signature must be the one that the vendor's own signer computes, whatever the request."""
 
-import time
 from datetime import UTC, datetime, timedelta, timezone
 from urllib.parse import quote, urlencode
 
@@ -131,11 +130,3 @@ def test_keys_do_not_show():
     shown = repr(Authorization("AK-1234", ("host",), "f" * 64))
     assert "AK-1234" not in shown
     assert "ffff" not in shown
-
-
-def test_signing_costs_little():
-    started = time.perf_counter()
-    for number in range(2000):
-        sign_headers("GET", f"https://h/v1/p/images/{number}", {"X-Project-Id": "p"}, b"", "AK", "SK", NOW)
-    # Some 20 us each when the machine is idle; the bound leaves room for a busy one.
-    assert (time.perf_counter() - started) / 2000 < 500e-6
