@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from golden_oracle import FIELDS, Oracle, PublishedDay, as_text, content_of
+from once_per_run import once_per_run
 
 from pipelines.columns import ANALYSIS_TABLES, IMAGE_HISTORY
 from pipelines.day import Day, fetch_answers, publish_day, take_inventory
@@ -154,7 +155,10 @@ def read(path: Path) -> pa.Table:
 
 @pytest.fixture(scope="module")
 def golden(tmp_path_factory):
-    root = tmp_path_factory.mktemp("golden")
+    return once_per_run(tmp_path_factory, "golden", make_golden)
+
+
+def make_golden(root):
     register, prices = root / "register.csv", root / "prices.toml"
     prices.write_text(PRICE_BOOK)
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -434,6 +438,7 @@ def test_derived_again_from_nothing_all_tables_are_the_same(golden, tmp_path):
 BY_SPARK = (INCOMPLETE, INCOMPLETE + dt.timedelta(days=1), DATES[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_derived_by_spark_all_tables_are_the_same(golden, tmp_path, spark_master):
     """The history of all days and each table of three, floats to the last bit: no float of a table is a sum."""
