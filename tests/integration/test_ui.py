@@ -32,7 +32,9 @@ BROWSER_ARGUMENTS = [
 def browser_path():
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("no Chromium on the PATH")
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(
+            "no Chromium on the PATH: install it (Debian: apt-get install chromium)"
+        )
     return path
 
 
