@@ -68,7 +68,8 @@ class S3Server:
 
     @contextmanager
     def running(self):
-        thread = threading.Thread(target=self._server.serve_forever)
+        # Looks this often for whether it shall end, which each test waits for.
+        thread = threading.Thread(target=self._server.serve_forever, args=[0.02])
         thread.start()
         try:
             # The buckets are the process's, not the server's.
