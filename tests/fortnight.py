@@ -6,6 +6,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from once_per_run import once_per_run
 
 from pipelines.day import Day, fetch_answers, publish_day, take_inventory
 from pipelines.derived import derive_days
@@ -20,7 +21,10 @@ DAYS = [LAST_DAY - dt.timedelta(days=number) for number in reversed(range(14))]
 @pytest.fixture(scope="session")
 def fortnight(tmp_path_factory) -> Path:
     """The lake's directory, for reading alone: one project, a register with owners, the list and the notebooks read."""
-    root = tmp_path_factory.mktemp("fortnight")
+    return once_per_run(tmp_path_factory, "fortnight", make_fortnight)
+
+
+def make_fortnight(root: Path) -> Path:
     # The environment that each test is cleaned of does not hold for what all of them share.
     with pytest.MonkeyPatch.context() as monkeypatch:
         for name in list(os.environ):

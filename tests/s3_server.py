@@ -14,7 +14,7 @@ _SLOW_DOWN = (
     b'<?xml version="1.0" encoding="UTF-8"?><Error><Code>SlowDown</Code>'
     b"<Message>Please reduce your request rate.</Message></Error>"
 )
-_CHANGING = {"PUT", "POST", "DELETE"}
+CHANGING = {"PUT", "POST", "DELETE"}
 
 
 class _Quiet(WSGIRequestHandler):
@@ -45,7 +45,7 @@ class S3Server:
         with self._lock:
             self.requests.append((method, path))
             number = len(self.requests)
-            if self.kill is not None and method in _CHANGING:
+            if self.kill is not None and method in CHANGING:
                 pid, left = self.kill
                 self.kill = (pid, left - 1)
                 if left <= 0:
@@ -64,11 +64,12 @@ class S3Server:
 
     def changes(self):
         """Number of requests so far that change something."""
-        return sum(method in _CHANGING for method, _ in self.requests)
+        return sum(method in CHANGING for method, _ in self.requests)
 
     @contextmanager
     def running(self):
-        thread = threading.Thread(target=self._server.serve_forever)
+        # Looks this often for whether it shall end, which each test waits for.
+        thread = threading.Thread(target=self._server.serve_forever, args=[0.02])
         thread.start()
         try:
             # The buckets are the process's, not the server's.

@@ -21,7 +21,9 @@ spark.driver.extraJavaOptions        -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -X
 def spark_master(tmp_path_factory) -> str:
     """The master to name in the settings; its configuration lies in `SPARK_CONF_DIR`."""
     if shutil.which("java") is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("no java on the PATH")
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(
+            "no java on the PATH: install Java 17 or newer (Debian: apt-get install default-jre-headless)"
+        )
     directory = tmp_path_factory.mktemp("spark-conf")
     (directory / "spark-defaults.conf").write_text(DEFAULTS)
     with pytest.MonkeyPatch.context() as monkeypatch:

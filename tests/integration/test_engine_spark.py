@@ -3,15 +3,18 @@
 import datetime as dt
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from published_days import day_of, publish_day
 from pyspark import SparkContext
 
 from pipelines import audit
 from pipelines.columns import ANALYSIS_TABLES, AUDIT_FINDINGS, IMAGE_COSTS, IMAGE_HISTORY, IMAGE_USAGE, IMAGES, TABLES
+from pipelines.derived import derive_days, read_seal
 from pipelines.engine import open_engine
 from pipelines.engine_duckdb import DuckDBEngine
 from pipelines.engine_spark import SparkEngine, _uri
@@ -177,6 +180,34 @@ def test_spark_takes_every_file(spark_master):
             if name in ANALYSIS_TABLES:
                 assert spark._session.table("rule").columns == ANALYSIS_TABLES[name].schema.names
     assert len(FILES) > 20
+
+
+def test_a_day_derived_by_spark_is_that_derived_by_duckdb(spark_master):
+    """The second of two days of few rows; a slow test compares days of a fortnight."""
+    image = {"type": "DEDICATED", "status": "ACTIVE", "visibility": "PRIVATE", "size_bytes": 1024**3, "name": "a"}
+    days = [day_of("2026-02-26"), day_of("2026-02-27")]
+    for day, visibility, ids in zip(days, ("PRIVATE", "PUBLIC"), ("abc", "abd"), strict=True):
+        publish_day(
+            day,
+            inventory=[{"id": id_, "owner": "o"} for id_ in ids],
+            responses=[{"id": id_, "outcome": "ok"} for id_ in ids],
+            images=[image | {"id": id_, "visibility": visibility, "content_hash": visibility} for id_ in ids],
+            listed=[{"id": "e", "name": "not registered", "size": 5}],
+            notebooks=[{"notebook_id": "n1", "image_id": "a", "status": "RUNNING"}],
+        )
+    last = days[-1]
+    derive_days(last)
+
+    def derived():
+        paths = [last.lake.table(name, last.partition) for name in ANALYSIS_TABLES.keys() - {IMAGE_HISTORY.name}]
+        paths.append(last.lake.project_table(IMAGE_HISTORY.name, last.partition.project))
+        return {path.stem: pq.ParquetFile(path).read().to_pylist() for path in paths}
+
+    before, seal = derived(), read_seal(last.lake, last.partition)
+    assert all(before.values())
+    derive_days(replace(last, settings=Settings(lake="lake", engine="spark", spark_master=spark_master)))
+    assert derived() == before
+    assert read_seal(last.lake, last.partition).summary == seal.summary
 
 
 # --- how far a rule reaches -----------------------------------------------------------------------------------------

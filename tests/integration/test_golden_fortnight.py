@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from golden_oracle import FIELDS, Oracle, PublishedDay, as_text, content_of
+from once_per_run import once_per_run
 
 from pipelines.columns import ANALYSIS_TABLES, IMAGE_HISTORY
 from pipelines.day import Day, fetch_answers, publish_day, take_inventory
@@ -154,7 +155,10 @@ def read(path: Path) -> pa.Table:
 
 @pytest.fixture(scope="module")
 def golden(tmp_path_factory):
-    root = tmp_path_factory.mktemp("golden")
+    return once_per_run(tmp_path_factory, "golden", make_golden)
+
+
+def make_golden(root):
     register, prices = root / "register.csv", root / "prices.toml"
     prices.write_text(PRICE_BOOK)
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -420,29 +424,41 @@ def test_what_people_did_to_the_register_shows(golden):
     assert owners[HANDED_OVER] == "n.newman" != owners[DATES[2]]
 
 
-def test_derived_again_from_nothing_all_tables_are_the_same(golden, tmp_path):
+# The incomplete day, the day that mends it, and the last one.
+CHOSEN = (INCOMPLETE, INCOMPLETE + dt.timedelta(days=1), DATES[-1])
+
+
+def lose(copy, dates):
+    """Lose the history, and all that is derived for these days."""
+    shutil.rmtree(copy.lake.root / IMAGE_HISTORY.name)
+    for date in dates:
+        for name in (*(ANALYSIS_TABLES.keys() - {IMAGE_HISTORY.name}), "_derived"):
+            shutil.rmtree(copy.lake.root / name / f"dt={date}")
+
+
+@pytest.mark.parametrize(
+    "dates",
+    [
+        pytest.param(CHOSEN, id="three days"),
+        pytest.param([date for date in DATES if date != MISSED], id="all days", marks=pytest.mark.slow),
+    ],
+)
+def test_derived_again_from_nothing_all_tables_are_the_same(golden, tmp_path, dates):
     copy = golden.copy_to(tmp_path / "lake")
     before = copy.tables()
     assert len(before) == 1 + 6 * 13
-    for name in (*ANALYSIS_TABLES, "_derived"):
-        shutil.rmtree(copy.lake.root / name)
+    lose(copy, dates)
     derive_days(copy.day(DATES[-1]))
     assert_same(copy.tables(), before)
 
 
-# The incomplete day, the day that mends it, and the last one. With all of them the test takes minutes.
-BY_SPARK = (INCOMPLETE, INCOMPLETE + dt.timedelta(days=1), DATES[-1])
-
-
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_derived_by_spark_all_tables_are_the_same(golden, tmp_path, spark_master):
     """The history of all days and each table of three, floats to the last bit: no float of a table is a sum."""
     copy = golden.copy_to(tmp_path / "lake")
     before, seals = copy.tables(), copy.summaries()
-    shutil.rmtree(copy.lake.root / IMAGE_HISTORY.name)
-    for date in BY_SPARK:
-        for name in (*(ANALYSIS_TABLES.keys() - {IMAGE_HISTORY.name}), "_derived"):
-            shutil.rmtree(copy.lake.root / name / f"dt={date}")
+    lose(copy, CHOSEN)
     settings = copy.settings.model_copy(update={"engine": "spark", "spark_master": spark_master})
     derive_days(replace(copy, settings=settings).day(DATES[-1]))
     assert_same(copy.tables(), before)

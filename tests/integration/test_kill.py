@@ -3,7 +3,6 @@
 import datetime as dt
 import json
 import os
-import random
 import signal
 import sqlite3
 import subprocess
@@ -16,13 +15,19 @@ import httpx
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from day_writer import running_writer
 
-from pipelines.columns import TABLES
+from pipelines.columns import ANALYSIS_TABLES, IMAGE_HISTORY, TABLES
+from pipelines.day import Day, fetch_answers, publish_day, take_inventory
+from pipelines.lake import Lake, Partition
+from pipelines.manifest import published, read_attempt
 from pipelines.sandbox import Faults
+from pipelines.settings import Settings
+from pipelines.verify import verify
 
 TODAY = dt.datetime.now(dt.UTC).date()
-KILLS = 20
-IMAGES = 3_000
+PARTITION = Partition(TODAY, "default")
+PATIENCE_SECONDS = 240
 
 
 class Readers(threading.Thread):
@@ -35,96 +40,199 @@ class Readers(threading.Thread):
     def run(self):
         # Not all the while: this thread and the runs share the machine, and what a kill leaves stays to be seen.
         while not self.ended.wait(0.2):
-            for name in TABLES:
-                for path in (self.lake / name).glob("*/*/*.parquet"):
-                    try:
-                        # Opened once: read by its name, Arrow opens a file twice, and it may be replaced in between.
-                        with path.open("rb") as file:
-                            self.counts[name].add(pq.read_table(file).num_rows)
-                    except Exception as error:  # noqa: BLE001  (whatever a reader could meet is what is looked for)
-                        self.errors.append(repr(error))
+            self.look()
+
+    def look(self):
+        for name in TABLES:
+            for path in (self.lake / name).glob("*/*/*.parquet"):
+                try:
+                    # Opened once: read by its name, Arrow opens a file twice, and it may be replaced in between.
+                    with path.open("rb") as file:
+                        self.counts[name].add(pq.read_table(file).num_rows)
+                except Exception as error:  # noqa: BLE001  (whatever a reader could meet is what is looked for)
+                    self.errors.append(repr(error))
+
+
+@pytest.fixture
+def readers(tmp_path):
+    """Readers of the lake in the test's directory, at work until the test ends."""
+    thread = Readers(tmp_path / "lake")
+    thread.start()
+    yield thread
+    thread.ended.set()
+    thread.join()
 
 
 def stored_answers(lake):
-    """Ids whose answer is on disk in the attempt that was killed."""
+    """Ids whose answer is on disk in the attempt that was killed, if the day has not ended with it."""
+    partition = Lake(str(lake))
+    attempt, ended = read_attempt(partition, PARTITION), published(partition, PARTITION)
     path = lake / f"_staging/dt={TODAY}/project=default/answers.sqlite"
-    if not path.exists():
+    if attempt is None or (ended and ended.started_at == attempt.started_at) or not path.exists():
         return set()
     with closing(sqlite3.connect(path)) as connection:
         if connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'answers'").fetchone()[0] == 0:
             return set()
-        return {id_ for (id_,) in connection.execute("SELECT id FROM answers WHERE outcome <> 'failed'")}
+        query = "SELECT id FROM answers WHERE outcome NOT IN ('failed', 'invalid_id')"
+        return {id_ for (id_,) in connection.execute(query)}
 
 
+def requested(sandbox):
+    """How often each id was asked for."""
+    return httpx.get(f"{sandbox.endpoint}/sandbox/requested").json()
+
+
+def registered_ids(inventory):
+    return pd.read_csv(inventory, dtype=str)["id"].str.lower().nunique()
+
+
+def assert_whole(lake, readers, rows):
+    """What readers saw all the while, and see now: tables of these rows, each id of `responses` once."""
+    readers.look()
+    assert readers.errors == []
+    assert {name: counts - {rows[name]} for name, counts in readers.counts.items()} == {name: set() for name in TABLES}
+    responses = pq.read_table(next((lake / "responses").rglob("*.parquet")))
+    assert len(set(responses["id"].to_pylist())) == responses.num_rows == rows["responses"]
+
+
+# What the run is doing when it kills itself, in this order, each run going on from what the one before left.
+ATTEMPT, ENDED = "an attempt goes on", "a day that ended is taken anew"
+FETCHING = 100, 300
+KILLED_BEFORE = {
+    ATTEMPT: [
+        ("os.rename", "/responses.parquet"),  # staged, with all answers stored
+        ("os.link", "/inventory/"),  # nothing is published
+        ("os.rename", "/responses/"),  # some tables are published
+        ("os.rename", "/_manifests/"),  # all are, and nothing seals them
+    ],
+    ENDED: [
+        ("os.rename", "/images/"),  # some tables are the new ones
+        ("os.rename", "/_manifests/"),
+        ("os.remove", "attempt.json"),  # sealed, and not tidied up
+        ("os.remove", "answers.sqlite"),
+    ],
+}
+DERIVED = [("os.rename", f"/{place}/") for place in (IMAGE_HISTORY.name, "audit_findings", "_derived")]
+
+
+def test_a_run_killed_at_an_awkward_instant_loses_nothing_and_asks_for_nothing_twice(start_sandbox, readers, tmp_path):
+    sandbox = start_sandbox(size=500, inventory_file=tmp_path / "inventory.csv")
+    expected, lake = registered_ids(tmp_path / "inventory.csv"), tmp_path / "lake"
+    kept = []
+    with running_writer(sandbox.env) as writer:
+
+        def take(number, **kill):
+            """Take the day, killed or to its end, and see that no id is asked for whose answer was stored."""
+            stored, before = stored_answers(lake), requested(sandbox)
+            status = writer.take_day(lake, TODAY, f"run-{number}", **kill)
+            after = requested(sandbox)
+            assert {id_ for id_ in stored if after[id_] != before[id_]} == set()
+            kept.append(len(stored))
+            return status
+
+        # Slow enough that it is killed with some answers stored and some not.
+        writer.env["IMAGE_SNAPSHOTS_RATE_LIMIT"] = "300"
+        for number in (*FETCHING, expected):
+            assert take(number, kill_at=number) == -signal.SIGKILL
+        del writer.env["IMAGE_SNAPSHOTS_RATE_LIMIT"]
+        for state, instants in KILLED_BEFORE.items():
+            for number, instant in enumerate(instants):
+                assert take(f"{state}-{number}", kill_before=instant, steps=["snapshot"]) == -signal.SIGKILL, instant
+                readers.look()
+            assert take(f"{state}-mended") == 0
+            assert published(Lake(str(lake)), PARTITION).is_complete
+        for instant in DERIVED:
+            assert take("derived", kill_before=instant, steps=["derive"]) == -signal.SIGKILL, instant
+        assert take("derived", steps=["derive"]) == 0
+    # What the attempt gathered grew from kill to kill, and was enough in the end.
+    assert sorted(kept[: len(FETCHING) + 2]) == kept[: len(FETCHING) + 2]
+    assert kept[0] == 0 < kept[len(FETCHING)] <= kept[len(FETCHING) + 1]
+    manifest = published(Lake(str(lake)), PARTITION)
+    assert sum(manifest.fetch.outcomes.values()) == expected
+    assert_whole(lake, readers, {name: file.rows for name, file in manifest.files.items()})
+    assert verify(Lake(str(lake)), [PARTITION]) == []
+    assert all(any((lake / name).rglob("*.parquet")) for name in ANALYSIS_TABLES)
+
+
+# How often the command is killed, and what has happened when it is.
+ASKED = 10, 400, 1_200, 2_400
+APPEARED = "_staging/{}/responses.parquet", "inventory/{}/inventory.parquet", "_derived/dt={}/project=default.json"
+IMAGES = 3_000
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_killed_runs_lose_nothing_and_ask_for_nothing_twice(start_sandbox, command, tmp_path):
+def test_killed_commands_lose_nothing_and_ask_for_nothing_twice(start_sandbox, readers, command, tmp_path):
     sandbox = start_sandbox(size=IMAGES, inventory_file=tmp_path / "inventory.csv", faults=Faults(latency_ms=5))
-    expected = pd.read_csv(tmp_path / "inventory.csv", dtype=str)["id"].str.lower().nunique()
-    lake = tmp_path / "lake"
-    # Slow enough that kills fall into the fetch, the tables and the publication alike. Coverage would slow the start.
+    expected, lake = registered_ids(tmp_path / "inventory.csv"), tmp_path / "lake"
+    # Slow enough that kills fall into the fetch. Coverage would slow the start.
     env = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
-    env |= sandbox.env | {"IMAGE_SNAPSHOTS_RATE_LIMIT": "1200"}
-    chance = random.Random(4711)
-    began = time.monotonic()
-    undisturbed = subprocess.run(
-        [command, "run"], env=env | {"IMAGE_SNAPSHOTS_LAKE": "undisturbed"}, capture_output=True
-    )
-    duration = time.monotonic() - began
-    assert undisturbed.returncode == 0, undisturbed.stderr
-    readers = Readers(lake)
-    readers.start()
-    killed = kept = 0
-    try:
-        while killed < KILLS:
-            before = httpx.get(f"{sandbox.endpoint}/sandbox/requested").json()
-            stored = stored_answers(lake)
-            kept = max(kept, len(stored))
-            moment = time.monotonic() + chance.uniform(0.2, 1.1) * duration
-            with subprocess.Popen(
-                [command, "run", "--json"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-            ) as process:
-                while process.poll() is None and time.monotonic() < moment:
-                    time.sleep(0.05)
-                was_killed = process.poll() is None
-                if was_killed:
-                    process.send_signal(signal.SIGKILL)
-                output, errors = process.communicate()
-            after = httpx.get(f"{sandbox.endpoint}/sandbox/requested").json()
-            asked_again = {id_ for id_ in stored if after[id_] != before[id_]}
-            assert asked_again == set()
-            if was_killed:
-                killed += 1
-            else:
-                assert process.returncode == 0, errors
-                assert json.loads(output)[0]["tables"]["responses"]["rows"] == expected
-        last = subprocess.run([command, "run", "--json"], env=env, capture_output=True, text=True)
-    finally:
-        readers.ended.set()
-        readers.join()
-    assert last.returncode == 0, last.stderr
+    env |= sandbox.env | {"IMAGE_SNAPSHOTS_RATE_LIMIT": "600"}
+
+    def asked():
+        return httpx.get(f"{sandbox.endpoint}/sandbox/stats").json()["requests"].get("image", 0)
+
+    def identity(path):
+        return path.stat().st_ino if path.exists() else None
+
+    def moments():
+        for number in ASKED:
+            before = asked()
+            yield lambda number=number, before=before: asked() - before >= min(number, left - 1)
+        for pattern in APPEARED:
+            path = lake / pattern.replace("dt={}", f"dt={TODAY}").format(f"dt={TODAY}/project=default")
+            before = identity(path)
+            yield lambda path=path, before=before: identity(path) not in (None, before)
+
+    kept = killed = 0
+    for has_come in moments():
+        before, stored = requested(sandbox), stored_answers(lake)
+        kept, left = max(kept, len(stored)), expected - len(stored)
+        with subprocess.Popen(
+            [command, "run", "--json"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            while process.poll() is None and not has_come():
+                time.sleep(0.01)
+            process.send_signal(signal.SIGKILL)
+            errors = process.communicate()[1]
+        # One that ended before its moment was seen must have ended well.
+        assert process.returncode in (0, -signal.SIGKILL), errors
+        killed += process.returncode != 0
+        after = requested(sandbox)
+        assert {id_ for id_ in stored if after[id_] != before[id_]} == set()
+        readers.look()
+    assert killed > 0
     assert kept > 0
+    last = subprocess.run([command, "run", "--json"], env=env, capture_output=True, text=True)
+    assert last.returncode == 0, last.stderr
     (report,) = json.loads(last.stdout)
     assert sum(report["outcomes"].values()) == expected
-    assert readers.errors == []
-    for name, counts in readers.counts.items():
-        assert counts <= {report["tables"][name]["rows"]}
-    responses = pq.read_table(next((lake / "responses").rglob("*.parquet")))
-    assert len(set(responses["id"].to_pylist())) == responses.num_rows == expected
+    assert_whole(lake, readers, {name: table["rows"] for name, table in report["tables"].items() if name in TABLES})
     verified = subprocess.run([command, "verify"], env=env, capture_output=True, text=True)
     assert verified.returncode == 0, verified.stdout
 
 
-def test_sigterm_stops_cleanly_and_says_how_to_go_on(start_sandbox, image_snapshots, command, tmp_path):
-    sandbox = start_sandbox(size=2_000, inventory_file=tmp_path / "inventory.csv", faults=Faults(latency_ms=200))
+def test_sigterm_stops_cleanly_and_says_how_to_go_on(start_sandbox, command, monkeypatch, tmp_path):
+    # At this pace the fetch would take minutes.
+    sandbox = start_sandbox(size=2_000, inventory_file=tmp_path / "inventory.csv", faults=Faults(latency_ms=1_000))
     database = tmp_path / f"lake/_staging/dt={TODAY}/project=default/answers.sqlite"
+    for name, value in sandbox.env.items():
+        monkeypatch.setenv(name, value)
+    concurrency = 10
     with subprocess.Popen(
-        [command, "run"], env={**os.environ, **sandbox.env}, stderr=subprocess.PIPE, text=True
+        [command, "run"],
+        env={**os.environ, "IMAGE_SNAPSHOTS_CONCURRENCY": str(concurrency)},
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
-        while not httpx.get(f"{sandbox.endpoint}/sandbox/requested").json():
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        # More than can be under way: some are answered.
+        while len(requested(sandbox)) <= 2 * concurrency:
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline
             time.sleep(0.05)
-        time.sleep(1)
         process.send_signal(signal.SIGTERM)
-        errors = process.communicate(timeout=30)[1]
+        errors = process.communicate(timeout=PATIENCE_SECONDS)[1]
     assert process.returncode == 1
     assert "Traceback" not in errors
     assert "Stopped by SIGTERM with " in errors
@@ -133,9 +241,12 @@ def test_sigterm_stops_cleanly_and_says_how_to_go_on(start_sandbox, image_snapsh
     assert database.exists()
     assert len(stored) > 0
     assert not list(Path("lake").glob("images/**/*.parquet"))
-    before = httpx.get(f"{sandbox.endpoint}/sandbox/requested").json()
+    before = requested(sandbox)
     httpx.put(f"{sandbox.endpoint}/sandbox/faults", json={}).raise_for_status()
-    result = image_snapshots("run", env=sandbox.env)
-    assert result.returncode == 0, result.stderr
-    after = httpx.get(f"{sandbox.endpoint}/sandbox/requested").json()
+    day = Day(PARTITION, "again", Settings.load())
+    take_inventory(day)
+    facts = fetch_answers(day, lambda _: None).facts
+    assert publish_day(day).manifest.is_complete
+    assert facts.kept == len(stored)
+    after = requested(sandbox)
     assert {id_ for id_ in stored if after[id_] != before[id_]} == set()

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from fortnight import DAYS, LAST_DAY
 from nbclient import NotebookClient
+from once_per_run import once_per_run
 from published_days import day_of, publish_day
 
 from pipelines.derived import derive_days
@@ -63,7 +64,10 @@ class Executed:
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory, fortnight):
     """(notebook, lake) -> Executed. One kernel for all, emptied in between: what takes its time are the imports."""
-    root = tmp_path_factory.mktemp("notebooks")
+    return once_per_run(tmp_path_factory, "notebooks", lambda root: execute_all(root, fortnight))
+
+
+def execute_all(root, fortnight):
     lakes = {
         "fortnight": fortnight,
         "one day": publish_one_day(root / "one", "ok"),
@@ -74,7 +78,7 @@ def executed(tmp_path_factory, fortnight):
             monkeypatch.setenv(name, str(root / "jupyter"))
         monkeypatch.delenv("MPLBACKEND", raising=False)
         client = NotebookClient(
-            nbformat.v4.new_notebook(), kernel_name="python3", resources={"metadata": {"path": str(root)}}, timeout=120
+            nbformat.v4.new_notebook(), kernel_name="python3", resources={"metadata": {"path": str(root)}}, timeout=240
         )
         with client.setup_kernel():
             return {(name, lake): execute(client, name, path) for name in NAMES for lake, path in lakes.items()}

@@ -3,14 +3,13 @@
 import datetime as dt
 import hashlib
 import io
-import json
-import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 
 import httpx
 import pyarrow.parquet as pq
 import pytest
+from day_writer import running_writer
+from s3_server import CHANGING
 
 from pipelines.columns import ANALYSIS_TABLES, IMAGE_HISTORY, TABLES
 from pipelines.lake import Lake, Partition
@@ -19,44 +18,43 @@ from pipelines.verify import verify
 
 TODAY = dt.datetime.now(dt.UTC).date()
 PARTITION = Partition(TODAY, "default")
-WRITER = Path(__file__).parents[1] / "s3_writer.py"
-ROOT = Path(__file__).parents[2]
+SNAPSHOT, DERIVED = ["snapshot"], ["derive"]
 
 
-class Writer:
-    """Takes the day in a process that can be killed; see `s3_writer`."""
-
-    def __init__(self, process, server):
-        self.process, self.server, self.env = process, server, dict(server.env)
-
-    def _say(self, line):
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
-
-    def take_day(self, lake, run_id, steps, kill_at=None):
-        """Take the day of a lake, killed at a changing request; the exit status."""
-        self._say("fork")
-        pid = int(self.process.stdout.readline())
-        self.server.kill = None if kill_at is None else (pid, kill_at)
-        env = {**self.env, "IMAGE_SNAPSHOTS_LAKE": str(lake.root)}
-        self._say(json.dumps({"env": env, "date": TODAY.isoformat(), "run_id": run_id, "steps": steps}))
-        status = int(self.process.stdout.readline())
-        self.server.kill = None
-        return status
+@pytest.fixture(scope="module")
+def started_writer():
+    with running_writer({}) as process:
+        yield process
 
 
 @pytest.fixture
-def writer(s3):
-    with subprocess.Popen(
-        [sys.executable, str(WRITER)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
-    ) as process:
-        yield Writer(process, s3)
-        process.stdin.close()
-        process.wait()
+def writer(started_writer, s3):
+    started_writer.env = dict(s3.env)
+    return started_writer
+
+
+def take_day(writer, s3, lake, run_id, steps, kill_at=None):
+    """Take the day of a lake, killed at a changing request; the exit status."""
+
+    def arm(pid):
+        s3.kill = None if kill_at is None else (pid, kill_at)
+
+    status = writer.take_day(lake.root, TODAY, run_id, steps, began=arm)
+    s3.kill = None
+    return status
+
+
+def changes_of(s3, work):
+    """The changing requests, as (method, path), that `work` makes."""
+    first = len(s3.requests)
+    assert work() == 0
+    return [(method, path) for method, path in s3.requests[first:] if method in CHANGING]
+
+
+def number_of(changes, method, place, which=0):
+    """The number of the first, or another, of these requests."""
+    found = [number for number, (one, path) in enumerate(changes) if one == method and place in path]
+    return found[which]
 
 
 def tables_of(lake):
@@ -96,33 +94,33 @@ def rows_of_published_day(lake):
     return {name: facts.rows for name, facts in published(lake, PARTITION).files.items()}
 
 
-@pytest.mark.timeout(900)
-def test_readers_see_whole_days_whatever_request_a_writer_dies_at(s3, writer, start_sandbox, tmp_path):
-    sandbox = start_sandbox(size=12, inventory_file=tmp_path / "inventory.csv")
-    root = s3.make_bucket("killed-bucket")
-    writer.env |= sandbox.env
-    kept = kills = 0
+class Kills:
+    """Kills runs of one day, looks at what each leaves, and runs it again to its end."""
 
-    def asked():
-        return httpx.get(f"{sandbox.endpoint}/sandbox/requested").json()
+    def __init__(self, sandbox, s3, writer):
+        self.sandbox, self.s3, self.writer = sandbox, s3, writer
+        self.kept = self.kills = 0
+        writer.env |= sandbox.env
 
-    def take(lake, run_id, kill_at=None):
+    def asked(self):
+        return httpx.get(f"{self.sandbox.endpoint}/sandbox/requested").json()
+
+    def take(self, lake, run_id, kill_at=None):
         """Take the day, and see that no id is asked for whose answer was stored."""
-        stored, before = stored_ids(lake), asked()
-        status = writer.take_day(lake, run_id, ["snapshot"], kill_at)
-        after = asked()
+        stored, before = stored_ids(lake), self.asked()
+        status = take_day(self.writer, self.s3, lake, run_id, SNAPSHOT, kill_at)
+        after = self.asked()
         assert {id_ for id_ in stored if after[id_] != before[id_]} == set()
         return status, len(stored)
 
-    def kill_and_mend(lake, kill_at):
+    def kill_and_mend(self, lake, kill_at):
         """Kill the run at a request, look at what it leaves, and run it again to its end; whether it was killed."""
-        nonlocal kept, kills
         before, tables_before = published(lake, PARTITION), tables_of(lake)
-        status, _ = take(lake, f"killed-{kill_at}", kill_at)
+        status, _ = self.take(lake, f"killed-{kill_at}", kill_at)
         if status == 0:
             return False
         assert status == -9
-        kills += 1
+        self.kills += 1
         after, tables_after = published(lake, PARTITION), tables_of(lake)
         if after == before:
             # What stands is the old table or the new one, whole; none that was there is missing.
@@ -130,46 +128,99 @@ def test_readers_see_whole_days_whatever_request_a_writer_dies_at(s3, writer, st
         else:
             # The manifest is last: it seals what is there.
             assert tables_after == {name: facts.sha256 for name, facts in after.files.items()}
-        status, stored = take(lake, f"mended-{kill_at}")
+        status, stored = self.take(lake, f"mended-{kill_at}")
         assert status == 0
-        kept += stored > 0
+        self.kept += stored > 0
         assert published(lake, PARTITION).is_complete
-        assert rows_of_published_day(lake)["responses"] == ids
+        assert rows_of_published_day(lake)["responses"] == sum(outcomes_of(lake).values())
         assert verify(lake, [PARTITION]) == []
         assert list(lake.staging(PARTITION).tree()) == []
         return True
 
+
+def outcomes_of(lake):
+    """How many ids have each outcome."""
+    return published(lake, PARTITION).fetch.outcomes
+
+
+@pytest.fixture
+def kills(s3, writer, start_sandbox, tmp_path):
+    return Kills(start_sandbox(size=12, inventory_file=tmp_path / "inventory.csv"), s3, writer)
+
+
+def test_readers_see_whole_days_whatever_chosen_request_a_writer_dies_at(s3, writer, kills):
+    root = s3.make_bucket("killed-bucket")
+    again = Lake(f"{root}/again")
+    assert take_day(writer, s3, again, "first", SNAPSHOT) == 0
+    changes = changes_of(s3, partial(take_day, writer, s3, again, "second", SNAPSHOT))
+    number = partial(number_of, changes)
+    manifest = number("PUT", f"/_manifests/dt={TODAY}/project=default.json")
     # A day that is published: each of its tables is replaced.
+    chosen = [
+        number("PUT", "/attempt.json"),
+        number("PUT", "/answers/") + 1,
+        number("PUT", "/again/responses/"),
+        manifest,
+        manifest + 1,
+        len(changes) - 1,
+    ]
+    for kill_at in chosen:
+        assert kills.kill_and_mend(again, kill_at), changes[kill_at]
+    # A day that is new: some of the requests are enough, because they are the same ones.
+    kill_at = number("PUT", "/again/responses/")
+    assert kills.kill_and_mend(Lake(f"{root}/new"), kill_at)
+    # Some were killed with the answers stored, and went on with them.
+    assert kills.kept >= 3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_readers_see_whole_days_whatever_request_a_writer_dies_at(s3, writer, kills):
+    root = s3.make_bucket("killed-bucket")
     lake = Lake(f"{root}/again")
-    assert writer.take_day(lake, "first", ["snapshot"]) == 0
-    ids = rows_of_published_day(lake)["responses"]
+    assert take_day(writer, s3, lake, "first", SNAPSHOT) == 0
     number = 0
-    while kill_and_mend(lake, number):
+    while kills.kill_and_mend(lake, number):
         number += 1
     # The claims, the attempt, the staged tables, each put in its place, both manifests, and what is removed then.
-    assert number == kills > 20
-    # Some were killed with the answers stored, and went on with them.
-    assert kept > 10
-    # A day that is new: some of the requests are enough, because they are the same ones.
+    assert number == kills.kills > 20
+    assert kills.kept > 10
     for first in range(0, number, 5):
-        lake = Lake(f"{root}/new-{first}")
-        kill_and_mend(lake, first)
+        kills.kill_and_mend(Lake(f"{root}/new-{first}"), first)
 
 
-@pytest.mark.timeout(600)
-def test_derived_tables_are_mended_whatever_request_their_writer_dies_at(s3, writer, start_sandbox, tmp_path):
-    sandbox = start_sandbox(size=12, inventory_file=tmp_path / "inventory.csv")
+@pytest.fixture
+def derived_lake(s3, writer, start_sandbox, tmp_path):
+    """A lake of one day with all that is derived from it."""
+    writer.env |= start_sandbox(size=12, inventory_file=tmp_path / "inventory.csv").env
     lake = Lake(s3.make_bucket("derived-bucket"))
-    writer.env |= sandbox.env
-    assert writer.take_day(lake, "first", ["snapshot", "derive"]) == 0
-    expected = derived_tables_of(lake)
+    assert take_day(writer, s3, lake, "first", SNAPSHOT + DERIVED) == 0
+    return lake
+
+
+def test_derived_tables_are_mended_whatever_chosen_request_their_writer_dies_at(s3, writer, derived_lake):
+    expected = derived_tables_of(derived_lake)
     assert set(expected) == set(ANALYSIS_TABLES)
+    changes = changes_of(s3, partial(take_day, writer, s3, derived_lake, "second", DERIVED))
+    for place in ("/image_changes/", "/image_costs/", f"/_derived/dt={TODAY}"):
+        kill_at = number_of(changes, "PUT", place)
+        assert take_day(writer, s3, derived_lake, f"killed-{kill_at}", DERIVED, kill_at) == -9
+        assert derived_tables_of(derived_lake) == expected
+    assert take_day(writer, s3, derived_lake, "mended", DERIVED) == 0
+    assert derived_tables_of(derived_lake) == expected
+    assert verify(derived_lake, [PARTITION]) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_derived_tables_are_mended_whatever_request_their_writer_dies_at(s3, writer, derived_lake):
+    expected = derived_tables_of(derived_lake)
     number = 0
-    while (status := writer.take_day(lake, f"killed-{number}", ["derive"], number)) != 0:
+    while (status := take_day(writer, s3, derived_lake, f"killed-{number}", DERIVED, number)) != 0:
         assert status == -9
         # Each is whole, the old one or the new one, and they hold the same: the day is the same.
-        assert derived_tables_of(lake) == expected
+        assert derived_tables_of(derived_lake) == expected
         number += 1
     # Two claims, seven tables and their seal, and the claims' removal.
     assert number > 10
-    assert verify(lake, [PARTITION]) == []
+    assert verify(derived_lake, [PARTITION]) == []

@@ -12,6 +12,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import dagster as dg
 import httpx
 import psycopg
 import pytest
@@ -23,7 +24,7 @@ from pipelines.settings import ROOT
 SNAPSHOT = {"image_inventory", "image_responses", "images", "image_values"}
 ASSETS = {*SNAPSHOT, *ANALYSIS_TABLES, "warehouse_tables", "daily_report"}
 SCRIPTS = Path(sys.executable).parent
-PATIENCE_SECONDS = 180
+PATIENCE_SECONDS = 300
 
 
 @pytest.fixture
@@ -100,7 +101,7 @@ def service(name, *arguments):
         finally:
             process.terminate()
             try:
-                process.wait(60)
+                process.wait(PATIENCE_SECONDS)
                 until(lambda: not processes_of_session(process.pid), log_path)
             finally:
                 for pid in processes_of_session(process.pid):
@@ -118,16 +119,16 @@ def test_a_run_of_the_command_line_is_recorded_in_postgresql(image_snapshots, da
     assert list((tmp_path / "compute_logs").rglob("*.out"))
     # No SQLite file and no log of telemetry.
     assert files_of_home() == {"dagster.yaml"}
-    info = subprocess.run([SCRIPTS / "dagster", "instance", "info"], capture_output=True, text=True, timeout=120)
-    assert info.returncode == 0, info.stderr
-    assert re.search(r"telemetry:\n +enabled: false", info.stdout)
+    with dg.DagsterInstance.get() as instance:
+        assert not instance.telemetry_enabled
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_schedule_starts_a_run_that_survives_a_kill_and_a_stop_of_the_daemon(
     start_sandbox, database, monkeypatch, tmp_path
 ):
-    # About thirty seconds of fetching.
+    # About thirty seconds of fetching, which is longer than it takes to see that it began.
     sandbox = start_sandbox(size=600, inventory_file=tmp_path / "inventory.csv", faults=Faults(latency_ms=1000))
     settings = {"IMAGE_SNAPSHOTS_SCHEDULE": "* * * * *", "IMAGE_SNAPSHOTS_CONCURRENCY": "20"}
     for name, value in (sandbox.env | settings).items():

@@ -9,6 +9,7 @@ import published_days
 import pytest
 from cut_off import was_killed
 from fortnight import DAYS
+from once_per_run import once_per_run
 
 from pipelines.columns import ANALYSIS_TABLES, IMAGE_HISTORY, TABLES
 from pipelines.compaction import compact
@@ -40,15 +41,18 @@ def day(partition):
 @pytest.fixture(scope="module")
 def four_days(fortnight, tmp_path_factory):
     """The first four days of the fortnight, with what is derived from them alone."""
-    root = tmp_path_factory.mktemp("four")
-    shutil.copytree(fortnight, root / "lake")
-    for path in sorted(root.glob("lake/*/dt=*")):
-        if path.name > f"dt={LAST.date}":
-            shutil.rmtree(path)
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.chdir(root)
-        derive_days(day(LAST))
-    return root / "lake"
+
+    def make(root):
+        shutil.copytree(fortnight, root / "lake")
+        for path in sorted(root.glob("lake/*/dt=*")):
+            if path.name > f"dt={LAST.date}":
+                shutil.rmtree(path)
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            monkeypatch.chdir(root)
+            derive_days(day(LAST))
+        return root / "lake"
+
+    return once_per_run(tmp_path_factory, "four-days", make)
 
 
 @pytest.fixture

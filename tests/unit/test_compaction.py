@@ -8,6 +8,7 @@ from contextlib import closing
 import pyarrow.parquet as pq
 import pytest
 from cut_off import was_killed
+from once_per_run import once_per_run
 from published_days import day_of, publish_day
 
 from pipelines.columns import ANALYSIS_TABLES, IMAGE_HISTORY, IMAGES, SNAPSHOT_TABLES, TABLES
@@ -40,13 +41,16 @@ def publish(date, names):
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
     """Five days of three months with all that is derived from them."""
-    root = tmp_path_factory.mktemp("published")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.chdir(root)
-        for number, date in enumerate(DATES):
-            publish(date, {A: f"a{number}", B: "b"})
-        derive_days(day_of(DATES[-1]))
-    return root / "lake"
+
+    def make(root):
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            monkeypatch.chdir(root)
+            for number, date in enumerate(DATES):
+                publish(date, {A: f"a{number}", B: "b"})
+            derive_days(day_of(DATES[-1]))
+        return root / "lake"
+
+    return once_per_run(tmp_path_factory, "five-days", make)
 
 
 @pytest.fixture

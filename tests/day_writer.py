@@ -1,0 +1,129 @@
+"""A process that takes days in children of its own, one after the other, so that each can be killed: `running_writer`.
+
+As a script it is that process. On standard input: `fork`, answered with the child's number, then the child's orders as
+one line of JSON; when the child has ended, its exit status is answered.
+"""
+
+import datetime as dt
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+
+from pipelines.day import Day, fetch_answers, publish_day, take_inventory
+from pipelines.derived import derive_days
+from pipelines.errors import PipelineError
+from pipelines.lake import Partition
+from pipelines.settings import ROOT, Settings
+
+# What makes files of a lake on disk appear and disappear under their names, as Python's audit events call it.
+_OPERATIONS = {"os.rename": 1, "os.link": 1, "os.remove": 0}
+
+
+class Writer:
+    """Orders for the process. `env` is what its children have beside their lake."""
+
+    def __init__(self, process, env):
+        self.process, self.env = process, env
+
+    def _say(self, line):
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
+    def take_day(self, lake, date, run_id, steps=("snapshot", "derive"), *, began=lambda pid: None, **kill):
+        """Take a day of a lake; the exit status. `began` is told the child's number before the child is told anything.
+
+        kill_before    the file operation before which the child kills itself: its audit event, and what the path of
+                       the file that appears or disappears must hold
+        kill_at        the number of outcomes at which it does, those of earlier attempts included
+        """
+        self._say("fork")
+        began(int(self.process.stdout.readline()))
+        order = {"env": {**self.env, "IMAGE_SNAPSHOTS_LAKE": str(lake)}, "date": str(date)}
+        self._say(json.dumps(order | {"run_id": run_id, "steps": steps, **kill}))
+        return int(self.process.stdout.readline())
+
+
+@contextmanager
+def running_writer(env):
+    """Start the process, and end it on leaving."""
+    with subprocess.Popen(
+        [sys.executable, __file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+    ) as process:
+        yield Writer(process, dict(env))
+        process.stdin.close()
+        process.wait()
+
+
+def _line():
+    """One line, unbuffered: what follows is for another process."""
+    read = b""
+    while not read.endswith(b"\n"):
+        byte = os.read(0, 1)
+        if not byte:
+            return ""
+        read += byte
+    return read.decode().strip()
+
+
+def _say(number):
+    sys.stdout.write(f"{int(number)}\n")
+    sys.stdout.flush()
+
+
+def _die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _watch(lake, operation, place):
+    """Die before the first such operation in the lake."""
+
+    def see(event, arguments):
+        if event == operation:
+            path = os.fsdecode(arguments[_OPERATIONS[event]])
+            # A name alone: what is removed with its directory.
+            if (path.startswith(lake) or not os.path.isabs(path)) and place in path.removeprefix(lake):
+                _die()
+
+    sys.addaudithook(see)
+
+
+def _take_day(order):
+    os.environ.update(order["env"])
+    partition = Partition(dt.date.fromisoformat(order["date"]), "default")
+    day = Day(partition, order["run_id"], Settings.load())
+    kill_at = order.get("kill_at")
+    if "kill_before" in order:
+        _watch(order["env"]["IMAGE_SNAPSHOTS_LAKE"], *order["kill_before"])
+    with day.hold():
+        if "snapshot" in order["steps"]:
+            take_inventory(day)
+            fetch_answers(day, lambda progress: _die() if kill_at is not None and progress.done >= kill_at else None)
+            publish_day(day)
+        if "derive" in order["steps"]:
+            derive_days(day)
+
+
+def _main():
+    while _line() == "fork":
+        child = os.fork()
+        if child == 0:
+            try:
+                _take_day(json.loads(_line()))
+                os._exit(0)
+            except PipelineError as error:
+                sys.stderr.write(f"{type(error).__name__}: {error}\n")
+                os._exit(1)
+        _say(child)
+        _, status = os.waitpid(child, 0)
+        _say(-signal.SIGKILL if os.WIFSIGNALED(status) else os.WEXITSTATUS(status))
+
+
+if __name__ == "__main__":
+    _main()
