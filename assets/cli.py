@@ -36,7 +36,7 @@ from assets.terminal import (
 from assets.upkeep_commands import compact, retention
 from pipelines.columns import ANSWER_TABLES
 from pipelines.errors import ConfigurationError, PipelineError
-from pipelines.lake import Lake, Partition
+from pipelines.lake import Lake, Partition, exists
 from pipelines.manifest import Manifest, chain_head, published, read_attempt
 from pipelines.outcomes import Outcome
 from pipelines.settings import ROOT, Settings
@@ -237,7 +237,7 @@ def _report(
             for name, file in [*manifest.files.items(), *(seal.files.items() if seal else ())]
         },
         "summary": seal.summary.model_dump(mode="json") if seal else None,
-        "report": str(lake.report(partition)) if lake.report(partition).exists() else None,
+        "report": str(lake.report(partition)) if exists(lake.report(partition)) else None,
     }
 
 

@@ -169,7 +169,7 @@ def publish(
     `files` has all tables of the partition; those that are published already are left where they are.
     """
     failed = failed_ids(files["responses"])
-    with lake.chain(partition.project):
+    with lake.chain(partition.project, f"run {run_id}"):
         manifest = Manifest(
             snapshot_date=partition.date,
             project=partition.project,
