@@ -48,7 +48,8 @@ class FetchFacts(_Facts):
 
     `kept` of them were on disk already from an attempt that had not ended; `carried` were carried forward from an
     earlier day (mode `changed`). The API's list of images and its notebooks were read to the end, or not wanted, or the
-    error says why they could not be read; `notebooks_skipped` of the latter had no id.
+    error says why they could not be read; `notebooks_skipped` of the latter had no id. `clock_skew_seconds`: how far
+    our clock was ahead of the API's, negative when behind, or None when its answers did not say.
     """
 
     project_id: str
@@ -70,6 +71,7 @@ class FetchFacts(_Facts):
     notebooks_were_read: bool = False
     notebooks_error: str | None = None
     notebooks_skipped: int = 0
+    clock_skew_seconds: float | None = None
 
     @property
     def failed(self) -> int:
