@@ -66,8 +66,8 @@ def clock_warnings(lake: Lake, project: str, now: dt.datetime) -> list[str]:
     if last is not None and skew is not None and abs(skew) > TOLERATED_SKEW_SECONDS:
         warnings.append(
             f"The clock of the machine that fetched {last.snapshot_date} of project {project} was "
-            f"{abs(skew) / 60:,.0f} minutes {'ahead of' if skew > 0 else 'behind'} that of {last.fetch.endpoint_host}: set it right. This is "
-            "said until a day is fetched by a right clock."
+            f"{abs(skew) / 60:,.0f} minutes {'ahead of' if skew > 0 else 'behind'} that of "
+            f"{last.fetch.endpoint_host}: set it right. This is said until a day is fetched by a right clock."
         )
     return warnings
 
