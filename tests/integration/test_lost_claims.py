@@ -51,7 +51,7 @@ def test_a_claim_that_was_removed_ends_the_writing_and_is_not_put_again(lake, cl
             lambda: write_atomically(lake.root / "not-written", b""),
             lambda: (lake.root / "not-written").copy_from(lake.root / "written"),
             lambda: lake.remove(lake.root / "written"),
-            lambda: (lake.root / "written").remove_tree(),
+            (lake.root / "written").remove_tree,
         ):
             with pytest.raises(StorageError, match=LOST):
                 write()
