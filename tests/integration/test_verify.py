@@ -21,10 +21,10 @@ FIRST = dt.date(2026, 11, 21)
 PARTITIONS = [Partition(FIRST + dt.timedelta(days=n), "default") for n in range(3)]
 
 
-def take(lake, partition, hour=12, run_id="run", **settings):
-    """Take a day's snapshot at noon of that day."""
+def take(lake, partition, hour=12, run_id="run", *, is_played=False, **settings):
+    """Take a day's snapshot at noon of that day; with `is_played` it is published now."""
     moment = dt.datetime.combine(partition.date, dt.time(hour), dt.UTC)
-    day = Day(partition, run_id, Settings(lake=str(lake), **settings), lambda: moment)
+    day = Day(partition, run_id, Settings(lake=str(lake), **settings), lambda: moment, is_played)
     with day.hold():
         take_inventory(day)
         fetch_answers(day, lambda _: None)
@@ -37,7 +37,8 @@ def three_days(tmp_path_factory):
     root = tmp_path_factory.mktemp("three") / "lake"
     for partition in PARTITIONS:
         take(root, partition, run_id=f"run-{partition.date}")
-    take(root, PARTITIONS[1], hour=13, run_id="again")
+    # After the third was published, because times of publication rise.
+    take(root, PARTITIONS[1], hour=13, run_id="again", is_played=True)
     return root
 
 
