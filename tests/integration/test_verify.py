@@ -21,10 +21,10 @@ FIRST = dt.date(2026, 11, 21)
 PARTITIONS = [Partition(FIRST + dt.timedelta(days=n), "default") for n in range(3)]
 
 
-def take(lake, partition, hour=12, run_id="run", *, is_played=False, **settings):
-    """Take a day's snapshot at noon of that day; with `is_played` it is published now."""
+def take(lake, partition, hour=12, run_id="run", **settings):
+    """Take a day's snapshot at noon of that day."""
     moment = dt.datetime.combine(partition.date, dt.time(hour), dt.UTC)
-    day = Day(partition, run_id, Settings(lake=str(lake), **settings), lambda: moment, is_played)
+    day = Day(partition, run_id, Settings(lake=str(lake), **settings), lambda: moment)
     with day.hold():
         take_inventory(day)
         fetch_answers(day, lambda _: None)
@@ -37,8 +37,11 @@ def three_days(tmp_path_factory):
     root = tmp_path_factory.mktemp("three") / "lake"
     for partition in PARTITIONS:
         take(root, partition, run_id=f"run-{partition.date}")
-    # After the third was published, because times of publication rise.
-    take(root, PARTITIONS[1], hour=13, run_id="again", is_played=True)
+    # The last to be published, and times of publication rise.
+    later = dt.datetime.combine(PARTITIONS[2].date, dt.time(13), dt.UTC)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(Day, "publication_time", lambda _: later)
+        take(root, PARTITIONS[1], hour=13, run_id="again")
     return root
 
 
