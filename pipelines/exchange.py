@@ -22,7 +22,7 @@ from pipelines.transport import PooledTransport, proxy_for, tls_context
 HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "image-snapshots"}
 
 _CONNECT_SECONDS = 10.0
-# Of so many answers the date is read.
+# Of so many answers that have one, the date is read.
 _DATES_READ = 8
 
 
@@ -30,7 +30,7 @@ _DATES_READ = 8
 class Stats:
     """Counts since the client was made; `bytes_received` are those of bodies, as transferred.
 
-    `clock_skew_seconds`: how far our clock is ahead of the servers', by the answers that were looked at.
+    `clock_skew_seconds`: how far our clock is ahead of the servers', by the `dates_read` of their answers.
     """
 
     requests: int = 0
@@ -39,11 +39,13 @@ class Stats:
     token_renewals: int = 0
     bytes_received: int = 0
     clock_skew_seconds: float | None = None
+    dates_read: int = 0
 
-    def note_date(self, header: str | None, now: float) -> None:
+    def note_date(self, header: str, now: float) -> None:
         """Take the clock of a server from its `Date`; `now` is ours, in seconds since the epoch."""
+        self.dates_read += 1
         try:
-            date = parsedate_to_datetime(header or "")
+            date = parsedate_to_datetime(header)
         except (ValueError, OverflowError):
             return
         skew = now - date.replace(tzinfo=date.tzinfo or dt.UTC).timestamp()
@@ -114,8 +116,8 @@ class Exchanges:
                     # Any bytes, and httpx need not look for the encoding of each header.
                     response.headers.encoding = "latin-1"
                     status = response.status_code
-                    if self.stats.requests <= _DATES_READ:
-                        self.stats.note_date(response.headers.get("date"), time.time())
+                    if self.stats.dates_read < _DATES_READ and (date := response.headers.get("date")):
+                        self.stats.note_date(date, time.time())
                     body = await self._body(response, response.stream)
                 finally:
                     await response.stream.aclose()
