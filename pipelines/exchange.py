@@ -4,10 +4,12 @@ What an answer means belongs to `pipelines.answers`; whether a request is sent a
 """
 
 import asyncio
+import datetime as dt
 import ssl
 import time
 import zlib
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import aiohttp
@@ -20,17 +22,36 @@ from pipelines.transport import PooledTransport, proxy_for, tls_context
 HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "image-snapshots"}
 
 _CONNECT_SECONDS = 10.0
+# Of so many answers that have one, the date is read.
+_DATES_READ = 8
 
 
 @dataclass(slots=True)
 class Stats:
-    """Counts since the client was made; `bytes_received` are those of bodies, as transferred."""
+    """Counts since the client was made; `bytes_received` are those of bodies, as transferred.
+
+    `clock_skew_seconds`: how far our clock is ahead of the servers', by the `dates_read` of their answers.
+    """
 
     requests: int = 0
     retries: int = 0
     throttled: int = 0
     token_renewals: int = 0
     bytes_received: int = 0
+    clock_skew_seconds: float | None = None
+    dates_read: int = 0
+
+    def note_date(self, header: str, now: float) -> None:
+        """Take the clock of a server from its `Date`; `now` is ours, in seconds since the epoch."""
+        self.dates_read += 1
+        try:
+            date = parsedate_to_datetime(header)
+        except (ValueError, OverflowError):
+            return
+        skew = now - date.replace(tzinfo=date.tzinfo or dt.UTC).timestamp()
+        # An answer may come late, or out of a cache: the least that was seen is what is sure.
+        if self.clock_skew_seconds is None or abs(skew) < abs(self.clock_skew_seconds):
+            self.clock_skew_seconds = round(skew, 1)
 
 
 @dataclass(slots=True)
@@ -95,6 +116,8 @@ class Exchanges:
                     # Any bytes, and httpx need not look for the encoding of each header.
                     response.headers.encoding = "latin-1"
                     status = response.status_code
+                    if self.stats.dates_read < _DATES_READ and (date := response.headers.get("date")):
+                        self.stats.note_date(date, time.time())
                     body = await self._body(response, response.stream)
                 finally:
                     await response.stream.aclose()

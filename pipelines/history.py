@@ -17,7 +17,7 @@ from pipelines.analysis import DayAnalysis
 from pipelines.columns import IMAGE_CHANGES, IMAGE_HISTORY, IMAGES, RESPONSES
 from pipelines.day import Day
 from pipelines.engine import Engine, open_engine
-from pipelines.lake import Lake, LakePath, Partition, open_parquet
+from pipelines.lake import Lake, LakePath, Partition, exists, open_parquet
 from pipelines.manifest import FileFacts, PublishedDay, complete_days, published_days
 from pipelines.removed import RemovedFiles
 from pipelines.sql_files import read_sql
@@ -137,7 +137,7 @@ def _entry(day: PublishedDay) -> list[str]:
 
 
 def _known_days(path: LakePath) -> list[list[str]]:
-    if not path.exists():
+    if not exists(path):
         return []
     try:
         with open_parquet(path) as file:

@@ -22,7 +22,7 @@ from pipelines.derived import bases, read_seal
 from pipelines.engine_duckdb import DuckDBEngine
 from pipelines.errors import StorageError
 from pipelines.history import write_history_again
-from pipelines.lake import Lake, LakePath, Partition, open_parquet, read_batches, sha256_of_file, storage_errors
+from pipelines.lake import Lake, LakePath, Partition, exists, open_parquet, read_batches, sha256_of_file, storage_errors
 from pipelines.listed import ListedImages, confirms, microseconds
 from pipelines.manifest import Manifest, chain_of_manifests, code_version, parse_manifest, read_manifest
 from pipelines.publish import derive_tables, failed_ids
@@ -106,7 +106,7 @@ def _verify_files(lake: Lake, partition: Partition, manifest: Manifest, removed:
         facts = manifest.files.get(name)
         if facts is None:
             yield Problem(relative, f"The manifest of {partition} does not list the table {name}.")
-        elif not path.exists():
+        elif not exists(path):
             if not removed.names(facts):
                 yield Problem(relative, "The file is missing.")
         else:
@@ -121,7 +121,7 @@ def _verify_files(lake: Lake, partition: Partition, manifest: Manifest, removed:
             elif (rows := _rows_of(path)) != facts.rows:
                 yield Problem(relative, f"The manifest says {facts.rows} rows, and the file has {rows}.")
     for name in TABLES:
-        for other in lake.table(name, partition).parent.glob("*.parquet"):
+        for other in lake.tables_beside(name, partition):
             if other != lake.table(name, partition):
                 yield Problem(lake.key(other), "The file does not belong to the published day.")
 
@@ -214,7 +214,7 @@ def verify_derived(lake: Lake, project: str) -> Iterator[Problem]:
         if seal is None:
             for name in ANALYSIS_TABLES.keys() - {IMAGE_HISTORY.name}:
                 path = lake.table(name, partition)
-                if path.exists():
+                if exists(path):
                     yield Problem(lake.key(path), f"No seal names this file: {again}.")
             continue
         if seal.basis != basis and is_derivable(lake, partition, removed):
@@ -224,13 +224,13 @@ def verify_derived(lake: Lake, project: str) -> Iterator[Problem]:
             )
         for facts in seal.files.values():
             path = lake.root / facts.path
-            if not path.exists():
+            if not exists(path):
                 if not removed.names(facts):
                     yield Problem(facts.path, f"The file is missing: {again}.")
             elif sha256_of_file(path) != facts.sha256:
                 yield Problem(facts.path, f"The file was changed: {again}.")
     history = lake.project_table(IMAGE_HISTORY.name, project)
-    if history.exists():
+    if exists(history):
         with tempfile.TemporaryDirectory(prefix="image-snapshots-") as directory:
             derived = Path(directory) / history.name
             # By the engine that every installation has, whichever made the file.

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel
 
+from pipelines.clock import newest_publication
 from pipelines.columns import IMAGE_HISTORY, LIST_PAGES, TABLES, Table
 from pipelines.day import Day
 from pipelines.lake import Partition
@@ -42,6 +43,7 @@ def publish_day(
     `listed`: items of the API's list, and `notebooks`: rows of that table; None when the day did not read them.
     """
     noon = dt.datetime.combine(day.partition.date, dt.time(12), dt.UTC)
+    newest = newest_publication(day.lake, day.partition.project)
     given = {"notebooks": notebooks or [], **tables}
     if listed is not None:
         given[LIST_PAGES.name] = [{"page": 0, "body": json.dumps({"data": listed}).encode(), "body_sha256": "0"}]
@@ -84,7 +86,8 @@ def publish_day(
         files,
         run_id=day.run_id,
         started_at=noon,
-        published_at=noon,
+        # At noon of the day, unless something of the project was published later.
+        published_at=max(noon, newest.published_at) if newest else noon,
         rebuilt=False,
         inventory=InventoryFacts(**inventory),
         fetch=FetchFacts(**fetch),

@@ -187,7 +187,8 @@ def test_a_rebuild_and_a_full_rerun_of_a_changed_day(cloud, tmp_path):
     take(tmp_path / "lake", tuesday, "changed")
     lake, partition = Lake(str(tmp_path / "lake")), Partition(tuesday, "default")
     before = pq.read_table(lake.table("images", partition))
-    publish_day(Day(partition, "rebuild", Settings(lake=str(lake.root))))
+    noon = dt.datetime.combine(tuesday, dt.time(12), dt.UTC)
+    publish_day(Day(partition, "rebuild", Settings(lake=str(lake.root)), lambda: noon))
     assert pq.read_table(lake.table("images", partition)).equals(before)
     assert verify(lake, lake.partitions()) == []
     assert take(tmp_path / "lake", tuesday, "full", reconcile=False).fetch.carried == 0

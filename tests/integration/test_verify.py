@@ -37,7 +37,11 @@ def three_days(tmp_path_factory):
     root = tmp_path_factory.mktemp("three") / "lake"
     for partition in PARTITIONS:
         take(root, partition, run_id=f"run-{partition.date}")
-    take(root, PARTITIONS[1], hour=13, run_id="again")
+    # The last to be published, and times of publication rise.
+    later = dt.datetime.combine(PARTITIONS[2].date, dt.time(13), dt.UTC)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(Day, "publication_time", lambda _: later)
+        take(root, PARTITIONS[1], hour=13, run_id="again")
     return root
 
 
