@@ -4,7 +4,7 @@ import datetime as dt
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,8 +151,17 @@ class Runner:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def run(self, job_name: str, partition: Partition, now: Callable[[], dt.datetime] = utc_now) -> Failure | None:
-        """Run a job for one partition; None when it succeeded. `now` is the clock that tells which day it is."""
+    def run(
+        self,
+        job_name: str,
+        partition: Partition,
+        now: Callable[[], dt.datetime] = utc_now,
+        tags: Mapping[str, str] | None = None,
+    ) -> Failure | None:
+        """Run a job for one partition; None when it succeeded. `now` is the clock that tells which day it is.
+
+        `tags` of the run may say of it what `assets.resources` names.
+        """
         reporter = TerminalReporter(self._stream)
         job = build_definitions(self._settings, reporter, now).resolve_job_def(job_name)
         try:
@@ -161,6 +170,7 @@ class Runner:
                     instance=self._instance,
                     partition_key=partition_key(partition),
                     raise_on_error=False,
+                    tags=dict(tags or {}),
                     # The events go to the instance; the terminal gets ours.
                     run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
                 )

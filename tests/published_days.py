@@ -57,6 +57,7 @@ def publish_day(
             observed_at=noon,
             id_as_read="",
             is_valid=True,
+            id_source="inventory",
             attempts=1,
             elapsed_ms=1,
             response_sha256="0",
