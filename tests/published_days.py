@@ -35,11 +35,18 @@ def _zeros(facts: type[BaseModel]) -> dict:
 
 
 def publish_day(
-    day: Day, *, listed: list[dict] | None = None, notebooks: list[dict] | None = None, **tables: list[dict]
+    day: Day,
+    *,
+    listed: list[dict] | None = None,
+    notebooks: list[dict] | None = None,
+    inventory_facts: dict | None = None,
+    fetch_facts: dict | None = None,
+    **tables: list[dict],
 ) -> Manifest:
     """Publish a day of these rows; a response that is `failed` makes it incomplete.
 
     `listed`: items of the API's list, and `notebooks`: rows of that table; None when the day did not read them.
+    `inventory_facts` and `fetch_facts` are what its manifest says besides.
     """
     noon = dt.datetime.combine(day.partition.date, dt.time(12), dt.UTC)
     given = {"notebooks": notebooks or [], **tables}
@@ -87,8 +94,8 @@ def publish_day(
         started_at=noon,
         published_at=noon,
         rebuilt=False,
-        inventory=InventoryFacts(**inventory),
-        fetch=FetchFacts(**fetch),
+        inventory=InventoryFacts(**inventory | (inventory_facts or {})),
+        fetch=FetchFacts(**fetch | (fetch_facts or {})),
     )
 
 

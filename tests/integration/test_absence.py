@@ -12,6 +12,7 @@ import pytest
 from pipelines.columns import AUDIT_FINDINGS, IMAGE_CHANGES, INVENTORY
 from pipelines.day import Day, fetch_answers, publish_day, take_inventory
 from pipelines.derived import derive_days
+from pipelines.errors import ConfigurationError
 from pipelines.lake import Partition
 from pipelines.sandbox import SandboxOptions, running_sandbox
 from pipelines.sandbox.catalogue import Catalogue
@@ -118,3 +119,44 @@ def test_a_short_list_removes_nothing_and_what_it_lacks_is_asked_for_by_id(cloud
     assert (manifest.inventory.added, manifest.inventory.is_whole, summary.changes) == (0, True, {})
     lake = day_of(0).lake
     assert verify(lake, lake.partitions()) == []
+
+
+def test_a_truncated_file_removes_nothing_until_it_is_whole_or_accepted(cloud):
+    ids = alive()[:10]
+    take(0, inventory=write_ids(ids))
+    _, manifest, summary = take(1, inventory=write_ids(ids[:5]))
+    assert (manifest.inventory.is_whole, manifest.inventory.added, summary.changes) == (False, 5, {})
+    assert {row["owner"] for row in rows(1, INVENTORY)} == {"vision"}
+    # The same day again, and accepted; then once more without saying so.
+    _, manifest, summary = take(1, inventory="ids.csv", accepts_shrunk=True)
+    assert (manifest.inventory.is_accepted, manifest.inventory.ids) == (True, 5)
+    assert removed(1) == dict.fromkeys(ids[5:], "not_in_inventory")
+    _, manifest, _ = take(1, inventory="ids.csv")
+    assert (manifest.inventory.is_whole, manifest.inventory.ids) == (True, 5)
+
+
+def files_below(root):
+    return {path: path.read_bytes() for path in root.rglob("*") if path.is_file() and path.suffix != ".lock"}
+
+
+@pytest.mark.parametrize("moved", ["project id", "endpoint"])
+def test_another_project_under_the_same_key_is_refused_until_it_is_said_to_have_moved(
+    cloud, monkeypatch, tmp_path, moved
+):
+    take(0, inventory=write_ids(alive()[:3]))
+    if moved == "project id":
+        settings = {"projects": {"default": PROJECTS["other"]}}
+    else:
+        settings = {"endpoint": cloud.endpoint.replace("127.0.0.1", "localhost")}
+    before = files_below(tmp_path / "lake")
+    requests = httpx.get(f"{cloud.endpoint}/sandbox/stats").json()["requests"]
+    for number in (0, 1):
+        with pytest.raises(ConfigurationError, match="--project-moved") as raised:
+            take_inventory(day_of(number, inventory="ids.csv", **settings))
+        old, new = PROJECTS["default"], PROJECTS["other" if moved == "project id" else "default"]
+        assert f"{old} at 127.0.0.1:" in str(raised.value)
+        assert f"{new} at {'127.0.0.1' if moved == 'project id' else 'localhost'}:" in str(raised.value)
+    assert files_below(tmp_path / "lake") == before
+    assert httpx.get(f"{cloud.endpoint}/sandbox/stats").json()["requests"] == requests
+    take(1, inventory="modelarts:", is_moved=True, **settings)
+    assert take_inventory(day_of(2, inventory="modelarts:", **settings)).facts.is_whole
