@@ -9,6 +9,11 @@ from assets.resources import ACCEPT_SHRUNK_TAG, PROJECT_MOVED_TAG
 
 A = "aaaaaaaa-0000-4000-8000-000000000000"
 
+ACCEPTED = (
+    "The inventory a.csv lacks 5 of the 10 images known on 2026-11-01, and was accepted as it is: what it lacks left "
+    "the history."
+)
+
 
 @pytest.mark.parametrize(
     ("arguments", "tags"),
@@ -32,8 +37,7 @@ def test_flags_become_tags_of_the_run(monkeypatch, arguments, tags):
         ({"is_whole": False, "reason": "It lacks too many."}, "It lacks too many."),
         (
             {"is_accepted": True, "missing": 5, "known": 10, "compared_with": "2026-11-01"},
-            "The inventory a.csv lacks 5 of the 10 images known on 2026-11-01, and was accepted as it is: what it lacks "
-            "left the history.",
+            ACCEPTED,
         ),
     ],
 )
