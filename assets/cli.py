@@ -9,7 +9,7 @@ import datetime as dt
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -38,7 +38,7 @@ from assets.upkeep_commands import compact, retention
 from pipelines.columns import ANSWER_TABLES
 from pipelines.errors import ConfigurationError, PipelineError
 from pipelines.lake import Lake, Partition, exists
-from pipelines.manifest import Manifest, chain_head, published, read_attempt
+from pipelines.manifest import Manifest, chain_head, inventory_warning, published, read_attempt
 from pipelines.outcomes import Outcome
 from pipelines.settings import ROOT, Settings
 from pipelines.status import day_statuses
@@ -110,12 +110,24 @@ def run(
     mode: Annotated[
         Mode | None, typer.Option(help="Ask for every image, or only for those that the API's list shows as changed.")
     ] = None,
+    accept_shrunk: Annotated[
+        bool,
+        typer.Option(
+            "--accept-shrunk-inventory",
+            help="The inventory is right although it lacks many known images: what is not in it leaves the history.",
+        ),
+    ] = False,
+    project_moved: Annotated[
+        bool,
+        typer.Option("--project-moved", help="The project has another id or endpoint from today on, and is the same."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Take today's snapshot: inventory, fetch, normalise, publish.
 
     An attempt of today that did not end is gone on with; a day that ended is fetched anew and replaced.
     """
+    from assets.resources import ACCEPT_SHRUNK_TAG, PROJECT_MOVED_TAG
     from pipelines.day import Day, start_over
 
     settings = Settings.load()
@@ -144,7 +156,9 @@ def run(
             "No endpoint is configured (IMAGE_SNAPSHOTS_ENDPOINT): the embedded sandbox stands in for the cloud.",
             soft_wrap=True,
         )
-    _run_jobs(settings, partitions, ["daily_snapshot"] * len(partitions), as_json=as_json, days=days)
+    said = {ACCEPT_SHRUNK_TAG: accept_shrunk, PROJECT_MOVED_TAG: project_moved}
+    tags = {tag: "true" for tag, is_said in said.items() if is_said}
+    _run_jobs(settings, partitions, ["daily_snapshot"] * len(partitions), as_json=as_json, days=days, tags=tags)
 
 
 def _clock(partition: Partition, days: int | None) -> Callable[[], dt.datetime]:
@@ -188,7 +202,13 @@ def rebuild(
 
 
 def _run_jobs(
-    settings: Settings, partitions: list[Partition], jobs: list[str], *, as_json: bool, days: int | None = None
+    settings: Settings,
+    partitions: list[Partition],
+    jobs: list[str],
+    *,
+    as_json: bool,
+    days: int | None = None,
+    tags: Mapping[str, str] | None = None,
 ) -> None:
     """Run its job for each partition, one failing partition leaving the others alone, then say what became of them."""
     from assets.runner import Runner
@@ -198,7 +218,7 @@ def _run_jobs(
     with Runner(settings) as runner:
         failures = []
         for partition, job in zip(partitions, jobs, strict=True):
-            failure = runner.run(job, partition, _clock(partition, days), is_played=days is not None)
+            failure = runner.run(job, partition, _clock(partition, days), tags, is_played=days is not None)
             if failure is not None:
                 print_error(failure.sentence)
             failures.append(failure)
@@ -240,6 +260,8 @@ def _report(
         "run_id": manifest.run_id,
         "outcomes": manifest.fetch.outcomes,
         "failed": [failed.model_dump() for failed in manifest.failed],
+        "inventory_is_whole": manifest.inventory.is_whole,
+        "inventory_warning": inventory_warning(manifest.inventory),
         "list_error": manifest.fetch.list_error,
         "notebooks_error": manifest.fetch.notebooks_error,
         "manifest": str(lake.manifest(partition)),
@@ -274,7 +296,7 @@ def _print_reports(reports: list[dict[str, Any]]) -> None:
         if failed:
             shown = ", ".join(f"{item['id']} ({item['error_code']})" for item in failed[:5])
             print_line(f"  without an answer: {shown}" + (f" and {len(failed) - 5} more" if len(failed) > 5 else ""))
-        for error in ("list_error", "notebooks_error"):
+        for error in ("inventory_warning", "list_error", "notebooks_error"):
             if report.get(error):
                 print_line(f"  {report[error]}")
         if report.get("summary"):

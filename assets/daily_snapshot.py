@@ -19,6 +19,7 @@ from assets.metadata import (
 from assets.resources import DayResource
 from pipelines.columns import IMAGE_VALUES, IMAGES, INVENTORY, RESPONSES, SCHEMA_VERSION, Table
 from pipelines.day import fetch_answers, publish_day, take_inventory
+from pipelines.manifest import inventory_warning, short_list
 
 API_POOL = "modelarts_api"
 OWNERS = ["team:platform"]
@@ -57,6 +58,12 @@ def daily_snapshot_assets(
                 asset="image_inventory",
                 description="The API's own list, when it is the inventory, showed as many images as it counts.",
             ),
+            dg.AssetCheckSpec(
+                "inventory_is_whole",
+                asset="image_inventory",
+                description="The inventory shows the images known on the last complete day, but for the share of "
+                "IMAGE_SNAPSHOTS_MAX_SHRUNK_RATIO; nothing counts as gone for not being in one that is not whole.",
+            ),
         ],
     )
     def image_inventory(context: dg.AssetExecutionContext, day: dg.ResourceParam[DayResource]) -> dg.MaterializeResult:
@@ -78,6 +85,13 @@ def daily_snapshot_assets(
                     passed=facts.shortfall == 0,
                     severity=_WARN,
                     metadata={"shortfall": facts.shortfall},
+                ),
+                dg.AssetCheckResult(
+                    check_name="inventory_is_whole",
+                    passed=facts.is_whole,
+                    severity=_WARN,
+                    description=inventory_warning(facts),
+                    metadata={"known": facts.known, "missing": facts.missing, "added": facts.added},
                 ),
             ],
         )
@@ -102,7 +116,8 @@ def daily_snapshot_assets(
             dg.AssetCheckSpec(
                 "list_was_read",
                 asset="image_responses",
-                description="The API's own list could be read, if that was wanted (IMAGE_SNAPSHOTS_RECONCILE).",
+                description="The API's own list could be read, if that was wanted (IMAGE_SNAPSHOTS_RECONCILE), and "
+                "showed as many images as it counts.",
             ),
             dg.AssetCheckSpec(
                 "notebooks_were_read",
@@ -127,7 +142,7 @@ def daily_snapshot_assets(
                     severity=_WARN,
                     metadata={"failed": fetched.facts.failed},
                 ),
-                read("list_was_read", fetched.facts.list_error),
+                read("list_was_read", fetched.facts.list_error or short_list(fetched.facts)),
                 read("notebooks_were_read", fetched.facts.notebooks_error),
             ],
         )

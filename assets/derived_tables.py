@@ -49,7 +49,7 @@ _CHECKS = (
     (
         IMAGE_RECONCILIATION,
         "inventory_matches",
-        "The API's list was read, every image on it is registered, and none that is gone.",
+        "The API's list was read and the inventory is whole, every listed image is registered, and none that is gone.",
     ),
     (IMAGE_USAGE, "usage_was_observed", "The day is complete and all notebooks were read."),
     (AUDIT_RULES, "rules_work", "Every audit rule could be applied."),
@@ -153,7 +153,7 @@ def _checks(result: DerivedDay) -> list[dg.AssetCheckResult]:
     summary = result.seal.summary
     passed = {
         "day_is_complete": summary.is_complete,
-        "inventory_matches": result.reconciliation.list_was_read and not any(result.reconciliation.counts.values()),
+        "inventory_matches": result.reconciliation.was_compared and not any(result.reconciliation.counts.values()),
         "usage_was_observed": result.usage.used is not None,
         "rules_work": not summary.rule_errors,
         "no_grave_findings": not (summary.findings.get("critical") or summary.findings.get("high")),

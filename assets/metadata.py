@@ -45,6 +45,7 @@ def inventory_metadata(facts: InventoryFacts) -> dict[str, Any]:
         **({"source_modified_at": dg.MetadataValue.timestamp(facts.modified_at)} if facts.modified_at else {}),
         **{name: getattr(facts, name) for name in ("ids", "rows_read", "blank", "duplicate", "invalid")},
         **{name: getattr(facts, name) for name in ("other_project", "unknown_project", "shortfall")},
+        **{name: getattr(facts, name) for name in ("known", "missing", "added", "is_whole", "is_accepted")},
     }
 
 
@@ -68,6 +69,7 @@ def fetch_metadata(facts: FetchFacts) -> dict[str, Any]:
         "bytes_received": facts.bytes_received,
         "list_was_read": facts.list_was_read,
         **({"list_error": facts.list_error} if facts.list_error else {}),
+        **({"list_shortfall": facts.list_shortfall} if facts.list_shortfall else {}),
         "notebooks_were_read": facts.notebooks_were_read,
         **({"notebooks_error": facts.notebooks_error} if facts.notebooks_error else {}),
         **({"notebooks_skipped": facts.notebooks_skipped} if facts.notebooks_skipped else {}),

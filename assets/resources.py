@@ -15,6 +15,9 @@ from pipelines.lake import Partition
 from pipelines.settings import Settings
 
 EXIT_STATUS = "exit_status"
+# Tags of a run by which somebody says of it what no setting should say of every run; any value but "true" is no.
+ACCEPT_SHRUNK_TAG = "image_snapshots/accept_shrunk_inventory"
+PROJECT_MOVED_TAG = "image_snapshots/project_moved"
 _LOG_SECONDS = 10
 # What may be over in some minutes. A run that was killed on another machine holds its partition a little longer.
 _PASSING = (EndpointUnreachableError, PartitionBusyError, StorageUnreachableError)
@@ -73,7 +76,15 @@ class DayResource:
         """Run one step's code; what a user can cause ends it with one sentence and no traceback of ours."""
         keys = context.multi_partition_key.keys_by_dimension
         partition = Partition(dt.date.fromisoformat(keys[DATE]), keys[PROJECT])
-        day = Day(partition, context.run.run_id, self._settings, self._now, self._is_played)
+        day = Day(
+            partition,
+            context.run.run_id,
+            self._settings,
+            self._now,
+            is_played=self._is_played,
+            accepts_shrunk=context.run.tags.get(ACCEPT_SHRUNK_TAG) == "true",
+            is_moved=context.run.tags.get(PROJECT_MOVED_TAG) == "true",
+        )
         try:
             if not self._is_held:
                 self._held.enter_context(day.hold())

@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,10 +162,14 @@ class Runner:
         job_name: str,
         partition: Partition,
         now: Callable[[], dt.datetime] = utc_now,
+        tags: Mapping[str, str] | None = None,
         *,
         is_played: bool = False,
     ) -> Failure | None:
-        """Run a job for one partition; None when it succeeded. `now` and `is_played` are those of the `Day`."""
+        """Run a job for one partition; None when it succeeded. `now` and `is_played` are those of the `Day`.
+
+        `tags` of the run may say of it what `assets.resources` names.
+        """
         reporter = TerminalReporter(self._stream)
         job = build_definitions(self._settings, reporter, now, is_played=is_played).resolve_job_def(job_name)
         try:
@@ -174,6 +178,7 @@ class Runner:
                     instance=self._instance,
                     partition_key=partition_key(partition),
                     raise_on_error=False,
+                    tags=dict(tags or {}),
                     # The events go to the instance; the terminal gets ours.
                     run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
                 )

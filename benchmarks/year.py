@@ -106,6 +106,7 @@ class Year:
         }
         responses = {"id": ids, "outcome": "ok", "http_status": 200, "attempts": 1, "elapsed_ms": 20}
         inventory = {"id": ids, "id_as_read": ids, "is_valid": True, "owner": teams, "cost_center": "CC-1"}
+        inventory["id_source"] = "inventory"
         used = number[number % 5 == 0]
         notebooks = {
             "notebook_id": [f"{n:08x}" for n in used.tolist()],
@@ -146,7 +147,8 @@ def write_year(root: Path, images: int, days: int) -> None:
             with lake.writer(files[name], table, "benchmark") as writer:
                 writer.write(data)
         moment = dt.datetime.combine(date, dt.time(3), dt.UTC)
-        inventory = dict.fromkeys(InventoryFacts.model_fields, 0) | {"source": "a", "kind": "csv", "modified_at": None}
+        counts = [name for name, field in InventoryFacts.model_fields.items() if field.is_required()]
+        inventory = dict.fromkeys(counts, 0) | {"source": "a", "kind": "csv", "modified_at": None}
         fetch = dict.fromkeys(FetchFacts.model_fields, 0) | {
             "project_id": "p1",
             "endpoint_host": "127.0.0.1",

@@ -9,6 +9,7 @@ The modules in the order in which a day passes through them:
 ``throttle``, ``shared_rate``, ``retries``  how fast requests may leave; when one is sent again, and when no more
 ``signing``, ``identity``, ``authentication``  who we are to the API
 ``paging``, ``api``            its lists; the one client of the ModelArts API
+``absence``                    what an inventory lacks, and whether it may be believed
 ``fetch``                      one outcome per id, put on disk as it arrives
 ``listed``, ``changed``        change-only days: what the API's list still confirms
 ``columns``                    the one table of columns that every schema derives from

@@ -38,8 +38,8 @@ class DayAnalysis:
     """One published day, opened for SQL in `engine`; a context manager.
 
     Relations: `parameters` (one row: snapshot_date, project, project_id, is_complete, compared_with, list_was_read,
-    usage_was_read), the sealed tables of the day (`responses` without bodies), `image_history`, and `current_images`
-    (what is known of each living image, see sql/derive/current_images.sql).
+    usage_was_read, inventory_is_whole), the sealed tables of the day (`responses` without bodies), `image_history`, and
+    `current_images` (what is known of each living image, see sql/derive/current_images.sql).
 
     `previous` is the project's last complete day before this one, `before` its last published one, or None.
 
@@ -73,6 +73,7 @@ class DayAnalysis:
             "compared_with": pa.array([self.previous.date if self.previous else None], pa.date32()),
             "list_was_read": pa.array([facts.list_was_read]),
             "usage_was_read": pa.array([facts.notebooks_were_read]),
+            "inventory_is_whole": pa.array([self.manifest.inventory.is_whole]),
         }
         self.engine.load("parameters", pa.table(parameters))
         for name, table in TABLES.items():

@@ -196,7 +196,7 @@ class ModelArtsClient:
         paging = Paging("image", self._images_path, page_size)
         while (page := await self._next_page(paging)) is not None:
             yield page
-        total, seen = paging.total or 0, len(paging.seen)
+        total, seen = paging.most, len(paging.seen)
         self.list_shortfall = max(0, total - seen)
         if self.list_shortfall:
             _logger.warning("The image list of %s has %d images, but its pages held %d.", self._host, total, seen)
@@ -214,7 +214,7 @@ class ModelArtsClient:
         self.notebooks_skipped = paging.skipped
         if paging.skipped:
             _logger.warning("The notebook list of %s has %d items without an id.", self._host, paging.skipped)
-        total, found = paging.total or 0, len(paging.seen) + paging.skipped
+        total, found = paging.most, len(paging.seen) + paging.skipped
         if found < total:
             # Unlike an image that is not listed, a notebook that is not listed makes an image look unused.
             raise ListUnreadableError(

@@ -28,7 +28,7 @@ from pipelines.columns import (
 )
 from pipelines.engine import Engine
 from pipelines.errors import ConfigurationError
-from pipelines.manifest import FetchFacts, FileFacts
+from pipelines.manifest import FileFacts, Manifest
 from pipelines.settings import ROOT, Settings
 from pipelines.sql_files import read_sql
 
@@ -106,7 +106,7 @@ def derive_audit_findings(analysis: DayAnalysis) -> AuditResult:
     settings = analysis.day.settings
     suppressions = read_suppressions(settings.suppressions) if settings.suppressions else []
     rules = _apply_rules(analysis, read_rules(settings.audit_rules))
-    analysis.engine.load("rules", _rules_table(rules, analysis.manifest.fetch))
+    analysis.engine.load("rules", _rules_table(rules, analysis.manifest))
     analysis.engine.load(
         "suppressions", pa.Table.from_pylist([entry.model_dump() for entry in suppressions], schema=_SUPPRESSIONS)
     )
@@ -237,8 +237,10 @@ def _check_header(stem: str, fields: dict[str, str], repeated: list[str], rule: 
         raise _RuleError(f"The header needs {', '.join(unknown)}, which is not one of {', '.join(_NEEDS)}.")
 
 
-def _rules_table(rules: list[Rule], facts: FetchFacts) -> pa.Table:
-    was_read = {"list": facts.list_was_read, "usage": facts.notebooks_were_read}
+def _rules_table(rules: list[Rule], manifest: Manifest) -> pa.Table:
+    facts = manifest.fetch
+    # What is not on a short list may be there all the same, and what an inventory lacks that is not whole, registered.
+    was_read = {"list": facts.list_is_whole and manifest.inventory.is_whole, "usage": facts.notebooks_were_read}
     rows = [
         {
             "rule": rule.name,

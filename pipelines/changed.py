@@ -22,8 +22,10 @@ _BATCH_ROWS = 500
 _DESCRIBED = pa.array(["ok", "deleted"])
 
 
-def last_complete_responses(lake: Lake, partition: Partition) -> LakePath | None:
-    """The `responses` file of the project's last complete day before this one, or None when there is no such day.
+def last_complete_responses(lake: Lake, partition: Partition, project_id: str) -> LakePath | None:
+    """The `responses` file of the project's last complete day before this one.
+
+    None when there is no such day, or when it is one of another project id.
 
     Raises:
         StorageError: the file is not the one that its manifest names, so nothing may be carried forward from it.
@@ -31,9 +33,12 @@ def last_complete_responses(lake: Lake, partition: Partition) -> LakePath | None
     day = last_complete_day(lake, partition)
     if day is None:
         return None
+    manifest = read_manifest(lake.manifest(day))
+    if manifest.fetch.project_id != project_id:
+        return None
     path = lake.table(RESPONSES.name, day)
     with storage_errors(path):
-        intact = sha256_of_file(path) == read_manifest(lake.manifest(day)).files[RESPONSES.name].sha256
+        intact = sha256_of_file(path) == manifest.files[RESPONSES.name].sha256
     if not intact:
         raise StorageError(
             f"{path} is not the file that the manifest of {day} names, so nothing can be carried forward from it: run "

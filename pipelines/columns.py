@@ -9,7 +9,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Origin = Literal["key", "inventory", "api", "derived", "provenance"]
 
@@ -75,6 +75,14 @@ INVENTORY = Table(
         Column("cost_center", pa.string(), "inventory", "Cost centre stated by the inventory."),
         Column("environment", pa.string(), "inventory", "Environment stated by the inventory."),
         Column("attributes", pa.string(), "inventory", "Further columns of the source, as a JSON object."),
+        Column(
+            "id_source",
+            pa.string(),
+            "provenance",
+            "inventory; or last_complete_day: the source did not show this id, and was not whole, so the id is asked "
+            "for all the same, with what the inventory of that day said of it.",
+            True,
+        ),
     ),
 )
 

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
+from pipelines.absence import KnownImages, judge, known_images, missing_rows
 from pipelines.answer_store import AnswerStore, open_answers
 from pipelines.api import ModelArtsClient
 from pipelines.changed import carry_forward, last_complete_responses
@@ -41,6 +42,7 @@ from pipelines.manifest import (
     FileFacts,
     InventoryFacts,
     Manifest,
+    parse_manifest,
     published,
     read_attempt,
     read_manifest,
@@ -65,6 +67,8 @@ class Day:
     """One partition as one run sees it. `now` is the clock that tells which day it is.
 
     `is_played`: the clock is set for a day that the sandbox plays, so the day is not published by it.
+    Somebody said of this run: `accepts_shrunk`, an inventory that has shrunk is right; `is_moved`, the project has
+    another id or endpoint than on the days before.
     """
 
     partition: Partition
@@ -72,6 +76,8 @@ class Day:
     settings: Settings
     now: Callable[[], dt.datetime] = utc_now
     is_played: bool = False
+    accepts_shrunk: bool = False
+    is_moved: bool = False
 
     @property
     def lake(self) -> Lake:
@@ -142,6 +148,37 @@ class Day:
                 "IMAGE_SNAPSHOTS_ENDPOINT, or IMAGE_SNAPSHOTS_LAKE to another directory for the sandbox's days."
             )
 
+    def check_project(self, project_id: str, host: str) -> None:
+        """Refuse to put the images of one project among those of another, which would then count as removed.
+
+        Raises:
+            ConfigurationError: the project's last day came from another project id or endpoint, and nobody said that
+                the project moved.
+        """
+        last = self._last_published()
+        if last is None or self.is_moved:
+            return
+        before = last.fetch
+        # The embedded sandbox listens on another port each time.
+        same_host = before.endpoint_host.lower() == host.lower() or (before.is_sandbox and self.settings.uses_sandbox)
+        if before.project_id == project_id and same_host:
+            return
+        raise ConfigurationError(
+            f"The days of project {self.partition.project!r} in {self.lake.root} are those of the project id "
+            f"{before.project_id} at {before.endpoint_host} (the last is {last.snapshot_date}), and this run would ask "
+            f"for the project id {project_id} at {host}, so nothing was asked or written: correct the endpoint, "
+            "IMAGE_SNAPSHOTS_PROJECTS or the credentials, give the other project a key of its own in "
+            "IMAGE_SNAPSHOTS_PROJECTS, or, if this project has moved, say so once with `image-snapshots run "
+            "--project-moved`."
+        )
+
+    def _last_published(self) -> Manifest | None:
+        contents = self.lake.manifests(self.partition.project)
+        if not contents:
+            return None
+        last = max(contents)
+        return parse_manifest(contents[last], self.lake.manifest(last))
+
 
 def start_over(day: Day) -> None:
     """Throw away what an attempt that did not end has gathered."""
@@ -163,7 +200,9 @@ def take_inventory(day: Day) -> InventoryTaken:
     """Read the inventory source into the staged `inventory` table; opens the day's attempt, or goes on with it.
 
     Raises:
-        ConfigurationError: the day is not the current one, or the source cannot be read or is empty.
+        ConfigurationError: the day is not the current one, the project is another than on the days before, or the
+            source cannot be read, is empty, or holds too many ids that are none.
+        PipelineError: the project's id or the API's list is asked for, and that fails.
     """
     attempt = read_attempt(day.lake, day.partition)
     ended = published(day.lake, day.partition)
@@ -175,11 +214,14 @@ def take_inventory(day: Day) -> InventoryTaken:
     day.check_source()
     day.check_clock()
     attempt = attempt or Attempt(run_id=day.run_id, started_at=day.now())
-    # Before anything slow: a lake that cannot be written is found out here.
-    write_attempt(day.lake, day.partition, attempt)
     path = day.staged(INVENTORY.name)
+    # What was accepted for an attempt holds for the run that goes on with it.
+    accepted = day.accepts_shrunk or (attempt.inventory is not None and attempt.inventory.is_accepted)
     with connect(day.settings, day.partition) as connection:
-        facts = asyncio.run(_read_inventory(day, connection, path))
+        project_id = asyncio.run(_project_id(day, connection))
+        # Before anything slow: a lake that cannot be written is found out here.
+        write_attempt(day.lake, day.partition, attempt)
+        facts = asyncio.run(_read_inventory(day, connection, path, project_id, accepted=accepted))
     write_attempt(day.lake, day.partition, attempt.model_copy(update={"inventory": facts, "fetch": None}))
     limit = dt.timedelta(hours=day.settings.inventory_max_age_hours)
     return InventoryTaken(
@@ -189,12 +231,31 @@ def take_inventory(day: Day) -> InventoryTaken:
     )
 
 
-async def _read_inventory(day: Day, connection: Connection, path: LakePath) -> InventoryFacts:
+async def _project_id(day: Day, connection: Connection) -> str | None:
+    """The project's id, checked against the days before; None when there are none and the credentials do not say it.
+
+    Raises:
+        ConfigurationError: the project is another than on the days before.
+        PipelineError: the credentials name the project alone, and the identity service cannot be asked for its id.
+    """
+    project_id = connection.credentials.project_id
+    if project_id is None and day.lake.manifests(day.partition.project):
+        async with connection.client() as client:
+            project_id = client.project_id
+    if project_id is not None:
+        day.check_project(project_id, connection.host)
+    return project_id
+
+
+async def _read_inventory(
+    day: Day, connection: Connection, path: LakePath, project_id: str | None, *, accepted: bool
+) -> InventoryFacts:
     inventory = Inventory(
         snapshot_date=day.partition.date,
         project_key=day.partition.project,
         project_keys=day.settings.project_keys,
         allow_empty=day.settings.allow_empty_inventory,
+        max_invalid_ratio=day.settings.max_invalid_ratio,
     )
     source = describe_source(connection.inventory)
     shortfall = 0
@@ -207,12 +268,33 @@ async def _read_inventory(day: Day, connection: Connection, path: LakePath) -> I
         else:
             for batch in inventory.read(connection.inventory, day.settings.inventory_query):
                 writer.write(batch)
+        images = known_images(day.lake, day.partition, project_id) if project_id else KnownImages(day.lake, None)
+        judgement = judge(
+            inventory,
+            source.name,
+            images,
+            shortfall=shortfall,
+            max_shrunk_ratio=day.settings.max_shrunk_ratio,
+            accepted=accepted,
+        )
+        read = writer.rows
+        if judgement.reason is not None:
+            for batch in missing_rows(inventory, images, day.partition.date):
+                writer.write(batch)
+        added = writer.rows - read
     return InventoryFacts(
         source=source.name,
         kind=source.kind,
         modified_at=source.modified_at,
         shortfall=shortfall,
-        **dataclasses.asdict(inventory.counts),
+        compared_with=images.day.date if images.day else None,
+        known=judgement.known,
+        missing=judgement.missing,
+        added=added,
+        is_whole=judgement.reason is None,
+        is_accepted=judgement.is_accepted,
+        reason=judgement.reason,
+        **(dataclasses.asdict(inventory.counts) | {"ids": inventory.counts.ids + added}),
     )
 
 
@@ -260,6 +342,8 @@ async def _fetch_answers(
     inventory, started_at = day.staged(INVENTORY.name), day.now()
     directory = day.lake.staging(day.partition)
     async with connection.client() as client:
+        # Again, because this step may be run alone.
+        day.check_project(client.project_id, connection.host)
         staging = Staging(day.lake, directory, day.partition.date, client.project_id, day.run_id)
         # Of another attempt, which ended and was not quite tidied up, nothing is taken over.
         subject = f"{connection.endpoint} {client.project_id} {attempt.started_at.isoformat()}"
@@ -308,6 +392,7 @@ async def _fetch_answers(
                 carried=store.carried(),
                 list_was_read=list_was_read,
                 list_error=list_error,
+                list_shortfall=client.list_shortfall or 0 if list_was_read else 0,
                 notebooks_were_read=day.settings.reads_usage and notebooks_error is None,
                 notebooks_error=notebooks_error,
                 notebooks_skipped=client.notebooks_skipped or 0,
@@ -322,7 +407,7 @@ async def _fetch_answers(
 
 async def _carry_forward(day: Day, client: ModelArtsClient, staging: Staging, store: AnswerStore) -> bool:
     """Carry answers forward from the last complete day; False when there is none, and the list was not read."""
-    responses = last_complete_responses(day.lake, day.partition)
+    responses = last_complete_responses(day.lake, day.partition, client.project_id)
     if responses is None:
         return False
     await read_list(client, staging, store.listed)

@@ -176,6 +176,7 @@ def _take_step(engine: Engine, lake: Lake, day: PublishedDay) -> None:
             {
                 "snapshot_date": pa.array([day.partition.date], pa.date32()),
                 "project_id": pa.array([day.manifest.fetch.project_id]),
+                "inventory_is_whole": pa.array([day.manifest.inventory.is_whole]),
             },
         ),
     )

@@ -12,13 +12,14 @@ and so are those of a project that is not configured, which are counted apart be
 An id is compared without white space around it and in lower case; of several rows with one id the first is kept. It
 is valid in the API's own form alone, 8-4-4-4-12 hexadecimal digits: an id without dashes is not one that the API
 gave out, and guessing where they belong could ask for another image. Ids that are not valid stay in the table,
-because an auditor wants to see them, but are never sent.
+because an auditor wants to see them, but are never sent. An inventory of which too many are not valid, or all, is
+refused: it is that of something else.
 
 Reading files and databases is in `pipelines.inventory_sources`; asking the API for its list is in `pipelines.api`, and
 `Inventory.read_listed` takes the ids.
 """
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -32,8 +33,20 @@ from pipelines import columns
 from pipelines.errors import ConfigurationError
 from pipelines.inventory_sources import BATCH_ROWS, LISTED, InventorySource, brief, describe_source, read_source
 
-__all__ = ["LISTED", "Inventory", "InventoryCounts", "InventorySource", "describe_source"]
+__all__ = [
+    "FROM_INVENTORY",
+    "FROM_LAST_COMPLETE_DAY",
+    "LISTED",
+    "Inventory",
+    "InventoryCounts",
+    "InventorySource",
+    "describe_source",
+]
 
+# Where an id comes from: the source, or (see `pipelines.absence`) the inventory of an earlier day.
+FROM_INVENTORY, FROM_LAST_COMPLETE_DAY = "inventory", "last_complete_day"
+
+_SHOWN_CHARACTERS = 80
 _UUID = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
 _NAMES = {
     "id": "id",
@@ -68,12 +81,16 @@ class Inventory:
         project_key: str,
         project_keys: Sequence[str],
         allow_empty: bool = False,
+        max_invalid_ratio: float = 1.0,
     ) -> None:
         self.counts = InventoryCounts()
         self._date = snapshot_date
         self._project_key = project_key
         self._project_keys = pa.array(project_keys, pa.string())
         self._allow_empty = allow_empty
+        self._max_invalid_ratio = max_invalid_ratio
+        # As read, to show what is wrong with such ids.
+        self._first_invalid: str | None = None
         # A UUID as a number takes half the memory of its text.
         self._seen: set[int | str] = set()
 
@@ -84,8 +101,9 @@ class Inventory:
         `:project`, the partition key.
 
         Raises:
-            ConfigurationError: the source is missing, unreadable, malformed or refused, has no id column, or holds no
-                id for this project (unless an empty inventory is allowed). No batch can be trusted then.
+            ConfigurationError: the source is missing, unreadable, malformed or refused, has no id column, holds no
+                usable id for this project (unless an empty inventory is allowed), or holds too many that are none. No
+                batch can be trusted then.
             EndpointUnreachableError: the database does not answer; trying later may help.
         """
         name = describe_source(source).name
@@ -100,13 +118,13 @@ class Inventory:
                 ) from None
             if batch.num_rows:
                 yield batch
-        self._refuse_empty(name)
+        self._refuse_unusable(name)
 
     async def read_listed(self, ids: AsyncIterator[str]) -> AsyncIterator[pa.RecordBatch]:
         """Take the ids of the API's own list for this project, and yield batches of `columns.INVENTORY`.
 
         Raises:
-            ConfigurationError: there is no id (unless an empty inventory is allowed).
+            ConfigurationError: there is no usable id (unless an empty inventory is allowed), or too many are none.
         """
         rows: list[str] = []
         async for id_ in ids:
@@ -116,7 +134,7 @@ class Inventory:
                 rows = []
         if rows:
             yield self._clean(["id"], [rows], LISTED)
-        self._refuse_empty(LISTED)
+        self._refuse_unusable(LISTED)
 
     def _clean(self, names: Sequence[str], arrays: Sequence[Any], source: str) -> pa.RecordBatch:
         known, further = _columns_by_name(names, source)
@@ -151,12 +169,20 @@ class Inventory:
                 optional("cost_center"),
                 optional("environment"),
                 pa.nulls(total, pa.string()) if attributes is None else attributes,
+                pa.repeat(FROM_INVENTORY, total),
             ],
             schema=columns.INVENTORY.schema,
         ).filter(pa.array(keep, pa.bool_()))
         counts.ids += batch.num_rows
-        counts.invalid += batch.num_rows - (pc.sum(batch.column("is_valid")).as_py() or 0)
+        invalid = batch.filter(pc.invert(batch["is_valid"]))["id_as_read"]
+        counts.invalid += len(invalid)
+        if self._first_invalid is None and len(invalid):
+            self._first_invalid = invalid[0].as_py()
         return batch
+
+    def lacks(self, ids: Iterable[str]) -> list[str]:
+        """Those of some valid ids that were not read."""
+        return [id_ for id_ in ids if _number(id_) not in self._seen]
 
     def _first_of_each(self, ids: list[str], valid: list[bool], mine: list[bool]) -> list[bool]:
         """Tell for each row whether it is the first of this project with its id, counting the others."""
@@ -170,7 +196,7 @@ class Inventory:
                 counts.blank += 1
                 keep.append(False)
                 continue
-            key = int(id_.replace("-", ""), 16) if is_uuid else id_
+            key = _number(id_) if is_uuid else id_
             if key in seen:
                 counts.duplicate += 1
                 keep.append(False)
@@ -179,15 +205,30 @@ class Inventory:
                 keep.append(True)
         return keep
 
-    def _refuse_empty(self, name: str) -> None:
-        if self.counts.ids or self._allow_empty:
-            return
+    def _refuse_unusable(self, name: str) -> None:
+        """Refuse an inventory of which nothing, or too little, can be asked for."""
         c = self.counts
+        if c.invalid > self._max_invalid_ratio * c.ids or (c.invalid and c.invalid == c.ids and not self._allow_empty):
+            example = self._first_invalid or ""
+            shown = f"{example[:_SHOWN_CHARACTERS]!r}{' ...' if len(example) > _SHOWN_CHARACTERS else ''}"
+            raise ConfigurationError(
+                f"The inventory {name} holds {c.invalid} of {c.ids} ids for project {self._project_key!r} that are no "
+                f"image ids, such as {shown}, and IMAGE_SNAPSHOTS_MAX_INVALID_RATIO allows "
+                f"{self._max_invalid_ratio:g} of them and never all, so nothing is published: write the ids as the API "
+                "does, 8-4-4-4-12 hexadecimal digits with dashes and without quotes or a prefix, and check that the "
+                "column is that of ModelArts images."
+            )
+        if c.ids or self._allow_empty:
+            return
         raise ConfigurationError(
             f"The inventory {name} holds no image id for project {self._project_key!r} ({c.rows_read} rows read, "
             f"{c.blank} blank, {c.other_project} of other projects, {c.unknown_project} of projects that are not "
             "configured): correct it, or set IMAGE_SNAPSHOTS_ALLOW_EMPTY_INVENTORY=true if it may be empty."
         )
+
+
+def _number(uuid: str) -> int:
+    return int(uuid.replace("-", ""), 16)
 
 
 def _columns_by_name(names: Sequence[str], source: str) -> tuple[dict[str, int], dict[str, int]]:

@@ -27,7 +27,10 @@ class _Facts(BaseModel):
 class InventoryFacts(_Facts):
     """What was read from the inventory source; `source` is a name for people, without credentials.
 
-    `shortfall`: images that the API's list counts but that were on none of its pages.
+    `shortfall`: images that the API's list counts but that were on none of its pages. `missing` of the images `known`
+    on the complete day `compared_with` were not in it. An inventory that is not whole, for the `reason` stated, says
+    nothing by what it lacks: `added` of the `ids` come from that day instead. `is_accepted`: somebody said that it is
+    right although it lacks that many.
     """
 
     source: str
@@ -41,6 +44,13 @@ class InventoryFacts(_Facts):
     invalid: int
     ids: int
     shortfall: int
+    compared_with: dt.date | None = None
+    known: int = 0
+    missing: int = 0
+    added: int = 0
+    is_whole: bool = True
+    is_accepted: bool = False
+    reason: str | None = None
 
 
 class FetchFacts(_Facts):
@@ -48,8 +58,13 @@ class FetchFacts(_Facts):
 
     `kept` of them were on disk already from an attempt that had not ended; `carried` were carried forward from an
     earlier day (mode `changed`). The API's list of images and its notebooks were read to the end, or not wanted, or the
+<<<<<<< HEAD
     error says why they could not be read; `notebooks_skipped` of the latter had no id. `clock_skew_seconds`: how far
     our clock was ahead of the API's, negative when behind, or None when its answers did not say.
+=======
+    error says why they could not be read. `list_shortfall`: images that the list counts but that were on none of its
+    pages; `notebooks_skipped` of the notebooks had no id.
+>>>>>>> inventory
     """
 
     project_id: str
@@ -68,10 +83,16 @@ class FetchFacts(_Facts):
     bytes_received: int
     list_was_read: bool = False
     list_error: str | None = None
+    list_shortfall: int = 0
     notebooks_were_read: bool = False
     notebooks_error: str | None = None
     notebooks_skipped: int = 0
     clock_skew_seconds: float | None = None
+
+    @property
+    def list_is_whole(self) -> bool:
+        """Whether the list was read and shows as many images as it counts, so that what it lacks is not there."""
+        return self.list_was_read and self.list_shortfall == 0
 
     @property
     def failed(self) -> int:
@@ -121,6 +142,26 @@ class Attempt(_Facts):
     started_at: dt.datetime
     inventory: InventoryFacts | None = None
     fetch: FetchFacts | None = None
+
+
+def inventory_warning(facts: InventoryFacts) -> str | None:
+    """What to know of an inventory before believing what it lacks, in a sentence or two; None when there is nothing."""
+    if facts.is_accepted:
+        return (
+            f"The inventory {facts.source} lacks {facts.missing} of the {facts.known} images known on "
+            f"{facts.compared_with}, and was accepted as it is: what it lacks left the history."
+        )
+    return facts.reason
+
+
+def short_list(facts: FetchFacts) -> str | None:
+    """What is wrong with a list that shows less than it counts, in a sentence; None when nothing is."""
+    if not facts.list_shortfall:
+        return None
+    return (
+        f"The API's list counts {facts.list_shortfall} images that it does not show, so it is not known whether they "
+        "are registered, and no finding about them is resolved."
+    )
 
 
 @cache

@@ -45,6 +45,8 @@ class Paging:
     skipped: int = 0
     offset: int = 0
     total: int | None = None
+    # The most that any page counted: a count that falls while pages are read must not hide what none of them showed.
+    most: int = 0
 
     @property
     def is_whole(self) -> bool:
@@ -60,6 +62,7 @@ class Paging:
         """Add a page that came; None when it has nothing new, which is the end of the list."""
         page = orjson.loads(body)
         self.total = _count(page.get("total"))
+        self.most = max(self.most, self.total or 0)
         items = []
         for item in page["data"]:
             id_ = item.get("id") if isinstance(item, dict) else None

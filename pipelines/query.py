@@ -55,7 +55,7 @@ _MANIFEST = {
     "rebuilt": "BOOLEAN",
     "code_version": "VARCHAR",
     "schema_version": "BIGINT",
-    "inventory": "STRUCT(source VARCHAR, kind VARCHAR, ids BIGINT)",
+    "inventory": "STRUCT(source VARCHAR, kind VARCHAR, ids BIGINT, is_whole BOOLEAN)",
     "fetch": "STRUCT(project_id VARCHAR, endpoint_host VARCHAR, is_sandbox BOOLEAN, mode VARCHAR, "
     f"outcomes STRUCT({', '.join(f'{outcome} BIGINT' for outcome in Outcome)}))",
 }

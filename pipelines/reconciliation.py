@@ -13,11 +13,14 @@ from pipelines.sql_files import read_sql
 
 @dataclass(frozen=True, slots=True)
 class ReconciliationResult:
-    """The written table and its rows by kind; `not_registered` is no key when the list was not read."""
+    """The written table and its rows by kind.
+
+    `not_registered` is no key unless the day `was_compared`: the list was read, and the inventory is whole.
+    """
 
     file: FileFacts
     counts: dict[str, int]
-    list_was_read: bool
+    was_compared: bool
 
 
 def derive_image_reconciliation(analysis: DayAnalysis) -> ReconciliationResult:
@@ -32,14 +35,14 @@ def derive_image_reconciliation(analysis: DayAnalysis) -> ReconciliationResult:
     (facts,) = analysis.engine.read(
         """
         SELECT
-            (SELECT list_was_read FROM parameters) AS list_was_read,
+            (SELECT list_was_read AND inventory_is_whole FROM parameters) AS was_compared,
             COUNT(CASE WHEN kind = 'not_registered' THEN 1 END) AS not_registered,
             COUNT(CASE WHEN kind = 'registered_but_gone' THEN 1 END) AS registered_but_gone
         FROM image_reconciliation
         """
     ).to_pylist()
-    list_was_read = facts.pop("list_was_read")
-    if not list_was_read:
+    was_compared = facts.pop("was_compared")
+    if not was_compared:
         # Nobody looked, which is not the same as none.
         del facts["not_registered"]
-    return ReconciliationResult(file, facts, list_was_read)
+    return ReconciliationResult(file, facts, was_compared)

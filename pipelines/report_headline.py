@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from pipelines.derived import DaySummary
-from pipelines.manifest import Manifest
+from pipelines.manifest import Manifest, inventory_warning, short_list
 from pipelines.report_data import severe
 from pipelines.report_words import count, long_date, money, plural, signed, size
 
@@ -79,9 +79,10 @@ def notes(manifest: Manifest, summary: DaySummary) -> Iterator[tuple[str, str]]:
             "Usage was not read",
             f"So it is not known which images are in use{reason}; not known is not the same as unused.",
         )
-    if manifest.inventory.shortfall:
-        images = plural(manifest.inventory.shortfall, "image that is", "images that are")
-        yield "The API's list has gaps", f"It counts {images} on none of its pages."
+    if warning := inventory_warning(manifest.inventory):
+        yield ("A smaller inventory was accepted" if manifest.inventory.is_whole else "Inventory not whole"), warning
+    if warning := short_list(fetch):
+        yield "The API's list has gaps", warning
 
 
 def figures(summary: DaySummary, before: DaySummary | None) -> list[tuple[str, str, str, str]]:

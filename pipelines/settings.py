@@ -43,6 +43,14 @@ class Settings(BaseSettings):
         48, description="an inventory file older than this fails the freshness check (the run goes on)"
     )
     allow_empty_inventory: bool = Field(False, description="publish an empty day instead of failing")
+    max_invalid_ratio: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.1, description="share of the inventory's ids that may be no UUIDs before nothing is published"
+    )
+    max_shrunk_ratio: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.1,
+        description="share of the images known on the last complete day that an inventory may lack before nothing "
+        "counts as gone for not being in it",
+    )
     lake: str = Field("lake", description="root of the lake, a local path or s3://bucket/directory")
     concurrency: Annotated[int, Field(ge=1, le=1024)] = Field(32, description="requests in flight")
     rate_limit: Annotated[float, Field(gt=0)] | None = Field(

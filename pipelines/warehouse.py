@@ -307,6 +307,7 @@ def _day(manifest: Manifest, sha256: str, basis: str) -> pa.RecordBatch:
         **{outcome: manifest.fetch.outcomes.get(outcome, 0) for outcome in OUTCOMES},
         "manifest_sha256": sha256,
         "basis": basis,
+        "inventory_is_whole": manifest.inventory.is_whole,
     }
     return pa.RecordBatch.from_pylist([row], schema=DAYS.schema)
 

@@ -60,6 +60,13 @@ DAYS = Table(
         *(_count(outcome) for outcome in OUTCOMES),
         Column("manifest_sha256", pa.string(), "provenance", "SHA-256 of the day's manifest.", True),
         Column("basis", pa.string(), "provenance", "Hash over the manifests that the derived tables come from.", True),
+        Column(
+            "inventory_is_whole",
+            pa.bool_(),
+            "provenance",
+            "Whether what the inventory of the day lacks counts as gone.",
+            True,
+        ),
     ),
 )
 

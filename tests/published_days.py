@@ -36,11 +36,18 @@ def _zeros(facts: type[BaseModel]) -> dict:
 
 
 def publish_day(
-    day: Day, *, listed: list[dict] | None = None, notebooks: list[dict] | None = None, **tables: list[dict]
+    day: Day,
+    *,
+    listed: list[dict] | None = None,
+    notebooks: list[dict] | None = None,
+    inventory_facts: dict | None = None,
+    fetch_facts: dict | None = None,
+    **tables: list[dict],
 ) -> Manifest:
     """Publish a day of these rows; a response that is `failed` makes it incomplete.
 
     `listed`: items of the API's list, and `notebooks`: rows of that table; None when the day did not read them.
+    `inventory_facts` and `fetch_facts` are what its manifest says besides.
     """
     noon = dt.datetime.combine(day.partition.date, dt.time(12), dt.UTC)
     newest = newest_publication(day.lake, day.partition.project)
@@ -59,6 +66,7 @@ def publish_day(
             observed_at=noon,
             id_as_read="",
             is_valid=True,
+            id_source="inventory",
             attempts=1,
             elapsed_ms=1,
             response_sha256="0",
@@ -89,8 +97,8 @@ def publish_day(
         # At noon of the day, unless something of the project was published later.
         published_at=max(noon, newest.published_at) if newest else noon,
         rebuilt=False,
-        inventory=InventoryFacts(**inventory),
-        fetch=FetchFacts(**fetch),
+        inventory=InventoryFacts(**inventory | (inventory_facts or {})),
+        fetch=FetchFacts(**fetch | (fetch_facts or {})),
     )
 
 

@@ -49,6 +49,9 @@ class Faults(BaseModel):
         None, description="requests per second; those beyond are answered with 429"
     )
     lists_forbidden: bool = Field(False, description="answer 403 ModelArts.0108 to the lists of images and notebooks")
+    list_shows: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="images that the image list shows, while its total stays as it is; null for all"
+    )
     suspended: bool = Field(False, description="answer 401 ModelArts.6201 to every ModelArts call")
     iam_down: bool = Field(False, description="answer 503 to the token call")
     token_seconds: Annotated[float, Field(gt=0)] = Field(86_400, description="life of a token issued from now on")

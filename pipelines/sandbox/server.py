@@ -284,6 +284,9 @@ class Sandbox:
         else:
             total = catalogue.count(self.day)
             items = catalogue.page(self.day, offset, limit)
+        shown = self._faults.options.list_shows
+        if shown is not None:
+            items = items[: max(0, shown - offset)]
         if offset and offset >= total:
             return error_response(400, "ModelArts.6400", "The offset lies beyond the last record.")
         return json_page(items, offset, limit, total)

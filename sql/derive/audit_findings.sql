@@ -1,9 +1,10 @@
 -- What the audit rules found on a day, with the life of each finding since the last published day. From: parameters,
 -- found (rule, id, evidence: what the rules found), rules (rule, severity, title, is_decided), previous_findings
 -- (audit_findings of the last published day), suppressions (rule, id, namespace, until, reason), inventory,
--- current_images, image_reconciliation, image_history.
+-- responses, current_images, image_reconciliation, image_history.
 -- What was open and is not found any more is resolved, unless the day cannot say so: it is not complete, the rule could
--- not decide (it broke, or what it needs was not read), or the image gave no answer. Then it stays open as it was.
+-- not decide (it broke, or what it needs was not read), the image gave no answer, or it was not asked for because the
+-- inventory is not whole. Then it stays open as it was.
 WITH previous AS (
     SELECT rule, severity, title, id, name, first_seen, evidence
     FROM previous_findings
@@ -35,6 +36,7 @@ not_found_today AS (
             WHEN NOT parameters.is_complete THEN 'open'
             WHEN NOT rules.is_decided THEN 'open'
             WHEN current_images.is_carried THEN 'open'
+            WHEN responses.id IS NULL AND NOT parameters.inventory_is_whole THEN 'open'
             ELSE 'resolved'
         END AS state,
         previous.first_seen,
@@ -44,6 +46,7 @@ not_found_today AS (
     LEFT JOIN found ON found.rule = previous.rule AND found.id = previous.id
     LEFT JOIN rules ON rules.rule = previous.rule
     LEFT JOIN current_images ON current_images.id = previous.id
+    LEFT JOIN responses ON responses.id = previous.id
     WHERE found.id IS NULL
 ),
 last_versions AS (

@@ -1,6 +1,7 @@
 -- What is known of each living image on a day. From: parameters, responses, images, inventory, image_history.
 -- Today's answer where there is one; otherwise (forbidden, failed) the last version that a complete day saw, marked as
--- carried. An image is missing here when the API said that it is gone or, on a complete day, when it left the inventory.
+-- carried. An image is missing here when the API said that it is gone or, on a complete day, when it left an inventory that
+-- is whole.
 WITH today AS (
     SELECT images.*
     FROM images

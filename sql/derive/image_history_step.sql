@@ -1,5 +1,5 @@
--- One complete day's step of the history. From: day (one row: snapshot_date, project_id), versions (the current version
--- of each image), day_responses (id, outcome) and day_images (content) of that day.
+-- One complete day's step of the history. From: day (one row: snapshot_date, project_id, inventory_is_whole), versions
+-- (the current version of each image), day_responses (id, outcome) and day_images (content) of that day.
 -- Gives every version that is current after the day, and those that the day ends (is_current is false).
 WITH described AS (
     SELECT day_images.*, day_responses.outcome
@@ -22,12 +22,14 @@ begun AS (
         AND (versions.id IS NULL OR NOT versions.is_deleted)
 ),
 gone AS (
-    -- Gone without a description: what was known last stays on record. An answer such as `forbidden` says nothing.
+    -- Gone without a description: what was known last stays on record. An answer such as `forbidden` says nothing, nor
+    -- does not being in an inventory that is not whole.
     SELECT versions.id, COALESCE(day_responses.outcome, 'not_in_inventory') AS deleted_reason
     FROM versions
+    CROSS JOIN day
     LEFT JOIN day_responses ON day_responses.id = versions.id
     WHERE NOT versions.is_deleted
-        AND (day_responses.id IS NULL OR day_responses.outcome = 'not_found')
+        AND ((day_responses.id IS NULL AND day.inventory_is_whole) OR day_responses.outcome = 'not_found')
 ),
 ended AS (
     SELECT id FROM begun

@@ -1,5 +1,7 @@
 -- The inventory of a day against the API's own list: listed images that nobody registered, and registered ids whose
--- image is gone by the API's own answer. Rows of the first kind exist only for days on which the list was read.
+-- image is gone by the API's own answer. Rows of the first kind exist only for days on which the list was read and the
+-- inventory is whole: another one says nothing by what it lacks. An id that was asked for because it is not in such an
+-- inventory is not registered by it.
 --
 -- Reads parameters, listed_images, inventory, responses, images, image_history and current_images.
 WITH unregistered AS (
@@ -20,6 +22,7 @@ WITH unregistered AS (
     LEFT JOIN inventory
         ON listed.id = inventory.id
     WHERE parameters.list_was_read
+        AND parameters.inventory_is_whole
         AND inventory.id IS NULL
         -- Preset images are the platform's: nobody registers them.
         AND COALESCE(UPPER(listed.type), '') <> 'BUILD_IN'
@@ -56,6 +59,7 @@ gone AS (
     LEFT JOIN last_versions
         ON inventory.id = last_versions.id
     WHERE responses.outcome IN ('deleted', 'not_found')
+        AND inventory.id_source = 'inventory'
 ),
 
 both_kinds AS (

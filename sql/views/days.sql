@@ -20,5 +20,6 @@ SELECT
     COALESCE(manifests.fetch.outcomes.not_found, 0) AS not_found,
     COALESCE(manifests.fetch.outcomes.forbidden, 0) AS forbidden,
     COALESCE(manifests.fetch.outcomes.failed, 0) AS failed,
-    COALESCE(manifests.fetch.outcomes.invalid_id, 0) AS invalid_id
+    COALESCE(manifests.fetch.outcomes.invalid_id, 0) AS invalid_id,
+    manifests.inventory.is_whole AS inventory_is_whole
 FROM manifests

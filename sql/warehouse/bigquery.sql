@@ -11,7 +11,8 @@ CREATE OR REPLACE EXTERNAL TABLE `image_snapshots.inventory` (
     `owner` STRING,
     `cost_center` STRING,
     `environment` STRING,
-    `attributes` STRING
+    `attributes` STRING,
+    `id_source` STRING
 )
 WITH PARTITION COLUMNS (`dt` DATE, `project` STRING)
 OPTIONS (

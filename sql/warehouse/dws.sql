@@ -12,6 +12,7 @@ CREATE FOREIGN TABLE "inventory" (
     "cost_center" TEXT,
     "environment" TEXT,
     "attributes" TEXT,
+    "id_source" TEXT,
     "dt" DATE,
     "project" TEXT
 )

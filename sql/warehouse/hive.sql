@@ -11,7 +11,8 @@ CREATE EXTERNAL TABLE IF NOT EXISTS image_snapshots.inventory (
     `owner` STRING COMMENT 'Owner stated by the inventory.',
     `cost_center` STRING COMMENT 'Cost centre stated by the inventory.',
     `environment` STRING COMMENT 'Environment stated by the inventory.',
-    `attributes` STRING COMMENT 'Further columns of the source, as a JSON object.'
+    `attributes` STRING COMMENT 'Further columns of the source, as a JSON object.',
+    `id_source` STRING COMMENT 'inventory; or last_complete_day: the source did not show this id, and was not whole, so the id is asked for all the same, with what the inventory of that day said of it.'
 )
 PARTITIONED BY (`dt` DATE, `project` STRING)
 STORED AS PARQUET

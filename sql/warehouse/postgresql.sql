@@ -12,6 +12,7 @@ CREATE TABLE "inventory" (
     "cost_center" TEXT,
     "environment" TEXT,
     "attributes" TEXT,
+    "id_source" TEXT NOT NULL,
     PRIMARY KEY ("project", "snapshot_date", "id")
 );
 COMMENT ON TABLE "inventory" IS 'The ids the pipeline was told to ask for, as read from the inventory source on that day.';
@@ -25,6 +26,7 @@ COMMENT ON COLUMN "inventory"."owner" IS 'Owner stated by the inventory.';
 COMMENT ON COLUMN "inventory"."cost_center" IS 'Cost centre stated by the inventory.';
 COMMENT ON COLUMN "inventory"."environment" IS 'Environment stated by the inventory.';
 COMMENT ON COLUMN "inventory"."attributes" IS 'Further columns of the source, as a JSON object.';
+COMMENT ON COLUMN "inventory"."id_source" IS 'inventory; or last_complete_day: the source did not show this id, and was not whole, so the id is asked for all the same, with what the inventory of that day said of it.';
 CREATE TABLE "responses" (
     "project" TEXT NOT NULL,
     "snapshot_date" DATE NOT NULL,
@@ -440,6 +442,7 @@ CREATE TABLE "days" (
     "invalid_id" BIGINT NOT NULL,
     "manifest_sha256" TEXT NOT NULL,
     "basis" TEXT NOT NULL,
+    "inventory_is_whole" BOOLEAN NOT NULL,
     PRIMARY KEY ("project", "snapshot_date")
 );
 COMMENT ON TABLE "days" IS 'The days that are loaded, one row for each day and project, from the manifest.';
@@ -459,3 +462,4 @@ COMMENT ON COLUMN "days"."failed" IS 'Ids of the inventory with the outcome fail
 COMMENT ON COLUMN "days"."invalid_id" IS 'Ids of the inventory with the outcome invalid_id.';
 COMMENT ON COLUMN "days"."manifest_sha256" IS 'SHA-256 of the day''s manifest.';
 COMMENT ON COLUMN "days"."basis" IS 'Hash over the manifests that the derived tables come from.';
+COMMENT ON COLUMN "days"."inventory_is_whole" IS 'Whether what the inventory of the day lacks counts as gone.';

@@ -11,7 +11,8 @@ CREATE EXTERNAL TABLE image_snapshots.inventory (
     "owner" VARCHAR(65535),
     "cost_center" VARCHAR(65535),
     "environment" VARCHAR(65535),
-    "attributes" VARCHAR(65535)
+    "attributes" VARCHAR(65535),
+    "id_source" VARCHAR(65535)
 )
 PARTITIONED BY ("dt" DATE, "project" VARCHAR(65535))
 STORED AS PARQUET

@@ -12,7 +12,8 @@ CREATE OR REPLACE EXTERNAL TABLE inventory (
     owner VARCHAR AS (CAST(VALUE:owner AS VARCHAR)),
     cost_center VARCHAR AS (CAST(VALUE:cost_center AS VARCHAR)),
     environment VARCHAR AS (CAST(VALUE:environment AS VARCHAR)),
-    attributes VARCHAR AS (CAST(VALUE:attributes AS VARCHAR))
+    attributes VARCHAR AS (CAST(VALUE:attributes AS VARCHAR)),
+    id_source VARCHAR AS (CAST(VALUE:id_source AS VARCHAR))
 )
 PARTITION BY (dt, project)
 LOCATION = @image_snapshots/inventory/

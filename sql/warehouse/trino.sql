@@ -12,6 +12,7 @@ CREATE TABLE hive.image_snapshots.inventory (
     "cost_center" VARCHAR,
     "environment" VARCHAR,
     "attributes" VARCHAR,
+    "id_source" VARCHAR,
     "dt" DATE,
     "project" VARCHAR
 )

@@ -135,12 +135,13 @@ PARAMETERS = {"snapshot_date": DATE, "project": TEXT, "project_id": TEXT, "is_co
     "compared_with": DATE,
     "list_was_read": pa.bool_(),
     "usage_was_read": pa.bool_(),
+    "inventory_is_whole": pa.bool_(),
 }
 LISTED = dict.fromkeys(("id", "name", "namespace", "swr_path", "type", "visibility"), TEXT) | {"size_bytes": pa.int64()}
 SCHEMAS = {
     **{name: table.schema for name, table in (TABLES | ANALYSIS_TABLES).items()},
     "parameters": PARAMETERS,
-    "day": {"snapshot_date": DATE, "project_id": TEXT},
+    "day": {"snapshot_date": DATE, "project_id": TEXT, "inventory_is_whole": pa.bool_()},
     "day_responses": {"id": TEXT, "outcome": TEXT},
     "day_images": IMAGES.schema,
     "versions": IMAGE_HISTORY.schema,

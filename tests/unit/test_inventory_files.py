@@ -106,7 +106,7 @@ def test_every_kind_of_file_gives_the_same_table(tmp_path, name, make):
         ],
     )
     rows, counts = read(tmp_path / name)
-    key = {"snapshot_date": DAY, "project_key": "main"}
+    key = {"snapshot_date": DAY, "project_key": "main", "id_source": "inventory"}
     nothing = {"owner": None, "cost_center": None, "environment": None, "attributes": None}
     assert rows == [
         key
@@ -290,9 +290,9 @@ def test_parquet_bytes_that_are_no_text_are_refused(tmp_path):
     ],
 )
 def test_other_forms_of_an_id_are_kept_but_not_valid(tmp_path, written):
-    rows, counts = read(write(tmp_path / "i.json", json.dumps([f" {written.upper()}", written])))
-    assert [(r["id"], r["is_valid"]) for r in rows] == [(written.upper().lower(), False)]
-    assert (counts.ids, counts.invalid, counts.duplicate) == (1, 1, 1)
+    rows, counts = read(write(tmp_path / "i.json", json.dumps([f" {written.upper()}", written, C])))
+    assert [(r["id"], r["is_valid"]) for r in rows] == [(written.upper().lower(), False), (C, True)]
+    assert (counts.ids, counts.invalid, counts.duplicate) == (2, 1, 1)
 
 
 def test_rows_without_a_project_belong_to_every_project(tmp_path):
@@ -325,6 +325,23 @@ def test_an_empty_inventory_is_refused_unless_allowed(tmp_path, name, content):
 def test_the_refusal_of_an_empty_inventory_says_where_the_rows_went(tmp_path):
     message = refusal(write(tmp_path / "i.csv", "id,project\nx,lab\n,\n,main\ny,gone\n"))
     assert "(4 rows read, 2 blank, 1 of other projects, 1 of projects that are not configured)" in message
+
+
+@pytest.mark.parametrize("wrong", ["'{}'", "img-{}", "{{{}}}", "undashed"])
+def test_an_inventory_without_a_usable_id_is_refused_with_an_example(tmp_path, wrong):
+    written = [A.replace("-", "") if wrong == "undashed" else wrong.format(id_) for id_ in (A, B, C)]
+    message = refusal(write(tmp_path / "i.json", json.dumps(written)))
+    count = len(set(written))
+    assert f"holds {count} of {count} ids for project 'main' that are no image ids, such as {written[0]!r}" in message
+
+
+def test_a_share_of_ids_that_are_none_is_refused_and_less_is_not(tmp_path):
+    path = write(tmp_path / "i.json", json.dumps([A, B, C, "no id"]))
+    assert len(ids(path, max_invalid_ratio=0.25)) == 4
+    assert "IMAGE_SNAPSHOTS_MAX_INVALID_RATIO allows 0.2 of them" in refusal(path, max_invalid_ratio=0.2)
+    # That it may be empty does not make it one of images.
+    only = write(tmp_path / "j.json", json.dumps(["no id"]))
+    assert "no image ids" in refusal(only, max_invalid_ratio=0.2, allow_empty=True)
 
 
 CELL = st.one_of(st.sampled_from(["", " ", A, A.upper(), B, f" {C}\t", "x", "X "]), st.text(max_size=4))

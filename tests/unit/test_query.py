@@ -311,7 +311,7 @@ def test_the_settings_of_the_engine_are_locked(connection):
     ("sql", "count"),
     [
         ("SHOW TABLES", 19),
-        ("DESCRIBE days", 19),
+        ("DESCRIBE days", 20),
         ("SUMMARIZE SELECT name FROM images", 1),
         ("VALUES (1), (2)", 2),
         ("FROM images LIMIT 1", 1),

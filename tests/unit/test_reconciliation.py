@@ -64,7 +64,7 @@ def test_a_listed_image_that_nobody_registered(day):
     assert result.file.rows == 1
     assert result.file.path == ("image_reconciliation/dt=2026-11-23/project=default/image_reconciliation.parquet")
     assert result.counts == {"not_registered": 1, "registered_but_gone": 0}
-    assert result.list_was_read is True
+    assert result.was_compared is True
 
 
 def test_a_registered_image_is_gone_only_when_the_api_said_so(day):
@@ -155,7 +155,7 @@ def test_without_the_list_nothing_is_said_about_what_is_not_registered(day):
         NOTHING | {"id": "a", "kind": "registered_but_gone", "outcome": "not_found"}
     ]
     assert result.counts == {"registered_but_gone": 1}
-    assert result.list_was_read is False
+    assert result.was_compared is False
 
 
 def test_an_old_day_derived_again_does_not_know_what_came_later(day):
