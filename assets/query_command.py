@@ -68,7 +68,7 @@ def query(
     form = _format(output_format, output)
     lake = Lake(Settings.load().lake)
     root = lake.root.resolve()
-    if output is not None and isinstance(root, Path) and output.resolve().is_relative_to(root):
+    if output is not None and isinstance(root, Path) and _is_in(output, root):
         raise ConfigurationError(f"--output {output} is inside the lake, which is only read: choose another place.")
     text = _text(sql, file)
     if text is None and output is not None:
@@ -80,6 +80,11 @@ def query(
             _interruptible(connection, partial(_print, connection, text, form))
         else:
             _interruptible(connection, partial(_write, connection, text, output, form))
+
+
+def _is_in(output: Path, root: Path) -> bool:
+    # A link is replaced where it lies, whatever it points to.
+    return any(place.is_relative_to(root) for place in (output.resolve(), output.parent.resolve()))
 
 
 def _format(chosen: OutputFormat | None, output: Path | None) -> OutputFormat:

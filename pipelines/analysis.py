@@ -41,7 +41,8 @@ class DayAnalysis:
     usage_was_read, inventory_is_whole), the sealed tables of the day (`responses` without bodies), `image_history`, and
     `current_images` (what is known of each living image, see sql/derive/current_images.sql).
 
-    `previous` is the project's last complete day before this one, `before` its last published one, or None.
+    `parameters` is the table of that relation. `previous` is the project's last complete day before this one, `before`
+    its last published one, or None.
 
     Raises:
         ConfigurationError: the day is not published.
@@ -61,21 +62,22 @@ class DayAnalysis:
         self.manifest = manifest
         self.previous = last_complete_day(day.lake, day.partition)
         self.before = last_published_day(day.lake, day.partition)
-
-    def __enter__(self) -> Self:
-        self.engine.__enter__()
-        facts = self.manifest.fetch
+        facts = manifest.fetch
         parameters = {
             "snapshot_date": pa.array([self.partition.date], pa.date32()),
             "project": pa.array([self.partition.project]),
             "project_id": pa.array([facts.project_id]),
-            "is_complete": pa.array([self.manifest.is_complete]),
+            "is_complete": pa.array([manifest.is_complete]),
             "compared_with": pa.array([self.previous.date if self.previous else None], pa.date32()),
             "list_was_read": pa.array([facts.list_was_read]),
             "usage_was_read": pa.array([facts.notebooks_were_read]),
             "inventory_is_whole": pa.array([self.manifest.inventory.is_whole]),
         }
-        self.engine.load("parameters", pa.table(parameters))
+        self.parameters = pa.table(parameters)
+
+    def __enter__(self) -> Self:
+        self.engine.__enter__()
+        self.engine.load("parameters", self.parameters)
         for name, table in TABLES.items():
             if table not in (LIST_PAGES, RESPONSES):
                 self.engine.load_file(name, self.lake.table(name, self.partition))

@@ -8,8 +8,10 @@ stop anything else, belong here.
 import hashlib
 import re
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -22,13 +24,19 @@ from pipelines.columns import (
     AUDIT_FINDINGS,
     AUDIT_RULES,
     IMAGE_CHANGES,
+    IMAGE_HISTORY,
     IMAGE_RECONCILIATION,
     IMAGE_USAGE,
     KNOWN_VALUES,
+    LIST_PAGES,
+    RESPONSES,
+    TABLES,
 )
 from pipelines.engine import Engine
 from pipelines.errors import ConfigurationError
 from pipelines.manifest import FileFacts, Manifest
+from pipelines.rule_checks import COUNT_IDS, ONE_SELECT, RuleError, check_columns, check_ids, failed
+from pipelines.rule_process import RuleFile, RuleProcess, as_rule_file, rule_scratch, small_rule_file
 from pipelines.settings import ROOT, Settings
 from pipelines.sql_files import read_sql
 
@@ -55,10 +63,6 @@ _SUPPRESSIONS = pa.schema(
         ("reason", pa.string()),
     ]
 )
-
-
-class _RuleError(Exception):
-    """A rule cannot be applied; the message is the sentence that `audit_rules` shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +201,7 @@ def _read_rule(path: Path) -> Rule:
     )
     try:
         _check_header(path.stem, fields, repeated, rule)
-    except _RuleError as error:
+    except RuleError as error:
         return replace(rule, error=str(error))
     return rule
 
@@ -224,17 +228,17 @@ def _read_header(text: str) -> tuple[dict[str, str], list[str]]:
 
 def _check_header(stem: str, fields: dict[str, str], repeated: list[str], rule: Rule) -> None:
     if lacking := [name for name in _REQUIRED if name not in fields]:
-        raise _RuleError(f"The header lacks {', '.join(lacking)}: begin the file with lines such as `-- title: ...`.")
+        raise RuleError(f"The header lacks {', '.join(lacking)}: begin the file with lines such as `-- title: ...`.")
     if repeated:
-        raise _RuleError(f"The header states {', '.join(repeated)} twice.")
+        raise RuleError(f"The header states {', '.join(repeated)} twice.")
     if fields["id"] != stem:
-        raise _RuleError(f"The header's id is {fields['id']}: name the file {fields['id']}.sql.")
+        raise RuleError(f"The header's id is {fields['id']}: name the file {fields['id']}.sql.")
     if not _ID.fullmatch(stem):
-        raise _RuleError("The id must be lower-case letters, digits and _ only, and begin with a letter.")
+        raise RuleError("The id must be lower-case letters, digits and _ only, and begin with a letter.")
     if rule.severity is None:
-        raise _RuleError(f"The severity {fields['severity']} is not one of {', '.join(SEVERITIES)}.")
+        raise RuleError(f"The severity {fields['severity']} is not one of {', '.join(SEVERITIES)}.")
     if unknown := [need for need in rule.needs if need not in _NEEDS]:
-        raise _RuleError(f"The header needs {', '.join(unknown)}, which is not one of {', '.join(_NEEDS)}.")
+        raise RuleError(f"The header needs {', '.join(unknown)}, which is not one of {', '.join(_NEEDS)}.")
 
 
 def _rules_table(rules: list[Rule], manifest: Manifest) -> pa.Table:
@@ -262,73 +266,90 @@ def _rules_table(rules: list[Rule], manifest: Manifest) -> pa.Table:
 
 def _apply_rules(analysis: DayAnalysis, rules: list[Rule]) -> list[Rule]:
     """Make what the rules find the relation `found` (rule, id, evidence); returns the rules with their errors."""
-    applied = []
-    # Rules are other people's SQL: they run in a database of their own, which can be locked and may break.
+    if analysis.day.settings.engine == "spark":
+        return _apply_on_spark(analysis, rules)
+    with rule_scratch() as scratch:
+        files = _rule_files(analysis, scratch)
+        views = {"current_images": read_sql("derive/current_images.sql")}
+        with RuleProcess(scratch, files, views, analysis.day.settings.audit_rule_seconds) as process:
+            applied = [_with_error(rule, process.apply) for rule in rules]
+            working = (rule.name for rule in applied if rule.error is None)
+            batches = (batch for name in working for batch in process.found(name, _FOUND))
+            analysis.engine.load("found", pa.RecordBatchReader.from_batches(_FOUND, batches))
+    return applied
+
+
+def _rule_files(analysis: DayAnalysis, scratch: Path) -> dict[str, RuleFile]:
+    """What rules may read, as files; `current_images` is a view of them."""
+    lake, partition = analysis.lake, analysis.partition
+    columns = ", ".join(column.name for column in RESPONSES.columns if column.name != "body")
+    history = lake.project_table(IMAGE_HISTORY.name, partition.project)
+    files = {
+        table.name: as_rule_file(
+            scratch, table.name, lake.table(table.name, partition), table, columns if table is RESPONSES else "*"
+        )
+        for table in (*TABLES.values(), IMAGE_CHANGES, IMAGE_RECONCILIATION, IMAGE_USAGE)
+        if table is not LIST_PAGES
+    }
+    files[IMAGE_HISTORY.name] = as_rule_file(scratch, IMAGE_HISTORY.name, history, IMAGE_HISTORY)
+    small = {"parameters": analysis.parameters} | _rule_values(analysis.day.settings)
+    return files | {name: small_rule_file(scratch, name, data) for name, data in small.items()}
+
+
+def _apply_on_spark(analysis: DayAnalysis, rules: list[Rule]) -> list[Rule]:
+    # Rules are other people's SQL: they run in a session of their own, which can be locked and may break.
     with DayAnalysis(analysis.day) as room:
         for table in (IMAGE_CHANGES, IMAGE_RECONCILIATION, IMAGE_USAGE):
             room.load_today(table)
-        known = [(field, value) for field, values in KNOWN_VALUES.items() for value in sorted(values)]
-        room.engine.load("known_values", _texts(field=[f for f, _ in known], value=[v for _, v in known]))
-        room.engine.load("allowed_namespaces", _allowed_namespaces(analysis.day.settings))
+        for name, data in _rule_values(analysis.day.settings).items():
+            room.engine.load(name, data)
         room.engine.lock()
         room.engine.load("found", _FOUND.empty_table())
-        for rule in rules:
-            if rule.error is None and rule.sql is not None:
-                try:
-                    _apply(room.engine, rule.name, rule.sql)
-                except _RuleError as error:
-                    applied.append(replace(rule, error=str(error)))
-                    continue
-            applied.append(rule)
+        applied = [_with_error(rule, partial(_apply, room.engine)) for rule in rules]
         analysis.engine.load("found", room.engine.stream("SELECT rule, id, evidence FROM found", _FOUND))
     return applied
+
+
+def _with_error(rule: Rule, apply: Callable[[str, str], None]) -> Rule:
+    """A rule that has been applied, if it can be."""
+    if rule.error is None and rule.sql is not None:
+        try:
+            apply(rule.name, rule.sql)
+        except RuleError as error:
+            return replace(rule, error=str(error))
+    return rule
 
 
 def _texts(**columns: list[str]) -> pa.Table:
     return pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
 
 
-def _allowed_namespaces(settings: Settings) -> pa.Table:
-    """The setting as a relation; without rows while it is not set, since a list that is set has an entry."""
-    return _texts(namespace=sorted(settings.allowed_namespaces or ()))
+def _rule_values(settings: Settings) -> dict[str, pa.Table]:
+    """Documented values and the setting of namespaces, which has no rows while it is not set."""
+    known = [(field, value) for field, values in KNOWN_VALUES.items() for value in sorted(values)]
+    return {
+        "known_values": _texts(field=[field for field, _ in known], value=[value for _, value in known]),
+        "allowed_namespaces": _texts(namespace=sorted(settings.allowed_namespaces or ())),
+    }
 
 
 def _apply(engine: Engine, name: str, sql: str) -> None:
-    """Apply one rule, and add what it finds to `found`."""
+    """Apply one rule in this process, and add what it finds to `found`."""
     try:
         if not engine.is_one_select(sql):
-            raise _RuleError("The file must hold one SELECT statement and nothing else.")
+            raise RuleError(ONE_SELECT)
         engine.create_view("rule", sql)
         engine.create("matches", "SELECT * FROM rule")
         first = engine.read("SELECT * FROM matches LIMIT 1")
-        _check_columns(first.schema.names)
+        check_columns(first.schema.names)
         if first.num_rows == 0:
             return
-        _check_ids(engine)
+        (ids,) = engine.read(COUNT_IDS).to_pylist()
+        check_ids(**ids)
         evidence = engine.json_object(list(first.schema)[1:])
         engine.append("found", f"SELECT '{name}', LOWER(CAST(id AS VARCHAR)), {evidence} FROM matches")  # noqa: S608
     except engine.errors as error:
-        raise _RuleError(f"The SQL fails: {engine.reason(error)}.") from None
-
-
-def _check_columns(columns: list[str]) -> None:
-    if columns[0].lower() != "id":
-        raise _RuleError(f"The first column must be called id, not {columns[0]}.")
-    if len(columns) == 1:
-        raise _RuleError("The SELECT returns id alone: add at least one column that shows why the image is found.")
-
-
-def _check_ids(engine: Engine) -> None:
-    (ids,) = engine.read(
-        "SELECT COUNT(*) - COUNT(id) AS nulls, COUNT(id) - COUNT(DISTINCT LOWER(CAST(id AS VARCHAR))) AS repeated, "
-        "MODE(LOWER(CAST(id AS VARCHAR))) AS most_frequent FROM matches"
-    ).to_pylist()
-    if ids["nulls"]:
-        raise _RuleError("The SELECT returns a row whose id is null.")
-    if ids["repeated"]:
-        raise _RuleError(
-            f"The SELECT returns an image more than once, such as {ids['most_frequent']}: return one row for each."
-        )
+        raise failed(engine.reason(error)) from None
 
 
 # --- suppressions ---------------------------------------------------------------------------------------------------

@@ -130,7 +130,7 @@ def engine_types(connection: duckdb.DuckDBPyConnection, table: Table) -> dict[st
 
 
 def parquet_files(
-    connection: duckdb.DuckDBPyConnection, table: Table, paths: Sequence[LakePath], without: Collection[str] = ()
+    connection: duckdb.DuckDBPyConnection, table: Table, paths: Sequence[LakePath | str], without: Collection[str] = ()
 ) -> str:
     """SQL that reads files of a table, for FROM: its columns of their documented types, and `filename`.
 

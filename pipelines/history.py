@@ -6,7 +6,7 @@ before it and takes the steps from there again.
 """
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -23,7 +23,7 @@ from pipelines.removed import RemovedFiles
 from pipelines.sql_files import read_sql
 
 # File metadata: the days that a history consists of, each with the SHA-256 of its manifest.
-_DAYS_KEY = b"image_snapshots.days"
+DAYS_KEY = "image_snapshots.days"
 _COLUMNS = ", ".join(column.name for column in IMAGE_HISTORY.columns)
 
 
@@ -112,7 +112,7 @@ def _write_history(
         on_step(number, len(missing))
         _take_step(engine, lake, day)
     on_step(len(missing), len(missing))
-    metadata = {_DAYS_KEY.decode(): orjson.dumps([_entry(day) for day in days]).decode()}
+    metadata = days_metadata(days)
     every_version = f"SELECT {_COLUMNS} FROM ended UNION ALL SELECT {_COLUMNS} FROM versions"  # noqa: S608
     with lake.writer(path, IMAGE_HISTORY, run_id, metadata=metadata) as writer:
         for batch in engine.stream(f"{every_version} ORDER BY id, valid_from", IMAGE_HISTORY.schema):
@@ -132,6 +132,11 @@ def derive_image_changes(analysis: DayAnalysis) -> tuple[FileFacts, dict[str, in
     return facts, {row["change"]: row["images"] for row in counts.to_pylist()}
 
 
+def days_metadata(days: Sequence[PublishedDay]) -> dict[str, str]:
+    """What the file of a history says of the complete days that it was made from."""
+    return {DAYS_KEY: orjson.dumps([_entry(day) for day in days]).decode()}
+
+
 def _entry(day: PublishedDay) -> list[str]:
     return [day.partition.date.isoformat(), day.sha256]
 
@@ -145,10 +150,10 @@ def _known_days(path: LakePath) -> list[list[str]]:
     except pa.ArrowInvalid:
         # Damaged; all of it can be had again.
         return []
-    if schema.names != IMAGE_HISTORY.schema.names or _DAYS_KEY not in (schema.metadata or {}):
+    if schema.names != IMAGE_HISTORY.schema.names or DAYS_KEY.encode() not in (schema.metadata or {}):
         # Of another version of this software: begin anew.
         return []
-    days: list[list[str]] = orjson.loads(schema.metadata[_DAYS_KEY])
+    days: list[list[str]] = orjson.loads(schema.metadata[DAYS_KEY.encode()])
     return days
 
 

@@ -58,13 +58,9 @@ class FetchFacts(_Facts):
 
     `kept` of them were on disk already from an attempt that had not ended; `carried` were carried forward from an
     earlier day (mode `changed`). The API's list of images and its notebooks were read to the end, or not wanted, or the
-<<<<<<< HEAD
-    error says why they could not be read; `notebooks_skipped` of the latter had no id. `clock_skew_seconds`: how far
-    our clock was ahead of the API's, negative when behind, or None when its answers did not say.
-=======
     error says why they could not be read. `list_shortfall`: images that the list counts but that were on none of its
-    pages; `notebooks_skipped` of the notebooks had no id.
->>>>>>> inventory
+    pages; `notebooks_skipped` of the notebooks had no id. `clock_skew_seconds`: how far our clock was ahead of the
+    API's, negative when behind, or None when its answers did not say.
     """
 
     project_id: str

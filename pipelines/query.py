@@ -4,11 +4,12 @@ Notebooks and the command line open the lake here. SQL over one day, from which 
 `pipelines.analysis`; what a view means belongs to its file.
 """
 
+import datetime as dt
 import json
 import re
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -20,10 +21,12 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from pipelines.columns import ANALYSIS_TABLES, IMAGE_HISTORY, TABLES, Table
-from pipelines.compaction import MonthlyFile, monthly_files
+from pipelines.compaction import monthly_files
 from pipelines.engine_duckdb import engine_types, parquet_files, quoted
 from pipelines.errors import ConfigurationError
+from pipelines.history import DAYS_KEY
 from pipelines.lake import Lake, LakePath, Partition
+from pipelines.lake_files import LAKE_SCHEME, LakeFileSystem
 from pipelines.object_storage import ObjectFileSystem, ObjectPath
 from pipelines.outcomes import Outcome
 from pipelines.sql_files import read_sql
@@ -38,8 +41,9 @@ class Format(StrEnum):
 
 
 # In the order in which they build on each other.
-_VIEWS = ("days", "latest_days", "images_latest", "images_with_owner")
+_VIEWS = ("days", "latest_days", "images_latest", "images_with_owner", "public_periods")
 _AS_OF = "images_as_of"
+_AS_OF_PARAMETERS = "as_of_date, of_project := NULL"
 
 _BATCH_ROWS = 32_768
 _PROJECT_OF_FILE = "regexp_extract(filename, '/project=([^/]+)/[^/]+$', 1) AS project"
@@ -69,11 +73,11 @@ _PLAIN = {
     *("float", "double", "decimal", "date", "timestamp", "timestamp with time zone"),
 }
 
-_BLANK = r"(?:\s|--[^\n]*\n|/\*.*?\*/)"
-_EXPLAIN = re.compile(
-    rf"{_BLANK}*EXPLAIN\b{_BLANK}*(ANALYZE\b{_BLANK}*)?(\({_BLANK}*(ANALYZE|FORMAT)\b[\w\s,]*\))?",
-    re.IGNORECASE | re.DOTALL,
-)
+# Options of EXPLAIN that say how the plan is shown, and whether the query is run for it.
+_EXPLAIN_OPTIONS = {
+    *("ANALYZE", "ANALYSE", "FORMAT", ",", "TRUE", "FALSE"),
+    *("JSON", "TEXT", "HTML", "GRAPHVIZ", "YAML", "MERMAID"),
+}
 
 
 def relations() -> dict[str, str]:
@@ -96,14 +100,17 @@ def connect_lake(lake: Lake, *, include_incomplete: bool = False) -> duckdb.Duck
     - `latest_days`: project, snapshot_date of each project's last complete day, or with `include_incomplete` last day;
     - `images_latest`: the images of those days;
     - `images_with_owner`: `images`, and owner, cost_center, environment, attributes of that day's inventory;
-    - `images_as_of('2026-11-01')`: the living images as of a day, with the columns of `image_history`;
-    - `manifests` and `parameters`, which those views read.
+    - `public_periods`: since when, and until when, each image was public;
+    - `images_as_of('2026-11-01')`, `images_as_of('2026-11-01', 'default')`: the living images as of a day, of all
+      projects or of one, with the columns of `image_history` and `rests_on`, the complete day that says so; fails for a
+      day of which a project's complete days say nothing;
+    - `manifests`, `parameters` and `history_days`, which those views read.
 
     The days are those that the lake has when it is opened. Where monthly files stand in for daily ones (see
     `pipelines.compaction`) they are read instead; the rows are the same.
 
-    Times are UTC. The engine reaches no file outside the lake and no network, and its settings are locked; what writes
-    into the lake (COPY ... TO) is refused by `select`, not by the connection.
+    Times are UTC. Whatever SQL the connection is given, it reaches no file but the lake's, by names like
+    `lake://images/dt=...`, and no network, it writes none of them, and its settings are locked.
 
         connection = connect_lake(Lake("lake"))
         connection.sql("SELECT * FROM images_latest").df()
@@ -130,13 +137,17 @@ def connect_lake(lake: Lake, *, include_incomplete: bool = False) -> duckdb.Duck
     connection = duckdb.connect(":memory:", config=config)
     try:
         with sql_errors():
-            # The engine follows links before it looks at what is allowed.
-            resolved = Lake(str(lake.root.resolve()))
-            if isinstance(resolved.root, ObjectPath):
-                connection.register_filesystem(ObjectFileSystem(resolved.root))
-            _create_views(connection, resolved, include_incomplete=include_incomplete)
+            # Both only read. An allowed directory of the engine's own could be written, too.
+            if isinstance(lake.root, ObjectPath):
+                connection.register_filesystem(ObjectFileSystem(lake.root))
+                reached = f"{lake.root}/"
+            else:
+                connection.register_filesystem(LakeFileSystem(lake.root))
+                reached = LAKE_SCHEME
+            _create_views(connection, lake, include_incomplete=include_incomplete)
             connection.execute("SET TimeZone = 'UTC'")
-            connection.execute(f"SET allowed_directories = [{quoted(f'{resolved.root}/')}]")
+            connection.execute(f"SET allowed_directories = [{quoted(reached)}]")
+            connection.execute("SET allow_persistent_secrets = false")
             connection.execute("SET enable_external_access = false")
             connection.execute("SET lock_configuration = true")
     except BaseException:
@@ -154,37 +165,70 @@ def _create_views(connection: duckdb.DuckDBPyConnection, lake: Lake, *, include_
     monthly = monthly_files(lake, daily)
     for name, table in _all_tables().items():
         if table is IMAGE_HISTORY:
-            source = _rows(connection, table, lake.project_files_of(name), [])
+            source = _rows(connection, table, [_name(lake, path) for path in lake.project_files_of(name)], {})
         else:
             months = monthly.get(name, [])
             compacted = {Partition(day, file.project) for file in months for day in file.days}
-            files = [path for partition, path in daily[name].items() if partition not in compacted]
-            source = _rows(connection, table, files, months)
+            files = [_name(lake, path) for partition, path in daily[name].items() if partition not in compacted]
+            source = _rows(connection, table, files, {_name(lake, file.path): file.others for file in months})
         connection.execute(f"CREATE VIEW {name} AS {source}")
     columns = ", ".join(f'manifest."{name}"' for name in _MANIFEST)
     # Ten times as fast as read_json, which has large buffers for each file.
     manifest = f"json_transform(content, {quoted(json.dumps(_MANIFEST))}) AS manifest"
-    manifests = ", ".join(quoted(str(lake.manifest(partition))) for partition in lake.partitions())
+    manifests = ", ".join(quoted(_name(lake, lake.manifest(partition))) for partition in lake.partitions())
     connection.execute(
         f"CREATE VIEW manifests AS SELECT {columns} FROM (SELECT {manifest} FROM read_text([{manifests}]))"  # noqa: S608
     )
     connection.execute(f"CREATE VIEW parameters AS SELECT {str(include_incomplete).upper()} AS include_incomplete")
+    connection.execute(f"CREATE VIEW history_days AS {_history_days(lake)}")
     for name in _VIEWS:
         connection.execute(f"CREATE VIEW {name} AS {read_sql(f'views/{name}.sql')}")
-    connection.execute(f"CREATE MACRO {_AS_OF}(as_of_date) AS TABLE {read_sql(f'views/{_AS_OF}.sql')}")
+    connection.execute(f"CREATE MACRO {_AS_OF}({_AS_OF_PARAMETERS}) AS TABLE {read_sql(f'views/{_AS_OF}.sql')}")
+
+
+def _name(lake: Lake, path: LakePath) -> str:
+    """A file of the lake as SQL over the whole lake names it."""
+    return str(path) if isinstance(path, ObjectPath) else f"{LAKE_SCHEME}{lake.key(path)}"
+
+
+def _history_days(lake: Lake) -> str:
+    """SQL of the complete days that each published project's `image_history` says it was made from.
+
+    A project whose history was never made has one row, without a day.
+    """
+    projects = ", ".join(f"({quoted(project)})" for project in sorted({day.project for day in lake.partitions()}))
+    published = f"(VALUES {projects}) AS published(project)"
+    files = lake.project_files_of(IMAGE_HISTORY.name)
+    if not files:
+        return f"SELECT project, CAST(NULL AS DATE) AS snapshot_date FROM {published}"  # noqa: S608
+    names = ", ".join(quoted(_name(lake, path)) for path in files)
+    return (
+        "SELECT project, CAST(made_of.snapshot_date AS DATE) AS snapshot_date "  # noqa: S608
+        f"FROM {published} LEFT JOIN ("
+        "SELECT regexp_extract(file_name, '/project=([^/]+)/[^/]+$', 1) AS project, "
+        """UNNEST(from_json(decode(value), '[["VARCHAR"]]'))[1] AS snapshot_date """
+        f"FROM parquet_kv_metadata([{names}]) WHERE decode(key) = {quoted(DAYS_KEY)}"
+        ") AS made_of USING (project)"
+    )
 
 
 def _rows(
-    connection: duckdb.DuckDBPyConnection, table: Table, daily: Sequence[LakePath], monthly: Sequence[MonthlyFile]
+    connection: duckdb.DuckDBPyConnection,
+    table: Table,
+    daily: Sequence[str],
+    monthly: Mapping[str, frozenset[dt.date]],
 ) -> str:
-    """SQL that reads a table from daily files (or those of projects), and from monthly ones in place of others."""
+    """SQL that reads a table from daily files (or those of projects), and from monthly ones in place of others.
+
+    Of each monthly file: the days in it that it does not stand in for.
+    """
     selects = [_daily_rows(connection, table, daily)] if daily else []
     if monthly:
         selects.append(_monthly_rows(connection, table, monthly))
     return " UNION ALL ".join(selects) if selects else _no_rows(connection, table)
 
 
-def _daily_rows(connection: duckdb.DuckDBPyConnection, table: Table, paths: Sequence[LakePath]) -> str:
+def _daily_rows(connection: duckdb.DuckDBPyConnection, table: Table, names: Sequence[str]) -> str:
     # The directories' names come with the list of files. So a condition on the day or the project leaves all other
     # files unopened, as naming the columns' types leaves all files unopened until rows are asked for.
     from_path = {"project": _PROJECT_OF_FILE}
@@ -192,20 +236,20 @@ def _daily_rows(connection: duckdb.DuckDBPyConnection, table: Table, paths: Sequ
         day = "regexp_extract(filename, '/dt=([^/]+)/project=[^/]+/[^/]+$', 1)"
         from_path["snapshot_date"] = f"CAST({day} AS DATE) AS snapshot_date"
     selected = ", ".join(from_path.get(name, name) for name in (*table.schema.names, "project"))
-    files = parquet_files(connection, table, paths, without=("snapshot_date",))
+    files = parquet_files(connection, table, names, without=("snapshot_date",))
     return f"SELECT {selected} FROM {files}"  # noqa: S608
 
 
-def _monthly_rows(connection: duckdb.DuckDBPyConnection, table: Table, files: Sequence[MonthlyFile]) -> str:
+def _monthly_rows(connection: duckdb.DuckDBPyConnection, table: Table, files: Mapping[str, frozenset[dt.date]]) -> str:
     # Of one scan for each month the engine could leave some unopened; but planning a scan takes longer than opening a
     # few files.
     columns = ", ".join(table.schema.names)
-    select = f"SELECT {columns}, {_PROJECT_OF_FILE} FROM {parquet_files(connection, table, [f.path for f in files])}"  # noqa: S608
+    select = f"SELECT {columns}, {_PROJECT_OF_FILE} FROM {parquet_files(connection, table, list(files))}"  # noqa: S608
     conditions = []
-    for file in files:
-        if file.others:
-            void = ", ".join(f"DATE '{day}'" for day in sorted(file.others))
-            conditions.append(f"NOT (filename = {quoted(str(file.path))} AND snapshot_date IN ({void}))")
+    for name, others in files.items():
+        if others:
+            void = ", ".join(f"DATE '{day}'" for day in sorted(others))
+            conditions.append(f"NOT (filename = {quoted(name)} AND snapshot_date IN ({void}))")
     return f"{select} WHERE {' AND '.join(conditions)}" if conditions else select
 
 
@@ -225,6 +269,11 @@ def sql_errors() -> Iterator[None]:
         yield
     except (duckdb.Error, OSError) as error:  # OSError is how Arrow passes on what failed while rows were read
         message, _, where = str(error).partition("\n\nLINE ")
+        if "Traceback (most recent call last)" in message:
+            # What a file's reading failed of comes with the trace of its calls; the last line says why.
+            message = message.strip().splitlines()[-1].partition(": ")[2]
+        # What the views refuse, they say in a sentence.
+        message = message.removeprefix("Invalid Input Error: ")
         # Only the parser counts lines in the text as it was given.
         line = f" (line {where.partition(':')[0]})" if isinstance(error, duckdb.ParserException) and where else ""
         raise ConfigurationError(f"The query failed: {' '.join(message.split())}{line}") from error
@@ -232,6 +281,9 @@ def sql_errors() -> Iterator[None]:
 
 def select(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyRelation:
     """The rows of the one statement that a text of SQL holds, if it only reads.
+
+    The engine's own parse is judged, and what was judged is run: an EXPLAIN is put together anew from its options and
+    from the query in it, which is judged as a text of its own.
 
     Raises:
         ConfigurationError: it is none or several, cannot be run, or does anything but read.
@@ -243,30 +295,52 @@ def select(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyRe
             f"The query holds {len(statements) or 'no'} statements: give one; SHOW TABLES lists what there is."
         )
     (statement,) = statements
-    text = statement.query.strip().removesuffix(";")
     with sql_errors():
-        if not _only_reads(connection, statement.type, text):
+        reading = _reading(connection, statement)
+        if reading is None and statement.type == duckdb.StatementType.EXPLAIN:
+            options, explained = _explained(statement.query)
+            queries = connection.extract_statements(explained)
+            if len(queries) == 1 and (query := _reading(connection, queries[0])) is not None:
+                reading = f"EXPLAIN {options}{query}"
+        if reading is None:
             is_pivot = statement.type == duckdb.StatementType.MULTI
             name = "PIVOT without IN (...)" if is_pivot else statement.type.name
             raise ConfigurationError(
                 f"The lake is only read here, and this {name} statement would do more: give a SELECT, WITH, SHOW, "
                 "DESCRIBE, SUMMARIZE or EXPLAIN; --output writes the rows to a file."
             )
-        return connection.sql(text)
+        return connection.sql(reading)
 
 
-def _only_reads(connection: duckdb.DuckDBPyConnection, kind: duckdb.StatementType, text: str) -> bool:
-    if kind == duckdb.StatementType.EXPLAIN:
-        # EXPLAIN ANALYZE runs what it explains.
-        explained = connection.extract_statements(_EXPLAIN.sub("", text, count=1))
-        if len(explained) != 1:
-            return False
-        kind, text = explained[0].type, explained[0].query
-    if kind != duckdb.StatementType.SELECT:
-        return False
+def _reading(connection: duckdb.DuckDBPyConnection, statement: duckdb.Statement) -> str | None:
+    """The text of a statement that reads and does nothing else; None of any other."""
+    if statement.type != duckdb.StatementType.SELECT:
+        return None
+    text = statement.query.strip().removesuffix(";")
     ((serialised,),) = connection.execute("SELECT json_serialize_sql(?)", [text]).fetchall()
     tree = json.loads(serialised)
-    return not tree["error"] and _nodes(tree) <= _READING_NODES
+    return text if not tree["error"] and _nodes(tree) <= _READING_NODES else None
+
+
+def _explained(text: str) -> tuple[str, str]:
+    """The options of an EXPLAIN, written anew, and the text of what it explains, by the engine's own words."""
+    content = text.encode()
+    words = [(offset, kind) for offset, kind in duckdb.tokenize(text) if kind != duckdb.token_type.comment]
+    ends = [offset for offset, _ in words[1:]] + [len(content)]
+    # A word with the blanks and comments behind it; those of EXPLAIN's options are plain.
+    names = [
+        re.split(rb"[^\w(),]", content[start:end], maxsplit=1)[0].decode(errors="replace").upper()
+        for (start, _), end in zip(words, ends, strict=True)
+    ]
+    at, options = 1, ""
+    if names[at : at + 1] and names[at] in {"ANALYZE", "ANALYSE"}:
+        at, options = at + 1, "ANALYZE "
+    if names[at : at + 1] == ["("] and names[at + 1 : at + 2] and names[at + 1] in {"ANALYZE", "ANALYSE", "FORMAT"}:
+        close = names.index(")", at) if ")" in names[at:] else len(names)
+        if set(names[at + 1 : close]) <= _EXPLAIN_OPTIONS:
+            options += f"({' '.join(names[at + 1 : close])}) "
+            at = close + 1
+    return options, content[words[at][0] :].decode() if at < len(words) else ""
 
 
 def _nodes(tree: Any) -> set[str]:

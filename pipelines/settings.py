@@ -74,6 +74,9 @@ class Settings(BaseSettings):
         "local[*]", description="master of Spark, such as spark://host:7077, yarn or k8s://host; local: this machine"
     )
     audit_rules: Path | None = Field(None, description="directory of audit rules in addition to sql/audit")
+    audit_rule_seconds: Annotated[int, Field(ge=1, le=3600)] = Field(
+        60, description="processor time that one audit rule may take (and ten times as much by the clock)"
+    )
     suppressions: Path | None = Field(None, description="TOML file of audit findings that are accepted for a time")
     allowed_namespaces: Annotated[frozenset[str], Field(min_length=1)] | None = Field(
         None, description="JSON list of the registry organisations that images may belong to; unset: any"

@@ -11,8 +11,9 @@ from pydantic import BaseModel
 from pipelines.clock import newest_publication
 from pipelines.columns import IMAGE_HISTORY, LIST_PAGES, TABLES, Table
 from pipelines.day import Day
+from pipelines.history import days_metadata
 from pipelines.lake import Partition
-from pipelines.manifest import FetchFacts, InventoryFacts, Manifest
+from pipelines.manifest import FetchFacts, InventoryFacts, Manifest, published_days
 from pipelines.publish import publish
 from pipelines.settings import Settings
 
@@ -105,7 +106,8 @@ def publish_day(
 def write_history(day: Day, rows: list[dict]) -> None:
     """Write the project's history of these versions; what a row leaves out is a current, living version."""
     path = day.lake.project_table(IMAGE_HISTORY.name, day.partition.project)
-    with day.lake.writer(path, IMAGE_HISTORY, day.run_id) as writer:
+    days = [one for one in published_days(day.lake, day.partition.project) if one.manifest.is_complete]
+    with day.lake.writer(path, IMAGE_HISTORY, day.run_id, metadata=days_metadata(days)) as writer:
         writer.write(
             rows_of(IMAGE_HISTORY, rows, project_id=PROJECT_ID, is_current=True, is_deleted=False, content_hash="0")
         )

@@ -645,7 +645,7 @@ def test_scripts_are_sql_of_their_dialect(name):
 
 def test_views_are_plain_sql():
     files = sorted(VIEWS.glob("*.sql"))
-    assert len(files) == 6
+    assert len(files) == 7
     for path in files:
         text = path.read_text()
         assert text.startswith("-- ")

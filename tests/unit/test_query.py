@@ -160,19 +160,6 @@ def test_the_last_day_may_be_incomplete_when_asked_for(published_lake):
         ]
 
 
-@pytest.mark.parametrize(
-    ("day", "names"),
-    [
-        ("2026-10-31", []),
-        ("2026-11-01", ["else", "gone", "old"]),
-        ("2026-11-02", ["else", "new"]),
-        ("2027-01-01", ["else", "new"]),
-    ],
-)
-def test_images_as_of_a_day(connection, day, names):
-    assert rows(connection, f"SELECT name FROM images_as_of('{day}') ORDER BY name") == [(name,) for name in names]
-
-
 def test_images_have_the_owner_that_the_inventory_of_their_day_states(connection):
     sql = "SELECT snapshot_date, owner, cost_center FROM images_with_owner WHERE project = 'default' ORDER BY 1"
     assert rows(connection, sql) == [(FIRST, "ann", "c1"), (SECOND, "bob", "c1"), (THIRD, None, None)]
@@ -213,7 +200,7 @@ def test_a_derived_table_is_found_once_it_is_there(lake):
 def test_what_there_is_has_a_meaning(connection):
     shown = {row[0] for row in rows(connection, "SHOW TABLES")}
     meanings = relations()
-    assert set(meanings) - {"images_as_of"} == shown - {"manifests", "parameters"}
+    assert set(meanings) - {"images_as_of"} == shown - {"manifests", "parameters", "history_days"}
     assert meanings["images"] == "The snapshot: one row per id that the API described on that day."
     assert meanings["images_latest"] == ("The images of each project's last day, as `latest_days` says which that is.")
 
@@ -310,7 +297,7 @@ def test_the_settings_of_the_engine_are_locked(connection):
 @pytest.mark.parametrize(
     ("sql", "count"),
     [
-        ("SHOW TABLES", 19),
+        ("SHOW TABLES", 21),
         ("DESCRIBE days", 20),
         ("SUMMARIZE SELECT name FROM images", 1),
         ("VALUES (1), (2)", 2),

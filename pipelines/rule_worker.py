@@ -1,0 +1,166 @@
+"""The process in which audit rules run: other people's SQL, where it can harm nothing and has limits.
+
+It is started by `rule_process`, without the environment or the site's modules. It must start fast and hold no secret,
+so it imports the engine and no more of this project than the rules' checks. One JSON object a line: first what it may
+read and its limits, then one rule after the other. Each is answered by `error` (a sentence or null) and `is_last` (this
+process ends). What a rule finds is a Parquet file in the scratch directory.
+"""
+
+import json
+import math
+import os
+import resource
+import sys
+from pathlib import Path
+from typing import IO, Any
+
+import duckdb
+
+from pipelines.rule_checks import COUNT_IDS, ONE_SELECT, RuleError, check_columns, check_ids, failed
+
+_ISO_TIMESTAMP = "%Y-%m-%dT%H:%M:%S.%f"
+# What a rule shows of an image, and of all that it finds: more is no evidence, and would have to be held.
+_MOST_BYTES, _MOST_BYTES_IN_ALL = 65_536, 256_000_000
+_LARGEST_FILE = 4 << 30
+# After these the engine may be of no more use; this process ends, and the next rule gets another.
+_FATAL = (duckdb.FatalException, duckdb.InternalException, duckdb.OutOfMemoryException)
+
+
+class _Rules:
+    """The locked database that rules are applied in, with the relations that they may read."""
+
+    def __init__(self, task: dict[str, Any]) -> None:
+        self._scratch = Path(task["scratch"])
+        config: dict[str, Any] = {
+            "memory_limit": task["memory_limit"],
+            "temp_directory": str(self._scratch / "spilled"),
+            "max_temp_directory_size": "8GB",
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+            "python_enable_replacements": False,
+        }
+        self._connection = duckdb.connect(":memory:", config=config)
+        self._connection.execute("SET TimeZone = 'UTC'")
+        for name, file in task["files"].items():
+            source = f"read_parquet({_quoted(file['path'])}, hive_partitioning = false)"
+            self._connection.execute(f"CREATE TEMP VIEW {name} AS SELECT {file['columns']} FROM {source}")  # noqa: S608
+        for name, sql in task["views"].items():
+            self._connection.execute(f"CREATE TEMP VIEW {name} AS {sql}")
+        paths = [file["path"] for file in task["files"].values()]
+        # The scratch directory alone can be written, by no statement that passes for a rule.
+        self._connection.execute(f"SET allowed_paths = [{', '.join(map(_quoted, paths))}]")
+        self._connection.execute(f"SET allowed_directories = [{_quoted(f'{self._scratch}/found/')}]")
+        self._connection.execute("SET allow_persistent_secrets = false")
+        self._connection.execute("SET enable_external_access = false")
+        self._connection.execute("SET lock_configuration = true")
+
+    def apply(self, name: str, sql: str) -> None:
+        """Write what a rule finds (rule, id, evidence) to its file in the scratch directory.
+
+        Raises:
+            RuleError: the rule cannot be applied.
+        """
+        try:
+            # `WITH ... AS (INSERT ...)` counts among the SELECTs here, but no view is made of it.
+            if not self._is_one(sql, duckdb.StatementType.SELECT):
+                raise RuleError(ONE_SELECT)
+            view = f"CREATE OR REPLACE TEMP VIEW rule AS {sql}"
+            if not self._is_one(view, duckdb.StatementType.CREATE):
+                raise RuleError(ONE_SELECT)
+            self._connection.execute(view)
+            self._connection.execute("CREATE OR REPLACE TEMP TABLE matches AS SELECT * FROM rule")
+            columns = self._connection.execute("SELECT * FROM matches LIMIT 0").description or []
+            check_columns([column[0] for column in columns])
+            check_ids(*self._row(COUNT_IDS))
+            selected = f"LOWER(CAST(id AS VARCHAR)) AS id, {_evidence(columns[1:])} AS evidence"
+            found = f"SELECT {_quoted(name)} AS rule, {selected} FROM matches"  # noqa: S608
+            longest, total = self._row(f"SELECT MAX(STRLEN(evidence)), SUM(STRLEN(evidence)) FROM ({found})")  # noqa: S608
+            if (longest or 0) > _MOST_BYTES or (total or 0) > _MOST_BYTES_IN_ALL:
+                raise RuleError(
+                    "The SELECT returns more evidence than is kept (64 KB for an image, 256 MB in all): return what "
+                    "shows why the image is found."
+                )
+            path = self._scratch / "found" / f"{name}.parquet"
+            self._connection.execute(f"COPY ({found}) TO {_quoted(str(path))} (FORMAT parquet)")
+            self._connection.execute("DROP TABLE matches")
+        except _FATAL:
+            raise
+        except duckdb.Error as error:
+            raise failed(_reason(error)) from None
+
+    def _is_one(self, sql: str, kind: duckdb.StatementType) -> bool:
+        return [one.type for one in self._connection.extract_statements(sql)] == [kind]
+
+    def _row(self, sql: str) -> tuple[Any, ...]:
+        row: tuple[Any, ...] | None = self._connection.execute(sql).fetchone()
+        return row or ()
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0].rstrip(" .:!")
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _evidence(columns: list[tuple[Any, ...]]) -> str:
+    """SQL of a JSON object of these columns, as text: nulls included, times in ISO 8601."""
+    members = ", ".join(f"{_quoted(name)}, {_json_value(name, str(type_))}" for name, type_, *_ in columns)
+    return f"CAST(JSON_OBJECT({members}) AS VARCHAR)"
+
+
+def _json_value(column: str, type_: str) -> str:
+    """SQL of a column as a value of a JSON object; text for a number that JSON does not have."""
+    name: str = '"' + column.replace('"', '""') + '"'
+    if type_.startswith("TIMESTAMP") and not type_.endswith("]"):
+        return f"STRFTIME({name}, '{_ISO_TIMESTAMP}{'Z' if type_.endswith('TIME ZONE') else ''}')"
+    if type_ in {"FLOAT", "DOUBLE"}:
+        return f"CASE WHEN ISFINITE({name}) THEN TO_JSON({name}) ELSE TO_JSON(CAST({name} AS VARCHAR)) END"
+    return name
+
+
+def _limit_processor(seconds: int) -> None:
+    """Let the system end this process when it has taken so many seconds more."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    resource.setrlimit(
+        resource.RLIMIT_CPU, (math.ceil(used.ru_utime + used.ru_stime) + seconds, resource.RLIM_INFINITY)
+    )
+
+
+def serve() -> None:
+    """Answer the requests of standard input on standard output."""
+    # The engine prints, such as how far it is: nothing that it says may pass for an answer.
+    with os.fdopen(os.dup(1), "w") as answers, open(os.devnull, "w") as nowhere:  # noqa: PTH123
+        os.dup2(nowhere.fileno(), 1)
+        _answer_all(sys.stdin, answers)
+
+
+def _answer_all(requests: IO[str], answers: IO[str]) -> None:
+    task = json.loads(requests.readline())
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (_LARGEST_FILE, _LARGEST_FILE))
+    resource.setrlimit(resource.RLIMIT_DATA, (task["most_bytes"], task["most_bytes"]))
+
+    def answer(error: str | None, *, is_last: bool = False) -> None:
+        answers.write(json.dumps({"error": error, "is_last": is_last}) + "\n")
+        answers.flush()
+
+    try:
+        rules = _Rules(task)
+    except duckdb.Error as error:
+        answer(_reason(error), is_last=True)
+        return
+    answer(None)
+    for line in requests:
+        rule = json.loads(line)
+        _limit_processor(task["seconds"])
+        try:
+            rules.apply(rule["name"], rule["sql"])
+        except RuleError as refused:
+            answer(str(refused))
+        except _FATAL as broken:
+            answer(str(failed(_reason(broken))), is_last=True)
+            return
+        else:
+            answer(None)

@@ -1,0 +1,97 @@
+"""Rules that spin, wait, grow, or meddle with their process: each is an error, and the others are applied."""
+
+from dataclasses import replace
+
+import pytest
+from audited_days import SHIPPED, derive, findings_of, write_rule
+from published_days import day_of, publish_day, published_rows
+
+from pipelines import rule_process
+from pipelines.columns import AUDIT_RULES
+from pipelines.settings import Settings
+
+
+@pytest.fixture
+def derived(tmp_path):
+    """The errors of these rules and of those that ship; `works`, which comes last, must find what it finds."""
+
+    def derive_with(**rules):
+        for name, sql in rules.items():
+            write_rule(tmp_path / "rules", name, sql)
+        write_rule(tmp_path / "rules", "works")
+        settings = Settings(lake="lake", audit_rules=tmp_path / "rules", audit_rule_seconds=1)
+        day = replace(day_of("2026-11-23"), settings=settings)
+        publish_day(day, responses=[{"id": "a", "outcome": "ok"}], images=[{"id": "a", "name": "bad"}])
+        errors = derive(day).rule_errors
+        rows = {row["rule"]: row["error"] for row in published_rows(day, AUDIT_RULES)}
+        assert {name: error for name, error in rows.items() if error} == errors
+        assert rows.keys() == {*SHIPPED, *rules, "works"}
+        assert findings_of(day, "works")["a"]["evidence"] == '{"name":"bad"}'
+        return errors
+
+    return derive_with
+
+
+SPINS = "SELECT 'a' AS id, MAX(a.range + b.range * 7 % 13) AS n FROM range(60000000) a, range(60000000) b"
+GROWS = "SELECT 'a' AS id, STRING_AGG(REPEAT('x', 1000000) || range, ',') AS n FROM range(20000)"
+
+
+def test_a_rule_that_spins_is_stopped_by_the_time_it_takes_of_the_processor(derived):
+    assert derived(spins=SPINS) == {
+        "spins": "The rule took more than 1 seconds of processor time and was stopped: let it do less, or raise "
+        "IMAGE_SNAPSHOTS_AUDIT_RULE_SECONDS."
+    }
+
+
+def test_a_rule_that_waits_is_stopped_by_the_clock(derived, monkeypatch):
+    # The clock runs out for whichever request follows the others: the rule named waits_for_ever, last but one.
+    asked = []
+
+    def wait(answers, seconds):
+        asked.append(seconds)
+        return len(asked) != len(SHIPPED) + 2
+
+    monkeypatch.setattr(rule_process, "answers_within", wait)
+    assert derived(waits="SELECT id, SLEEP_MS(100000000) AS n FROM current_images") == {
+        "waits": "The rule had no result after 10 seconds and was stopped: let it do less, or raise "
+        "IMAGE_SNAPSHOTS_AUDIT_RULE_SECONDS."
+    }
+    assert set(asked) == {10}
+
+
+def test_a_rule_that_grows_is_stopped_by_its_memory(derived):
+    errors = derived(grows=GROWS, grows_at_once="SELECT 'a' AS id, REPEAT('x', 4000000000) AS n")
+    assert errors.keys() == {"grows", "grows_at_once"}
+    for error in errors.values():
+        assert "emory" in error or "ended (signal" in error
+
+
+def test_a_rule_that_calls_what_sets_something_up_is_refused_and_poisons_nothing(derived):
+    errors = derived(
+        logs="SELECT 'a' AS id, 1 AS n FROM enable_logging(level = 'trace')",
+        profiles="SELECT 'a' AS id, 1 AS n FROM enable_profiling(save_location = 'x')",
+        crashes="SELECT 'a' AS id, 1 AS n FROM arrow_scan(1, 2, 3)",
+    )
+    assert "configuration has been locked" in errors["logs"]
+    assert "configuration has been locked" in errors["profiles"]
+    assert errors["crashes"]
+
+
+def test_more_evidence_than_is_kept_is_an_error(derived):
+    assert derived(talks="SELECT id, REPEAT('x', 70000) AS n FROM current_images") == {
+        "talks": "The SELECT returns more evidence than is kept (64 KB for an image, 256 MB in all): return what shows "
+        "why the image is found."
+    }
+
+
+def test_the_process_of_rules_has_neither_the_environment_nor_open_files(tmp_path, monkeypatch):
+    monkeypatch.setenv("OS_PASSWORD", "hunter2")
+    with (
+        rule_process.rule_scratch() as scratch,
+        rule_process.RuleProcess(scratch, {}, {}, seconds=60) as process,
+    ):
+        process.apply("first", "SELECT 'a' AS id, 1 AS n")
+        pid = process.pid
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            assert b"hunter2" not in file.read()
+    assert not scratch.exists()

@@ -1,0 +1,115 @@
+"""What is asked of a day that nothing is known of: one sentence, and never today's answer."""
+
+import datetime as dt
+from contextlib import closing
+
+import pytest
+from published_days import publish_day, write_history
+
+from pipelines.columns import IMAGE_HISTORY
+from pipelines.day import Day
+from pipelines.errors import ConfigurationError
+from pipelines.lake import Lake, Partition
+from pipelines.query import connect_lake, select, sql_errors
+from pipelines.settings import Settings
+
+ONE, TWO = "00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"
+
+
+def day_of(number, project="default"):
+    return Day(Partition(dt.date(2026, 11, number), project), "run", Settings(lake="lake"))
+
+
+def publish(number, *ids, project="default", outcome="ok"):
+    day = day_of(number, project)
+    publish_day(
+        day,
+        inventory=[{"id": id_} for id_ in ids],
+        responses=[{"id": id_, "outcome": outcome} for id_ in ids],
+        images=[{"id": id_, "name": "a"} for id_ in ids] if outcome == "ok" else [],
+    )
+    return day
+
+
+def version(id_, first, last=None, **values):
+    until = {"valid_to": dt.date(2026, 11, last), "is_current": False} if last else {}
+    return {"id": id_, "name": "a", "valid_from": dt.date(2026, 11, first), **until, **values}
+
+
+@pytest.fixture
+def lake():
+    """The default project: complete on the 3rd and 5th, incomplete on the 6th; another: complete on the 5th."""
+    for number in (3, 5):
+        day = publish(number, ONE)
+    publish(6, ONE, outcome="failed")
+    write_history(day, [version(ONE, 3, 5), version(ONE, 5, name="b")])
+    day = publish(5, TWO, project="other")
+    write_history(day, [version(TWO, 5)])
+    return Lake("lake")
+
+
+def as_of(lake, arguments, columns="project, name, rests_on"):
+    with closing(connect_lake(lake)) as connection, sql_errors():
+        return select(connection, f"SELECT {columns} FROM images_as_of({arguments}) ORDER BY ALL").fetchall()
+
+
+def sentence(lake, arguments, columns="project, name, rests_on"):
+    with pytest.raises(ConfigurationError) as raised:
+        as_of(lake, arguments, columns)
+    return str(raised.value)
+
+
+def test_an_answer_says_which_complete_day_it_rests_on(lake):
+    assert as_of(lake, "'2026-11-05'") == [("default", "b", dt.date(2026, 11, 5)), ("other", "a", dt.date(2026, 11, 5))]
+    assert as_of(lake, "DATE '2026-11-03', 'default'") == [("default", "a", dt.date(2026, 11, 3))]
+    # Between two complete days the earlier one speaks.
+    assert as_of(lake, "'2026-11-04', of_project := 'default'") == [("default", "a", dt.date(2026, 11, 3))]
+
+
+SPAN = "complete days speak for default from 2026-11-03 to 2026-11-05, other from 2026-11-05 to 2026-11-05"
+ADVICE = "Ask for such a day, or for one project: images_as_of('2026-11-01', 'project')."
+
+
+@pytest.mark.parametrize("columns", ["project, name, rests_on", "COUNT(*)", "1"])
+@pytest.mark.parametrize(
+    ("day", "said"),
+    [
+        # After the last complete day: also where an incomplete one was published, and a year later.
+        ("'2026-11-06'", "2026-11-06"),
+        ("'2027-11-10'", "2027-11-10"),
+        # Before the first one of all projects, and of one of them.
+        ("'2026-11-02'", "2026-11-02"),
+        ("'2026-11-04'", "2026-11-04"),
+        ("NULL", "NULL"),
+    ],
+)
+def test_a_day_beyond_what_is_known_is_an_error(lake, day, said, columns):
+    assert sentence(lake, day, columns) == (
+        f"The query failed: What images there were as of {said} is not known: {SPAN}. {ADVICE}"
+    )
+
+
+def test_a_day_beyond_what_is_known_of_one_project_is_an_error(lake):
+    assert sentence(lake, "'2026-11-04', 'other'") == (
+        "The query failed: What images there were as of 2026-11-04 is not known: complete days speak for other from "
+        f"2026-11-05 to 2026-11-05. {ADVICE}"
+    )
+    assert sentence(lake, "'2026-11-05', 'nobody'") == (
+        "The query failed: The lake has no project nobody, so nothing is known of its images."
+    )
+
+
+def test_a_day_that_is_published_and_not_derived_yet_is_not_known(lake):
+    publish(7, ONE)
+    assert "default from 2026-11-03 to 2026-11-05" in sentence(lake, "'2026-11-07', 'default'")
+    lake.project_table(IMAGE_HISTORY.name, "default").unlink()
+    assert "complete days speak for default on no day." in sentence(lake, "'2026-11-05', 'default'")
+    lake.project_table(IMAGE_HISTORY.name, "other").unlink()
+    assert "complete days speak for default on no day, other on no day." in sentence(lake, "'2026-11-05'")
+
+
+def test_a_history_without_images_still_says_what_is_known(lake):
+    write_history(day_of(5), [])
+    assert as_of(lake, "'2026-11-05', 'default'") == []
+    assert "is not known" in sentence(lake, "'2026-11-06', 'default'")
+    assert "is not known" in sentence(lake, "'2026-11-06', 'default'", "COUNT(*)")

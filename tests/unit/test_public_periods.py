@@ -1,0 +1,113 @@
+"""Since when an image was public: periods, however many versions they have, and whether their start is known."""
+
+import datetime as dt
+from contextlib import closing
+
+import duckdb
+import pytest
+from published_days import publish_day, write_history
+
+from pipelines.day import Day
+from pipelines.lake import Lake, Partition
+from pipelines.query import connect_lake
+from pipelines.settings import ROOT, Settings
+
+LONG_AGO = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+PERIOD = "public_since, is_start_known, public_until, end_reason, name"
+
+
+def on(number):
+    return dt.date(2026, 11, number)
+
+
+@pytest.fixture
+def periods():
+    """The public periods of an image with these versions: complete on the 1st, 2nd, 4th to 6th, looked at at noon."""
+    for number in (1, 2, 3, 4, 5, 6):
+        day = Day(Partition(on(number), "default"), "run", Settings(lake="lake"))
+        publish_day(day, responses=[{"id": "a", "outcome": "failed" if number == 3 else "ok"}], images=[])
+
+    def read(*versions):
+        write_history(day, [{"id": "a", "create_at": LONG_AGO, "visibility": "PUBLIC"} | one for one in versions])
+        with closing(connect_lake(Lake("lake"))) as connection:
+            found = connection.sql(f"SELECT {PERIOD} FROM public_periods ORDER BY public_since").fetchall()
+        assert found == in_warehouse(read_versions())
+        return found
+
+    def read_versions():
+        with closing(connect_lake(Lake("lake"))) as connection:
+            return connection.sql("FROM image_history").to_arrow_table(), connection.sql("FROM days").to_arrow_table()
+
+    return read
+
+
+def in_warehouse(tables):
+    with closing(duckdb.connect()) as connection:
+        connection.execute("SET TimeZone = 'Pacific/Auckland'")
+        for name, table in zip(("image_history", "days"), tables, strict=True):
+            connection.register(name, table)
+        view = (ROOT / "sql/warehouse/views/public_periods.sql").read_text()
+        return connection.sql(f"SELECT {PERIOD} FROM ({view}) ORDER BY public_since").fetchall()
+
+
+def version(first, last=None, **values):
+    """A version that holds from one day until before another."""
+    name = f"from {first}"
+    until = {"valid_to": on(last), "is_current": False} if last else {}
+    return {"valid_from": on(first), "name": name, **until, **values}
+
+
+def test_versions_without_interruption_are_one_period(periods):
+    assert periods(
+        version(1, 2, visibility="PRIVATE"),
+        version(2, 4),
+        version(4, 5, visibility="Public"),
+        version(5, 6),
+        version(6, visibility="PRIVATE"),
+    ) == [(on(2), True, on(6), "visibility", "from 5")]
+
+
+def test_what_was_public_at_the_first_snapshot_has_no_known_start(periods):
+    assert periods(version(1, 2), version(2)) == [(on(1), False, None, None, "from 2")]
+
+
+def test_what_was_closed_and_opened_again_has_two_periods(periods):
+    assert periods(version(1, 2), version(2, 5, visibility=None), version(5)) == [
+        (on(1), False, on(2), "visibility", "from 1"),
+        (on(5), True, None, None, "from 5"),
+    ]
+
+
+def test_a_deleted_version_ends_a_period_and_a_reappearance_begins_one(periods):
+    assert periods(
+        version(1, 2), version(2, 5, is_deleted=True, deleted_reason="not_found"), version(5, visibility="PUBLIC")
+    ) == [(on(1), False, on(2), "not_found", "from 1"), (on(5), True, None, None, "from 5")]
+
+
+def test_nobody_knows_what_was_while_an_image_was_not_in_the_inventory(periods):
+    gone = version(2, 5, is_deleted=True, deleted_reason="not_in_inventory")
+    assert periods(version(1, 2), gone, version(5)) == [
+        (on(1), False, on(2), "not_in_inventory", "from 1"),
+        (on(5), False, None, None, "from 5"),
+    ]
+
+
+def test_an_image_that_arrives_public_has_a_known_start_if_it_was_made_since_the_day_before(periods):
+    # The complete day before the 4th is the 2nd, published at noon.
+    before, after = (dt.datetime(2026, 11, 2, hour, tzinfo=dt.UTC) for hour in (11, 13))
+    assert periods(version(4, create_at=before)) == [(on(4), False, None, None, "from 4")]
+    assert periods(version(4, create_at=after)) == [(on(4), True, None, None, "from 4")]
+    assert periods(version(4, create_at=None)) == [(on(4), False, None, None, "from 4")]
+
+
+def test_what_was_never_public_has_no_period(periods):
+    assert periods(version(1, 4, visibility="PRIVATE"), version(4, visibility="SECRET")) == []
+    assert periods(version(1, is_deleted=True, deleted_reason="deleted")) == []
+
+
+def test_every_image_and_project_has_periods_of_its_own(periods):
+    assert periods(version(1), version(2, id="b"), version(4, 5, id="b2", name="c")) == [
+        (on(1), False, None, None, "from 1"),
+        (on(2), False, None, None, "from 2"),
+        (on(4), False, on(5), "visibility", "c"),
+    ]

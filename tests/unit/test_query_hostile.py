@@ -1,0 +1,202 @@
+"""Hostile SQL against a real lake: whatever the text and the door, not one byte of the lake changes."""
+
+import datetime as dt
+import io
+import os
+from contextlib import closing, suppress
+from pathlib import Path
+
+import duckdb
+import pytest
+from published_days import publish_day
+
+from assets.query_command import query
+from pipelines.day import Day
+from pipelines.errors import ConfigurationError
+from pipelines.lake import Lake, Partition
+from pipelines.query import Format, connect_lake, select, write_rows
+from pipelines.settings import Settings
+
+ID = "00000000-0000-4000-8000-000000000001"
+EVIDENCE = "responses/dt=2026-11-01/project=default/responses.parquet"
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory):
+    """A lake with a link that leads out of it, beside a secret; nothing here may change either."""
+    around = tmp_path_factory.mktemp("around")
+    root = around / "lake"
+    publish_day(
+        Day(Partition(dt.date(2026, 11, 1), "default"), "run", Settings(lake=str(root))),
+        inventory=[{"id": ID}],
+        responses=[{"id": ID, "outcome": "ok", "body": b"{}"}],
+        images=[{"id": ID, "name": "base"}],
+    )
+    (root / "out").symlink_to(around)
+    (around / "secret").write_text("secret")
+    return Lake(str(root))
+
+
+@pytest.fixture(scope="module")
+def connection(lake):
+    with closing(connect_lake(lake)) as opened:
+        yield opened
+
+
+def tree(root):
+    """Every file and link under a directory, byte for byte."""
+    found = {path: path.read_bytes() for path in Path(root).rglob("*") if path.is_file()}
+    return found | {path: os.readlink(path) for path in Path(root).rglob("*") if path.is_symlink()}
+
+
+COPIES = [
+    "COPY (SELECT 1) TO '{to}'",
+    "EXPLAIN ANALYZE COPY (SELECT 1) TO '{to}'",
+    # One text to who counts no nested comments, another to the engine.
+    "EXPLAIN ANALYZE /* /* */ SELECT 1 -- */ COPY (SELECT 1) TO '{to}'",
+    "EXPLAIN /* /* */ ANALYZE SELECT 1 -- */ ANALYZE COPY (SELECT 1) TO '{to}'",
+    "/* /* */ EXPLAIN SELECT 1 -- */ */ EXPLAIN ANALYZE COPY (SELECT 1) TO '{to}'",
+    # A carriage return ends a line to the engine.
+    "EXPLAIN ANALYZE -- a\rCOPY (SELECT 1) TO '{to}'",
+    "EXPLAIN ANALYZE -- SELECT 1\rCOPY (SELECT 1) TO '{to}'\n",
+    "EXPLAIN -- SELECT 1\r ANALYZE COPY (SELECT 1) TO '{to}' -- \n SELECT 1",
+    "EXPLAIN (ANALYZE) COPY (SELECT 1) TO '{to}'",
+    "EXPLAIN (ANALYZE, FORMAT json) COPY (SELECT 1) TO '{to}'",
+    "EXPLAIN (FORMAT json, ANALYZE) COPY (SELECT 1) TO '{to}'",
+    "EXPLAIN ANALYZE\u00a0COPY (SELECT 1) TO '{to}'",
+    "EXPLAIN ANALYZE WITH x AS (COPY (SELECT 1) TO '{to}') SELECT 1",
+    "WITH x AS (COPY (SELECT 1) TO '{to}') SELECT 1",
+    "SELECT * FROM (EXPLAIN ANALYZE COPY (SELECT 1) TO '{to}')",
+    "SELECT * FROM query('COPY (SELECT 1) TO ''{to}''')",
+    "SELECT 1; COPY (SELECT 1) TO '{to}'",
+    "SELECT 1) TO '{to}' -- ",
+    "SELECT 1 /* */ ) TO '{to}' /*",
+    "PREPARE x AS COPY (SELECT 1) TO '{to}'",
+    "COPY (SELECT 1 AS a) TO '{to}' (FORMAT parquet, PARTITION_BY (a), OVERWRITE)",
+    "EXPORT DATABASE '{to}'",
+    "ATTACH '{to}'",
+    "SELECT * FROM enable_logging(storage = 'file', storage_path = '{to}')",
+    "CALL enable_profiling(save_location = '{to}')",
+    "SELECT * FROM enable_profiling(save_location = '{to}')",
+    "SET log_query_path = '{to}'",
+    "PRAGMA profiling_output = '{to}'",
+    "SET temp_directory = '{to}'",
+    "IMPORT DATABASE '{to}'",
+]
+PLACES = [
+    "{root}/" + EVIDENCE,
+    "{root}/new",
+    "lake://" + EVIDENCE,
+    "lake://new",
+    "lake://out/new",
+    "lake/" + EVIDENCE,
+    "file://{root}/" + EVIDENCE,
+]
+
+
+def texts(sql, lake):
+    return [sql.replace("{to}", place.replace("{root}", str(lake.root))) for place in PLACES]
+
+
+@pytest.mark.parametrize("sql", COPIES)
+def test_no_query_writes(lake, connection, tmp_path, sql):
+    before = tree(lake.root.parent), tree(tmp_path)
+    for text in texts(sql, lake):
+        with suppress(ConfigurationError):
+            # An EXPLAIN of a SELECT may be answered, and must still not write.
+            select(connection, text).fetchall()
+    assert (tree(lake.root.parent), tree(tmp_path)) == before
+
+
+@pytest.mark.parametrize("sql", COPIES)
+def test_the_connection_itself_writes_nothing(lake, connection, tmp_path, sql):
+    before = tree(lake.root.parent), tree(tmp_path)
+    for text in texts(sql, lake):
+        with suppress(duckdb.Error, OSError):
+            connection.execute(text).fetchall()
+    assert (tree(lake.root.parent), tree(tmp_path)) == before
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "EXPLAIN ANALYZE COPY (SELECT 1) TO 'x'",
+        "EXPLAIN ANALYZE -- SELECT 1\rCOPY (SELECT 1) TO 'x'\n",
+        "EXPLAIN /* /* */ ANALYZE SELECT 1 -- */ ANALYZE COPY (SELECT 1) TO 'x'",
+        "EXPLAIN ANALYZE CREATE TABLE x AS SELECT 1",
+        "EXPLAIN ANALYZE SET threads = 1",
+    ],
+)
+def test_what_an_explain_runs_is_judged(connection, sql):
+    with pytest.raises(ConfigurationError, match="this EXPLAIN statement would do more"):
+        select(connection, sql)
+
+
+def test_a_query_in_nested_comments_is_the_engines_not_ours(connection):
+    # What stands in the comment is not run, whatever it looks like.
+    with pytest.raises(ConfigurationError, match="this EXPLAIN statement would do more"):
+        select(connection, "EXPLAIN ANALYZE /* /* */ SELECT 1 -- */ COPY (SELECT 1) TO 'x'")
+    plan = select(connection, "EXPLAIN /* é /* a */ SELECT 'no' */ SELECT 1 AS ü").fetchall()
+    assert "ü" in plan[0][1]
+    assert "'no'" not in plan[0][1]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM read_csv('/etc/passwd')",
+        "SELECT * FROM read_blob('{root}/../secret')",
+        "SELECT * FROM read_text('lake://../secret')",
+        "SELECT * FROM read_text('lake://out/secret')",
+        "SELECT * FROM read_text('lake:///etc/passwd')",
+        "SELECT * FROM read_text('lake://images/../../secret')",
+        "SELECT * FROM read_text('{root}/../secret')",
+        "SELECT * FROM 'lake://out/secret.csv'",
+        "SELECT * FROM glob('/etc/*')",
+        "SELECT * FROM read_duckdb('/tmp/x.db')",
+        "SELECT * FROM 's3://bucket/x.parquet'",
+        "SELECT getenv('HOME')",
+    ],
+)
+def test_nothing_but_the_lake_is_read(lake, connection, sql):
+    text = sql.replace("{root}", str(lake.root))
+    with pytest.raises(ConfigurationError) as raised:
+        write_rows(select(connection, text), io.BytesIO(), Format.CSV)
+    assert "Traceback" not in str(raised.value)
+    assert "root:" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "sql", ["INSTALL httpfs", "LOAD httpfs", "CREATE PERSISTENT SECRET s (TYPE http)", "SET disabled_filesystems = ''"]
+)
+def test_the_connection_takes_no_extension_secret_or_setting(connection, sql):
+    with pytest.raises(duckdb.Error):
+        connection.execute(sql)
+
+
+def test_a_file_of_the_lake_is_read_by_its_name(connection):
+    sql = f"SELECT decode(body) AS body FROM read_parquet('lake://{EVIDENCE}')"
+    assert select(connection, sql).fetchall() == [("{}",)]
+
+
+@pytest.mark.parametrize(
+    "sql", ["COPY (SELECT 1) TO '{root}/x'", "EXPLAIN ANALYZE -- SELECT 1\rCOPY (SELECT 1) TO '{root}/x'\n"]
+)
+def test_a_query_of_a_file_writes_nothing(lake, monkeypatch, sql):
+    monkeypatch.setenv("IMAGE_SNAPSHOTS_LAKE", str(lake.root))
+    Path("hostile.sql").write_bytes(sql.replace("{root}", str(lake.root)).encode())
+    before = tree(lake.root.parent)
+    with pytest.raises(ConfigurationError, match="would do more"):
+        query(file=Path("hostile.sql"))
+    assert tree(lake.root.parent) == before
+
+
+def test_output_replaces_no_link_that_lies_in_the_lake(monkeypatch, tmp_path):
+    monkeypatch.setenv("IMAGE_SNAPSHOTS_LAKE", "lake")
+    images = tmp_path / "lake" / "images"
+    images.mkdir(parents=True)
+    (images / "link.csv").symlink_to(tmp_path / "elsewhere.csv")
+    Path("way").symlink_to(images)
+    for output in (images / "link.csv", Path("way/link.csv"), Path("way/x.csv"), Path("lake/x.csv")):
+        with pytest.raises(ConfigurationError, match="is inside the lake, which is only read"):
+            query("SELECT 1", output=output)
