@@ -27,6 +27,7 @@ from assets.terminal import (
     JsonOption,
     ProjectOption,
     count_text,
+    note_sandbox,
     open_lake,
     print_error,
     print_line,
@@ -39,7 +40,7 @@ from pipelines.errors import ConfigurationError, PipelineError
 from pipelines.lake import Lake, Partition
 from pipelines.manifest import Manifest, chain_head, published, read_attempt
 from pipelines.outcomes import Outcome
-from pipelines.settings import ROOT, Settings
+from pipelines.settings import ROOT, Settings, load_environment
 from pipelines.status import day_statuses
 
 if TYPE_CHECKING:
@@ -139,7 +140,9 @@ def run(
                 start_over(day)
     if settings.uses_sandbox:
         Console(stderr=True).print(
-            "No endpoint is configured (IMAGE_SNAPSHOTS_ENDPOINT): the embedded sandbox stands in for the cloud.",
+            "No endpoint is configured (IMAGE_SNAPSHOTS_ENDPOINT): the embedded sandbox stands in for the cloud."
+            if settings.endpoint is None
+            else "The embedded sandbox stands in for the cloud, as IMAGE_SNAPSHOTS_ENDPOINT asks for.",
             soft_wrap=True,
         )
     _run_jobs(settings, partitions, ["daily_snapshot"] * len(partitions), as_json=as_json, days=days)
@@ -231,6 +234,7 @@ def _report(
         "failed": [failed.model_dump() for failed in manifest.failed],
         "list_error": manifest.fetch.list_error,
         "notebooks_error": manifest.fetch.notebooks_error,
+        "is_sandbox": manifest.fetch.is_sandbox,
         "manifest": str(lake.manifest(partition)),
         "tables": {
             name: {"path": str(lake.root / file.path), "rows": file.rows, "bytes": file.bytes, "sha256": file.sha256}
@@ -255,6 +259,8 @@ def _print_reports(reports: list[dict[str, Any]]) -> None:
     for report in reports:
         outcomes = _outcomes(report.get("outcomes", {}))
         print_line(f"{report['date']} {report['project']}: {report['state']}" + (f" ({outcomes})" if outcomes else ""))
+        if report.get("is_sandbox"):
+            print_line("  sample data: the images are invented ones of the sandbox")
         invalid = report.get("outcomes", {}).get(Outcome.INVALID_ID, 0)
         if invalid:
             where = _short(report["tables"]["responses"]["path"])
@@ -338,6 +344,7 @@ def status(
             str(item.date),
             item.project,
             item.state
+            + (" (sandbox)" if item.is_sandbox else "")
             + (", attempt open" if item.has_open_attempt and item.state != "unfinished" else "")
             + _removed(item.removed),
             "" if item.images is None else f"{item.images:,}",
@@ -388,9 +395,10 @@ def verify(
     records = {key: digest for key, digest in records.items() if digest is not None}
     if as_json:
         found = [{"path": problem.path, "problem": problem.sentence} for problem in problems]
-        newest = {"newest_manifest_sha256": heads, "newest_retention_record_sha256": records}
+        newest: dict[str, Any] = {"newest_manifest_sha256": heads, "newest_retention_record_sha256": records}
         print(json.dumps({"partitions": len(partitions), "problems": found, **newest}, indent=1))
     else:
+        note_sandbox(lake)
         for problem in problems:
             print_line(f"{problem.path}: {problem.sentence}")
         for key, head in heads.items():
@@ -420,6 +428,7 @@ def report(
     projects = _projects(settings, project)
     if output is not None and len(projects) > 1:
         raise ConfigurationError("--output takes one report, and there are several projects: choose with --project.")
+    note_sandbox(lake)
     days = {key: [day for day in lake.partitions() if day.project == key] for key in projects}
     for key in projects:
         day = _date(date) or (days[key][-1].date if days[key] else _today())
@@ -439,6 +448,7 @@ def focus(
     from pipelines.costs import write_focus
 
     settings = Settings.load()
+    note_sandbox(open_lake(settings))
     until = _date(last) or _today()
     rows = write_focus(
         open_lake(settings), _date(first) or until.replace(day=1), until, _projects(settings, project), output
@@ -451,6 +461,7 @@ def sandbox(context: typer.Context) -> None:
     """Serve a ModelArts-compatible endpoint on loopback; prints the settings that point a client at it."""
     from pipelines.sandbox.__main__ import main as sandbox_main
 
+    load_environment()
     raise typer.Exit(sandbox_main(context.args, "image-snapshots sandbox"))
 
 

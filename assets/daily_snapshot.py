@@ -187,6 +187,7 @@ def daily_snapshot_assets(
             metadata={
                 **file_metadata(today.lake, manifest.files[IMAGES.name]),
                 "is_complete": manifest.is_complete,
+                "is_sandbox": manifest.fetch.is_sandbox,
                 "rebuilt": manifest.rebuilt,
                 **{f"outcome_{name}": count for name, count in manifest.fetch.outcomes.items()},
                 "anomalies": counts_metadata(derivation.anomalies),

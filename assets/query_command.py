@@ -20,6 +20,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from assets.terminal import note_sandbox, print_error
 from pipelines.errors import ConfigurationError, PipelineError
 from pipelines.lake import Lake
 from pipelines.query import Format, connect_lake, relations, select, sql_errors, write_rows
@@ -73,6 +74,8 @@ def query(
     text = _text(sql, file)
     if text is None and output is not None:
         raise ConfigurationError("--output needs a query: give one as argument, with --file or on standard input.")
+    if text is None or output is not None or form == OutputFormat.TABLE:
+        note_sandbox(lake)
     with closing(connect_lake(lake, include_incomplete=include_incomplete)) as connection:
         if text is None:
             _ask(connection, form)
@@ -196,7 +199,7 @@ def _ask(connection: duckdb.DuckDBPyConnection, form: OutputFormat) -> None:
             lines.clear()
             typer.echo()
         except PipelineError as error:
-            Console(stderr=True).print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+            print_error(str(error))
 
 
 class _Completer:

@@ -16,7 +16,17 @@ from pipelines.columns import SCHEMA_VERSION, SNAPSHOT_TABLES, Table
 from pipelines.derived import readable_sealed_files, sealed_files
 from pipelines.engine_duckdb import DuckDBEngine
 from pipelines.errors import ConfigurationError, StorageError
-from pipelines.lake import Lake, LakePath, Partition, open_parquet, sha256_of_file, storage_errors, write_atomically
+from pipelines.lake import (
+    SANDBOX_MARK,
+    Lake,
+    LakePath,
+    Partition,
+    is_marked_sandbox,
+    open_parquet,
+    sha256_of_file,
+    storage_errors,
+    write_atomically,
+)
 from pipelines.manifest import FileFacts, code_version
 from pipelines.removed import RemovedFiles
 
@@ -198,6 +208,8 @@ def _compact_table(lake: Lake, table: Table, project: str, month: str, daily: Ma
         )
         for batch in rows:
             writer.write(batch)
+        if any(is_marked_sandbox(lake.at(file.path)) for file in daily.values()):
+            writer.note(SANDBOX_MARK)
     _check_daily(lake, daily, project)
     with storage_errors(target), open_parquet(target) as file:
         return FileFacts(

@@ -14,12 +14,15 @@ import aiohttp
 import httpx
 
 from pipelines.answers import Kind, Verdict, classify_failure
+from pipelines.endpoints import SANDBOX_HEADER
 from pipelines.outcomes import Outcome
 from pipelines.transport import PooledTransport, proxy_for, tls_context
 
 HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "image-snapshots"}
 
 _CONNECT_SECONDS = 10.0
+# A sandbox shows in its first answers; looking for its header in each would cost time.
+_ANSWERS_LOOKED_AT = 20
 
 
 @dataclass(slots=True)
@@ -52,7 +55,10 @@ class NoAnswerError(Exception):
 
 
 class Exchanges:
-    """The exchanges of one client, counted in `stats`; `extensions` belong to every request that is sent."""
+    """The exchanges of one client, counted in `stats`; `extensions` belong to every request that is sent.
+
+    `met_sandbox`: whether what answers says that it is a sandbox of this software.
+    """
 
     def __init__(self, timeout_seconds: float, max_body_bytes: int, ca_bundle: Path | None) -> None:
         self._timeout_seconds = timeout_seconds
@@ -61,6 +67,8 @@ class Exchanges:
         self._ssl_context: ssl.SSLContext | None = None
         self._in_flight: set[asyncio.Timeout] = set()
         self.stats = Stats()
+        self.met_sandbox = False
+        self._looked_at = 0
         # The whole exchange is limited in `send`. Waiting for a connection of the pool has no limit of its own: it
         # must not pass for an endpoint that accepts none.
         connect = min(_CONNECT_SECONDS, timeout_seconds / 2)
@@ -95,6 +103,9 @@ class Exchanges:
                     # Any bytes, and httpx need not look for the encoding of each header.
                     response.headers.encoding = "latin-1"
                     status = response.status_code
+                    if self._looked_at < _ANSWERS_LOOKED_AT:
+                        self._looked_at += 1
+                        self.met_sandbox = self.met_sandbox or SANDBOX_HEADER in response.headers
                     body = await self._body(response, response.stream)
                 finally:
                     await response.stream.aclose()

@@ -17,7 +17,7 @@ from pipelines.analysis import DayAnalysis
 from pipelines.columns import IMAGE_CHANGES, IMAGE_HISTORY, IMAGES, RESPONSES
 from pipelines.day import Day
 from pipelines.engine import Engine, open_engine
-from pipelines.lake import Lake, LakePath, Partition, open_parquet
+from pipelines.lake import SANDBOX_MARK, Lake, LakePath, Partition, open_parquet
 from pipelines.manifest import FileFacts, PublishedDay, complete_days, published_days
 from pipelines.removed import RemovedFiles
 from pipelines.sql_files import read_sql
@@ -117,6 +117,8 @@ def _write_history(
     with lake.writer(path, IMAGE_HISTORY, run_id, metadata=metadata) as writer:
         for batch in engine.stream(f"{every_version} ORDER BY id, valid_from", IMAGE_HISTORY.schema):
             writer.write(batch)
+        if any(day.manifest.fetch.is_sandbox for day in days):
+            writer.note(SANDBOX_MARK)
     counts = engine.read("SELECT COUNT(*) AS all_, COUNT(*) FILTER (WHERE is_deleted) AS deleted FROM versions")
     current, deleted = counts.to_pylist()[0].values()
     return HistoryResult(path, writer.rows, current, deleted, len(days), len(missing))

@@ -33,6 +33,9 @@ ROW_GROUP_ROWS = 65_536
 
 LakePath = Path | ObjectPath
 
+# In the footer of each file that holds data of the sandbox, so that a file that was copied elsewhere still says so.
+SANDBOX_MARK = {"image_snapshots.is_sandbox": "true"}
+
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
 
@@ -162,6 +165,10 @@ class TableWriter:
             if self._pending_rows >= self._row_group_rows:
                 self.flush()
 
+    def note(self, metadata: Mapping[str, str]) -> None:
+        """Add file metadata that is known only now."""
+        self._parquet.add_key_value_metadata(dict(metadata))
+
     def flush(self) -> None:
         """Write what is pending as one row group."""
         if self._pending_rows:
@@ -176,6 +183,13 @@ def open_parquet(path: LakePath) -> Iterator[pq.ParquetFile]:
     # With pre-buffering, Arrow's default, the reader keeps every row group until the file ends.
     with storage_errors(path), path.open("rb") as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
         yield parquet
+
+
+def is_marked_sandbox(path: LakePath) -> bool:
+    """Whether a table's file says that it holds data of the sandbox."""
+    with open_parquet(path) as file:
+        footer = file.metadata.metadata or {}
+    return all(footer.get(name.encode()) == value.encode() for name, value in SANDBOX_MARK.items())
 
 
 def read_batches(path: LakePath, batch_rows: int, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
@@ -415,6 +429,15 @@ class Lake:
         """Hold a project's chain of manifests, so that two days that end together cannot fork it."""
         path = self.root / "_manifests" / f"project={project}.lock"
         with self._locked(path, {}, wait=True):
+            yield
+
+    @contextmanager
+    def founding(self) -> Iterator[None]:
+        """Hold the lake while its first day is published: two first days must agree on what kind of lake it is."""
+        if self.partitions():
+            yield
+            return
+        with self._locked(self.root / "_manifests" / "first.lock", {}, wait=True):
             yield
 
     @contextmanager

@@ -7,6 +7,7 @@ break it: the manifest they replace is kept under `_manifests/superseded`.
 
 import datetime as dt
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -160,6 +161,33 @@ def published(lake: Lake, partition: Partition) -> Manifest | None:
     """The manifest of a partition, or None when the partition was never published."""
     path = lake.manifest(partition)
     return read_manifest(path) if path.exists() else None
+
+
+def newest_manifests(lake: Lake) -> Iterator[Manifest]:
+    """The newest manifest of each project that can be read.
+
+    Raises:
+        StorageError: a project has none that can be read.
+    """
+    days: dict[str, list[Partition]] = {}
+    for partition in lake.partitions():
+        days.setdefault(partition.project, []).append(partition)
+    for project in days.values():
+        for number, partition in enumerate(reversed(project), start=1):
+            try:
+                manifest = read_manifest(lake.manifest(partition))
+            except StorageError:
+                # An older one tells as much here, and `verify` names the damaged one.
+                if number == len(project):
+                    raise
+            else:
+                yield manifest
+                break
+
+
+def holds_sandbox(lake: Lake) -> bool:
+    """Whether the days of a lake are of the sandbox: then all of them are."""
+    return any(manifest.fetch.is_sandbox for manifest in newest_manifests(lake))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ class DayStatus:
     """One partition; counts are None where nothing was published. A published day may have an open attempt too.
 
     `removed`: the tables that retention took from it; counts and bytes are those of the day as it was published.
+    `is_sandbox`: the images are invented ones of the sandbox.
     """
 
     date: dt.date
@@ -30,6 +31,7 @@ class DayStatus:
     published_at: dt.datetime | None
     run_id: str | None
     removed: list[str]
+    is_sandbox: bool | None
 
     def as_json(self) -> dict[str, object]:
         """The same as JSON values."""
@@ -64,7 +66,9 @@ def _status(lake: Lake, partition: Partition, removed: RemovedFiles, *, has_open
         # One day must not keep the others from being listed; `verify` says what is wrong with it.
         manifest, state = None, "damaged"
     if manifest is None:
-        return DayStatus(partition.date, partition.project, state, has_open_attempt, None, None, None, None, None, [])
+        return DayStatus(
+            partition.date, partition.project, state, has_open_attempt, None, None, None, None, None, [], None
+        )
     return DayStatus(
         partition.date,
         partition.project,
@@ -76,4 +80,5 @@ def _status(lake: Lake, partition: Partition, removed: RemovedFiles, *, has_open
         manifest.published_at,
         manifest.run_id,
         removed.missing(partition),
+        manifest.fetch.is_sandbox,
     )
