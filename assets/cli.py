@@ -117,6 +117,7 @@ def run(
     An attempt of today that did not end is gone on with; a day that ended is fetched anew and replaced.
     """
     from pipelines.day import Day, start_over
+    from pipelines.preflight import check_inputs
 
     settings = Settings.load()
     if mode is not None:
@@ -128,6 +129,7 @@ def run(
     if days is not None and date is not None:
         raise ConfigurationError("--days and --date exclude each other: --days ends with today.")
     projects = _projects(settings, project)
+    check_inputs(settings)
     last = _date(date) or _today()
     played = [last - dt.timedelta(days=back) for back in range((days or 1) - 1, -1, -1)]
     partitions = [Partition(day, key) for day in played for key in projects]
@@ -165,6 +167,7 @@ def rebuild(
     as_json: JsonOption = False,
 ) -> None:
     """Derive published days again from the answers stored on those days; asks the API nothing."""
+    from pipelines.preflight import check_inputs
     from pipelines.removed import RemovedFiles, is_derivable
 
     settings = Settings.load()
@@ -172,6 +175,7 @@ def rebuild(
     if (day is None) == (not every):
         raise ConfigurationError("Say which day to rebuild: --date YYYY-MM-DD, or --all.")
     projects = _projects(settings, project)
+    check_inputs(settings)
     if day is not None:
         partitions = [Partition(day, key) for key in projects]
     else:
@@ -204,8 +208,11 @@ def _run_jobs(
                 print_error(failure.sentence)
             failures.append(failure)
     for partition, failure in zip(partitions, failures, strict=True):
-        manifest = published(lake, partition) if failure is None else None
-        if failure is not None:
+        is_published = failure is None or failure.came_after_publication
+        manifest = published(lake, partition) if is_published else None
+        if failure is not None and manifest is not None:
+            status = INCOMPLETE
+        elif failure is not None:
             status = failure.exit_status
         else:
             status = COMPLETE if manifest and manifest.is_complete else INCOMPLETE
@@ -229,6 +236,8 @@ def _report(
     seal = read_seal(lake, partition)
     return report | {
         "state": "complete" if manifest.is_complete else "incomplete",
+        # Why what follows from the published day is lacking; None when nothing is.
+        "error": error,
         "run_id": manifest.run_id,
         "outcomes": manifest.fetch.outcomes,
         "failed": [failed.model_dump() for failed in manifest.failed],
@@ -272,7 +281,9 @@ def _print_reports(reports: list[dict[str, Any]]) -> None:
         for error in ("list_error", "notebooks_error"):
             if report.get(error):
                 print_line(f"  {report[error]}")
-        if report.get("summary"):
+        if report["state"] != "failed" and report.get("error"):
+            print_line("  published; what follows from it is not all there, see the error above")
+        if report.get("summary") and not report.get("error"):
             for line in summary_lines(DaySummary.model_validate(report["summary"])):
                 print_line(f"  {line}")
     if reports and reports[-1].get("report"):

@@ -19,6 +19,8 @@ from assets.metadata import (
 from assets.resources import DayResource
 from pipelines.columns import IMAGE_VALUES, IMAGES, INVENTORY, RESPONSES, SCHEMA_VERSION, Table
 from pipelines.day import fetch_answers, publish_day, take_inventory
+from pipelines.plain_text import visible
+from pipelines.preflight import check_inputs
 
 API_POOL = "modelarts_api"
 OWNERS = ["team:platform"]
@@ -61,6 +63,7 @@ def daily_snapshot_assets(
     )
     def image_inventory(context: dg.AssetExecutionContext, day: dg.ResourceParam[DayResource]) -> dg.MaterializeResult:
         with day.step(context) as today:
+            check_inputs(today.settings)
             taken = take_inventory(today)
         facts = taken.facts
         return dg.MaterializeResult(
@@ -116,7 +119,9 @@ def daily_snapshot_assets(
             fetched = fetch_answers(today, day.reporter.listener(context.log))
 
         def read(check: str, error: str | None) -> dg.AssetCheckResult:
-            return dg.AssetCheckResult(check_name=check, passed=error is None, severity=_WARN, description=error)
+            # Not as description, which the UI reads as Markdown: the error may quote what the API sent.
+            why = {} if error is None else {"error": dg.MetadataValue.text(visible(error))}
+            return dg.AssetCheckResult(check_name=check, passed=error is None, severity=_WARN, metadata=why)
 
         return dg.MaterializeResult(
             metadata=file_metadata(today.lake, fetched.file) | fetch_metadata(fetched.facts),
@@ -175,6 +180,8 @@ def daily_snapshot_assets(
         context: dg.AssetExecutionContext, day: dg.ResourceParam[DayResource]
     ) -> Iterator[dg.MaterializeResult]:
         with day.step(context) as today:
+            # Again, because a fetch may take hours, and a rebuild begins here.
+            check_inputs(today.settings)
             result = publish_day(today)
         manifest, derivation = result.manifest, result.derivation
 

@@ -255,7 +255,7 @@ def _apply_rules(analysis: DayAnalysis, rules: list[Rule]) -> list[Rule]:
     """Make what the rules find the relation `found` (rule, id, evidence); returns the rules with their errors."""
     applied = []
     # Rules are other people's SQL: they run in a database of their own, which can be locked and may break.
-    with DayAnalysis(analysis.day) as room:
+    with DayAnalysis(analysis.day, analysis.staging) as room:
         for table in (IMAGE_CHANGES, IMAGE_RECONCILIATION, IMAGE_USAGE):
             room.load_today(table)
         known = [(field, value) for field, values in KNOWN_VALUES.items() for value in sorted(values)]

@@ -39,14 +39,20 @@ class HistoryResult:
     steps: int
 
 
-def derive_image_history(day: Day, on_step: Callable[[int, int], None] = lambda done, total: None) -> HistoryResult:
+def derive_image_history(
+    day: Day,
+    on_step: Callable[[int, int], None] = lambda done, total: None,
+    staging: LakePath | None = None,
+) -> HistoryResult:
     """Bring `image_history` of the day's project up to its newest complete day, whatever day it is.
 
-    `on_step` is told how many of the days to take are taken.
+    `on_step` is told how many of the days to take are taken. With `staging` it is written to that directory, and
+    without to its place.
     """
-    path = day.lake.project_table(IMAGE_HISTORY.name, day.partition.project)
+    stored = day.lake.project_table(IMAGE_HISTORY.name, day.partition.project)
+    path = stored if staging is None else staging / stored.name
     with open_engine(day.settings) as engine:
-        return write_history(engine, day.lake, day.partition.project, path, day.run_id, on_step)
+        return _write_history(engine, day.lake, day.partition.project, path, day.run_id, stored, None, on_step)
 
 
 def write_history(

@@ -293,6 +293,10 @@ class Lake:
         """Directory of tables that are derived again from published responses, beside any open attempt."""
         return self.staging(partition) / "rebuild"
 
+    def staged_derived(self, partition: Partition) -> LakePath:
+        """Directory of derived tables that are not all made yet, beside any open attempt."""
+        return self.staging(partition) / "derived"
+
     @contextmanager
     def writer(
         self,
@@ -318,7 +322,10 @@ class Lake:
 
     def replace_published(self, source: LakePath, name: str, partition: Partition) -> None:
         """Put a staged file in the place of the published one; the staged one stays where it is."""
-        target = self.table(name, partition)
+        self.replace(source, self.table(name, partition))
+
+    def replace(self, source: LakePath, target: LakePath) -> None:
+        """Put a staged file in the place of another, whole or not at all; the staged one stays where it is."""
         with storage_errors(target):
             if isinstance(target, ObjectPath) and isinstance(source, ObjectPath):
                 target.copy_from(source)

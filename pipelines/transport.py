@@ -27,7 +27,8 @@ from aiohttp.client_reqrep import ConnectionKey
 
 from pipelines.endpoints import LOOPBACK_HOSTS
 from pipelines.errors import ConfigurationError
-from pipelines.secret_urls import SecretUrl, parse_secret_url
+from pipelines.proxies import check_proxies
+from pipelines.secret_urls import SecretUrl
 
 _KEEP_ALIVE_SECONDS = 60.0
 _DNS_CACHE_SECONDS = 60.0
@@ -402,25 +403,6 @@ def proxy_for(url: str) -> httpx.Proxy | None:
     if stated.username or stated.password:
         headers["Proxy-Authorization"] = basic_login(stated)
     return httpx.Proxy(stated.where, headers=headers)
-
-
-def check_proxies() -> dict[str, SecretUrl]:
-    """The proxies that the environment states, by scheme (`all` for the rest); libraries read them by themselves.
-
-    Raises:
-        ConfigurationError: the URL of one is malformed; names the variable, never the URL.
-    """
-    found = {}
-    for scheme, text in urllib.request.getproxies().items():
-        # Of NO_PROXY it gives a list of hosts.
-        if scheme in ("http", "https", "all") and text:
-            try:
-                found[scheme] = parse_secret_url(
-                    text if "://" in text else f"http://{text}", "http://user:password@proxy.example:3128"
-                )
-            except ValueError as reason:
-                raise ConfigurationError(f"The variable {scheme.upper()}_PROXY is wrong: it {reason}.") from None
-    return found
 
 
 def basic_login(url: SecretUrl) -> str:

@@ -1,4 +1,4 @@
-"""Invented images of the sandbox never pass for real ones: not in one lake, not in one warehouse, not by their files."""
+"""Invented images of the sandbox never pass for real ones, neither in a lake nor in a warehouse nor by their files."""
 
 import datetime as dt
 
