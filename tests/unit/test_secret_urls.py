@@ -19,7 +19,11 @@ SPECIAL = ["/", "@", "#", "?", "\\", " ", "%", ":12/"]
 
 
 def assert_hidden(raised):
-    told = "".join(traceback.format_exception(raised.value))
+    # All that a log would show, but the lines of code.
+    shown, told = raised.value, ""
+    while shown is not None:
+        told += "".join(traceback.format_exception_only(shown))
+        shown = shown.__cause__ or (None if shown.__suppress_context__ else shown.__context__)
     assert isinstance(raised.value, ConfigurationError)
     assert "percent-encode" in str(raised.value)
     assert "first4711" not in told
