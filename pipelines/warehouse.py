@@ -77,6 +77,9 @@ class Warehouse(Protocol):
     def loaded_days(self, project: str) -> dict[dt.date, str]:
         """The basis of each day of a project in the table `days`."""
 
+    def kinds(self) -> set[bool]:
+        """Of the days of all projects: whether they are of the sandbox."""
+
 
 @dataclass(frozen=True, slots=True)
 class LoadResult:
@@ -153,9 +156,16 @@ def _load(
     lake: Lake, partition: Partition, day: _Day, warehouse: Warehouse, *, with_history: bool = True
 ) -> dict[str, int]:
     rows: dict[str, int] = {}
+    (is_sandbox,) = day.row["is_sandbox"].to_pylist()
     key: dict[str, object] = {PROJECT.name: partition.project, "snapshot_date": partition.date}
     with ExitStack() as stack, warehouse.transaction():
         warehouse.hold(str(partition))
+        if warehouse.kinds() - {is_sandbox}:
+            raise ConfigurationError(
+                f"The warehouse {warehouse.name} holds days of {'a cloud' if is_sandbox else 'the sandbox'}, and "
+                f"{partition} is of {'the sandbox, whose images are invented' if is_sandbox else 'a cloud'}: set "
+                "IMAGE_SNAPSHOTS_WAREHOUSE to another one."
+            )
         for source in day.sources:
             name = source.table.name
             rows[name] = warehouse.replace(WAREHOUSE_TABLES[name], key, source.batches(partition.project))

@@ -159,6 +159,10 @@ class PostgresWarehouse:
                 copy.write(_END)
             return cursor.rowcount
 
+    def kinds(self) -> set[bool]:
+        """Whether days are of the sandbox."""
+        return {kind for (kind,) in self._connection.execute("SELECT DISTINCT is_sandbox FROM days").fetchall()}
+
     def loaded_days(self, project: str) -> dict[dt.date, str]:
         """Bases by day."""
         rows = self._connection.execute("SELECT snapshot_date, basis FROM days WHERE project = %s", [project])

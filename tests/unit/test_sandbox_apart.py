@@ -15,6 +15,7 @@ from pipelines.lake import Partition
 from pipelines.manifest import holds_sandbox, published, write_manifest
 from pipelines.settings import Settings
 from pipelines.status import day_statuses
+from pipelines.warehouse import load_partition
 
 ID = "0e1f2a3b-4c5d-6e7f-8091-a2b3c4d5e6f7"
 REAL = "https://modelarts.example"
@@ -124,3 +125,19 @@ def test_status_and_focus_tell_the_sandbox_apart(tmp_path, is_sandbox):
     assert pq.read_table(tmp_path / "focus.parquet")["x_IsSandbox"].to_pylist() == [is_sandbox]
     assert holds_sandbox(day.lake) is is_sandbox
     assert IMAGES.name in published(day.lake, day.partition).files
+
+
+def test_a_day_of_the_sandbox_is_not_loaded_beside_real_ones(monkeypatch, tmp_path):
+    real = publish_of("2026-11-23", is_sandbox=False)
+    derive_days(real)
+    load_partition(real.lake, real.partition, str(tmp_path / "shared.duckdb"))
+    monkeypatch.chdir(tmp_path_of(tmp_path, "elsewhere"))
+    invented = publish_of("2026-11-24", is_sandbox=True)
+    derive_days(invented)
+    with pytest.raises(ConfigurationError, match=r"holds days of a cloud, and 2026-11-24 .* invented"):
+        load_partition(invented.lake, invented.partition, str(tmp_path / "shared.duckdb"))
+
+
+def tmp_path_of(parent, name):
+    (parent / name).mkdir()
+    return parent / name
