@@ -163,11 +163,11 @@ def published(lake: Lake, partition: Partition) -> Manifest | None:
     return read_manifest(path) if path.exists() else None
 
 
-def newest_manifests(lake: Lake) -> Iterator[Manifest]:
+def newest_manifests(lake: Lake, *, skip_damaged: bool = False) -> Iterator[Manifest]:
     """The newest manifest of each project that can be read.
 
     Raises:
-        StorageError: a project has none that can be read.
+        StorageError: a project has none that can be read; not with `skip_damaged`, which leaves that project out.
     """
     days: dict[str, list[Partition]] = {}
     for partition in lake.partitions():
@@ -178,7 +178,7 @@ def newest_manifests(lake: Lake) -> Iterator[Manifest]:
                 manifest = read_manifest(lake.manifest(partition))
             except StorageError:
                 # An older one tells as much here, and `verify` names the damaged one.
-                if number == len(project):
+                if number == len(project) and not skip_damaged:
                     raise
             else:
                 yield manifest
@@ -186,8 +186,11 @@ def newest_manifests(lake: Lake) -> Iterator[Manifest]:
 
 
 def holds_sandbox(lake: Lake) -> bool:
-    """Whether the days of a lake are of the sandbox: then all of them are."""
-    return any(manifest.fetch.is_sandbox for manifest in newest_manifests(lake))
+    """Whether the days of a lake are of the sandbox: then all of them are.
+
+    For people who read: what is damaged need not stop them, and `verify` names it.
+    """
+    return any(manifest.fetch.is_sandbox for manifest in newest_manifests(lake, skip_damaged=True))
 
 
 @dataclass(frozen=True, slots=True)

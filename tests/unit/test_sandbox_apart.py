@@ -10,7 +10,7 @@ from pipelines.columns import IMAGES
 from pipelines.costs import write_focus
 from pipelines.day import Day
 from pipelines.derived import derive_days
-from pipelines.errors import ConfigurationError
+from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake import Partition
 from pipelines.manifest import holds_sandbox, published, write_manifest
 from pipelines.settings import Settings
@@ -72,6 +72,14 @@ def test_a_damaged_manifest_does_not_hide_the_kind_of_a_lake():
     damaged.lake.manifest(damaged.partition).write_text("{}")
     with pytest.raises(ConfigurationError, match="invented"):
         another_project().check_source()
+
+
+def test_a_lake_whose_manifests_are_all_damaged_takes_no_day_but_can_be_read():
+    damaged = publish_of("2026-11-23", is_sandbox=False)
+    damaged.lake.manifest(damaged.partition).write_text("{}")
+    with pytest.raises(StorageError, match="is damaged"):
+        another_project().check_source()
+    assert not holds_sandbox(damaged.lake)
 
 
 @pytest.mark.parametrize(
