@@ -27,6 +27,7 @@ from assets.terminal import (
     JsonOption,
     ProjectOption,
     count_text,
+    note_sandbox,
     open_lake,
     print_error,
     print_line,
@@ -40,7 +41,7 @@ from pipelines.errors import ConfigurationError, PipelineError
 from pipelines.lake import Lake, Partition, exists
 from pipelines.manifest import Manifest, chain_head, inventory_warning, published, read_attempt
 from pipelines.outcomes import Outcome
-from pipelines.settings import ROOT, Settings
+from pipelines.settings import ROOT, Settings, load_environment
 from pipelines.status import day_statuses
 
 if TYPE_CHECKING:
@@ -129,6 +130,7 @@ def run(
     """
     from assets.resources import ACCEPT_SHRUNK_TAG, PROJECT_MOVED_TAG
     from pipelines.day import Day, start_over
+    from pipelines.preflight import check_inputs
 
     settings = Settings.load()
     if mode is not None:
@@ -140,6 +142,7 @@ def run(
     if days is not None and date is not None:
         raise ConfigurationError("--days and --date exclude each other: --days ends with today.")
     projects = _projects(settings, project)
+    check_inputs(settings)
     last = _date(date) or _today()
     played = [last - dt.timedelta(days=back) for back in range((days or 1) - 1, -1, -1)]
     partitions = [Partition(day, key) for day in played for key in projects]
@@ -153,7 +156,9 @@ def run(
                 start_over(day)
     if settings.uses_sandbox:
         Console(stderr=True).print(
-            "No endpoint is configured (IMAGE_SNAPSHOTS_ENDPOINT): the embedded sandbox stands in for the cloud.",
+            "No endpoint is configured (IMAGE_SNAPSHOTS_ENDPOINT): the embedded sandbox stands in for the cloud."
+            if settings.endpoint is None
+            else "The embedded sandbox stands in for the cloud, as IMAGE_SNAPSHOTS_ENDPOINT asks for.",
             soft_wrap=True,
         )
     said = {ACCEPT_SHRUNK_TAG: accept_shrunk, PROJECT_MOVED_TAG: project_moved}
@@ -178,6 +183,7 @@ def rebuild(
     as_json: JsonOption = False,
 ) -> None:
     """Derive published days again from the answers stored on those days; asks the API nothing."""
+    from pipelines.preflight import check_inputs
     from pipelines.removed import RemovedFiles, is_derivable
 
     settings = Settings.load()
@@ -185,6 +191,7 @@ def rebuild(
     if (day is None) == (not every):
         raise ConfigurationError("Say which day to rebuild: --date YYYY-MM-DD, or --all.")
     projects = _projects(settings, project)
+    check_inputs(settings)
     if day is not None:
         partitions = [Partition(day, key) for key in projects]
     else:
@@ -223,8 +230,11 @@ def _run_jobs(
                 print_error(failure.sentence)
             failures.append(failure)
     for partition, failure in zip(partitions, failures, strict=True):
-        manifest = published(lake, partition) if failure is None else None
-        if failure is not None:
+        is_published = failure is None or failure.came_after_publication
+        manifest = published(lake, partition) if is_published else None
+        if failure is not None and manifest is not None:
+            status = INCOMPLETE
+        elif failure is not None:
             status = failure.exit_status
         else:
             status = COMPLETE if manifest and manifest.is_complete else INCOMPLETE
@@ -257,6 +267,8 @@ def _report(
     seal = read_seal(lake, partition)
     return report | {
         "state": "complete" if manifest.is_complete else "incomplete",
+        # Why what follows from the published day is lacking; None when nothing is.
+        "error": error,
         "run_id": manifest.run_id,
         "outcomes": manifest.fetch.outcomes,
         "failed": [failed.model_dump() for failed in manifest.failed],
@@ -264,6 +276,7 @@ def _report(
         "inventory_warning": inventory_warning(manifest.inventory),
         "list_error": manifest.fetch.list_error,
         "notebooks_error": manifest.fetch.notebooks_error,
+        "is_sandbox": manifest.fetch.is_sandbox,
         "manifest": str(lake.manifest(partition)),
         "tables": {
             name: {"path": str(lake.root / file.path), "rows": file.rows, "bytes": file.bytes, "sha256": file.sha256}
@@ -288,6 +301,8 @@ def _print_reports(reports: list[dict[str, Any]]) -> None:
     for report in reports:
         outcomes = _outcomes(report.get("outcomes", {}))
         print_line(f"{report['date']} {report['project']}: {report['state']}" + (f" ({outcomes})" if outcomes else ""))
+        if report.get("is_sandbox"):
+            print_line("  sample data: the images are invented ones of the sandbox")
         invalid = report.get("outcomes", {}).get(Outcome.INVALID_ID, 0)
         if invalid:
             where = _short(report["tables"]["responses"]["path"])
@@ -299,7 +314,9 @@ def _print_reports(reports: list[dict[str, Any]]) -> None:
         for error in ("inventory_warning", "list_error", "notebooks_error"):
             if report.get(error):
                 print_line(f"  {report[error]}")
-        if report.get("summary"):
+        if report["state"] != "failed" and report.get("error"):
+            print_line("  published; what follows from it is not all there, see the error above")
+        if report.get("summary") and not report.get("error"):
             for line in summary_lines(DaySummary.model_validate(report["summary"])):
                 print_line(f"  {line}")
     if reports and reports[-1].get("report"):
@@ -373,6 +390,7 @@ def status(
             str(item.date),
             item.project,
             item.state
+            + (" (sandbox)" if item.is_sandbox else "")
             + (", attempt open" if item.has_open_attempt and item.state != "unfinished" else "")
             + _removed(item.removed),
             "" if item.images is None else f"{item.images:,}",
@@ -423,9 +441,10 @@ def verify(
     records = {key: digest for key, digest in records.items() if digest is not None}
     if as_json:
         found = [{"path": problem.path, "problem": problem.sentence} for problem in problems]
-        newest = {"newest_manifest_sha256": heads, "newest_retention_record_sha256": records}
+        newest: dict[str, Any] = {"newest_manifest_sha256": heads, "newest_retention_record_sha256": records}
         print(json.dumps({"partitions": len(partitions), "problems": found, **newest}, indent=1))
     else:
+        note_sandbox(lake)
         for problem in problems:
             print_line(f"{problem.path}: {problem.sentence}")
         for key, head in heads.items():
@@ -455,6 +474,7 @@ def report(
     projects = _projects(settings, project)
     if output is not None and len(projects) > 1:
         raise ConfigurationError("--output takes one report, and there are several projects: choose with --project.")
+    note_sandbox(lake)
     days = {key: [day for day in lake.partitions() if day.project == key] for key in projects}
     for key in projects:
         day = _date(date) or (days[key][-1].date if days[key] else _today())
@@ -474,6 +494,7 @@ def focus(
     from pipelines.costs import write_focus
 
     settings = Settings.load()
+    note_sandbox(open_lake(settings))
     until = _date(last) or _today()
     rows = write_focus(
         open_lake(settings), _date(first) or until.replace(day=1), until, _projects(settings, project), output
@@ -486,6 +507,7 @@ def sandbox(context: typer.Context) -> None:
     """Serve a ModelArts-compatible endpoint on loopback; prints the settings that point a client at it."""
     from pipelines.sandbox.__main__ import main as sandbox_main
 
+    load_environment()
     raise typer.Exit(sandbox_main(context.args, "image-snapshots sandbox"))
 
 

@@ -20,6 +20,8 @@ from assets.resources import DayResource
 from pipelines.columns import IMAGE_VALUES, IMAGES, INVENTORY, RESPONSES, SCHEMA_VERSION, Table
 from pipelines.day import fetch_answers, publish_day, take_inventory
 from pipelines.manifest import inventory_warning, short_list
+from pipelines.plain_text import visible
+from pipelines.preflight import check_inputs
 
 API_POOL = "modelarts_api"
 OWNERS = ["team:platform"]
@@ -68,6 +70,7 @@ def daily_snapshot_assets(
     )
     def image_inventory(context: dg.AssetExecutionContext, day: dg.ResourceParam[DayResource]) -> dg.MaterializeResult:
         with day.step(context) as today:
+            check_inputs(today.settings)
             taken = take_inventory(today)
         facts = taken.facts
         return dg.MaterializeResult(
@@ -131,7 +134,9 @@ def daily_snapshot_assets(
             fetched = fetch_answers(today, day.reporter.listener(context.log))
 
         def read(check: str, error: str | None) -> dg.AssetCheckResult:
-            return dg.AssetCheckResult(check_name=check, passed=error is None, severity=_WARN, description=error)
+            # Not as description, which the UI reads as Markdown: the error may quote what the API sent.
+            why = {} if error is None else {"error": dg.MetadataValue.text(visible(error))}
+            return dg.AssetCheckResult(check_name=check, passed=error is None, severity=_WARN, metadata=why)
 
         return dg.MaterializeResult(
             metadata=file_metadata(today.lake, fetched.file) | fetch_metadata(fetched.facts),
@@ -190,6 +195,8 @@ def daily_snapshot_assets(
         context: dg.AssetExecutionContext, day: dg.ResourceParam[DayResource]
     ) -> Iterator[dg.MaterializeResult]:
         with day.step(context) as today:
+            # Again, because a fetch may take hours, and a rebuild begins here.
+            check_inputs(today.settings)
             result = publish_day(today)
         manifest, derivation = result.manifest, result.derivation
 
@@ -202,6 +209,7 @@ def daily_snapshot_assets(
             metadata={
                 **file_metadata(today.lake, manifest.files[IMAGES.name]),
                 "is_complete": manifest.is_complete,
+                "is_sandbox": manifest.fetch.is_sandbox,
                 "rebuilt": manifest.rebuilt,
                 **{f"outcome_{name}": count for name, count in manifest.fetch.outcomes.items()},
                 "anomalies": counts_metadata(derivation.anomalies),

@@ -42,7 +42,7 @@ def delivery_assets(
         pool=WAREHOUSE_POOL,
     )
     def warehouse_tables(context: dg.AssetExecutionContext, day: dg.ResourceParam[DayResource]) -> dg.MaterializeResult:
-        with day.step(context) as today:
+        with day.step(context, "it was not loaded into the warehouse") as today:
             url = today.settings.warehouse
             result = load_project(today.lake, today.partition, url.get_secret_value() if url else None)
         return dg.MaterializeResult(
@@ -65,7 +65,7 @@ def delivery_assets(
         code_version=_CODE_VERSION,
     )
     def daily_report(context: dg.AssetExecutionContext, day: dg.ResourceParam[DayResource]) -> dg.MaterializeResult:
-        with day.step(context) as today:
+        with day.step(context, "its report was not written") as today:
             path = write_report(today.lake, today.partition)
             others = outdated_reports(today.lake, today.partition.project)
             for other in others:

@@ -27,6 +27,7 @@ from pipelines.columns import (
 )
 from pipelines.derived import DerivedDay, derive_days
 from pipelines.lake import Lake
+from pipelines.plain_text import visible
 from pipelines.settings import Settings
 
 _WARN = dg.AssetCheckSeverity.WARN
@@ -89,7 +90,7 @@ def derived_assets(grid: dg.MultiPartitionsDefinition, settings: Settings) -> dg
     def derive_tables(
         context: dg.AssetExecutionContext, day: dg.ResourceParam[DayResource]
     ) -> Iterator[dg.MaterializeResult]:
-        with day.step(context) as today:
+        with day.step(context, "its changes, findings and costs were not derived") as today:
             result = derive_days(
                 today,
                 lambda partition, number, total: context.log.info(
@@ -125,7 +126,9 @@ def _facts(result: DerivedDay) -> Mapping[str, dict[str, Any]]:
             **({} if result.usage.used is None else {"images_used": result.usage.used}),
             "images_unused": result.usage.unused,
         },
-        AUDIT_RULES.name: {"failed_rules": dg.MetadataValue.json(summary.rule_errors)},
+        AUDIT_RULES.name: {
+            "failed_rules": dg.MetadataValue.json({rule: visible(error) for rule, error in summary.rule_errors.items()})
+        },
         AUDIT_FINDINGS.name: {
             **{f"open_{severity}": count for severity, count in summary.findings.items()},
             "new": summary.new_findings,

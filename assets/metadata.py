@@ -9,6 +9,7 @@ import dagster as dg
 from pipelines.columns import Table
 from pipelines.lake import Lake
 from pipelines.manifest import FetchFacts, FileFacts, InventoryFacts
+from pipelines.plain_text import visible
 
 _MOST_SHOWN = 20
 
@@ -41,7 +42,7 @@ def file_metadata(lake: Lake, facts: FileFacts) -> dict[str, Any]:
 def inventory_metadata(facts: InventoryFacts) -> dict[str, Any]:
     """What was read, and what was dropped."""
     return {
-        "source": facts.source,
+        "source": visible(facts.source),
         **({"source_modified_at": dg.MetadataValue.timestamp(facts.modified_at)} if facts.modified_at else {}),
         **{name: getattr(facts, name) for name in ("ids", "rows_read", "blank", "duplicate", "invalid")},
         **{name: getattr(facts, name) for name in ("other_project", "unknown_project", "shortfall")},
@@ -68,10 +69,10 @@ def fetch_metadata(facts: FetchFacts) -> dict[str, Any]:
         "token_renewals": facts.token_renewals,
         "bytes_received": facts.bytes_received,
         "list_was_read": facts.list_was_read,
-        **({"list_error": facts.list_error} if facts.list_error else {}),
+        **({"list_error": visible(facts.list_error)} if facts.list_error else {}),
         **({"list_shortfall": facts.list_shortfall} if facts.list_shortfall else {}),
         "notebooks_were_read": facts.notebooks_were_read,
-        **({"notebooks_error": facts.notebooks_error} if facts.notebooks_error else {}),
+        **({"notebooks_error": visible(facts.notebooks_error)} if facts.notebooks_error else {}),
         **({"notebooks_skipped": facts.notebooks_skipped} if facts.notebooks_skipped else {}),
         **({} if facts.clock_skew_seconds is None else {"clock_skew_seconds": facts.clock_skew_seconds}),
     }
@@ -80,7 +81,8 @@ def fetch_metadata(facts: FetchFacts) -> dict[str, Any]:
 def rows_metadata(rows: list[dict[str, Any]]) -> dg.MetadataValue:
     """A small table of a few rows."""
     records = [
-        dg.TableRecord({name: "" if value is None else str(value) for name, value in row.items()}) for row in rows
+        dg.TableRecord({name: "" if value is None else visible(str(value)) for name, value in row.items()})
+        for row in rows
     ]
     names = list(rows[0]) if rows else []
     return dg.MetadataValue.table(records, dg.TableSchema([dg.TableColumn(name, "string") for name in names]))
@@ -90,4 +92,6 @@ def counts_metadata(counts: Mapping[str, int]) -> dg.MetadataValue:
     """Names with their counts, the most frequent first."""
     most = Counter(counts).most_common(_MOST_SHOWN)
     schema = dg.TableSchema([dg.TableColumn("name", "string"), dg.TableColumn("count", "int")])
-    return dg.MetadataValue.table([dg.TableRecord({"name": name, "count": count}) for name, count in most], schema)
+    return dg.MetadataValue.table(
+        [dg.TableRecord({"name": visible(name), "count": count}) for name, count in most], schema
+    )

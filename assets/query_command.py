@@ -3,25 +3,30 @@
 What can be asked, and that it only reads, belongs to `pipelines.query`.
 """
 
+import codecs
+import io
 import os
 import readline
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, redirect_stdout
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated, BinaryIO, cast
 
 import duckdb
 import typer
 from rich.console import Console
 from rich.markup import escape
+from typing_extensions import Buffer
 
+from assets.terminal import note_sandbox, print_error
 from pipelines.errors import ConfigurationError, PipelineError
 from pipelines.lake import Lake
+from pipelines.plain_text import visible
 from pipelines.query import Format, connect_lake, relations, select, sql_errors, write_rows
 from pipelines.settings import Settings
 
@@ -73,6 +78,8 @@ def query(
     text = _text(sql, file)
     if text is None and output is not None:
         raise ConfigurationError("--output needs a query: give one as argument, with --file or on standard input.")
+    if text is None or output is not None or form == OutputFormat.TABLE:
+        note_sandbox(lake)
     with closing(connect_lake(lake, include_incomplete=include_incomplete)) as connection:
         if text is None:
             _ask(connection, form)
@@ -156,8 +163,15 @@ def _print(connection: duckdb.DuckDBPyConnection, text: str, form: OutputFormat)
         with sql_errors():
             _print_table(relation)
         return
+    # Data stays as it is, unless it is a terminal that would act on it.
+    is_shown = sys.stdout.isatty()
     try:
-        write_rows(relation, sys.stdout.buffer, Format(form.value))
+        target = (
+            cast("BinaryIO", _Visible(sys.stdout.buffer, has_quoted_lines=form == OutputFormat.CSV))
+            if is_shown
+            else sys.stdout.buffer
+        )
+        write_rows(relation, target, Format(form.value))
         sys.stdout.buffer.flush()
     except BrokenPipeError:
         # Whoever read has enough, as `head` does; and at its end Python would flush to the pipe again.
@@ -168,10 +182,41 @@ def _print_table(relation: duckdb.DuckDBPyRelation) -> None:
     if relation.columns == ["explain_key", "explain_value"]:
         # A drawing of many lines.
         for _, plan in relation.fetchall():
-            typer.echo(plan)
+            typer.echo(visible(plan, keep="\n"))
         return
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _WIDTH_WHEN_PIPED
-    relation.show(max_width=width, max_rows=_ROWS_SHOWN)
+    with redirect_stdout(io.StringIO()) as drawn:
+        relation.show(max_width=width, max_rows=_ROWS_SHOWN)
+    typer.echo(visible(drawn.getvalue(), keep="\n"), nl=False)
+
+
+class _Visible:
+    """Passes bytes on to a terminal with what would steer it made visible; also line breaks within quotes, in CSV."""
+
+    closed = False
+
+    def __init__(self, target: BinaryIO, *, has_quoted_lines: bool) -> None:
+        self._target = target
+        self._has_quoted_lines = has_quoted_lines
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        self._is_quoted = False
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Buffer) -> int:
+        content = bytes(data)
+        parts = self._decode(content).split('"')
+        for number, part in enumerate(parts):
+            # JSON has no line break within quotes, and another way to write a quote within them.
+            if number and self._has_quoted_lines:
+                self._is_quoted = not self._is_quoted
+            parts[number] = visible(part, keep="" if self._is_quoted else "\n")
+        self._target.write('"'.join(parts).encode())
+        return len(content)
+
+    def flush(self) -> None:
+        self._target.flush()
 
 
 def _ask(connection: duckdb.DuckDBPyConnection, form: OutputFormat) -> None:
@@ -201,7 +246,7 @@ def _ask(connection: duckdb.DuckDBPyConnection, form: OutputFormat) -> None:
             lines.clear()
             typer.echo()
         except PipelineError as error:
-            Console(stderr=True).print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+            print_error(str(error))
 
 
 class _Completer:

@@ -72,8 +72,11 @@ class DayResource:
         self._is_held = False
 
     @contextmanager
-    def step(self, context: dg.AssetExecutionContext) -> Iterator[Day]:
-        """Run one step's code; what a user can cause ends it with one sentence and no traceback of ours."""
+    def step(self, context: dg.AssetExecutionContext, lacking: str | None = None) -> Iterator[Day]:
+        """Run one step's code; what a user can cause ends it with one sentence and no traceback of ours.
+
+        `lacking`: what a day lacks that was published and then fails here, such as "its tables were not derived".
+        """
         keys = context.multi_partition_key.keys_by_dimension
         partition = Partition(dt.date.fromisoformat(keys[DATE]), keys[PROJECT])
         day = Day(
@@ -92,7 +95,7 @@ class DayResource:
             yield day
         except PipelineError as error:
             raise dg.Failure(
-                description=str(error),
+                description=str(error) if lacking is None else f"{partition} is published, but {lacking}: {error}",
                 metadata={EXIT_STATUS: error.exit_status},
                 allow_retries=isinstance(error, _PASSING) and not self.reporter.is_attended,
                 # Without the cause: another library's message could quote a URL with its password.

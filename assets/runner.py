@@ -28,6 +28,7 @@ from pipelines.lake import Partition
 from pipelines.settings import Settings
 
 _LINE_SECONDS = 5
+_AFTER_PUBLICATION = ("derive_tables", "warehouse_tables", "daily_report")
 _INSTANCE_SETTINGS = """\
 # Dagster's own storage for runs started here. For production see deploy/dagster.yaml.
 telemetry:
@@ -43,6 +44,13 @@ class Failure:
 
     sentence: str
     exit_status: int
+    # The step that failed, where one did.
+    step: str | None = None
+
+    @property
+    def came_after_publication(self) -> bool:
+        """Whether the day was published by then, so that only what follows from it is lacking."""
+        return self.step in _AFTER_PUBLICATION
 
 
 def use_instance_home() -> Path:
@@ -197,12 +205,13 @@ def _failure(result: dg.ExecuteInProcessResult) -> Failure:
         data = event.step_failure_data
         if data.user_failure_data is not None:
             status = data.user_failure_data.metadata[EXIT_STATUS].value
-            return Failure(str(data.user_failure_data.description), int(str(status)))
+            return Failure(str(data.user_failure_data.description), int(str(status)), event.step_key)
         if data.error is not None:
             cause = data.error.cause or data.error
             return Failure(
                 f"{event.step_key} ended with an error that was not foreseen, {cause.message.strip()} "
                 f"(the traceback is with run {result.run_id} in `image-snapshots ui`).",
                 PipelineError.exit_status,
+                event.step_key,
             )
     return Failure(f"The run {result.run_id} failed: see it in `image-snapshots ui`.", PipelineError.exit_status)

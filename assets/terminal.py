@@ -12,9 +12,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipelines.lake import Lake
+from pipelines.manifest import holds_sandbox
+from pipelines.plain_text import visible
 from pipelines.settings import Settings
 
 COMPLETE, FAILED, USAGE, INCOMPLETE = 0, 1, 2, 3
+
+SAMPLE_DATA = "Sample data: the images of this lake are invented ones of the sandbox, not of a cloud account."
 
 _NUMBERS = ("rows", "bytes", "images", "days", "files", "daily files", "daily bytes")
 
@@ -31,7 +35,7 @@ def open_lake(settings: Settings) -> Lake:
 
 def print_error(sentence: str) -> None:
     """An error's sentence, on standard error."""
-    Console(stderr=True).print(f"[bold red]Error:[/] {escape(sentence)}", soft_wrap=True, highlight=False)
+    Console(stderr=True).print(f"[bold red]Error:[/] {escape(visible(sentence))}", soft_wrap=True, highlight=False)
 
 
 def print_warning(sentence: str) -> None:
@@ -56,7 +60,13 @@ def count_text(number: int, noun: str) -> str:
 
 def print_line(line: str) -> None:
     """A line as it is, however long."""
-    Console().print(escape(line), soft_wrap=True, highlight=False)
+    Console().print(escape(visible(line)), soft_wrap=True, highlight=False)
+
+
+def note_sandbox(lake: Lake) -> None:
+    """Say on standard error, beside what is printed or written, that a lake holds invented images."""
+    if holds_sandbox(lake):
+        Console(stderr=True).print(SAMPLE_DATA, soft_wrap=True, highlight=False)
 
 
 def print_table(title: str, names: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
@@ -64,11 +74,11 @@ def print_table(title: str, names: tuple[str, ...], rows: Sequence[tuple[str, ..
     console = Console()
     if not console.is_terminal:
         for row in (names, *rows):
-            typer.echo("\t".join(row))
+            typer.echo("\t".join(map(visible, row)))
         return
     table = Table(title=title, title_justify="left")
     for name in names:
         table.add_column(name, justify="right" if name in _NUMBERS else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
+        table.add_row(*(escape(visible(cell)) for cell in row))
     console.print(table)

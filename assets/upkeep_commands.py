@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress, TaskID
 
 from assets.terminal import (
@@ -28,6 +29,7 @@ from assets.terminal import (
 )
 from pipelines.errors import ConfigurationError, PipelineError
 from pipelines.lake import Lake
+from pipelines.plain_text import visible
 from pipelines.settings import Settings
 
 if TYPE_CHECKING:
@@ -73,7 +75,7 @@ def compact(
     with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task("Compacting", total=len(wanted))
         for key, each in wanted:
-            bar.update(task, description=f"Compacting {each} of {key}")
+            bar.update(task, description=f"Compacting {each} of {escape(visible(key))}")
             report: dict[str, Any] = {"month": each, "project": key}
             try:
                 done = compact_month(lake, key, each, now)
@@ -137,7 +139,7 @@ def retention(
     with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
         for key in _projects_of(lake, project):
             if apply:
-                tell = partial(_advance, bar, bar.add_task(f"Removing old files of {key}", total=None))
+                tell = partial(_advance, bar, bar.add_task(f"Removing old files of {escape(visible(key))}", total=None))
                 plans.append(apply_retention(lake, key, rules, now, tell))
             else:
                 plans.append(plan_retention(lake, key, rules, now.date()))

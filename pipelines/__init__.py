@@ -3,6 +3,8 @@
 The modules in the order in which a day passes through them:
 
 ``settings``, ``credentials``, ``endpoints``  what the user stated, and where credentials may be sent
+``secret_urls``, ``proxies``, ``preflight``  URLs that may hold a secret; what is checked before anything is asked
+``plain_text``                 others' text made safe to print
 ``inventory``, ``inventory_sources``  which image ids exist, according to the user
 ``transport``, ``exchange``     one request and its whole answer
 ``outcomes``, ``answers``      what an answer means

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from pipelines.columns import INVENTORY, RESPONSES
 from pipelines.inventory import FROM_LAST_COMPLETE_DAY, Inventory
-from pipelines.lake import Lake, LakePath, Partition, read_batches, sha256_of_file, storage_errors
+from pipelines.lake import Lake, LakePath, Partition, exists, read_batches, sha256_of_file, storage_errors
 from pipelines.manifest import Manifest, PublishedDay, published_days
 
 _BATCH_ROWS = 32_768
@@ -86,7 +86,7 @@ def _changed_files(lake: Lake, day: Partition, manifest: Manifest) -> Iterator[L
     for name in _TABLES:
         path = lake.table(name, day)
         with storage_errors(path):
-            if not path.exists() or sha256_of_file(path) != manifest.files[name].sha256:
+            if not exists(path) or sha256_of_file(path) != manifest.files[name].sha256:
                 yield path
 
 

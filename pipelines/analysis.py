@@ -16,7 +16,7 @@ from pipelines.columns import IMAGE_HISTORY, LIST_PAGES, RESPONSES, TABLES, Tabl
 from pipelines.day import Day
 from pipelines.engine import open_engine
 from pipelines.errors import ConfigurationError, StorageError
-from pipelines.lake import LakePath, Partition, exists, open_parquet, read_batches
+from pipelines.lake import SANDBOX_MARK, LakePath, Partition, exists, open_parquet, read_batches
 from pipelines.manifest import FileFacts, last_complete_day, last_published_day, published
 from pipelines.publish import file_facts
 from pipelines.sql_files import read_sql
@@ -41,6 +41,9 @@ class DayAnalysis:
     usage_was_read, inventory_is_whole), the sealed tables of the day (`responses` without bodies), `image_history`, and
     `current_images` (what is known of each living image, see sql/derive/current_images.sql).
 
+    With `staging`, derived tables of the day are written to that directory, and read there where it has them; without,
+    they are written to their places.
+
     `parameters` is the table of that relation. `previous` is the project's last complete day before this one, `before`
     its last published one, or None.
 
@@ -48,7 +51,7 @@ class DayAnalysis:
         ConfigurationError: the day is not published.
     """
 
-    def __init__(self, day: Day) -> None:
+    def __init__(self, day: Day, staging: LakePath | None = None) -> None:
         manifest = published(day.lake, day.partition)
         if manifest is None:
             raise ConfigurationError(
@@ -57,6 +60,7 @@ class DayAnalysis:
             )
         self.engine = open_engine(day.settings)
         self.day = day
+        self.staging = staging
         self.lake = day.lake
         self.partition = day.partition
         self.manifest = manifest
@@ -84,7 +88,7 @@ class DayAnalysis:
         columns = ", ".join(column.name for column in RESPONSES.columns if column.name != "body")
         self.engine.load_file(RESPONSES.name, self.lake.table(RESPONSES.name, self.partition), columns)
         history = self.lake.project_table(IMAGE_HISTORY.name, self.partition.project)
-        self._load_or_empty(IMAGE_HISTORY, IMAGE_HISTORY.name, history)
+        self._load_or_empty(IMAGE_HISTORY, IMAGE_HISTORY.name, self.staged_or(history))
         self.engine.create_shared("current_images", read_sql("derive/current_images.sql"))
         return self
 
@@ -108,24 +112,34 @@ class DayAnalysis:
 
     def load_today(self, table: Table) -> None:
         """Make a derived table of this day a relation of its name; without rows when it is not there yet."""
-        self._load_or_empty(table, table.name, self.lake.table(table.name, self.partition))
+        self._load_or_empty(table, table.name, self.staged_or(self.lake.table(table.name, self.partition)))
 
     def load_derived(self, table: Table, name: str, partition: Partition | None) -> None:
         """Make a derived table of another day a relation; without rows when there is no such day."""
         self._load_or_empty(table, name, self.lake.table(table.name, partition) if partition else None)
 
     def write(self, table: Table, sql: str) -> FileFacts:
-        """Publish what a SELECT gives as this day's file of a derived table.
+        """Write what a SELECT gives as this day's file of a derived table.
 
         Raises:
             ValidationError: the SELECT gives other columns, or nulls where there must be none.
             StorageError: the file cannot be written.
         """
         path = self.lake.table(table.name, self.partition)
+        if self.staging is not None:
+            path = self.staging / path.name
         with self.lake.writer(path, table, self.day.run_id) as writer:
             for batch in self.engine.stream(sql, table.schema):
                 writer.write(batch)
+            if self.manifest.fetch.is_sandbox:
+                writer.note(SANDBOX_MARK)
         return file_facts(self.lake, path, table.name, self.partition)
+
+    def staged_or(self, path: LakePath) -> LakePath:
+        """The file that was just derived and is not in its place yet, or else the one in its place."""
+        if self.staging is not None and exists(staged := self.staging / path.name):
+            return staged
+        return path
 
     def _load_or_empty(self, table: Table, name: str, path: LakePath | None) -> None:
         if path is not None and exists(path):

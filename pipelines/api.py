@@ -133,6 +133,11 @@ class ModelArtsClient:
         """Whether the API has accepted a request, so that endpoint, project and credentials are right."""
         return self._authentication.was_accepted
 
+    @property
+    def met_sandbox(self) -> bool:
+        """Whether what answers says that it is a sandbox of this software, so that its images are invented."""
+        return self._exchanges.met_sandbox
+
     async def __aenter__(self) -> Self:
         """Open connections and fetch the token.
 

@@ -31,9 +31,11 @@ from pipelines.columns import (
     LIST_PAGES,
     RESPONSES,
     TABLES,
+    Table,
 )
 from pipelines.engine import Engine
 from pipelines.errors import ConfigurationError
+from pipelines.lake import LakePath
 from pipelines.manifest import FileFacts, Manifest
 from pipelines.rule_checks import COUNT_IDS, ONE_SELECT, RuleError, check_columns, check_ids, failed
 from pipelines.rule_process import RuleFile, RuleProcess, as_rule_file, rule_scratch, small_rule_file
@@ -282,12 +284,14 @@ def _apply_rules(analysis: DayAnalysis, rules: list[Rule]) -> list[Rule]:
 def _rule_files(analysis: DayAnalysis, scratch: Path) -> dict[str, RuleFile]:
     """What rules may read, as files; `current_images` is a view of them."""
     lake, partition = analysis.lake, analysis.partition
+
+    def place(table: Table) -> LakePath:
+        return analysis.staged_or(lake.table(table.name, partition))
+
     columns = ", ".join(column.name for column in RESPONSES.columns if column.name != "body")
-    history = lake.project_table(IMAGE_HISTORY.name, partition.project)
+    history = analysis.staged_or(lake.project_table(IMAGE_HISTORY.name, partition.project))
     files = {
-        table.name: as_rule_file(
-            scratch, table.name, lake.table(table.name, partition), table, columns if table is RESPONSES else "*"
-        )
+        table.name: as_rule_file(scratch, table.name, place(table), table, columns if table is RESPONSES else "*")
         for table in (*TABLES.values(), IMAGE_CHANGES, IMAGE_RECONCILIATION, IMAGE_USAGE)
         if table is not LIST_PAGES
     }
@@ -298,7 +302,7 @@ def _rule_files(analysis: DayAnalysis, scratch: Path) -> dict[str, RuleFile]:
 
 def _apply_on_spark(analysis: DayAnalysis, rules: list[Rule]) -> list[Rule]:
     # Rules are other people's SQL: they run in a session of their own, which can be locked and may break.
-    with DayAnalysis(analysis.day) as room:
+    with DayAnalysis(analysis.day, analysis.staging) as room:
         for table in (IMAGE_CHANGES, IMAGE_RECONCILIATION, IMAGE_USAGE):
             room.load_today(table)
         for name, data in _rule_values(analysis.day.settings).items():

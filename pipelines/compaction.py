@@ -17,10 +17,12 @@ from pipelines.derived import readable_sealed_files, sealed_files
 from pipelines.engine_duckdb import DuckDBEngine
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake import (
+    SANDBOX_MARK,
     Lake,
     LakePath,
     Partition,
     exists,
+    is_marked_sandbox,
     open_parquet,
     sha256_of_file,
     storage_errors,
@@ -209,6 +211,8 @@ def _compact_table(lake: Lake, table: Table, project: str, month: str, daily: Ma
         )
         for batch in rows:
             writer.write(batch)
+        if any(is_marked_sandbox(lake.table(table.name, Partition(day, project))) for day in daily):
+            writer.note(SANDBOX_MARK)
     _check_daily(lake, table, daily, project)
     with storage_errors(target), open_parquet(target) as file:
         return FileFacts(

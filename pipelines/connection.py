@@ -81,7 +81,7 @@ def connect(settings: Settings, partition: Partition) -> Iterator[Connection]:
         )
     project_id = settings.projects[partition.project] if settings.projects else None
     inventory = settings.inventory.get_secret_value() if settings.inventory else None
-    if settings.endpoint is not None:
+    if settings.endpoint is not None and not settings.uses_sandbox:
         yield Connection(settings, settings.endpoint, load_credentials(project_id, os.environ), inventory or LISTED)
         return
     with tempfile.TemporaryDirectory(prefix="image-snapshots-") as directory:

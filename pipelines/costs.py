@@ -19,7 +19,7 @@ from pipelines.columns import IMAGE_COSTS, IMAGE_USAGE
 from pipelines.engine_duckdb import DuckDBEngine, quoted
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake import ROW_GROUP_ROWS, Lake, exists
-from pipelines.manifest import FileFacts
+from pipelines.manifest import FileFacts, holds_sandbox
 from pipelines.prices import read_price_book
 from pipelines.sql_files import read_sql
 from pipelines.usage import UNUSED_AFTER_DAYS
@@ -128,6 +128,7 @@ def write_focus(lake: Lake, first: dt.date, last: dt.date, projects: Collection[
         engine.connection.execute("SET threads = 1")
         try:
             engine.load_files("image_costs", paths, IMAGE_COSTS)
+            engine.load("focus_parameters", pa.table({"is_sandbox": [holds_sandbox(lake)]}))
             written = engine.connection.execute(
                 f"COPY ({read_sql('cost/focus.sql')}) TO {quoted(str(part))} ({copy_options})"
             ).fetchone()

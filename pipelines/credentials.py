@@ -75,6 +75,12 @@ class ReadyToken:
 Credentials = AccessKey | PasswordLogin | ReadyToken
 
 
+def stated_credentials(environ: Mapping[str, str]) -> list[str]:
+    """Names of the variables that say which cloud, user or project is meant."""
+    names = ("OS_CLOUD", "OS_ACCESS_KEY", "OS_SECRET_KEY", *(f"OS_{key.upper()}" for key in _AUTH_KEYS))
+    return [name for name in names if environ.get(name, "").strip()]
+
+
 def load_credentials(project_id: str | None, environ: Mapping[str, str]) -> Credentials:
     """Read one project's credentials. `project_id`, when given, wins over the project that the environment states.
 

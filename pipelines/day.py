@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import dataclasses
 import datetime as dt
+import os
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,6 +21,8 @@ from pipelines.changed import carry_forward, last_complete_responses
 from pipelines.clock import check_clock
 from pipelines.columns import IMAGE_VALUES, IMAGES, INVENTORY, LIST_PAGES, NOTEBOOKS, RESPONSES
 from pipelines.connection import Connection, connect
+from pipelines.credentials import stated_credentials
+from pipelines.endpoints import is_on_loopback
 from pipelines.errors import ConfigurationError, ListUnreadableError, StorageError, TooManyFailuresError
 from pipelines.fetch import (
     Progress,
@@ -35,17 +38,17 @@ from pipelines.fetch import (
     write_responses,
 )
 from pipelines.inventory import LISTED, Inventory, describe_source
-from pipelines.lake import Lake, LakePath, Partition, remove_tree, sha256_of_file, storage_errors
+from pipelines.lake import SANDBOX_MARK, Lake, LakePath, Partition, remove_tree, sha256_of_file, storage_errors
 from pipelines.manifest import (
     Attempt,
     FetchFacts,
     FileFacts,
     InventoryFacts,
     Manifest,
+    newest_manifests,
     parse_manifest,
     published,
     read_attempt,
-    read_manifest,
     write_attempt,
 )
 from pipelines.outcomes import Outcome
@@ -128,25 +131,40 @@ class Day:
         check_clock(self.lake, self.partition.project, self.publication_time())
 
     def check_source(self) -> None:
-        """Refuse to put the embedded sandbox's answers among those of a cloud, or the other way round.
+        """Refuse what would take invented images for real ones, as far as it can be told before anything is asked.
 
         Raises:
-            ConfigurationError: the project's days come from the other one.
+            ConfigurationError: credentials of a cloud are stated and no endpoint; or the lake holds days of a cloud and
+                these would be the sandbox's, or the other way round.
         """
-        days = [partition for partition in self.lake.partitions() if partition.project == self.partition.project]
-        if not days:
-            return
-        last = read_manifest(self.lake.manifest(days[-1])).fetch
-        if last.is_sandbox and not self.settings.uses_sandbox:
+        if self.settings.endpoint is None and (stated := stated_credentials(os.environ)):
             raise ConfigurationError(
-                f"The lake {self.lake.root} holds days of the embedded sandbox, which would pass for real ones: set "
-                "IMAGE_SNAPSHOTS_LAKE to another directory, or remove this one."
+                f"Credentials of a cloud are stated ({', '.join(stated)}) and no endpoint, so invented images of the "
+                "sandbox would be taken: set IMAGE_SNAPSHOTS_ENDPOINT to the cloud's ModelArts endpoint, or to "
+                "`sandbox` where the sandbox is meant."
             )
-        if self.settings.uses_sandbox and not last.is_sandbox:
-            raise ConfigurationError(
-                f"The lake {self.lake.root} holds days of {last.endpoint_host}, and no endpoint is configured: set "
-                "IMAGE_SNAPSHOTS_ENDPOINT, or IMAGE_SNAPSHOTS_LAKE to another directory for the sandbox's days."
-            )
+        # What listens on this machine may be a sandbox, too: its answers say so, before anything is published.
+        if self.settings.uses_sandbox or not is_on_loopback(self.settings.endpoint or ""):
+            self.check_kind(is_sandbox=self.settings.uses_sandbox)
+
+    def check_kind(self, *, is_sandbox: bool) -> None:
+        """Refuse a day of the sandbox in a lake that holds any of a cloud, or the other way round.
+
+        Raises:
+            ConfigurationError: a project's days are of the other kind.
+        """
+        for last in newest_manifests(self.lake):
+            if last.fetch.is_sandbox and not is_sandbox:
+                raise ConfigurationError(
+                    f"The lake {self.lake.root} holds days of the sandbox (project {last.project}), which would pass "
+                    "for real ones: set IMAGE_SNAPSHOTS_LAKE to another directory, or remove this one."
+                )
+            if is_sandbox and not last.fetch.is_sandbox:
+                raise ConfigurationError(
+                    f"The lake {self.lake.root} holds days of {last.fetch.endpoint_host} (project {last.project}), and "
+                    "these would be invented ones of the sandbox: set IMAGE_SNAPSHOTS_ENDPOINT, or "
+                    "IMAGE_SNAPSHOTS_LAKE to another directory for the sandbox's days."
+                )
 
     def check_project(self, project_id: str, host: str) -> None:
         """Refuse to put the images of one project among those of another, which would then count as removed.
@@ -258,16 +276,18 @@ async def _read_inventory(
         max_invalid_ratio=day.settings.max_invalid_ratio,
     )
     source = describe_source(connection.inventory)
-    shortfall = 0
+    shortfall, is_sandbox = 0, day.settings.uses_sandbox
     with day.lake.writer(path, INVENTORY, day.run_id) as writer:
         if connection.inventory == LISTED:
             async with connection.client() as client:
                 async for batch in inventory.read_listed(_listed_ids(client)):
                     writer.write(batch)
-                shortfall = client.list_shortfall or 0
+                shortfall, is_sandbox = client.list_shortfall or 0, is_sandbox or client.met_sandbox
         else:
             for batch in inventory.read(connection.inventory, day.settings.inventory_query):
                 writer.write(batch)
+        if is_sandbox:
+            writer.note(SANDBOX_MARK)
         images = known_images(day.lake, day.partition, project_id) if project_id else KnownImages(day.lake, None)
         judgement = judge(
             inventory,
@@ -344,7 +364,11 @@ async def _fetch_answers(
     async with connection.client() as client:
         # Again, because this step may be run alone.
         day.check_project(client.project_id, connection.host)
-        staging = Staging(day.lake, directory, day.partition.date, client.project_id, day.run_id)
+
+        def is_sandbox() -> bool:
+            return day.settings.uses_sandbox or client.met_sandbox
+
+        staging = Staging(day.lake, directory, day.partition.date, client.project_id, day.run_id, is_sandbox)
         # Of another attempt, which ended and was not quite tidied up, nothing is taken over.
         subject = f"{connection.endpoint} {client.project_id} {attempt.started_at.isoformat()}"
         with contextlib.closing(open_answers(directory, subject)) as store:
@@ -383,7 +407,7 @@ async def _fetch_answers(
             return FetchFacts(
                 project_id=client.project_id,
                 endpoint_host=connection.host,
-                is_sandbox=day.settings.uses_sandbox,
+                is_sandbox=is_sandbox(),
                 mode=day.settings.mode,
                 started_at=started_at,
                 finished_at=day.now(),
@@ -468,7 +492,8 @@ def publish_day(day: Day) -> DayPublished:
         ValidationError: a table breaks its contract; nothing was published.
         StorageError: the published answers are not what the manifest says.
         ConfigurationError: there is neither an attempt that has its answers nor a published day, or retention removed
-            what the published day would be derived from.
+            what the published day would be derived from; or the lake holds days of a cloud and this one is the
+            sandbox's, or the other way round.
     """
     day.check_clock()
     attempt = read_attempt(day.lake, day.partition)
@@ -517,15 +542,17 @@ def _publish(
     derivation = derive_tables(day.lake, evidence[RESPONSES.name], directory, day.run_id)
     files = evidence | {name: directory / f"{name}.parquet" for name in (IMAGES.name, IMAGE_VALUES.name)}
     validate(day.partition, fetch.project_id, files, inventory.ids, fetch.outcomes)
-    manifest = publish(
-        day.lake,
-        day.partition,
-        files,
-        run_id=day.run_id,
-        started_at=started_at,
-        published_at=day.publication_time(),
-        rebuilt=rebuilt,
-        inventory=inventory,
-        fetch=fetch,
-    )
+    with day.lake.founding():
+        day.check_kind(is_sandbox=fetch.is_sandbox)
+        manifest = publish(
+            day.lake,
+            day.partition,
+            files,
+            run_id=day.run_id,
+            started_at=started_at,
+            published_at=day.publication_time(),
+            rebuilt=rebuilt,
+            inventory=inventory,
+            fetch=fetch,
+        )
     return DayPublished(manifest, derivation)

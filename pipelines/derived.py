@@ -15,12 +15,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipelines.analysis import DayAnalysis
 from pipelines.audit import AuditResult, derive_audit_findings
-from pipelines.columns import ANALYSIS_TABLES, SCHEMA_VERSION
+from pipelines.columns import ANALYSIS_TABLES, IMAGE_HISTORY, SCHEMA_VERSION
 from pipelines.costs import CostResult, derive_image_costs
 from pipelines.day import Day
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.history import HistoryResult, derive_image_changes, derive_image_history
-from pipelines.lake import Lake, Partition, exists, storage_errors, write_atomically
+from pipelines.lake import Lake, LakePath, Partition, exists, remove_tree, storage_errors, write_atomically
 from pipelines.manifest import FileFacts, check_places, code_version, misplaced, parse_manifest, read_manifest
 from pipelines.reconciliation import ReconciliationResult, derive_image_reconciliation
 from pipelines.removed import RemovedFiles, check_derivable, is_derivable
@@ -207,9 +207,22 @@ def _current(lake: Lake, project: str, basis: dict[Partition, str]) -> set[Parti
 
 
 def _derive(day: Day, basis: str) -> DerivedDay:
+    """Make all tables of a day in staging, then put them in their places: what fails before that changes nothing."""
+    staging = day.lake.staged_derived(day.partition)
+    with storage_errors(staging):
+        # What a run that was killed left.
+        remove_tree(staging)
+    try:
+        return _derive_staged(day, basis, staging)
+    finally:
+        with storage_errors(staging):
+            remove_tree(staging)
+
+
+def _derive_staged(day: Day, basis: str, staging: LakePath) -> DerivedDay:
     # First, because all that follows reads it.
-    history = derive_image_history(day)
-    with DayAnalysis(day) as analysis:
+    history = derive_image_history(day, staging=staging)
+    with DayAnalysis(day, staging) as analysis:
         changes_file, changes = derive_image_changes(analysis)
         reconciliation = derive_image_reconciliation(analysis)
         usage = derive_image_usage(analysis)
@@ -245,6 +258,14 @@ def _derive(day: Day, basis: str) -> DerivedDay:
             ),
         )
     path = day.lake.derived_seal(day.partition)
+    # Without a seal while files change: whoever is killed here leaves a day that is not derived, and never files that
+    # a seal says were changed by somebody.
+    day.lake.remove(path)
+    stored = day.lake.project_table(IMAGE_HISTORY.name, day.partition.project)
+    day.lake.replace(history.path, stored)
+    for name in seal.files:
+        day.lake.replace(staging / f"{name}.parquet", day.lake.table(name, day.partition))
+    history = replace(history, path=stored)
     with storage_errors(path):
         write_atomically(path, seal.model_dump_json(indent=1).encode() + b"\n")
     return DerivedDay(history, reconciliation, usage, audit, costs, seal)

@@ -4,11 +4,19 @@ Only errors that end a run belong here; what happens to one image is data (see `
 The exit status is the command line's: 1 failed, 2 usage or configuration.
 """
 
+from pipelines.plain_text import visible
+
 
 class PipelineError(Exception):
-    """A run cannot go on. The message is one sentence for the operator and holds no secret."""
+    """A run cannot go on. The message is one sentence for the operator and holds no secret.
+
+    It may quote what others sent, so what would steer a terminal or begin a line of a log is made visible.
+    """
 
     exit_status = 1
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(visible(sentence))
 
 
 class ConfigurationError(PipelineError):

@@ -16,6 +16,7 @@ import aiohttp
 import httpx
 
 from pipelines.answers import Kind, Verdict, classify_failure
+from pipelines.endpoints import SANDBOX_HEADER
 from pipelines.outcomes import Outcome
 from pipelines.transport import PooledTransport, proxy_for, tls_context
 
@@ -24,6 +25,8 @@ HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent"
 _CONNECT_SECONDS = 10.0
 # Of so many answers that have one, the date is read.
 _DATES_READ = 8
+# A sandbox shows in its first answers; looking for its header in each would cost time.
+_ANSWERS_LOOKED_AT = 20
 
 
 @dataclass(slots=True)
@@ -73,7 +76,10 @@ class NoAnswerError(Exception):
 
 
 class Exchanges:
-    """The exchanges of one client, counted in `stats`; `extensions` belong to every request that is sent."""
+    """The exchanges of one client, counted in `stats`; `extensions` belong to every request that is sent.
+
+    `met_sandbox`: whether what answers says that it is a sandbox of this software.
+    """
 
     def __init__(self, timeout_seconds: float, max_body_bytes: int, ca_bundle: Path | None) -> None:
         self._timeout_seconds = timeout_seconds
@@ -82,6 +88,8 @@ class Exchanges:
         self._ssl_context: ssl.SSLContext | None = None
         self._in_flight: set[asyncio.Timeout] = set()
         self.stats = Stats()
+        self.met_sandbox = False
+        self._looked_at = 0
         # The whole exchange is limited in `send`. Waiting for a connection of the pool has no limit of its own: it
         # must not pass for an endpoint that accepts none.
         connect = min(_CONNECT_SECONDS, timeout_seconds / 2)
@@ -118,6 +126,9 @@ class Exchanges:
                     status = response.status_code
                     if self.stats.dates_read < _DATES_READ and (date := response.headers.get("date")):
                         self.stats.note_date(date, time.time())
+                    if self._looked_at < _ANSWERS_LOOKED_AT:
+                        self._looked_at += 1
+                        self.met_sandbox = self.met_sandbox or SANDBOX_HEADER in response.headers
                     body = await self._body(response, response.stream)
                 finally:
                     await response.stream.aclose()

@@ -25,7 +25,7 @@ from pipelines.answers import Answer
 from pipelines.api import ModelArtsClient
 from pipelines.columns import LIST_PAGES, NOTEBOOKS, RESPONSES, Table
 from pipelines.errors import ListUnreadableError, PipelineError
-from pipelines.lake import ROW_GROUP_ROWS, Lake, LakePath, TableWriter, read_batches
+from pipelines.lake import ROW_GROUP_ROWS, SANDBOX_MARK, Lake, LakePath, TableWriter, read_batches
 from pipelines.listed import ListedImages, microseconds
 from pipelines.outcomes import Outcome
 
@@ -58,12 +58,17 @@ class Staging:
     date: dt.date
     project_id: str
     run_id: str
+    # Asked when a table is whole: an endpoint may say only in its first answer that it is a sandbox.
+    is_sandbox: Callable[[], bool]
 
-    def writer(
-        self, table: Table, row_group_rows: int = ROW_GROUP_ROWS
-    ) -> contextlib.AbstractContextManager[TableWriter]:
+    @contextlib.contextmanager
+    def writer(self, table: Table, row_group_rows: int = ROW_GROUP_ROWS) -> Iterator[TableWriter]:
         """Write a table's staged file."""
-        return self.lake.writer(self.directory / f"{table.name}.parquet", table, self.run_id, row_group_rows)
+        path = self.directory / f"{table.name}.parquet"
+        with self.lake.writer(path, table, self.run_id, row_group_rows) as writer:
+            yield writer
+            if self.is_sandbox():
+                writer.note(SANDBOX_MARK)
 
 
 @dataclass(slots=True)

@@ -17,7 +17,7 @@ from pipelines.analysis import DayAnalysis
 from pipelines.columns import IMAGE_CHANGES, IMAGE_HISTORY, IMAGES, RESPONSES
 from pipelines.day import Day
 from pipelines.engine import Engine, open_engine
-from pipelines.lake import Lake, LakePath, Partition, exists, open_parquet
+from pipelines.lake import SANDBOX_MARK, Lake, LakePath, Partition, exists, open_parquet
 from pipelines.manifest import FileFacts, PublishedDay, complete_days, published_days
 from pipelines.removed import RemovedFiles
 from pipelines.sql_files import read_sql
@@ -39,14 +39,20 @@ class HistoryResult:
     steps: int
 
 
-def derive_image_history(day: Day, on_step: Callable[[int, int], None] = lambda done, total: None) -> HistoryResult:
+def derive_image_history(
+    day: Day,
+    on_step: Callable[[int, int], None] = lambda done, total: None,
+    staging: LakePath | None = None,
+) -> HistoryResult:
     """Bring `image_history` of the day's project up to its newest complete day, whatever day it is.
 
-    `on_step` is told how many of the days to take are taken.
+    `on_step` is told how many of the days to take are taken. With `staging` it is written to that directory, and
+    without to its place.
     """
-    path = day.lake.project_table(IMAGE_HISTORY.name, day.partition.project)
+    stored = day.lake.project_table(IMAGE_HISTORY.name, day.partition.project)
+    path = stored if staging is None else staging / stored.name
     with open_engine(day.settings) as engine:
-        return write_history(engine, day.lake, day.partition.project, path, day.run_id, on_step)
+        return _write_history(engine, day.lake, day.partition.project, path, day.run_id, stored, None, on_step)
 
 
 def write_history(
@@ -117,6 +123,8 @@ def _write_history(
     with lake.writer(path, IMAGE_HISTORY, run_id, metadata=metadata) as writer:
         for batch in engine.stream(f"{every_version} ORDER BY id, valid_from", IMAGE_HISTORY.schema):
             writer.write(batch)
+        if any(day.manifest.fetch.is_sandbox for day in days):
+            writer.note(SANDBOX_MARK)
     counts = engine.read("SELECT COUNT(*) AS all_, COUNT(*) FILTER (WHERE is_deleted) AS deleted FROM versions")
     current, deleted = counts.to_pylist()[0].values()
     return HistoryResult(path, writer.rows, current, deleted, len(days), len(missing))

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 import sqlalchemy as sa
 
 from pipelines.errors import ConfigurationError, EndpointUnreachableError, PipelineError
+from pipelines.secret_urls import looks_like_url, parse_secret_url
 
 LISTED = "modelarts:"
 BATCH_ROWS = 32_768
@@ -51,7 +52,7 @@ def describe_source(source: str) -> InventorySource:
     """
     if source == LISTED:
         return InventorySource("modelarts", LISTED, None)
-    if "://" in source:
+    if looks_like_url(source):
         url = _database_url(source)
         return InventorySource("database", _display_name(url), None)
     path = Path(source).expanduser()
@@ -61,6 +62,16 @@ def describe_source(source: str) -> InventorySource:
     return InventorySource("file", str(path), datetime.fromtimestamp(modified, UTC))
 
 
+def check_source(source: str, query_file: Path) -> None:
+    """See that a source can be opened, or is a database URL with a query that can be read, without asking anybody.
+
+    Raises:
+        ConfigurationError: it cannot.
+    """
+    if describe_source(source).kind == "database":
+        _statement(query_file)
+
+
 def read_source(source: str, query_file: Path, project_key: str) -> Iterator[Chunk]:
     """Read a file or database; `query_file` is the query of a database and may use the parameter `:project`.
 
@@ -68,7 +79,7 @@ def read_source(source: str, query_file: Path, project_key: str) -> Iterator[Chu
         ConfigurationError: the source is missing, unreadable, malformed or refused.
         EndpointUnreachableError: the database does not answer; trying later may help.
     """
-    if "://" in source:
+    if looks_like_url(source):
         yield from _read_database(source, query_file, project_key)
     else:
         yield from _read_file(Path(source).expanduser())
@@ -331,6 +342,11 @@ class _JsonDocument:
 
 def _database_url(source: str) -> sa.URL:
     try:
+        # Before SQLAlchemy sees it, which would find another host in an ambiguous one.
+        parse_secret_url(source, "postgresql://user:password@host:5432/database")
+    except ValueError as reason:
+        raise ConfigurationError(f"The inventory's database URL is malformed: it {reason}.") from None
+    try:
         url = sa.make_url(source)
         if url.drivername in ("postgres", "postgresql"):
             url = url.set(drivername="postgresql+psycopg")
@@ -430,8 +446,8 @@ def _without_comments(sql: str) -> str:
 def _database_error(error: sa.exc.DBAPIError, url: sa.URL, query_file: Path) -> PipelineError:
     # The text of `error` itself holds the whole statement; that of its origin, what the database said.
     said = brief(error.orig) if isinstance(error.orig, Exception) else type(error).__name__
-    if url.password:
-        said = said.replace(url.password, "***")
+    stated = url.render_as_string(hide_password=False)
+    said = parse_secret_url(stated, "").hide(said)
     name = _display_name(url)
     refused = re.search(r"authentication failed|no password supplied|does not exist|denied", said)
     # SQLite has one class of error for all that can go wrong.

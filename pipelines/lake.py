@@ -34,6 +34,8 @@ ROW_GROUP_ROWS = 65_536
 LakePath = Path | ObjectPath
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+# In the footer of each file that holds data of the sandbox, so that a file that was copied elsewhere still says so.
+SANDBOX_MARK = {"image_snapshots.is_sandbox": "true"}
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 _NOT_EMPTY = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR}
@@ -184,6 +186,10 @@ class TableWriter:
             if self._pending_rows >= self._row_group_rows:
                 self.flush()
 
+    def note(self, metadata: Mapping[str, str]) -> None:
+        """Add file metadata that is known only now."""
+        self._parquet.add_key_value_metadata(dict(metadata))
+
     def flush(self) -> None:
         """Write what is pending as one row group."""
         if self._pending_rows:
@@ -198,6 +204,13 @@ def open_parquet(path: LakePath) -> Iterator[pq.ParquetFile]:
     # With pre-buffering, Arrow's default, the reader keeps every row group until the file ends.
     with storage_errors(path), path.open("rb") as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
         yield parquet
+
+
+def is_marked_sandbox(path: LakePath) -> bool:
+    """Whether a table's file says that it holds data of the sandbox."""
+    with open_parquet(path) as file:
+        footer = file.metadata.metadata or {}
+    return all(footer.get(name.encode()) == value.encode() for name, value in SANDBOX_MARK.items())
 
 
 def read_batches(path: LakePath, batch_rows: int, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
@@ -303,6 +316,10 @@ class Lake:
         """Directory of tables that are derived again from published responses, beside any open attempt."""
         return self.staging(partition) / "rebuild"
 
+    def staged_derived(self, partition: Partition) -> LakePath:
+        """Directory of derived tables that are not all made yet, beside any open attempt."""
+        return self.staging(partition) / "derived"
+
     @contextmanager
     def writer(
         self,
@@ -328,7 +345,10 @@ class Lake:
 
     def replace_published(self, source: LakePath, name: str, partition: Partition) -> None:
         """Put a staged file in the place of the published one; the staged one stays where it is."""
-        target = self.table(name, partition)
+        self.replace(source, self.table(name, partition))
+
+    def replace(self, source: LakePath, target: LakePath) -> None:
+        """Put a staged file in the place of another, whole or not at all; the staged one stays where it is."""
         with storage_errors(target):
             if isinstance(target, ObjectPath) and isinstance(source, ObjectPath):
                 target.copy_from(source)
@@ -494,6 +514,15 @@ class Lake:
         """Hold a project's derived tables, which depend on one another from day to day; else as `chain`."""
         place = self.root / "_locks" / "derived" / f"project={project}"
         return self._held(place, f"What is derived for project {project}", holder, may_wait=True)
+
+    @contextmanager
+    def founding(self, holder: str = "another run") -> Iterator[None]:
+        """Hold the lake while its first day is published: two first days must agree on what kind of lake it is."""
+        if self.partitions():
+            yield
+            return
+        with self._held(self.root / "_locks" / "first-day", "The empty lake", holder, may_wait=True):
+            yield
 
     @contextmanager
     def _held(self, place: LakePath, what: str, holder: str, *, may_wait: bool) -> Iterator[None]:

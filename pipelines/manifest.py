@@ -7,7 +7,7 @@ break it: the manifest they replace is kept under `_manifests/superseded`.
 
 import datetime as dt
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -237,6 +237,36 @@ def published(lake: Lake, partition: Partition) -> Manifest | None:
     manifest = read_manifest(path)
     check_places(lake, partition, manifest)
     return manifest
+
+
+def newest_manifests(lake: Lake, *, skip_damaged: bool = False) -> Iterator[Manifest]:
+    """The newest manifest of each project that can be read.
+
+    Raises:
+        StorageError: a project has none that can be read; not with `skip_damaged`, which leaves that project out.
+    """
+    days: dict[str, list[Partition]] = {}
+    for partition in lake.partitions():
+        days.setdefault(partition.project, []).append(partition)
+    for project in days.values():
+        for number, partition in enumerate(reversed(project), start=1):
+            try:
+                manifest = read_manifest(lake.manifest(partition))
+            except StorageError:
+                # An older one tells as much here, and `verify` names the damaged one.
+                if number == len(project) and not skip_damaged:
+                    raise
+            else:
+                yield manifest
+                break
+
+
+def holds_sandbox(lake: Lake) -> bool:
+    """Whether the days of a lake are of the sandbox: then all of them are.
+
+    For people who read: what is damaged need not stop them, and `verify` names it.
+    """
+    return any(manifest.fetch.is_sandbox for manifest in newest_manifests(lake, skip_damaged=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from typing_extensions import Buffer
 
 from pipelines.endpoints import check_endpoint
 from pipelines.errors import ConfigurationError, PipelineError, StorageError, StorageUnreachableError
+from pipelines.proxies import check_proxies
 
 SCHEME = "s3://"
 REQUEST_SECONDS = 30
@@ -103,6 +104,8 @@ def _open_bucket(name: str, stated: tuple[tuple[str, str], ...]) -> Bucket:
         raise ConfigurationError(
             f"There are no credentials for the lake {SCHEME}{name}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
         )
+    # The library reads them by itself.
+    check_proxies()
     endpoint = next((key for key in _ENDPOINTS if variables.get(key)), None)
     if endpoint is None:
         return Bucket(name, None)

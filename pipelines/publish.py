@@ -16,7 +16,17 @@ import pyarrow.compute as pc
 from pipelines.clock import rising
 from pipelines.columns import IMAGE_VALUES, IMAGES, LIST_PAGES, NOTEBOOKS, RESPONSES, SCHEMA_VERSION, Table
 from pipelines.errors import ValidationError
-from pipelines.lake import Lake, LakePath, Partition, open_parquet, read_batches, sha256_of_file, storage_errors
+from pipelines.lake import (
+    SANDBOX_MARK,
+    Lake,
+    LakePath,
+    Partition,
+    is_marked_sandbox,
+    open_parquet,
+    read_batches,
+    sha256_of_file,
+    storage_errors,
+)
 from pipelines.manifest import (
     FailedId,
     FetchFacts,
@@ -49,6 +59,7 @@ class Derivation:
 def derive_tables(lake: Lake, responses: LakePath, directory: LakePath, run_id: str) -> Derivation:
     """Write `images` and `image_values` into `directory` from a `responses` file, in one pass of bounded memory."""
     derivation = Derivation()
+    mark = SANDBOX_MARK if is_marked_sandbox(responses) else {}
     with ExitStack() as stack:
         images = stack.enter_context(lake.writer(directory / "images.parquet", IMAGES, run_id))
         values = stack.enter_context(lake.writer(directory / "image_values.parquet", IMAGE_VALUES, run_id))
@@ -63,6 +74,8 @@ def derive_tables(lake: Lake, responses: LakePath, directory: LakePath, run_id: 
             if len(derivation.preview) < _PREVIEW_ROWS:
                 rows = table.select(_PREVIEW_COLUMNS).slice(0, _PREVIEW_ROWS - len(derivation.preview))
                 derivation.preview += rows.to_pylist()
+        for writer in (images, values):
+            writer.note(mark)
         derivation.images, derivation.image_values = images.rows, values.rows
     return derivation
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from pipelines.audit import SEVERITIES
 from pipelines.columns import SNAPSHOT_TABLES
@@ -20,6 +21,7 @@ from pipelines.errors import ConfigurationError
 from pipelines.lake import Lake, LakePath, Partition, sha256_of_file, storage_errors, write_atomically
 from pipelines.manifest import published
 from pipelines.outcomes import Outcome
+from pipelines.plain_text import visible
 from pipelines.removed import RemovedFiles
 from pipelines.report_charts import charts
 from pipelines.report_data import read_tables, read_trend
@@ -110,6 +112,7 @@ def render_report(lake: Lake, partition: Partition) -> str:
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -149,6 +152,11 @@ def render_report(lake: Lake, partition: Partition) -> str:
         printed_rows=PRINTED_ROWS,
         unused_after_days=UNUSED_AFTER_DAYS,
     )
+
+
+def _shown(value: Any) -> Any:
+    """A value as the page shows it: white space means nothing there, and what is Markup was made by this template."""
+    return visible(value, keep="\n\t") if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _grouped(rows: list[dict[str, Any]], name: str) -> dict[str, list[dict[str, Any]]]:

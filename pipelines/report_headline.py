@@ -49,8 +49,6 @@ def verdict(manifest: Manifest, summary: DaySummary) -> tuple[str, str, str]:
 def notes(manifest: Manifest, summary: DaySummary) -> Iterator[tuple[str, str]]:
     """What a reader must know before reading figures: each with a heading."""
     fetch = manifest.fetch
-    if fetch.is_sandbox:
-        yield "Sample data", "The images come from the built-in sandbox, not from a cloud account."
     if not summary.is_complete:
         meaning = (
             "Images without an answer are shown as they were last known, and count in sizes and costs. Nothing is "

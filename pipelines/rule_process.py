@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from pipelines.columns import Table
 from pipelines.errors import StorageError
-from pipelines.lake import LakePath, read_batches
+from pipelines.lake import LakePath, exists, read_batches
 from pipelines.rule_checks import RuleError
 from pipelines.settings import ROOT
 
@@ -187,13 +187,13 @@ def rule_scratch() -> Iterator[Path]:
 
 def as_rule_file(scratch: Path, name: str, path: LakePath, table: Table, columns: str = "*") -> RuleFile:
     """A table's file for rules: where it is, copied from an object store, or empty when it is not there."""
-    if isinstance(path, Path) and path.exists():
+    if isinstance(path, Path) and exists(path):
         return RuleFile(str(path.resolve()), columns)
     target = scratch / f"{name}.parquet"
     names = table.schema.names if columns == "*" else columns.split(", ")
     schema = pa.schema([table.schema.field(one) for one in names])
     with pq.ParquetWriter(target, schema) as writer:
-        if path.exists():
+        if exists(path):
             for batch in read_batches(path, _BATCH_ROWS, names):
                 writer.write_batch(batch)
     return RuleFile(str(target))

@@ -5,12 +5,15 @@ The command line and Dagster read the same class. Cloud credentials follow the c
 """
 
 import datetime as dt
+import os
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
 
 from dotenv import load_dotenv
+from dotenv.parser import parse_stream
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -18,20 +21,28 @@ from pipelines.endpoints import check_endpoint
 from pipelines.errors import ConfigurationError
 from pipelines.names import wrong_with_key
 from pipelines.object_storage import SCHEME
+from pipelines.secret_urls import parse_secret_url
 
 PREFIX = "IMAGE_SNAPSHOTS_"
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_PROJECT = "default"
+# The endpoint that asks for the embedded sandbox on purpose.
+SANDBOX = "sandbox"
+
+# What Kubernetes and Docker put into every container beside a service called image-snapshots.
+_OF_A_SERVICE = re.compile(r"SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?")
+# How alike two names must be for one to be taken for the other.
+_ALIKE = 0.9
 
 
 class Settings(BaseSettings):
     """All settings. Read them with `Settings.load`, which turns what is wrong into one sentence."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
+        env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True, hide_input_in_errors=True
     )
 
-    endpoint: str | None = Field(None, description="ModelArts endpoint; unset: the embedded sandbox")
+    endpoint: str | None = Field(None, description="ModelArts endpoint; `sandbox`, or unset: the embedded sandbox")
     projects: dict[str, str] | None = Field(
         None, description="JSON object, partition key -> project id; unset: one project, from the credentials"
     )
@@ -111,17 +122,31 @@ class Settings(BaseSettings):
     @field_validator("endpoint")
     @classmethod
     def _endpoint_is_safe(cls, value: str | None) -> str | None:
-        return None if value is None else check_endpoint(value, "https://modelarts.eu-de.otc.t-systems.com")
+        if value is None or value.lower() == SANDBOX:
+            return value and SANDBOX
+        return check_endpoint(value, "https://modelarts.eu-de.otc.t-systems.com, or be `sandbox`")
 
     @field_validator("rate_limiter")
     @classmethod
     def _limiter_has_a_limit(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         if value is None:
             return None
-        if urlsplit(value.get_secret_value()).scheme not in {"redis", "rediss", "unix"}:
-            raise ValueError("must be like redis://user:password@host:6379/0, or rediss:// for TLS")
+        example = "redis://user:password@host:6379/0, or rediss:// for TLS"
+        url = parse_secret_url(value.get_secret_value(), example, ("redis", "rediss", "unix"))
+        if "," in url.hosts or (url.scheme != "unix" and not url.hosts):
+            raise ValueError(f"must look like {example}")
         if info.data.get("rate_limit") is None:
             raise ValueError(f"it shares {PREFIX}RATE_LIMIT among all processes, so set that too")
+        return value
+
+    @field_validator("failure_webhook")
+    @classmethod
+    def _webhook_is_a_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            example = "https://chat.example/hooks/..."
+            url = parse_secret_url(value.get_secret_value(), example, ("https", "http"))
+            if not url.hosts or "," in url.hosts:
+                raise ValueError(f"must look like {example}")
         return value
 
     @field_validator("projects")
@@ -146,7 +171,7 @@ class Settings(BaseSettings):
     @property
     def uses_sandbox(self) -> bool:
         """Whether the embedded sandbox stands in for a cloud."""
-        return self.endpoint is None
+        return self.endpoint is None or self.endpoint == SANDBOX
 
     @property
     def loads_warehouse(self) -> bool:
@@ -165,8 +190,7 @@ class Settings(BaseSettings):
         Raises:
             ConfigurationError: a value is wrong; names the variable, never the value.
         """
-        # Into the environment, because OS_* variables may stand in `.env` too and the cloud's library reads them there.
-        load_dotenv(Path.cwd() / ".env", override=False)
+        load_environment()
         try:
             return cls()
         except ValidationError as error:
@@ -174,3 +198,58 @@ class Settings(BaseSettings):
             field = str(first["loc"][0]) if first["loc"] else ""
             reason = first["msg"].removeprefix("Value error, ")
             raise ConfigurationError(f"The setting {PREFIX}{field.upper()} is wrong: {reason}.") from None
+
+
+def load_environment() -> None:
+    """Put the lines of `.env` of the working directory into the environment, which wins, and check all names of ours.
+
+    OS_* variables may stand in `.env` too; the cloud's library reads them in the environment.
+
+    Raises:
+        ConfigurationError: `.env` cannot be read, or a name is none of a setting, so that its value would be ignored.
+    """
+    path = Path.cwd() / ".env"
+    _check_lines(path)
+    load_dotenv(path, override=False, encoding="utf-8")
+    check_names(os.environ)
+
+
+def _check_lines(path: Path) -> None:
+    """Refuse lines that would be passed over in silence."""
+    try:
+        if not path.is_file():
+            return
+        with path.open(encoding="utf-8") as file:
+            bindings = list(parse_stream(file))
+    except OSError as error:
+        raise ConfigurationError(f"The settings file {path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"The settings file {path} is not UTF-8 text: save it as UTF-8.") from None
+    for binding in bindings:
+        if binding.error or (binding.key is not None and binding.value is None):
+            # Parsed lines begin with the blank ones before them.
+            blank = len(binding.original.string) - len(binding.original.string.lstrip())
+            line = binding.original.line + binding.original.string.count("\n", 0, blank)
+            raise ConfigurationError(f"Line {line} of the settings file {path} is not NAME=value: correct it.")
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Refuse variables that are meant as settings of ours and are none, misspelt ones above all.
+
+    Raises:
+        ConfigurationError: names the first, and the setting that it resembles.
+    """
+    known = {f"{PREFIX}{field.upper()}" for field in Settings.model_fields}
+    for name in sorted(set(names) - known):
+        upper = name.upper()
+        if _OF_A_SERVICE.fullmatch(name.removeprefix(PREFIX)):
+            continue
+        is_ours = upper.startswith(PREFIX)
+        # Such as IMAGE_SNAPSHOT_ENDPOINT.
+        resembles = get_close_matches(upper, known, 1, _ALIKE) if upper.startswith("IMAGE") and not is_ours else []
+        if is_ours or resembles:
+            # Without the prefix, which alone would make any two names alike.
+            near = get_close_matches(upper.removeprefix(PREFIX), [one.removeprefix(PREFIX) for one in known], 1)
+            meant = [f"{PREFIX}{one}" for one in near] or resembles
+            advice = f"did you mean {meant[0]}?" if meant else "the README lists all settings."
+            raise ConfigurationError(f"There is no setting {name}, so its value would be ignored: {advice}")

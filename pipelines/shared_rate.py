@@ -11,7 +11,6 @@ Nothing imports this module before it is needed: the package `redis` is an extra
 import asyncio
 import time
 from collections import deque
-from urllib.parse import urlsplit
 
 from redis import exceptions
 from redis.asyncio import Redis
@@ -19,6 +18,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from pipelines.errors import ConfigurationError, EndpointUnreachableError, PipelineError
+from pipelines.secret_urls import parse_secret_url
 
 # Turns are taken for so long ahead at most.
 _BATCH_SECONDS = 0.1
@@ -55,14 +55,22 @@ class SharedRate:
     """
 
     def __init__(self, url: str, host: str, rate: float, patience_seconds: float = 60.0) -> None:
-        self._redis = Redis.from_url(
-            url,
-            socket_timeout=_EXCHANGE_SECONDS,
-            socket_connect_timeout=_EXCHANGE_SECONDS,
-            # Here, where it is known how long it has been tried.
-            retry=Retry(NoBackoff(), 0),
-        )
-        self._where = f"The rate limiter at {urlsplit(url).hostname or 'its socket'} (IMAGE_SNAPSHOTS_RATE_LIMITER)"
+        try:
+            where = parse_secret_url(url, "redis://user:password@host:6379/0").host or "its socket"
+            self._redis = Redis.from_url(
+                url,
+                socket_timeout=_EXCHANGE_SECONDS,
+                socket_connect_timeout=_EXCHANGE_SECONDS,
+                # Here, where it is known how long it has been tried.
+                retry=Retry(NoBackoff(), 0),
+            )
+        except (ValueError, TypeError, exceptions.RedisError):
+            # What the library says could quote the URL.
+            raise ConfigurationError(
+                "The setting IMAGE_SNAPSHOTS_RATE_LIMITER is wrong: it must look like "
+                "redis://user:password@host:6379/0, with what is special in the password percent-encoded."
+            ) from None
+        self._where = f"The rate limiter at {where} (IMAGE_SNAPSHOTS_RATE_LIMITER)"
         self._take_turns = self._redis.register_script(_TAKE_TURNS)
         self._key = f"image-snapshots:next-turn:{host}"
         self._interval = 1 / rate

@@ -19,6 +19,7 @@ class DayStatus:
 
     `removed`: the tables that retention took from it; counts and bytes are those of the day as it was published.
     `clock_skew_seconds`: how far the clock was ahead of the API's.
+    `is_sandbox`: the images are invented ones of the sandbox.
     """
 
     date: dt.date
@@ -31,6 +32,7 @@ class DayStatus:
     published_at: dt.datetime | None
     run_id: str | None
     removed: list[str]
+    is_sandbox: bool | None
     clock_skew_seconds: float | None = None
 
     def as_json(self) -> dict[str, object]:
@@ -66,7 +68,9 @@ def _status(lake: Lake, partition: Partition, removed: RemovedFiles, *, has_open
         # One day must not keep the others from being listed; `verify` says what is wrong with it.
         manifest, state = None, "damaged"
     if manifest is None:
-        return DayStatus(partition.date, partition.project, state, has_open_attempt, None, None, None, None, None, [])
+        return DayStatus(
+            partition.date, partition.project, state, has_open_attempt, None, None, None, None, None, [], None
+        )
     return DayStatus(
         partition.date,
         partition.project,
@@ -78,5 +82,6 @@ def _status(lake: Lake, partition: Partition, removed: RemovedFiles, *, has_open
         manifest.published_at,
         manifest.run_id,
         removed.missing(partition),
+        manifest.fetch.is_sandbox,
         manifest.fetch.clock_skew_seconds,
     )

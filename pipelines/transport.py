@@ -17,7 +17,7 @@ import urllib.request
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import aiohappyeyeballs
 import aiohttp
@@ -27,6 +27,8 @@ from aiohttp.client_reqrep import ConnectionKey
 
 from pipelines.endpoints import LOOPBACK_HOSTS
 from pipelines.errors import ConfigurationError
+from pipelines.proxies import check_proxies
+from pipelines.secret_urls import SecretUrl
 
 _KEEP_ALIVE_SECONDS = 60.0
 _DNS_CACHE_SECONDS = 60.0
@@ -387,19 +389,23 @@ def proxy_for(url: str) -> httpx.Proxy | None:
     """The proxy that `HTTPS_PROXY` and `NO_PROXY` state for a URL; loopback never has one.
 
     Raises:
-        ConfigurationError: the proxy is of a kind that is not supported.
+        ConfigurationError: the proxy is of a kind that is not supported, or its URL is malformed.
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
-    proxies = urllib.request.getproxies()
+    proxies = check_proxies()
     stated = proxies.get(parts.scheme) or proxies.get("all")
     if not stated or host in LOOPBACK_HOSTS or urllib.request.proxy_bypass(parts.netloc):
         return None
-    proxy = urlsplit(stated if "://" in stated else f"http://{stated}")
-    if proxy.scheme not in ("http", "https") or not proxy.hostname:
+    if stated.scheme not in ("http", "https") or not stated.host:
         raise ConfigurationError("HTTPS_PROXY must look like http://proxy.example:3128 (SOCKS is not supported).")
     headers = {}
-    if proxy.username:
-        login = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
-        headers["Proxy-Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
-    return httpx.Proxy(f"{proxy.scheme}://{proxy.netloc.rpartition('@')[2]}", headers=headers)
+    if stated.username or stated.password:
+        headers["Proxy-Authorization"] = basic_login(stated)
+    return httpx.Proxy(stated.where, headers=headers)
+
+
+def basic_login(url: SecretUrl) -> str:
+    """The header value by which user name and password of a URL are sent."""
+    login = f"{url.username or ''}:{url.password or ''}"
+    return f"Basic {base64.b64encode(login.encode()).decode()}"

@@ -26,6 +26,7 @@ from pipelines.lake import Lake, LakePath, Partition, sha256_of_file, storage_er
 from pipelines.manifest import FileFacts, Manifest, published
 from pipelines.object_storage import ObjectPath
 from pipelines.removed import RemovedFiles
+from pipelines.secret_urls import looks_like_url
 from pipelines.settings import ROOT
 from pipelines.warehouse_ddl import (
     DAYS,
@@ -38,7 +39,7 @@ from pipelines.warehouse_ddl import (
     sql_type,
 )
 from pipelines.warehouse_duckdb import open_duckdb
-from pipelines.warehouse_postgres import open_postgres
+from pipelines.warehouse_postgres import open_postgres, parse_warehouse_url
 
 VIEWS = ROOT / "sql" / "warehouse" / "views"
 
@@ -76,6 +77,9 @@ class Warehouse(Protocol):
 
     def loaded_days(self, project: str) -> dict[dt.date, str]:
         """The basis of each day of a project in the table `days`."""
+
+    def kinds(self) -> set[bool]:
+        """Of the days of all projects: whether they are of the sandbox."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +157,16 @@ def _load(
     lake: Lake, partition: Partition, day: _Day, warehouse: Warehouse, *, with_history: bool = True
 ) -> dict[str, int]:
     rows: dict[str, int] = {}
+    (is_sandbox,) = day.row["is_sandbox"].to_pylist()
     key: dict[str, object] = {PROJECT.name: partition.project, "snapshot_date": partition.date}
     with ExitStack() as stack, warehouse.transaction():
         warehouse.hold(str(partition))
+        if warehouse.kinds() - {is_sandbox}:
+            raise ConfigurationError(
+                f"The warehouse {warehouse.name} holds days of {'a cloud' if is_sandbox else 'the sandbox'}, and "
+                f"{partition} is of {'the sandbox, whose images are invented' if is_sandbox else 'a cloud'}: set "
+                "IMAGE_SNAPSHOTS_WAREHOUSE to another one."
+            )
         for source in day.sources:
             name = source.table.name
             rows[name] = warehouse.replace(WAREHOUSE_TABLES[name], key, source.batches(partition.project))
@@ -181,14 +192,28 @@ def _open(lake: Lake, url: str | None, wait_seconds: float) -> AbstractContextMa
                 "Set IMAGE_SNAPSHOTS_WAREHOUSE."
             )
         return open_duckdb(path, wait_seconds)
+    check_warehouse(url)
     scheme = url.partition("://")[0] if "://" in url else None
     if scheme == "duckdb":
         # As SQLAlchemy has it: three slashes for a relative path, four for an absolute one.
         return open_duckdb(Path(url.removeprefix("duckdb://").removeprefix("/")).expanduser().absolute(), wait_seconds)
     if scheme is None and url.endswith(".duckdb"):
         return open_duckdb(Path(url).expanduser().absolute(), wait_seconds)
+    return open_postgres(url, wait_seconds)
+
+
+def check_warehouse(url: str) -> None:
+    """See that a setting names a warehouse, without opening it.
+
+    Raises:
+        ConfigurationError: it is of no known kind, or a malformed URL.
+    """
+    scheme = url.partition("://")[0] if "://" in url else None
+    if scheme == "duckdb" or (scheme is None and url.endswith(".duckdb") and not looks_like_url(url)):
+        return
     if scheme in ("postgresql", "postgres"):
-        return open_postgres(url, wait_seconds)
+        parse_warehouse_url(url)
+        return
     kind = f", {scheme!r}" if scheme is not None and re.fullmatch(r"[a-z0-9+.-]+", scheme) else ""
     raise ConfigurationError(
         f"The setting IMAGE_SNAPSHOTS_WAREHOUSE names a warehouse of an unknown kind{kind}: it must be a path that "

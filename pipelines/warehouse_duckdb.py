@@ -131,6 +131,10 @@ class DuckDBWarehouse:
         self._connection.unregister("arriving")
         return inserted[0] if inserted else 0
 
+    def kinds(self) -> set[bool]:
+        """Whether days are of the sandbox."""
+        return {kind for (kind,) in self._connection.execute("SELECT DISTINCT is_sandbox FROM days").fetchall()}
+
     def loaded_days(self, project: str) -> dict[dt.date, str]:
         """Bases by day."""
         rows = self._connection.execute("SELECT snapshot_date, basis FROM days WHERE project = ?", [project]).fetchall()

@@ -16,6 +16,7 @@ from psycopg import sql
 
 from pipelines.columns import TIMESTAMP, Table
 from pipelines.errors import ConfigurationError, EndpointUnreachableError, PartitionBusyError
+from pipelines.secret_urls import SecretUrl, parse_secret_url
 
 _CONNECT_SECONDS = 10
 
@@ -31,13 +32,13 @@ def open_postgres(url: str, wait_seconds: float) -> Iterator["PostgresWarehouse"
         EndpointUnreachableError: the server does not answer, or the connection broke.
         PartitionBusyError: a lock was held for too long.
     """
+    parts = parse_warehouse_url(url)
     options = _options(url)
     name = f"{options.get('dbname') or 'the default database'} on {options.get('host') or 'the local server'}"
-    password = str(options.get("password") or "")
 
     def said(error: psycopg.Error) -> str:
         text = error.diag.message_primary or str(error).partition("\n")[0].strip() or type(error).__name__
-        return (text.replace(password, "***") if password else text).rstrip(".")
+        return parts.hide(text).rstrip(".")
 
     defaults: dict[str, Any] = {"connect_timeout": _CONNECT_SECONDS, "fallback_application_name": "image-snapshots"}
     options = defaults | options | {"client_encoding": "UTF8"}
@@ -69,24 +70,30 @@ def open_postgres(url: str, wait_seconds: float) -> Iterator["PostgresWarehouse"
         ) from None
 
 
-def _options(url: str) -> dict[str, Any]:
-    options: dict[str, Any] | None
+def parse_warehouse_url(url: str) -> SecretUrl:
+    """Take the URL of a warehouse apart.
+
+    Raises:
+        ConfigurationError: it is malformed or ambiguous.
+    """
+    example = "postgresql://user:password@host:5432/database"
     try:
-        options = dict(psycopg.conninfo.conninfo_to_dict(url))
+        return parse_secret_url(url, example, ("postgresql", "postgres"))
+    except ValueError as reason:
+        raise ConfigurationError(
+            f"The URL of the warehouse is malformed: it {reason} (setting IMAGE_SNAPSHOTS_WAREHOUSE)."
+        ) from None
+
+
+def _options(url: str) -> dict[str, Any]:
+    try:
+        return dict(psycopg.conninfo.conninfo_to_dict(url))
     except psycopg.ProgrammingError:
         # What libpq says would show parts of the URL.
-        options = None
-    # Where a special character of a password is not encoded, parts of it end up among these.
-    if (
-        options is None
-        or "@" in f"{options.get('host') or ''}{options.get('dbname') or ''}"
-        or not re.fullmatch(r"[0-9,]*", str(options.get("port") or ""))
-    ):
         raise ConfigurationError(
-            "The URL of the warehouse is malformed: it must look like postgresql://user:password@host:5432/database "
-            "(percent-encode what is special in the password; setting IMAGE_SNAPSHOTS_WAREHOUSE)."
-        )
-    return options
+            "The URL of the warehouse is malformed: it must look like postgresql://user:password@host:5432/database, "
+            "with options that PostgreSQL knows (setting IMAGE_SNAPSHOTS_WAREHOUSE)."
+        ) from None
 
 
 class PostgresWarehouse:
@@ -151,6 +158,10 @@ class PostgresWarehouse:
                     copy.write(binary_rows(batch))
                 copy.write(_END)
             return cursor.rowcount
+
+    def kinds(self) -> set[bool]:
+        """Whether days are of the sandbox."""
+        return {kind for (kind,) in self._connection.execute("SELECT DISTINCT is_sandbox FROM days").fetchall()}
 
     def loaded_days(self, project: str) -> dict[dt.date, str]:
         """Bases by day."""

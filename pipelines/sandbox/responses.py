@@ -5,9 +5,10 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from pipelines.endpoints import SANDBOX_HEADER
 from pipelines.sandbox.options import CannedAnswer
 
-JSON = {"Content-Type": "application/json"}
+JSON = {"Content-Type": "application/json", SANDBOX_HEADER: "true"}
 
 
 def json_response(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:

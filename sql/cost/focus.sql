@@ -3,7 +3,8 @@
 -- other cost is the estimate. Columns are in alphabetical order, those that are not of FOCUS (x_...) last. What is not
 -- known is null, the costs of an image without a price or a size included.
 --
--- Reads image_costs, and keeps the order of its rows (no ORDER BY: an export may cover years).
+-- Reads image_costs, and the one row of focus_parameters (is_sandbox: the images are invented). Keeps the order of its
+-- rows (no ORDER BY: an export may cover years).
 WITH quantities AS (
     SELECT
         image_costs.*,
@@ -65,6 +66,7 @@ SELECT
     type AS x_ImageType,
     is_carried AS x_IsCarried,
     TRUE AS x_IsEstimate,
+    focus_parameters.is_sandbox AS x_IsSandbox,
     namespace AS x_Namespace,
     owner AS x_Owner,
     price_valid_from AS x_PriceValidFrom,
@@ -72,4 +74,4 @@ SELECT
     registry AS x_Registry,
     size_bytes AS x_SizeBytes,
     unused_days AS x_UnusedDays
-FROM quantities
+FROM quantities, focus_parameters

@@ -193,7 +193,8 @@ def test_lists_that_may_not_be_read_fail_their_checks_alone(instance, sandbox):
         name: f"The {what} list of {sandbox.endpoint.removeprefix('http://')} cannot be read (HTTP 403 ModelArts.0108)."
         for name, what in (("list", "image"), ("notebooks", "notebook"))
     }
-    failed = {e.check_name: e.description for e in result.get_asset_check_evaluations() if not e.passed}
+    evaluations = [e for e in result.get_asset_check_evaluations() if "error" in e.metadata]
+    failed = {e.check_name: e.metadata["error"].value for e in evaluations if not e.passed}
     assert (
         failed.items()
         >= {

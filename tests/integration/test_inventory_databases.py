@@ -310,7 +310,7 @@ def test_describing_a_database_needs_no_connection_and_shows_no_password(source,
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        (f"oracledb9://u:{PASSWORD}@h/d", "database of an unknown kind, 'oracledb9'"),
+        (f"oracledb9://u:{PASSWORD[:7]}@h/d", "database of an unknown kind, 'oracledb9'"),
         ("file:///srv/images.csv", "database of an unknown kind, 'file'"),
         ("mysql+pymysql://u:c0rrect@h/d", "needs the Python package 'pymysql'"),
         ("postgresql://u:c0rrect@h:port/d", "database URL is malformed"),

@@ -199,7 +199,7 @@ def test_the_figures_are_those_of_the_lake(lake, path_of, opened):
         "none were resolved. 1 audit rule could not be applied, so more may be open."
     )
     notes = words(page, ".notes")
-    assert "built-in sandbox" in notes
+    assert "built-in sandbox" in words(page, ".sample")
     assert "3 days before this one" in notes
     assert "not read" not in notes
 

@@ -159,6 +159,6 @@ def test_the_setting_needs_a_limit_and_a_redis_url_and_is_not_shown(monkeypatch)
     monkeypatch.setenv("IMAGE_SNAPSHOTS_RATE_LIMIT", "50")
     assert "secret" not in repr(Settings.load())
     monkeypatch.setenv("IMAGE_SNAPSHOTS_RATE_LIMITER", "amqp://:secret@host")
-    with pytest.raises(ConfigurationError, match="must be like redis://user:password@host:6379/0") as caught:
+    with pytest.raises(ConfigurationError, match="must look like redis://user:password@host:6379/0") as caught:
         Settings.load()
     assert "secret" not in str(caught.value)

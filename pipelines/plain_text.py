@@ -1,0 +1,34 @@
+"""Others' text made safe to print: what would steer a terminal, end a line or turn its direction becomes an escape.
+
+Used where text leaves for people: sentences of errors, lines and tables on a terminal, the orchestrator's log and
+pages, the report. Tables, evidence and files of data keep every character as it is.
+"""
+
+import re
+
+# C0 and C1 controls with DEL, the controls of direction (bidi), the separators of lines and paragraphs, invisible
+# joiners and marks, and halves of surrogate pairs, which no stream can encode.
+_UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
+)
+_SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
+
+
+def visible(text: str, keep: str = "") -> str:
+    """The text with each unsafe character as an escape such as `\\x1b` or `\\u202e`; those in `keep` stay.
+
+    What is visible already does not change, so it does no harm to call it twice.
+    """
+    # Nearly all text has none.
+    if _UNSAFE.search(text) is None:
+        return text
+    return _UNSAFE.sub(lambda found: found[0] if found[0] in keep else _escape(found[0]), text)
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if character in _SHORT:
+        return _SHORT[character]
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

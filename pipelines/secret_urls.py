@@ -1,0 +1,106 @@
+"""URLs that may hold a secret, read in one place: the only code that takes such a URL apart.
+
+What is wrong with one is said without quoting any of it. One whose parts are not clear is refused: where `/`, `@`, `#`
+or `?` stand unescaped in a password, two readers find two different hosts, and part of the password would end up in an
+error or in a look-up of a name.
+"""
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, unquote
+
+# Names of options that hold a secret where a URL has them after its question mark.
+_SECRET_OPTION = re.compile(r"pass|pwd|secret|token|key|credential", re.IGNORECASE)
+_HOST = r"(?:(?:[A-Za-z0-9._~-]|%[0-9A-Fa-f]{2})+|\[[0-9A-Fa-f:.]+(?:%25[A-Za-z0-9._~-]+)?\])"
+# The parts of a URL, each without what would begin another one. Several hosts are how PostgreSQL names replicas.
+_URL = re.compile(
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://"
+    r"(?:(?P<login>[^@/?#\s\\]*)@)?"
+    rf"(?P<hosts>{_HOST}(?::[0-9]{{0,5}})?(?:,{_HOST}(?::[0-9]{{0,5}})?)*)?"
+    r"(?P<path>/[^@?#\s\\]*)?"
+    r"(?:\?(?P<query>[^@#\s\\]*))?"
+)
+# A file instead of a server: there is nobody to log in to, and a path may hold any character.
+_FILE = re.compile(r"(?P<scheme>(?:sqlite|duckdb)(?:\+[a-z]+)?)://(?P<path>/.*)", re.IGNORECASE | re.DOTALL)
+_HALF_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+# What is meant as a URL with a login, but is not written as one: `postgresql:/user:password@host/database`.
+_LOGIN_WITHOUT_SLASHES = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:(?!//).*@", re.DOTALL)
+
+_ENCODE = "where @ / ? # \\ % or a blank stand in the user name or the password, percent-encode them, as %40 for @"
+
+
+@dataclass(frozen=True, slots=True)
+class SecretUrl:
+    """The parts of a URL, decoded; only `scheme`, `hosts` (with ports) and `where` are fit to be shown.
+
+    `host` is the first of them, without its port; `where` is scheme and hosts, for sentences. `text` is the whole URL,
+    for the library that connects.
+    """
+
+    scheme: str
+    hosts: str
+    text: str = field(repr=False)
+    username: str | None = field(repr=False)
+    password: str | None = field(repr=False)
+    path: str = field(repr=False)
+    query: str = field(repr=False)
+
+    @property
+    def host(self) -> str:
+        """The first host, in lower case, without its port and without the brackets of an IPv6 address."""
+        first = self.hosts.partition(",")[0]
+        return first[1:].partition("]")[0].lower() if first.startswith("[") else first.partition(":")[0].lower()
+
+    @property
+    def where(self) -> str:
+        """Scheme and hosts: what a sentence may say of the URL."""
+        return f"{self.scheme}://{self.hosts}"
+
+    def hide(self, said: str) -> str:
+        """What a library said, with each secret of this URL replaced, however the library spelled it."""
+        for secret in sorted(self._secrets(), key=len, reverse=True):
+            said = said.replace(secret, "***")
+        return said
+
+    def _secrets(self) -> set[str]:
+        authority = self.text.partition("://")[2].partition("@")[0] if self.password is not None else ""
+        stated = {self.text, self.password or "", authority.partition(":")[2]}
+        for option in self.query.split("&"):
+            name, _, value = option.partition("=")
+            if _SECRET_OPTION.search(name):
+                stated |= {value, unquote(value), dict(parse_qsl(option)).get(name, "")}
+        return stated - {""}
+
+
+def parse_secret_url(text: str, example: str, schemes: Collection[str] | None = None) -> SecretUrl:
+    """Take a URL apart.
+
+    Raises:
+        ValueError: it is malformed, ambiguous or of another scheme; how it must be, as the end of a sentence, and never
+            a part of the URL.
+    """
+    found = _FILE.fullmatch(text)
+    if found is not None and (schemes is None or found["scheme"].lower() in schemes):
+        return SecretUrl(found["scheme"].lower(), "", text, None, None, found["path"], "")
+    found = _URL.fullmatch(text)
+    if found is None or _HALF_ESCAPE.search(found["login"] or ""):
+        raise ValueError(f"must look like {example} ({_ENCODE})")
+    scheme = found["scheme"].lower()
+    if schemes is not None and scheme not in schemes:
+        raise ValueError(f"must look like {example}")
+    user, colon, password = (found["login"] or "").partition(":")
+    return SecretUrl(
+        scheme,
+        found["hosts"] or "",
+        text,
+        unquote(user) if found["login"] is not None else None,
+        unquote(password) if colon else None,
+        found["path"] or "",
+        found["query"] or "",
+    )
+
+
+def looks_like_url(text: str) -> bool:
+    """Whether a text that could be a path as well is meant as a URL, well written or not."""
+    return "://" in text or _LOGIN_WITHOUT_SLASHES.match(text) is not None

@@ -1,0 +1,98 @@
+"""Settings are checked before anything is asked or published, and derived files change together with their record."""
+
+from dataclasses import replace
+
+import pytest
+from published_days import day_of, publish_day
+
+import pipelines.derived
+from pipelines.derived import derive_days, read_seal
+from pipelines.errors import ConfigurationError
+from pipelines.lake import Lake
+from pipelines.preflight import check_inputs
+from pipelines.settings import Settings
+from pipelines.verify import verify_derived
+
+ID = "0e1f2a3b-4c5d-6e7f-8091-a2b3c4d5e6f7"
+
+
+def derived_files(lake):
+    """Path and content of all files of the lake but locks."""
+    files = (path for path in lake.root.rglob("*") if path.is_file() and path.suffix != ".lock")
+    return {lake.key(path): path.read_bytes() for path in files}
+
+
+def published(date, name="torch"):
+    day = day_of(date)
+    image = {"id": ID, "status": "ACTIVE", "type": "BUILD_IN", "name": name}
+    publish_day(day, responses=[{"id": ID, "outcome": "ok"}], images=[image])
+    return day
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({"price_book": "none.toml"}, id="price book"),
+        pytest.param({"suppressions": "none.toml"}, id="suppressions"),
+        pytest.param({"audit_rules": "none"}, id="rules"),
+    ],
+)
+def test_deriving_that_fails_changes_nothing(tmp_path, settings):
+    day = published("2026-11-23")
+    derive_days(day)
+    before = derived_files(day.lake)
+    broken = {name: tmp_path / value for name, value in settings.items()}
+    with pytest.raises(ConfigurationError):
+        derive_days(replace(day, run_id="run-2", settings=Settings(lake="lake", **broken)))
+    assert derived_files(day.lake) == before
+    assert list(verify_derived(day.lake, "default")) == []
+
+
+def test_a_kill_between_two_files_leaves_a_day_that_is_not_derived(monkeypatch):
+    day = published("2026-11-23")
+    derive_days(day)
+    replaced = Lake.replace
+
+    def killed(lake, source, target):
+        if target.name == "audit_findings.parquet":
+            raise KeyboardInterrupt
+        replaced(lake, source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Lake, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            derive_days(replace(day, run_id="run-2"))
+    assert read_seal(day.lake, day.partition) is None
+    problems = [problem.sentence for problem in verify_derived(day.lake, "default")]
+    assert problems
+    assert not [sentence for sentence in problems if "was changed" in sentence]
+    derive_days(day)
+    assert list(verify_derived(day.lake, "default")) == []
+
+
+def test_nothing_is_left_in_staging_after_deriving():
+    day = published("2026-11-23")
+    derive_days(day)
+    assert not day.lake.staged_derived(day.partition).exists()
+    assert pipelines.derived.read_seal(day.lake, day.partition).files
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"price_book": "none.toml"}, "PRICE_BOOK"),
+        ({"suppressions": "none.toml"}, "SUPPRESSIONS"),
+        ({"audit_rules": "none"}, "AUDIT_RULES"),
+        ({"endpoint": "https://modelarts.example", "ca_bundle": "none.pem"}, "CA_BUNDLE"),
+        ({"inventory": "none.csv"}, "INVENTORY"),
+        ({"inventory": "postgresql://db.example/images", "inventory_query": "none.sql"}, "INVENTORY_QUERY"),
+        ({"warehouse": "oracle://db.example/images"}, "WAREHOUSE"),
+    ],
+)
+def test_a_file_of_settings_that_is_missing_is_named_before_anything_is_asked(settings, named):
+    with pytest.raises(ConfigurationError, match=f"IMAGE_SNAPSHOTS_{named}"):
+        check_inputs(Settings(**settings))
+
+
+def test_settings_as_shipped_are_sound():
+    check_inputs(Settings())

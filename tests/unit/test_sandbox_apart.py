@@ -1,0 +1,151 @@
+"""Invented images of the sandbox never pass for real ones, neither in a lake nor in a warehouse nor by their files."""
+
+import datetime as dt
+
+import pyarrow.parquet as pq
+import pytest
+from published_days import day_of, publish_day
+
+from pipelines.columns import IMAGES
+from pipelines.costs import write_focus
+from pipelines.day import Day
+from pipelines.derived import derive_days
+from pipelines.errors import ConfigurationError, StorageError
+from pipelines.lake import Partition
+from pipelines.manifest import holds_sandbox, published, write_manifest
+from pipelines.settings import Settings
+from pipelines.status import day_statuses
+from pipelines.warehouse import load_partition
+
+ID = "0e1f2a3b-4c5d-6e7f-8091-a2b3c4d5e6f7"
+REAL = "https://modelarts.example"
+
+
+def publish_of(date, *, is_sandbox):
+    """Publish a day whose manifest says where it is from."""
+    day = day_of(date)
+    publish_day(
+        day, responses=[{"id": ID, "outcome": "ok"}], images=[{"id": ID, "status": "ACTIVE", "type": "BUILD_IN"}]
+    )
+    manifest = published(day.lake, day.partition)
+    fetch = manifest.fetch.model_copy(update={"is_sandbox": is_sandbox, "endpoint_host": "modelarts.example"})
+    write_manifest(day.lake, day.partition, manifest.model_copy(update={"fetch": fetch}))
+    return day
+
+
+def another_project(**settings):
+    return Day(Partition(dt.date(2026, 11, 24), "other"), "run-2", Settings(lake="lake", **settings))
+
+
+@pytest.mark.parametrize("endpoint", [None, "sandbox"])
+def test_a_sandbox_day_of_another_project_is_refused_in_a_lake_of_real_ones(endpoint):
+    publish_of("2026-11-23", is_sandbox=False)
+    with pytest.raises(ConfigurationError, match=r"holds days of modelarts\.example \(project default\).* invented"):
+        another_project(endpoint=endpoint).check_source()
+
+
+def test_a_real_day_of_another_project_is_refused_in_a_lake_of_the_sandbox():
+    publish_of("2026-11-23", is_sandbox=True)
+    with pytest.raises(ConfigurationError, match=r"holds days of the sandbox \(project default\)"):
+        another_project(endpoint=REAL).check_source()
+
+
+@pytest.mark.parametrize(("is_sandbox", "endpoint"), [(True, None), (True, "sandbox"), (False, REAL)])
+def test_days_of_one_kind_go_together(is_sandbox, endpoint):
+    publish_of("2026-11-23", is_sandbox=is_sandbox)
+    another_project(endpoint=endpoint).check_source()
+    another_project(endpoint=endpoint).check_kind(is_sandbox=is_sandbox)
+
+
+def test_what_is_published_is_checked_by_what_answered():
+    publish_of("2026-11-23", is_sandbox=False)
+    # Nothing can be said of what listens on this machine until it has answered.
+    day = another_project(endpoint="http://127.0.0.1:9")
+    day.check_source()
+    with pytest.raises(ConfigurationError, match="invented"):
+        day.check_kind(is_sandbox=True)
+
+
+def test_a_damaged_manifest_does_not_hide_the_kind_of_a_lake():
+    publish_of("2026-11-22", is_sandbox=False)
+    damaged = publish_of("2026-11-23", is_sandbox=False)
+    damaged.lake.manifest(damaged.partition).write_text("{}")
+    with pytest.raises(ConfigurationError, match="invented"):
+        another_project().check_source()
+
+
+def test_a_lake_whose_manifests_are_all_damaged_takes_no_day_but_can_be_read():
+    damaged = publish_of("2026-11-23", is_sandbox=False)
+    damaged.lake.manifest(damaged.partition).write_text("{}")
+    with pytest.raises(StorageError, match="is damaged"):
+        another_project().check_source()
+    assert not holds_sandbox(damaged.lake)
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {"OS_CLOUD": "otc"},
+        {"OS_AUTH_URL": "https://iam.example/v3", "OS_USERNAME": "u"},
+        {"OS_ACCESS_KEY": "hidden-key"},
+        {"OS_TOKEN": "hidden-token"},
+        {"OS_PROJECT_NAME": "eu-de_project"},
+    ],
+)
+def test_credentials_without_an_endpoint_are_refused(monkeypatch, stated):
+    for name, value in stated.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError) as raised:
+        day_of("2026-11-23").check_source()
+    assert ", ".join(stated) in str(raised.value)
+    assert "IMAGE_SNAPSHOTS_ENDPOINT" in str(raised.value)
+    assert "`sandbox`" in str(raised.value)
+    assert "hidden" not in str(raised.value)
+
+
+def test_credentials_with_the_sandbox_asked_for_by_name_are_accepted(monkeypatch):
+    monkeypatch.setenv("OS_CLOUD", "otc")
+    another_project(endpoint="sandbox").check_source()
+
+
+def test_every_derived_file_of_the_sandbox_says_so():
+    day = publish_of("2026-11-23", is_sandbox=True)
+    seal = derive_days(day).seal
+    history = day.lake.project_table("image_history", "default")
+    for path in [*(day.lake.root / file.path for file in seal.files.values()), history]:
+        assert pq.read_metadata(path).metadata[b"image_snapshots.is_sandbox"] == b"true", path
+
+
+def test_no_file_of_a_cloud_says_that_it_is_of_the_sandbox():
+    day = publish_of("2026-11-23", is_sandbox=False)
+    seal = derive_days(day).seal
+    for file in seal.files.values():
+        assert b"image_snapshots.is_sandbox" not in pq.read_metadata(day.lake.root / file.path).metadata
+
+
+@pytest.mark.parametrize("is_sandbox", [True, False])
+def test_status_and_focus_tell_the_sandbox_apart(tmp_path, is_sandbox):
+    day = publish_of("2026-11-23", is_sandbox=is_sandbox)
+    derive_days(day)
+    (status,) = day_statuses(day.lake, ["default"], day.partition.date, day.partition.date)
+    assert status.as_json()["is_sandbox"] is is_sandbox
+    write_focus(day.lake, day.partition.date, day.partition.date, ["default"], tmp_path / "focus.parquet")
+    assert pq.read_table(tmp_path / "focus.parquet")["x_IsSandbox"].to_pylist() == [is_sandbox]
+    assert holds_sandbox(day.lake) is is_sandbox
+    assert IMAGES.name in published(day.lake, day.partition).files
+
+
+def test_a_day_of_the_sandbox_is_not_loaded_beside_real_ones(monkeypatch, tmp_path):
+    real = publish_of("2026-11-23", is_sandbox=False)
+    derive_days(real)
+    load_partition(real.lake, real.partition, str(tmp_path / "shared.duckdb"))
+    monkeypatch.chdir(tmp_path_of(tmp_path, "elsewhere"))
+    invented = publish_of("2026-11-24", is_sandbox=True)
+    derive_days(invented)
+    with pytest.raises(ConfigurationError, match=r"holds days of a cloud, and 2026-11-24 .* invented"):
+        load_partition(invented.lake, invented.partition, str(tmp_path / "shared.duckdb"))
+
+
+def tmp_path_of(parent, name):
+    (parent / name).mkdir()
+    return parent / name
