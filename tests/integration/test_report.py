@@ -181,7 +181,7 @@ def rows_of_table(page, caption):
 
 def test_the_figures_are_those_of_the_lake(lake, path_of, opened):
     page = opened(path_of("2026-11-23"))
-    assert page.title() == "Image report, project default, 2026-11-23"
+    assert page.title() == "Sample data: Image report, project default, 2026-11-23"
     assert words(page, "h1") == "Project default, 23 November 2026"
     # 80 + 50 + 30 GiB at 3 EUR a month of 30 days; 100 GiB before.
     figures = [" ".join(div.inner_text().split()) for div in page.locator(".figures > div").all()]
@@ -236,7 +236,7 @@ def test_a_value_is_never_markup(path_of, opened):
     page = opened(path_of("2026-11-23"))
     unfold(page)
     assert page.locator("script, img, iframe, object, embed, link, b, u, [onerror]").count() == 0
-    assert page.title() == "Image report, project default, 2026-11-23"
+    assert page.title() == "Sample data: Image report, project default, 2026-11-23"
     for text in (SCRIPT, BREAKOUT, "a <b>bold</b> exception", "<u>name</u>", "& <i>more</i>", "</details></main>"):
         assert page.get_by_text(text).first.is_visible(), text
     assert page.locator("main section[aria-labelledby=provenance]").count() == 1
