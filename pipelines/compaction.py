@@ -10,7 +10,7 @@ import datetime as dt
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from pipelines.columns import SCHEMA_VERSION, SNAPSHOT_TABLES, Table
 from pipelines.derived import readable_sealed_files, sealed_files
@@ -18,13 +18,12 @@ from pipelines.engine_duckdb import DuckDBEngine
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake import Lake, LakePath, Partition, open_parquet, sha256_of_file, storage_errors, write_atomically
 from pipelines.manifest import FileFacts, code_version
+from pipelines.records import Record, is_whole, record_bytes, with_own_sha256
 from pipelines.removed import RemovedFiles
 
 
-class MonthSeal(BaseModel):
+class MonthSeal(Record):
     """What a project's monthly files were made from, and their facts; `days` has SHA-256 by table by day."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     month: str
     project: str
@@ -93,7 +92,7 @@ def compact(
     with lake.deriving(project):
         days = _daily_files(lake, project, month)
         seal = read_month_seal(lake, month, project)
-        was_current = seal is not None and _is_current(lake, seal, days)
+        was_current = seal is not None and _is_current(lake, seal, days) and is_month_whole(lake, month, project)
         if seal is None or not was_current:
             seal = _compact(lake, project, month, days, now, on_table)
     return CompactedMonth(
@@ -171,7 +170,7 @@ def _compact(
     )
     path = lake.monthly_seal(month, project)
     with storage_errors(path):
-        write_atomically(path, seal.model_dump_json(indent=1).encode() + b"\n")
+        write_atomically(path, record_bytes(with_own_sha256(seal)))
     return seal
 
 
@@ -238,6 +237,13 @@ def read_month_seal(lake: Lake, month: str, project: str) -> MonthSeal | None:
         return MonthSeal.model_validate_json(content)
     except ValidationError:
         return None
+
+
+def is_month_whole(lake: Lake, month: str, project: str) -> bool:
+    """Whether the seal of a project's monthly files has the SHA-256 that it states of itself."""
+    path = lake.monthly_seal(month, project)
+    with storage_errors(path):
+        return is_whole(path.read_bytes())
 
 
 # For readers

@@ -132,6 +132,10 @@ def remove_tree(directory: LakePath) -> None:
         shutil.rmtree(directory)
 
 
+def _raise(error: OSError) -> None:
+    raise error
+
+
 def _partition(date: str, project: str) -> Partition:
     return Partition(dt.date.fromisoformat(date.removeprefix("dt=")), project.removeprefix("project="))
 
@@ -241,6 +245,14 @@ class Lake:
     def derived_seal(self, partition: Partition) -> LakePath:
         """The file that says what the derived tables of a partition were made from."""
         return self.root / "_derived" / f"dt={partition.date}" / f"project={partition.project}.json"
+
+    def superseded_derived(self, project: str) -> dict[LakePath, bytes]:
+        """The seals of derived tables that were derived again since."""
+        return self._small_files(self.superseded_derived_seals(project), "*.json")
+
+    def superseded_derived_seals(self, project: str) -> LakePath:
+        """Directory of the seals of derived tables that were derived again since, each named by its SHA-256."""
+        return self.root / "_derived" / "superseded" / f"project={project}"
 
     def report(self, partition: Partition) -> LakePath:
         """The report of a partition, for people."""
@@ -370,6 +382,25 @@ class Lake:
     def project_files_of(self, name: str) -> list[LakePath]:
         """The files of a table that is kept for all days of a project together, by project."""
         return sorted((self.root / name).glob(f"project=*/{name}.parquet"))
+
+    def all_files(self) -> Iterator[tuple[str, int]]:
+        """Every file below the root, whatever it is: path relative to the root, and bytes.
+
+        Raises:
+            ConfigurationError: a directory may not be read.
+            StorageError: the storage failed.
+        """
+        if isinstance(self.root, ObjectPath):
+            for path, stat in self.root.tree():
+                yield self.key(path), stat.st_size
+            return
+        with storage_errors(self.root):
+            for directory, names, files in os.walk(self.root, onerror=_raise):
+                names.sort()
+                for name in sorted(files):
+                    found = Path(directory, name)
+                    # A link that leads nowhere is a file, too.
+                    yield found.relative_to(self.root).as_posix(), found.lstat().st_size
 
     def at(self, key: str) -> LakePath:
         """The file of a key."""

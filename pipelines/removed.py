@@ -11,6 +11,7 @@ from collections.abc import Collection
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from pipelines import records
 from pipelines.columns import AUDIT_FINDINGS, IMAGE_COSTS, IMAGE_USAGE, TABLES
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake import Lake, LakePath, Partition
@@ -20,7 +21,7 @@ from pipelines.manifest import FileFacts, last_complete_day, last_published_day
 REPORT = "report"
 
 # What a day's derived tables go on from.
-_HANDED_ON = (AUDIT_FINDINGS.name, IMAGE_COSTS.name, IMAGE_USAGE.name)
+HANDED_ON = (AUDIT_FINDINGS.name, IMAGE_COSTS.name, IMAGE_USAGE.name)
 
 
 class _Facts(BaseModel):
@@ -46,7 +47,7 @@ class RemovedFile(_Facts):
     file: FileFacts
 
 
-class Record(_Facts):
+class Record(records.Record):
     """The files that were removed at once from a project, and by which rules.
 
     `newest_manifest_sha256`: where the project's chain of manifests ended then.
@@ -138,7 +139,7 @@ def check_derivable(lake: Lake, partition: Partition, removed: RemovedFiles) -> 
     removed.check_has(partition, TABLES, consequence)
     for day in (last_complete_day(lake, partition), last_published_day(lake, partition)):
         if day is not None:
-            removed.check_has(day, _HANDED_ON, consequence)
+            removed.check_has(day, HANDED_ON, consequence)
 
 
 def is_derivable(lake: Lake, partition: Partition, removed: RemovedFiles) -> bool:
