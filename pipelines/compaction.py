@@ -275,8 +275,11 @@ def monthly_files(lake: Lake, daily: Mapping[str, Mapping[Partition, LakePath]])
     return found
 
 
-def check_months(lake: Lake, project: str, months: set[str]) -> Iterator[tuple[str, str]]:
-    """Path and sentence of each monthly file that is not what its seal says, or not what the daily files hold."""
+def check_months(lake: Lake, project: str, months: set[str], *, compares: bool = True) -> Iterator[tuple[str, str]]:
+    """Path and sentence of each monthly file or seal of a project that is not as it was made.
+
+    With `compares`, rows are held against the daily files, which must be those that were sealed.
+    """
     daily = {name: lake.files_of(name) for name in SNAPSHOT_TABLES}
     standing = {
         (name, file.month): file
@@ -284,14 +287,24 @@ def check_months(lake: Lake, project: str, months: set[str]) -> Iterator[tuple[s
         for file in files
         if file.project == project
     }
-    for month in sorted(months):
-        seal = read_month_seal(lake, month, project)
+    for month in sorted(month for month, owner in lake.monthly_seals() if owner == project and month in months):
+        key = lake.key(lake.monthly_seal(month, project))
         again = f"make it again with `image-snapshots compact --month {month} --project {project}`"
-        for name, facts in seal.files.items() if seal else ():
+        seal = read_month_seal(lake, month, project)
+        if seal is None or not is_month_whole(lake, month, project):
+            yield key, f"The record of monthly files was changed or damaged: {again}."
+        if seal is None:
+            continue
+        if (seal.month, seal.project) != (month, project) or any(_month(day) != month for day in seal.days):
+            yield key, f"It is the record of {seal.month} of project {seal.project}, moved or copied here: {again}."
+            continue
+        for name, facts in seal.files.items():
             file = standing.get((name, month))
-            if not is_as_sealed(lake, facts):
+            if name not in SNAPSHOT_TABLES or facts.path != lake.key(lake.monthly(name, month, project)):
+                yield key, f"It names {facts.path} as its table {name}, which is not its place: {again}."
+            elif not is_as_sealed(lake, facts):
                 yield facts.path, f"The monthly file is missing or was changed: {again}."
-            elif file is not None and _differs(SNAPSHOT_TABLES[name], file, daily[name]):
+            elif compares and file is not None and _differs(SNAPSHOT_TABLES[name], file, daily[name]):
                 yield facts.path, f"The monthly file does not hold the rows of the daily ones: {again}."
 
 

@@ -32,7 +32,7 @@ from pipelines.manifest import (
     read_manifest,
 )
 from pipelines.reconciliation import ReconciliationResult, derive_image_reconciliation
-from pipelines.records import Record, is_whole, newest_derived_record, record_bytes, with_own_sha256
+from pipelines.records import Record, derived_link, is_whole, newest_derived_record, record_bytes, with_own_sha256
 from pipelines.removed import HANDED_ON, RemovedFiles, check_derivable, is_derivable
 from pipelines.usage import UsageResult, derive_image_usage
 
@@ -296,28 +296,33 @@ def _derive(day: Day, basis: str) -> DerivedDay:
                 bytes=day.lake.size(history.path),
                 sha256=sha256_of_file(history.path),
             ),
-            summary=DaySummary(
-                is_complete=analysis.manifest.is_complete,
-                compared_with=analysis.previous.date if analysis.previous else None,
-                images=costs.images,
-                changes=changes,
-                findings=audit.open_by_severity,
-                new_findings=audit.new,
-                resolved_findings=audit.resolved,
-                suppressed_findings=audit.suppressed,
-                rule_errors=audit.rule_errors,
-                total_bytes=costs.total_bytes,
-                growth_bytes=costs.growth_bytes,
-                estimated_cost=costs.estimated_cost,
-                currency=costs.currency,
-                is_priced=costs.is_priced,
-                unpriced=costs.unpriced,
-                reclaimable_bytes=costs.reclaimable_bytes,
-            ),
+            summary=summarise(analysis, changes, audit, costs),
             previous_record_sha256=newest_derived_record(day.lake, day.partition.project),
         )
     _write_seal(day.lake, day.partition, with_own_sha256(seal))
     return DerivedDay(history, reconciliation, usage, audit, costs, seal)
+
+
+def summarise(analysis: DayAnalysis, changes: dict[str, int], audit: AuditResult, costs: CostResult) -> DaySummary:
+    """A day in a few figures, by what deriving it has brought to light."""
+    return DaySummary(
+        is_complete=analysis.manifest.is_complete,
+        compared_with=analysis.previous.date if analysis.previous else None,
+        images=costs.images,
+        changes=changes,
+        findings=audit.open_by_severity,
+        new_findings=audit.new,
+        resolved_findings=audit.resolved,
+        suppressed_findings=audit.suppressed,
+        rule_errors=audit.rule_errors,
+        total_bytes=costs.total_bytes,
+        growth_bytes=costs.growth_bytes,
+        estimated_cost=costs.estimated_cost,
+        currency=costs.currency,
+        is_priced=costs.is_priced,
+        unpriced=costs.unpriced,
+        reclaimable_bytes=costs.reclaimable_bytes,
+    )
 
 
 def _write_seal(lake: Lake, partition: Partition, seal: DerivedSeal) -> None:
@@ -326,5 +331,8 @@ def _write_seal(lake: Lake, partition: Partition, seal: DerivedSeal) -> None:
     with storage_errors(path):
         if path.exists():
             replaced = path.read_bytes()
-            write_atomically(lake.superseded_derived_seals(partition.project) / f"{_sha256(replaced)}.json", replaced)
+            # A damaged one is in no chain.
+            if derived_link(replaced) is not None:
+                kept = lake.superseded_derived_seals(partition.project) / f"{_sha256(replaced)}.json"
+                write_atomically(kept, replaced)
         write_atomically(path, record_bytes(seal))

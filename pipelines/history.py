@@ -96,7 +96,7 @@ def _write_history(
 ) -> HistoryResult:
     """Write a history to `path`, going on from what is `stored`, or from that as it was after the day `until`."""
     days = [day for day in published_days(lake, project) if day.manifest.is_complete]
-    known = [entry for entry in _known_days(stored) if until is None or entry[0] <= until.isoformat()]
+    known = [entry for entry in known_days(stored) if until is None or entry[0] <= until.isoformat()]
     agreeing = list(takewhile(lambda pair: pair[0] == pair[1], zip(known, map(_entry, days), strict=False)))
     missing = days[len(agreeing) :]
     removed = RemovedFiles(lake, project)
@@ -136,7 +136,8 @@ def _entry(day: PublishedDay) -> list[str]:
     return [day.partition.date.isoformat(), day.sha256]
 
 
-def _known_days(path: LakePath) -> list[list[str]]:
+def known_days(path: LakePath) -> list[list[str]]:
+    """The days that a history consists of, each with the SHA-256 of its manifest; none of a file that is damaged."""
     if not path.exists():
         return []
     try:

@@ -136,6 +136,14 @@ def _raise(error: OSError) -> None:
     raise error
 
 
+def is_day(directory: str) -> bool:
+    """Whether a directory is one of a day, such as `dt=2026-11-23`; a copy that somebody made of one is not."""
+    try:
+        return directory == f"dt={dt.date.fromisoformat(directory.removeprefix('dt='))}"
+    except ValueError:
+        return False
+
+
 def _partition(date: str, project: str) -> Partition:
     return Partition(dt.date.fromisoformat(date.removeprefix("dt=")), project.removeprefix("project="))
 
@@ -326,7 +334,11 @@ class Lake:
     def manifests(self, project: str) -> dict[Partition, bytes]:
         """The manifests of a project's published days, in order."""
         found = self._small_files(self.root / "_manifests", f"dt=*/project={project}.json")
-        return {_partition(path.parent.name, path.stem): content for path, content in found.items()}
+        return {
+            _partition(path.parent.name, path.stem): content
+            for path, content in found.items()
+            if is_day(path.parent.name)
+        }
 
     def superseded(self, project: str) -> dict[LakePath, bytes]:
         """The manifests that a rerun replaced."""
@@ -335,7 +347,11 @@ class Lake:
     def derived_seals(self, project: str) -> dict[Partition, bytes]:
         """The seals of a project's derived tables, in order."""
         found = self._small_files(self.root / "_derived", f"dt=*/project={project}.json")
-        return {_partition(path.parent.name, path.stem): content for path, content in found.items()}
+        return {
+            _partition(path.parent.name, path.stem): content
+            for path, content in found.items()
+            if is_day(path.parent.name)
+        }
 
     def sizes(self, name: str, project: str) -> dict[str, int]:
         """The files of a table of a project, by path relative to the root, and their sizes in bytes."""
@@ -345,12 +361,20 @@ class Lake:
     def reported(self, project: str) -> dict[Partition, float]:
         """When the report of each day of a project was written that has one, in seconds since the epoch."""
         found = self._matching(self.root / "reports", f"dt=*/project={project}/report.html")
-        return {_partition(path.parent.parent.name, path.parent.name): stat.st_mtime for path, stat in found}
+        return {
+            _partition(path.parent.parent.name, path.parent.name): stat.st_mtime
+            for path, stat in found
+            if is_day(path.parent.parent.name)
+        }
 
     def derived(self, project: str) -> dict[Partition, float]:
         """When each day of a project was derived, in seconds since the epoch, and in order."""
         found = self._matching(self.root / "_derived", f"dt=*/project={project}.json")
-        return {_partition(path.parent.name, path.stem): stat.st_mtime for path, stat in sorted(found)}
+        return {
+            _partition(path.parent.name, path.stem): stat.st_mtime
+            for path, stat in sorted(found)
+            if is_day(path.parent.name)
+        }
 
     def _matching(self, directory: LakePath, pattern: str) -> list[tuple[LakePath, os.stat_result | ObjectStat]]:
         with storage_errors(directory):
@@ -367,17 +391,25 @@ class Lake:
     def partitions(self) -> list[Partition]:
         """Partitions that have a manifest, in order."""
         paths = (self.root / "_manifests").glob("dt=*/project=*.json")
-        return sorted(_partition(path.parent.name, path.stem) for path in paths)
+        return sorted(_partition(path.parent.name, path.stem) for path in paths if is_day(path.parent.name))
 
     def partitions_of(self, name: str) -> list[Partition]:
         """Partitions that have a file of a table, in order."""
         paths = (self.root / name).glob("dt=*/project=*/*.parquet")
-        return sorted({_partition(path.parent.parent.name, path.parent.name) for path in paths})
+        return sorted(
+            {_partition(path.parent.parent.name, path.parent.name) for path in paths if is_day(path.parent.parent.name)}
+        )
 
     def files_of(self, name: str) -> dict[Partition, LakePath]:
         """The published files of a table, by partition, in order."""
         paths = (self.root / name).glob(f"dt=*/project=*/{name}.parquet")
-        return dict(sorted((_partition(path.parent.parent.name, path.parent.name), path) for path in paths))
+        return dict(
+            sorted(
+                (_partition(path.parent.parent.name, path.parent.name), path)
+                for path in paths
+                if is_day(path.parent.parent.name)
+            )
+        )
 
     def project_files_of(self, name: str) -> list[LakePath]:
         """The files of a table that is kept for all days of a project together, by project."""
@@ -422,7 +454,9 @@ class Lake:
     def unfinished(self) -> list[Partition]:
         """Partitions with an attempt that has not ended, in order."""
         paths = (self.root / "_staging").glob("dt=*/project=*/attempt.json")
-        return sorted(_partition(path.parent.parent.name, path.parent.name) for path in paths)
+        return sorted(
+            _partition(path.parent.parent.name, path.parent.name) for path in paths if is_day(path.parent.parent.name)
+        )
 
     @contextmanager
     def hold(self, partition: Partition, run_id: str) -> Iterator[None]:

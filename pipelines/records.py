@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pipelines.lake import Lake, LakePath
 
-_UNSTATED = "0" * 64
+UNSTATED = "0" * 64
 _STATED = re.compile(rb'"content_sha256": ?"([0-9a-f]{64})"')
 
 
@@ -26,7 +26,7 @@ class Record(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    content_sha256: str = _UNSTATED
+    content_sha256: str = UNSTATED
 
 
 R = TypeVar("R", bound=Record)
@@ -34,7 +34,7 @@ R = TypeVar("R", bound=Record)
 
 def with_own_sha256(record: R) -> R:
     """The same record with its `content_sha256`, to be written by `record_bytes` as it is."""
-    blank = record.model_copy(update={"content_sha256": _UNSTATED})
+    blank = record.model_copy(update={"content_sha256": UNSTATED})
     return blank.model_copy(update={"content_sha256": hashlib.sha256(record_bytes(blank)).hexdigest()})
 
 
@@ -43,13 +43,19 @@ def record_bytes(record: Record) -> bytes:
     return record.model_dump_json(indent=1).encode() + b"\n"
 
 
-def is_whole(content: bytes) -> bool:
-    """Whether a record's file has the SHA-256 that it states of itself."""
-    stated = _STATED.search(content)
+def is_whole(content: bytes, where: re.Pattern[bytes] = _STATED) -> bool:
+    """Whether a file has the SHA-256 that it states of itself, in the first group of `where`."""
+    return where.search(content) is not None and state_sha256(content, where) == content
+
+
+def state_sha256(content: bytes, where: re.Pattern[bytes] = _STATED) -> bytes:
+    """A file's content with its own SHA-256, computed with zeros in its place, where the first such place is."""
+    stated = where.search(content)
     if stated is None:
-        return False
-    blank = content[: stated.start(1)] + _UNSTATED.encode() + content[stated.end(1) :]
-    return hashlib.sha256(blank).hexdigest() == stated[1].decode()
+        raise ValueError("there is no place for the SHA-256")
+    before, after = content[: stated.start(1)], content[stated.end(1) :]
+    digest = hashlib.sha256(before + UNSTATED.encode() + after).hexdigest()
+    return before + digest.encode() + after
 
 
 # Chains
@@ -84,7 +90,9 @@ def newest_derived_record(lake: Lake, project: str) -> str | None:
 
 
 def derived_link(content: bytes) -> Link | None:
-    """A record of derived tables in its chain; None when it cannot be read: what it seals can be derived again."""
+    """A record of derived tables in its chain; None when it is damaged, and so to be derived again."""
+    if not is_whole(content):
+        return None
     try:
         read = orjson.loads(content)
         if not isinstance(read, Mapping):

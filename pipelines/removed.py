@@ -63,18 +63,23 @@ class Record(records.Record):
 
 
 class RemovedFiles:
-    """All that a project's records name.
+    """All that a project's records name; with `skip_damaged`, those of them that can be read.
 
     Raises:
         StorageError: a record is damaged.
     """
 
-    def __init__(self, lake: Lake, project: str) -> None:
+    def __init__(self, lake: Lake, project: str, *, skip_damaged: bool = False) -> None:
         self._lake = lake
         self._days: dict[Partition, dict[str, dt.date]] = {}
         self._files: set[tuple[str, str]] = set()
         for path, content in lake.retention_records(project).items():
-            record = parse_record(content, path)
+            try:
+                record = parse_record(content, path)
+            except StorageError:
+                if skip_damaged:
+                    continue
+                raise
             for removed in record.files:
                 day = Partition(removed.snapshot_date, project)
                 self._days.setdefault(day, {})[removed.table] = record.applied_at.date()

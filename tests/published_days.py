@@ -35,12 +35,19 @@ def _zeros(facts: type[BaseModel]) -> dict:
 
 
 def publish_day(
-    day: Day, *, listed: list[dict] | None = None, notebooks: list[dict] | None = None, **tables: list[dict]
+    day: Day,
+    *,
+    listed: list[dict] | None = None,
+    notebooks: list[dict] | None = None,
+    hour: int = 12,
+    **tables: list[dict],
 ) -> Manifest:
     """Publish a day of these rows; a response that is `failed` makes it incomplete.
 
-    `listed`: items of the API's list, and `notebooks`: rows of that table; None when the day did not read them.
+    `listed`: items of the API's list, and `notebooks`: rows of that table; None when the day did not read them. `hour`:
+    when it is published.
     """
+    published_at = dt.datetime.combine(day.partition.date, dt.time(hour), dt.UTC)
     noon = dt.datetime.combine(day.partition.date, dt.time(12), dt.UTC)
     given = {"notebooks": notebooks or [], **tables}
     if listed is not None:
@@ -84,7 +91,7 @@ def publish_day(
         files,
         run_id=day.run_id,
         started_at=noon,
-        published_at=noon,
+        published_at=published_at,
         rebuilt=False,
         inventory=InventoryFacts(**inventory),
         fetch=FetchFacts(**fetch),
