@@ -39,12 +39,12 @@ def lost_manifests(lake: Lake, project: str, claims: Sequence[Claim]) -> Iterato
     """Name each manifest of a project that is not there although something knows it, with all that does."""
     there = {hashlib.sha256(content).hexdigest() for content in chain_of_manifests(lake, project).values()}
     days = {partition.date for partition in lake.manifests(project)}
+    dates = {claim.sha256: claim.date for claim in claims if claim.date is not None}
     lost: dict[tuple[dt.date | None, str | None], list[str]] = {}
     for claim in claims:
-        if claim.sha256 is None:
-            continue
-        if claim.sha256 not in there:
-            lost.setdefault((claim.date, claim.sha256), []).append(claim.source)
+        if claim.sha256 is not None and claim.sha256 not in there:
+            date = claim.date or dates.get(claim.sha256)
+            lost.setdefault((date, claim.sha256), []).append(claim.source)
     for claim in claims:
         if claim.sha256 is None and claim.date is not None and claim.date not in days:
             # Some know the day alone.

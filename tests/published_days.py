@@ -73,6 +73,7 @@ def publish_day(
             writer.write(data)
     assert not given, f"no such table: {given.keys()}"
     inventory = _zeros(InventoryFacts) | {"source": "a.csv", "kind": "csv", "modified_at": None}
+    inventory["ids"] = len(tables.get("responses", []))
     required = [name for name, field in FetchFacts.model_fields.items() if field.is_required()]
     fetch = dict.fromkeys(required, 0) | {
         "project_id": PROJECT_ID,
