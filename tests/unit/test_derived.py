@@ -4,11 +4,13 @@ import shutil
 
 import pyarrow.parquet as pq
 import pytest
+from proved_days import forge_record
 from published_days import day_of, publish_day
 
 from pipelines.columns import ANALYSIS_TABLES, IMAGE_CHANGES, IMAGE_HISTORY, IMAGE_USAGE
 from pipelines.derived import derive_days, read_seal
 from pipelines.errors import ConfigurationError
+from pipelines.lake import sha256_of_file
 from pipelines.verify import verify_derived
 
 A, B = (f"{letter * 8}-0000-4000-8000-000000000000" for letter in "ab")
@@ -134,6 +136,12 @@ def test_verify_names_derived_files_that_were_changed_removed_or_are_outdated(fo
     metadata = {key.decode(): value.decode() for key, value in pq.read_schema(history).metadata.items()}
     with lake.writer(history, IMAGE_HISTORY, "forged", metadata=metadata):
         pass
+    ((path, sentence),) = problems()
+    assert path == "image_history/project=default/image_history.parquet"
+    assert sentence.startswith("The file was changed: its SHA-256 is ")
+    # Its hash corrected, too: the history is made once more.
+    facts = {"sha256": sha256_of_file(history), "bytes": history.stat().st_size, "rows": 0}
+    forge_record(lake.derived_seal(day.partition), lambda said: said["history"].update(facts))
     ((path, sentence),) = problems()
     assert path == "image_history/project=default/image_history.parquet"
     assert sentence.startswith("The history is not what the complete days give: the number of rows differs.")
