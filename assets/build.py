@@ -26,7 +26,11 @@ _RETRY = dg.RetryPolicy(max_retries=3, delay=60, backoff=dg.Backoff.EXPONENTIAL,
 
 
 def build_definitions(
-    settings: Settings, reporter: Reporter | None = None, now: Callable[[], dt.datetime] = utc_now
+    settings: Settings,
+    reporter: Reporter | None = None,
+    now: Callable[[], dt.datetime] = utc_now,
+    *,
+    is_played: bool = False,
 ) -> dg.Definitions:
     """Make the definitions for given settings; the command line and tests bring their own reporter and clock."""
     reporter = reporter or LogReporter()
@@ -68,7 +72,7 @@ def build_definitions(
         jobs=[daily, rebuild, republish, compact],
         schedules=[daily_schedule(DAILY_JOB, settings), monthly_schedule(settings)],
         sensors=[webhook] if webhook else [],
-        resources={"day": day_resource(settings, reporter, now)},
+        resources={"day": day_resource(settings, reporter, now, is_played=is_played)},
         # One process for each run: the steps pass paths and share the hold on their partition.
         executor=dg.in_process_executor,
     )

@@ -32,13 +32,14 @@ from assets.terminal import (
     print_error,
     print_line,
     print_table,
+    print_warning,
     size_text,
 )
 from assets.upkeep_commands import compact, retention
 from assets.verify_command import verify
 from pipelines.columns import ANSWER_TABLES
 from pipelines.errors import ConfigurationError, PipelineError
-from pipelines.lake import Lake, Partition
+from pipelines.lake import Lake, Partition, exists
 from pipelines.manifest import Manifest, published, read_attempt
 from pipelines.outcomes import Outcome
 from pipelines.settings import ROOT, Settings
@@ -121,9 +122,10 @@ def run(
     played = [last - dt.timedelta(days=back) for back in range((days or 1) - 1, -1, -1)]
     partitions = [Partition(day, key) for day in played for key in projects]
     for partition in partitions:
-        day = Day(partition, "", settings, _clock(partition, days))
+        day = Day(partition, "", settings, _clock(partition, days), is_played=days is not None)
         day.check_date(None if fresh else read_attempt(day.lake, partition))
         day.check_source()
+        day.check_clock()
         if fresh:
             with day.hold():
                 start_over(day)
@@ -186,7 +188,7 @@ def _run_jobs(
     with Runner(settings) as runner:
         failures = []
         for partition, job in zip(partitions, jobs, strict=True):
-            failure = runner.run(job, partition, _clock(partition, days))
+            failure = runner.run(job, partition, _clock(partition, days), is_played=days is not None)
             if failure is not None:
                 print_error(failure.sentence)
             failures.append(failure)
@@ -201,8 +203,17 @@ def _run_jobs(
         print(json.dumps(reports, indent=1))
     else:
         _print_reports(reports)
+    _print_clock_warnings(lake, [partition.project for partition in partitions])
     statuses = {report["exit_status"] for report in reports}
     raise typer.Exit(next((code for code in (FAILED, USAGE, INCOMPLETE) if code in statuses), COMPLETE))
+
+
+def _print_clock_warnings(lake: Lake, projects: list[str]) -> None:
+    from pipelines.clock import clock_warnings
+
+    for project in sorted(set(projects)):
+        for warning in clock_warnings(lake, project, dt.datetime.now(dt.UTC)):
+            print_warning(warning)
 
 
 def _report(
@@ -227,7 +238,7 @@ def _report(
             for name, file in [*manifest.files.items(), *(seal.files.items() if seal else ())]
         },
         "summary": seal.summary.model_dump(mode="json") if seal else None,
-        "report": str(lake.report(partition)) if lake.report(partition).exists() else None,
+        "report": str(lake.report(partition)) if exists(lake.report(partition)) else None,
     }
 
 
@@ -319,7 +330,9 @@ def status(
     """List the last days: complete, incomplete, unfinished (the next run goes on), missing or damaged."""
     settings = Settings.load()
     today = _today()
-    statuses = day_statuses(open_lake(settings), settings.project_keys, today - dt.timedelta(days=days - 1), today)
+    lake = open_lake(settings)
+    statuses = day_statuses(lake, settings.project_keys, today - dt.timedelta(days=days - 1), today)
+    _print_clock_warnings(lake, [*settings.project_keys, *(partition.project for partition in lake.partitions())])
     if as_json:
         print(json.dumps([item.as_json() for item in statuses], indent=1))
         return

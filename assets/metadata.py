@@ -71,6 +71,7 @@ def fetch_metadata(facts: FetchFacts) -> dict[str, Any]:
         "notebooks_were_read": facts.notebooks_were_read,
         **({"notebooks_error": facts.notebooks_error} if facts.notebooks_error else {}),
         **({"notebooks_skipped": facts.notebooks_skipped} if facts.notebooks_skipped else {}),
+        **({} if facts.clock_skew_seconds is None else {"clock_skew_seconds": facts.clock_skew_seconds}),
     }
 
 

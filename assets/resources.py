@@ -58,10 +58,13 @@ class LogReporter:
 class DayResource:
     """Gives each step the run's day; the partition is held from the first step until the run ends."""
 
-    def __init__(self, settings: Settings, reporter: Reporter, now: Callable[[], dt.datetime]) -> None:
+    def __init__(
+        self, settings: Settings, reporter: Reporter, now: Callable[[], dt.datetime], *, is_played: bool
+    ) -> None:
         self.reporter = reporter
         self._settings = settings
         self._now = now
+        self._is_played = is_played
         self._held = ExitStack()
         self._is_held = False
 
@@ -70,7 +73,7 @@ class DayResource:
         """Run one step's code; what a user can cause ends it with one sentence and no traceback of ours."""
         keys = context.multi_partition_key.keys_by_dimension
         partition = Partition(dt.date.fromisoformat(keys[DATE]), keys[PROJECT])
-        day = Day(partition, context.run.run_id, self._settings, self._now)
+        day = Day(partition, context.run.run_id, self._settings, self._now, self._is_played)
         try:
             if not self._is_held:
                 self._held.enter_context(day.hold())
@@ -90,13 +93,13 @@ class DayResource:
 
 
 def day_resource(
-    settings: Settings, reporter: Reporter, now: Callable[[], dt.datetime] = utc_now
+    settings: Settings, reporter: Reporter, now: Callable[[], dt.datetime] = utc_now, *, is_played: bool = False
 ) -> dg.ResourceDefinition:
     """The resource `day` of every asset."""
 
     @contextmanager
     def make(_: dg.InitResourceContext) -> Iterator[DayResource]:
-        resource = DayResource(settings, reporter, now)
+        resource = DayResource(settings, reporter, now, is_played=is_played)
         try:
             yield resource
         finally:

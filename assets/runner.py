@@ -1,6 +1,7 @@
 """Runs a job of ours in this process, into the Dagster instance that the UI shows, with progress on the terminal."""
 
 import datetime as dt
+import logging
 import os
 import sys
 import time
@@ -19,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from assets.build import build_definitions
 from assets.partitions import partition_key
 from assets.resources import EXIT_STATUS
+from pipelines import locks
 from pipelines.day import utc_now
 from pipelines.errors import ConfigurationError, PipelineError, StorageError
 from pipelines.fetch import Progress as FetchProgress
@@ -144,6 +146,10 @@ class Runner:
         use_instance_home()
         # Dagster points the standard streams at the run's log files while a step runs; this is the terminal still.
         self._stream = self._stack.enter_context(os.fdopen(os.dup(sys.stderr.fileno()), "w"))
+        # Whoever watches the terminal wants to know for whom the run waits.
+        waits = logging.StreamHandler(self._stream)
+        logging.getLogger(locks.__name__).addHandler(waits)
+        self._stack.callback(logging.getLogger(locks.__name__).removeHandler, waits)
         with _storage_errors():
             self._instance = self._stack.enter_context(dg.DagsterInstance.get())
         return self
@@ -151,10 +157,17 @@ class Runner:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def run(self, job_name: str, partition: Partition, now: Callable[[], dt.datetime] = utc_now) -> Failure | None:
-        """Run a job for one partition; None when it succeeded. `now` is the clock that tells which day it is."""
+    def run(
+        self,
+        job_name: str,
+        partition: Partition,
+        now: Callable[[], dt.datetime] = utc_now,
+        *,
+        is_played: bool = False,
+    ) -> Failure | None:
+        """Run a job for one partition; None when it succeeded. `now` and `is_played` are those of the `Day`."""
         reporter = TerminalReporter(self._stream)
-        job = build_definitions(self._settings, reporter, now).resolve_job_def(job_name)
+        job = build_definitions(self._settings, reporter, now, is_played=is_played).resolve_job_def(job_name)
         try:
             with _storage_errors():
                 result = job.execute_in_process(

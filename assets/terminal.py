@@ -51,6 +51,11 @@ def print_error(sentence: str) -> None:
     Console(stderr=True).print(f"[bold red]Error:[/] {escape(sentence)}", soft_wrap=True, highlight=False)
 
 
+def print_warning(sentence: str) -> None:
+    """A warning's sentence, on standard error."""
+    Console(stderr=True).print(f"[bold yellow]Warning:[/] {escape(sentence)}", soft_wrap=True, highlight=False)
+
+
 def size_text(number: int, *, signed: bool = False) -> str:
     """Bytes in the unit that suits them."""
     value, unit = float(number), "B"

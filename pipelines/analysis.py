@@ -16,7 +16,7 @@ from pipelines.columns import IMAGE_HISTORY, LIST_PAGES, RESPONSES, TABLES, Tabl
 from pipelines.day import Day
 from pipelines.engine import open_engine
 from pipelines.errors import ConfigurationError, StorageError
-from pipelines.lake import LakePath, Partition, open_parquet, read_batches
+from pipelines.lake import LakePath, Partition, exists, open_parquet, read_batches
 from pipelines.manifest import FileFacts, last_complete_day, last_published_day, published
 from pipelines.publish import file_facts
 from pipelines.sql_files import read_sql
@@ -125,7 +125,7 @@ class DayAnalysis:
         return file_facts(self.lake, path, table.name, self.partition)
 
     def _load_or_empty(self, table: Table, name: str, path: LakePath | None) -> None:
-        if path is not None and path.exists():
+        if path is not None and exists(path):
             _check_columns(path, table)
             self.engine.load_file(name, path)
         else:

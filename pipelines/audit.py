@@ -16,6 +16,7 @@ from typing import Annotated, Self
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
 
+from pipelines import listing
 from pipelines.analysis import DayAnalysis
 from pipelines.columns import (
     AUDIT_FINDINGS,
@@ -149,13 +150,19 @@ def read_rules(further: Path | None = None) -> list[Rule]:
     Raises:
         ConfigurationError: the further directory cannot be read.
     """
-    paths = sorted(RULES.glob("*.sql"))
+    paths = listing.matching(RULES, "*.sql")
     if further is not None:
-        if not further.is_dir():
+        try:
+            if not listing.exists(further):
+                raise ConfigurationError(
+                    f"There is no directory {further}: set IMAGE_SNAPSHOTS_AUDIT_RULES to the directory of your rules."
+                )
+            paths += listing.matching(further, "*.sql")
+        except OSError as failure:
             raise ConfigurationError(
-                f"There is no directory {further}: set IMAGE_SNAPSHOTS_AUDIT_RULES to the directory of your rules."
-            )
-        paths += sorted(further.glob("*.sql"))
+                f"The audit rules at {failure.filename or further} cannot be read: {failure.strerror}. Let this user "
+                "read them, or set IMAGE_SNAPSHOTS_AUDIT_RULES to the directory of your rules."
+            ) from failure
     rules: dict[str, Rule] = {}
     for path in paths:
         rule = _read_rule(path)

@@ -16,7 +16,16 @@ from pipelines.columns import SCHEMA_VERSION, SNAPSHOT_TABLES, Table
 from pipelines.derived import readable_sealed_files, sealed_files
 from pipelines.engine_duckdb import DuckDBEngine
 from pipelines.errors import ConfigurationError, StorageError
-from pipelines.lake import Lake, LakePath, Partition, open_parquet, sha256_of_file, storage_errors, write_atomically
+from pipelines.lake import (
+    Lake,
+    LakePath,
+    Partition,
+    exists,
+    open_parquet,
+    sha256_of_file,
+    storage_errors,
+    write_atomically,
+)
 from pipelines.manifest import FileFacts, code_version
 from pipelines.records import Record, is_whole, record_bytes, with_own_sha256
 from pipelines.removed import RemovedFiles
@@ -89,7 +98,7 @@ def compact(
             f"{month} {over} in project {project}, so there is nothing to compact: choose a month that is over, "
             "written as YYYY-MM; `image-snapshots status` lists the days that are there."
         )
-    with lake.deriving(project):
+    with lake.deriving(project, f"compaction of {month}"):
         days = _daily_files(lake, project, month)
         seal = read_month_seal(lake, month, project)
         was_current = seal is not None and _is_current(lake, seal, days) and is_month_whole(lake, month, project)
@@ -134,14 +143,16 @@ def _hashes(days: Mapping[dt.date, Mapping[str, FileFacts]]) -> dict[dt.date, di
 def _is_current(lake: Lake, seal: MonthSeal, days: Mapping[dt.date, Mapping[str, FileFacts]]) -> bool:
     if seal.days != _hashes(days) or seal.schema_version != SCHEMA_VERSION:
         return False
-    return all(is_as_sealed(lake, file) for file in seal.files.values())
+    return all(is_as_sealed(_monthly(lake, seal, name), file) for name, file in seal.files.items())
 
 
-def is_as_sealed(lake: Lake, file: FileFacts) -> bool:
-    """Whether a file is there and has its SHA-256."""
-    path = lake.at(file.path)
-    with storage_errors(path):
-        return path.exists() and sha256_of_file(path) == file.sha256
+def _monthly(lake: Lake, seal: MonthSeal, name: str) -> LakePath:
+    return lake.monthly(name, seal.month, seal.project)
+
+
+def is_as_sealed(path: LakePath, file: FileFacts) -> bool:
+    """Whether a file is there and has the SHA-256 of these facts."""
+    return exists(path) and sha256_of_file(path) == file.sha256
 
 
 def _compact(
@@ -184,12 +195,12 @@ def decompact(lake: Lake, month: str, project: str, *, with_files: bool = False)
 
 def _compact_table(lake: Lake, table: Table, project: str, month: str, daily: Mapping[dt.date, FileFacts]) -> FileFacts:
     # Before and after: a rerun or a rebuild may replace a day meanwhile, which other locks than ours guard.
-    _check_daily(lake, daily, project)
+    _check_daily(lake, table, daily, project)
     target = lake.monthly(table.name, month, project)
     # Older files lack newer columns, so any of them may be null here.
     lenient = replace(table, columns=tuple(replace(column, required=False) for column in table.columns))
     with DuckDBEngine() as engine, lake.writer(target, lenient, f"compact {month}") as writer:
-        engine.load_files("daily", [lake.at(file.path) for file in daily.values()], table)
+        engine.load_files("daily", [lake.table(table.name, Partition(day, project)) for day in daily], table)
         columns = ", ".join(table.schema.names)
         rows = engine.stream(
             f"SELECT {columns} FROM daily ORDER BY {', '.join(_order(table))}",  # noqa: S608  (names of ours)
@@ -197,7 +208,7 @@ def _compact_table(lake: Lake, table: Table, project: str, month: str, daily: Ma
         )
         for batch in rows:
             writer.write(batch)
-    _check_daily(lake, daily, project)
+    _check_daily(lake, table, daily, project)
     with storage_errors(target), open_parquet(target) as file:
         return FileFacts(
             path=lake.key(target),
@@ -213,11 +224,12 @@ def _order(table: Table) -> list[str]:
     return [*(["id"] if "id" in table.schema.names else []), *rest, "snapshot_date"]
 
 
-def _check_daily(lake: Lake, daily: Mapping[dt.date, FileFacts], project: str) -> None:
+def _check_daily(lake: Lake, table: Table, daily: Mapping[dt.date, FileFacts], project: str) -> None:
     for day, file in daily.items():
-        if not is_as_sealed(lake, file):
+        path = lake.table(table.name, Partition(day, project))
+        if not is_as_sealed(path, file):
             raise StorageError(
-                f"{lake.at(file.path)} is not the file that was sealed for {Partition(day, project)}, so its month was "
+                f"{path} is not the file that was sealed for {Partition(day, project)}, so its month was "
                 "not compacted: run again when no run replaces the day; `image-snapshots verify` says whether the file "
                 "was changed."
             )
@@ -226,17 +238,23 @@ def _check_daily(lake: Lake, daily: Mapping[dt.date, FileFacts], project: str) -
 def read_month_seal(lake: Lake, month: str, project: str) -> MonthSeal | None:
     """The seal of a project's monthly files; None when there is none, or none that this version can read.
 
-    What it seals can be made again, so a damaged seal is as good as none.
+    What it seals can be made again, so a damaged seal is as good as none; so is one of another month or project, or one
+    that names other places than theirs.
     """
     path = lake.monthly_seal(month, project)
-    if not path.exists():
+    if not exists(path):
         return None
     with storage_errors(path):
         content = path.read_bytes()
     try:
-        return MonthSeal.model_validate_json(content)
+        seal = MonthSeal.model_validate_json(content)
     except ValidationError:
         return None
+    is_placed = all(
+        name in SNAPSHOT_TABLES and file.path == lake.key(lake.monthly(name, month, project))
+        for name, file in seal.files.items()
+    )
+    return seal if is_placed and (seal.month, seal.project) == (month, project) else None
 
 
 def is_month_whole(lake: Lake, month: str, project: str) -> bool:
@@ -291,18 +309,13 @@ def check_months(lake: Lake, project: str, months: set[str], *, compares: bool =
         key = lake.key(lake.monthly_seal(month, project))
         again = f"make it again with `image-snapshots compact --month {month} --project {project}`"
         seal = read_month_seal(lake, month, project)
-        if seal is None or not is_month_whole(lake, month, project):
-            yield key, f"The record of monthly files was changed or damaged: {again}."
+        if seal is None or not is_month_whole(lake, month, project) or any(_month(day) != month for day in seal.days):
+            yield key, f"The record of monthly files was changed, damaged, or moved here: {again}."
         if seal is None:
-            continue
-        if (seal.month, seal.project) != (month, project) or any(_month(day) != month for day in seal.days):
-            yield key, f"It is the record of {seal.month} of project {seal.project}, moved or copied here: {again}."
             continue
         for name, facts in seal.files.items():
             file = standing.get((name, month))
-            if name not in SNAPSHOT_TABLES or facts.path != lake.key(lake.monthly(name, month, project)):
-                yield key, f"It names {facts.path} as its table {name}, which is not its place: {again}."
-            elif not is_as_sealed(lake, facts):
+            if not is_as_sealed(_monthly(lake, seal, name), facts):
                 yield facts.path, f"The monthly file is missing or was changed: {again}."
             elif compares and file is not None and _differs(SNAPSHOT_TABLES[name], file, daily[name]):
                 yield facts.path, f"The monthly file does not hold the rows of the daily ones: {again}."

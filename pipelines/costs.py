@@ -18,7 +18,7 @@ from pipelines.analysis import DayAnalysis
 from pipelines.columns import IMAGE_COSTS, IMAGE_USAGE
 from pipelines.engine_duckdb import DuckDBEngine, quoted
 from pipelines.errors import ConfigurationError, StorageError
-from pipelines.lake import ROW_GROUP_ROWS, Lake
+from pipelines.lake import ROW_GROUP_ROWS, Lake, exists
 from pipelines.manifest import FileFacts
 from pipelines.prices import read_price_book
 from pipelines.sql_files import read_sql
@@ -62,7 +62,7 @@ def derive_image_costs(analysis: DayAnalysis) -> CostResult:
     """
     book = read_price_book(analysis.day.settings.price_book)
     # A last complete day whose costs were never derived is nothing to compare with: all images would seem new.
-    has_previous = analysis.previous is not None and analysis.lake.table(IMAGE_COSTS.name, analysis.previous).exists()
+    has_previous = analysis.previous is not None and exists(analysis.lake.table(IMAGE_COSTS.name, analysis.previous))
     analysis.engine.load("prices", book.prices)
     analysis.engine.load(
         "cost_parameters",

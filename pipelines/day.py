@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pipelines.answer_store import AnswerStore, open_answers
 from pipelines.api import ModelArtsClient
 from pipelines.changed import carry_forward, last_complete_responses
+from pipelines.clock import check_clock
 from pipelines.columns import IMAGE_VALUES, IMAGES, INVENTORY, LIST_PAGES, NOTEBOOKS, RESPONSES
 from pipelines.connection import Connection, connect
 from pipelines.errors import ConfigurationError, ListUnreadableError, StorageError, TooManyFailuresError
@@ -62,12 +63,16 @@ def utc_now() -> dt.datetime:
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """One partition as one run sees it. `now` is the clock that tells which day it is."""
+    """One partition as one run sees it. `now` is the clock that tells which day it is.
+
+    `is_played`: the clock is set for a day that the sandbox plays, so the day is not published by it.
+    """
 
     partition: Partition
     run_id: str
     settings: Settings
     now: Callable[[], dt.datetime] = utc_now
+    is_played: bool = False
 
     @property
     def lake(self) -> Lake:
@@ -104,6 +109,18 @@ class Day:
             f"{date} is over, and the API cannot say what existed then: nothing was fetched. Run without a date for "
             "today; `image-snapshots rebuild` derives an old day again from the answers stored on that day."
         )
+
+    def publication_time(self) -> dt.datetime:
+        """When a manifest that is written now says it was published."""
+        return utc_now() if self.is_played else self.now()
+
+    def check_clock(self) -> None:
+        """Refuse to publish by a clock that is behind the lake.
+
+        Raises:
+            ConfigurationError: names both times.
+        """
+        check_clock(self.lake, self.partition.project, self.publication_time())
 
     def check_source(self) -> None:
         """Refuse to put the embedded sandbox's answers among those of a cloud, or the other way round.
@@ -157,6 +174,7 @@ def take_inventory(day: Day) -> InventoryTaken:
         attempt = None
     day.check_date(attempt)
     day.check_source()
+    day.check_clock()
     attempt = attempt or Attempt(run_id=day.run_id, started_at=day.now())
     # Before anything slow: a lake that cannot be written is found out here.
     write_attempt(day.lake, day.partition, attempt)
@@ -299,6 +317,7 @@ async def _fetch_answers(
                 throttled=client.stats.throttled,
                 token_renewals=client.stats.token_renewals,
                 bytes_received=client.stats.bytes_received,
+                clock_skew_seconds=client.stats.clock_skew_seconds,
             )
 
 
@@ -367,6 +386,7 @@ def publish_day(day: Day) -> DayPublished:
         ConfigurationError: there is neither an attempt that has its answers nor a published day, or retention removed
             what the published day would be derived from.
     """
+    day.check_clock()
     attempt = read_attempt(day.lake, day.partition)
     if attempt is not None and attempt.inventory is not None and attempt.fetch is not None:
         evidence = {name: day.staged(name) for name in _EVIDENCE}
@@ -420,7 +440,7 @@ def _publish(
             files,
             run_id=day.run_id,
             started_at=started_at,
-            published_at=day.now(),
+            published_at=day.publication_time(),
             rebuilt=rebuilt,
             inventory=inventory,
             fetch=fetch,

@@ -22,12 +22,14 @@ from pipelines.costs import CostResult, derive_image_costs
 from pipelines.day import Day
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.history import HistoryResult, derive_image_changes, derive_image_history
-from pipelines.lake import Lake, Partition, sha256_of_file, storage_errors, write_atomically
+from pipelines.lake import Lake, Partition, exists, sha256_of_file, storage_errors, write_atomically
 from pipelines.manifest import (
     FileFacts,
+    check_places,
     code_version,
     last_complete_day,
     last_published_day,
+    misplaced,
     parse_manifest,
     read_manifest,
 )
@@ -130,31 +132,40 @@ def bases(lake: Lake, project: str) -> dict[Partition, str]:
 def read_seal(lake: Lake, partition: Partition) -> DerivedSeal | None:
     """The seal of a day's derived tables; None when there is none, or none that this version of the software can read.
 
-    What it seals can be derived again, so a damaged seal is as good as none.
+    What it seals can be derived again, so a damaged seal is as good as none; so is one that names other places than
+    those where the tables of the day lie.
     """
     path = lake.derived_seal(partition)
-    if not path.exists():
+    if not exists(path):
         return None
     with storage_errors(path):
-        return parse_seal(path.read_bytes())
+        content = path.read_bytes()
+    return _placed_seal(lake, partition, content)
 
 
 def parse_seal(content: bytes) -> DerivedSeal | None:
-    """Make a seal of a file's content; None as for `read_seal`."""
+    """Make a seal of a file's content, wherever it lies; None as for `read_seal`."""
     try:
         return DerivedSeal.model_validate_json(content)
     except ValidationError:
         return None
 
 
+def _placed_seal(lake: Lake, partition: Partition, content: bytes) -> DerivedSeal | None:
+    seal = parse_seal(content)
+    return seal if seal is not None and misplaced(lake, partition, seal.files) is None else None
+
+
 def sealed_files(lake: Lake, partition: Partition) -> dict[str, FileFacts]:
     """The files that the manifest of a published day and the seal of its derived tables name, by table.
 
     Raises:
-        StorageError: the manifest is damaged.
+        StorageError: the manifest is damaged, or names a place that is not that of the day's table.
     """
     seal = read_seal(lake, partition)
-    return read_manifest(lake.manifest(partition)).files | (seal.files if seal else {})
+    manifest = read_manifest(lake.manifest(partition))
+    check_places(lake, partition, manifest)
+    return manifest.files | (seal.files if seal else {})
 
 
 def readable_sealed_files(lake: Lake, project: str) -> dict[Partition, dict[str, FileFacts]]:
@@ -166,11 +177,12 @@ def readable_sealed_files(lake: Lake, project: str) -> dict[Partition, dict[str,
     found = {}
     for partition, content in lake.manifests(project).items():
         try:
-            files = parse_manifest(content, lake.manifest(partition)).files
+            manifest = parse_manifest(content, lake.manifest(partition))
+            check_places(lake, partition, manifest)
         except StorageError:
             continue
-        seal = parse_seal(seals[partition]) if partition in seals else None
-        found[partition] = files | (seal.files if seal else {})
+        seal = _placed_seal(lake, partition, seals[partition]) if partition in seals else None
+        found[partition] = manifest.files | (seal.files if seal else {})
     return found
 
 
@@ -185,7 +197,7 @@ def derive_days(day: Day, on_day: Callable[[Partition, int, int], None] = lambda
         StorageError: the lake cannot be read or written.
     """
     # Two days of a project may end together: whoever comes second must see what the other has published.
-    with day.lake.deriving(day.partition.project):
+    with day.lake.deriving(day.partition.project, f"run {day.run_id}"):
         return _derive_days(day, on_day)
 
 
@@ -222,7 +234,7 @@ def _current(lake: Lake, project: str, basis: dict[Partition, str]) -> set[Parti
     sizes = {path: size for name in ANALYSIS_TABLES for path, size in lake.sizes(name, project).items()}
     current = set()
     for partition, content in lake.derived_seals(project).items():
-        seal = parse_seal(content)
+        seal = _placed_seal(lake, partition, content)
         if (
             seal is not None
             and is_whole(content)

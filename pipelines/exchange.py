@@ -4,10 +4,12 @@ What an answer means belongs to `pipelines.answers`; whether a request is sent a
 """
 
 import asyncio
+import datetime as dt
 import ssl
 import time
 import zlib
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import aiohttp
@@ -20,17 +22,34 @@ from pipelines.transport import PooledTransport, proxy_for, tls_context
 HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "image-snapshots"}
 
 _CONNECT_SECONDS = 10.0
+# Of so many answers the date is read.
+_DATES_READ = 8
 
 
 @dataclass(slots=True)
 class Stats:
-    """Counts since the client was made; `bytes_received` are those of bodies, as transferred."""
+    """Counts since the client was made; `bytes_received` are those of bodies, as transferred.
+
+    `clock_skew_seconds`: how far our clock is ahead of the servers', by the answers that were looked at.
+    """
 
     requests: int = 0
     retries: int = 0
     throttled: int = 0
     token_renewals: int = 0
     bytes_received: int = 0
+    clock_skew_seconds: float | None = None
+
+    def note_date(self, header: str | None, now: float) -> None:
+        """Take the clock of a server from its `Date`; `now` is ours, in seconds since the epoch."""
+        try:
+            date = parsedate_to_datetime(header or "")
+        except (ValueError, OverflowError):
+            return
+        skew = now - date.replace(tzinfo=date.tzinfo or dt.UTC).timestamp()
+        # An answer may come late, or out of a cache: the least that was seen is what is sure.
+        if self.clock_skew_seconds is None or abs(skew) < abs(self.clock_skew_seconds):
+            self.clock_skew_seconds = round(skew, 1)
 
 
 @dataclass(slots=True)
@@ -95,6 +114,8 @@ class Exchanges:
                     # Any bytes, and httpx need not look for the encoding of each header.
                     response.headers.encoding = "latin-1"
                     status = response.status_code
+                    if self.stats.requests <= _DATES_READ:
+                        self.stats.note_date(response.headers.get("date"), time.time())
                     body = await self._body(response, response.stream)
                 finally:
                     await response.stream.aclose()

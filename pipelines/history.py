@@ -17,7 +17,7 @@ from pipelines.analysis import DayAnalysis
 from pipelines.columns import IMAGE_CHANGES, IMAGE_HISTORY, IMAGES, RESPONSES
 from pipelines.day import Day
 from pipelines.engine import Engine, open_engine
-from pipelines.lake import Lake, LakePath, Partition, open_parquet
+from pipelines.lake import Lake, LakePath, Partition, exists, open_parquet
 from pipelines.manifest import FileFacts, PublishedDay, complete_days, published_days
 from pipelines.removed import RemovedFiles
 from pipelines.sql_files import read_sql
@@ -138,7 +138,7 @@ def _entry(day: PublishedDay) -> list[str]:
 
 def known_days(path: LakePath) -> list[list[str]]:
     """The days that a history consists of, each with the SHA-256 of its manifest; none of a file that is damaged."""
-    if not path.exists():
+    if not exists(path):
         return []
     try:
         with open_parquet(path) as file:

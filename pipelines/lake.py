@@ -7,14 +7,12 @@ contains does not belong here.
 
 import datetime as dt
 import errno
-import fcntl
 import hashlib
-import json
 import os
+import re
 import shutil
-import socket
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -23,9 +21,11 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.columns import SCHEMA_VERSION, Table
-from pipelines.errors import ConfigurationError, PartitionBusyError, StorageError, ValidationError
-from pipelines.leases import claimed
+from pipelines import listing
+from pipelines.columns import ANALYSIS_TABLES, IMAGE_HISTORY, SCHEMA_VERSION, TABLES, Table
+from pipelines.errors import ConfigurationError, StorageError, ValidationError
+from pipelines.locks import check_holds, held
+from pipelines.names import day_of, month_of, project_of
 from pipelines.object_storage import SCHEME, ObjectPath, ObjectStat, read_small, sha256_of_object
 
 # Twice as many would be read a little faster, and cost writers 100 MB more.
@@ -33,7 +33,10 @@ ROW_GROUP_ROWS = 65_536
 
 LakePath = Path | ObjectPath
 
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+_NOT_EMPTY = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR}
 _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
 
 
@@ -72,17 +75,32 @@ def storage_errors(path: LakePath) -> Iterator[None]:
         if error.errno in _NOT_ALLOWED:
             raise ConfigurationError(
                 f"The lake cannot be used: {os.strerror(error.errno or 0)} at {error.filename or path}. "
-                "Set IMAGE_SNAPSHOTS_LAKE to a directory that this user may write."
+                "Set IMAGE_SNAPSHOTS_LAKE to a directory that this user may read and write, or let this user do so."
             ) from error
         raise StorageError(f"The storage failed at {path}: {error}.") from error
 
 
+def exists(path: LakePath) -> bool:
+    """Whether there is a file, directory or object of this name.
+
+    Raises:
+        ConfigurationError, StorageError: that cannot be told.
+    """
+    with storage_errors(path):
+        return path.exists() if isinstance(path, ObjectPath) else listing.exists(path)
+
+
 def sha256_of_file(path: LakePath) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    if isinstance(path, ObjectPath):
-        return sha256_of_object(path)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """SHA-256 of a file's bytes, in hexadecimal.
+
+    Raises:
+        ConfigurationError, StorageError: it cannot be read.
+    """
+    with storage_errors(path):
+        if isinstance(path, ObjectPath):
+            return sha256_of_object(path)
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync_directory(path: Path) -> None:
@@ -112,6 +130,7 @@ def _whole(path: LakePath) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        check_holds()
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
@@ -128,7 +147,8 @@ def remove_tree(directory: LakePath) -> None:
     """Remove a directory with all that is in it; there may be none."""
     if isinstance(directory, ObjectPath):
         directory.remove_tree()
-    elif directory.exists():
+    elif exists(directory):
+        check_holds()
         shutil.rmtree(directory)
 
 
@@ -136,16 +156,10 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def is_day(directory: str) -> bool:
-    """Whether a directory is one of a day, such as `dt=2026-11-23`; a copy that somebody made of one is not."""
-    try:
-        return directory == f"dt={dt.date.fromisoformat(directory.removeprefix('dt='))}"
-    except ValueError:
-        return False
-
-
-def _partition(date: str, project: str) -> Partition:
-    return Partition(dt.date.fromisoformat(date.removeprefix("dt=")), project.removeprefix("project="))
+def _partition(date: str, project: str) -> Partition | None:
+    """The partition that two names stand for, or None: what is no name of ours is not read."""
+    day, key = day_of(date), project_of(project)
+    return Partition(day, key) if day and key else None
 
 
 class TableWriter:
@@ -200,7 +214,7 @@ def read_batches(path: LakePath, batch_rows: int, columns: list[str] | None = No
 def _replace_by_link(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     # What a killed run left half-way; the partition is held, so nobody else is writing here.
-    for left in target.parent.glob(f".{target.name}.*.part"):
+    for left in listing.matching(target.parent, f".{target.name}.*.part"):
         left.unlink()
     part = _beside(target)
     try:
@@ -210,6 +224,7 @@ def _replace_by_link(source: Path, target: Path) -> None:
         shutil.copyfile(source, part)
         with part.open("rb") as file:
             os.fsync(file.fileno())
+    check_holds()
     part.replace(target)
     # Renaming one hard link over another of the same file does nothing and leaves the source's name.
     part.unlink(missing_ok=True)
@@ -276,8 +291,9 @@ class Lake:
 
     def monthly_seals(self) -> list[tuple[str, str]]:
         """Month and project of each seal of monthly files, in order."""
-        paths = (self.root / "_monthly").glob("month=*/project=*.json")
-        return sorted((path.parent.name.removeprefix("month="), path.stem.removeprefix("project=")) for path in paths)
+        paths = self._paths(self.root / "_monthly", "month=*/project=*.json")
+        names = ((month_of(path.parent.name), project_of(path.stem)) for path in paths)
+        return sorted((month, project) for month, project in names if month and project)
 
     def retention_record(self, project: str, name: str) -> LakePath:
         """A record of files that were removed."""
@@ -285,7 +301,7 @@ class Lake:
 
     def retention_records(self, project: str) -> dict[LakePath, bytes]:
         """A project's records of files that were removed, the oldest first."""
-        return self._small_files(self.root / "_retention" / f"project={project}", "*.json")
+        return self._small_files(self.root / "_retention" / f"project={project}", f"{'[0-9]' * 6}.json")
 
     def superseded_manifests(self, project: str) -> LakePath:
         """Directory of the manifests that a rerun replaced, each named by its SHA-256."""
@@ -333,25 +349,16 @@ class Lake:
 
     def manifests(self, project: str) -> dict[Partition, bytes]:
         """The manifests of a project's published days, in order."""
-        found = self._small_files(self.root / "_manifests", f"dt=*/project={project}.json")
-        return {
-            _partition(path.parent.name, path.stem): content
-            for path, content in found.items()
-            if is_day(path.parent.name)
-        }
+        return self._by_day(self._small_files(self.root / "_manifests", f"dt=*/project={project}.json"))
 
     def superseded(self, project: str) -> dict[LakePath, bytes]:
         """The manifests that a rerun replaced."""
-        return self._small_files(self.superseded_manifests(project), "*.json")
+        found = self._small_files(self.superseded_manifests(project), "*.json")
+        return {path: content for path, content in found.items() if _SHA256.fullmatch(path.stem)}
 
     def derived_seals(self, project: str) -> dict[Partition, bytes]:
         """The seals of a project's derived tables, in order."""
-        found = self._small_files(self.root / "_derived", f"dt=*/project={project}.json")
-        return {
-            _partition(path.parent.name, path.stem): content
-            for path, content in found.items()
-            if is_day(path.parent.name)
-        }
+        return self._by_day(self._small_files(self.root / "_derived", f"dt=*/project={project}.json"))
 
     def sizes(self, name: str, project: str) -> dict[str, int]:
         """The files of a table of a project, by path relative to the root, and their sizes in bytes."""
@@ -361,59 +368,66 @@ class Lake:
     def reported(self, project: str) -> dict[Partition, float]:
         """When the report of each day of a project was written that has one, in seconds since the epoch."""
         found = self._matching(self.root / "reports", f"dt=*/project={project}/report.html")
-        return {
-            _partition(path.parent.parent.name, path.parent.name): stat.st_mtime
-            for path, stat in found
-            if is_day(path.parent.parent.name)
-        }
+        days = ((_partition(path.parent.parent.name, path.parent.name), stat) for path, stat in found)
+        return {day: stat.st_mtime for day, stat in days if day}
 
     def derived(self, project: str) -> dict[Partition, float]:
         """When each day of a project was derived, in seconds since the epoch, and in order."""
         found = self._matching(self.root / "_derived", f"dt=*/project={project}.json")
-        return {
-            _partition(path.parent.name, path.stem): stat.st_mtime
-            for path, stat in sorted(found)
-            if is_day(path.parent.name)
-        }
+        days = ((_partition(path.parent.name, path.stem), stat) for path, stat in found)
+        return dict(sorted((day, stat.st_mtime) for day, stat in days if day))
+
+    def _paths(self, directory: LakePath, pattern: str) -> list[LakePath]:
+        """The files that match below a directory of the lake; what cannot be listed is an error."""
+        with storage_errors(directory):
+            if isinstance(directory, ObjectPath):
+                return list(directory.glob(pattern))
+            return [*listing.matching(directory, pattern)]
 
     def _matching(self, directory: LakePath, pattern: str) -> list[tuple[LakePath, os.stat_result | ObjectStat]]:
         with storage_errors(directory):
             if isinstance(directory, ObjectPath):
                 return list(directory.matching(pattern))
-            return [(path, path.stat()) for path in directory.glob(pattern)]
+            return [(path, path.stat()) for path in listing.matching(directory, pattern)]
 
     def _small_files(self, directory: LakePath, pattern: str) -> dict[LakePath, bytes]:
         with storage_errors(directory):
             if isinstance(directory, ObjectPath):
                 return dict(read_small(directory.matching(pattern)).items())
-            return {path: path.read_bytes() for path in sorted(directory.glob(pattern))}
+            return {path: path.read_bytes() for path in listing.matching(directory, pattern)}
+
+    @staticmethod
+    def _by_day(records: Mapping[LakePath, bytes]) -> dict[Partition, bytes]:
+        days = ((_partition(path.parent.name, path.stem), content) for path, content in records.items())
+        return {day: content for day, content in days if day}
+
+    def _partitions_below(self, directory: LakePath, pattern: str) -> dict[Partition, LakePath]:
+        """The files that match below `dt=.../project=.../`, by partition, in order."""
+        paths = self._paths(directory, f"dt=*/project=*/{pattern}")
+        days = ((_partition(path.parent.parent.name, path.parent.name), path) for path in paths)
+        return dict(sorted((day, path) for day, path in days if day))
 
     def partitions(self) -> list[Partition]:
         """Partitions that have a manifest, in order."""
-        paths = (self.root / "_manifests").glob("dt=*/project=*.json")
-        return sorted(_partition(path.parent.name, path.stem) for path in paths if is_day(path.parent.name))
+        paths = self._paths(self.root / "_manifests", "dt=*/project=*.json")
+        return sorted(day for path in paths if (day := _partition(path.parent.name, path.stem)))
 
     def partitions_of(self, name: str) -> list[Partition]:
         """Partitions that have a file of a table, in order."""
-        paths = (self.root / name).glob("dt=*/project=*/*.parquet")
-        return sorted(
-            {_partition(path.parent.parent.name, path.parent.name) for path in paths if is_day(path.parent.parent.name)}
-        )
+        return list(self._partitions_below(self.root / name, "*.parquet"))
+
+    def tables_beside(self, name: str, partition: Partition) -> list[LakePath]:
+        """The Parquet files in the directory of a partition's table, its own included."""
+        return self._paths(self.root / name / partition.directory, "*.parquet")
 
     def files_of(self, name: str) -> dict[Partition, LakePath]:
         """The published files of a table, by partition, in order."""
-        paths = (self.root / name).glob(f"dt=*/project=*/{name}.parquet")
-        return dict(
-            sorted(
-                (_partition(path.parent.parent.name, path.parent.name), path)
-                for path in paths
-                if is_day(path.parent.parent.name)
-            )
-        )
+        return self._partitions_below(self.root / name, f"{name}.parquet")
 
     def project_files_of(self, name: str) -> list[LakePath]:
         """The files of a table that is kept for all days of a project together, by project."""
-        return sorted((self.root / name).glob(f"project=*/{name}.parquet"))
+        paths = self._paths(self.root / name, f"project=*/{name}.parquet")
+        return sorted(path for path in paths if project_of(path.parent.name))
 
     def all_files(self) -> Iterator[tuple[str, int]]:
         """Every file below the root, whatever it is: path relative to the root, and bytes.
@@ -434,89 +448,87 @@ class Lake:
                     # A link that leads nowhere is a file, too.
                     yield found.relative_to(self.root).as_posix(), found.lstat().st_size
 
-    def at(self, key: str) -> LakePath:
-        """The file of a key."""
-        return self.root / key
+    def place(self, name: str, partition: Partition) -> LakePath:
+        """Where the file of a table lies that a record of a partition names.
+
+        Raises:
+            KeyError: there is no such table.
+        """
+        table = (TABLES | ANALYSIS_TABLES)[name]
+        if table is IMAGE_HISTORY:
+            return self.project_table(name, partition.project)
+        return self.table(name, partition)
 
     def size(self, path: LakePath) -> int:
         """Bytes of a file."""
-        return path.stat().st_size
+        with storage_errors(path):
+            return path.stat().st_size
+
+    def check_within(self, path: LakePath) -> None:
+        """Refuse what a link of the lake leads to outside of it.
+
+        Raises:
+            StorageError: it lies outside, so it is not ours to remove.
+        """
+        with storage_errors(path):
+            if isinstance(path, Path) and isinstance(self.root, Path):
+                found = path.parent.resolve()
+                if found != path.parent and not found.is_relative_to(self.root.resolve()):
+                    raise StorageError(
+                        f"{path} lies outside the lake, because a link leads to {found}, so nothing was removed: put "
+                        "the directory itself in the link's place."
+                    )
 
     def remove(self, path: LakePath) -> None:
-        """Remove a file, if it is there, and the directories of its day or month that this leaves empty."""
+        """Remove a file, if it is there, and the directories of its day or month that this leaves empty.
+
+        Raises:
+            StorageError: it lies outside the lake, or the storage failed.
+        """
+        self.check_within(path)
+        check_holds()
         with storage_errors(path):
             path.unlink(missing_ok=True)
             for directory in path.parents[:2] if isinstance(path, Path) else ():
-                if not directory.is_dir() or next(directory.iterdir(), None) is not None:
+                try:
+                    directory.rmdir()
+                except OSError as error:
+                    if error.errno not in _NOT_EMPTY:
+                        raise
                     break
-                directory.rmdir()
 
     def unfinished(self) -> list[Partition]:
         """Partitions with an attempt that has not ended, in order."""
-        paths = (self.root / "_staging").glob("dt=*/project=*/attempt.json")
-        return sorted(
-            _partition(path.parent.parent.name, path.parent.name) for path in paths if is_day(path.parent.parent.name)
-        )
+        return list(self._partitions_below(self.root / "_staging", "attempt.json"))
 
-    @contextmanager
-    def hold(self, partition: Partition, run_id: str) -> Iterator[None]:
+    def hold(self, partition: Partition, run_id: str) -> AbstractContextManager[None]:
         """Hold a partition against other runs until the block (or the process) ends.
 
         Raises:
             PartitionBusyError: another run holds it; says which.
         """
-        path = self.root / "_staging" / f"dt={partition.date}" / f"project={partition.project}.lock"
-        with self._locked(path, {"run_id": run_id}) as holder:
-            if holder is not None:
-                raise PartitionBusyError(
-                    f"The partition {partition} is held by run {holder.get('run_id', '?')} (process "
-                    f"{holder.get('pid', '?')} on {holder.get('host', '?')}, since {holder.get('since', '?')}): "
-                    "wait for it to end, or stop it, and run again."
-                )
-            yield
+        place = self.root / "_locks" / "partitions" / f"dt={partition.date}" / f"project={partition.project}"
+        return self._held(place, f"The partition {partition}", f"run {run_id}", may_wait=False)
+
+    def chain(self, project: str, holder: str = "another run") -> AbstractContextManager[None]:
+        """Hold a project's chain of manifests, so that two days that end together cannot fork it.
+
+        `holder` says who does, for whoever waits.
+
+        Raises:
+            PartitionBusyError: another process held it for too long; says which.
+        """
+        place = self.root / "_locks" / "manifests" / f"project={project}"
+        return self._held(place, f"The chain of manifests of project {project}", holder, may_wait=True)
+
+    def deriving(self, project: str, holder: str = "another run") -> AbstractContextManager[None]:
+        """Hold a project's derived tables, which depend on one another from day to day; else as `chain`."""
+        place = self.root / "_locks" / "derived" / f"project={project}"
+        return self._held(place, f"What is derived for project {project}", holder, may_wait=True)
 
     @contextmanager
-    def chain(self, project: str) -> Iterator[None]:
-        """Hold a project's chain of manifests, so that two days that end together cannot fork it."""
-        path = self.root / "_manifests" / f"project={project}.lock"
-        with self._locked(path, {}, wait=True):
-            yield
-
-    @contextmanager
-    def deriving(self, project: str) -> Iterator[None]:
-        """Hold a project's derived tables, which depend on one another from day to day."""
-        path = self.root / "_derived" / f"project={project}.lock"
-        with self._locked(path, {}, wait=True):
-            yield
-
-    @contextmanager
-    def _locked(self, path: LakePath, facts: dict[str, str], *, wait: bool = False) -> Iterator[dict[str, str] | None]:
-        """Yield None once the lock is ours, or what its holder wrote about itself."""
-        facts |= {
-            "pid": str(os.getpid()),
-            "host": socket.gethostname(),
-            "since": dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
-        }
-        if isinstance(path, ObjectPath):
-            with claimed(path, facts, wait=wait) as holder:
-                yield holder
-            return
+    def _held(self, place: LakePath, what: str, holder: str, *, may_wait: bool) -> Iterator[None]:
         with ExitStack() as stack:
-            with storage_errors(path):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                file = stack.enter_context(path.open("a+"))
-                holder = None
-                try:
-                    # The kernel frees it when the process ends, however it ends; the file itself stays, because
-                    # removing it would let two runs hold two files of the same name.
-                    fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    file.seek(0)
-                    written = file.read()
-                    # The holder may be about to write it.
-                    holder = json.loads(written) if written.endswith("\n") else {}
-                else:
-                    file.truncate(0)
-                    file.write(json.dumps(facts) + "\n")
-                    file.flush()
-            yield holder
+            with storage_errors(place):
+                stack.enter_context(held(place, what, holder, may_wait=may_wait))
+            yield

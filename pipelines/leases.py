@@ -3,21 +3,24 @@
 A claim is an object below the name of what is held. Whoever has put one and then, in a listing, sees no other that is
 alive, holds it; whoever sees another takes his own back. A store lists what was put before, so of two claims at least
 one side sees both: two can never hold at once, and no conditional write is needed, which not every store knows.
+A claim is renewed under another name each time, so one that somebody removed, for dead or by hand, does not come back:
+its holder looks for it before each write, and writes no more.
 A claim that was not renewed for `RUNS_OUT_SECONDS` of the store's own clock is dead, and so at once is that of a
 process of this machine that has ended. The holder may write for `TRUSTED_SECONDS` after a renewal: what is sent then is
 over, or was given up, before anybody else can hold.
 """
 
 import json
+import logging
 import random
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pipelines.errors import StorageError
+from pipelines.errors import PipelineError, StorageError
 from pipelines.object_storage import REQUEST_SECONDS, RETRY_SECONDS, ObjectPath
 
 RENEWED_EVERY_SECONDS = 10.0
@@ -28,6 +31,8 @@ RUNS_OUT_SECONDS = TRUSTED_SECONDS + RETRY_SECONDS + REQUEST_SECONDS + 15.0
 _PAUSE_SECONDS = (0.1, 1.0)
 # Who seems to have come later, and still holds then, was first by a clock that differs from ours.
 _PATIENCE_SECONDS = 5.0
+
+_logger = logging.getLogger(__name__)
 
 
 def _machine() -> str:
@@ -59,17 +64,30 @@ class _Claim:
     """Our claim, from the moment it is put."""
 
     def __init__(self, place: ObjectPath, facts: dict[str, str]) -> None:
-        self.path = place / f"{uuid.uuid4().hex}.json"
+        self.place = place
+        self.path = self._name()
         self.facts = facts | {"machine": _machine(), "pid_began": _began(facts["pid"]) or ""}
         self._content = json.dumps(self.facts).encode() + b"\n"
         self._put_at = (0.0, 0.0)
         self._ended = threading.Event()
+        # What is looked for before a write must not be taken away by a renewal at that moment.
+        self._naming = threading.Lock()
+        # Names that may be in the store.
+        self._names: set[ObjectPath] = set()
+        self._lost: str | None = None
+
+    def _name(self) -> ObjectPath:
+        return self.place / f"{uuid.uuid4().hex}.json"
 
     def put(self) -> None:
-        """Put it, or renew it."""
+        """Put it under its name."""
+        self._put_at = self._write(self.path)
+
+    def _write(self, path: ObjectPath) -> tuple[float, float]:
         began = time.monotonic(), time.time()
-        self.path.write_bytes(self._content, held=False)
-        self._put_at = began
+        self._names.add(path)
+        path.write_bytes(self._content, held=False)
+        return began
 
     @property
     def is_trusted(self) -> bool:
@@ -78,67 +96,102 @@ class _Claim:
         elapsed = max(time.monotonic() - self._put_at[0], time.time() - self._put_at[1])
         return elapsed < TRUSTED_SECONDS
 
+    def keep(self) -> None:
+        """Renew it until `end`, or until it is lost: it may have been taken for dead, and must not come back."""
+        try:
+            while not self._ended.wait(RENEWED_EVERY_SECONDS) and self._lost is None and self.is_trusted:
+                # Tried again as long as there is time.
+                with suppress(StorageError):
+                    self.renew()
+        except BaseException as error:  # noqa: BLE001  (whatever it is, nobody renews the claim any more)
+            said = str(error) if isinstance(error, PipelineError) else type(error).__name__
+            self._lose(f"its claim cannot be renewed ({said.removesuffix('.')})")
+
     def renew(self) -> None:
-        """Renew it until `end`, or until it is too late: it may have been taken for dead, and must not come back."""
-        while not self._ended.wait(RENEWED_EVERY_SECONDS) and self.is_trusted:
-            # Tried again as long as there is time.
-            with suppress(StorageError):
-                self.put()
+        """Put it under a new name, unless the old one is gone."""
+        new = self._name()
+        put_at = self._write(new)
+        if self.path.exists():
+            old = self.path
+            with self._naming:
+                self.path, self._put_at = new, put_at
+            self._remove(old)
+        else:
+            self._lose("its claim was removed")
+            self._remove(new)
+
+    def _lose(self, reason: str) -> None:
+        self._lost = reason
+        _logger.warning("The hold on %s was lost: %s.", self.place, reason)
 
     def check(self) -> None:
         """Called before each write.
 
         Raises:
-            StorageError: the claim could not be renewed for so long that another run may hold the partition soon.
+            StorageError: the hold was lost, or another run may have it soon, because the claim could not be renewed.
         """
-        if not self.is_trusted:
-            raise StorageError(
-                f"The hold on {self.path.parent} was lost: the object store could not be reached for "
-                f"{TRUSTED_SECONDS:.0f} seconds, or this process was suspended. Nothing more was written; run again."
+        with self._naming:
+            if self._lost is None and self.is_trusted and not self.path.exists():
+                self._lose("its claim was removed")
+        reason = self._lost
+        if reason is None and not self.is_trusted:
+            reason = (
+                f"the object store could not be reached for {TRUSTED_SECONDS:.0f} seconds, or this process was "
+                "suspended"
             )
+        if reason is not None:
+            raise StorageError(f"The hold on {self.place} was lost: {reason}. Nothing more was written; run again.")
 
     def end(self) -> None:
+        """Renew it no more."""
         self._ended.set()
+
+    def take_back(self) -> None:
+        """Remove it."""
+        for path in [*self._names]:
+            self._remove(path)
+
+    def _remove(self, path: ObjectPath) -> None:
+        path.unlink(missing_ok=True, held=False)
+        self._names.discard(path)
 
 
 @contextmanager
-def claimed(place: ObjectPath, facts: dict[str, str], *, wait: bool) -> Iterator[dict[str, str] | None]:
-    """Yield None once `place` is ours until the block ends, or the facts of who holds it.
+def claimed(place: ObjectPath, facts: dict[str, str], busy: Callable[[dict[str, str]], None]) -> Iterator[None]:
+    """Hold `place` until the block ends.
 
-    `facts` of a holder are at least pid, host and since (a time in ISO 8601). With `wait`, only yields once it is ours.
+    `facts` of a holder are at least pid, host and since (a time in ISO 8601). `busy` is told those of who else holds
+    it, again and again, and raises when it was told often enough.
     """
     claim = _Claim(place, facts)
-    other = _claim_alone(claim, wait=wait)
-    if other is not None:
-        yield other
-        return
-    renewal = threading.Thread(target=claim.renew, name="lease", daemon=True)
+    _claim_alone(claim, busy)
+    renewal = threading.Thread(target=claim.keep, name="lease", daemon=True)
     renewal.start()
     checks = place.bucket.before_write
     checks.append(claim.check)
     try:
-        yield None
+        yield
     finally:
         checks.remove(claim.check)
         claim.end()
         renewal.join()
         # What it was held for is done; a claim that cannot be removed runs out.
         with suppress(StorageError):
-            claim.path.unlink(missing_ok=True, held=False)
+            claim.take_back()
 
 
-def _claim_alone(claim: _Claim, *, wait: bool) -> dict[str, str] | None:
-    """None when the claim is the only one that is alive; else who was first, and the claim is taken back."""
+def _claim_alone(claim: _Claim, busy: Callable[[dict[str, str]], None]) -> None:
+    """Put the claim until it is the only one that is alive; while another is, it is taken back."""
     patience = time.monotonic() + _PATIENCE_SECONDS
     while True:
         claim.put()
         others = _others(claim)
         if not others:
-            return None
-        claim.path.unlink(missing_ok=True, held=False)
+            return
+        claim.take_back()
         first = min(others, key=_since)
-        if not wait and (_since(first) < _since(claim.facts) or time.monotonic() > patience):
-            return first
+        if _since(first) < _since(claim.facts) or time.monotonic() > patience:
+            busy(first)
         time.sleep(random.uniform(*_PAUSE_SECONDS))  # noqa: S311  (no secret)
 
 
@@ -148,7 +201,7 @@ def _since(facts: dict[str, str]) -> str:
 
 def _others(claim: _Claim) -> list[dict[str, str]]:
     """The facts of claims that are alive, but ours; dead ones are removed."""
-    found = dict(claim.path.parent.tree())
+    found = dict(claim.place.tree())
     if claim.path not in found:
         raise StorageError(
             f"The object store does not list {claim.path}, which was just written there, so no run could be sure to be "

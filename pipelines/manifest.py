@@ -7,6 +7,7 @@ break it: the manifest they replace is kept under `_manifests/superseded`.
 
 import datetime as dt
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -14,8 +15,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from pipelines import listing
 from pipelines.errors import StorageError
-from pipelines.lake import Lake, LakePath, Partition, sha256_of_file, storage_errors, write_atomically
+from pipelines.lake import Lake, LakePath, Partition, exists, sha256_of_file, storage_errors, write_atomically
 from pipelines.records import Link, Record, newest, record_bytes
 
 
@@ -47,7 +49,8 @@ class FetchFacts(_Facts):
 
     `kept` of them were on disk already from an attempt that had not ended; `carried` were carried forward from an
     earlier day (mode `changed`). The API's list of images and its notebooks were read to the end, or not wanted, or the
-    error says why they could not be read; `notebooks_skipped` of the latter had no id.
+    error says why they could not be read; `notebooks_skipped` of the latter had no id. `clock_skew_seconds`: how far
+    our clock was ahead of the API's, negative when behind, or None when its answers did not say.
     """
 
     project_id: str
@@ -69,6 +72,7 @@ class FetchFacts(_Facts):
     notebooks_were_read: bool = False
     notebooks_error: str | None = None
     notebooks_skipped: int = 0
+    clock_skew_seconds: float | None = None
 
     @property
     def failed(self) -> int:
@@ -129,13 +133,41 @@ def code_version() -> str:
     """Version of the package and a digest of the code and SQL that make the tables."""
     digest = hashlib.sha256()
     code = Path(__file__).parent
-    for path in [*sorted(code.glob("*.py")), *sorted((code.parent / "sql").rglob("*.sql"))]:
+    for path in [*listing.matching(code, "*.py"), *listing.below(code.parent / "sql", "*.sql")]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return f"{version('image-snapshots')}+{digest.hexdigest()[:12]}"
 
 
+def misplaced(lake: Lake, partition: Partition, files: Mapping[str, FileFacts]) -> str | None:
+    """The first table that a record of a partition puts elsewhere than where that table of the partition lies, or None.
+
+    Nothing may be read, replaced or removed by a path that a record states, unless it is that place.
+    """
+    for name, file in files.items():
+        try:
+            place = lake.place(name, partition)
+        except KeyError:
+            return name
+        if file.path != lake.key(place):
+            return name
+    return None
+
+
+def check_places(lake: Lake, partition: Partition, manifest: Manifest) -> None:
+    """Refuse a manifest whose files do not lie where the tables of its partition do.
+
+    Raises:
+        StorageError: says which.
+    """
+    if (name := misplaced(lake, partition, manifest.files)) is not None:
+        raise StorageError(
+            f"The manifest {lake.manifest(partition)} is damaged (files.{name}.path: not where that table of "
+            f"{partition} lies): restore the file from a backup."
+        )
+
+
 def read_manifest(path: LakePath) -> Manifest:
-    """Read one manifest.
+    """Read one manifest. What it says of paths is not looked at: see `published`.
 
     Raises:
         StorageError: it is not what a manifest must be.
@@ -162,9 +194,17 @@ def parse_manifest(content: bytes, path: LakePath) -> Manifest:
 
 
 def published(lake: Lake, partition: Partition) -> Manifest | None:
-    """The manifest of a partition, or None when the partition was never published."""
+    """The manifest of a partition, or None when the partition was never published.
+
+    Raises:
+        StorageError: it is not what a manifest of this partition must be.
+    """
     path = lake.manifest(partition)
-    return read_manifest(path) if path.exists() else None
+    if not exists(path):
+        return None
+    manifest = read_manifest(path)
+    check_places(lake, partition, manifest)
+    return manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,11 +217,17 @@ class PublishedDay:
 
 
 def published_days(lake: Lake, project: str) -> list[PublishedDay]:
-    """The published days of a project, in order."""
-    return [
-        PublishedDay(partition, hashlib.sha256(content).hexdigest(), parse_manifest(content, lake.manifest(partition)))
-        for partition, content in lake.manifests(project).items()
-    ]
+    """The published days of a project, in order.
+
+    Raises:
+        StorageError: a manifest is not what one of its partition must be.
+    """
+    days = []
+    for partition, content in lake.manifests(project).items():
+        manifest = parse_manifest(content, lake.manifest(partition))
+        check_places(lake, partition, manifest)
+        days.append(PublishedDay(partition, hashlib.sha256(content).hexdigest(), manifest))
+    return days
 
 
 def complete_days(lake: Lake, project: str) -> list[Partition]:
@@ -224,7 +270,7 @@ def write_manifest(lake: Lake, partition: Partition, manifest: Manifest) -> None
     """Write the manifest of a partition, keeping the one it replaces."""
     path = lake.manifest(partition)
     with storage_errors(path):
-        if path.exists():
+        if exists(path):
             kept = lake.superseded_manifests(partition.project) / f"{sha256_of_file(path)}.json"
             write_atomically(kept, path.read_bytes())
         write_atomically(path, record_bytes(manifest))
@@ -237,7 +283,7 @@ def _attempt_path(lake: Lake, partition: Partition) -> LakePath:
 def read_attempt(lake: Lake, partition: Partition) -> Attempt | None:
     """The open attempt of a partition, or None."""
     path = _attempt_path(lake, partition)
-    if not path.exists():
+    if not exists(path):
         return None
     with storage_errors(path):
         content = path.read_bytes()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.clock import rising
 from pipelines.columns import IMAGE_VALUES, IMAGES, LIST_PAGES, NOTEBOOKS, RESPONSES, SCHEMA_VERSION, Table
 from pipelines.errors import ValidationError
 from pipelines.lake import Lake, LakePath, Partition, open_parquet, read_batches, sha256_of_file, storage_errors
@@ -168,15 +169,18 @@ def publish(
     """Put the files in the places of the published ones, then write the manifest that seals them.
 
     `files` has all tables of the partition; those that are published already are left where they are.
+
+    Raises:
+        ConfigurationError: `published_at` is before what the project has published; nothing was replaced.
     """
     failed = failed_ids(files["responses"])
-    with lake.chain(partition.project):
+    with lake.chain(partition.project, f"run {run_id}"):
         manifest = Manifest(
             snapshot_date=partition.date,
             project=partition.project,
             run_id=run_id,
             started_at=started_at,
-            published_at=published_at,
+            published_at=rising(lake, partition.project, published_at),
             rebuilt=rebuilt,
             code_version=code_version(),
             schema_version=SCHEMA_VERSION,

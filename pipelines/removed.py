@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pipelines import records
 from pipelines.columns import AUDIT_FINDINGS, IMAGE_COSTS, IMAGE_USAGE, TABLES
 from pipelines.errors import ConfigurationError, StorageError
-from pipelines.lake import Lake, LakePath, Partition
+from pipelines.lake import Lake, LakePath, Partition, exists
 from pipelines.manifest import FileFacts, last_complete_day, last_published_day
 
 # What stands for a table in the records where a report was removed.
@@ -76,6 +76,8 @@ class RemovedFiles:
         for path, content in lake.retention_records(project).items():
             try:
                 record = parse_record(content, path)
+                for removed in record.files:
+                    _check_place(lake, Partition(removed.snapshot_date, project), removed, path)
             except StorageError:
                 if skip_damaged:
                     continue
@@ -97,7 +99,7 @@ class RemovedFiles:
         return [
             name
             for name in sorted(self._days.get(partition, {}))
-            if name != REPORT and not self._lake.table(name, partition).exists()
+            if name != REPORT and not exists(self._lake.table(name, partition))
         ]
 
     def check_has(self, partition: Partition, tables: Collection[str], consequence: str) -> None:
@@ -109,6 +111,18 @@ class RemovedFiles:
         if gone := [name for name in self.missing(partition) if name in tables]:
             when = max(self._days[partition][name] for name in gone)
             raise ConfigurationError(f"Retention removed {', '.join(gone)} of {partition} on {when}, so {consequence}.")
+
+
+def _check_place(lake: Lake, day: Partition, removed: RemovedFile, record: LakePath) -> None:
+    try:
+        place = lake.report(day) if removed.table == REPORT else lake.place(removed.table, day)
+    except KeyError:
+        place = None
+    if place is None or removed.file.path != lake.key(place):
+        raise StorageError(
+            f"The retention record {record} is damaged (the path of {removed.table} is not where that table of {day} "
+            "lies), so it is not known which files were removed lawfully: restore it from a backup."
+        )
 
 
 def parse_record(content: bytes, path: LakePath) -> Record:

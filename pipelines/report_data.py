@@ -78,8 +78,8 @@ def read_tables(lake: Lake, partition: Partition, seal: DerivedSeal) -> dict[str
             engine.load("report_limits", pa.table({name: [limit] for name, limit in _LIMITS.items()}))
             for table in (IMAGES, INVENTORY):
                 engine.load_file(table.name, lake.table(table.name, partition))
-            for name, file in seal.files.items():
-                engine.load_file(name, lake.root / file.path)
+            for name in seal.files:
+                engine.load_file(name, lake.place(name, partition))
             engine.load_file(IMAGE_HISTORY.name, history)
             return {name: engine.read(read_sql(f"report/{name}.sql")).to_pylist() for name in _QUERIES}
     except duckdb.Error as error:

@@ -13,7 +13,7 @@ from pipelines.columns import ANSWER_TABLES, SNAPSHOT_TABLES
 from pipelines.compaction import decompact, is_as_sealed
 from pipelines.derived import sealed_files
 from pipelines.errors import ConfigurationError, StorageError
-from pipelines.lake import Lake, Partition, sha256_of_file, storage_errors, write_atomically
+from pipelines.lake import Lake, LakePath, Partition, exists, sha256_of_file, storage_errors, write_atomically
 from pipelines.manifest import (
     FileFacts,
     chain_head,
@@ -76,9 +76,9 @@ def plan_retention(lake: Lake, project: str, rules: Rules, today: dt.date) -> Pl
         }
         for name, file in sealed_files(lake, day).items():
             # What a record names goes, whatever the rules are now: its removal was cut off.
-            if (name in wanted or removed.names(file)) and lake.at(file.path).exists():
+            if (name in wanted or removed.names(file)) and exists(lake.place(name, day)):
                 files.append(RemovedFile(table=name, snapshot_date=day.date, file=file))
-        if lake.report(day).exists():
+        if exists(lake.report(day)):
             file = _report_facts(lake, day)
             if day in snapshots or removed.names(file):
                 files.append(RemovedFile(table=REPORT, snapshot_date=day.date, file=file))
@@ -117,12 +117,14 @@ def apply_retention(
             lake cannot be read or written.
     """
     # Nobody publishes, derives or compacts days of the project meanwhile.
-    with lake.deriving(project), lake.chain(project):
+    with lake.deriving(project, "retention"), lake.chain(project, "retention"):
         plan = plan_retention(lake, project, rules, now.date())
         for removed in plan.files:
-            if not is_as_sealed(lake, removed.file):
+            path = _place(lake, project, removed)
+            lake.check_within(path)
+            if not is_as_sealed(path, removed.file):
                 raise StorageError(
-                    f"{lake.at(removed.file.path)} is not the file that was sealed for "
+                    f"{path} is not the file that was sealed for "
                     f"{Partition(removed.snapshot_date, project)}, so nothing was removed: `image-snapshots verify` "
                     "says what was changed; restore the file from a backup first."
                 )
@@ -132,9 +134,14 @@ def apply_retention(
             decompact(lake, month, project, with_files=True)
         for number, removed in enumerate(plan.files):
             on_file(number, len(plan.files))
-            lake.remove(lake.at(removed.file.path))
+            lake.remove(_place(lake, project, removed))
         on_file(len(plan.files), len(plan.files))
     return plan
+
+
+def _place(lake: Lake, project: str, removed: RemovedFile) -> LakePath:
+    day = Partition(removed.snapshot_date, project)
+    return lake.report(day) if removed.table == REPORT else lake.place(removed.table, day)
 
 
 def _write_record(lake: Lake, plan: Plan, now: dt.datetime) -> None:
@@ -151,7 +158,8 @@ def _write_record(lake: Lake, plan: Plan, now: dt.datetime) -> None:
         newest_manifest_sha256=chain_head(lake, plan.project),
         files=files,
     )
-    # Numbered, so that their order does not hang on a clock.
-    path = lake.retention_record(plan.project, f"{len(lake.retention_records(plan.project)) + 1:06}")
+    # Numbered, so that their order does not hang on a clock. None is written over, were one before it removed.
+    last = max((int(path.stem) for path in lake.retention_records(plan.project)), default=0)
+    path = lake.retention_record(plan.project, f"{last + 1:06}")
     with storage_errors(path):
         write_atomically(path, record_bytes(with_own_sha256(record)))

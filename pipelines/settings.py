@@ -16,14 +16,12 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pipelines.endpoints import check_endpoint
 from pipelines.errors import ConfigurationError
+from pipelines.names import wrong_with_key
 from pipelines.object_storage import SCHEME
 
 PREFIX = "IMAGE_SNAPSHOTS_"
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_PROJECT = "default"
-
-# A key becomes a directory name and half of a partition key of the orchestrator, which joins with "|".
-_PROJECT_KEY = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 
 
 class Settings(BaseSettings):
@@ -126,8 +124,8 @@ class Settings(BaseSettings):
         if not value:
             raise ValueError("must name at least one project")
         for key, project_id in value.items():
-            if not _PROJECT_KEY.fullmatch(key):
-                raise ValueError(f"key {key!r} must be lower-case letters, digits and _ . - only")
+            if wrong := wrong_with_key(key):
+                raise ValueError(f"key {key!r} {wrong}")
             if not re.fullmatch(r"[0-9A-Za-z-]{1,64}", project_id):
                 raise ValueError(f"the project id of {key!r} must be letters and digits only")
         return value

@@ -18,6 +18,7 @@ class DayStatus:
     """One partition; counts are None where nothing was published. A published day may have an open attempt too.
 
     `removed`: the tables that retention took from it; counts and bytes are those of the day as it was published.
+    `clock_skew_seconds`: how far the clock was ahead of the API's.
     """
 
     date: dt.date
@@ -30,6 +31,7 @@ class DayStatus:
     published_at: dt.datetime | None
     run_id: str | None
     removed: list[str]
+    clock_skew_seconds: float | None = None
 
     def as_json(self) -> dict[str, object]:
         """The same as JSON values."""
@@ -76,4 +78,5 @@ def _status(lake: Lake, partition: Partition, removed: RemovedFiles, *, has_open
         manifest.published_at,
         manifest.run_id,
         removed.missing(partition),
+        manifest.fetch.clock_skew_seconds,
     )

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from pipelines.columns import IMAGE_VALUES, IMAGES, INVENTORY, LIST_PAGES, RESPONSES, TABLES
 from pipelines.compaction import check_months
 from pipelines.errors import StorageError
-from pipelines.lake import Lake, LakePath, Partition, read_batches, sha256_of_file, storage_errors
+from pipelines.lake import Lake, LakePath, Partition, exists, read_batches, sha256_of_file, storage_errors
 from pipelines.listed import ListedImages, confirms, microseconds
 from pipelines.manifest import Manifest, code_version, read_manifest
 from pipelines.publish import derive_tables, failed_ids
@@ -166,7 +166,7 @@ def _verify_file(
     facts = manifest.files.get(name)
     if facts is None:
         yield Problem(relative, f"The manifest of {partition} does not list the table {name}.")
-    elif not path.exists():
+    elif not exists(path):
         if not removed.names(facts):
             yield Problem(relative, "The file is missing.")
     elif (digest := _digest(path)) != facts.sha256:

@@ -26,7 +26,7 @@ from pipelines.day import Day
 from pipelines.derived import DaySummary, DerivedSeal, Inputs, bases, derived_inputs, parse_seal, summarise
 from pipelines.engine_duckdb import DuckDBEngine
 from pipelines.history import derive_image_changes, write_history_again
-from pipelines.lake import Lake, LakePath, Partition, sha256_of_file, storage_errors
+from pipelines.lake import Lake, LakePath, Partition, exists, sha256_of_file, storage_errors
 from pipelines.manifest import FileFacts, code_version, published_days
 from pipelines.reconciliation import derive_image_reconciliation
 from pipelines.records import chain_of_derived, newest_derived_record
@@ -103,7 +103,7 @@ def _verify_files(
         if seal is None:
             for name in ANALYSIS_TABLES.keys() - {IMAGE_HISTORY.name}:
                 path = lake.table(name, partition)
-                if path.exists():
+                if exists(path):
                     yield Problem(lake.key(path), f"No seal names this file: {_again(partition)}.")
             continue
         own = Partition(seal.snapshot_date, seal.project)
@@ -132,7 +132,7 @@ def _verify_file(
             lake.key(lake.derived_seal(partition)),
             f"It names {facts.path} as its table {name}, which is not the place of that table: {_again(partition)}.",
         )
-    elif not path.exists():
+    elif not exists(path):
         if not removed.names(facts):
             yield Problem(facts.path, f"The file is missing: {_again(partition)}.")
     elif _digest(path) != facts.sha256:
@@ -162,15 +162,15 @@ def newest_seal(lake: Lake, project: str) -> DerivedSeal | None:
 
 def _verify_history_file(lake: Lake, project: str, ids: set[str]) -> Iterator[Problem]:
     path, seal = lake.project_table(IMAGE_HISTORY.name, project), newest_seal(lake, project)
-    key, exists = lake.key(path), path.exists()
+    key, is_there = lake.key(path), exists(path)
     if seal is None:
-        if exists:
+        if is_there:
             yield Problem(
                 key, "No record of derived tables names this file: derive any day again with `image-snapshots rebuild`."
             )
     elif seal.history.path != key:
         yield Problem(key, f"The newest record of derived tables names {seal.history.path} as the history instead.")
-    elif not exists:
+    elif not is_there:
         yield Problem(key, "The file is missing: derive any day again with `image-snapshots rebuild`.")
     elif (digest := _digest(path)) != seal.history.sha256:
         yield Problem(
@@ -185,7 +185,7 @@ def _verify_history_file(lake: Lake, project: str, ids: set[str]) -> Iterator[Pr
 
 def _verify_history(lake: Lake, project: str) -> Iterator[Problem]:
     history = lake.project_table(IMAGE_HISTORY.name, project)
-    if not history.exists():
+    if not exists(history):
         return
     for sentence in false_statistics(history):
         yield Problem(lake.key(history), sentence)
@@ -248,7 +248,7 @@ def _derive_again(
     for partition, seal in seals.items():
         if seal is None or (days is not None and partition.date not in days):
             continue
-        if not is_derivable(lake, partition, removed) or not lake.manifest(partition).exists():
+        if not is_derivable(lake, partition, removed) or not exists(lake.manifest(partition)):
             left_out["retention removed what it was made from"] += 1
             continue
         with tempfile.TemporaryDirectory(prefix="image-snapshots-") as directory:

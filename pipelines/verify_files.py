@@ -9,12 +9,13 @@ from collections import Counter
 from collections.abc import Callable
 
 from pipelines.columns import ANALYSIS_TABLES, IMAGE_HISTORY, SNAPSHOT_TABLES, TABLES
-from pipelines.lake import Lake, is_day
+from pipelines.lake import Lake
+from pipelines.names import day_of, project_of
 from pipelines.verify_tables import Note, Problem
 
 _DAILY = "|".join((TABLES | ANALYSIS_TABLES).keys() - {IMAGE_HISTORY.name})
 _MONTHLY = "|".join(SNAPSHOT_TABLES)
-_DAY, _PROJECT = r"(?P<day>dt=[^/]+)", r"project=(?P<project>[^/]+)"
+_DAY, _PROJECT = r"(?P<day>dt=[^/]+)", r"(?P<project>project=[^/]+?)"
 
 # What the other checks know by the records, or say is missing from them.
 _KNOWN = [
@@ -31,7 +32,7 @@ _KNOWN = [
         r"warehouse\.duckdb(\.wal)?",
     )
 ]
-_LOCK = re.compile(r"(_manifests|_derived|_staging/dt=[^/]+)/project=[^/]+\.lock(/[0-9a-f]+\.json)?")
+_LOCK = re.compile(r"_locks/.*")
 _ATTEMPT = re.compile(r"_staging/[^/]+/[^/]+")
 _PART = re.compile(r"(?:.*/)?\.[^/]+\.part")
 # What a pattern such as `images/**/*.parquet` finds.
@@ -51,13 +52,13 @@ def survey(lake: Lake, on_note: Callable[[Note], None]) -> tuple[list[Problem], 
     attempts: Counter[str] = Counter()
     locks = 0
     published = set(lake.partitions())
-    days = {(f"dt={partition.date}", partition.project) for partition in published}
+    days = {(f"dt={partition.date}", f"project={partition.project}") for partition in published}
     for key, _ in lake.all_files():
         found = next(filter(None, (pattern.fullmatch(key) for pattern in _KNOWN)), None)
-        if found is not None and _is_dated(found):
+        if found is not None and _is_named(found):
             facts = found.groupdict()
             if facts.get("project"):
-                projects.add(facts["project"])
+                projects.add(facts["project"].removeprefix("project="))
             if key.endswith(".parquet") and "day" in facts and (facts["day"], facts["project"]) not in days:
                 problems.append(Problem(key, _no_manifest(key)))
         elif _LOCK.fullmatch(key):
@@ -88,14 +89,16 @@ def survey(lake: Lake, on_note: Callable[[Note], None]) -> tuple[list[Problem], 
     return problems, projects
 
 
-def _is_dated(found: re.Match[str]) -> bool:
-    day = found.groupdict().get("day")
-    return day is None or is_day(day)
+def _is_named(found: re.Match[str]) -> bool:
+    """Whether readers know the names of day and project; a copy that somebody made of a directory has others."""
+    facts = found.groupdict()
+    day, project = facts.get("day"), facts.get("project")
+    return (day is None or day_of(day) is not None) and (project is None or project_of(project) is not None)
 
 
 def _is_beside(key: str, days: set[tuple[str, str]]) -> bool:
     parts = key.split("/")
-    return len(parts) == 4 and (parts[1], parts[2].removeprefix("project=")) in days
+    return len(parts) == 4 and (parts[1], parts[2]) in days
 
 
 def _no_manifest(key: str) -> str:

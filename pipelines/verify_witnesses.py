@@ -17,7 +17,7 @@ from pipelines.compaction import read_month_seal
 from pipelines.derived import parse_seal
 from pipelines.errors import StorageError
 from pipelines.history import known_days
-from pipelines.lake import Lake, Partition, storage_errors
+from pipelines.lake import Lake, Partition, exists, storage_errors
 from pipelines.manifest import chain_of_manifests
 from pipelines.records import chain_of_derived, is_whole
 from pipelines.removed import parse_record
@@ -101,7 +101,7 @@ def claims_of(lake: Lake, project: str) -> list[Claim]:
 def warehouse_claims(lake: Lake, on_note: Callable[[Note], None]) -> tuple[list[Problem], dict[str, list[Claim]]]:
     """What the lake's own warehouse says of manifests, by project; a problem when it is damaged."""
     path = lake.root / "warehouse.duckdb"
-    if not isinstance(path, Path) or not path.exists():
+    if not isinstance(path, Path) or not exists(path):
         return [], {}
     key = lake.key(path)
     try:

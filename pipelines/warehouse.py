@@ -18,6 +18,7 @@ from typing import Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines import listing
 from pipelines.columns import ANALYSIS_TABLES, IMAGE_HISTORY, TABLES, Table
 from pipelines.derived import bases, read_seal
 from pipelines.errors import ConfigurationError, StorageError
@@ -332,7 +333,7 @@ def _statements(warehouse: Warehouse) -> list[str]:
         else:
             statements += create_table(table, keyed=warehouse.has_keys)
     comments = warehouse.view_comments()
-    for path in sorted(VIEWS.glob("*.sql")):
+    for path in listing.matching(VIEWS, "*.sql"):
         comment, select = _read_view(path)
         # Tables that got a column are seen with it only by a view that is made anew.
         if statements or comments.get(path.stem) != comment:

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel
 
+from pipelines.clock import newest_publication
 from pipelines.columns import IMAGE_HISTORY, LIST_PAGES, TABLES, Table
 from pipelines.day import Day
 from pipelines.lake import Partition
@@ -49,6 +50,7 @@ def publish_day(
     """
     published_at = dt.datetime.combine(day.partition.date, dt.time(hour), dt.UTC)
     noon = dt.datetime.combine(day.partition.date, dt.time(12), dt.UTC)
+    newest = newest_publication(day.lake, day.partition.project)
     given = {"notebooks": notebooks or [], **tables}
     if listed is not None:
         given[LIST_PAGES.name] = [{"page": 0, "body": json.dumps({"data": listed}).encode(), "body_sha256": "0"}]
@@ -92,7 +94,8 @@ def publish_day(
         files,
         run_id=day.run_id,
         started_at=noon,
-        published_at=published_at,
+        # At that hour of the day, unless something of the project was published later.
+        published_at=max(published_at, newest.published_at) if newest else published_at,
         rebuilt=False,
         inventory=InventoryFacts(**inventory),
         fetch=FetchFacts(**fetch),

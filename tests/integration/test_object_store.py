@@ -164,13 +164,13 @@ def test_who_waits_for_a_chain_gets_it_in_turn(lake):
     for thread in threads:
         thread.join()
     assert (most, turns) == (1, 4)
-    assert list((lake.root / "_manifests").tree()) == []
+    assert list((lake.root / "_locks").tree()) == []
 
 
 def claim_of(lake, **facts):
     """Put a claim as another process would have."""
-    path = lake.root / f"_staging/dt={DATE}/project=default.lock/0.json"
-    path.write_bytes(json.dumps({"run_id": "other", "since": "2026-11-23T00:00:00", **facts}).encode())
+    path = lake.root / f"_locks/partitions/dt={DATE}/project=default/0.json"
+    path.write_bytes(json.dumps({"holder": "run other", "since": "2026-11-23T00:00:00", **facts}).encode())
 
 
 def test_a_claim_of_another_machine_holds_until_it_runs_out(lake, monkeypatch):
@@ -182,8 +182,8 @@ def test_a_claim_of_another_machine_holds_until_it_runs_out(lake, monkeypatch):
     time.sleep(2.1)
     with lake.hold(PARTITION, "ours"):
         # The dead claim was removed; ours is there.
-        assert len(list((lake.root / "_staging").tree())) == 1
-    assert list((lake.root / "_staging").tree()) == []
+        assert len(list((lake.root / "_locks").tree())) == 1
+    assert list((lake.root / "_locks").tree()) == []
 
 
 def test_a_claim_of_a_process_of_this_machine_that_has_ended_does_not_hold(lake):
@@ -380,6 +380,6 @@ def test_a_store_whose_listings_lag_behind_is_refused(lake, s3):
         return [body]
 
     s3.application = empty
-    with pytest.raises(StorageError, match=r"does not list s3://lake-bucket/deep/lake/_staging/.*, so no run could be"):
+    with pytest.raises(StorageError, match=r"does not list s3://lake-bucket/deep/lake/_locks/.*, so no run could be"):
         with lake.hold(PARTITION, "run"):
             pass

@@ -120,7 +120,7 @@ def test_every_flipped_byte_of_a_trusted_file_is_a_named_problem(lake):
 )
 @pytest.mark.parametrize("place", ["middle", "footer"])
 def test_damage_is_no_error_of_the_engine_when_everything_is_derived_once_more(lake, name, place):
-    path = lake.at(name)
+    path = lake.root / name
     content = bytearray(path.read_bytes())
     at = len(content) // 2 if place == "middle" else len(content) - 30
     content[at : at + 8] = b"\xff" * 8
@@ -131,7 +131,7 @@ def test_damage_is_no_error_of_the_engine_when_everything_is_derived_once_more(l
 
 def test_damage_whose_hash_was_corrected_is_named_too(lake):
     name = "image_history/project=default/image_history.parquet"
-    path = lake.at(name)
+    path = lake.root / name
     path.write_bytes(path.read_bytes()[:-10] + b"\0" * 10)
     forge_record(last(lake), lambda said: said["history"].update(sha256=sha256_of_file(path)))
     assert problems(lake)[name].startswith("It cannot be read to its end: ")

@@ -1,0 +1,169 @@
+"""A claim in an object store that is lost, whatever became of it, is a lost hold: nothing more is written."""
+
+import datetime as dt
+import logging
+import threading
+
+import pytest
+
+from pipelines import leases, locks
+from pipelines.errors import ConfigurationError, PartitionBusyError, StorageError
+from pipelines.lake import Lake, Partition, write_atomically
+
+PARTITION = Partition(dt.date(2026, 11, 23), "default")
+LOST = r"^The hold on s3://.*/project=default was lost: its claim was removed\. Nothing more was written; run again\.$"
+
+
+@pytest.fixture
+def lake(s3):
+    return Lake(s3.make_bucket("lake-bucket") + "/lake")
+
+
+@pytest.fixture
+def claim(monkeypatch):
+    """Our claim as it holds; it is renewed when the test says so."""
+    made = []
+    begin = leases._Claim.__init__
+
+    def noted(claim, *arguments):
+        begin(claim, *arguments)
+        made.append(claim)
+
+    monkeypatch.setattr(leases._Claim, "__init__", noted)
+    monkeypatch.setattr(leases, "RENEWED_EVERY_SECONDS", 3_600.0)
+    return lambda: made[0]
+
+
+def claims(lake):
+    return [path for path, _ in (lake.root / "_locks").tree()]
+
+
+def written(lake):
+    return [path.name for path, _ in lake.root.tree() if path not in claims(lake)]
+
+
+def test_a_claim_that_was_removed_ends_the_writing_and_is_not_put_again(lake, claim, caplog):
+    with lake.hold(PARTITION, "ours"):
+        write_atomically(lake.root / "written", b"")
+        (path,) = claims(lake)
+        path.unlink(held=False)
+        for write in (
+            lambda: write_atomically(lake.root / "not-written", b""),
+            lambda: (lake.root / "not-written").copy_from(lake.root / "written"),
+            lambda: lake.remove(lake.root / "written"),
+            (lake.root / "written").remove_tree,
+        ):
+            with pytest.raises(StorageError, match=LOST):
+                write()
+        claim().renew()
+        assert claims(lake) == []
+        # Another takes what is free, and neither its claim nor its hold is touched by the end of ours.
+        other = lake.hold(PARTITION, "another's")
+        other.__enter__()
+    assert len(claims(lake)) == 1
+    write_atomically(lake.root / "written-by-another", b"")
+    other.__exit__(None, None, None)
+    assert written(lake) == ["written", "written-by-another"]
+    assert [record.levelno for record in caplog.records] == [logging.WARNING] * len(caplog.records) != []
+
+
+def test_a_renewal_after_the_claim_was_removed_leaves_the_place_to_who_holds_it_now(lake, claim):
+    ours = lake.hold(PARTITION, "ours")
+    ours.__enter__()
+    (path,) = claims(lake)
+    path.unlink(held=False)
+    with lake.hold(PARTITION, "another's"):
+        (theirs,) = claims(lake)
+        claim().renew()
+        assert claims(lake) == [theirs]
+        with pytest.raises(StorageError, match=LOST):
+            write_atomically(lake.root / "not-written", b"")
+        ours.__exit__(None, None, None)
+        write_atomically(lake.root / "written-by-another", b"")
+    assert claims(lake) == []
+
+
+def test_a_claim_goes_by_another_name_after_each_renewal_and_holds(lake, claim):
+    names = []
+    with lake.hold(PARTITION, "ours"):
+        for _ in range(3):
+            names += claims(lake)
+            claim().renew()
+            write_atomically(lake.root / "written", b"")
+            with pytest.raises(PartitionBusyError, match="held by run ours"), lake.hold(PARTITION, "another's"):
+                pass
+    assert len(set(names)) == len(names) == 3
+    assert claims(lake) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ConfigurationError("The object store refuses access."), r"\(The object store refuses access\)"),
+        (RuntimeError("a secret"), r"\(RuntimeError\)"),
+        (MemoryError(), r"\(MemoryError\)"),
+    ],
+)
+def test_an_error_that_ends_the_renewal_is_a_lost_hold(lake, claim, monkeypatch, caplog, error, said):
+    failed = threading.Event()
+
+    def fail(_):
+        failed.set()
+        raise error
+
+    monkeypatch.setattr(leases._Claim, "renew", fail)
+    monkeypatch.setattr(leases, "RENEWED_EVERY_SECONDS", 0.0)
+    with lake.hold(PARTITION, "ours"):
+        assert failed.wait(10)
+        for thread in threading.enumerate():
+            if thread.name == "lease":
+                thread.join()
+        with pytest.raises(StorageError, match=rf"was lost: its claim cannot be renewed {said}\. Nothing more was"):
+            write_atomically(lake.root / "not-written", b"")
+    assert written(lake) == []
+    assert "was lost: its claim cannot be renewed" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_an_error_that_passes_does_not_lose_the_hold(lake, claim, monkeypatch):
+    tries = []
+    renew = leases._Claim.renew
+    done = threading.Event()
+
+    def fail_at_first(claim):
+        tries.append(1)
+        if len(tries) == 1:
+            raise StorageError("overloaded")
+        renew(claim)
+        monkeypatch.setattr(leases, "RENEWED_EVERY_SECONDS", 3_600.0)
+        done.set()
+
+    monkeypatch.setattr(leases._Claim, "renew", fail_at_first)
+    monkeypatch.setattr(leases, "RENEWED_EVERY_SECONDS", 0.0)
+    with lake.hold(PARTITION, "ours"):
+        assert done.wait(30)
+        write_atomically(lake.root / "written", b"")
+    assert written(lake) == ["written"]
+
+
+def test_who_waits_in_an_object_store_says_for_whom_and_gives_up(lake, monkeypatch):
+    monkeypatch.setattr(locks, "WAIT_SECONDS", 0.0)
+    with lake.chain("default", "run run-1"):
+        with pytest.raises(
+            PartitionBusyError,
+            match=r"^The chain of manifests of project default is held by run run-1 \(process \d+ on",
+        ):
+            with lake.chain("default", "run run-2"):
+                pass
+    assert claims(lake) == []
+
+
+def test_projects_named_like_the_places_of_claims_are_apart(lake):
+    keys = ("a", "a.lock", "a.json")
+    for key in keys:
+        with lake.hold(Partition(PARTITION.date, key), "run-1"), lake.chain(key), lake.deriving(key):
+            write_atomically(lake.staging(Partition(PARTITION.date, "a.lock")) / "attempt.json", b"{}")
+            for other in set(keys) - {key}:
+                with lake.hold(Partition(PARTITION.date, other), "run-2"):
+                    pass
+    assert lake.unfinished() == [Partition(PARTITION.date, "a.lock")]

@@ -1,0 +1,159 @@
+"""The clock against the lake's and the API's: times of publication rise, and a skew is said until it is mended."""
+
+import asyncio
+import datetime as dt
+from email.utils import format_datetime
+
+import pytest
+from published_days import day_of, publish_day
+
+from pipelines.clock import clock_warnings, newest_publication
+from pipelines.connection import connect
+from pipelines.day import Day, take_inventory
+from pipelines.day import publish_day as publish_stored
+from pipelines.errors import ConfigurationError
+from pipelines.exchange import Stats
+from pipelines.lake import Lake, Partition
+from pipelines.manifest import chain_head, published, write_manifest
+from pipelines.publish import publish
+from pipelines.settings import Settings
+from pipelines.status import day_statuses
+
+NOON = dt.datetime(2026, 11, 25, 12, tzinfo=dt.UTC)
+SECOND = dt.timedelta(seconds=1)
+BEHIND = (
+    r"^The clock of this machine says 2026-11-23 09:30:00 UTC, but 2026-11-25 of project default was published at "
+    r"2026-11-25 12:00:00 UTC: set the clock right, or, if the clock of that day was ahead, wait until then\. "
+    r"Nothing was published\.$"
+)
+
+
+@pytest.fixture
+def lake():
+    """A lake with a day that was published at noon of the 25th."""
+    publish_day(day_of("2026-11-25"))
+    return Lake("lake")
+
+
+def day_at(now, date="2026-11-23", **options):
+    return Day(
+        Partition(dt.date.fromisoformat(date), "default"), "run-2", Settings(lake="lake"), lambda: now, **options
+    )
+
+
+def test_a_run_by_a_clock_that_is_behind_the_lake_is_refused_before_anything_is_asked(lake):
+    early = dt.datetime(2026, 11, 23, 9, 30, tzinfo=dt.UTC)
+    with pytest.raises(ConfigurationError, match=BEHIND):
+        take_inventory(day_at(early))
+    assert lake.unfinished() == []
+    with pytest.raises(ConfigurationError, match=BEHIND):
+        publish_stored(day_at(early, "2026-11-25"))
+    assert newest_publication(lake, "default").published_at == NOON
+    # Another project's chain is its own.
+    other = Day(Partition(early.date(), "other"), "run-2", Settings(lake="lake"), lambda: early)
+    other.check_clock()
+
+
+def test_no_manifest_is_written_by_a_clock_that_went_back_meanwhile(lake):
+    partition = Partition(NOON.date(), "default")
+    manifest, before = published(lake, partition), chain_head(lake, "default")
+    with pytest.raises(ConfigurationError, match="published at 2026-11-25 12:00:00 UTC: set the clock right"):
+        publish(
+            lake,
+            partition,
+            {name: lake.table(name, partition) for name in manifest.files},
+            run_id="run-2",
+            started_at=NOON,
+            published_at=NOON - SECOND,
+            rebuilt=True,
+            inventory=manifest.inventory,
+            fetch=manifest.fetch,
+        )
+    assert chain_head(lake, "default") == before
+
+
+def test_times_of_publication_rise_also_by_a_clock_that_stands_still(lake):
+    days = map(day_of, ("2026-11-25", "2026-11-24", "2026-11-25"))
+    times = [NOON, *(publish_day(day).published_at for day in days)]
+    assert times == sorted(set(times))
+    assert times[-1] - NOON < SECOND
+
+
+def test_a_day_that_the_sandbox_plays_is_published_by_the_wall_clock(lake):
+    played = day_at(dt.datetime(2020, 1, 2, 9, tzinfo=dt.UTC), "2020-01-02", is_played=True)
+    before = dt.datetime.now(dt.UTC)
+    assert before <= played.publication_time() <= dt.datetime.now(dt.UTC)
+    assert day_at(NOON).publication_time() == NOON
+
+
+def test_a_publication_that_lies_ahead_is_said_until_its_time_has_come(lake):
+    early = dt.datetime(2026, 11, 23, 9, 30, tzinfo=dt.UTC)
+    (warning,) = clock_warnings(lake, "default", early)
+    assert "says 2026-11-23 09:30:00 UTC, but 2026-11-25 of project default was published at" in warning
+    assert warning.endswith("No day of the project can be published until then.")
+    assert clock_warnings(lake, "default", NOON) == []
+    assert clock_warnings(lake, "nobody", early) == []
+
+
+def fetched_with(lake, date, skew):
+    """Publish a day whose answers came by a clock that was so far ahead."""
+    day = day_of(date)
+    manifest = publish_day(day)
+    fetch = manifest.fetch.model_copy(update={"clock_skew_seconds": skew})
+    write_manifest(lake, day.partition, manifest.model_copy(update={"fetch": fetch}))
+
+
+def test_a_skew_against_the_api_is_said_until_a_day_is_fetched_by_a_right_clock(lake):
+    later = NOON + dt.timedelta(days=30)
+    fetched_with(lake, "2026-11-26", 299.0)
+    assert clock_warnings(lake, "default", later) == []
+    fetched_with(lake, "2026-11-27", 7_200.4)
+    (warning,) = clock_warnings(lake, "default", later)
+    assert warning == (
+        "The clock of the machine that fetched 2026-11-27 of project default was 120 minutes ahead of that of "
+        "127.0.0.1: set it right. This is said until a day is fetched by a right clock."
+    )
+    (status,) = day_statuses(lake, ["default"], dt.date(2026, 11, 27), dt.date(2026, 11, 27))
+    assert status.as_json()["clock_skew_seconds"] == 7_200.4
+    # Of a day whose answers did not say, nothing is known.
+    fetched_with(lake, "2026-11-28", None)
+    assert clock_warnings(lake, "default", later) == [warning]
+    fetched_with(lake, "2026-11-29", -600.0)
+    assert "was 10 minutes behind that of" in clock_warnings(lake, "default", later)[0]
+    fetched_with(lake, "2026-11-30", 0.2)
+    assert clock_warnings(lake, "default", later) == []
+
+
+def test_a_damaged_manifest_does_not_keep_the_clock_from_being_told(lake):
+    fetched_with(lake, "2026-11-26", 3_600.0)
+    lake.manifest(Partition(dt.date(2026, 11, 25), "default")).write_text("{")
+    assert len(clock_warnings(lake, "default", NOON + dt.timedelta(days=2))) == 1
+
+
+def test_the_least_skew_that_an_answer_shows_is_what_is_sure():
+    stats = Stats()
+    for header in (None, "", "yesterday", "Mon, 01 Jan 99999999999999999999 00:00:00 GMT"):
+        stats.note_date(header, NOON.timestamp())
+    assert stats.clock_skew_seconds is None
+    # Out of a cache, late, at once, late.
+    for minutes in (90, 60.5, 60, 61):
+        stats.note_date(format_datetime(NOON - dt.timedelta(minutes=minutes), usegmt=True), NOON.timestamp())
+    assert stats.clock_skew_seconds == 3_600.0
+    stats.note_date("Wed, 25 Nov 2026 12:00:02 -0000", NOON.timestamp())
+    assert stats.clock_skew_seconds == -2.0
+
+
+def test_the_clock_of_the_api_is_read_from_its_answers(start_sandbox, monkeypatch):
+    sandbox = start_sandbox(size=1)
+    for name, value in sandbox.env.items():
+        monkeypatch.setenv(name, value)
+
+    async def skew():
+        with connect(Settings(), Partition(NOON.date(), "default")) as connection:
+            async with connection.client() as client:
+                async for _ in client.list_images():
+                    pass
+                return client.stats.clock_skew_seconds
+
+    # Both are this machine's; only the API's has no fractions.
+    assert -1 < asyncio.run(skew()) < 60

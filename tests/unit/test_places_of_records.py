@@ -1,0 +1,178 @@
+"""Whatever path a record states: nothing is read, replaced or removed but in the place of its own table."""
+
+import datetime as dt
+import json
+
+import pytest
+from published_days import day_of, publish_day
+
+from pipelines.columns import IMAGE_CHANGES, IMAGES
+from pipelines.compaction import compact, read_month_seal
+from pipelines.derived import read_seal, readable_sealed_files, sealed_files
+from pipelines.errors import StorageError
+from pipelines.lake import Lake, Partition, sha256_of_file, write_atomically
+from pipelines.manifest import published, published_days
+from pipelines.removed import RemovedFiles, Rules
+from pipelines.retention import apply_retention
+from pipelines.status import day_statuses
+from pipelines.warehouse import load_partition
+
+DAYS = ("2026-10-20", "2026-10-21", "2026-10-22")
+FIRST = Partition(dt.date.fromisoformat(DAYS[0]), "default")
+NOW = dt.datetime(2026, 11, 25, 12, tzinfo=dt.UTC)
+RULES = Rules(responses_days=1, snapshots_days=1)
+
+
+@pytest.fixture
+def victim(tmp_path):
+    path = tmp_path / "victim"
+    path.write_text("not of the lake")
+    return path
+
+
+@pytest.fixture
+def lake():
+    """Three published days, the first with a seal of derived tables that names one."""
+    for date in DAYS:
+        publish_day(day_of(date))
+    lake = Lake("lake")
+    seal_first(lake, lake.key(lake.table(IMAGE_CHANGES.name, FIRST)))
+    return lake
+
+
+def seal_first(lake, path, name=IMAGE_CHANGES.name, sha256="0" * 64):
+    summary = dict.fromkeys(("is_complete", "is_priced"), True) | dict.fromkeys(
+        ("images", "new_findings", "resolved_findings", "suppressed_findings", "total_bytes", "unpriced"), 0
+    )
+    summary |= dict.fromkeys(("compared_with", "growth_bytes", "estimated_cost", "reclaimable_bytes"))
+    summary |= {"changes": {}, "findings": {}, "rule_errors": {}, "currency": "EUR"}
+    seal = {
+        "snapshot_date": str(FIRST.date),
+        "project": FIRST.project,
+        "run_id": "run-1",
+        "derived_at": NOW.isoformat(),
+        "code_version": "1",
+        "schema_version": 1,
+        "basis": "0",
+        "files": {name: {"path": path, "rows": 0, "bytes": 15, "sha256": sha256}},
+        "summary": summary,
+    }
+    write_atomically(lake.derived_seal(FIRST), json.dumps(seal).encode())
+
+
+def rewritten(path, change):
+    record = json.loads(path.read_bytes())
+    change(record)
+    write_atomically(path, json.dumps(record).encode())
+
+
+def odd_paths(lake, victim):
+    neighbour = Partition(dt.date.fromisoformat(DAYS[1]), "default")
+    return [
+        "../victim",
+        str(victim),
+        f"{IMAGE_CHANGES.name}/dt={DAYS[0]}/project=default/../../../../victim",
+        f"{IMAGE_CHANGES.name}//dt={DAYS[0]}/project=default/{IMAGE_CHANGES.name}.parquet",
+        lake.key(lake.manifest(FIRST)),
+        lake.key(lake.table(IMAGES.name, FIRST)),
+        lake.key(lake.table(IMAGE_CHANGES.name, neighbour)),
+        "",
+    ]
+
+
+def test_retention_removes_nothing_by_the_path_of_a_derived_record(lake, victim):
+    for path in odd_paths(lake, victim):
+        seal_first(lake, path, sha256=sha256_of_file(victim))
+        assert read_seal(lake, FIRST) is None, path
+        assert IMAGE_CHANGES.name not in readable_sealed_files(lake, "default")[FIRST]
+    seal_first(lake, "../victim", sha256=sha256_of_file(victim))
+    plan = apply_retention(lake, "default", RULES, NOW)
+    assert victim.read_text() == "not of the lake"
+    assert {removed.file.path for removed in plan.files} <= {
+        lake.key(lake.table(removed.table, Partition(removed.snapshot_date, "default"))) for removed in plan.files
+    }
+    assert plan.files
+    # A table that is none of ours has no place.
+    for name in ("../victim", "_manifests", "victim"):
+        seal_first(lake, f"{name}/x", name=name)
+        assert read_seal(lake, FIRST) is None
+    seal_first(lake, lake.key(lake.table(IMAGE_CHANGES.name, FIRST)))
+    assert read_seal(lake, FIRST) is not None
+
+
+def test_a_manifest_that_names_another_place_is_damaged_to_everybody(lake, victim):
+    for path in odd_paths(lake, victim)[:4]:
+        rewritten(lake.manifest(FIRST), lambda record, path=path: record["files"]["responses"].update(path=path))
+        for use in (
+            lambda: published(lake, FIRST),
+            lambda: published_days(lake, "default"),
+            lambda: sealed_files(lake, FIRST),
+            lambda: apply_retention(lake, "default", RULES, NOW),
+            lambda: compact(lake, "default", "2026-10", NOW),
+            lambda: load_partition(lake, FIRST, None),
+        ):
+            with pytest.raises(StorageError, match=r"^The manifest .* is damaged \(files\.responses\.path: not where"):
+                use()
+        assert FIRST not in readable_sealed_files(lake, "default")
+        assert day_statuses(lake, [], FIRST.date, FIRST.date)[0].state == "damaged"
+    assert victim.exists()
+    assert lake.retention_records("default") == {}
+
+
+def test_a_retention_record_excuses_no_file_outside_the_tables(lake):
+    apply_retention(lake, "default", RULES, NOW)
+    (record,) = lake.retention_records("default")
+    RemovedFiles(lake, "default")
+    for change in ({"file": {"path": "../victim", "rows": 0, "bytes": 1, "sha256": "0"}}, {"table": "../victim"}):
+        rewritten(record, lambda found, change=change: found["files"][0].update(change))
+        with pytest.raises(StorageError, match=r"^The retention record .* is damaged \(the path of .* is not where"):
+            RemovedFiles(lake, "default")
+
+
+def test_a_record_of_a_month_that_names_another_place_is_as_good_as_none(lake, victim):
+    lake.derived_seal(FIRST).unlink()
+    compact(lake, "default", "2026-10", NOW)
+    record = lake.monthly_seal("2026-10", "default")
+    whole = record.read_bytes()
+    assert read_month_seal(lake, "2026-10", "default") is not None
+    for change in (
+        lambda found: found["files"]["images"].update(path="../victim", sha256=sha256_of_file(victim)),
+        lambda found: found["files"].update({"../victim": found["files"]["images"]}),
+        lambda found: found.update(project="../victim"),
+        lambda found: found.update(month="2026-09"),
+    ):
+        write_atomically(record, whole)
+        rewritten(record, change)
+        assert read_month_seal(lake, "2026-10", "default") is None
+    assert not compact(lake, "default", "2026-10", NOW).was_current
+    assert record.read_bytes() != whole or read_month_seal(lake, "2026-10", "default") is not None
+
+
+def test_what_a_link_leads_to_outside_the_lake_is_not_removed(lake, tmp_path):
+    path = lake.table("responses", FIRST)
+    outside = tmp_path / "outside"
+    path.parent.rename(outside)
+    path.parent.symlink_to(outside)
+    with pytest.raises(
+        StorageError, match=rf"^{path} lies outside the lake, because a link leads to {outside}, so nothi"
+    ):
+        apply_retention(lake, "default", RULES, NOW)
+    assert (outside / "responses.parquet").exists()
+    assert lake.retention_records("default") == {}
+    # A link within the lake, or to the lake, leads nowhere else.
+    (tmp_path / "linked").symlink_to(tmp_path / "lake")
+    path.parent.unlink()
+    outside.rename(path.parent)
+    assert apply_retention(Lake("linked"), "default", RULES, NOW).files
+
+
+def test_a_record_is_not_written_over_when_one_before_it_was_removed(lake):
+    apply_retention(lake, "default", Rules(responses_days=1, snapshots_days=None), NOW)
+    apply_retention(lake, "default", RULES, NOW)
+    first, second = lake.retention_records("default")
+    kept = second.read_bytes()
+    first.unlink()
+    publish_day(day_of("2026-10-23"))
+    apply_retention(lake, "default", RULES, NOW)
+    assert [path.stem for path in lake.retention_records("default")] == ["000002", "000003"]
+    assert second.read_bytes() == kept

@@ -1,0 +1,186 @@
+"""What cannot be listed or read is an error that names it, never an absence; what is no name of ours is left alone."""
+
+import ast
+import datetime as dt
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from published_days import day_of, publish_day
+
+from pipelines.audit import read_rules
+from pipelines.errors import ConfigurationError, StorageError
+from pipelines.lake import Lake, Partition, exists, write_atomically
+from pipelines.manifest import published
+from pipelines.query import connect_lake
+from pipelines.status import day_statuses
+from pipelines.verify import verify
+
+ROOT = Path(__file__).resolve().parents[2]
+DATE = dt.date(2026, 11, 23)
+PARTITION = Partition(DATE, "default")
+IMAGE = "00000000-0000-4000-8000-000000000001"
+
+
+@pytest.fixture
+def place(monkeypatch):
+    """A working directory that other users may enter."""
+    directory = Path(tempfile.mkdtemp(prefix="image-snapshots-test-"))
+    directory.chmod(0o755)
+    monkeypatch.chdir(directory)
+    yield directory
+    shutil.rmtree(directory)
+
+
+@contextmanager
+def locked(path):
+    """Nobody may enter or list a directory, and we are nobody."""
+    path.chmod(0)
+    # The superuser may enter anything.
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+        path.chmod(0o755)
+
+
+# Reader of the lake -> the directory that it cannot list.
+READERS = {
+    "_manifests/dt=2026-11-01": [
+        lambda lake: lake.partitions(),
+        lambda lake: lake.manifests("default"),
+        lambda lake: published(lake, Partition(dt.date(2026, 11, 1), "default")),
+        lambda lake: day_statuses(lake, ["default"], DATE, DATE),
+        lambda lake: verify(lake, [PARTITION]),
+        connect_lake,
+        lambda lake: day_of("2026-11-23").check_source(),
+        lambda lake: day_of("2026-11-23").check_clock(),
+    ],
+    "_manifests/superseded": [lambda lake: lake.superseded("default")],
+    "_derived/dt=2026-11-01": [
+        lambda lake: lake.derived_seals("default"),
+        lambda lake: lake.derived("default"),
+    ],
+    "_retention/project=default": [lambda lake: lake.retention_records("default")],
+    "_staging/dt=2026-11-01": [
+        lambda lake: lake.unfinished(),
+        lambda lake: day_statuses(lake, ["default"], DATE, DATE),
+    ],
+    "_monthly/month=2026-11": [lambda lake: lake.monthly_seals(), connect_lake],
+    "images/dt=2026-11-01": [
+        lambda lake: lake.partitions_of("images"),
+        lambda lake: lake.files_of("images"),
+        lambda lake: lake.sizes("images", "default"),
+        connect_lake,
+        lambda lake: verify(lake, [PARTITION]),
+    ],
+    "image_history/project=default": [
+        lambda lake: exists(lake.project_table("image_history", "default")),
+        lambda lake: lake.project_files_of("image_history"),
+    ],
+    "reports/dt=2026-11-01": [lambda lake: lake.reported("default")],
+    "images/dt=2026-11-23/project=default": [lambda lake: verify(lake, [PARTITION])],
+}
+
+
+def test_a_directory_that_may_not_be_read_is_named_and_never_left_out(place):
+    publish_day(day_of("2026-11-23"), images=[{"id": IMAGE}], responses=[{"id": IMAGE, "outcome": "ok"}])
+    lake = Lake("lake")
+    for name, readers in READERS.items():
+        (place / "lake" / name).mkdir(parents=True, exist_ok=True)
+        with locked(place / "lake" / name):
+            for number, reader in enumerate(readers):
+                with pytest.raises(ConfigurationError, match=r"^The lake cannot be used: Permission denied") as told:
+                    reader(lake)
+                assert f"{place}/lake/{name}" in str(told.value), (name, number)
+
+
+def test_an_audit_rules_directory_that_may_not_be_read_is_an_error(place):
+    (place / "rules").mkdir()
+    with locked(place / "rules"):
+        with pytest.raises(ConfigurationError, match=r"^The audit rules at .*/rules cannot be read"):
+            read_rules(place / "rules")
+    with pytest.raises(ConfigurationError, match=r"^There is no directory .*/no-rules: set"):
+        read_rules(place / "no-rules")
+
+
+@pytest.mark.parametrize("name", ["images", "images/dt=2026-11-23"])
+def test_a_link_to_a_disk_that_is_not_there_is_no_absence(tmp_path, name):
+    link = tmp_path / name
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(tmp_path / "disk")
+    lake = Lake(str(tmp_path))
+    for read in (lambda: lake.files_of("images"), lambda: exists(lake.table("images", PARTITION))):
+        with pytest.raises(StorageError, match=f"the link leads nowhere: '{link}'"):
+            read()
+    (tmp_path / "disk").mkdir()
+    assert lake.files_of("images") == {}
+    assert not exists(lake.table("images", PARTITION))
+
+
+def test_a_link_to_a_directory_that_is_there_is_followed(tmp_path):
+    elsewhere = tmp_path / "disk" / "project=default"
+    write_atomically(elsewhere / "images.parquet", b"")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "dt=2026-11-23").symlink_to(tmp_path / "disk")
+    assert list(Lake(str(tmp_path)).files_of("images")) == [PARTITION]
+
+
+def test_what_is_no_day_month_or_project_is_not_read(tmp_path):
+    lake = Lake(str(tmp_path))
+    for day in ("dt=2026-11-23", "dt=foo", "dt=2026-11-23.bak", "dt=20261123", "dt=2026-W48-1", "dt=2026-13-01", "dt="):
+        for project in ("project=default", "project=default (copy)", "project=Default", "project=a.", "project="):
+            write_atomically(tmp_path / "_manifests" / day / f"{project}.json", b"{}")
+            write_atomically(tmp_path / "_derived" / day / f"{project}.json", b"{}")
+            write_atomically(tmp_path / "_staging" / day / project / "attempt.json", b"{}")
+            write_atomically(tmp_path / "images" / day / project / "images.parquet", b"")
+            write_atomically(tmp_path / "reports" / day / project / "report.html", b"")
+    for month in ("month=2026-11", "month=2026-13", "month=2026-11 (2)", "month=2026"):
+        write_atomically(tmp_path / "_monthly" / month / "project=default.json", b"{}")
+    for record in ("000001", "000001 (copy)", "notes"):
+        write_atomically(tmp_path / "_retention" / "project=default" / f"{record}.json", b"{}")
+    write_atomically(tmp_path / "images" / "dt=2026-11-24", b"no directory")
+    assert lake.partitions() == lake.unfinished() == lake.partitions_of("images") == [PARTITION]
+    assert [*lake.manifests("default")] == [*lake.derived_seals("default")] == [*lake.files_of("images")] == [PARTITION]
+    assert [*lake.derived("default")] == [*lake.reported("default")] == [PARTITION]
+    assert lake.monthly_seals() == [("2026-11", "default")]
+    assert [path.stem for path in lake.retention_records("default")] == ["000001"]
+
+
+def test_no_code_asks_pathlib_what_is_there():
+    # `glob` and the like take what cannot be looked at for absent: `pipelines.listing` does not.
+    forbidden = {"glob", "rglob", "iglob", "iterdir", "exists", "is_dir", "is_file", "walk", "listdir", "scandir"}
+    allowed = {
+        "pipelines/listing.py": forbidden,
+        # A bucket has methods of these names, which raise; `exists` of the lake is made of both.
+        "pipelines/object_storage.py": {"exists", "glob"},
+        "pipelines/leases.py": {"exists"},
+        "pipelines/lake.py": {"exists", "glob"},
+        # No lake: a file of settings that is written when it is not there.
+        "assets/runner.py": {"exists"},
+        # The syntax tree of a query.
+        "pipelines/engine_spark.py": {"walk"},
+    }
+    found = {}
+    for path in sorted([*(ROOT / "pipelines").rglob("*.py"), *(ROOT / "assets").rglob("*.py")]):
+        name = path.relative_to(ROOT).as_posix()
+        calls = {
+            node.func.attr
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+            if ast.unparse(node.func.value) != "listing"
+        }
+        if (
+            odd := (calls & forbidden)
+            - allowed.get(name, set())
+            - ({"exists"} if name == "pipelines/audit.py" else set())
+        ):
+            found[name] = odd
+    assert found == {}
