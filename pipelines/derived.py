@@ -341,7 +341,7 @@ def _write_seal(lake: Lake, partition: Partition, seal: DerivedSeal) -> None:
     """Write the seal of a day's derived tables, keeping the one it replaces."""
     path = lake.derived_seal(partition)
     with storage_errors(path):
-        if path.exists():
+        if exists(path):
             replaced = path.read_bytes()
             # A damaged one is in no chain.
             if derived_link(replaced) is not None:

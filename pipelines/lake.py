@@ -152,10 +152,6 @@ def remove_tree(directory: LakePath) -> None:
         shutil.rmtree(directory)
 
 
-def _raise(error: OSError) -> None:
-    raise error
-
-
 def _partition(date: str, project: str) -> Partition | None:
     """The partition that two names stand for, or None: what is no name of ours is not read."""
     day, key = day_of(date), project_of(project)
@@ -429,24 +425,18 @@ class Lake:
         paths = self._paths(self.root / name, f"project=*/{name}.parquet")
         return sorted(path for path in paths if project_of(path.parent.name))
 
-    def all_files(self) -> Iterator[tuple[str, int]]:
-        """Every file below the root, whatever it is: path relative to the root, and bytes.
+    def all_files(self) -> Iterator[str]:
+        """Every file below the root, whatever it is, by its path relative to the root.
 
         Raises:
             ConfigurationError: a directory may not be read.
             StorageError: the storage failed.
         """
-        if isinstance(self.root, ObjectPath):
-            for path, stat in self.root.tree():
-                yield self.key(path), stat.st_size
-            return
         with storage_errors(self.root):
-            for directory, names, files in os.walk(self.root, onerror=_raise):
-                names.sort()
-                for name in sorted(files):
-                    found = Path(directory, name)
-                    # A link that leads nowhere is a file, too.
-                    yield found.relative_to(self.root).as_posix(), found.lstat().st_size
+            if isinstance(self.root, ObjectPath):
+                yield from (self.key(path) for path, _ in self.root.tree())
+            else:
+                yield from (self.key(path) for path in listing.below(self.root, "*"))
 
     def place(self, name: str, partition: Partition) -> LakePath:
         """Where the file of a table lies that a record of a partition names.
