@@ -89,6 +89,16 @@ def newest_derived_record(lake: Lake, project: str) -> str | None:
     return newest(link for content in chain_of_derived(lake, project).values() if (link := derived_link(content)))
 
 
+def newest_history_sha256(lake: Lake, project: str) -> str | None:
+    """SHA-256 of `image_history` in the record of derived tables that a project wrote last; None without one."""
+    newest_record = newest_derived_record(lake, project)
+    for content in chain_of_derived(lake, project).values():
+        if hashlib.sha256(content).hexdigest() == newest_record:
+            digest = orjson.loads(content).get("history", {}).get("sha256")
+            return digest if isinstance(digest, str) else None
+    return None
+
+
 def derived_link(content: bytes) -> Link | None:
     """A record of derived tables in its chain; None when it is damaged, and so to be derived again."""
     if not is_whole(content):
