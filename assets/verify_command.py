@@ -51,7 +51,7 @@ def verify(
         settings = Settings.load()
         _verify(settings, parse_date(date), project, witness or [], report)
     except PipelineError as error:
-        # Scripts read what was found until then.
+        # Scripts get JSON all the same.
         if as_json:
             typer.echo(json.dumps(report | {"error": str(error)}, indent=1))
         print_error(str(error))

@@ -25,6 +25,7 @@ from pipelines.costs import derive_image_costs
 from pipelines.day import Day
 from pipelines.derived import DaySummary, DerivedSeal, Inputs, bases, derived_inputs, parse_seal, summarise
 from pipelines.engine_duckdb import DuckDBEngine
+from pipelines.errors import ConfigurationError
 from pipelines.history import derive_image_changes, write_history_again
 from pipelines.lake import Lake, LakePath, Partition, exists, sha256_of_file, storage_errors
 from pipelines.manifest import FileFacts, code_version, published_days
@@ -176,8 +177,8 @@ def _verify_history_file(lake: Lake, project: str, ids: set[str]) -> Iterator[Pr
         yield Problem(
             key,
             f"The file was changed: its SHA-256 is {digest}, and {seal.history.sha256} in the newest record of derived "
-            f"tables ({seal.snapshot_date}). Restore it from a backup; or keep a copy of it, remove it, and derive any "
-            "day again with `image-snapshots rebuild`.",
+            f"tables ({seal.snapshot_date}). Restore it from a backup; or keep a copy of it, and derive any day again "
+            "with `image-snapshots rebuild`, which makes it anew.",
         )
     elif ids:
         yield from named(key, (Problem(key, sentence) for sentence in wrong_keys(path, {"project_id": ids})))
@@ -253,8 +254,13 @@ def _derive_again(
             continue
         with tempfile.TemporaryDirectory(prefix="image-snapshots-") as directory:
             day = _DayBeside(partition, seal.run_id, settings, directory=Path(directory))
+            try:
+                inputs = derived_inputs(day)
+            except ConfigurationError as error:
+                on_note(Note("_derived", f"Nothing of project {project} was derived once more: {error}"))
+                return
             comparable = dict.fromkeys(seal.files, True)
-            for name, changed in _changed(seal.inputs, derived_inputs(day)).items():
+            for name, changed in _changed(seal.inputs, inputs).items():
                 comparable[name] = False
                 left_out[f"{changed} changed since"] += 1
             key = lake.key(lake.derived_seal(partition))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pipelines.errors import ConfigurationError
 from pipelines.lake import Lake, Partition, storage_errors
 from pipelines.manifest import chain_of_manifests
+from pipelines.records import chain_of_derived
 from pipelines.report import is_report_whole, render_report, report_marks
 from pipelines.verify_tables import Note, Problem, named
 
@@ -16,7 +17,8 @@ def verify_reports(
 ) -> Iterator[Problem]:
     """Check the reports of a project, of `days` (None: of all); with `renders`, by making each of them once more."""
     current = {partition: hashlib.sha256(content).hexdigest() for partition, content in lake.manifests(project).items()}
-    known = {hashlib.sha256(content).hexdigest() for content in chain_of_manifests(lake, project).values()}
+    records = chain_of_manifests(lake, project) | chain_of_derived(lake, project)
+    known = {hashlib.sha256(content).hexdigest() for content in records.values()}
     for partition in sorted(lake.reported(project)):
         if days is None or partition.date in days:
             key = lake.key(lake.report(partition))
@@ -48,6 +50,13 @@ def _verify_report(
         elif marks.get("manifest") in known:
             on_note(Note(key, f"Older than what is published for its day: {again}."))
         # What is not known at all is a manifest that was lost, and named as such.
+        return
+    if marks.get("derived_record") not in known:
+        yield Problem(
+            key,
+            f"It names a record of derived tables with SHA-256 {marks.get('derived_record')}, which is not there: that "
+            f"one was changed or removed. Restore it from a backup, or {again}.",
+        )
         return
     if not renders:
         return

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from proved_days import A, B, C, forge_record, proved_day, publish_proved
 
-from pipelines.columns import AUDIT_FINDINGS, IMAGE_COSTS, IMAGE_HISTORY
+from pipelines.columns import ANALYSIS_TABLES, AUDIT_FINDINGS, IMAGE_COSTS, IMAGE_HISTORY
 from pipelines.compaction import compact
 from pipelines.derived import derive_days
 from pipelines.lake import Lake, sha256_of_file
@@ -220,6 +220,10 @@ def test_another_price_book_is_no_problem_but_said(lake, tmp_path):
         and "the price book changed since" in note.sentence
         for note in notes
     )
+    # One that cannot be read is not the lake's fault either.
+    notes.clear()
+    assert problems(lake, notes, settings=Settings(lake="lake", price_book=tmp_path / "none.toml")) == {}
+    assert any("Nothing of project default was derived once more: The price book " in note.sentence for note in notes)
     # Forged by the way: the record is the newest, so nothing but deriving it once more can tell.
     costs = pq.read_table(lake.table(IMAGE_COSTS.name, proved_day(DATES[2]).partition), partitioning=None)
     path = replace_file(lake, DATES[2], IMAGE_COSTS.name, costs.slice(1))
@@ -236,6 +240,15 @@ def test_a_report_that_was_changed_or_moved_is_named(lake):
     assert problems(lake, quick=True) == {
         lake.key(path): f"It is the report of another day, moved or copied here: {again}"
     }
+
+
+def test_derived_tables_of_the_newest_day_that_were_removed_are_missed_by_history_and_report(lake):
+    for path in sorted(lake.root.glob(f"*/dt={DATES[2]}")):
+        if path.parent.name == "_derived" or path.parent.name in ANALYSIS_TABLES:
+            shutil.rmtree(path)
+    found = problems(lake)
+    assert found["image_history/project=default/image_history.parquet"].startswith("The file was changed")
+    assert found["reports/dt=2025-11-01/project=default/report.html"].startswith("It names a record of derived tables")
 
 
 def remove_newest_day(lake):
