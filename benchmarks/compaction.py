@@ -117,7 +117,7 @@ def main() -> None:
     # Hard links stay within a file system.
     with tempfile.TemporaryDirectory(dir=source.parent, prefix="compacted-") as directory:
         copy = str(Path(directory) / "lake")
-        shutil.copytree(source, copy, copy_function=os.link, ignore=shutil.ignore_patterns("_monthly", "*.lock"))
+        shutil.copytree(source, copy, copy_function=os.link, ignore=shutil.ignore_patterns("_monthly", "_locks"))
         done = apart(copy, "--compact", "--project", arguments.project)
         rows, daily_files, daily_bytes, monthly_bytes = done["sums"]
         print(

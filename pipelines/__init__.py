@@ -13,7 +13,9 @@ The modules in the order in which a day passes through them:
 ``listed``, ``changed``        change-only days: what the API's list still confirms
 ``columns``                    the one table of columns that every schema derives from
 ``bodies``, ``normalise``      one body -> its values; stored responses -> the `images` frame
-``lake``, ``records``, ``manifest``, ``publish``  where tables live; validate, replace atomically, seal with a manifest
+``names``, ``listing``, ``locks``, ``leases``  what names stand for; what there is; who holds it
+``lake``, ``records``, ``manifest``, ``clock``  where tables live; what is written down about them
+``publish``                    validate, replace atomically, seal with a manifest
 ``connection``, ``day``         the steps of a day, as an orchestrator calls them
 ``sql_files``, ``analysis``      the SQL that people read; a published day in DuckDB
 ``history``, ``reconciliation``, ``usage``, ``audit``, ``prices``, ``costs``  what is derived from several days

@@ -12,6 +12,8 @@ from pipelines.manifest import Manifest, chain_of_manifests, parse_manifest
 
 # Beyond this a clock is wrong: signatures hold for a quarter of an hour, and midnight decides which day it is.
 TOLERATED_SKEW_SECONDS = 300.0
+# The clocks of several machines that write to one lake agree to some seconds, and are set back by less.
+TOLERATED_STEP = dt.timedelta(seconds=30)
 
 
 def newest_publication(lake: Lake, project: str) -> Manifest | None:
@@ -34,17 +36,17 @@ def check_clock(lake: Lake, project: str, now: dt.datetime) -> None:
 
 
 def rising(lake: Lake, project: str, now: dt.datetime) -> dt.datetime:
-    """The time that a project's next manifest states: later than the newest one's, also by a clock that stands still.
+    """The time that a project's next manifest states: `now`, but later than the newest one's by all means.
 
     Raises:
-        ConfigurationError: the clock is behind; names both times.
+        ConfigurationError: the clock is behind, by more than clocks differ; names both times.
     """
     newest = newest_publication(lake, project)
-    if newest is None or now > newest.published_at:
+    if newest is None:
         return now
-    if now < newest.published_at:
+    if _is_behind(newest, now):
         raise ConfigurationError(f"{_behind(newest, now)} Nothing was published.")
-    return now + dt.timedelta(microseconds=1)
+    return max(now, newest.published_at + dt.timedelta(microseconds=1))
 
 
 def clock_warnings(lake: Lake, project: str, now: dt.datetime) -> list[str]:
@@ -58,7 +60,7 @@ def clock_warnings(lake: Lake, project: str, now: dt.datetime) -> list[str]:
             continue
     warnings = []
     newest = max(manifests, key=lambda manifest: manifest.published_at, default=None)
-    if newest is not None and now < newest.published_at:
+    if newest is not None and _is_behind(newest, now):
         warnings.append(f"{_behind(newest, now)} No day of the project can be published until then.")
     measured = [manifest for manifest in manifests if manifest.fetch.clock_skew_seconds is not None]
     last = max(measured, key=lambda manifest: (manifest.published_at, manifest.snapshot_date), default=None)
@@ -70,6 +72,10 @@ def clock_warnings(lake: Lake, project: str, now: dt.datetime) -> list[str]:
             f"{last.fetch.endpoint_host}: set it right. This is said until a day is fetched by a right clock."
         )
     return warnings
+
+
+def _is_behind(newest: Manifest, now: dt.datetime) -> bool:
+    return newest.published_at - now > TOLERATED_STEP
 
 
 def _behind(newest: Manifest, now: dt.datetime) -> str:

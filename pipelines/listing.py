@@ -31,15 +31,17 @@ def matching(directory: Path, pattern: str) -> list[Path]:
     There are none where there is no such directory.
 
     Raises:
-        OSError: one of the directories cannot be listed, or a link among what matches leads nowhere.
+        OSError: one of the directories cannot be listed, or is a link that leads nowhere.
     """
     first, _, rest = pattern.partition("/")
     found: list[Path] = []
     for path, is_directory in _entries(directory, first):
-        if rest and is_directory:
-            found += matching(path, rest)
-        elif not rest and not is_directory:
+        if not rest and not is_directory:
             found.append(path)
+        elif rest and is_directory:
+            found += matching(path, rest)
+        elif rest:
+            _check_no_dead_link(path)
     return found
 
 
@@ -70,9 +72,6 @@ def _entries(directory: Path, pattern: str) -> list[tuple[Path, bool]]:
     except FileNotFoundError:
         _check_no_dead_link(directory)
         return []
-    for entry in found:
-        if entry.is_symlink():
-            _check_no_dead_link(Path(entry.path))
     return sorted((directory / entry.name, entry.is_dir()) for entry in found)
 
 

@@ -22,30 +22,27 @@ FIRST = dt.date(2026, 11, 21)
 PARTITIONS = [Partition(FIRST + dt.timedelta(days=n), "default") for n in range(3)]
 
 
-def take(lake, partition, hour=12, until=None, meanwhile=lambda: None, run_id="run", **settings):
-    """Take a day's snapshot at noon of that day, or from one hour to another."""
-    midnight = dt.datetime.combine(partition.date, dt.time(), dt.UTC)
-    moment = midnight + dt.timedelta(hours=hour)
+def take(lake, partition, hour=12, run_id="run", **settings):
+    """Take a day's snapshot at noon of that day."""
+    moment = dt.datetime.combine(partition.date, dt.time(hour), dt.UTC)
     day = Day(partition, run_id, Settings(lake=str(lake), **settings), lambda: moment)
     with day.hold():
         take_inventory(day)
-        meanwhile()
-        moment = midnight + dt.timedelta(hours=until or hour)
         fetch_answers(day, lambda _: None)
         return publish_day(day).manifest
 
 
 @pytest.fixture(scope="module")
 def three_days(tmp_path_factory):
-    """A lake with three days, the second of them taken twice, until after the third was published."""
+    """A lake with three days, the second of them taken twice."""
     root = tmp_path_factory.mktemp("three") / "lake"
-    for partition in PARTITIONS[:2]:
+    for partition in PARTITIONS:
         take(root, partition, run_id=f"run-{partition.date}")
-
-    def take_third():
-        take(root, PARTITIONS[2], hour=1, run_id=f"run-{PARTITIONS[2].date}")
-
-    take(root, PARTITIONS[1], hour=23, until=24 + 2, meanwhile=take_third, run_id="again")
+    # The last to be published, and times of publication rise.
+    later = dt.datetime.combine(PARTITIONS[2].date, dt.time(13), dt.UTC)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(Day, "publication_time", lambda _: later)
+        take(root, PARTITIONS[1], hour=13, run_id="again")
     return root
 
 

@@ -184,3 +184,13 @@ def test_no_code_asks_pathlib_what_is_there():
         ):
             found[name] = odd
     assert found == {}
+
+
+def test_a_link_that_leads_nowhere_is_no_missing_file(tmp_path):
+    lake = Lake(str(tmp_path))
+    lake.manifest(PARTITION).parent.mkdir(parents=True)
+    lake.manifest(PARTITION).symlink_to(tmp_path / "gone.json")
+    assert lake.partitions() == [PARTITION]
+    for read in (lambda: lake.manifests("default"), lambda: published(lake, PARTITION)):
+        with pytest.raises(StorageError, match=r"the link leads nowhere|No such file or directory"):
+            read()
