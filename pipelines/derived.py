@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipelines.analysis import DayAnalysis
 from pipelines.audit import AuditResult, derive_audit_findings, read_rules
-from pipelines.columns import ANALYSIS_TABLES, SCHEMA_VERSION
+from pipelines.columns import ANALYSIS_TABLES, IMAGE_HISTORY, SCHEMA_VERSION
 from pipelines.costs import CostResult, derive_image_costs
 from pipelines.day import Day
 from pipelines.errors import ConfigurationError, StorageError
@@ -303,7 +303,7 @@ def _derive(day: Day, basis: str) -> DerivedDay:
             inputs=inputs,
             files={file.path.partition("/")[0]: file for file in files},
             history=FileFacts(
-                path=day.lake.key(history.path),
+                path=day.lake.key(day.lake.project_table(IMAGE_HISTORY.name, day.partition.project)),
                 rows=history.versions,
                 bytes=day.lake.size(history.path),
                 sha256=sha256_of_file(history.path),
@@ -311,7 +311,10 @@ def _derive(day: Day, basis: str) -> DerivedDay:
             summary=summarise(analysis, changes, audit, costs),
             previous_record_sha256=newest_derived_record(day.lake, day.partition.project),
         )
-    _write_seal(day.lake, day.partition, with_own_sha256(seal))
+    _keep_seal(day.lake, day.partition)
+    path = day.lake.derived_seal(day.partition)
+    with storage_errors(path):
+        write_atomically(path, record_bytes(with_own_sha256(seal)))
     return DerivedDay(history, reconciliation, usage, audit, costs, seal)
 
 
@@ -337,14 +340,13 @@ def summarise(analysis: DayAnalysis, changes: dict[str, int], audit: AuditResult
     )
 
 
-def _write_seal(lake: Lake, partition: Partition, seal: DerivedSeal) -> None:
-    """Write the seal of a day's derived tables, keeping the one it replaces."""
+def _keep_seal(lake: Lake, partition: Partition) -> None:
+    """Keep a copy of the seal that is about to be replaced, or removed: later records name it."""
     path = lake.derived_seal(partition)
-    with storage_errors(path):
-        if exists(path):
+    if exists(path):
+        with storage_errors(path):
             replaced = path.read_bytes()
             # A damaged one is in no chain.
             if derived_link(replaced) is not None:
                 kept = lake.superseded_derived_seals(partition.project) / f"{_sha256(replaced)}.json"
                 write_atomically(kept, replaced)
-        write_atomically(path, record_bytes(seal))
