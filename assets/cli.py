@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import Progress
 
 from assets.query_command import query
 from assets.terminal import (
@@ -24,11 +23,13 @@ from assets.terminal import (
     FAILED,
     INCOMPLETE,
     USAGE,
+    DateOption,
     JsonOption,
     ProjectOption,
     count_text,
     note_sandbox,
     open_lake,
+    parse_date,
     print_error,
     print_line,
     print_table,
@@ -36,10 +37,11 @@ from assets.terminal import (
     size_text,
 )
 from assets.upkeep_commands import compact, retention
+from assets.verify_command import verify
 from pipelines.columns import ANSWER_TABLES
 from pipelines.errors import ConfigurationError, PipelineError
 from pipelines.lake import Lake, Partition, exists
-from pipelines.manifest import Manifest, chain_head, inventory_warning, published, read_attempt
+from pipelines.manifest import Manifest, inventory_warning, published, read_attempt
 from pipelines.outcomes import Outcome
 from pipelines.settings import ROOT, Settings, load_environment
 from pipelines.status import day_statuses
@@ -62,9 +64,6 @@ class Mode(StrEnum):
     CHANGED = "changed"
 
 
-DateOption = Annotated[str | None, typer.Option("--date", metavar="YYYY-MM-DD", help="Day (UTC).")]
-
-
 def main() -> None:
     """Run the command line; what a user can cause ends in one sentence and the exit status of its kind."""
     try:
@@ -76,15 +75,6 @@ def main() -> None:
 
 def _today() -> dt.date:
     return dt.datetime.now(dt.UTC).date()
-
-
-def _date(text: str | None) -> dt.date | None:
-    if text is None:
-        return None
-    try:
-        return dt.date.fromisoformat(text)
-    except ValueError:
-        raise ConfigurationError(f"{text} is no day: write it as YYYY-MM-DD.") from None
 
 
 def _projects(settings: Settings, chosen: list[str] | None) -> list[str]:
@@ -143,7 +133,7 @@ def run(
         raise ConfigurationError("--days and --date exclude each other: --days ends with today.")
     projects = _projects(settings, project)
     check_inputs(settings)
-    last = _date(date) or _today()
+    last = parse_date(date) or _today()
     played = [last - dt.timedelta(days=back) for back in range((days or 1) - 1, -1, -1)]
     partitions = [Partition(day, key) for day in played for key in projects]
     for partition in partitions:
@@ -187,7 +177,7 @@ def rebuild(
     from pipelines.removed import RemovedFiles, is_derivable
 
     settings = Settings.load()
-    day = _date(date)
+    day = parse_date(date)
     if (day is None) == (not every):
         raise ConfigurationError("Say which day to rebuild: --date YYYY-MM-DD, or --all.")
     projects = _projects(settings, project)
@@ -408,53 +398,7 @@ def _removed(tables: list[str]) -> str:
     return f", {' and '.join(sorted(kinds))} removed" if kinds else ""
 
 
-@app.command()
-def verify(
-    date: DateOption = None,
-    project: ProjectOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Recompute hashes, chains and derived tables of published days, and name what was changed."""
-    from pipelines.removed import last_record_sha256
-    from pipelines.verify import verify as verify_lake
-
-    settings = Settings.load()
-    lake = open_lake(settings)
-    day = _date(date)
-    partitions = [
-        partition
-        for partition in lake.partitions()
-        if (day is None or partition.date == day) and (not project or partition.project in project)
-    ]
-    if not partitions:
-        raise ConfigurationError(
-            f"Nothing is published under {lake.root} for that choice: `image-snapshots status` lists what is."
-        )
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task("Verifying days", total=len(partitions))
-        problems = verify_lake(lake, partitions, lambda _: bar.advance(task))
-    # Worth noting elsewhere only while it seals what is there; and a damaged manifest has no place in a chain.
-    projects = [] if problems else sorted({partition.project for partition in partitions})
-    heads = {key: chain_head(lake, key) for key in projects}
-    records = {key: last_record_sha256(lake, key) for key in projects}
-    records = {key: digest for key, digest in records.items() if digest is not None}
-    if as_json:
-        found = [{"path": problem.path, "problem": problem.sentence} for problem in problems]
-        newest: dict[str, Any] = {"newest_manifest_sha256": heads, "newest_retention_record_sha256": records}
-        print(json.dumps({"partitions": len(partitions), "problems": found, **newest}, indent=1))
-    else:
-        note_sandbox(lake)
-        for problem in problems:
-            print_line(f"{problem.path}: {problem.sentence}")
-        for key, head in heads.items():
-            print_line(f"newest manifest of {key}: SHA-256 {head}")
-        for key, record in records.items():
-            print_line(f"newest retention record of {key}: SHA-256 {record}")
-        print_line(f"verified {count_text(len(partitions), 'partition')}: {count_text(len(problems), 'problem')}")
-    raise typer.Exit(FAILED if problems else COMPLETE)
-
-
+app.command()(verify)
 app.command()(query)
 app.command()(compact)
 app.command()(retention)
@@ -477,7 +421,7 @@ def report(
     note_sandbox(lake)
     days = {key: [day for day in lake.partitions() if day.project == key] for key in projects}
     for key in projects:
-        day = _date(date) or (days[key][-1].date if days[key] else _today())
+        day = parse_date(date) or (days[key][-1].date if days[key] else _today())
         print_line(_short(str(write_report(lake, Partition(day, key), output))))
 
 
@@ -495,9 +439,9 @@ def focus(
 
     settings = Settings.load()
     note_sandbox(open_lake(settings))
-    until = _date(last) or _today()
+    until = parse_date(last) or _today()
     rows = write_focus(
-        open_lake(settings), _date(first) or until.replace(day=1), until, _projects(settings, project), output
+        open_lake(settings), parse_date(first) or until.replace(day=1), until, _projects(settings, project), output
     )
     print_line(f"{output}: {count_text(rows, 'row')}, estimates and no bill")
 

@@ -3,6 +3,7 @@
 Tables on a terminal, plain lines when piped.
 """
 
+import datetime as dt
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pipelines.errors import ConfigurationError
 from pipelines.lake import Lake
 from pipelines.manifest import holds_sandbox
 from pipelines.plain_text import visible
@@ -25,12 +27,27 @@ _NUMBERS = ("rows", "bytes", "images", "days", "files", "daily files", "daily by
 ProjectOption = Annotated[
     list[str] | None, typer.Option("--project", help="Partition key of a project; may be repeated. Default: all.")
 ]
+DateOption = Annotated[str | None, typer.Option("--date", metavar="YYYY-MM-DD", help="Day (UTC).")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
 def open_lake(settings: Settings) -> Lake:
     """The lake that the settings name."""
     return Lake(settings.lake, settings.parquet_compression)
+
+
+def parse_date(text: str | None) -> dt.date | None:
+    """The day that an option states, or None.
+
+    Raises:
+        ConfigurationError: it is no day.
+    """
+    if text is None:
+        return None
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError:
+        raise ConfigurationError(f"{text} is no day: write it as YYYY-MM-DD.") from None
 
 
 def print_error(sentence: str) -> None:

@@ -17,7 +17,8 @@ The modules in the order in which a day passes through them:
 ``columns``                    the one table of columns that every schema derives from
 ``bodies``, ``normalise``      one body -> its values; stored responses -> the `images` frame
 ``names``, ``listing``, ``locks``, ``leases``  what names stand for; what there is; who holds it
-``lake``, ``manifest``, ``clock``, ``publish``  where tables live; validate, replace atomically, seal with a manifest
+``lake``, ``records``, ``manifest``, ``clock``  where tables live; what is written down about them
+``publish``                    validate, replace atomically, seal with a manifest
 ``connection``, ``day``         the steps of a day, as an orchestrator calls them
 ``sql_files``, ``analysis``      the SQL that people read; a published day in DuckDB
 ``history``, ``reconciliation``, ``usage``, ``audit``, ``prices``, ``costs``  what is derived from several days
@@ -25,6 +26,8 @@ The modules in the order in which a day passes through them:
 ``query``                      the whole lake in SQL, for people
 ``warehouse``, ``warehouse_ddl``, ``warehouse_duckdb``, ``warehouse_postgres``  the days in a warehouse
 ``report``, ``report_data``, ``report_headline``, ``report_words``, ``report_charts``  a day on one page, for people
-``verify``, ``status``         prove a published day or name what was changed; which days are there
+``verify``, ``verify_files``, ``verify_records``, ``verify_tables``, ``verify_derived``, ``verify_reports``,
+``verify_witnesses``, ``witness``  prove what was published, or name what was changed; hashes noted elsewhere
+``status``                     which days are there
 ``sandbox``                    a ModelArts-compatible endpoint on loopback
 """

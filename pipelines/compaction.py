@@ -10,7 +10,7 @@ import datetime as dt
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from pipelines.columns import SCHEMA_VERSION, SNAPSHOT_TABLES, Table
 from pipelines.derived import readable_sealed_files, sealed_files
@@ -29,13 +29,12 @@ from pipelines.lake import (
     write_atomically,
 )
 from pipelines.manifest import FileFacts, code_version
+from pipelines.records import Record, is_whole, record_bytes, with_own_sha256
 from pipelines.removed import RemovedFiles
 
 
-class MonthSeal(BaseModel):
+class MonthSeal(Record):
     """What a project's monthly files were made from, and their facts; `days` has SHA-256 by table by day."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     month: str
     project: str
@@ -104,7 +103,7 @@ def compact(
     with lake.deriving(project, f"compaction of {month}"):
         days = _daily_files(lake, project, month)
         seal = read_month_seal(lake, month, project)
-        was_current = seal is not None and _is_current(lake, seal, days)
+        was_current = seal is not None and _is_current(lake, seal, days) and is_month_whole(lake, month, project)
         if seal is None or not was_current:
             seal = _compact(lake, project, month, days, now, on_table)
     return CompactedMonth(
@@ -184,7 +183,7 @@ def _compact(
     )
     path = lake.monthly_seal(month, project)
     with storage_errors(path):
-        write_atomically(path, seal.model_dump_json(indent=1).encode() + b"\n")
+        write_atomically(path, record_bytes(with_own_sha256(seal)))
     return seal
 
 
@@ -262,6 +261,13 @@ def read_month_seal(lake: Lake, month: str, project: str) -> MonthSeal | None:
     return seal if is_placed and (seal.month, seal.project) == (month, project) else None
 
 
+def is_month_whole(lake: Lake, month: str, project: str) -> bool:
+    """Whether the seal of a project's monthly files has the SHA-256 that it states of itself."""
+    path = lake.monthly_seal(month, project)
+    with storage_errors(path):
+        return is_whole(path.read_bytes())
+
+
 # For readers
 
 
@@ -291,8 +297,11 @@ def monthly_files(lake: Lake, daily: Mapping[str, Mapping[Partition, LakePath]])
     return found
 
 
-def check_months(lake: Lake, project: str, months: set[str]) -> Iterator[tuple[str, str]]:
-    """Path and sentence of each monthly file that is not what its seal says, or not what the daily files hold."""
+def check_months(lake: Lake, project: str, months: set[str], *, compares: bool = True) -> Iterator[tuple[str, str]]:
+    """Path and sentence of each monthly file or seal of a project that is not as it was made.
+
+    With `compares`, rows are held against the daily files, which must be those that were sealed.
+    """
     daily = {name: lake.files_of(name) for name in SNAPSHOT_TABLES}
     standing = {
         (name, file.month): file
@@ -300,16 +309,19 @@ def check_months(lake: Lake, project: str, months: set[str]) -> Iterator[tuple[s
         for file in files
         if file.project == project
     }
-    for month in sorted(months):
-        seal = read_month_seal(lake, month, project)
+    for month in sorted(month for month, owner in lake.monthly_seals() if owner == project and month in months):
+        key = lake.key(lake.monthly_seal(month, project))
         again = f"make it again with `image-snapshots compact --month {month} --project {project}`"
+        seal = read_month_seal(lake, month, project)
+        if seal is None or not is_month_whole(lake, month, project) or any(_month(day) != month for day in seal.days):
+            yield key, f"The record of monthly files was changed, damaged, or moved here: {again}."
         if seal is None:
             continue
         for name, facts in seal.files.items():
             file = standing.get((name, month))
             if not is_as_sealed(_monthly(lake, seal, name), facts):
                 yield facts.path, f"The monthly file is missing or was changed: {again}."
-            elif file is not None and _differs(SNAPSHOT_TABLES[name], file, daily[name]):
+            elif compares and file is not None and _differs(SNAPSHOT_TABLES[name], file, daily[name]):
                 yield facts.path, f"The monthly file does not hold the rows of the daily ones: {again}."
 
 

@@ -55,6 +55,7 @@ from pipelines.outcomes import Outcome
 from pipelines.publish import Derivation, derive_tables, failed_ids, file_facts, publish, validate
 from pipelines.removed import RemovedFiles, check_derivable
 from pipelines.settings import Settings
+from pipelines.witness import open_witness
 
 _ACCEPTED_POLL_SECONDS = 0.05
 _EVIDENCE = (INVENTORY.name, LIST_PAGES.name, NOTEBOOKS.name, RESPONSES.name)
@@ -542,7 +543,7 @@ def _publish(
     derivation = derive_tables(day.lake, evidence[RESPONSES.name], directory, day.run_id)
     files = evidence | {name: directory / f"{name}.parquet" for name in (IMAGES.name, IMAGE_VALUES.name)}
     validate(day.partition, fetch.project_id, files, inventory.ids, fetch.outcomes)
-    with day.lake.founding():
+    with open_witness(day.settings.witness, day.lake) as note, day.lake.founding():
         day.check_kind(is_sandbox=fetch.is_sandbox)
         manifest = publish(
             day.lake,
@@ -555,4 +556,5 @@ def _publish(
             inventory=inventory,
             fetch=fetch,
         )
+        note(manifest)
     return DayPublished(manifest, derivation)

@@ -17,8 +17,9 @@ from pipelines.analysis import DayAnalysis
 from pipelines.columns import IMAGE_CHANGES, IMAGE_HISTORY, IMAGES, RESPONSES
 from pipelines.day import Day
 from pipelines.engine import Engine, open_engine
-from pipelines.lake import SANDBOX_MARK, Lake, LakePath, Partition, exists, open_parquet
+from pipelines.lake import SANDBOX_MARK, Lake, LakePath, Partition, exists, open_parquet, sha256_of_file
 from pipelines.manifest import FileFacts, PublishedDay, complete_days, published_days
+from pipelines.records import newest_history_sha256
 from pipelines.removed import RemovedFiles
 from pipelines.sql_files import read_sql
 
@@ -63,13 +64,19 @@ def write_history(
     run_id: str,
     on_step: Callable[[int, int], None] = lambda done, total: None,
 ) -> HistoryResult:
-    """Write a project's history to `path`, going on from what is there already.
+    """Write a project's history to `path`, going on from what is there already, if it is the file that was sealed.
+
+    Any other is damaged, was changed, or was written by a run that was killed: it is made anew, unless retention
+    removed files of its days, so that nothing else knows them.
 
     Raises:
         ConfigurationError: retention removed files of a day that is to be taken.
         StorageError: the lake cannot be read or written.
     """
-    return _write_history(engine, lake, project, path, run_id, path, None, on_step)
+    sealed = newest_history_sha256(lake, project)
+    is_other = sealed is not None and exists(path) and sha256_of_file(path) != sealed
+    stored = None if is_other and not RemovedFiles(lake, project) else path
+    return _write_history(engine, lake, project, path, run_id, stored, None, on_step)
 
 
 def write_history_again(engine: Engine, lake: Lake, project: str, path: LakePath) -> None:
@@ -96,13 +103,18 @@ def _write_history(
     project: str,
     path: LakePath,
     run_id: str,
-    stored: LakePath,
+    stored: LakePath | None,
     until: dt.date | None,
     on_step: Callable[[int, int], None] = lambda done, total: None,
 ) -> HistoryResult:
-    """Write a history to `path`, going on from what is `stored`, or from that as it was after the day `until`."""
+    """Write a history to `path`, going on from what is `stored`, or from that as it was after the day `until`.
+
+    Without a stored one it is made anew.
+    """
     days = [day for day in published_days(lake, project) if day.manifest.is_complete]
-    known = [entry for entry in _known_days(stored) if until is None or entry[0] <= until.isoformat()]
+    known = [
+        entry for entry in (known_days(stored) if stored else []) if until is None or entry[0] <= until.isoformat()
+    ]
     agreeing = list(takewhile(lambda pair: pair[0] == pair[1], zip(known, map(_entry, days), strict=False)))
     missing = days[len(agreeing) :]
     removed = RemovedFiles(lake, project)
@@ -113,7 +125,7 @@ def _write_history(
             "the history cannot be made anew from that day on: restore "
             f"{lake.project_table(IMAGE_HISTORY.name, project)} from a backup",
         )
-    _load_until(engine, stored, days[len(agreeing) - 1].partition.date if agreeing else None)
+    _load_until(engine, stored or path, days[len(agreeing) - 1].partition.date if agreeing else None)
     for number, day in enumerate(missing):
         on_step(number, len(missing))
         _take_step(engine, lake, day)
@@ -149,7 +161,8 @@ def _entry(day: PublishedDay) -> list[str]:
     return [day.partition.date.isoformat(), day.sha256]
 
 
-def _known_days(path: LakePath) -> list[list[str]]:
+def known_days(path: LakePath) -> list[list[str]]:
+    """The days that a history consists of, each with the SHA-256 of its manifest; none of a file that is damaged."""
     if not exists(path):
         return []
     try:

@@ -278,6 +278,14 @@ class Lake:
         """The file that says what the derived tables of a partition were made from."""
         return self.root / "_derived" / f"dt={partition.date}" / f"project={partition.project}.json"
 
+    def superseded_derived(self, project: str) -> dict[LakePath, bytes]:
+        """The seals of derived tables that were derived again since."""
+        return self._small_files(self.superseded_derived_seals(project), "*.json")
+
+    def superseded_derived_seals(self, project: str) -> LakePath:
+        """Directory of the seals of derived tables that were derived again since, each named by its SHA-256."""
+        return self.root / "_derived" / "superseded" / f"project={project}"
+
     def report(self, partition: Partition) -> LakePath:
         """The report of a partition, for people."""
         return self.root / "reports" / partition.directory / "report.html"
@@ -436,6 +444,19 @@ class Lake:
         """The files of a table that is kept for all days of a project together, by project."""
         paths = self._paths(self.root / name, f"project=*/{name}.parquet")
         return sorted(path for path in paths if project_of(path.parent.name))
+
+    def all_files(self) -> Iterator[str]:
+        """Every file below the root, whatever it is, by its path relative to the root.
+
+        Raises:
+            ConfigurationError: a directory may not be read.
+            StorageError: the storage failed.
+        """
+        with storage_errors(self.root):
+            if isinstance(self.root, ObjectPath):
+                yield from (self.key(path) for path, _ in self.root.tree())
+            else:
+                yield from (self.key(path) for path in listing.below(self.root, "*"))
 
     def place(self, name: str, partition: Partition) -> LakePath:
         """Where the file of a table lies that a record of a partition names.

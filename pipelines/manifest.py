@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pipelines import listing
 from pipelines.errors import StorageError
 from pipelines.lake import Lake, LakePath, Partition, exists, sha256_of_file, storage_errors, write_atomically
+from pipelines.records import Link, Record, newest, record_bytes
 
 
 class _Facts(BaseModel):
@@ -112,8 +113,11 @@ class FailedId(_Facts):
     error_code: str | None
 
 
-class Manifest(_Facts):
-    """The seal of a published partition. `rebuilt`: derived again from stored answers."""
+class Manifest(Record):
+    """The seal of a published partition. `rebuilt`: derived again from stored answers.
+
+    `derived_record_sha256`: the newest record of derived tables that the project had then, which this one proves.
+    """
 
     snapshot_date: dt.date
     project: str
@@ -129,6 +133,7 @@ class Manifest(_Facts):
     failed: list[FailedId]
     files: dict[str, FileFacts]
     previous_manifest_sha256: str | None
+    derived_record_sha256: str | None = None
 
 
 class Attempt(_Facts):
@@ -317,13 +322,15 @@ def chain_of_manifests(lake: Lake, project: str) -> dict[LakePath, bytes]:
 
 def chain_head(lake: Lake, project: str) -> str | None:
     """SHA-256 of the project's newest manifest: the one that no other follows. None when there is none."""
-    manifests = {
-        hashlib.sha256(content).hexdigest(): parse_manifest(content, path)
+    return newest(
+        manifest_link(content, parse_manifest(content, path))
         for path, content in chain_of_manifests(lake, project).items()
-    }
-    followed = {manifest.previous_manifest_sha256 for manifest in manifests.values()}
-    heads = [(manifest.published_at, digest) for digest, manifest in manifests.items() if digest not in followed]
-    return max(heads)[1] if heads else None
+    )
+
+
+def manifest_link(content: bytes, manifest: Manifest) -> Link:
+    """A manifest in its chain."""
+    return Link(hashlib.sha256(content).hexdigest(), manifest.previous_manifest_sha256, manifest.published_at)
 
 
 def write_manifest(lake: Lake, partition: Partition, manifest: Manifest) -> None:
@@ -333,7 +340,7 @@ def write_manifest(lake: Lake, partition: Partition, manifest: Manifest) -> None
         if exists(path):
             kept = lake.superseded_manifests(partition.project) / f"{sha256_of_file(path)}.json"
             write_atomically(kept, path.read_bytes())
-        write_atomically(path, manifest.model_dump_json(indent=1).encode() + b"\n")
+        write_atomically(path, record_bytes(manifest))
 
 
 def _attempt_path(lake: Lake, partition: Partition) -> LakePath:

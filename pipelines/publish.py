@@ -38,6 +38,7 @@ from pipelines.manifest import (
     write_manifest,
 )
 from pipelines.normalise import add_counts, normalise_images, to_arrow
+from pipelines.records import newest_derived_record, with_own_sha256
 
 _BATCH_ROWS = 10_000
 _PREVIEW_ROWS = 5
@@ -202,7 +203,9 @@ def publish(
             failed=failed,
             files={name: file_facts(lake, path, name, partition) for name, path in files.items()},
             previous_manifest_sha256=chain_head(lake, partition.project),
+            derived_record_sha256=newest_derived_record(lake, partition.project),
         )
+        manifest = with_own_sha256(manifest)
         for name, path in files.items():
             if path != lake.table(name, partition):
                 lake.replace_published(path, name, partition)

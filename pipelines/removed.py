@@ -11,6 +11,7 @@ from collections.abc import Collection
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from pipelines import records
 from pipelines.columns import AUDIT_FINDINGS, IMAGE_COSTS, IMAGE_USAGE, TABLES
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake import Lake, LakePath, Partition, exists
@@ -20,7 +21,7 @@ from pipelines.manifest import FileFacts, last_complete_day, last_published_day
 REPORT = "report"
 
 # What a day's derived tables go on from.
-_HANDED_ON = (AUDIT_FINDINGS.name, IMAGE_COSTS.name, IMAGE_USAGE.name)
+HANDED_ON = (AUDIT_FINDINGS.name, IMAGE_COSTS.name, IMAGE_USAGE.name)
 
 
 class _Facts(BaseModel):
@@ -46,7 +47,7 @@ class RemovedFile(_Facts):
     file: FileFacts
 
 
-class Record(_Facts):
+class Record(records.Record):
     """The files that were removed at once from a project, and by which rules.
 
     `newest_manifest_sha256`: where the project's chain of manifests ended then.
@@ -62,21 +63,27 @@ class Record(_Facts):
 
 
 class RemovedFiles:
-    """All that a project's records name.
+    """All that a project's records name; with `skip_damaged`, those of them that can be read.
 
     Raises:
         StorageError: a record is damaged.
     """
 
-    def __init__(self, lake: Lake, project: str) -> None:
+    def __init__(self, lake: Lake, project: str, *, skip_damaged: bool = False) -> None:
         self._lake = lake
         self._days: dict[Partition, dict[str, dt.date]] = {}
         self._files: set[tuple[str, str]] = set()
         for path, content in lake.retention_records(project).items():
-            record = parse_record(content, path)
+            try:
+                record = parse_record(content, path)
+                for removed in record.files:
+                    _check_place(lake, Partition(removed.snapshot_date, project), removed, path)
+            except StorageError:
+                if skip_damaged:
+                    continue
+                raise
             for removed in record.files:
                 day = Partition(removed.snapshot_date, project)
-                _check_place(lake, day, removed, path)
                 self._days.setdefault(day, {})[removed.table] = record.applied_at.date()
                 self._files.add((removed.file.path, removed.file.sha256))
 
@@ -151,7 +158,7 @@ def check_derivable(lake: Lake, partition: Partition, removed: RemovedFiles) -> 
     removed.check_has(partition, TABLES, consequence)
     for day in (last_complete_day(lake, partition), last_published_day(lake, partition)):
         if day is not None:
-            removed.check_has(day, _HANDED_ON, consequence)
+            removed.check_has(day, HANDED_ON, consequence)
 
 
 def is_derivable(lake: Lake, partition: Partition, removed: RemovedFiles) -> bool:

@@ -6,6 +6,8 @@ What it counts comes from the day's seal and from the SQL under `sql/report/` (`
 `pipelines.report_charts`. The same lake gives the same bytes.
 """
 
+import hashlib
+import re
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,10 @@ from pipelines.columns import SNAPSHOT_TABLES
 from pipelines.derived import bases, read_seal
 from pipelines.errors import ConfigurationError
 from pipelines.lake import Lake, LakePath, Partition, sha256_of_file, storage_errors, write_atomically
-from pipelines.manifest import published
+from pipelines.manifest import code_version, published
 from pipelines.outcomes import Outcome
 from pipelines.plain_text import visible
+from pipelines.records import UNSTATED, is_whole, state_sha256
 from pipelines.removed import RemovedFiles
 from pipelines.report_charts import charts
 from pipelines.report_data import read_tables, read_trend
@@ -35,6 +38,9 @@ SHOWN_EVIDENCE = 12
 # Longer tables are folded until a reader asks for them, and stay so on paper.
 UNFOLDED_ROWS = 12
 PRINTED_ROWS = 100
+
+_STATED = re.compile(rb'<meta name="image-snapshots:content" content="([0-9a-f]{64})">')
+_MARKS = re.compile(rb'<meta name="image-snapshots:([a-z_]+)" content="([^"]*)">')
 
 _OUTCOMES = {
     Outcome.OK: "The API described the image.",
@@ -79,8 +85,19 @@ def outdated_reports(lake: Lake, project: str) -> list[Partition]:
     return [day for day, derived_at in lake.derived(project).items() if reported.get(day, derived_at) < derived_at]
 
 
+def is_report_whole(content: bytes) -> bool:
+    """Whether a report has the SHA-256 that it states of itself."""
+    return is_whole(content, _STATED)
+
+
+def report_marks(content: bytes) -> dict[str, str]:
+    """What a report says that it was made from: SHA-256 by name (`manifest`, `derived_record`, ...)."""
+    head = content.partition(b"<style>")[0]
+    return {name.decode(): value.decode() for name, value in _MARKS.findall(head)}
+
+
 def render_report(lake: Lake, partition: Partition) -> str:
-    """The report of a day as HTML.
+    """The report of a day as HTML, which states what it was made from and its own SHA-256.
 
     Raises:
         ConfigurationError: the day is not published, retention removed files of it, or its derived tables are missing
@@ -119,11 +136,16 @@ def render_report(lake: Lake, partition: Partition) -> str:
     environment.filters.update(
         count=count, size=size, signed=signed, money=money, long_date=long_date, moment=moment, words=words
     )
-    return environment.get_template("report.html.j2").render(
+    trend_sha256 = hashlib.sha256(repr(trend).encode()).hexdigest()
+    content = environment.get_template("report.html.j2").render(
         partition=partition,
         manifest=manifest,
         manifest_path=lake.key(lake.manifest(partition)),
         manifest_sha256=sha256_of_file(lake.manifest(partition)),
+        derived_record_sha256=sha256_of_file(lake.derived_seal(partition)),
+        trend_sha256=trend_sha256,
+        code=code_version(),
+        unstated=UNSTATED,
         seal=seal,
         summary=seal.summary,
         verdict=verdict(manifest, seal.summary),
@@ -152,6 +174,7 @@ def render_report(lake: Lake, partition: Partition) -> str:
         printed_rows=PRINTED_ROWS,
         unused_after_days=UNUSED_AFTER_DAYS,
     )
+    return state_sha256(content.encode(), _STATED).decode()
 
 
 def _shown(value: Any) -> Any:

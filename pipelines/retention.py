@@ -22,6 +22,7 @@ from pipelines.manifest import (
     last_complete_day,
     last_published_day,
 )
+from pipelines.records import record_bytes, with_own_sha256
 from pipelines.removed import REPORT, Record, RemovedFile, RemovedFiles, Rules, last_record_sha256
 
 
@@ -161,4 +162,4 @@ def _write_record(lake: Lake, plan: Plan, now: dt.datetime) -> None:
     last = max((int(path.stem) for path in lake.retention_records(plan.project)), default=0)
     path = lake.retention_record(plan.project, f"{last + 1:06}")
     with storage_errors(path):
-        write_atomically(path, record.model_dump_json(indent=1).encode() + b"\n")
+        write_atomically(path, record_bytes(with_own_sha256(record)))

@@ -115,6 +115,9 @@ class Settings(BaseSettings):
     retention_snapshots_days: Annotated[int, Field(ge=1)] | None = Field(
         None, description="`retention` removes the other tables of a day that is older; unset: they are kept for ever"
     )
+    witness: Path | None = Field(
+        None, description="file outside the lake to which each run adds the SHA-256 of its manifest, for `verify`"
+    )
     first_day: dt.date = Field(dt.date(2026, 1, 1), description="first day of the grid of partitions")
     schedule: str = Field("17 2 * * *", description="cron line (UTC) of the daily run")
     failure_webhook: SecretStr | None = Field(None, description="URL that gets a POST when a run fails")

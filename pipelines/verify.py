@@ -1,135 +1,202 @@
-"""Prove what was published, or name what was changed since: files, evidence, the chain, and all that is derived.
+"""Prove what was published, or name what was changed since: files, evidence, records, and all that is derived.
 
-Reads the lake alone and changes nothing.
+Reads the lake alone and changes nothing. Here is the order of the checks, and those of a published day; `verify_files`
+looks at what lies about, `verify_records` at the chains, `verify_derived` and `verify_reports` at what follows from the
+days, `verify_witnesses` at what else knows of them, and `verify_tables` at a single file.
 """
 
 import hashlib
 import sqlite3
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.columns import ANALYSIS_TABLES, IMAGE_HISTORY, IMAGE_VALUES, IMAGES, LIST_PAGES, RESPONSES, TABLES
+from pipelines.columns import IMAGE_VALUES, IMAGES, INVENTORY, LIST_PAGES, RESPONSES, TABLES
 from pipelines.compaction import check_months
-from pipelines.derived import bases, read_seal
-from pipelines.engine_duckdb import DuckDBEngine
 from pipelines.errors import StorageError
-from pipelines.history import write_history_again
-from pipelines.lake import Lake, LakePath, Partition, exists, open_parquet, read_batches, sha256_of_file, storage_errors
+from pipelines.lake import Lake, LakePath, Partition, exists, read_batches, sha256_of_file, storage_errors
 from pipelines.listed import ListedImages, confirms, microseconds
-from pipelines.manifest import Manifest, chain_of_manifests, code_version, parse_manifest, read_manifest
+from pipelines.manifest import Manifest, code_version, read_manifest
 from pipelines.publish import derive_tables, failed_ids
-from pipelines.removed import RemovedFiles, is_derivable, parse_record
+from pipelines.removed import RemovedFiles
+from pipelines.settings import Settings
+from pipelines.verify_derived import verify_derived
+from pipelines.verify_files import survey
+from pipelines.verify_records import is_in_place, verify_derived_chain, verify_manifests, verify_retention_records
+from pipelines.verify_reports import verify_reports
+from pipelines.verify_tables import (
+    BATCH_ROWS,
+    Note,
+    Problem,
+    false_statistics,
+    first_difference,
+    named,
+    rows_of,
+    wrong_keys,
+)
+from pipelines.verify_witnesses import claims_of, find_witnesses, lost_manifests, warehouse_claims
+from pipelines.witness import Witness
 
-_BATCH_ROWS = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing that is not as it was published; `path` is relative to the lake's root."""
-
-    path: str
-    sentence: str
+__all__ = ["Note", "Problem", "verify", "verify_derived"]
 
 
 def verify(
-    lake: Lake, partitions: list[Partition], on_checked: Callable[[Partition], None] = lambda _: None
+    lake: Lake,
+    partitions: Sequence[Partition],
+    on_checked: Callable[[Partition], None] = lambda _: None,
+    *,
+    settings: Settings | None = None,
+    quick: bool = False,
+    is_whole_lake: bool = False,
+    witnesses: Sequence[Witness] = (),
+    on_note: Callable[[Note], None] = lambda _: None,
+    on_witness: Callable[[Witness, str], None] = lambda *_: None,
 ) -> list[Problem]:
-    """Check the partitions, the chains of their projects, and that nothing lies about that no manifest names.
+    """Check the partitions, the records of their projects, and that nothing lies about that no record names.
 
     An empty list means that all is as published. What only the newest manifest of a project states (times, run id) is
     proved by the next one; until then by its SHA-256, noted elsewhere. A file that is missing is no problem where a
     retention record names it with the SHA-256 that its manifest, or the seal of the derived tables, has for it.
 
+    Derived tables are derived once more by `settings`, if given. `quick` reads no rows but keys, and derives nothing
+    once more. With `is_whole_lake`, the partitions are all that are published, and projects of which nothing is
+    published any more are checked, too. `witnesses` are looked for among all records; `on_witness` is told where one
+    is. `on_note` is told what could not be checked, and what is there besides.
+
     Raises:
-        StorageError: a retention record is damaged, or the lake cannot be read.
+        ConfigurationError: a file or directory may not be read.
+        StorageUnreachableError: the object store cannot be reached.
     """
-    problems = list(_find_strays(lake))
-    removed = {project: RemovedFiles(lake, project) for project in {partition.project for partition in partitions}}
+    problems, seen = survey(lake, on_note)
+    found, marks = warehouse_claims(lake, on_note)
+    problems += found
+    projects = {partition.project for partition in partitions} | (seen if is_whole_lake else set())
+    removed = {project: RemovedFiles(lake, project, skip_damaged=True) for project in projects}
+    by_project: dict[str, list[Problem]] = {project: [] for project in projects}
     for partition in partitions:
-        problems += _verify_partition(lake, partition, removed[partition.project])
+        by_project[partition.project] += _verify_partition(lake, partition, removed[partition.project], quick=quick)
         on_checked(partition)
-    for project in sorted({partition.project for partition in partitions}):
-        problems += _verify_chain(lake, project)
-        problems += _verify_records(lake, project)
-        months = {f"{day.date:%Y-%m}" for day in partitions if day.project == project}
-        problems += [Problem(path, sentence) for path, sentence in check_months(lake, project, months)]
-    if not problems:
-        # What is derived from several days can be judged only where all of these are as they were published.
-        for project in sorted({partition.project for partition in partitions}):
-            problems += verify_derived(lake, project)
-    return problems
+    for project in sorted(projects):
+        mine = by_project[project]
+        days = {partition.date for partition in partitions if partition.project == project}
+        mine += verify_manifests(lake, project)
+        mine += verify_retention_records(lake, project)
+        # What is derived can be judged only where the published days are as they were published.
+        is_sound = not mine
+        mine += verify_derived_chain(lake, project)
+        mine += lost_manifests(lake, project, [*claims_of(lake, project), *marks.get(project, ())])
+        chosen = None if is_whole_lake else days
+        mine += verify_derived(
+            lake,
+            project,
+            None if mine else settings,
+            quick=quick or bool(mine),
+            is_sound=is_sound,
+            days=chosen,
+            on_note=on_note,
+        )
+        is_sound = not mine
+        months = {month for month, owner in lake.monthly_seals() if owner == project}
+        if not is_whole_lake:
+            months &= {f"{day:%Y-%m}" for day in days}
+        compared = check_months(lake, project, months, compares=is_sound and not quick)
+        mine += named("_monthly", (Problem(path, sentence) for path, sentence in compared))
+        mine += verify_reports(lake, project, chosen, renders=is_sound and not quick, on_note=on_note)
+        problems += mine
+    for witness, path in find_witnesses(lake, seen | projects, witnesses).items():
+        if path is None:
+            noted = f" (noted: {witness.note})" if witness.note else ""
+            problems.append(
+                Problem(
+                    "_manifests",
+                    f"No record has the noted SHA-256 {witness.sha256}{noted}: it was changed or removed, or is of "
+                    "another lake.",
+                )
+            )
+        else:
+            on_witness(witness, path)
+    # A record may be read for more than one reason.
+    return list(dict.fromkeys(problems))
 
 
-def _verify_partition(lake: Lake, partition: Partition, removed: RemovedFiles) -> Iterator[Problem]:
+def _verify_partition(lake: Lake, partition: Partition, removed: RemovedFiles, *, quick: bool) -> Iterator[Problem]:
     path = lake.manifest(partition)
     try:
         manifest = read_manifest(path)
     except StorageError as error:
         yield Problem(lake.key(path), str(error))
         return
+    if not is_in_place(partition, manifest):
+        # Named with the other manifests; its files are those of another place, too.
+        return
     intact = True
-    for problem in _verify_files(lake, partition, manifest, removed):
+    for problem in _verify_files(lake, partition, manifest, removed, quick=quick):
         intact = False
         yield problem
+    if not intact or quick:
+        return
     # What was removed lawfully proves nothing any more, and what is left is proved by its SHA-256.
     gone = set(removed.missing(partition))
-    if intact and gone.isdisjoint((RESPONSES.name, LIST_PAGES.name)):
-        yield from _verify_evidence(lake, partition, manifest)
+    if gone.isdisjoint((RESPONSES.name, LIST_PAGES.name)):
+        responses = lake.key(lake.table(RESPONSES.name, partition))
+        yield from named(responses, _verify_evidence(lake, partition, manifest))
         if gone.isdisjoint((IMAGES.name, IMAGE_VALUES.name)):
-            yield from _verify_derivation(lake, partition, manifest)
+            yield from named(responses, _verify_derivation(lake, partition, manifest))
 
 
-def _find_strays(lake: Lake) -> Iterator[Problem]:
-    """Tables of days that no manifest seals: put in by hand, or a publication that was cut off."""
-    sealed = set(lake.partitions())
+def _verify_files(
+    lake: Lake, partition: Partition, manifest: Manifest, removed: RemovedFiles, *, quick: bool
+) -> Iterator[Problem]:
     for name in TABLES:
-        for partition in lake.partitions_of(name):
-            if partition not in sealed:
-                yield Problem(
-                    lake.key(lake.table(name, partition)),
-                    "No manifest names this file: it was put in, or its manifest was removed or never written.",
-                )
+        yield from named(
+            lake.key(lake.table(name, partition)), _verify_file(lake, partition, name, manifest, removed, quick=quick)
+        )
 
 
-def _verify_files(lake: Lake, partition: Partition, manifest: Manifest, removed: RemovedFiles) -> Iterator[Problem]:
-    for name in TABLES:
-        path = lake.table(name, partition)
-        relative = lake.key(path)
-        facts = manifest.files.get(name)
-        if facts is None:
-            yield Problem(relative, f"The manifest of {partition} does not list the table {name}.")
-        elif not exists(path):
-            if not removed.names(facts):
-                yield Problem(relative, "The file is missing.")
+def _verify_file(
+    lake: Lake, partition: Partition, name: str, manifest: Manifest, removed: RemovedFiles, *, quick: bool
+) -> Iterator[Problem]:
+    path = lake.table(name, partition)
+    relative = lake.key(path)
+    facts = manifest.files.get(name)
+    if facts is None:
+        yield Problem(relative, f"The manifest of {partition} does not list the table {name}.")
+    elif not exists(path):
+        if not removed.names(facts):
+            yield Problem(relative, "The file is missing.")
+    elif (digest := _digest(path)) != facts.sha256:
+        yield Problem(
+            relative,
+            f"The file was changed: {path.stat().st_size} bytes with SHA-256 {digest}, published with "
+            f"{facts.bytes} bytes and {facts.sha256}.",
+        )
+    elif (rows := rows_of(path)) != facts.rows:
+        yield Problem(relative, f"The manifest says {facts.rows} rows, and the file has {rows}.")
+    else:
+        expected: dict[str, set[Any]] = {"snapshot_date": {partition.date}}
+        if name == INVENTORY.name:
+            expected["project_key"] = {partition.project}
         else:
-            with storage_errors(path):
-                digest = sha256_of_file(path)
-            if digest != facts.sha256:
-                yield Problem(
-                    relative,
-                    f"The file was changed: {path.stat().st_size} bytes with SHA-256 {digest}, published with "
-                    f"{facts.bytes} bytes and {facts.sha256}.",
-                )
-            elif (rows := _rows_of(path)) != facts.rows:
-                yield Problem(relative, f"The manifest says {facts.rows} rows, and the file has {rows}.")
-    for name in TABLES:
-        for other in lake.tables_beside(name, partition):
-            if other != lake.table(name, partition):
-                yield Problem(lake.key(other), "The file does not belong to the published day.")
+            expected["project_id"] = {manifest.fetch.project_id}
+        yield from (Problem(relative, sentence) for sentence in wrong_keys(path, expected))
+        if not quick:
+            yield from (Problem(relative, sentence) for sentence in false_statistics(path))
+
+
+def _digest(path: LakePath) -> str:
+    with storage_errors(path):
+        return sha256_of_file(path)
 
 
 def _verify_evidence(lake: Lake, partition: Partition, manifest: Manifest) -> Iterator[Problem]:
     path = lake.table(RESPONSES.name, partition)
     outcomes: Counter[str] = Counter()
-    for batch in read_batches(path, _BATCH_ROWS):
+    for batch in read_batches(path, BATCH_ROWS):
         columns = (batch[name].to_pylist() for name in ("id", "outcome", "body", "body_sha256"))
         for id_, outcome, body, digest in zip(*columns, strict=True):
             outcomes[outcome] += 1
@@ -173,117 +240,9 @@ def _verify_derivation(lake: Lake, partition: Partition, manifest: Manifest) -> 
         derive_tables(lake, lake.table(RESPONSES.name, partition), Path(directory), manifest.run_id)
         for table in (IMAGES, IMAGE_VALUES):
             path = lake.table(table.name, partition)
-            difference = _first_difference(path, Path(directory) / f"{table.name}.parquet")
+            difference = first_difference(path, Path(directory) / f"{table.name}.parquet")
             if difference is not None:
                 by = "" if manifest.code_version == code_version() else f" (published by code {manifest.code_version})"
                 yield Problem(
                     lake.key(path), f"The table is not what its stored answers give: {difference} differs{by}."
                 )
-
-
-def _first_difference(published: LakePath, derived: LakePath) -> str | None:
-    pairs = zip_longest(read_batches(published, _BATCH_ROWS), read_batches(derived, _BATCH_ROWS))
-    for ours, theirs in pairs:
-        if ours is None or theirs is None or ours.num_rows != theirs.num_rows:
-            return "the number of rows"
-        if not ours.equals(theirs):
-            return _differing_row(ours, theirs)
-    return None
-
-
-def _differing_row(ours: pa.RecordBatch, theirs: pa.RecordBatch) -> str:
-    for name in ours.schema.names:
-        if not ours[name].equals(theirs[name]):
-            for id_, left, right in zip(
-                ours["id"].to_pylist(), ours[name].to_pylist(), theirs[name].to_pylist(), strict=True
-            ):
-                if left != right:
-                    return f"{name} of {id_}"
-    return "the schema"
-
-
-def verify_derived(lake: Lake, project: str) -> Iterator[Problem]:
-    """Check the derived tables of all days of a project: their files, what they were made from, and the history.
-
-    Those of days that retention took files from stand as they were sealed.
-    """
-    removed = RemovedFiles(lake, project)
-    for partition, basis in bases(lake, project).items():
-        seal = read_seal(lake, partition)
-        again = f"derive it again with `image-snapshots rebuild --date {partition.date}`"
-        if seal is None:
-            for name in ANALYSIS_TABLES.keys() - {IMAGE_HISTORY.name}:
-                path = lake.table(name, partition)
-                if exists(path):
-                    yield Problem(lake.key(path), f"No seal names this file: {again}.")
-            continue
-        if seal.basis != basis and is_derivable(lake, partition, removed):
-            yield Problem(
-                lake.key(lake.derived_seal(partition)),
-                f"The derived tables were made from days that were published anew since: {again}.",
-            )
-        for facts in seal.files.values():
-            path = lake.root / facts.path
-            if not exists(path):
-                if not removed.names(facts):
-                    yield Problem(facts.path, f"The file is missing: {again}.")
-            elif sha256_of_file(path) != facts.sha256:
-                yield Problem(facts.path, f"The file was changed: {again}.")
-    history = lake.project_table(IMAGE_HISTORY.name, project)
-    if exists(history):
-        with tempfile.TemporaryDirectory(prefix="image-snapshots-") as directory:
-            derived = Path(directory) / history.name
-            # By the engine that every installation has, whichever made the file.
-            with DuckDBEngine() as engine:
-                write_history_again(engine, lake, project, derived)
-            difference = _first_difference(history, derived)
-        if difference is not None:
-            yield Problem(
-                lake.key(history),
-                f"The history is not what the complete days give: {difference} differs. Remove the file, and derive "
-                "any day again with `image-snapshots rebuild`.",
-            )
-
-
-def _verify_chain(lake: Lake, project: str) -> Iterator[Problem]:
-    """Check that each manifest follows one that is there, and that one alone is the newest."""
-    manifests: dict[str, tuple[LakePath, Manifest]] = {}
-    for path, content in chain_of_manifests(lake, project).items():
-        digest = hashlib.sha256(content).hexdigest()
-        if path.parent == lake.superseded_manifests(project) and path.stem != digest:
-            yield Problem(lake.key(path), f"The kept manifest was changed: its SHA-256 is now {digest}.")
-        try:
-            manifests[digest] = (path, parse_manifest(content, path))
-        except StorageError as error:
-            yield Problem(lake.key(path), str(error))
-    followed = [manifest.previous_manifest_sha256 for _, manifest in manifests.values()]
-    for path, manifest in manifests.values():
-        previous = manifest.previous_manifest_sha256
-        if previous is not None and previous not in manifests:
-            yield Problem(
-                lake.key(path),
-                f"It follows a manifest with SHA-256 {previous}, which is not there: that one was changed or removed.",
-            )
-    heads = sorted(
-        (manifest.published_at, lake.key(path))
-        for digest, (path, manifest) in manifests.items()
-        if digest not in followed
-    )
-    for _, newest in heads[:-1]:
-        yield Problem(newest, "No later manifest follows this one: it was changed or put in.")
-
-
-def _verify_records(lake: Lake, project: str) -> Iterator[Problem]:
-    """Check that each retention record follows the one before it."""
-    before: str | None = None
-    for path, content in lake.retention_records(project).items():
-        if parse_record(content, path).previous_record_sha256 != before:
-            yield Problem(
-                lake.key(path), "It does not follow the retention record before it: that one was changed or removed."
-            )
-        before = hashlib.sha256(content).hexdigest()
-
-
-def _rows_of(path: LakePath) -> int:
-    with open_parquet(path) as file:
-        return int(file.metadata.num_rows)

@@ -43,13 +43,15 @@ def publish_day(
     notebooks: list[dict] | None = None,
     inventory_facts: dict | None = None,
     fetch_facts: dict | None = None,
+    hour: int = 12,
     **tables: list[dict],
 ) -> Manifest:
     """Publish a day of these rows; a response that is `failed` makes it incomplete.
 
     `listed`: items of the API's list, and `notebooks`: rows of that table; None when the day did not read them.
-    `inventory_facts` and `fetch_facts` are what its manifest says besides.
+    `inventory_facts` and `fetch_facts` are what its manifest says besides. `hour`: when it is published.
     """
+    published_at = dt.datetime.combine(day.partition.date, dt.time(hour), dt.UTC)
     noon = dt.datetime.combine(day.partition.date, dt.time(12), dt.UTC)
     newest = newest_publication(day.lake, day.partition.project)
     given = {"notebooks": notebooks or [], **tables}
@@ -77,6 +79,7 @@ def publish_day(
             writer.write(data)
     assert not given, f"no such table: {given.keys()}"
     inventory = _zeros(InventoryFacts) | {"source": "a.csv", "kind": "csv", "modified_at": None}
+    inventory["ids"] = len(tables.get("responses", []))
     required = [name for name, field in FetchFacts.model_fields.items() if field.is_required()]
     fetch = dict.fromkeys(required, 0) | {
         "project_id": PROJECT_ID,
@@ -95,8 +98,8 @@ def publish_day(
         files,
         run_id=day.run_id,
         started_at=noon,
-        # At noon of the day, unless something of the project was published later.
-        published_at=max(noon, newest.published_at) if newest else noon,
+        # At that hour of the day, unless something of the project was published later.
+        published_at=max(published_at, newest.published_at) if newest else published_at,
         rebuilt=False,
         inventory=InventoryFacts(**inventory | (inventory_facts or {})),
         fetch=FetchFacts(**fetch | (fetch_facts or {})),

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from proved_days import forge_record
 
 from pipelines.columns import IMAGES, LIST_PAGES, RESPONSES
 from pipelines.day import Day, fetch_answers, publish_day, take_inventory
@@ -204,9 +205,8 @@ def test_a_carried_answer_without_its_page_is_a_problem(cloud, tmp_path):
     lake, partition = Lake(str(tmp_path / "lake")), Partition(tuesday, "default")
     path = lake.table(LIST_PAGES.name, partition)
     pq.write_table(pq.read_table(path).slice(0, 0), path)
-    content = orjson.loads(lake.manifest(partition).read_bytes())
-    content["files"][LIST_PAGES.name] |= {"sha256": sha256_of_file(path), "rows": 0}
-    lake.manifest(partition).write_bytes(orjson.dumps(content))
+    facts = {"sha256": sha256_of_file(path), "rows": 0}
+    forge_record(lake.manifest(partition), lambda said: said["files"][LIST_PAGES.name].update(facts))
     problems = verify(lake, [partition])
     assert len(problems) == manifest.fetch.carried
     assert problems[0].sentence.startswith("No page of the list confirms the carried answer for ")

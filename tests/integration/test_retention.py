@@ -10,6 +10,7 @@ import pytest
 from cut_off import was_killed
 from fortnight import DAYS
 from once_per_run import once_per_run
+from proved_days import forge_record
 
 from pipelines.columns import ANALYSIS_TABLES, IMAGE_HISTORY, TABLES
 from pipelines.compaction import compact
@@ -35,7 +36,8 @@ ANALYSED = (TABLES.keys() | ANALYSIS_TABLES.keys()) - ANSWERS - {"image_history"
 
 
 def day(partition):
-    return Day(partition, "again", Settings(lake="lake", usage=True), lambda: NOW)
+    # Later than what was published at noon.
+    return Day(partition, "again", Settings(lake="lake", usage=True), lambda: NOW + dt.timedelta(hours=1))
 
 
 @pytest.fixture(scope="module")
@@ -207,15 +209,12 @@ def test_what_no_record_names_may_not_be_missing(lake):
     assert problems(lake) == [(f"images/dt={SECOND.date}/project=default/images.parquet", "The file is missing.")]
     # Nor is a record good for a file with another content.
     (path,) = lake.retention_records("default")
-    record = json.loads(path.read_text())
-    record["files"].append(
-        {
-            "table": "images",
-            "snapshot_date": str(SECOND.date),
-            "file": json.loads(lake.manifest(SECOND).read_text())["files"]["images"] | {"sha256": "0" * 64},
-        }
-    )
-    path.write_text(json.dumps(record))
+    other = {
+        "table": "images",
+        "snapshot_date": str(SECOND.date),
+        "file": json.loads(lake.manifest(SECOND).read_text())["files"]["images"] | {"sha256": "0" * 64},
+    }
+    forge_record(path, lambda said: said["files"].append(other))
     assert problems(lake) == [(f"images/dt={SECOND.date}/project=default/images.parquet", "The file is missing.")]
 
 
@@ -225,7 +224,7 @@ def test_records_form_a_chain(lake):
     first, second = lake.retention_records("default")
     assert json.loads(second.read_text())["previous_record_sha256"] == sha256_of_file(first)
     assert problems(lake) == []
-    first.write_text(first.read_text().replace('"responses_days": 3', '"responses_days": 2'))
+    forge_record(first, lambda said: said["rules"].update(responses_days=2))
     assert problems(lake) == [
         (lake.key(second), "It does not follow the retention record before it: that one was changed or removed.")
     ]

@@ -7,6 +7,7 @@ import shutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from proved_days import forge_record
 
 from pipelines.columns import IMAGES, RESPONSES, TABLES
 from pipelines.day import Day, fetch_answers, publish_day, start_over, take_inventory
@@ -104,9 +105,8 @@ def forge(lake, partition, name, change):
     path = lake.table(name, partition)
     table = change(pq.read_table(path))
     pq.write_table(table, path)
-    manifest = json.loads(lake.manifest(partition).read_text())
-    manifest["files"][name] |= {"sha256": sha256_of_file(path), "bytes": path.stat().st_size, "rows": table.num_rows}
-    lake.manifest(partition).write_text(json.dumps(manifest))
+    facts = {"sha256": sha256_of_file(path), "bytes": path.stat().st_size, "rows": table.num_rows}
+    forge_record(lake.manifest(partition), lambda said: said["files"][name].update(facts))
 
 
 def set_first(table, name, value):
@@ -140,8 +140,7 @@ def test_a_forged_page_of_the_list_does_not_have_its_hash(lake):
 
 
 def test_a_forged_manifest_breaks_the_chain(lake):
-    manifest = json.loads(lake.manifest(PARTITIONS[0]).read_text())
-    lake.manifest(PARTITIONS[0]).write_text(json.dumps(manifest | {"run_id": "somebody-else"}))
+    forge_record(lake.manifest(PARTITIONS[0]), lambda said: said.update(run_id="somebody-else"))
     (kept,) = lake.superseded_manifests("default").glob("*.json")
     found = dict(problems(lake))
     assert found.keys() == {
@@ -153,9 +152,8 @@ def test_a_forged_manifest_breaks_the_chain(lake):
 
 def test_a_manifest_that_claims_to_be_complete_is_held_against_the_answers(lake):
     last = PARTITIONS[1]
-    manifest = json.loads(lake.manifest(last).read_text())
-    manifest["fetch"]["outcomes"]["ok"] += 1
-    lake.manifest(last).write_text(json.dumps(manifest))
+    outcomes = json.loads(lake.manifest(last).read_text())["fetch"]["outcomes"]
+    forge_record(lake.manifest(last), lambda said: said["fetch"].update(outcomes=outcomes | {"ok": outcomes["ok"] + 1}))
     ((where, sentence),) = problems(lake)
     assert where == "_manifests/dt=2026-11-22/project=default.json"
     assert sentence.startswith("The manifest does not say what the stored answers show")

@@ -17,6 +17,7 @@ from pipelines.derived import derive_days
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake import Lake, sha256_of_file
 from pipelines.query import connect_lake, select
+from pipelines.records import record_bytes, with_own_sha256
 
 A, B = (f"{letter * 8}-0000-4000-8000-000000000000" for letter in "ab")
 DATES = ("2025-09-30", "2025-10-01", "2025-10-02", "2025-10-31", "2025-11-01")
@@ -194,7 +195,8 @@ def test_a_monthly_file_that_was_changed_is_named_and_made_again(lake):
     seal = lake.monthly_seal("2025-10", "default")
     sealed = read_month_seal(lake, "2025-10", "default")
     facts = sealed.files["images"].model_copy(update={"sha256": sha256_of_file(path)})
-    seal.write_text(sealed.model_copy(update={"files": sealed.files | {"images": facts}}).model_dump_json())
+    forged = sealed.model_copy(update={"files": sealed.files | {"images": facts}})
+    seal.write_bytes(record_bytes(with_own_sha256(forged)))
     assert problems(lake) == [(lake.key(path), f"The monthly file does not hold the rows of the daily ones: {again}")]
 
 

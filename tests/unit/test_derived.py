@@ -4,11 +4,13 @@ import shutil
 
 import pyarrow.parquet as pq
 import pytest
+from proved_days import forge_record
 from published_days import day_of, publish_day
 
 from pipelines.columns import ANALYSIS_TABLES, IMAGE_CHANGES, IMAGE_HISTORY, IMAGE_USAGE
 from pipelines.derived import derive_days, read_seal
 from pipelines.errors import ConfigurationError
+from pipelines.lake import sha256_of_file
 from pipelines.verify import verify_derived
 
 A, B = (f"{letter * 8}-0000-4000-8000-000000000000" for letter in "ab")
@@ -108,6 +110,28 @@ def test_damaged_derived_files_mend_themselves_with_the_next_day(four_days):
         assert after[path].equals(table), path
 
 
+@pytest.mark.parametrize("where", ["rows", "footer", "days"])
+def test_a_history_that_is_not_the_one_that_was_sealed_is_made_anew(four_days, where):
+    """Damage is no error of the engine, and what somebody put in is not gone on with."""
+    derive("2026-11-03")
+    lake = day_of("2026-11-03").lake
+    history = lake.project_table(IMAGE_HISTORY.name, "default")
+    content = bytearray(history.read_bytes())
+    if where == "days":
+        # Another's content under the days that it knows.
+        metadata = {key.decode(): value.decode() for key, value in pq.read_schema(history).metadata.items()}
+        with lake.writer(history, IMAGE_HISTORY, "forged", metadata=metadata):
+            pass
+    else:
+        at = 10 if where == "rows" else len(content) - 100
+        content[at : at + 20] = b"\xff" * 20
+        history.write_bytes(content)
+    derive("2026-11-04")
+    assert list(verify_derived(lake, "default")) == []
+    names = pq.ParquetFile(history).read().to_pylist()
+    assert [(row["id"], row["name"]) for row in names] == [(A, "a"), (A, "a2"), (A, "a3"), (B, "b"), (B, "b"), (B, "b")]
+
+
 def test_a_day_that_is_not_published_has_nothing_to_derive():
     with pytest.raises(ConfigurationError, match=r"^Nothing is published for 2026-11-01 of project default"):
         derive("2026-11-01")
@@ -134,6 +158,12 @@ def test_verify_names_derived_files_that_were_changed_removed_or_are_outdated(fo
     metadata = {key.decode(): value.decode() for key, value in pq.read_schema(history).metadata.items()}
     with lake.writer(history, IMAGE_HISTORY, "forged", metadata=metadata):
         pass
+    ((path, sentence),) = problems()
+    assert path == "image_history/project=default/image_history.parquet"
+    assert sentence.startswith("The file was changed: its SHA-256 is ")
+    # Its hash corrected, too: the history is made once more.
+    facts = {"sha256": sha256_of_file(history), "bytes": history.stat().st_size, "rows": 0}
+    forge_record(lake.derived_seal(day.partition), lambda said: said["history"].update(facts))
     ((path, sentence),) = problems()
     assert path == "image_history/project=default/image_history.parquet"
     assert sentence.startswith("The history is not what the complete days give: the number of rows differs.")

@@ -54,6 +54,14 @@ def seal_first(lake, path, name=IMAGE_CHANGES.name, sha256="0" * 64):
         "code_version": "1",
         "schema_version": 1,
         "basis": "0",
+        "manifest_sha256": "0" * 64,
+        "inputs": {
+            **dict.fromkeys(("audit_rules", "price_book"), "0" * 64),
+            **dict.fromkeys(("suppressions", "allowed_namespaces")),
+            "handed_on": {},
+        },
+        "history": {"path": "image_history", "rows": 0, "bytes": 0, "sha256": "0" * 64},
+        "previous_record_sha256": None,
         "files": {name: {"path": path, "rows": 0, "bytes": 15, "sha256": sha256}},
         "summary": summary,
     }

@@ -1,0 +1,148 @@
+"""The command `verify`: what is checked belongs to `pipelines.verify`, what is printed here.
+
+Exit status: 0 nothing found, 1 something was, 2 usage or configuration.
+"""
+
+import datetime as dt
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from assets.terminal import (
+    COMPLETE,
+    FAILED,
+    DateOption,
+    JsonOption,
+    ProjectOption,
+    count_text,
+    open_lake,
+    parse_date,
+    print_error,
+    print_line,
+)
+from pipelines.errors import ConfigurationError, PipelineError
+from pipelines.lake import Lake, Partition
+from pipelines.manifest import chain_head
+from pipelines.settings import Settings
+
+
+def verify(
+    date: DateOption = None,
+    project: ProjectOption = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Check hashes, places and chains alone; derive nothing once more.")
+    ] = False,
+    witness: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--witness",
+            metavar="SHA256|FILE",
+            help="A SHA-256 that was noted elsewhere, or a file of them, one in each line; may be repeated.",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Recompute hashes, chains and derived tables of published days, and name what was changed."""
+    report: dict[str, Any] = {"partitions": 0, "quick": quick, "problems": [], "notes": [], "witnesses": []}
+    try:
+        settings = Settings.load()
+        _verify(settings, parse_date(date), project, witness or [], report)
+    except PipelineError as error:
+        # Scripts get JSON all the same.
+        if as_json:
+            typer.echo(json.dumps(report | {"error": str(error)}, indent=1))
+        print_error(str(error))
+        raise typer.Exit(error.exit_status) from None
+    if as_json:
+        typer.echo(json.dumps(report, indent=1))
+    else:
+        _print(report)
+    raise typer.Exit(FAILED if report["problems"] else COMPLETE)
+
+
+def _verify(
+    settings: Settings,
+    day: dt.date | None,
+    chosen: list[str] | None,
+    stated: list[str],
+    report: dict[str, Any],
+) -> None:
+    """Verify, and put what is found into the report as it is found."""
+    # What takes long to import.
+    from pipelines.records import newest_derived_record
+    from pipelines.removed import last_record_sha256
+    from pipelines.verify import Note
+    from pipelines.verify import verify as verify_lake
+    from pipelines.witness import Witness, read_witnesses
+
+    def on_note(note: Note) -> None:
+        report["notes"].append({"path": note.path, "note": note.sentence})
+
+    def on_witness(found: Witness, path: str) -> None:
+        report["witnesses"].append({"sha256": found.sha256, "path": path})
+
+    lake = open_lake(settings)
+    witnesses = read_witnesses(stated)
+    partitions = _partitions(lake, day, chosen)
+    report["partitions"] = len(partitions)
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("Verifying days", total=len(partitions))
+        problems = verify_lake(
+            lake,
+            partitions,
+            lambda _: bar.advance(task),
+            settings=settings,
+            quick=report["quick"],
+            is_whole_lake=day is None and not chosen,
+            witnesses=witnesses,
+            on_note=on_note,
+            on_witness=on_witness,
+        )
+    if report["quick"]:
+        on_note(Note("", "Left out by --quick: what the rows say, and deriving tables once more."))
+    elif problems:
+        on_note(Note("", "Where there are problems, what follows from them was not derived once more."))
+    if settings.warehouse is not None:
+        on_note(Note("", "Not checked: the warehouse that IMAGE_SNAPSHOTS_WAREHOUSE names."))
+    report["problems"] = [{"path": problem.path, "problem": problem.sentence} for problem in problems]
+    # Worth noting elsewhere only while it seals what is there; and a damaged manifest has no place in a chain.
+    projects = [] if problems else sorted({partition.project for partition in partitions})
+    report["newest_manifest_sha256"] = {key: chain_head(lake, key) for key in projects}
+    for name, newest in (
+        ("newest_derived_record_sha256", newest_derived_record),
+        ("newest_retention_record_sha256", last_record_sha256),
+    ):
+        report[name] = {key: digest for key in projects if (digest := newest(lake, key)) is not None}
+
+
+def _partitions(lake: Lake, day: dt.date | None, chosen: list[str] | None) -> list[Partition]:
+    """The published days that are asked for; none where all that is left of a lake is what was made from its days."""
+    partitions = [
+        partition
+        for partition in lake.partitions()
+        if (day is None or partition.date == day) and (not chosen or partition.project in chosen)
+    ]
+    if not partitions and (day is not None or chosen or next(iter(lake.all_files()), None) is None):
+        raise ConfigurationError(
+            f"Nothing is published under {lake.root} for that choice: `image-snapshots status` lists what is."
+        )
+    return partitions
+
+
+def _print(report: dict[str, Any]) -> None:
+    for note in report["notes"]:
+        print_line(f"note: {note['path'] + ': ' if note['path'] else ''}{note['note']}")
+    for found in report["witnesses"]:
+        print_line(f"witness {found['sha256']}: {found['path']}")
+    for problem in report["problems"]:
+        print_line(f"{problem['path']}: {problem['problem']}")
+    for name in ("manifest", "derived_record", "retention_record"):
+        for key, digest in report[f"newest_{name}_sha256"].items():
+            what = name.replace("derived_record", "record of derived tables").replace("_", " ")
+            print_line(f"newest {what} of {key}: SHA-256 {digest}")
+    problems = count_text(len(report["problems"]), "problem")
+    print_line(f"verified {count_text(report['partitions'], 'partition')}: {problems}")

@@ -1,0 +1,66 @@
+"""Published days of few rows that `verify` can prove to the end: tables that are what their stored answers give."""
+
+import datetime as dt
+import hashlib
+import json
+
+import pyarrow.parquet as pq
+from published_days import PROJECT_ID, publish_day, rows_of
+
+from pipelines.columns import RESPONSES
+from pipelines.day import Day
+from pipelines.lake import Partition
+from pipelines.publish import derive_tables
+from pipelines.records import Record, record_bytes, with_own_sha256
+from pipelines.settings import Settings
+
+A, B, C = (f"{letter * 8}-0000-4000-8000-000000000000" for letter in "abc")
+
+
+def proved_day(date, project="default", **settings):
+    """A day of the lake in the working directory, whose clock shows its noon."""
+    noon = dt.datetime.combine(dt.date.fromisoformat(date), dt.time(12), dt.UTC)
+    return Day(Partition(noon.date(), project), f"run-{date}", Settings(lake="lake", **settings), lambda: noon)
+
+
+def publish_proved(day, visibilities, hour=12):
+    """Publish a day of images, each with its visibility, from answers that say so."""
+    noon = dt.datetime.combine(day.partition.date, dt.time(12), dt.UTC)
+    responses = []
+    for id_, visibility in sorted(visibilities.items()):
+        body = json.dumps({"id": id_, "name": f"n{id_[0]}", "visibility": visibility, "size": 1}).encode()
+        digest = hashlib.sha256(body).hexdigest()
+        responses.append({"id": id_, "outcome": "ok", "body": body, "body_sha256": digest, "fetched_at": noon})
+    staged = day.lake.staging(day.partition) / "answers"
+    with day.lake.writer(staged / "responses.parquet", RESPONSES, day.run_id) as writer:
+        shared = {"snapshot_date": day.partition.date, "project_id": PROJECT_ID, "observed_at": noon}
+        writer.write(rows_of(RESPONSES, responses, **shared, attempts=1, elapsed_ms=1))
+    derive_tables(day.lake, staged / "responses.parquet", staged, day.run_id)
+    images, values = (
+        pq.ParquetFile(staged / f"{name}.parquet").read().to_pylist() for name in ("images", "image_values")
+    )
+    page = json.dumps({"data": [{"id": id_} for id_ in sorted(visibilities)]}).encode()
+    manifest = publish_day(
+        day,
+        hour=hour,
+        inventory=[{"id": id_, "owner": "o"} for id_ in sorted(visibilities)],
+        responses=responses,
+        images=images,
+        image_values=values,
+        list_pages=[{"page": 0, "body": page, "body_sha256": hashlib.sha256(page).hexdigest()}],
+        notebooks=[{"notebook_id": "n", "status": "RUNNING", "image_id": A}],
+    )
+    for left in sorted(day.lake.staging(day.partition).rglob("*.*")):
+        left.unlink()
+    return manifest
+
+
+def forge_record(path, change):
+    """Change a record as somebody does who knows about hashes: `change` gets what it says, and corrects its own."""
+    said = json.loads(path.read_text())
+    change(said)
+
+    class Forged(Record, extra="allow"):
+        pass
+
+    path.write_bytes(record_bytes(with_own_sha256(Forged.model_validate(said))))

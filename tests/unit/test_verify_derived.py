@@ -1,0 +1,286 @@
+"""What is derived from several days, changed by somebody who knows about hashes: `verify` names it all the same."""
+
+import datetime as dt
+import hashlib
+import random
+import re
+import shutil
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from proved_days import A, B, C, forge_record, proved_day, publish_proved
+
+from pipelines.columns import ANALYSIS_TABLES, AUDIT_FINDINGS, IMAGE_COSTS, IMAGE_HISTORY
+from pipelines.compaction import compact
+from pipelines.derived import derive_days
+from pipelines.lake import Lake, sha256_of_file
+from pipelines.removed import Rules
+from pipelines.report import write_report
+from pipelines.retention import apply_retention
+from pipelines.settings import Settings
+from pipelines.verify import verify
+from pipelines.verify_tables import false_statistics
+from pipelines.warehouse import load_project
+
+DATES = ("2025-10-01", "2025-10-02", "2025-11-01")
+NOW = dt.datetime(2025, 11, 2, tzinfo=dt.UTC)
+
+
+@pytest.fixture(scope="module")
+def proved(tmp_path_factory):
+    """Three days, the second published twice, with all that can be made from them."""
+    root = tmp_path_factory.mktemp("proved")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(root)
+        publish_proved(proved_day(DATES[0]), {A: "PUBLIC", B: "PUBLIC"})
+        publish_proved(proved_day(DATES[1]), {A: "PUBLIC"})
+        derive_days(proved_day(DATES[1]))
+        publish_proved(proved_day(DATES[1]), {A: "PUBLIC", B: "PUBLIC"}, hour=13)
+        derive_days(proved_day(DATES[1]))
+        publish_proved(proved_day(DATES[2]), {A: "PUBLIC", B: "PUBLIC", C: "PUBLIC"})
+        derive_days(proved_day(DATES[2]))
+        lake = Lake("lake")
+        apply_retention(lake, "default", Rules(responses_days=32, snapshots_days=None), NOW)
+        compact(lake, "default", "2025-10", NOW)
+        for date in DATES:
+            write_report(lake, proved_day(date).partition)
+        load_project(lake, proved_day(DATES[2]).partition, None)
+    return root / "lake"
+
+
+@pytest.fixture
+def lake(proved, tmp_path):
+    shutil.copytree(proved, tmp_path / "lake")
+    return Lake("lake")
+
+
+def problems(lake, notes=None, **options):
+    """Sentences by path; all is derived once more unless it is `quick`."""
+    options = {"settings": Settings(lake="lake"), "is_whole_lake": True, **options}
+    found = verify(lake, lake.partitions(), on_note=([] if notes is None else notes).append, **options)
+    return {problem.path: problem.sentence for problem in found}
+
+
+def last(lake):
+    return lake.derived_seal(proved_day(DATES[2]).partition)
+
+
+def replace_file(lake, date, name, table):
+    """Write another table, and correct what the record says of it; returns the path."""
+    partition = proved_day(date).partition
+    path = lake.table(name, partition)
+    pq.write_table(table, path)
+    facts = {"sha256": sha256_of_file(path), "bytes": path.stat().st_size, "rows": len(table)}
+    forge_record(lake.derived_seal(partition), lambda said: said["files"][name].update(facts))
+    return lake.key(path)
+
+
+def findings(lake, date):
+    return pq.read_table(lake.table(AUDIT_FINDINGS.name, proved_day(date).partition), partitioning=None)
+
+
+def test_a_lake_that_nobody_touched_is_as_it_was_made(lake):
+    notes = []
+    assert problems(lake, notes) == {}
+    assert {note.path for note in notes} == {"", "_derived", "warehouse.duckdb"}
+    (note,) = (note.sentence for note in notes if note.path == "_derived")
+    assert note == (
+        "1 derived tables of project default could not be derived once more, because retention removed what it was "
+        "made from: the chain of records proves them."
+    )
+
+
+def test_every_flipped_byte_of_a_trusted_file_is_a_named_problem(lake):
+    """Seeded, so that a failure can be had again; some flips are at the ends, where formats have their footers."""
+    chance = random.Random(11)
+    kinds = {}
+    for path in sorted(lake.root.rglob("*.*")):
+        if path.suffix in (".json", ".parquet", ".html"):
+            kinds.setdefault(re.sub(r"[0-9a-f]{64}|[0-9]", "", lake.key(path)), []).append(path)
+    # 12 tables of a day and the history, 9 monthly ones, the report; and 6 kinds of records.
+    assert len(kinds) == 12 + 1 + 9 + 1 + 6
+    for paths in kinds.values():
+        path = chance.choice(paths)
+        content = path.read_bytes()
+        at = chance.choice([chance.randrange(len(content)), chance.randrange(max(0, len(content) - 20), len(content))])
+        flipped = bytearray(content)
+        flipped[at] ^= 1 << chance.randrange(8)
+        path.write_bytes(flipped)
+        found = problems(lake, quick=True)
+        path.write_bytes(content)
+        key = lake.key(path)
+        assert key in found or any(key in sentence for sentence in found.values()), (key, at, found)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["image_history/project=default/image_history.parquet", "images/dt=2025-10-02/project=default/images.parquet"],
+)
+@pytest.mark.parametrize("place", ["middle", "footer"])
+def test_damage_is_no_error_of_the_engine_when_everything_is_derived_once_more(lake, name, place):
+    path = lake.root / name
+    content = bytearray(path.read_bytes())
+    at = len(content) // 2 if place == "middle" else len(content) - 30
+    content[at : at + 8] = b"\xff" * 8
+    path.write_bytes(content)
+    found = problems(lake)
+    assert found[name].startswith("The file was changed")
+
+
+def test_damage_whose_hash_was_corrected_is_named_too(lake):
+    name = "image_history/project=default/image_history.parquet"
+    path = lake.root / name
+    path.write_bytes(path.read_bytes()[:-10] + b"\0" * 10)
+    forge_record(last(lake), lambda said: said["history"].update(sha256=sha256_of_file(path)))
+    assert problems(lake)[name].startswith("It cannot be read to its end: ")
+
+
+def test_a_false_statistic_in_the_footer_of_the_history_is_named_although_its_hash_was_corrected(lake):
+    path = lake.project_table(IMAGE_HISTORY.name, "default")
+    assert pq.read_table(path, filters=pc.field("visibility") == "PUBLIC", partitioning=None).num_rows == 3
+    content = path.read_bytes()
+    footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    assert b"PUBLIC" in content[footer:]
+    path.write_bytes(content[:footer] + content[footer:].replace(b"PUBLIC", b"PUBLIB"))
+    assert pq.read_table(path, filters=pc.field("visibility") == "PUBLIC", partitioning=None).num_rows == 0
+    assert problems(lake)[lake.key(path)].startswith("The file was changed: its SHA-256 is ")
+    forge_record(last(lake), lambda said: said["history"].update(sha256=sha256_of_file(path)))
+    assert problems(lake)[lake.key(path)] == (
+        "The footer states other values of visibility than the rows have, so engines may leave rows out."
+    )
+
+
+def test_statistics_of_every_type_that_tables_have_are_believed(tmp_path):
+    moment = dt.datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=dt.UTC)
+    columns = {
+        "text": pa.array(["b", None, "é"]),
+        "time": pa.array([moment, None, moment], pa.timestamp("us", "UTC")),
+        "day": pa.array([moment.date(), None, None], pa.date32()),
+        "flag": pa.array([True, False, None]),
+        "number": pa.array([-0.0, 0.0, float("nan")]),
+        "count": pa.array([1, -1, None], pa.int32()),
+        "bytes": pa.array([b"\xff", b"", None]),
+        "nothing": pa.array([None] * 3, pa.string()),
+        "long": pa.array(["x" * 9000] * 3),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    pq.write_table(pa.table(columns).slice(0, 0), tmp_path / "empty.parquet")
+    assert list(false_statistics(tmp_path / "a.parquet")) == []
+    assert list(false_statistics(tmp_path / "empty.parquet")) == []
+
+
+def test_findings_that_were_removed_from_an_older_day_break_the_chain_of_records(lake):
+    replace_file(lake, DATES[1], AUDIT_FINDINGS.name, findings(lake, DATES[1]).slice(1))
+    found = problems(lake, quick=True)
+    # The next record, and the manifest that was published next, name the one that was there.
+    assert {
+        "_derived/dt=2025-11-01/project=default.json",
+        "_manifests/dt=2025-11-01/project=default.json",
+    } <= found.keys()
+    for sentence in found.values():
+        assert "record of derived tables" in sentence
+
+
+def test_findings_that_were_removed_from_the_newest_day_are_not_what_the_days_give(lake):
+    path = replace_file(lake, DATES[2], AUDIT_FINDINGS.name, findings(lake, DATES[2]).slice(1))
+    assert problems(lake, quick=True) == {}
+    assert problems(lake)[path].startswith("The table is not what the published days give: the number of rows differs.")
+
+
+def test_forged_figures_of_the_newest_day_are_not_what_the_days_give(lake):
+    forge_record(last(lake), lambda said: said["summary"].update(images=2))
+    assert problems(lake) == {
+        "_derived/dt=2025-11-01/project=default.json": "Its figures are not what the published days give. Restore it "
+        "from a backup, or derive it again with `image-snapshots rebuild --date 2025-11-01`.",
+    }
+
+
+def test_records_of_derived_tables_that_were_exchanged_are_named(lake):
+    one, other = (lake.derived_seal(proved_day(date).partition) for date in DATES[:2])
+    first, second = one.read_bytes(), other.read_bytes()
+    one.write_bytes(second)
+    other.write_bytes(first)
+    found = problems(lake, quick=True)
+    assert found[lake.key(one)] == (
+        "It is the record of 2025-10-02 of project default: it was moved or copied to the place of 2025-10-01 of "
+        "project default."
+    )
+    assert lake.key(other) in found
+
+
+def test_another_price_book_is_no_problem_but_said(lake, tmp_path):
+    book = tmp_path / "prices.toml"
+    book.write_text('currency = "EUR"\n[[price]]\nvalid_from = 2020-01-01\nper_gb_month = 1.0\n')
+    notes = []
+    assert problems(lake, notes, settings=Settings(lake="lake", price_book=book)) == {}
+    assert any(
+        note.sentence.startswith("2 derived tables of project default could not be derived once more, because the ")
+        and "the price book changed since" in note.sentence
+        for note in notes
+    )
+    # One that cannot be read is not the lake's fault either.
+    notes.clear()
+    assert problems(lake, notes, settings=Settings(lake="lake", price_book=tmp_path / "none.toml")) == {}
+    assert any("Nothing of project default was derived once more: The price book " in note.sentence for note in notes)
+    # Forged by the way: the record is the newest, so nothing but deriving it once more can tell.
+    costs = pq.read_table(lake.table(IMAGE_COSTS.name, proved_day(DATES[2]).partition), partitioning=None)
+    path = replace_file(lake, DATES[2], IMAGE_COSTS.name, costs.slice(1))
+    assert path in problems(lake)
+
+
+def test_a_report_that_was_changed_or_moved_is_named(lake):
+    path, other = (lake.report(proved_day(date).partition) for date in DATES[1:])
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"finding", b"f1nding", 1))
+    again = "write it again with `image-snapshots report --date 2025-10-02 --project default`."
+    assert problems(lake, quick=True) == {lake.key(path): f"The report was changed or damaged: {again}"}
+    path.write_bytes(other.read_bytes())
+    assert problems(lake, quick=True) == {
+        lake.key(path): f"It is the report of another day, moved or copied here: {again}"
+    }
+
+
+def test_derived_tables_of_the_newest_day_that_were_removed_are_missed_by_history_and_report(lake):
+    for path in sorted(lake.root.glob(f"*/dt={DATES[2]}")):
+        if path.parent.name == "_derived" or path.parent.name in ANALYSIS_TABLES:
+            shutil.rmtree(path)
+    found = problems(lake)
+    assert found["image_history/project=default/image_history.parquet"].startswith("The file was changed")
+    assert found["reports/dt=2025-11-01/project=default/report.html"].startswith("It names a record of derived tables")
+
+
+def remove_newest_day(lake):
+    for path in sorted(lake.root.glob(f"*/dt={DATES[2]}")):
+        if path.parent.name not in ("_derived", "reports"):
+            shutil.rmtree(path)
+
+
+def test_a_newest_day_that_was_removed_is_named_with_all_that_knows_it(lake):
+    digest = hashlib.sha256(lake.manifest(proved_day(DATES[2]).partition).read_bytes()).hexdigest()
+    remove_newest_day(lake)
+    sentence = problems(lake)["_manifests/dt=2025-11-01/project=default.json"]
+    assert sentence == (
+        "_derived/dt=2025-11-01/project=default.json, _retention/project=default/000001.json, "
+        "image_history/project=default/image_history.parquet, reports/dt=2025-11-01/project=default/report.html, "
+        f"warehouse.duckdb know this manifest by its SHA-256 {digest}, and it is missing. Restore the day from a "
+        "backup, and do not remove what knows it."
+    )
+    # One witness is enough.
+    shutil.rmtree(lake.root / "_derived" / f"dt={DATES[2]}")
+    shutil.rmtree(lake.root / "reports" / f"dt={DATES[2]}")
+    shutil.rmtree(lake.root / "_retention")
+    shutil.rmtree(lake.root / "image_history")
+    assert problems(lake)["_manifests/dt=2025-11-01/project=default.json"].startswith(
+        f"warehouse.duckdb knows this manifest by its SHA-256 {digest}, and it is missing."
+    )
+
+
+def test_a_project_of_which_no_day_is_left_is_still_known(lake):
+    for date in DATES:
+        for path in sorted(lake.root.glob(f"*/dt={date}")):
+            shutil.rmtree(path)
+    shutil.rmtree(lake.root / "_manifests" / "superseded")
+    found = problems(lake)
+    assert {f"_manifests/dt={date}/project=default.json" for date in DATES} <= found.keys()
