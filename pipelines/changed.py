@@ -53,7 +53,7 @@ def carry_forward(store: AnswerStore, responses: LakePath, fetched_after: dt.dat
             continue
         listed = store.listed.find(sorted(store.lacks(list(rows))))
         confirmed += [
-            (rows[id_], observed_at) for id_, (observed_at, item) in listed.items() if confirms(item, rows[id_]["body"])
+            (rows[id_], observed_at) for id_, observed_at, item in listed if confirms(item, rows[id_]["body"])
         ]
         if len(confirmed) >= store.flush_answers:
             store.carry(confirmed)

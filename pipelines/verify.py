@@ -22,6 +22,7 @@ from pipelines.derived import bases, read_seal
 from pipelines.engine_duckdb import DuckDBEngine
 from pipelines.errors import StorageError
 from pipelines.history import write_history_again
+from pipelines.json_text import NotJSONError
 from pipelines.lake import Lake, LakePath, Partition, open_parquet, read_batches, sha256_of_file, storage_errors
 from pipelines.listed import ListedImages, confirms, microseconds
 from pipelines.manifest import Manifest, chain_of_manifests, code_version, parse_manifest, read_manifest
@@ -157,14 +158,19 @@ def _verify_listed(lake: Lake, partition: Partition, *, has_carried: bool) -> It
                 if hashlib.sha256(row["body"]).hexdigest() != row["body_sha256"]:
                     yield Problem(lake.key(pages), f"Page {row['page']} does not have its SHA-256.")
                 elif has_carried:
-                    listed.index(microseconds(row["observed_at"]), row["body"])
+                    try:
+                        listed.index(microseconds(row["observed_at"]), row["body"])
+                    except NotJSONError:
+                        yield Problem(lake.key(pages), f"Page {row['page']} is no page of a list.")
         for batch in read_batches(responses, 500):
             carried = {row["id"]: row for row in batch.filter(pc.is_valid(batch["confirmed_at"])).to_pylist()}
-            found = listed.find(list(carried))
-            for id_, row in carried.items():
-                observed_at, item = found.get(id_, (None, {}))
-                if observed_at != microseconds(row["confirmed_at"]) or not confirms(item, row["body"]):
-                    yield Problem(lake.key(responses), f"No page of the list confirms the carried answer for {id_}.")
+            unconfirmed = dict.fromkeys(carried)
+            for id_, observed_at, item in listed.find(list(carried)):
+                row = carried[id_]
+                if observed_at == microseconds(row["confirmed_at"]) and confirms(item, row["body"] or b""):
+                    del unconfirmed[id_]
+            for id_ in unconfirmed:
+                yield Problem(lake.key(responses), f"No page of the list confirms the carried answer for {id_}.")
 
 
 def _verify_derivation(lake: Lake, partition: Partition, manifest: Manifest) -> Iterator[Problem]:
