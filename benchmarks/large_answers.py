@@ -32,14 +32,14 @@ SHAPES = {
 def _packed(shape: str, image_id: str) -> bytes:
     before, unit, after = SHAPES[shape]
     body = f'{{"id":"{image_id}","name":"n","status":"ACTIVE",{before}{unit * (BODY_BYTES // len(unit))}{after}}}'
-    return gzip.compress(body.encode(), 9)
+    return gzip.compress(body.encode())
 
 
 def _serve(shape: str, port: Connection) -> None:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def do_GET(self) -> None:  # noqa: N802  (the library's name)
+        def do_GET(self) -> None:
             image_id = re.search(r"/images/([^/?]+)", self.path)
             empty = b'{"data":[],"total":0}'
             content = _packed(shape, image_id[1]) if image_id else gzip.compress(empty)

@@ -463,7 +463,7 @@ def test_a_body_that_is_no_object_keeps_its_row(body: bytes) -> None:
     assert row["content_hash"] == hashlib.sha256(body).hexdigest()
 
 
-@pytest.mark.parametrize("depth", [101, 300, 1_030, 100_000])
+@pytest.mark.parametrize("depth", [101, 300, 1_030, 30_000])
 def test_what_is_nested_too_deeply_is_kept_as_text(depth: int) -> None:
     row = row_of(f'{{"id":"{ID}","name":"n","n":{"[" * (depth - 1)}{"]" * (depth - 1)}}}'.encode())
     deepest = "[" * (depth - 100) + "]" * (depth - 100)
