@@ -192,5 +192,10 @@ def ordered(value: Any) -> Any:
         nested = {key: ordered(child) for key, child in value.items() if type(child) in NESTED}
         return value | nested if nested else value
     if type(value) is list:
-        return sorted([ordered(child) if type(child) in NESTED else child for child in value], key=dumps)
+        return sorted([ordered(child) if type(child) in NESTED else child for child in value], key=_sort_key)
     return value
+
+
+def _sort_key(value: Any) -> bytes:
+    # A copy: what orjson returns holds on to its buffer of kilobytes, and a list may have millions of elements.
+    return bytes(memoryview(dumps(value)))
