@@ -7,6 +7,7 @@ The modules in the order in which a day passes through them:
 ``plain_text``                 others' text made safe to print
 ``inventory``, ``inventory_sources``  which image ids exist, according to the user
 ``transport``, ``exchange``     one request and its whole answer
+``json_text``                  the one parser for whatever the cloud answers
 ``outcomes``, ``answers``      what an answer means
 ``throttle``, ``shared_rate``, ``retries``  how fast requests may leave; when one is sent again, and when no more
 ``signing``, ``identity``, ``authentication``  who we are to the API

@@ -9,15 +9,16 @@ from itertools import count, islice
 from types import TracebackType
 from typing import Any, Self
 
-import orjson
 import pyarrow as pa
 
 from pipelines.columns import IMAGE_HISTORY, LIST_PAGES, RESPONSES, TABLES, Table
 from pipelines.day import Day
 from pipelines.engine import open_engine
 from pipelines.errors import ConfigurationError, StorageError
+from pipelines.json_text import text_or_none
 from pipelines.lake import SANDBOX_MARK, LakePath, Partition, exists, open_parquet, read_batches
 from pipelines.manifest import FileFacts, last_complete_day, last_published_day, published
+from pipelines.paging import id_of, read_page
 from pipelines.publish import file_facts
 from pipelines.sql_files import read_sql
 
@@ -165,12 +166,12 @@ def _check_columns(path: LakePath, table: Table) -> None:
 
 
 def _listed(body: bytes, positions: Iterator[int]) -> pa.RecordBatch:
-    items = [item for item in orjson.loads(body)["data"] if isinstance(item, dict) and isinstance(item.get("id"), str)]
+    found = [(id_, item) for item in read_page(body)["data"] if (id_ := id_of(item)) is not None]
     columns = [
-        [item["id"].strip().lower() for item in items],
-        *([value if isinstance(value := item.get(name), str) else None for item in items] for name in _LISTED_TEXTS),
-        [_bytes(item.get("size")) for item in items],
-        list(islice(positions, len(items))),
+        [id_ for id_, _ in found],
+        *([text_or_none(item.get(name)) for _, item in found] for name in _LISTED_TEXTS),
+        [_bytes(item.get("size")) for _, item in found],
+        list(islice(positions, len(found))),
     ]
     arrays = [pa.array(values, field.type) for values, field in zip(columns, _LISTED, strict=True)]
     return pa.RecordBatch.from_arrays(arrays, schema=_LISTED)

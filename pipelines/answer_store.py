@@ -5,17 +5,20 @@ table. Which ids are asked for, and when answers are put, belongs to `pipelines.
 """
 
 import datetime as dt
+import functools
 import hashlib
 import io
+import logging
 import sqlite3
 import tempfile
 import uuid
+import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,8 +27,8 @@ import pyarrow.parquet as pq
 from pipelines.answers import Answer
 from pipelines.columns import RESPONSES
 from pipelines.errors import StorageError
-from pipelines.lake import LakePath, open_parquet, storage_errors
-from pipelines.listed import ListedImages, ListedNotebooks, batches_of, microseconds
+from pipelines.lake import BATCH_BYTES, LakePath, storage_errors
+from pipelines.listed import ListedImages, ListedNotebooks, microseconds
 from pipelines.object_storage import ObjectPath
 from pipelines.outcomes import Outcome
 
@@ -34,32 +37,77 @@ _BATCH_ROWS = 4_096
 # While parts are merged, one group of each that is open is in memory.
 _PART_GROUP_ROWS = 512
 
-_STORE_VERSION = 2
+_STORE_VERSION = 3
 _SCHEMA = (
     "DROP TABLE IF EXISTS subject",
     "DROP TABLE IF EXISTS wanted",
     "DROP TABLE IF EXISTS answers",
     "CREATE TABLE subject (name TEXT NOT NULL)",
     "CREATE TABLE wanted (id TEXT PRIMARY KEY) WITHOUT ROWID",
-    # The columns of `responses` after the keys, times in microseconds since the epoch.
+    # The columns of `responses` after the keys, times in microseconds since the epoch; and a checksum of all but the
+    # body, which has its own.
     """CREATE TABLE answers (id TEXT PRIMARY KEY, outcome TEXT NOT NULL, http_status INTEGER, error_code TEXT,
         error_msg TEXT, attempts INTEGER NOT NULL, elapsed_ms INTEGER NOT NULL, observed_at INTEGER NOT NULL,
-        body BLOB, body_sha256 TEXT, fetched_at INTEGER, confirmed_at INTEGER)""",
+        body BLOB, body_sha256 TEXT, fetched_at INTEGER, confirmed_at INTEGER, checksum INTEGER NOT NULL)""",
 )
-_INSERT = "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT = "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 _PART = pa.schema(list(RESPONSES.schema)[2:])
 _BODY = _PART.get_field_index("body")
-_WITHOUT_BODY = [name for name in _PART.names if name != "body"]
+_DIGEST = _PART.get_field_index("body_sha256")
+_TIMES = ("observed_at", "fetched_at", "confirmed_at")
 
 _Row = tuple[Any, ...]
+_T = TypeVar("_T")
+
+_logger = logging.getLogger(__name__)
 
 
 def open_answers(staging: LakePath, subject: str) -> "AnswerStore":
     """The answers kept in a staging directory. Those of another `subject` (endpoint, project, attempt) do not count."""
     if isinstance(staging, ObjectPath):
         return ObjectAnswerStore(staging / "answers", subject)
-    return AnswerStore(staging / "answers.sqlite", subject)
+    path = staging / "answers.sqlite"
+    try:
+        return AnswerStore(path, subject)
+    except DamagedStoreError as error:
+        _logger.warning("%s The ids are asked for again.", error)
+        for suffix in ("", "-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        return AnswerStore(path, subject)
+
+
+class DamagedStoreError(StorageError):
+    """The file of the kept answers is none any more."""
+
+
+def _checksum(row: _Row) -> int:
+    """Of a row's values but the body."""
+    values = "\0".join(map(str, (*row[:_BODY], *row[_BODY + 1 :])))
+    return zlib.crc32(values.encode("utf-8", "surrogateescape"))
+
+
+def _is_intact(wanted: str, row: _Row, checksum: int) -> bool:
+    body, digest = row[_BODY], row[_DIGEST]
+    if row[0] != wanted or _checksum(row) != checksum:
+        return False
+    if body is None or digest is None:
+        return body is digest
+    return type(body) is bytes and hashlib.sha256(body).hexdigest() == digest
+
+
+def bounded(items: Iterable[_T], size: Callable[[_T], int], most: int) -> Iterator[list[_T]]:
+    """Lists of items in their order, each of at most so many, and of `BATCH_BYTES` and one item more at most."""
+    some: list[_T] = []
+    total = 0
+    for item in items:
+        some.append(item)
+        total += size(item)
+        if len(some) >= most or total >= BATCH_BYTES:
+            yield some
+            some, total = [], 0
+    if some:
+        yield some
 
 
 class AnswerStore:
@@ -74,6 +122,8 @@ class AnswerStore:
         with self._errors(), storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, isolation_level=None)
+            # A text that rotted may be of any bytes; its checksum tells.
+            self._db.text_factory = functools.partial(str, encoding="utf-8", errors="surrogateescape")
             # Exclusive: one process at a time (the partition is held), and no shared memory file, which network
             # file systems lack.
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -195,13 +245,38 @@ class AnswerStore:
 
     def _insert(self, rows: list[_Row]) -> None:
         with self.transaction():
-            self._db.executemany(_INSERT, rows)
+            self._db.executemany(_INSERT, [(*row, _checksum(row)) for row in rows])
 
-    def batches(self, snapshot_date: dt.date, project_id: str) -> Iterator[pa.RecordBatch]:
-        """All outcomes of wanted ids, by id, as batches of the `responses` table."""
+    def damaged(self) -> list[str]:
+        """Wanted ids whose stored answers are not as they were put."""
+        damaged: list[str] = []
+        for _ in self._rows(damaged):
+            pass
+        return damaged
+
+    def drop(self, ids: list[str]) -> None:
+        """Forget the answers for some ids, so that they are lacking."""
+        with self.transaction():
+            self._db.executemany("DELETE FROM answers WHERE id = ?", [(id_,) for id_ in ids])
+
+    def _rows(self, damaged: list[str]) -> Iterator[_Row]:
+        """The rows of wanted ids, by id; the ids of those that are not as they were put go to `damaged`."""
         with self._errors(), closing(self._db.cursor()) as cursor:
-            cursor.execute("SELECT answers.* FROM wanted JOIN answers USING (id) ORDER BY wanted.id")
-            yield from batches_of(cursor, RESPONSES, _BATCH_ROWS, snapshot_date, project_id)
+            cursor.execute("SELECT wanted.id, answers.* FROM wanted JOIN answers USING (id) ORDER BY wanted.id")
+            for wanted, *values, checksum in cursor:
+                row = tuple(values)
+                if _is_intact(wanted, row, checksum):
+                    yield row
+                else:
+                    damaged.append(wanted)
+
+    def batches(self, snapshot_date: dt.date, project_id: str, damaged: list[str]) -> Iterator[pa.RecordBatch]:
+        """All outcomes of wanted ids, by id, as batches of the `responses` table, bounded by rows and bytes.
+
+        Left out are answers that are not as they were put; their ids are added to `damaged`.
+        """
+        for rows in bounded(self._rows(damaged), lambda row: len(row[_BODY] or b""), _BATCH_ROWS):
+            yield _with_keys(_table_of(rows), snapshot_date, project_id)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -229,7 +304,7 @@ class AnswerStore:
                     "intact and answers fetched so far are kept."
                 ) from error
             if code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-                raise StorageError(
+                raise DamagedStoreError(
                     f"The kept answers in {self._path} are damaged: run with --fresh to start the day over."
                 ) from error
             raise StorageError(f"The kept answers in {self._path} cannot be used: {error}.") from error
@@ -250,17 +325,17 @@ class ObjectAnswerStore(AnswerStore):
         self._stack = ExitStack()
         scratch = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="image-snapshots-"))
         super().__init__(Path(scratch) / "index.sqlite", subject)
-        self._db.execute("CREATE TABLE located (id TEXT PRIMARY KEY, part INTEGER NOT NULL) WITHOUT ROWID")
+        self._db.execute(
+            "CREATE TABLE located (id TEXT PRIMARY KEY, part INTEGER NOT NULL, bytes INTEGER NOT NULL) WITHOUT ROWID"
+        )
         self._directory = directory / hashlib.sha256(subject.encode()).hexdigest()[:16]
         self._parts: list[ObjectPath] = []
         for path, _ in self._directory.tree():
-            with open_parquet(path) as file:
-                for batch in file.iter_batches(_BATCH_ROWS, columns=_WITHOUT_BODY):
-                    columns = {name: batch[name].to_pylist() for name in _WITHOUT_BODY}
-                    for name in ("observed_at", "fetched_at", "confirmed_at"):
-                        columns[name] = batch[name].cast(pa.int64()).to_pylist()
-                    columns["body"] = [None] * batch.num_rows
-                    self._locate([*zip(*(columns[field.name] for field in _PART), strict=True)], len(self._parts))
+            part = _read_part(path)
+            if part is None:
+                _logger.warning("%s is not as it was written: the ids in it are asked for again.", path)
+            else:
+                self._locate(_rows_of(part), len(self._parts))
             self._parts.append(path)
 
     def close(self) -> None:
@@ -272,51 +347,78 @@ class ObjectAnswerStore(AnswerStore):
         if not rows:
             return
         rows = sorted(rows, key=itemgetter(0))
-        columns = zip(*rows, strict=True)
-        arrays = [pa.array(values, field.type) for values, field in zip(columns, _PART, strict=True)]
-        content = io.BytesIO()
-        table = pa.Table.from_arrays(arrays, schema=_PART)
-        pq.write_table(table, content, compression="zstd", row_group_size=_PART_GROUP_ROWS)
-        # By name in the order in which they were put, also after an attempt that was killed.
-        path = self._directory / f"{len(self._parts):08}-{uuid.uuid4().hex}.parquet"
-        path.write_bytes(content.getvalue())
-        self._locate([(*row[:_BODY], None, *row[_BODY + 1 :]) for row in rows], len(self._parts))
+        buffer = io.BytesIO()
+        pq.write_table(_table_of(rows), buffer, compression="zstd", row_group_size=_PART_GROUP_ROWS)
+        content = buffer.getvalue()
+        # By name in the order in which they were put, also after an attempt that was killed; the name proves the part.
+        digest = hashlib.sha256(content).hexdigest()
+        path = self._directory / f"{len(self._parts):08}-{uuid.uuid4().hex}-{digest}.parquet"
+        path.write_bytes(content)
+        self._locate(rows, len(self._parts))
         self._parts.append(path)
 
     def _locate(self, rows: list[_Row], part: int) -> None:
-        super()._insert(rows)
+        located = [(row[0], part, len(row[_BODY] or b"")) for row in rows]
+        super()._insert([(*row[:_BODY], None, *row[_BODY + 1 :]) for row in rows])
         with self.transaction():
-            self._db.executemany("INSERT OR REPLACE INTO located VALUES (?, ?)", [(row[0], part) for row in rows])
+            self._db.executemany("INSERT OR REPLACE INTO located VALUES (?, ?, ?)", located)
 
-    def batches(self, snapshot_date: dt.date, project_id: str) -> Iterator[pa.RecordBatch]:
-        """All outcomes of wanted ids, by id, as batches of the `responses` table."""
+    def damaged(self) -> list[str]:
+        """None: parts were looked at when the store was opened."""
+        return []
+
+    def batches(self, snapshot_date: dt.date, project_id: str, damaged: list[str]) -> Iterator[pa.RecordBatch]:
+        """All outcomes of wanted ids, by id, as batches of the `responses` table, bounded by rows and bytes.
+
+        Left out are answers of parts that are not as they were written; their ids are added to `damaged`.
+        """
         source = "FROM wanted JOIN answers USING (id) JOIN located USING (id)"
         with self._errors(), closing(self._db.cursor()) as cursor:
             left = Counter(dict(self._db.execute(f"SELECT part, count(*) {source} GROUP BY part")))
-            readers: dict[int, _PartReader] = {}
-            cursor.execute(f"SELECT id, part {source} ORDER BY wanted.id")
-            while rows := cursor.fetchmany(_BATCH_ROWS):
+            readers: dict[int, _PartReader | None] = {}
+            cursor.execute(f"SELECT id, part, bytes {source} ORDER BY wanted.id")
+            for rows in bounded(cursor, itemgetter(2), _BATCH_ROWS):
                 ids: dict[int, list[str]] = {}
-                for id_, part in rows:
-                    ids.setdefault(part, []).append(id_)
+                for id_, number, _ in rows:
+                    ids.setdefault(number, []).append(id_)
                 found: list[pa.RecordBatch] = []
-                for part, some in ids.items():
-                    reader = readers.setdefault(part, _PartReader(self._parts[part]))
-                    found += reader.take(some)
-                    left[part] -= len(some)
-                    if not left[part]:
-                        readers.pop(part).close()
-                table = pa.Table.from_batches(found, _PART).sort_by("id")
-                yield _with_keys(table, snapshot_date, project_id)
+                for number, some in ids.items():
+                    if number not in readers:
+                        part = _read_part(self._parts[number])
+                        readers[number] = None if part is None else _PartReader(part)
+                    if (reader := readers[number]) is None:
+                        damaged += some
+                    else:
+                        found += reader.take(some)
+                    left[number] -= len(some)
+                    if not left[number]:
+                        del readers[number]
+                if found:
+                    yield _with_keys(pa.Table.from_batches(found, _PART).sort_by("id"), snapshot_date, project_id)
+
+
+def _read_part(path: ObjectPath) -> pq.ParquetFile | None:
+    """A part, in memory as it is stored; None when it is not as it was written."""
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != path.stem.rpartition("-")[2]:
+        return None
+    return pq.ParquetFile(pa.BufferReader(content), pre_buffer=False)
+
+
+def _rows_of(part: pq.ParquetFile) -> list[_Row]:
+    """The rows of a part, times in microseconds."""
+    table = part.read()
+    for name in _TIMES:
+        index = table.schema.get_field_index(name)
+        table = table.set_column(index, name, table[name].cast(pa.int64()))
+    return [*zip(*(column.to_pylist() for column in table.columns), strict=True)]
 
 
 class _PartReader:
     """Reads a part from its beginning to its end, a group of rows at a time."""
 
-    def __init__(self, path: ObjectPath) -> None:
-        self._stack = ExitStack()
-        file = self._stack.enter_context(open_parquet(path))
-        self._batches = file.iter_batches(_PART_GROUP_ROWS)
+    def __init__(self, part: pq.ParquetFile) -> None:
+        self._batches = part.iter_batches(_PART_GROUP_ROWS)
         self._batch = next(self._batches)
 
     def take(self, ids: list[str]) -> list[pa.RecordBatch]:
@@ -329,8 +431,12 @@ class _PartReader:
                 return found
             self._batch = next(self._batches)
 
-    def close(self) -> None:
-        self._stack.close()
+
+def _table_of(rows: list[_Row]) -> pa.Table:
+    columns = zip(*rows, strict=True)
+    return pa.Table.from_arrays(
+        [pa.array(values, field.type) for values, field in zip(columns, _PART, strict=True)], schema=_PART
+    )
 
 
 def _with_keys(table: pa.Table, snapshot_date: dt.date, project_id: str) -> pa.RecordBatch:

@@ -18,9 +18,9 @@ from typing import Any
 
 import aiohttp
 import httpx
-import orjson
 
 from pipelines.errors import AccessDeniedError, AccountSuspendedError, ConfigurationError, PipelineError
+from pipelines.json_text import NotJSONError, dumps, parse
 from pipelines.outcomes import Outcome
 
 MAX_RETRY_AFTER_SECONDS = 120.0
@@ -111,8 +111,8 @@ def classify(
     if status != 200:
         return _classify_error(status, headers, body, now)
     try:
-        image = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        image = parse(body, exactly=False)
+    except NotJSONError:
         return _retry("client.not_json", "answered 200 with a body that is not JSON")
     if not isinstance(image, dict):
         return _retry("client.not_object", "answered 200 with JSON that is not an object")
@@ -276,8 +276,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def _json(body: bytes) -> Any:
     try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError:
+        return parse(body, exactly=False)
+    except NotJSONError:
         return None
 
 
@@ -286,8 +286,8 @@ def _same_id(sent: Any, asked: str) -> bool:
 
 
 def _text(value: Any) -> str | None:
-    """Any JSON value as a short text; None for what says nothing."""
+    """Any JSON value as a short text; None for what says nothing. Half a character is written as its escape."""
     if value is None or value == "":
         return None
-    text = value.strip() if isinstance(value, str) else orjson.dumps(value).decode()
-    return text[:MAX_TEXT_CHARACTERS] or None
+    text = value.strip() if isinstance(value, str) else dumps(value).decode()
+    return text[:MAX_TEXT_CHARACTERS].encode("utf-8", "backslashreplace").decode()[:MAX_TEXT_CHARACTERS] or None

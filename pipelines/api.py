@@ -31,7 +31,7 @@ from pipelines.answers import (
 from pipelines.authentication import Authentication, Token
 from pipelines.credentials import Credentials
 from pipelines.errors import ListDeniedError, ListUnreadableError, PipelineError
-from pipelines.exchange import Exchanges, NoAnswerError, brief
+from pipelines.exchange import Exchanges, NoAnswerError, Reply, brief
 from pipelines.outcomes import Outcome
 from pipelines.paging import NOTEBOOKS_PAGE_SIZE, PAGE_SIZE, ListPage, Notebook, Paging, reduce_notebook
 from pipelines.retries import Retries
@@ -287,6 +287,7 @@ class ModelArtsClient:
             attempts += 1
             status: int | None
             body: bytes | None
+            reply: Reply | None
             try:
                 reply = await self._exchanges.send(authentication.request(target, token), transport)
             except NoAnswerError as error:
@@ -312,6 +313,8 @@ class ModelArtsClient:
                 retries.note_last(verdict, status)
                 return _Result(verdict, status, body, attempts, round(elapsed * 1000), observed_at)
             if delay:
+                # Bodies may be large, and as many wait as there are workers.
+                reply = body = None
                 await retries.sleep(delay)
 
     async def _handle(

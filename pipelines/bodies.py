@@ -5,9 +5,8 @@ A body that is as documented is read by `read_plain`, any bytes whatever by `rea
 that both can read. Most bodies are plain, and reading those costs a third.
 """
 
-import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -17,6 +16,7 @@ import orjson
 import pyarrow as pa
 
 from pipelines.columns import IMAGES, LIST_FIELDS
+from pipelines.json_text import MAX_TEXT_BYTES, NotJSONError, dumps, is_too_long, is_utf8, ordered, parse
 
 NUMBER_FIELDS = ("size", "create_at", "update_at")
 TEXT_FIELDS = tuple(
@@ -27,11 +27,6 @@ DOCUMENTED = _TEXT.union(NUMBER_FIELDS, LIST_FIELDS)
 
 MAX_INTEGER = 2**53 - 1  # the largest every JSON reader agrees on; as KB x 1024 it still fits an int64
 EARLIEST_MS = int(datetime(2000, 1, 1, tzinfo=UTC).timestamp() * 1000)
-
-_MAX_DEPTH = 100
-_NESTED = frozenset({dict, list})
-_DIGITS_AS_ZERO = bytes.maketrans(b"123456789", b"0" * 9)
-_LONG_NUMBER = b"0" * 19  # orjson rounds integers beyond 64 bits; none has fewer digits
 
 # --- plain bodies ---------------------------------------------------------------------------------------------------
 
@@ -63,7 +58,12 @@ canonical_of_plain: Callable[[Any], bytes] = msgspec.json.Encoder().encode
 
 
 def read_plain(content: bytes) -> Any:
-    """The body as a `PlainBody`, or None when it is not: an unknown field, no id, another type, not UTF-8, no JSON."""
+    """The body as a `PlainBody`, or None when it is not: an unknown field, no id, another type, not UTF-8, no JSON.
+
+    A body that is long enough to hold a value that no column takes is not plain, either.
+    """
+    if len(content) > MAX_TEXT_BYTES:
+        return None
     try:
         return _decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -77,12 +77,13 @@ def read_plain(content: bytes) -> Any:
 class Reading:
     """What `read_any` made of a body.
 
-    `values` has the documented fields that were sent, each None or of the type of a `PlainBody`; `extra` the others as
-    they were sent; `canonical` is what the content hash is over.
+    `values` has the documented fields that were sent, each None or of the type of a `PlainBody`; `unknown` the names of
+    the others, and `extra` these as JSON; `canonical` is what the content hash is over.
     """
 
     values: dict[str, Any]
-    extra: dict[str, Any]
+    unknown: list[str]
+    extra: str | None
     canonical: bytes
     anomalies: set[str]
 
@@ -91,17 +92,12 @@ def read_any(content: bytes, latest_ms: int) -> Reading:
     """Read whatever the API sent; an instant after `latest_ms` is out of range."""
     anomalies: set[str] = set()
     try:
-        sent = _parse(content, anomalies)
-    except ValueError:
-        return Reading({}, {}, content, anomalies | {"body:not_an_object"})
-    except RecursionError:
-        return Reading({}, {}, content, anomalies | {"body:nested_too_deeply"})
-    # Where an interpreter gives up depends on its stack, and results must not: the bound is our own.
-    if content.count(b"[") + content.count(b"{") > _MAX_DEPTH and _is_deeper(sent, _MAX_DEPTH):
-        return Reading({}, {}, content, anomalies | {"body:nested_too_deeply"})
+        sent = parse(content, anomalies)
+    except NotJSONError:
+        return Reading({}, [], None, content, {"body:not_an_object"})
     canonical = dumps(ordered(sent))
     if type(sent) is not dict:
-        return Reading({}, {}, canonical, anomalies | {"body:not_an_object"})
+        return Reading({}, [], None, canonical, anomalies | {"body:not_an_object"})
     if sent.get("id") is None:
         anomalies.add("id:missing")
     values: dict[str, Any] = {}
@@ -109,7 +105,7 @@ def read_any(content: bytes, latest_ms: int) -> Reading:
     for field, value in sent.items():
         if field not in DOCUMENTED:
             extra[field] = value
-        elif value is None or (type(value) is str and field in _TEXT and value.isascii()):
+        elif value is None or (type(value) is str and field in _TEXT and value.isascii() and not is_too_long(value)):
             values[field] = value
         elif field in _TEXT:
             values[field] = _text(field, value, anomalies)
@@ -119,72 +115,57 @@ def read_any(content: bytes, latest_ms: int) -> Reading:
             values[field] = _whole_number(field, value, 0, MAX_INTEGER, anomalies)
         else:
             values[field] = _whole_number(field, value, EARLIEST_MS, latest_ms, anomalies)
-    return Reading(values, extra, canonical, anomalies)
+    text = _extra(extra, anomalies) if extra else None
+    return Reading(values, list(extra), text, canonical, anomalies)
 
 
-def _parse(content: bytes, anomalies: set[str]) -> Any:
-    try:
-        value = orjson.loads(content)
-    except orjson.JSONDecodeError:
-        return _parse_exactly(content, anomalies)
-    if _LONG_NUMBER in content.translate(_DIGITS_AS_ZERO):
-        return _parse_exactly(content, anomalies)
-    return value
+def _extra(extra: dict[str, Any], anomalies: set[str]) -> str | None:
+    """The fields outside the contract as JSON. A value too long for a column is null there, or all of them are."""
+    text = dumps(extra)
+    if len(text) > MAX_TEXT_BYTES:
+        anomalies.add("extra:too_long")
+        extra = {name: None if len(dumps(value)) > MAX_TEXT_BYTES else value for name, value in extra.items()}
+        text = dumps(extra)
+        if len(text) > MAX_TEXT_BYTES:
+            return None
+    anomalies.update(f"extra:{problem}" for problem in _problems(extra))
+    return text.decode()
 
 
-def _parse_exactly(content: bytes, anomalies: set[str]) -> Any:
-    """Parse with Python's own parser what orjson refuses or rounds: each number and string as it was sent.
-
-    A byte that is not UTF-8 becomes a lone surrogate; a number that Python cannot hold becomes an `orjson.Fragment`
-    of its text. Raises ValueError for what is no JSON, RecursionError for what is nested too deeply.
-    """
-
-    def integer(text: str) -> int | orjson.Fragment:
-        try:
-            return int(text)
-        except ValueError:  # more digits than Python converts
-            return orjson.Fragment(text)
-
-    def real(text: str) -> float | orjson.Fragment:
-        value = float(text)
-        return value if math.isfinite(value) else orjson.Fragment(text)
-
-    def constant(name: str) -> orjson.Fragment:
-        anomalies.add("body:not_a_number")
-        return orjson.Fragment(json.dumps(name))
-
-    text = content.decode(json.detect_encoding(content), "surrogateescape")
-    return json.loads(text, parse_int=integer, parse_float=real, parse_constant=constant)
-
-
-def _is_deeper(value: Any, levels: int) -> bool:
-    if type(value) not in _NESTED:
-        return False
-    children = value.values() if type(value) is dict else value
-    return levels == 0 or any(_is_deeper(child, levels - 1) for child in children)
+def _problems(value: Any) -> Iterator[str]:
+    """Why a reader of JSON may refuse a value, or take it for something else."""
+    if type(value) is str:
+        if not is_utf8(value):
+            yield "not_utf8"
+    elif type(value) is dict:
+        for key, child in value.items():
+            yield from _problems(key)
+            yield from _problems(child)
+    elif type(value) is list:
+        for child in value:
+            yield from _problems(child)
+    elif type(value) is orjson.Fragment:
+        # NaN and Infinity are texts here, and named already.
+        if not orjson.dumps(value).startswith(b'"'):
+            yield "out_of_range"
+    elif type(value) is int and not -(2**63) <= value < 2**64:
+        yield "out_of_range"
 
 
 def _text(field: str, value: Any, anomalies: set[str]) -> str | None:
+    if type(value) is int:
+        anomalies.add(f"{field}:number_for_text")
+        value = str(value)
     if type(value) is str:
-        if _is_utf8(value):
+        if is_too_long(value):
+            anomalies.add(f"{field}:too_long")
+            return None
+        if is_utf8(value):
             return value
         anomalies.add(f"{field}:not_utf8")
         return None
-    if type(value) is int:
-        anomalies.add(f"{field}:number_for_text")
-        return str(value)
     anomalies.add(f"{field}:wrong_type")
     return None
-
-
-def _is_utf8(text: str) -> bool:
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _whole_number(field: str, value: Any, lowest: int, highest: int, anomalies: set[str]) -> int | None:
@@ -208,52 +189,23 @@ def _whole_number(field: str, value: Any, lowest: int, highest: int, anomalies: 
 
 
 def _elements(field: str, value: Any, anomalies: set[str]) -> tuple[str, ...] | None:
-    """The exact elements as text, in the API's order; null when there is no list."""
+    """The exact elements as text, in the API's order; null when there is no list, or more than a column holds."""
     if type(value) is not list:
         anomalies.add(f"{field}:wrong_type")
         return None
-    return tuple([_element(field, element, anomalies) for element in value])
+    # Each takes three bytes and more of JSON: so many are not in a list that fits, and need not be made text.
+    elements = [_element(field, element, anomalies) for element in value[: MAX_TEXT_BYTES // 2]]
+    if len(elements) < len(value) or is_too_long("|".join(elements)):
+        anomalies.add(f"{field}:too_long")
+        return None
+    return tuple(elements)
 
 
 def _element(field: str, element: Any, anomalies: set[str]) -> str:
     if type(element) is not str:
         anomalies.add(f"{field}:element_not_text")
         return dumps(element).decode()
-    if not _is_utf8(element):
+    if not is_utf8(element):
         anomalies.add(f"{field}:not_utf8")
         return dumps(element).decode()
     return element
-
-
-# --- canonical JSON -------------------------------------------------------------------------------------------------
-
-
-def dumps(value: Any) -> bytes:
-    """Compact JSON with sorted keys."""
-    try:
-        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-    except orjson.JSONEncodeError:  # an integer beyond 64 bits, or text that is not UTF-8
-        return _dumps_anything(value)
-
-
-def _dumps_anything(value: Any) -> bytes:
-    if isinstance(value, dict):
-        members = [_dumps_anything(key) + b":" + _dumps_anything(value[key]) for key in sorted(value)]
-        return b"{" + b",".join(members) + b"}"
-    if isinstance(value, list):
-        return b"[" + b",".join([_dumps_anything(element) for element in value]) + b"]"
-    if isinstance(value, str):
-        # For a lone surrogate, "backslashreplace" writes just what JSON's own escape looks like.
-        return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace")
-    if type(value) is int:
-        return str(value).encode()
-    return orjson.dumps(value)
-
-
-def ordered(value: Any) -> Any:
-    """The value with the elements of every list sorted by their canonical JSON."""
-    if type(value) is dict:
-        return value | {key: ordered(child) for key, child in value.items() if type(child) in _NESTED}
-    if type(value) is list:
-        return sorted([ordered(child) if type(child) in _NESTED else child for child in value], key=dumps)
-    return value

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from pipelines.answer_store import AnswerStore
 from pipelines.columns import RESPONSES, TIMESTAMP
 from pipelines.errors import StorageError
-from pipelines.lake import Lake, LakePath, Partition, read_batches, sha256_of_file, storage_errors
+from pipelines.lake import BATCH_BYTES, Lake, LakePath, Partition, read_batches, sha256_of_file, storage_errors
 from pipelines.listed import confirms
 from pipelines.manifest import last_complete_day, read_manifest
 
@@ -50,6 +50,7 @@ def last_complete_responses(lake: Lake, partition: Partition, project_id: str) -
 def carry_forward(store: AnswerStore, responses: LakePath, fetched_after: dt.datetime) -> None:
     """Store the answers of an earlier day's `responses` file that the list confirms, for ids that have none yet."""
     confirmed: list[tuple[dict[str, Any], int]] = []
+    size = 0
     for batch in read_batches(responses, _BATCH_ROWS):
         is_described = pc.is_in(batch["outcome"], value_set=_DESCRIBED)
         is_recent = pc.greater(batch["fetched_at"], pa.scalar(fetched_after, TIMESTAMP))
@@ -57,10 +58,11 @@ def carry_forward(store: AnswerStore, responses: LakePath, fetched_after: dt.dat
         if not rows:
             continue
         listed = store.listed.find(sorted(store.lacks(list(rows))))
-        confirmed += [
-            (rows[id_], observed_at) for id_, (observed_at, item) in listed.items() if confirms(item, rows[id_]["body"])
-        ]
-        if len(confirmed) >= store.flush_answers:
+        for id_, observed_at, item in listed:
+            if confirms(item, rows[id_]["body"]):
+                confirmed.append((rows[id_], observed_at))
+                size += len(rows[id_]["body"])
+        if len(confirmed) >= store.flush_answers or size >= BATCH_BYTES:
             store.carry(confirmed)
-            confirmed = []
+            confirmed, size = [], 0
     store.carry(confirmed)

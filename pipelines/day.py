@@ -8,10 +8,11 @@ import asyncio
 import contextlib
 import dataclasses
 import datetime as dt
+import logging
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from pipelines.absence import KnownImages, judge, known_images, missing_rows
@@ -58,7 +59,10 @@ from pipelines.settings import Settings
 from pipelines.witness import open_witness
 
 _ACCEPTED_POLL_SECONDS = 0.05
+_TRIES_TO_STORE = 3
 _EVIDENCE = (INVENTORY.name, LIST_PAGES.name, NOTEBOOKS.name, RESPONSES.name)
+
+_logger = logging.getLogger(__name__)
 
 
 def utc_now() -> dt.datetime:
@@ -241,11 +245,13 @@ def take_inventory(day: Day) -> InventoryTaken:
         # Before anything slow: a lake that cannot be written is found out here.
         write_attempt(day.lake, day.partition, attempt)
         facts = asyncio.run(_read_inventory(day, connection, path, project_id, accepted=accepted))
-    write_attempt(day.lake, day.partition, attempt.model_copy(update={"inventory": facts, "fetch": None}))
+    file = file_facts(day.lake, path, INVENTORY.name, day.partition)
+    taken = {"inventory": facts, "fetch": None, "files": {INVENTORY.name: file}}
+    write_attempt(day.lake, day.partition, attempt.model_copy(update=taken))
     limit = dt.timedelta(hours=day.settings.inventory_max_age_hours)
     return InventoryTaken(
         facts,
-        file_facts(day.lake, path, INVENTORY.name, day.partition),
+        file,
         is_stale=facts.modified_at is not None and day.now() - facts.modified_at > limit,
     )
 
@@ -344,6 +350,7 @@ def fetch_answers(day: Day, on_progress: Callable[[Progress], None]) -> AnswersF
     day.check_date(attempt)
     if attempt is None or attempt.inventory is None:
         raise ConfigurationError(f"No inventory was taken for {day.partition}: run `image_inventory` first.")
+    _check_staged(day, attempt, [INVENTORY.name])
     with connect(day.settings, day.partition) as connection:
         facts = asyncio.run(_fetch_answers(day, attempt, connection, on_progress))
     total = sum(facts.outcomes.values())
@@ -353,8 +360,27 @@ def fetch_answers(day: Day, on_progress: Callable[[Progress], None]) -> AnswersF
             f"IMAGE_SNAPSHOTS_MAX_FAILED_RATIO ({day.settings.max_failed_ratio:g}) allows, so nothing was published. "
             f"{_most_common_errors(day)} Run again today to ask for those alone."
         )
-    write_attempt(day.lake, day.partition, attempt.model_copy(update={"fetch": facts}))
-    return AnswersFetched(facts, file_facts(day.lake, day.staged(RESPONSES.name), RESPONSES.name, day.partition))
+    names = (LIST_PAGES.name, NOTEBOOKS.name, RESPONSES.name)
+    files = attempt.files | {name: file_facts(day.lake, day.staged(name), name, day.partition) for name in names}
+    write_attempt(day.lake, day.partition, attempt.model_copy(update={"fetch": facts, "files": files}))
+    return AnswersFetched(facts, files[RESPONSES.name])
+
+
+def _check_staged(day: Day, attempt: Attempt, names: Iterable[str]) -> None:
+    """Refuse staged files that are not as they were written.
+
+    Raises:
+        StorageError: the first that is not.
+    """
+    for name in names:
+        path = day.staged(name)
+        with storage_errors(path):
+            intact = name in attempt.files and sha256_of_file(path) == attempt.files[name].sha256
+        if not intact:
+            raise StorageError(
+                f"{path} is not as it was written: the storage damaged it, or somebody changed it. Nothing was "
+                "published from it; run again today to write it anew, from the answers that are kept."
+            )
 
 
 async def _fetch_answers(
@@ -377,6 +403,7 @@ async def _fetch_answers(
             for answers in invalid_answers(inventory, started_at):
                 store.put(answers)
             store.forget()
+            _drop(store, store.damaged())
             kept = store.outcomes().total() - store.outcomes()[Outcome.INVALID_ID]
             list_was_read = day.settings.mode == "changed" and await _carry_forward(day, client, staging, store)
             outcomes = store.outcomes()
@@ -403,7 +430,26 @@ async def _fetch_answers(
             list_was_read = list_was_read or (reads_list and list_error is None)
             if not list_was_read:
                 write_no_list(staging)
-            write_responses(staging, store)
+            for _ in range(_TRIES_TO_STORE):
+                if not (damaged := write_responses(staging, store)):
+                    break
+                _drop(store, damaged)
+                for answers in invalid_answers(inventory, started_at):
+                    store.put(answers)
+                progress.outcomes = store.outcomes()
+                await fetch(
+                    client,
+                    store,
+                    progress,
+                    day.settings.concurrency,
+                    lambda: day.check_date(attempt),
+                    on_progress,
+                )
+            else:
+                raise StorageError(
+                    f"{len(damaged)} answers in {directory} are again not as they were stored: the storage damages "
+                    "what is written to it, so nothing was published."
+                )
             write_notebooks(staging, store)
             return FetchFacts(
                 project_id=client.project_id,
@@ -428,6 +474,16 @@ async def _fetch_answers(
                 bytes_received=client.stats.bytes_received,
                 clock_skew_seconds=client.stats.clock_skew_seconds,
             )
+
+
+def _drop(store: AnswerStore, damaged: list[str]) -> None:
+    if damaged:
+        _logger.warning(
+            "%d stored answers are not as they came, the one for %s among them: these ids are asked for again.",
+            len(damaged),
+            damaged[0],
+        )
+        store.drop(damaged)
 
 
 async def _carry_forward(day: Day, client: ModelArtsClient, staging: Staging, store: AnswerStore) -> bool:
@@ -499,6 +555,7 @@ def publish_day(day: Day) -> DayPublished:
     day.check_clock()
     attempt = read_attempt(day.lake, day.partition)
     if attempt is not None and attempt.inventory is not None and attempt.fetch is not None:
+        _check_staged(day, attempt, _EVIDENCE)
         evidence = {name: day.staged(name) for name in _EVIDENCE}
         directory = day.lake.staging(day.partition)
         published_day = _publish(

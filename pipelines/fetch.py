@@ -25,7 +25,7 @@ from pipelines.answers import Answer
 from pipelines.api import ModelArtsClient
 from pipelines.columns import LIST_PAGES, NOTEBOOKS, RESPONSES, Table
 from pipelines.errors import ListUnreadableError, PipelineError
-from pipelines.lake import ROW_GROUP_ROWS, SANDBOX_MARK, Lake, LakePath, TableWriter, read_batches
+from pipelines.lake import BATCH_BYTES, ROW_GROUP_ROWS, SANDBOX_MARK, Lake, LakePath, TableWriter, read_batches
 from pipelines.listed import ListedImages, microseconds
 from pipelines.outcomes import Outcome
 
@@ -103,12 +103,14 @@ class _Writer:
         self._store = store
         self._progress = progress
         self._pending: list[Answer] = []
+        self._bytes = 0
         self._due = 0.0
 
     def add(self, answer: Answer) -> None:
         self._pending.append(answer)
+        self._bytes += len(answer.body or b"")
         self._progress.outcomes[answer.outcome] += 1
-        if len(self._pending) >= self._store.flush_answers:
+        if len(self._pending) >= self._store.flush_answers or self._bytes >= BATCH_BYTES:
             self.flush()
 
     def flush_if_due(self) -> None:
@@ -117,7 +119,7 @@ class _Writer:
 
     def flush(self) -> None:
         if self._pending:
-            pending, self._pending = self._pending, []
+            pending, self._pending, self._bytes = self._pending, [], 0
             self._store.put(pending)
         self._due = time.monotonic() + self._store.flush_seconds
 
@@ -281,11 +283,16 @@ def _inventory_batches(inventory: LakePath) -> Iterator[pa.RecordBatch]:
     return read_batches(inventory, _INVENTORY_BATCH_ROWS, ["id", "is_valid"])
 
 
-def write_responses(staging: Staging, store: AnswerStore) -> None:
-    """Turn the stored answers into the staged `responses`."""
+def write_responses(staging: Staging, store: AnswerStore) -> list[str]:
+    """Turn the stored answers into the staged `responses`; the ids whose answers are not as they were stored.
+
+    The table lacks these: it is whole when there are none.
+    """
+    damaged: list[str] = []
     with staging.writer(RESPONSES, _ROW_GROUP_ROWS) as writer:
-        for batch in store.batches(staging.date, staging.project_id):
+        for batch in store.batches(staging.date, staging.project_id, damaged):
             writer.write(batch)
+    return damaged
 
 
 def write_no_list(staging: Staging) -> None:

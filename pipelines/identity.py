@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
 from pipelines.credentials import PasswordLogin
 from pipelines.errors import AccessDeniedError, ConfigurationError, PipelineError
+from pipelines.json_text import NotJSONError, parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +43,8 @@ def read_token(login: PasswordLogin, host: str, headers: Mapping[str, str], body
     """
     value = headers.get("X-Subject-Token", "").strip()
     try:
-        described = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        described = parse(body)
+    except NotJSONError:
         described = None
     token = described.get("token") if isinstance(described, dict) else None
     if not value or not isinstance(token, dict):

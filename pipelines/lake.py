@@ -30,6 +30,9 @@ from pipelines.object_storage import SCHEME, ObjectPath, ObjectStat, read_small,
 
 # Twice as many would be read a little faster, and cost writers 100 MB more.
 ROW_GROUP_ROWS = 65_536
+# Rows may be of any length: groups and batches are bounded by their bytes, too. Those of usual rows never come so far.
+ROW_GROUP_BYTES = 64 * 2**20
+BATCH_BYTES = 16 * 2**20
 
 LakePath = Path | ObjectPath
 
@@ -161,14 +164,14 @@ def _partition(date: str, project: str) -> Partition | None:
 
 
 class TableWriter:
-    """Streams batches into one Parquet file in row groups of even size; made by `Lake.writer`."""
+    """Streams batches into one Parquet file, in row groups of even size or of many bytes; made by `Lake.writer`."""
 
     def __init__(self, parquet: pq.ParquetWriter, schema: pa.Schema, row_group_rows: int) -> None:
         self._parquet = parquet
         self._schema = schema
         self._row_group_rows = row_group_rows
         self._pending: list[pa.RecordBatch] = []
-        self._pending_rows = 0
+        self._pending_rows = self._pending_bytes = 0
         self.rows = 0
 
     def write(self, data: pa.Table | pa.RecordBatch) -> None:
@@ -182,8 +185,9 @@ class TableWriter:
                     raise ValidationError(f"The required column {field.name} holds {column.null_count} nulls.")
             self._pending.append(batch)
             self._pending_rows += batch.num_rows
+            self._pending_bytes += batch.nbytes
             self.rows += batch.num_rows
-            if self._pending_rows >= self._row_group_rows:
+            if self._pending_rows >= self._row_group_rows or self._pending_bytes >= ROW_GROUP_BYTES:
                 self.flush()
 
     def note(self, metadata: Mapping[str, str]) -> None:
@@ -195,7 +199,7 @@ class TableWriter:
         if self._pending_rows:
             table = pa.Table.from_batches(self._pending, self._schema)
             self._parquet.write_table(table, row_group_size=self._pending_rows)
-            self._pending, self._pending_rows = [], 0
+            self._pending, self._pending_rows, self._pending_bytes = [], 0, 0
 
 
 @contextmanager
@@ -214,10 +218,22 @@ def is_marked_sandbox(path: LakePath) -> bool:
 
 
 def read_batches(path: LakePath, batch_rows: int, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """Stream a table's file in bounded memory, without the file metadata in the schema."""
+    """Stream a table's file in bounded memory, without the file metadata in the schema.
+
+    No batch has more than `batch_rows` rows, or more rows than have `BATCH_BYTES` on average of their row group.
+    """
     with open_parquet(path) as file:
-        for batch in file.iter_batches(batch_rows, columns=columns):
-            yield batch.replace_schema_metadata(None)
+        for group in range(file.num_row_groups):
+            rows = _rows_a_batch(file.metadata.row_group(group), batch_rows, columns)
+            for batch in file.iter_batches(rows, row_groups=[group], columns=columns):
+                yield batch.replace_schema_metadata(None)
+
+
+def _rows_a_batch(group: pq.RowGroupMetaData, batch_rows: int, columns: list[str] | None) -> int:
+    chunks = (group.column(index) for index in range(group.num_columns))
+    size = sum(chunk.total_uncompressed_size for chunk in chunks if columns is None or chunk.path_in_schema in columns)
+    fitting = BATCH_BYTES * int(group.num_rows) // max(int(size), 1)
+    return max(1, min(batch_rows, fitting))
 
 
 def _replace_by_link(source: Path, target: Path) -> None:

@@ -9,35 +9,40 @@ import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
-import orjson
 import pyarrow as pa
 
 from pipelines.columns import NOTEBOOKS, Table
-from pipelines.paging import Notebook
+from pipelines.json_text import NotJSONError, dumps, ordered, parse
+from pipelines.paging import Notebook, id_of, read_page
 
 # Fields of the details that the list does not show; a change of these alone is found when the details are refreshed.
 NOT_LISTED = frozenset({"support_res_categories"})
 _NOTEBOOKS_A_BATCH = 10_000
-_ABSENT = object()
+_SINGLE = frozenset({str, int, float, bool, type(None)})
 
 _EPOCH, _MICROSECOND = dt.datetime(1970, 1, 1, tzinfo=dt.UTC), dt.timedelta(microseconds=1)
 
 
 def confirms(item: dict[str, Any], body: bytes) -> bool:
     """Tell whether an item of the list says the same as the body of a details answer."""
-    details = orjson.loads(body)
-    if not details.keys() - item.keys() <= NOT_LISTED:
+    try:
+        details = parse(body)
+    except NotJSONError:
+        return False
+    if not isinstance(details, dict) or not details.keys() - item.keys() <= NOT_LISTED:
         return False
     # The ids were compared already, without regard to letter case.
-    return all(_same(value, details.get(name, _ABSENT)) for name, value in item.items() if name != "id")
+    return all(name in details and _same(value, details[name]) for name, value in item.items() if name != "id")
 
 
 def _same(left: Any, right: Any) -> bool:
-    if isinstance(left, list) and isinstance(right, list):
-        # The API does not promise an order.
-        return sorted(map(orjson.dumps, left)) == sorted(map(orjson.dumps, right))
     # True == 1 in Python, and not in JSON.
-    return type(left) is type(right) and bool(left == right)
+    if type(left) is type(right) and type(left) in _SINGLE:
+        return bool(left == right)
+    if type(left) is list and left == right and {*map(type, left)} == {str}:
+        return True
+    # The API does not promise an order of the elements of lists.
+    return dumps(ordered(left)) == dumps(ordered(right))
 
 
 class ListedImages:
@@ -55,22 +60,23 @@ class ListedImages:
         self._db.execute("DELETE FROM listed")
 
     def index(self, observed_at: int, body: bytes) -> None:
-        """Store the items of one page, listed at a time in microseconds since the epoch; the first for an id counts."""
-        rows = [
-            (item["id"].strip().lower(), observed_at, orjson.dumps(item))
-            for item in orjson.loads(body)["data"]
-            if isinstance(item, dict) and isinstance(item.get("id"), str)
-        ]
+        """Store the items of one page, listed at a time in microseconds since the epoch; the first for an id counts.
+
+        Raises:
+            NotJSONError: the body is no page of a list.
+        """
+        rows = [(id_, observed_at, dumps(item)) for item in read_page(body)["data"] if (id_ := id_of(item)) is not None]
         self._db.executemany("INSERT OR IGNORE INTO listed VALUES (?, ?, ?)", rows)
 
-    def find(self, ids: list[str]) -> dict[str, tuple[int, dict[str, Any]]]:
-        """When each of some ids was listed, and as what; ids that were not are left out."""
+    def find(self, ids: list[str]) -> Iterator[tuple[str, int, dict[str, Any]]]:
+        """Those of some ids that were listed, each with the time and the item, one after the other."""
         marks = ",".join("?" * len(ids))
         rows = self._db.execute(
             f"SELECT id, observed_at, item FROM listed WHERE id IN ({marks})",  # noqa: S608  (question marks only)
             ids,
         )
-        return {id_: (observed_at, orjson.loads(item)) for id_, observed_at, item in rows}
+        for id_, observed_at, item in rows:
+            yield id_, observed_at, parse(item)
 
 
 class ListedNotebooks:

@@ -137,12 +137,13 @@ class Manifest(Record):
 
 
 class Attempt(_Facts):
-    """An attempt that has not ended: who began it and what it has so far."""
+    """An attempt that has not ended: who began it, what it has so far, and its staged files as written."""
 
     run_id: str
     started_at: dt.datetime
     inventory: InventoryFacts | None = None
     fetch: FetchFacts | None = None
+    files: dict[str, FileFacts] = {}
 
 
 def inventory_warning(facts: InventoryFacts) -> str | None:

@@ -7,12 +7,16 @@ value. What is repaired or cannot be read is named in `anomalies` as `field:prob
 ``number_for_text``      an integer where text belongs: kept as its decimal text
 ``number_as_text``, ``number_as_float``  digits as text, or a whole float, where an integer belongs: kept as the integer
 ``wrong_type``, ``out_of_range``, ``not_utf8``  no such value can be kept in the column: null there
+``too_long``             longer than 65,535 bytes, which no text of a warehouse can be: null there
+``extra:not_utf8``, ``extra:out_of_range``  `extra` holds half a character, or a number beyond 64 bits: kept as sent
 ``unknown_value``        outside the documented values of an enumeration: kept as sent
 ``element_not_text``, ``not_utf8``  an element of a list kept as its JSON text
 ``separator_in_element`` an element holds the `|` that joins the flattened list: `image_values` has it whole
 ``id:missing``, ``id:letter_case``, ``id:differs``  the body's id against the one asked for
-``body:not_an_object``, ``body:nested_too_deeply``  nothing of the body can be read into columns
+``body:not_an_object``   nothing of the body can be read into columns
+``body:nested_too_deeply``  what lies deeper than 100 levels is kept as text
 ``body:not_a_number``    NaN or Infinity, which JSON has not: kept as text
+``body:byte_order_mark``, ``body:not_utf8``, ``body:control_character``  JSON that is not quite by the standard
 
 The content hash is the SHA-256 of the body's canonical JSON: keys sorted and list elements sorted (by their own
 canonical JSON) at every level, no white space, UTF-8. Numbers are hashed as written up to their type, so `1` and `1.0`
@@ -32,8 +36,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.bodies import NUMBER_FIELDS, TEXT_FIELDS, canonical_of_plain, dumps, read_any, read_plain
+from pipelines.bodies import NUMBER_FIELDS, TEXT_FIELDS, canonical_of_plain, read_any, read_plain
 from pipelines.columns import IMAGE_VALUES, IMAGES, KNOWN_VALUES, LIST_FIELDS, Table
+from pipelines.json_text import dumps
 
 SEPARATOR = "|"
 COUNTED_APART = 1000
@@ -198,11 +203,11 @@ def _read_bodies(contents: pa.Array, latest: pa.Array, findings: _Findings) -> _
             else:
                 reading = read_any(content, latest[row].as_py())
                 findings.note(row, reading.anomalies)
-                findings.note_unknown_fields(reading.extra)
+                findings.note_unknown_fields(reading.unknown)
                 flat += map(reading.values.get, _SINGLE_FIELDS)
                 lists.add(tuple(map(reading.values.get, LIST_FIELDS)))
                 canonical = reading.canonical
-                extras.append(dumps(reading.extra).decode() if reading.extra else None)
+                extras.append(reading.extra)
             content_hashes.append(hashlib.sha256(canonical).hexdigest())
         width = len(_SINGLE_FIELDS)
         parts.append([pa.array(flat[i::width], t, from_pandas=True) for i, t in enumerate(_SINGLE_TYPES)])

@@ -7,10 +7,12 @@ import datetime as dt
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
+from pipelines.json_text import NotJSONError, parse, text_or_none
 
 PAGE_SIZE = 200
 NOTEBOOKS_PAGE_SIZE = 100
+# No list is longer; a count beyond it is none.
+_MAX_TOTAL = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +62,13 @@ class Paging:
 
     def take(self, body: bytes, observed_at: dt.datetime) -> ListPage | None:
         """Add a page that came; None when it has nothing new, which is the end of the list."""
-        page = orjson.loads(body)
+        page = read_page(body)
         self.total = _count(page.get("total"))
         self.most = max(self.most, self.total or 0)
         items = []
         for item in page["data"]:
-            id_ = item.get("id") if isinstance(item, dict) else None
-            key = id_.strip().lower() if isinstance(id_, str) else ""
-            if not key:
+            key = id_of(item)
+            if key is None:
                 self.skipped += 1
             elif key not in self.seen:
                 self.seen.add(key)
@@ -76,24 +77,38 @@ class Paging:
         return ListPage(items, body, observed_at, self.total) if items else None
 
 
+def read_page(body: bytes) -> dict[str, Any]:
+    """A page of a list: an object with a list `data`.
+
+    Raises:
+        NotJSONError: it is no page.
+    """
+    page = parse(body)
+    if not isinstance(page, dict) or not isinstance(page.get("data"), list):
+        raise NotJSONError("not a page of a list")
+    return page
+
+
+def id_of(item: Any) -> str | None:
+    """The id of an item of a list, in lower case; None when it has none, or none that can be kept."""
+    id_ = text_or_none(item.get("id")) if isinstance(item, dict) else None
+    return (id_ or "").strip().lower() or None
+
+
 def reduce_notebook(item: dict[str, Any], observed_at: dt.datetime) -> Notebook:
     """What is kept of an item of the notebook list."""
     image = item.get("image")
-    image_id = _string(image.get("id")) if isinstance(image, dict) else None
     return Notebook(
         item["id"].strip().lower(),
-        _string(item.get("name")),
-        _string(item.get("status")),
-        (image_id or "").strip().lower() or None,
+        text_or_none(item.get("name")),
+        text_or_none(item.get("status")),
+        id_of(image),
         observed_at,
     )
 
 
-def _string(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
-
-
 def _count(value: Any) -> int | None:
     if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
-        return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+        digits = value.strip().lstrip("0")
+        value = int(digits or "0") if len(digits) < 20 else None
+    return value if type(value) is int and 0 <= value <= _MAX_TOTAL else None

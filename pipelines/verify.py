@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from pipelines.columns import IMAGE_VALUES, IMAGES, INVENTORY, LIST_PAGES, RESPONSES, TABLES
 from pipelines.compaction import check_months
 from pipelines.errors import StorageError
+from pipelines.json_text import NotJSONError
 from pipelines.lake import Lake, LakePath, Partition, exists, read_batches, sha256_of_file, storage_errors
 from pipelines.listed import ListedImages, confirms, microseconds
 from pipelines.manifest import Manifest, code_version, read_manifest
@@ -224,14 +225,19 @@ def _verify_listed(lake: Lake, partition: Partition, *, has_carried: bool) -> It
                 if hashlib.sha256(row["body"]).hexdigest() != row["body_sha256"]:
                     yield Problem(lake.key(pages), f"Page {row['page']} does not have its SHA-256.")
                 elif has_carried:
-                    listed.index(microseconds(row["observed_at"]), row["body"])
+                    try:
+                        listed.index(microseconds(row["observed_at"]), row["body"])
+                    except NotJSONError:
+                        yield Problem(lake.key(pages), f"Page {row['page']} is no page of a list.")
         for batch in read_batches(responses, 500):
             carried = {row["id"]: row for row in batch.filter(pc.is_valid(batch["confirmed_at"])).to_pylist()}
-            found = listed.find(list(carried))
-            for id_, row in carried.items():
-                observed_at, item = found.get(id_, (None, {}))
-                if observed_at != microseconds(row["confirmed_at"]) or not confirms(item, row["body"]):
-                    yield Problem(lake.key(responses), f"No page of the list confirms the carried answer for {id_}.")
+            unconfirmed = dict.fromkeys(carried)
+            for id_, observed_at, item in listed.find(list(carried)):
+                row = carried[id_]
+                if observed_at == microseconds(row["confirmed_at"]) and confirms(item, row["body"] or b""):
+                    del unconfirmed[id_]
+            for id_ in unconfirmed:
+                yield Problem(lake.key(responses), f"No page of the list confirms the carried answer for {id_}.")
 
 
 def _verify_derivation(lake: Lake, partition: Partition, manifest: Manifest) -> Iterator[Problem]:

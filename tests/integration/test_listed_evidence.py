@@ -20,8 +20,8 @@ from pipelines.columns import NOTEBOOKS
 from pipelines.credentials import load_credentials
 from pipelines.day import Day, fetch_answers, publish_day, take_inventory
 from pipelines.errors import AccountSuspendedError, ValidationError
-from pipelines.lake import Lake, Partition
-from pipelines.manifest import published
+from pipelines.lake import Lake, Partition, sha256_of_file
+from pipelines.manifest import published, read_attempt, write_attempt
 from pipelines.sandbox import SandboxOptions, running_sandbox
 from pipelines.sandbox.catalogue import Catalogue
 from pipelines.settings import ROOT, Settings
@@ -270,6 +270,12 @@ def test_notebooks_are_validated_before_anything_is_published(cloud, happened, c
     fetch_answers(day, lambda _: None)
     path = day.staged(NOTEBOOKS.name)
     pq.write_table(change(pq.read_table(path)), path)
+    # As if it had been written so.
+    attempt = read_attempt(day.lake, day.partition)
+    facts = attempt.files[NOTEBOOKS.name].model_copy(update={"sha256": sha256_of_file(path)})
+    write_attempt(
+        day.lake, day.partition, attempt.model_copy(update={"files": attempt.files | {NOTEBOOKS.name: facts}})
+    )
     with pytest.raises(ValidationError, match=says):
         publish_day(day)
     assert published(day.lake, PARTITION) is None

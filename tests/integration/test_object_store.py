@@ -297,7 +297,7 @@ def test_answers_in_parts_are_merged_by_id_and_the_last_one_counts(lake):
         # Asked for again after all: the later answer counts.
         answers[7] = answer(7)
         store.put([answers[7]])
-        rows = [row for batch in store.batches(DATE, "p1") for row in batch.to_pylist()]
+        rows = [row for batch in store.batches(DATE, "p1", []) for row in batch.to_pylist()]
     assert [(row["id"], row["body"]) for row in rows] == [(a.id, a.body) for a in answers.values()]
     assert {(row["snapshot_date"], row["project_id"], row["observed_at"]) for row in rows} == {(DATE, "p1", NOON)}
     with closing(open_answers(staging, "cloud b")) as store:

@@ -61,7 +61,7 @@ def test_an_image(happened, body, outcome):
         ("HTML with 200", 200, b"<html></html>", RETRY, Outcome.FAILED, "client.not_json"),
         ("nothing with 200", 200, b"", RETRY, Outcome.FAILED, "client.not_json"),
         ("half an object", 200, b'{"id": "', RETRY, Outcome.FAILED, "client.not_json"),
-        ("no UTF-8", 200, b'{"id": "\xff"}', RETRY, Outcome.FAILED, "client.not_json"),
+        ("an id that is not UTF-8", 200, b'{"id": "\xff"}', RETRY, Outcome.FAILED, "client.id_differs"),
         ("200 says not found", 200, error("ModelArts.6404"), FINAL, Outcome.NOT_FOUND, "ModelArts.6404"),
         ("200 says forbidden", 200, error("ModelArts.0108"), FINAL, Outcome.FORBIDDEN, "ModelArts.0108"),
         ("200 says throttled", 200, error("APIG.0308"), THROTTLED, Outcome.FAILED, "APIG.0308"),

@@ -1,0 +1,104 @@
+"""Batches are bounded by bytes as well as by rows, wherever rows of any length pass."""
+
+import datetime as dt
+import hashlib
+import time
+from contextlib import closing
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.answer_store import bounded, open_answers
+from pipelines.answers import Answer
+from pipelines.columns import RESPONSES
+from pipelines.fetch import Progress, _Writer
+from pipelines.lake import BATCH_BYTES, ROW_GROUP_BYTES, Lake, Partition, open_parquet, read_batches
+from pipelines.outcomes import Outcome
+from pipelines.publish import derive_tables
+from pipelines.verify import _first_difference
+
+DATE = dt.date(2026, 11, 23)
+NOON = dt.datetime.combine(DATE, dt.time(12), dt.UTC)
+LONG = 2 * 2**20
+COUNT = 40
+
+
+def ids(count=COUNT):
+    return [f"00000000-0000-4000-8000-{number:012}" for number in range(count)]
+
+
+def answer(id_):
+    body = f'{{"id":"{id_}","description":"{"x" * LONG}"}}'.encode()
+    return Answer(id_, Outcome.OK, 200, None, None, 1, 5, NOON, body)
+
+
+@pytest.fixture
+def staging(tmp_path):
+    return Lake(str(tmp_path / "lake")).staging(Partition(DATE, "default"))
+
+
+def test_answers_are_put_when_many_bytes_wait(staging):
+    sizes = []
+    with closing(open_answers(staging, "a")) as store:
+        put = store.put
+        store.put = lambda answers: (sizes.append(sum(len(a.body) for a in answers)), put(answers))
+        writer = _Writer(store, Progress(COUNT, 0, time.monotonic()))
+        for id_ in ids():
+            writer.add(answer(id_))
+        writer.flush()
+        assert sum(sizes) > COUNT * LONG
+        assert max(sizes) < BATCH_BYTES + 2 * LONG
+
+
+def test_long_answers_pass_from_store_to_tables_in_bounded_batches(staging, tmp_path):
+    lake = Lake(str(tmp_path / "lake"))
+    path = tmp_path / "responses.parquet"
+    with closing(open_answers(staging, "a")) as store, lake.writer(path, RESPONSES, "run-1") as writer:
+        store.want(iter([ids()]))
+        for id_ in ids():
+            store.put([answer(id_)])
+        for batch in store.batches(DATE, "p1", []):
+            assert batch.nbytes < BATCH_BYTES + 2 * LONG
+            writer.write(batch)
+    with open_parquet(path) as file:
+        groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
+    assert sum(group.num_rows for group in groups) == COUNT
+    assert len(groups) > 1
+    assert max(group.total_byte_size for group in groups) < ROW_GROUP_BYTES + BATCH_BYTES + 2 * LONG
+    batches = list(read_batches(path, 10_000))
+    assert [id_ for batch in batches for id_ in batch["id"].to_pylist()] == ids()
+    assert max(batch.nbytes for batch in batches) < BATCH_BYTES + LONG
+    # Columns that are short are read by rows.
+    assert [batch.num_rows for batch in read_batches(path, 10_000, ["id"])] == [group.num_rows for group in groups]
+    derivation = derive_tables(lake, path, tmp_path, "run-1")
+    assert (derivation.images, derivation.anomalies) == (COUNT, {"description:too_long": COUNT})
+    hashes = [
+        d for batch in read_batches(tmp_path / "images.parquet", 100) for d in batch["response_sha256"].to_pylist()
+    ]
+    assert hashes == [hashlib.sha256(answer(id_).body).hexdigest() for id_ in ids()]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "most", "expected"),
+    [
+        ([1, 1, 1], 2, [[1, 1], [1]]),
+        ([BATCH_BYTES, 1, 1], 9, [[BATCH_BYTES], [1, 1]]),
+        ([1, BATCH_BYTES - 1, 0], 9, [[1, BATCH_BYTES - 1], [0]]),
+        ([], 9, []),
+    ],
+)
+def test_lists_end_at_their_number_of_items_or_bytes(sizes, most, expected):
+    assert list(bounded(sizes, lambda size: size, most)) == expected
+
+
+def test_tables_of_the_same_rows_do_not_differ_whatever_their_row_groups(tmp_path):
+    table = pa.table({"id": ids(100), "n": list(range(100))})
+    pq.write_table(table, tmp_path / "a", row_group_size=7)
+    pq.write_table(table, tmp_path / "b", row_group_size=30)
+    assert _first_difference(tmp_path / "a", tmp_path / "b") is None
+    pq.write_table(table.slice(0, 99), tmp_path / "b")
+    assert _first_difference(tmp_path / "a", tmp_path / "b") == "the number of rows"
+    changed = table.set_column(1, "n", pa.array([*range(99), 0]))
+    pq.write_table(changed, tmp_path / "b", row_group_size=30)
+    assert _first_difference(tmp_path / "a", tmp_path / "b") == f"n of {ids(100)[-1]}"
