@@ -22,6 +22,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 COMMAND = Path(sys.executable).with_name("image-snapshots")
 
 
+def pytest_unconfigure(config):
+    """Say, as the last line of a run, what it left out."""
+    if not hasattr(config, "workerinput") and config.option.markexpr == "not slow":
+        print("Left out: the slow tests. Run them with `.venv/bin/pytest -m slow`.")
+
+
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch, tmp_path):
     """Each test has its own working directory and no settings or credentials of the machine."""
