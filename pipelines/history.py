@@ -47,36 +47,23 @@ def derive_image_history(
 ) -> HistoryResult:
     """Bring `image_history` of the day's project up to its newest complete day, whatever day it is.
 
-    `on_step` is told how many of the days to take are taken. With `staging` it is written to that directory, and
-    without to its place.
-    """
-    stored = day.lake.project_table(IMAGE_HISTORY.name, day.partition.project)
-    path = stored if staging is None else staging / stored.name
-    with open_engine(day.settings) as engine:
-        return _write_history(engine, day.lake, day.partition.project, path, day.run_id, stored, None, on_step)
-
-
-def write_history(
-    engine: Engine,
-    lake: Lake,
-    project: str,
-    path: LakePath,
-    run_id: str,
-    on_step: Callable[[int, int], None] = lambda done, total: None,
-) -> HistoryResult:
-    """Write a project's history to `path`, going on from what is there already, if it is the file that was sealed.
-
-    Any other is damaged, was changed, or was written by a run that was killed: it is made anew, unless retention
-    removed files of its days, so that nothing else knows them.
+    It goes on from what is there already, if that is the file that was sealed. Any other is damaged, was changed, or was
+    written by a run that was killed: it is made anew, unless retention removed files of its days, so that nothing else
+    knows them. `on_step` is told how many of the days to take are taken. With `staging` it is written to that directory,
+    and without to its place.
 
     Raises:
         ConfigurationError: retention removed files of a day that is to be taken.
         StorageError: the lake cannot be read or written.
     """
+    lake, project = day.lake, day.partition.project
+    place = lake.project_table(IMAGE_HISTORY.name, project)
     sealed = newest_history_sha256(lake, project)
-    is_other = sealed is not None and exists(path) and sha256_of_file(path) != sealed
-    stored = None if is_other and not RemovedFiles(lake, project) else path
-    return _write_history(engine, lake, project, path, run_id, stored, None, on_step)
+    is_other = sealed is not None and exists(place) and sha256_of_file(place) != sealed
+    stored = None if is_other and not RemovedFiles(lake, project) else place
+    path = place if staging is None else staging / place.name
+    with open_engine(day.settings) as engine:
+        return _write_history(engine, lake, project, path, day.run_id, stored, None, on_step)
 
 
 def write_history_again(engine: Engine, lake: Lake, project: str, path: LakePath) -> None:

@@ -16,6 +16,8 @@ from typing import Any
 from fsspec import AbstractFileSystem
 from typing_extensions import Buffer
 
+from pipelines import listing
+
 LAKE_SCHEME = "lake://"
 
 
@@ -41,7 +43,7 @@ class LakeFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec publis
 
     def exists(self, path: str, **_: Any) -> bool:
         """Whether there is a file of this name."""
-        return self._path(path).exists()
+        return listing.exists(self._path(path))
 
     def modified(self, path: str) -> dt.datetime:
         """When the file was written."""

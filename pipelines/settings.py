@@ -17,6 +17,7 @@ from dotenv.parser import parse_stream
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from pipelines import listing
 from pipelines.endpoints import check_endpoint
 from pipelines.errors import ConfigurationError
 from pipelines.names import wrong_with_key
@@ -220,7 +221,7 @@ def load_environment() -> None:
 def _check_lines(path: Path) -> None:
     """Refuse lines that would be passed over in silence."""
     try:
-        if not path.is_file():
+        if not listing.exists(path):
             return
         with path.open(encoding="utf-8") as file:
             bindings = list(parse_stream(file))

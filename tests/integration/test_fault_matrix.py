@@ -113,7 +113,7 @@ def test_every_kind_of_answer_has_its_outcome_and_none_is_lost(cloud, tmp_path):
     invalid = ["not-a-uuid", "group", "278e88d15b7147668502b3ba72e824d9"]
     cloud(size=1, faults=Faults(answers=answers))
     (tmp_path / "ids.txt").write_text("\n".join([*answers, *invalid]))
-    day = day_of(inventory="ids.txt", max_failed_ratio=1, concurrency=64)
+    day = day_of(inventory="ids.txt", max_failed_ratio=1, max_invalid_ratio=1, concurrency=64)
     take_inventory(day)
     facts = fetch_answers(day, lambda _: None).facts
     manifest = publish_day(day).manifest

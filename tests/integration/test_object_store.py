@@ -223,7 +223,7 @@ def test_a_renewed_hold_lasts(lake, s3, monkeypatch, clock):
     monkeypatch.setattr(leases, "RENEWED_EVERY_SECONDS", 0.05)
 
     def renewals():
-        return sum(method == "PUT" and ".lock/" in path for method, path in s3.requests)
+        return sum(method == "PUT" and "_locks/" in path for method, path in s3.requests)
 
     with lake.hold(PARTITION, "ours"):
         for _ in range(3):

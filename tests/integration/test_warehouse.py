@@ -245,7 +245,14 @@ def test_the_warehouse_holds_what_the_lake_holds(target, days, lake):
 def test_the_table_of_days_says_what_the_manifests_say(target, days):
     load(target, *days[:2])
     held = rows(target, "SELECT * FROM days ORDER BY snapshot_date")
-    facts = {"is_sandbox": True, "mode": "full", "run_id": "run-1", "project": "default", "project_id": "p1"}
+    facts = {
+        "inventory_is_whole": True,
+        "is_sandbox": True,
+        "mode": "full",
+        "run_id": "run-1",
+        "project": "default",
+        "project_id": "p1",
+    }
     outcomes = {"deleted": 0, "not_found": 0, "forbidden": 0, "invalid_id": 0}
     assert held == [
         {

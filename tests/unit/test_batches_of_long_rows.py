@@ -16,7 +16,7 @@ from pipelines.fetch import Progress, _Writer
 from pipelines.lake import BATCH_BYTES, ROW_GROUP_BYTES, Lake, Partition, open_parquet, read_batches
 from pipelines.outcomes import Outcome
 from pipelines.publish import derive_tables
-from pipelines.verify import _first_difference
+from pipelines.verify_tables import first_difference
 
 DATE = dt.date(2026, 11, 23)
 NOON = dt.datetime.combine(DATE, dt.time(12), dt.UTC)
@@ -96,9 +96,9 @@ def test_tables_of_the_same_rows_do_not_differ_whatever_their_row_groups(tmp_pat
     table = pa.table({"id": ids(100), "n": list(range(100))})
     pq.write_table(table, tmp_path / "a", row_group_size=7)
     pq.write_table(table, tmp_path / "b", row_group_size=30)
-    assert _first_difference(tmp_path / "a", tmp_path / "b") is None
+    assert first_difference(tmp_path / "a", tmp_path / "b") is None
     pq.write_table(table.slice(0, 99), tmp_path / "b")
-    assert _first_difference(tmp_path / "a", tmp_path / "b") == "the number of rows"
+    assert first_difference(tmp_path / "a", tmp_path / "b") == "the number of rows"
     changed = table.set_column(1, "n", pa.array([*range(99), 0]))
     pq.write_table(changed, tmp_path / "b", row_group_size=30)
-    assert _first_difference(tmp_path / "a", tmp_path / "b") == f"n of {ids(100)[-1]}"
+    assert first_difference(tmp_path / "a", tmp_path / "b") == f"n of {ids(100)[-1]}"

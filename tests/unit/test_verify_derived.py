@@ -185,12 +185,17 @@ def test_findings_that_were_removed_from_an_older_day_break_the_chain_of_records
 
 def test_findings_that_were_removed_from_the_newest_day_are_not_what_the_days_give(lake):
     path = replace_file(lake, DATES[2], AUDIT_FINDINGS.name, findings(lake, DATES[2]).slice(1))
+    # Who forges the record must forget the report, too.
+    lake.report(proved_day(DATES[2]).partition).unlink()
     assert problems(lake, quick=True) == {}
     assert problems(lake)[path].startswith("The table is not what the published days give: the number of rows differs.")
 
 
 def test_forged_figures_of_the_newest_day_are_not_what_the_days_give(lake):
     forge_record(last(lake), lambda said: said["summary"].update(images=2))
+    report = lake.report(proved_day(DATES[2]).partition)
+    assert problems(lake)[lake.key(report)].startswith("It names a record of derived tables with SHA-256 ")
+    report.unlink()
     assert problems(lake) == {
         "_derived/dt=2025-11-01/project=default.json": "Its figures are not what the published days give. Restore it "
         "from a backup, or derive it again with `image-snapshots rebuild --date 2025-11-01`.",
