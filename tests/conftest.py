@@ -24,8 +24,9 @@ COMMAND = Path(sys.executable).with_name("image-snapshots")
 
 def pytest_unconfigure(config):
     """Say, as the last line of a run, what it left out."""
-    if not hasattr(config, "workerinput") and config.option.markexpr == "not slow":
-        print("Left out: the slow tests. Run them with `.venv/bin/pytest -m slow`.")
+    terminal = config.pluginmanager.get_plugin("terminalreporter")
+    if terminal is not None and config.option.markexpr == "not slow":
+        terminal.write_line("Left out: the slow tests. Run them with `.venv/bin/pytest -m slow`.")
 
 
 @pytest.fixture(autouse=True)
