@@ -47,10 +47,10 @@ def derive_image_history(
 ) -> HistoryResult:
     """Bring `image_history` of the day's project up to its newest complete day, whatever day it is.
 
-    It goes on from what is there already, if that is the file that was sealed. Any other is damaged, was changed, or was
-    written by a run that was killed: it is made anew, unless retention removed files of its days, so that nothing else
-    knows them. `on_step` is told how many of the days to take are taken. With `staging` it is written to that directory,
-    and without to its place.
+    It goes on from what is there already, if that is the file that was sealed. Any other is damaged, was changed, or
+    was written by a run that was killed: it is made anew, unless retention removed files of its days, so that nothing
+    else knows them. `on_step` is told how many of the days to take are taken. With `staging` it is written to that
+    directory, and without to its place.
 
     Raises:
         ConfigurationError: retention removed files of a day that is to be taken.
