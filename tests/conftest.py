@@ -1,6 +1,7 @@
 """What all tests share: a clean environment, running sandboxes, and the command line as a user starts it."""
 
 import os
+import shutil
 import signal
 import sys
 from contextlib import ExitStack
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from command_server import CommandServer
 from fortnight import fortnight  # noqa: F401  (a fixture)
+from once_per_run import once_per_run
 from postgres_fixture import postgres  # noqa: F401  (a fixture)
 from redis_fixture import redis_server  # noqa: F401  (a fixture)
 from s3_server import S3Server
@@ -69,9 +71,29 @@ def command_server():
     server.close()
 
 
+@pytest.fixture(scope="session")
+def dagster_home(tmp_path_factory):
+    """Dagster's storage as the first command sets it up, which takes it a second."""
+
+    def make(directory):
+        # Not for tests that do without.
+        import dagster as dg
+
+        from assets.runner import use_instance_home
+
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            monkeypatch.setenv("DAGSTER_HOME", str(directory))
+            use_instance_home()
+            with dg.DagsterInstance.get():
+                return directory
+
+    return once_per_run(tmp_path_factory, "dagster-home", make)
+
+
 @pytest.fixture
-def image_snapshots(command_server, tmp_path):
+def image_snapshots(command_server, dagster_home, tmp_path):
     """Run the command line in the test's directory and return what it printed and its exit status."""
+    shutil.copytree(dagster_home, tmp_path / ".dagster")
 
     def run(*arguments, env=None, timeout=600, cwd=tmp_path):
         return command_server.run(arguments, env={**os.environ, **(env or {})}, cwd=cwd, timeout=timeout)

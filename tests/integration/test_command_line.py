@@ -40,6 +40,7 @@ def files_below(root):
 
 
 def test_the_first_run_publishes_a_day_that_all_readers_read_alike(image_snapshots, tmp_path):
+    shutil.rmtree(tmp_path / ".dagster")
     result = image_snapshots("run", "--json")
     assert result.returncode == 0, result.stderr
     assert "embedded sandbox stands in" in result.stderr
