@@ -121,7 +121,8 @@ def _verify_files(
             )
         for name, facts in seal.files.items():
             yield from named(facts.path, _verify_file(lake, partition, name, facts, removed, ids))
-    yield from _verify_history_file(lake, project, set(ids.values()))
+    not_derived = [partition for partition in sorted(basis) if seals.get(partition) is None]
+    yield from _verify_history_file(lake, project, set(ids.values()), not_derived)
 
 
 def _verify_file(
@@ -161,7 +162,7 @@ def newest_seal(lake: Lake, project: str) -> DerivedSeal | None:
     return None
 
 
-def _verify_history_file(lake: Lake, project: str, ids: set[str]) -> Iterator[Problem]:
+def _verify_history_file(lake: Lake, project: str, ids: set[str], not_derived: list[Partition]) -> Iterator[Problem]:
     path, seal = lake.project_table(IMAGE_HISTORY.name, project), newest_seal(lake, project)
     key, is_there = lake.key(path), exists(path)
     if seal is None:
@@ -173,15 +174,24 @@ def _verify_history_file(lake: Lake, project: str, ids: set[str]) -> Iterator[Pr
         yield Problem(key, f"The newest record of derived tables names {seal.history.path} as the history instead.")
     elif not is_there:
         yield Problem(key, "The file is missing: derive any day again with `image-snapshots rebuild`.")
-    elif (digest := _digest(path)) != seal.history.sha256:
+    elif (digest := _digest(path)) == seal.history.sha256:
+        if ids:
+            yield from named(key, (Problem(key, sentence) for sentence in wrong_keys(path, {"project_id": ids})))
+    elif not_derived:
+        # It is put in its place before the record that names it.
+        yield Problem(
+            key,
+            f"The file is not the one that the newest record of derived tables names ({seal.snapshot_date}), and "
+            f"{not_derived[-1]} has no record: a run was ended while it derived that day, or somebody removed its record "
+            f"or put the file in. Derive that day with `image-snapshots rebuild --date {not_derived[-1].date}`, which makes the file anew.",
+        )
+    else:
         yield Problem(
             key,
             f"The file was changed: its SHA-256 is {digest}, and {seal.history.sha256} in the newest record of derived "
             f"tables ({seal.snapshot_date}). Restore it from a backup; or keep a copy of it, and derive any day again "
             "with `image-snapshots rebuild`, which makes it anew.",
         )
-    elif ids:
-        yield from named(key, (Problem(key, sentence) for sentence in wrong_keys(path, {"project_id": ids})))
 
 
 def _verify_history(lake: Lake, project: str) -> Iterator[Problem]:
