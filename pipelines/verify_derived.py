@@ -182,8 +182,9 @@ def _verify_history_file(lake: Lake, project: str, ids: set[str], not_derived: l
         yield Problem(
             key,
             f"The file is not the one that the newest record of derived tables names ({seal.snapshot_date}), and "
-            f"{not_derived[-1]} has no record: a run was ended while it derived that day, or somebody removed its record "
-            f"or put the file in. Derive that day with `image-snapshots rebuild --date {not_derived[-1].date}`, which makes the file anew.",
+            f"{not_derived[-1]} has no record: a run was ended while it derived that day, or somebody removed its "
+            "record or put the file in. Derive that day with `image-snapshots rebuild --date "
+            f"{not_derived[-1].date}`, which makes the file anew.",
         )
     else:
         yield Problem(
