@@ -137,14 +137,12 @@ class DayAnalysis:
         if len(self._ranges) == 1:
             yield
             return
-        try:
-            for condition in self._ranges:
-                for name in sources:
-                    self.engine.narrow(name, condition)
-                yield
-        finally:
+        for condition in self._ranges:
             for name in sources:
-                self.engine.narrow(name, None)
+                self.engine.narrow(name, condition)
+            yield
+        for name in sources:
+            self.engine.narrow(name, None)
 
     def load_today(self, table: Table) -> None:
         """Make a derived table of this day a relation of its name; without rows when it is not there yet."""
@@ -185,6 +183,7 @@ class DayAnalysis:
         with self.lake.writer(path, table, self.day.run_id) as writer:
             for batch in batches:
                 writer.write(batch)
+        self.engine.rest()
         return file_facts(self.lake, path, table.name, self.partition)
 
     def _load_or_empty(self, table: Table, name: str, path: LakePath | None) -> None:

@@ -67,6 +67,9 @@ class Engine(ABC):
     def hold(self, name: str, selects: Iterable[str]) -> None:
         """Make a relation of what SELECTs give, one after the other, and hold it outside this process's memory."""
 
+    def rest(self) -> None:
+        """Give back memory that was used and is not needed until the next statement."""
+
     @abstractmethod
     def is_one_select(self, sql: str) -> bool:
         """Whether a text of unknown origin is one SELECT statement and nothing else."""

@@ -18,8 +18,9 @@ from pipelines.lake import LakePath
 from pipelines.object_storage import ObjectFileSystem, ObjectPath
 
 # What one SELECT over a few ids needs, and what many images are sorted in, with the rest in temporary files.
-DERIVING_MEMORY = "128MB"
+DERIVING_MEMORY = "144MB"
 _MEMORY = "400MB"
+_RESTING_MEMORY = "16MB"
 # Each thread has buffers of its own, and small pieces of work gain nothing from more of them.
 _THREADS = 2
 _BATCH_ROWS = 8_192
@@ -30,7 +31,7 @@ class DuckDBEngine(Engine):
     """DuckDB in bounded memory, which spills to temporary files."""
 
     errors = (duckdb.Error,)
-    ids_at_a_time: ClassVar[int | None] = 65_536
+    ids_at_a_time: ClassVar[int | None] = 32_768
 
     def __init__(self, memory: str = _MEMORY) -> None:
         self._memory = memory
@@ -46,6 +47,7 @@ class DuckDBEngine(Engine):
             "memory_limit": self._memory,
             "threads": min(_THREADS, os.cpu_count() or 1),
             "temp_directory": str(self._scratch),
+            "enable_external_file_cache": False,
             # The SQL needs nothing that is not built in.
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
@@ -126,6 +128,12 @@ class DuckDBEngine(Engine):
 
     def _scratch_file(self) -> Path:
         return self._scratch / f"{next(self._numbers)}.parquet"
+
+    def rest(self) -> None:
+        """Give back memory that was used and is not needed until the next statement."""
+        # Freed memory is kept for what comes next, until the limit falls below it.
+        self.connection.execute(f"SET memory_limit = '{_RESTING_MEMORY}'")
+        self.connection.execute(f"SET memory_limit = '{self._memory}'")
 
     def is_one_select(self, sql: str) -> bool:
         """Whether a text of unknown origin is one SELECT statement and nothing else."""
