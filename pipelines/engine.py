@@ -67,6 +67,7 @@ class Engine(ABC):
     def hold(self, name: str, selects: Iterable[str]) -> None:
         """Make a relation of what SELECTs give, one after the other, and hold it outside this process's memory."""
 
+    @abstractmethod
     def rest(self) -> None:
         """Give back memory that was used and is not needed until the next statement."""
 

@@ -158,6 +158,9 @@ class SparkEngine(Engine):
         frames = [self._frame(sql).localCheckpoint() for sql in selects]
         self._hold(name, functools.reduce(DataFrame.unionAll, frames))
 
+    def rest(self) -> None:
+        """Do nothing: memory is the executors' own."""
+
     def is_one_select(self, sql: str) -> bool:
         """Whether a text of unknown origin is one SELECT statement and nothing else."""
         statements = _statements(sql)
