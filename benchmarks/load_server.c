@@ -3,6 +3,9 @@
  *
  *   load_server LATENCY_MS RATE BURST [CERTIFICATE_PEM KEY_PEM]
  *
+ * With LISTED=FILE in its environment (lines of 36 characters, an id each) it answers the list of these images as well,
+ * and a list of notebooks, one for every fiftieth of them.
+ *
  * Listens on a free port of 127.0.0.1 and prints it. Ends when standard input closes.
  * LATENCY_MS  wait before each details answer
  * RATE        details calls per second that are let through (0: all), others get 429 with Retry-After: 1;
@@ -22,7 +25,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 #ifdef TLS
@@ -34,6 +39,9 @@ static SSL_CTX *tls;
 #define CONNECTIONS 4096
 #define IN 8192
 #define OUT 2048
+#define MAX_PAGE 200
+#define LINE 37
+#define IMAGES_A_NOTEBOOK 50
 #define PROJECT "0123456789abcdef0123456789abcdef"
 #define TOKEN "benchmark-token"
 
@@ -43,7 +51,8 @@ struct connection {
 #ifdef TLS
     SSL *ssl;
 #endif
-    char in[IN], out[OUT];
+    char in[IN], out[OUT], *page; /* `page`: room for the answer of a list, once one was asked for */
+    const char *sends;
 };
 struct due { int64_t at; int fd; uint32_t life; };
 
@@ -56,16 +65,24 @@ static double rate, burst, bucket;
 static long served, refused, denied, accepted;
 
 static const char *BODY_START = "{\"id\":\"";
-static const char *BODY_REST =
-    "\",\"name\":\"trainer\",\"namespace\":\"team-7\",\"swr_path\":\"swr.region-1.example.com/team-7/trainer:2.4.1\","
-    "\"tag\":\"2.4.1\",\"arch\":\"x86_64\",\"type\":\"DEDICATED\",\"origin\":\"IMAGE_SAVE\",\"service_type\":\"COMMON\","
-    "\"status\":\"ACTIVE\",\"status_message\":\"\",\"visibility\":\"PRIVATE\",\"workspace_id\":\"0\","
-    "\"flavor_type\":\"\",\"description\":\"Training environment of the team with its tools and drivers, saved from a "
-    "notebook after the last change to its packages\",\"size\":8123456,\"create_at\":1767225600123,"
-    "\"update_at\":1769904000456,\"dev_services\":[\"NOTEBOOK\",\"SSH\"],\"resource_categories\":[\"CPU\",\"GPU\"],"
-    "\"support_res_categories\":[\"CPU\",\"GPU\"]}";
-static char ok_head[256];
-static int ok_head_length, body_rest_length;
+/* `@` stands for a digit of the id, `#` for one of its decimal digits, so that images differ as real ones do. */
+#define BODY(VISIBILITY, DESCRIPTION) \
+    "\",\"name\":\"trainer-@@@@@@@@\",\"namespace\":\"team-@@\",\"swr_path\":\"swr.region-1.example.com/team-@@/" \
+    "trainer-@@@@@@@@:2.4.1\",\"tag\":\"2.4.1\",\"arch\":\"x86_64\",\"type\":\"DEDICATED\",\"origin\":\"IMAGE_SAVE\"," \
+    "\"service_type\":\"COMMON\",\"status\":\"ACTIVE\",\"status_message\":\"\",\"visibility\":\"" VISIBILITY "\"," \
+    "\"workspace_id\":\"0\",\"flavor_type\":\"\",\"description\":\"" DESCRIPTION "\",\"size\":8####56," \
+    "\"create_at\":17#####600123,\"update_at\":1769#####0456,\"dev_services\":[\"NOTEBOOK\",\"SSH\"]," \
+    "\"resource_categories\":[\"CPU\",\"GPU\"]"
+#define SUPPORTED ",\"support_res_categories\":[\"CPU\",\"GPU\"]}"
+static const char *BODIES[2] = {
+    BODY("PRIVATE", "Training environment of the team with its tools and drivers, saved from a notebook after the last "
+                    "change to its packages") SUPPORTED,
+    BODY("PUBLIC", "") SUPPORTED,
+};
+static char ok_heads[2][256];
+static int ok_head_lengths[2], body_lengths[2];
+static const char *listed; /* the file of ids */
+static long listed_count;
 
 static int64_t now_ns(void) {
     struct timespec t;
@@ -109,7 +126,7 @@ static int io(int fd, char *data, int length, int writing) {
 static void send_out(int fd) {
     struct connection *c = &connections[fd];
     while (c->out_sent < c->out_length) {
-        int n = io(fd, c->out + c->out_sent, c->out_length - c->out_sent, 1);
+        int n = io(fd, (char *)c->sends + c->out_sent, c->out_length - c->out_sent, 1);
         if (n < 0) { close_connection(fd); return; }
         if (n == 0) { watch(fd, EPOLLIN | EPOLLOUT); return; }
         c->out_sent += n;
@@ -119,6 +136,7 @@ static void send_out(int fd) {
 
 static void answer(int fd, const char *status, const char *headers, const char *body) {
     struct connection *c = &connections[fd];
+    c->sends = c->out;
     c->out_length = snprintf(c->out, OUT, "HTTP/1.1 %s\r\nContent-Type: application/json\r\n%sContent-Length: %zu\r\n\r\n%s",
                              status, headers, strlen(body), body);
     send_out(fd);
@@ -138,18 +156,72 @@ static int let_through(int64_t now) {
     return 1;
 }
 
+/* Three images of sixteen are public, and lack a description. */
+static int kind_of(const char *id) { return id[35] < '3'; }
+
+static char *put_image(char *out, const char *id, int kind, int length) {
+    memcpy(out, BODY_START, 7); out += 7;
+    memcpy(out, id, 36); out += 36;
+    int hex = 0, decimal = 0;
+    for (const char *from = BODIES[kind], *end = from + length; from < end; from++, out++) {
+        if (*from == '@') *out = id[hex++ % 8];
+        else if (*from == '#') *out = (char)('0' + id[24 + decimal++ % 12] % 7);
+        else *out = *from;
+    }
+    return out;
+}
+
+static long number_after(const char *target, const char *name) {
+    const char *found = strstr(target, name);
+    return found ? atol(found + strlen(name)) : 0;
+}
+
+/* A page of the list: images as they are shown, but for what that list lacks; or notebooks, each using an image. */
+static void show_page(int fd, const char *target, int of_notebooks) {
+    struct connection *c = &connections[fd];
+    long total = of_notebooks ? listed_count / IMAGES_A_NOTEBOOK : listed_count;
+    long first = number_after(target, "offset="), limit = number_after(target, "limit=");
+    if (limit > MAX_PAGE) limit = MAX_PAGE;
+    long last = first + limit < total ? first + limit : total;
+    if (!c->page) c->page = malloc(256 + MAX_PAGE * OUT);
+    char *body = c->page + 256, *out = body;
+    out += sprintf(out, "{\"current\":%ld,\"pages\":%ld,\"size\":%ld,\"total\":%ld,\"data\":[", first / (limit + !limit),
+                   total / (limit + !limit) + 1, limit, total);
+    for (long number = first; number < last; number++) {
+        if (number > first) *out++ = ',';
+        if (of_notebooks) {
+            const char *id = listed + number * IMAGES_A_NOTEBOOK * LINE;
+            out += sprintf(out, "{\"id\":\"%08lx-0000-4000-8000-000000000000\",\"name\":\"notebook-%ld\",\"status\":"
+                           "\"RUNNING\",\"image\":{\"id\":\"%.36s\"}}", number, number, id);
+        } else {
+            const char *id = listed + number * LINE;
+            int kind = kind_of(id);
+            out = put_image(out, id, kind, body_lengths[kind] - (int)strlen(SUPPORTED));
+            *out++ = '}';
+        }
+    }
+    out += sprintf(out, "]}");
+    char head[256];
+    int length = sprintf(head, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n",
+                         (int)(out - body));
+    memcpy(body - length, head, length);
+    c->sends = body - length;
+    c->out_length = (int)(out - c->sends);
+    send_out(fd);
+}
+
 static void show_image(int fd, const char *id) {
     struct connection *c = &connections[fd];
     int64_t now = now_ns();
     if (!stats_first) stats_first = now;
     stats_last = now;
     char *out = c->out;
+    c->sends = out;
     if (let_through(now)) {
+        int kind = kind_of(id);
         served++;
-        memcpy(out, ok_head, ok_head_length); out += ok_head_length;
-        memcpy(out, BODY_START, 7); out += 7;
-        memcpy(out, id, 36); out += 36;
-        memcpy(out, BODY_REST, body_rest_length); out += body_rest_length;
+        memcpy(out, ok_heads[kind], ok_head_lengths[kind]); out += ok_head_lengths[kind];
+        out = put_image(out, id, kind, body_lengths[kind]);
         c->out_length = (int)(out - c->out);
     } else {
         refused++;
@@ -193,6 +265,14 @@ static int take(int fd) {
                "\"2026-01-02T00:00:00Z\",\"project\":{\"id\":\"" PROJECT "\",\"name\":\"benchmark\"}}}");
     } else if (strncmp(target, "/stats ", 7) == 0) {
         show_stats(fd);
+    } else if (listed && (strstr(target, "/images?") || strstr(target, "/notebooks/all?")) && strstr(target, "?") < space) {
+        *end = 0;
+        if (strstr(c->in, TOKEN)) {
+            show_page(fd, target, strstr(target, "/notebooks/all?") != NULL);
+        } else {
+            denied++;
+            answer(fd, "401 Unauthorized", "", "{\"error_code\":\"APIG.0301\",\"error_msg\":\"who are you\"}");
+        }
     } else if (id < target || id[-1] != '/') {
         answer(fd, "404 Not Found", "", "{\"error_code\":\"APIG.0101\",\"error_msg\":\"no such path\"}");
     } else {
@@ -261,11 +341,22 @@ int main(int argc, char **argv) {
         return 2;
 #endif
     }
-    body_rest_length = (int)strlen(BODY_REST);
-    ok_head_length = snprintf(ok_head, sizeof ok_head,
-                              "HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\nServer: api-gateway\r\nX-Request-Id: "
-                              "4f1d2c3b5a6978877665544332211000\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n",
-                              7 + 36 + body_rest_length);
+    for (int kind = 0; kind < 2; kind++) {
+        body_lengths[kind] = (int)strlen(BODIES[kind]);
+        ok_head_lengths[kind] = snprintf(ok_heads[kind], sizeof ok_heads[kind],
+                                         "HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\nServer: api-gateway\r\n"
+                                         "X-Request-Id: 4f1d2c3b5a6978877665544332211000\r\nContent-Type: application/json\r\n"
+                                         "Content-Length: %d\r\n\r\n", 7 + 36 + body_lengths[kind]);
+    }
+    const char *file = getenv("LISTED");
+    if (file && *file) {
+        struct stat facts;
+        int ids = open(file, O_RDONLY);
+        if (ids < 0 || fstat(ids, &facts)) { perror(file); return 1; }
+        listed_count = facts.st_size / LINE;
+        listed = mmap(NULL, facts.st_size, PROT_READ, MAP_PRIVATE, ids, 0);
+        if (listed == MAP_FAILED) { perror(file); return 1; }
+    }
     int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t size = sizeof address;

@@ -1,6 +1,7 @@
 """Compiles and runs the load server (`load_server.c`), and asks it what it saw."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -47,8 +48,13 @@ def compiled() -> tuple[Path, bool]:
 
 
 @contextmanager
-def running(latency_ms: float = 0, rate: float = 0, burst: float = 0, tls: bool = False) -> Iterator[LoadServer]:
-    """Run the server for the length of the block. `rate` in requests per second, 0 for no limit."""
+def running(
+    latency_ms: float = 0, rate: float = 0, burst: float = 0, tls: bool = False, listed: Path | None = None
+) -> Iterator[LoadServer]:
+    """Run the server for the length of the block. `rate` in requests per second, 0 for no limit.
+
+    `listed` is a file of ids, one a line: with it the server has a list of images, and one of notebooks.
+    """
     program, has_tls = compiled()
     arguments = [str(latency_ms), str(rate), str(burst)]
     bundle = None
@@ -64,7 +70,13 @@ def running(latency_ms: float = 0, rate: float = 0, burst: float = 0, tls: bool 
             blob.write_to_path(str(chain), append=True)
         certificate.private_key_pem.write_to_path(str(key))
         arguments += [str(chain), str(key)]
-    process = subprocess.Popen([str(program), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [str(program), *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"LISTED": str(listed or "")},
+    )
     assert process.stdin is not None
     assert process.stdout is not None
     try:

@@ -1,19 +1,35 @@
 """SQL over a published day: opens what is known of it as relations, and writes what a SELECT gives as a table.
 
+A million images fit no memory, but most of what is derived is of each image alone, and files lie by id. So a SELECT of
+that kind is given a range of ids at a time, in order, and its rows follow one another as if it had been given all.
+
 What the derived tables mean belongs to the SQL files under `sql/` and to the modules named after them; what runs the
 SQL, to `pipelines.engine`.
 """
 
-from collections.abc import Iterator
-from itertools import count, islice
+import tempfile
+from collections.abc import Collection, Iterable, Iterator
+from itertools import chain, count, islice, pairwise
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from pipelines.columns import IMAGE_HISTORY, LIST_PAGES, RESPONSES, TABLES, Table
+from pipelines.columns import (
+    IMAGE_HISTORY,
+    IMAGE_VALUES,
+    IMAGES,
+    INVENTORY,
+    LIST_PAGES,
+    NOTEBOOKS,
+    RESPONSES,
+    Table,
+)
 from pipelines.day import Day
 from pipelines.engine import open_engine
+from pipelines.engine_duckdb import quoted
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.json_text import text_or_none
 from pipelines.lake import SANDBOX_MARK, LakePath, Partition, exists, open_parquet, read_batches
@@ -68,6 +84,7 @@ class DayAnalysis:
         self.previous = last_complete_day(day.lake, day.partition)
         self.before = last_published_day(day.lake, day.partition)
         facts = manifest.fetch
+        self._ranges = id_ranges(day.lake.table(RESPONSES.name, day.partition), self.engine.ids_at_a_time)
         parameters = {
             "snapshot_date": pa.array([self.partition.date], pa.date32()),
             "project": pa.array([self.partition.project]),
@@ -83,14 +100,19 @@ class DayAnalysis:
     def __enter__(self) -> Self:
         self.engine.__enter__()
         self.engine.load("parameters", self.parameters)
-        for name, table in TABLES.items():
-            if table not in (LIST_PAGES, RESPONSES):
-                self.engine.load_file(name, self.lake.table(name, self.partition))
+        for table in (IMAGE_VALUES, NOTEBOOKS):
+            self.engine.load_file(table.name, self.lake.table(table.name, self.partition))
         columns = ", ".join(column.name for column in RESPONSES.columns if column.name != "body")
         self.engine.load_file(RESPONSES.name, self.lake.table(RESPONSES.name, self.partition), columns)
+        self.engine.load_file(IMAGES.name, self.lake.table(IMAGES.name, self.partition))
         history = self.lake.project_table(IMAGE_HISTORY.name, self.partition.project)
         self._load_or_empty(IMAGE_HISTORY, IMAGE_HISTORY.name, self.staged_or(history))
-        self.engine.create_shared("current_images", read_sql("derive/current_images.sql"))
+        self.engine.load_file(INVENTORY.name, self.lake.table(INVENTORY.name, self.partition))
+        if len(self._ranges) > 1:
+            # It lies in the order of its source, and each range would look through all of it.
+            self.engine.hold(INVENTORY.name, ["SELECT * FROM inventory ORDER BY id"])
+        sources = (RESPONSES.name, IMAGES.name, IMAGE_HISTORY.name, INVENTORY.name)
+        self.hold_by_id("current_images", read_sql("derive/current_images.sql"), sources)
         return self
 
     def __exit__(
@@ -111,9 +133,28 @@ class DayAnalysis:
         self.engine.load("listed_rows", pa.RecordBatchReader.from_batches(_LISTED, batches))
         self.engine.create_view("listed_images", "SELECT DISTINCT ON (id) * FROM listed_rows ORDER BY id, position")
 
-    def load_today(self, table: Table) -> None:
-        """Make a derived table of this day a relation of its name; without rows when it is not there yet."""
-        self._load_or_empty(table, table.name, self.staged_or(self.lake.table(table.name, self.partition)))
+    def hold_by_id(self, name: str, sql: str, sources: Collection[str]) -> None:
+        """Make a relation of what a SELECT of each image alone gives, and hold it outside this process's memory.
+
+        `sources` are the relations with images by `id` that it reads.
+        """
+        self.engine.hold(name, (sql for _ in self.each_range(sources)))
+
+    def each_range(self, sources: Collection[str]) -> Iterator[None]:
+        """Let `sources`, relations with images by `id`, hold one range of ids after the other, in order."""
+        if len(self._ranges) == 1:
+            yield
+            return
+        for condition in self._ranges:
+            for name in sources:
+                self.engine.narrow(name, condition)
+            yield
+        for name in sources:
+            self.engine.narrow(name, None)
+
+    def load_today(self, table: Table, name: str | None = None) -> None:
+        """Make a derived table of this day a relation, of its own name or another; empty when it is not there yet."""
+        self._load_or_empty(table, name or table.name, self.staged_or(self.lake.table(table.name, self.partition)))
 
     def load_derived(self, table: Table, name: str, partition: Partition | None) -> None:
         """Make a derived table of another day a relation; without rows when there is no such day."""
@@ -126,14 +167,35 @@ class DayAnalysis:
             ValidationError: the SELECT gives other columns, or nulls where there must be none.
             StorageError: the file cannot be written.
         """
+        return self.write_batches(table, self.engine.stream(sql, table.schema))
+
+    def write_by_id(self, table: Table, sql: str, sources: Collection[str]) -> FileFacts:
+        """Publish what a SELECT of each image alone gives, as `write` does; it orders its rows by id first.
+
+        `sources` are the relations with images by `id` that it reads.
+        """
+        batches = (batch for _ in self.each_range(sources) for batch in self.engine.stream(sql, table.schema))
+        return self.write_batches(table, batches)
+
+    def write_by_rule(self, table: Table, sql: str, sources: Collection[str]) -> FileFacts:
+        """Publish what a SELECT of each image alone gives, as `write_by_id` does, ordered by rule, then by id."""
+        ranges = (self.engine.stream(sql, table.schema) for _ in self.each_range(sources))
+        if len(self._ranges) == 1:
+            return self.write_batches(table, next(ranges))
+        with tempfile.TemporaryDirectory(prefix="image-snapshots-") as scratch:
+            return self.write_batches(table, by_rule(ranges, table.schema, Path(scratch) / "ranges.arrow"))
+
+    def write_batches(self, table: Table, batches: Iterable[pa.RecordBatch]) -> FileFacts:
+        """Publish rows as this day's file of a derived table; errors are those of `write`."""
         path = self.lake.table(table.name, self.partition)
         if self.staging is not None:
             path = self.staging / path.name
         with self.lake.writer(path, table, self.day.run_id) as writer:
-            for batch in self.engine.stream(sql, table.schema):
+            for batch in batches:
                 writer.write(batch)
             if self.manifest.fetch.is_sandbox:
                 writer.note(SANDBOX_MARK)
+        self.engine.rest()
         return file_facts(self.lake, path, table.name, self.partition)
 
     def staged_or(self, path: LakePath) -> LakePath:
@@ -148,6 +210,43 @@ class DayAnalysis:
             self.engine.load_file(name, path)
         else:
             self.engine.load(name, table.schema.empty_table())
+
+
+def id_ranges(path: LakePath, ids_at_a_time: int | None) -> list[str | None]:
+    """Conditions on `id`, in order: each holds for about so many rows of a file that lies by id, together for every id.
+
+    None stands for no condition.
+    """
+    if ids_at_a_time is None:
+        return [None]
+    batches = read_batches(path, ids_at_a_time, ["id"])
+    starts = [quoted(batch["id"][0].as_py()) for batch in islice(batches, 1, None)]
+    if not starts:
+        return [None]
+    between = [f"id >= {first} AND id < {next_}" for first, next_ in pairwise(starts)]
+    return [f"id < {starts[0]}", *between, f"id >= {starts[-1]}"]
+
+
+def by_rule(ranges: Iterable[Iterable[pa.RecordBatch]], schema: pa.Schema, scratch: Path) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of ranges of ids, each ordered by rule and id, in that order all together.
+
+    They wait in the file `scratch`, where the rows of each rule can be had again.
+    """
+    places: dict[str, list[int]] = {}
+    written = 0
+    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    with pa.OSFile(str(scratch), "wb") as file, pa.ipc.new_file(file, schema, options=options) as writer:
+        for batch in chain.from_iterable(ranges):
+            runs = pc.run_end_encode(batch["rule"])
+            first = 0
+            for rule, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
+                writer.write_batch(batch.slice(first, end - first))
+                places.setdefault(rule, []).append(written)
+                written, first = written + 1, end
+    with pa.OSFile(str(scratch)) as file, pa.ipc.open_file(file) as reader:
+        for rule in sorted(places):
+            for place in places[rule]:
+                yield reader.get_batch(place)
 
 
 def _check_columns(path: LakePath, table: Table) -> None:

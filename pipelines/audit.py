@@ -27,6 +27,7 @@ from pipelines.columns import (
     IMAGE_HISTORY,
     IMAGE_RECONCILIATION,
     IMAGE_USAGE,
+    INVENTORY,
     KNOWN_VALUES,
     LIST_PAGES,
     RESPONSES,
@@ -64,6 +65,17 @@ _SUPPRESSIONS = pa.schema(
         ("until", pa.date32()),
         ("reason", pa.string()),
     ]
+)
+
+
+# The relations with images by `id` that findings are made from.
+_FINDING_SOURCES = (
+    "found",
+    "previous_findings",
+    "current_images",
+    INVENTORY.name,
+    IMAGE_RECONCILIATION.name,
+    IMAGE_HISTORY.name,
 )
 
 
@@ -118,11 +130,9 @@ def derive_audit_findings(analysis: DayAnalysis) -> AuditResult:
     )
     analysis.load_today(IMAGE_RECONCILIATION)
     analysis.load_derived(AUDIT_FINDINGS, "previous_findings", analysis.before)
-    analysis.engine.create("findings", read_sql("derive/audit_findings.sql"))
-    files = (
-        analysis.write(AUDIT_RULES, read_sql("derive/audit_rules.sql")),
-        analysis.write(AUDIT_FINDINGS, "SELECT * FROM findings ORDER BY rule, id"),
-    )
+    findings = analysis.write_by_rule(AUDIT_FINDINGS, read_sql("derive/audit_findings.sql"), _FINDING_SOURCES)
+    analysis.load_today(AUDIT_FINDINGS, "findings")
+    files = (analysis.write(AUDIT_RULES, read_sql("derive/audit_rules.sql")), findings)
     return _summary(analysis, files, {rule.name: rule.error for rule in rules if rule.error is not None})
 
 

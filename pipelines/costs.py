@@ -70,7 +70,8 @@ def derive_image_costs(analysis: DayAnalysis) -> CostResult:
     )
     analysis.load_today(IMAGE_USAGE)
     analysis.load_derived(IMAGE_COSTS, "previous_costs", analysis.previous)
-    file = analysis.write(IMAGE_COSTS, read_sql("cost/image_costs.sql"))
+    sources = ("current_images", IMAGE_USAGE.name, "previous_costs")
+    file = analysis.write_by_id(IMAGE_COSTS, read_sql("cost/image_costs.sql"), sources)
     analysis.load_today(IMAGE_COSTS)
     (sums,) = analysis.engine.read(
         """

@@ -6,7 +6,7 @@ them.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import ClassVar, Self
 
@@ -27,6 +27,9 @@ class Engine(ABC):
     """
 
     errors: ClassVar[tuple[type[Exception], ...]]
+
+    # An engine of this machine gets so many ids at a time, so that what it holds does not grow with them; None: all.
+    ids_at_a_time: ClassVar[int | None] = None
 
     @abstractmethod
     def __enter__(self) -> Self: ...
@@ -50,15 +53,23 @@ class Engine(ABC):
 
     @abstractmethod
     def append(self, name: str, sql: str) -> None:
-        """Add what a SELECT gives to a relation that was made by `create` or `load`, column by column."""
+        """Add what a SELECT gives to a relation that was made by `create`, or by `load` from a table."""
 
     @abstractmethod
     def create_view(self, name: str, sql: str) -> None:
         """Make a relation that is what a SELECT gives whenever it is read."""
 
+    def narrow(self, name: str, condition: str | None) -> None:
+        """Let a relation have only its rows of a condition, or all again; only where `ids_at_a_time` is a number."""
+        raise NotImplementedError
+
     @abstractmethod
-    def create_shared(self, name: str, sql: str) -> None:
-        """Make a relation that many SELECTs read: held, or computed for each, as suits the engine."""
+    def hold(self, name: str, selects: Iterable[str]) -> None:
+        """Make a relation of what SELECTs give, one after the other, and hold it outside this process's memory."""
+
+    @abstractmethod
+    def rest(self) -> None:
+        """Give back memory that was used and is not needed until the next statement."""
 
     @abstractmethod
     def is_one_select(self, sql: str) -> bool:
@@ -107,6 +118,6 @@ def open_engine(settings: Settings) -> Engine:
         from pipelines.engine_spark import SparkEngine  # noqa: PLC0415
 
         return SparkEngine(settings.spark_master)
-    from pipelines.engine_duckdb import DuckDBEngine  # noqa: PLC0415
+    from pipelines.engine_duckdb import DERIVING_MEMORY, DuckDBEngine  # noqa: PLC0415
 
-    return DuckDBEngine()
+    return DuckDBEngine(DERIVING_MEMORY)

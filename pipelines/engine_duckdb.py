@@ -1,37 +1,53 @@
 """The engine that every installation has: DuckDB, in this process and in bounded memory."""
 
+import os
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from typing import Any, Self
+from itertools import count
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipelines.columns import Table
 from pipelines.engine import ISO_TIMESTAMP, Engine
 from pipelines.lake import LakePath
 from pipelines.object_storage import ObjectFileSystem, ObjectPath
 
+# What one SELECT over a few ids needs, and what many images are sorted in, with the rest in temporary files.
+DERIVING_MEMORY = "144MB"
 _MEMORY = "400MB"
-_BATCH_ROWS = 32_768
+_RESTING_MEMORY = "16MB"
+# Each thread has buffers of its own, and small pieces of work gain nothing from more of them.
+_THREADS = 2
+_BATCH_ROWS = 8_192
+_HELD_ROWS = 32_768
 
 
 class DuckDBEngine(Engine):
     """DuckDB in bounded memory, which spills to temporary files."""
 
     errors = (duckdb.Error,)
+    ids_at_a_time: ClassVar[int | None] = 32_768
 
-    def __init__(self) -> None:
+    def __init__(self, memory: str = _MEMORY) -> None:
+        self._memory = memory
+        self._numbers = count()
         self._stack = ExitStack()
         self._files: set[str] = set()
+        self._views: dict[str, str] = {}
         self._objects: ObjectFileSystem | None = None
 
     def __enter__(self) -> Self:
-        scratch = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="image-snapshots-"))
+        self._scratch = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="image-snapshots-")))
         config: dict[str, Any] = {
-            "memory_limit": _MEMORY,
-            "temp_directory": scratch,
+            "memory_limit": self._memory,
+            "threads": min(_THREADS, os.cpu_count() or 1),
+            "temp_directory": str(self._scratch),
+            "enable_external_file_cache": False,
             # The SQL needs nothing that is not built in.
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
@@ -45,7 +61,14 @@ class DuckDBEngine(Engine):
         self._stack.close()
 
     def load(self, name: str, data: pa.Table | pa.RecordBatchReader) -> None:
-        """Make a relation from Arrow data."""
+        """Make a relation from Arrow data: batches go to a temporary file, because nobody knows how many will come."""
+        if isinstance(data, pa.RecordBatchReader):
+            path = self._scratch_file()
+            with pq.ParquetWriter(path, data.schema, compression="lz4") as writer:
+                for batches in _grouped(data):
+                    writer.write_table(pa.Table.from_batches(batches, data.schema))
+            self.load_file(name, path)
+            return
         self.connection.register("arriving", data)
         self.create(name, "SELECT * FROM arriving")
         self.connection.unregister("arriving")
@@ -77,16 +100,40 @@ class DuckDBEngine(Engine):
         self.create_view(name, f"SELECT * FROM {name}_rows")  # noqa: S608  (names of ours)
 
     def append(self, name: str, sql: str) -> None:
-        """Add what a SELECT gives to a relation that was made by `create` or `load`, column by column."""
+        """Add what a SELECT gives to a relation that was made by `create`, or by `load` from a table."""
         self.connection.execute(f"INSERT INTO {name}_rows {sql}")
 
     def create_view(self, name: str, sql: str) -> None:
         """Make a relation that is what a SELECT gives whenever it is read."""
         self.connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {sql}")
+        self._views[name] = sql
 
-    def create_shared(self, name: str, sql: str) -> None:
-        """Make a relation that many SELECTs read: a view, because each of them needs a few of its columns."""
-        self.create_view(name, sql)
+    def narrow(self, name: str, condition: str | None) -> None:
+        """Let a relation have only its rows of a condition, or all again."""
+        sql = self._views[name]
+        narrowed = sql if condition is None else f"SELECT * FROM ({sql}) AS whole WHERE {condition}"  # noqa: S608
+        self.connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {narrowed}")
+
+    def hold(self, name: str, selects: Iterable[str]) -> None:
+        """Make a relation of what SELECTs give, one after the other, and hold it outside this process's memory."""
+        paths = []
+        for sql in selects:
+            path = self._scratch_file()
+            self._know(path)
+            paths.append(quoted(str(path)))
+            self.connection.execute(
+                f"COPY ({sql}) TO {paths[-1]} (FORMAT parquet, COMPRESSION lz4_raw, ROW_GROUP_SIZE {_HELD_ROWS})"
+            )
+        self.create_view(name, f"SELECT * FROM read_parquet([{', '.join(paths)}], hive_partitioning = false)")  # noqa: S608
+
+    def _scratch_file(self) -> Path:
+        return self._scratch / f"{next(self._numbers)}.parquet"
+
+    def rest(self) -> None:
+        """Give back memory that was used and is not needed until the next statement."""
+        # Freed memory is kept for what comes next, until the limit falls below it.
+        self.connection.execute(f"SET memory_limit = '{_RESTING_MEMORY}'")
+        self.connection.execute(f"SET memory_limit = '{self._memory}'")
 
     def is_one_select(self, sql: str) -> bool:
         """Whether a text of unknown origin is one SELECT statement and nothing else."""
@@ -111,6 +158,20 @@ class DuckDBEngine(Engine):
     def _select(self, sql: str) -> tuple[list[str], Iterator[pa.RecordBatch]]:
         reader = self.connection.sql(sql).to_arrow_reader(_BATCH_ROWS)
         return reader.schema.names, reader
+
+
+def _grouped(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
+    """Batches in lists of about as many rows as a row group should have."""
+    pending: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in batches:
+        pending.append(batch)
+        rows += batch.num_rows
+        if rows >= _HELD_ROWS:
+            yield pending
+            pending, rows = [], 0
+    if pending:
+        yield pending
 
 
 def _json_value(field: pa.Field) -> str:

@@ -13,7 +13,7 @@ import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -142,7 +142,7 @@ class SparkEngine(Engine):
         self._hold(name, self._frame(sql).localCheckpoint())
 
     def append(self, name: str, sql: str) -> None:
-        """Add what a SELECT gives to a relation that was made by `create` or `load`, column by column."""
+        """Add what a SELECT gives to a relation that was made by `create`, or by `load` from a table."""
         held, parts = self._held[name]
         grown = held.unionAll(self._frame(sql))
         if parts == _MOST_PARTS:
@@ -153,9 +153,13 @@ class SparkEngine(Engine):
         """Make a relation that is what a SELECT gives whenever it is read."""
         self._show(name, self._frame(sql))
 
-    def create_shared(self, name: str, sql: str) -> None:
-        """Make a relation that many SELECTs read: held, because each of them would shuffle its joins anew."""
-        self.create(name, sql)
+    def hold(self, name: str, selects: Iterable[str]) -> None:
+        """Make a relation of what SELECTs give, one after the other, and hold it outside this process's memory."""
+        frames = [self._frame(sql).localCheckpoint() for sql in selects]
+        self._hold(name, functools.reduce(DataFrame.unionAll, frames))
+
+    def rest(self) -> None:
+        """Do nothing: memory is the executors' own."""
 
     def is_one_select(self, sql: str) -> bool:
         """Whether a text of unknown origin is one SELECT statement and nothing else."""

@@ -13,7 +13,7 @@ from itertools import takewhile
 import orjson
 import pyarrow as pa
 
-from pipelines.analysis import DayAnalysis
+from pipelines.analysis import DayAnalysis, id_ranges
 from pipelines.columns import IMAGE_CHANGES, IMAGE_HISTORY, IMAGES, RESPONSES
 from pipelines.day import Day
 from pipelines.engine import Engine, open_engine
@@ -112,26 +112,33 @@ def _write_history(
             "the history cannot be made anew from that day on: restore "
             f"{lake.project_table(IMAGE_HISTORY.name, project)} from a backup",
         )
-    _load_until(engine, stored or path, days[len(agreeing) - 1].partition.date if agreeing else None)
-    for number, day in enumerate(missing):
-        on_step(number, len(missing))
-        _take_step(engine, lake, day)
-    on_step(len(missing), len(missing))
+    last = days[len(agreeing) - 1].partition.date if agreeing else None
+    # What becomes of an image depends on nothing but its own past.
+    newest = lake.table(RESPONSES.name, days[-1].partition) if days else None
+    ranges = id_ranges(newest, engine.ids_at_a_time) if newest is not None and exists(newest) else [None]
     metadata = days_metadata(days)
     every_version = f"SELECT {_COLUMNS} FROM ended UNION ALL SELECT {_COLUMNS} FROM versions"  # noqa: S608
+    current = deleted = 0
     with lake.writer(path, IMAGE_HISTORY, run_id, metadata=metadata) as writer:
-        for batch in engine.stream(f"{every_version} ORDER BY id, valid_from", IMAGE_HISTORY.schema):
-            writer.write(batch)
+        for done, ids in enumerate(ranges):
+            _load_until(engine, stored or path, last, ids)
+            for number, day in enumerate(missing):
+                on_step(done * len(missing) + number, len(ranges) * len(missing))
+                _take_step(engine, lake, day, ids)
+            for batch in engine.stream(f"{every_version} ORDER BY id, valid_from", IMAGE_HISTORY.schema):
+                writer.write(batch)
+            counts = engine.read("SELECT COUNT(*) AS all_, COUNT(*) FILTER (WHERE is_deleted) AS deleted FROM versions")
+            of_range = counts.to_pylist()[0]
+            current, deleted = current + of_range["all_"], deleted + of_range["deleted"]
         if any(day.manifest.fetch.is_sandbox for day in days):
             writer.note(SANDBOX_MARK)
-    counts = engine.read("SELECT COUNT(*) AS all_, COUNT(*) FILTER (WHERE is_deleted) AS deleted FROM versions")
-    current, deleted = counts.to_pylist()[0].values()
+    on_step(len(ranges) * len(missing), len(ranges) * len(missing))
     return HistoryResult(path, writer.rows, current, deleted, len(days), len(missing))
 
 
 def derive_image_changes(analysis: DayAnalysis) -> tuple[FileFacts, dict[str, int]]:
     """Write `image_changes` of the day; also returns how many images each kind of change concerns."""
-    facts = analysis.write(IMAGE_CHANGES, read_sql("derive/image_changes.sql"))
+    facts = analysis.write_by_id(IMAGE_CHANGES, read_sql("derive/image_changes.sql"), [IMAGE_HISTORY.name])
     analysis.load_today(IMAGE_CHANGES)
     counts = analysis.engine.read(
         "SELECT change, COUNT(DISTINCT id) AS images FROM image_changes GROUP BY change ORDER BY change"
@@ -165,13 +172,15 @@ def known_days(path: LakePath) -> list[list[str]]:
     return days
 
 
-def _load_until(engine: Engine, path: LakePath, last: dt.date | None) -> None:
-    """Open a history as it was after a day: `versions` are current then, `ended` are over."""
+def _load_until(engine: Engine, path: LakePath, last: dt.date | None, ids: str | None) -> None:
+    """Open a history, of a range of ids, as it was after a day: `versions` are current then, `ended` are over."""
     if last is None:
         for name in ("versions", "ended"):
             engine.load(name, IMAGE_HISTORY.schema.empty_table())
         return
     engine.load_file("stored", path)
+    if ids is not None:
+        engine.narrow("stored", ids)
     reopened = {"valid_to": "CAST(NULL AS DATE) AS valid_to", "is_current": "TRUE AS is_current"}
     columns = ", ".join(reopened.get(column.name, column.name) for column in IMAGE_HISTORY.columns)
     engine.create(
@@ -182,7 +191,7 @@ def _load_until(engine: Engine, path: LakePath, last: dt.date | None) -> None:
     engine.create("ended", f"SELECT {_COLUMNS} FROM stored WHERE valid_to <= DATE '{last}'")  # noqa: S608
 
 
-def _take_step(engine: Engine, lake: Lake, day: PublishedDay) -> None:
+def _take_step(engine: Engine, lake: Lake, day: PublishedDay, ids: str | None) -> None:
     engine.load(
         "day",
         pa.table(
@@ -195,6 +204,9 @@ def _take_step(engine: Engine, lake: Lake, day: PublishedDay) -> None:
     )
     engine.load_file("day_responses", lake.table(RESPONSES.name, day.partition), "id, outcome")
     engine.load_file("day_images", lake.table(IMAGES.name, day.partition))
+    if ids is not None:
+        engine.narrow("day_responses", ids)
+        engine.narrow("day_images", ids)
     engine.create("stepped", read_sql("derive/image_history_step.sql"))
     engine.append("ended", f"SELECT {_COLUMNS} FROM stepped WHERE NOT is_current")  # noqa: S608
     engine.create("versions", f"SELECT {_COLUMNS} FROM stepped WHERE is_current")  # noqa: S608

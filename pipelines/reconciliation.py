@@ -1,12 +1,13 @@
 """The inventory of a day against the API's own list: what nobody registered, and what is registered and gone.
 
-The comparison itself is `sql/derive/image_reconciliation.sql`; reading the list belongs to the fetch.
+The comparison itself is `sql/derive/unmatched_images.sql`, and what is said of what it finds
+`sql/derive/image_reconciliation.sql`; reading the list belongs to the fetch.
 """
 
 from dataclasses import dataclass
 
 from pipelines.analysis import DayAnalysis
-from pipelines.columns import IMAGE_RECONCILIATION
+from pipelines.columns import IMAGE_HISTORY, IMAGE_RECONCILIATION, IMAGES, INVENTORY, RESPONSES
 from pipelines.manifest import FileFacts
 from pipelines.sql_files import read_sql
 
@@ -30,6 +31,8 @@ def derive_image_reconciliation(analysis: DayAnalysis) -> ReconciliationResult:
         StorageError: the lake cannot be written.
     """
     analysis.load_listed_images()
+    sources = ("listed_rows", INVENTORY.name, RESPONSES.name, IMAGES.name, IMAGE_HISTORY.name)
+    analysis.hold_by_id("unmatched_images", read_sql("derive/unmatched_images.sql"), sources)
     file = analysis.write(IMAGE_RECONCILIATION, read_sql("derive/image_reconciliation.sql"))
     analysis.load_today(IMAGE_RECONCILIATION)
     (facts,) = analysis.engine.read(

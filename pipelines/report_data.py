@@ -9,24 +9,22 @@ import pyarrow as pa
 
 from pipelines.columns import IMAGE_HISTORY, IMAGES, INVENTORY
 from pipelines.derived import DaySummary, DerivedSeal, read_seal
-from pipelines.engine_duckdb import DuckDBEngine
+from pipelines.engine_duckdb import DERIVING_MEMORY, DuckDBEngine
 from pipelines.errors import StorageError
 from pipelines.lake import Lake, Partition
 from pipelines.report_words import SHOWN_TEXT
 from pipelines.sql_files import read_sql
 
 TREND_DAYS = 90
-# What bounds the file: rows of each kind.
+# What bounds the file: rows of each kind. Of outliers there are as many as `sql/report/outliers.sql` says.
 SHOWN_FINDINGS = 10_000
 SHOWN_CHANGES = 200
 SHOWN_GROUPS = 15
-SHOWN_OUTLIERS = 8
 
 _LIMITS = {
     "shown_findings": SHOWN_FINDINGS,
     "shown_changes": SHOWN_CHANGES,
     "shown_groups": SHOWN_GROUPS,
-    "shown_outliers": SHOWN_OUTLIERS,
     "shown_text": SHOWN_TEXT,
 }
 _QUERIES = ("rules", "findings", "change_classes", "changes", "bytes_and_costs", "outliers")
@@ -74,7 +72,7 @@ def read_tables(lake: Lake, partition: Partition, seal: DerivedSeal) -> dict[str
     """Rows of each query of `sql/report/`; none gives more than the limits allow."""
     history = lake.project_table(IMAGE_HISTORY.name, partition.project)
     try:
-        with DuckDBEngine() as engine:
+        with DuckDBEngine(DERIVING_MEMORY) as engine:
             engine.load("report_limits", pa.table({name: [limit] for name, limit in _LIMITS.items()}))
             for table in (IMAGES, INVENTORY):
                 engine.load_file(table.name, lake.table(table.name, partition))

@@ -34,7 +34,9 @@ def derive_image_usage(analysis: DayAnalysis) -> UsageResult:
         StorageError: the lake cannot be written.
     """
     analysis.load_derived(IMAGE_USAGE, "previous_usage", analysis.previous)
-    file = analysis.write(IMAGE_USAGE, read_sql("derive/image_usage.sql"))
+    has_previous = analysis.engine.read("SELECT COUNT(*) > 0 AS has_previous_usage FROM previous_usage")
+    analysis.engine.load("usage_parameters", has_previous)
+    file = analysis.write_by_id(IMAGE_USAGE, read_sql("derive/image_usage.sql"), ("current_images", "previous_usage"))
     analysis.load_today(IMAGE_USAGE)
     (facts,) = analysis.engine.read(
         f"""

@@ -46,7 +46,7 @@ VIEWS = ROOT / "sql" / "warehouse" / "views"
 # For another load of the same day, a report that holds a table whose columns change, or whoever has the DuckDB file.
 WAIT_SECONDS = 300.0
 
-_BATCH_ROWS = 16_384
+_BATCH_ROWS = 4_096
 
 
 class Warehouse(Protocol):

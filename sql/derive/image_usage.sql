@@ -2,15 +2,17 @@
 -- complete and all notebooks were read; other days carry the state of the last complete day on unchanged. An image that
 -- is not in the table of that day starts at 0: it is new, or it came back. No rows until notebooks were read once.
 --
--- Reads parameters, current_images, notebooks and previous_usage (image_usage of the last complete day).
+-- Reads parameters, current_images, notebooks, previous_usage (image_usage of the last complete day) and usage_parameters
+-- (one row: has_previous_usage).
 WITH observation AS (
     SELECT
         parameters.snapshot_date,
         parameters.project_id,
         parameters.is_complete AND parameters.usage_was_read AS is_observed
     FROM parameters
+    CROSS JOIN usage_parameters
     WHERE parameters.usage_was_read
-        OR EXISTS (SELECT 1 FROM previous_usage)
+        OR usage_parameters.has_previous_usage
 ),
 
 counted AS (

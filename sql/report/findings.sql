@@ -2,9 +2,15 @@
 -- shown_findings in all, every rule gives up those it ranks last, so that no rule hides another.
 --
 -- Reads audit_findings of one day, and report_limits (one row: shown_findings, shown_text: characters).
+-- Findings are ranked by the columns that rank them alone, and only those that are shown are read as a whole.
 WITH kinds AS (
     SELECT
-        audit_findings.*,
+        rule,
+        severity,
+        id,
+        name,
+        state,
+        days_open,
         CASE
             WHEN state = 'resolved' THEN 'resolved'
             WHEN suppressed_until IS NOT NULL THEN 'suppressed'
@@ -15,7 +21,10 @@ WITH kinds AS (
 
 ranked AS (
     SELECT
-        kinds.*,
+        rule,
+        severity,
+        id,
+        kind,
         ROW_NUMBER() OVER (
             PARTITION BY rule, severity, kind
             ORDER BY CASE WHEN state = 'new' THEN 0 ELSE 1 END, days_open DESC, name, id
@@ -36,20 +45,25 @@ SELECT
     shown.rule,
     shown.severity,
     shown.kind,
-    shown.title,
+    audit_findings.title,
     shown.id,
-    SUBSTRING(shown.name, 1, report_limits.shown_text) AS name,
-    SUBSTRING(shown.owner, 1, report_limits.shown_text) AS owner,
-    SUBSTRING(shown.cost_center, 1, report_limits.shown_text) AS cost_center,
-    SUBSTRING(shown.environment, 1, report_limits.shown_text) AS environment,
-    shown.state,
-    shown.first_seen,
-    shown.days_open,
+    SUBSTRING(audit_findings.name, 1, report_limits.shown_text) AS name,
+    SUBSTRING(audit_findings.owner, 1, report_limits.shown_text) AS owner,
+    SUBSTRING(audit_findings.cost_center, 1, report_limits.shown_text) AS cost_center,
+    SUBSTRING(audit_findings.environment, 1, report_limits.shown_text) AS environment,
+    audit_findings.state,
+    audit_findings.first_seen,
+    audit_findings.days_open,
     -- A JSON object cannot be cut: a long one is in the table alone.
-    CASE WHEN LENGTH(shown.evidence) <= 10 * report_limits.shown_text THEN shown.evidence END AS evidence,
-    shown.suppressed_until,
-    SUBSTRING(shown.suppression_reason, 1, 2 * report_limits.shown_text) AS suppression_reason
+    CASE
+        WHEN LENGTH(audit_findings.evidence) <= 10 * report_limits.shown_text THEN audit_findings.evidence
+    END AS evidence,
+    audit_findings.suppressed_until,
+    SUBSTRING(audit_findings.suppression_reason, 1, 2 * report_limits.shown_text) AS suppression_reason
 FROM shown
+INNER JOIN audit_findings
+    ON audit_findings.rule = shown.rule
+    AND audit_findings.id = shown.id
 CROSS JOIN report_limits
 ORDER BY
     shown.kind,

@@ -147,6 +147,8 @@ SCHEMAS = {
     "versions": IMAGE_HISTORY.schema,
     "listed_images": LISTED,
     "previous_usage": IMAGE_USAGE.schema,
+    "usage_parameters": {"has_previous_usage": pa.bool_()},
+    "unmatched_images": dict.fromkeys(("kind", "outcome", "owner", "cost_center", "environment"), TEXT) | LISTED,
     "previous_costs": IMAGE_COSTS.schema,
     "previous_findings": AUDIT_FINDINGS.schema,
     "findings": AUDIT_FINDINGS.schema,

@@ -1,0 +1,65 @@
+-- Of a day: listed images that nobody registered, and registered ids whose image is gone by the API's own answer. Rows of
+-- the first kind exist only for days on which the list was read.
+--
+-- Reads parameters, listed_images, inventory, responses, images and image_history.
+WITH unregistered AS (
+    SELECT
+        listed.id,
+        'not_registered' AS kind,
+        CAST(NULL AS VARCHAR) AS outcome,
+        listed.name,
+        listed.namespace,
+        listed.swr_path,
+        listed.visibility,
+        listed.size_bytes,
+        CAST(NULL AS VARCHAR) AS owner,
+        CAST(NULL AS VARCHAR) AS cost_center,
+        CAST(NULL AS VARCHAR) AS environment
+    FROM listed_images AS listed
+    CROSS JOIN parameters
+    LEFT JOIN inventory
+        ON listed.id = inventory.id
+    WHERE parameters.list_was_read
+        AND parameters.inventory_is_whole
+        AND inventory.id IS NULL
+        -- Preset images are the platform's: nobody registers them.
+        AND COALESCE(UPPER(listed.type), '') <> 'BUILD_IN'
+),
+
+-- History may be ahead when an old day is derived again: what came after that day does not count.
+last_versions AS (
+    SELECT history.*
+    FROM image_history AS history
+    CROSS JOIN parameters
+    WHERE history.valid_from <= parameters.snapshot_date
+    QUALIFY ROW_NUMBER() OVER (PARTITION BY history.id ORDER BY history.valid_from DESC) = 1
+),
+
+gone AS (
+    SELECT
+        inventory.id,
+        'registered_but_gone' AS kind,
+        responses.outcome,
+        -- The API may describe a deleted image in part or not at all.
+        COALESCE(images.name, last_versions.name) AS name,
+        COALESCE(images.namespace, last_versions.namespace) AS namespace,
+        COALESCE(images.swr_path, last_versions.swr_path) AS swr_path,
+        COALESCE(images.visibility, last_versions.visibility) AS visibility,
+        COALESCE(images.size_bytes, last_versions.size_bytes) AS size_bytes,
+        inventory.owner,
+        inventory.cost_center,
+        inventory.environment
+    FROM inventory
+    INNER JOIN responses
+        ON inventory.id = responses.id
+    LEFT JOIN images
+        ON inventory.id = images.id
+    LEFT JOIN last_versions
+        ON inventory.id = last_versions.id
+    WHERE responses.outcome IN ('deleted', 'not_found')
+        AND inventory.id_source = 'inventory'
+)
+
+SELECT * FROM unregistered
+UNION ALL
+SELECT * FROM gone
