@@ -34,6 +34,7 @@ from pipelines.engine_duckdb import quoted
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake import LakePath, Partition, open_parquet, read_batches
 from pipelines.manifest import FileFacts, last_complete_day, last_published_day, published
+from pipelines.memory import give_back_memory
 from pipelines.publish import file_facts
 from pipelines.sql_files import read_sql
 
@@ -184,6 +185,7 @@ class DayAnalysis:
             for batch in batches:
                 writer.write(batch)
         self.engine.rest()
+        give_back_memory()
         return file_facts(self.lake, path, table.name, self.partition)
 
     def _load_or_empty(self, table: Table, name: str, path: LakePath | None) -> None:

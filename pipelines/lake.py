@@ -31,9 +31,6 @@ from pipelines.object_storage import SCHEME, ObjectPath, ObjectStat, read_small,
 # Twice as many would be read a little faster, and cost writers 100 MB more.
 ROW_GROUP_ROWS = 65_536
 
-# Arrow's own allocators keep much of what was freed, and what comes next in the process (DuckDB, above all) adds to it.
-pa.set_memory_pool(pa.system_memory_pool())
-
 LakePath = Path | ObjectPath
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}

@@ -28,7 +28,7 @@ from pipelines.manifest import (
 )
 from pipelines.normalise import add_counts, normalise_images, to_arrow
 
-_BATCH_ROWS = 10_000
+_BATCH_ROWS = 4_096
 _PREVIEW_ROWS = 5
 _PREVIEW_COLUMNS = ("id", "name", "status", "visibility", "size_bytes", "update_at")
 
