@@ -12,6 +12,7 @@ from pipelines.day import Day, utc_now
 from pipelines.errors import EndpointUnreachableError, PartitionBusyError, PipelineError, StorageUnreachableError
 from pipelines.fetch import Progress
 from pipelines.lake import Partition
+from pipelines.memory import give_back_memory
 from pipelines.settings import Settings
 
 EXIT_STATUS = "exit_status"
@@ -93,6 +94,7 @@ class DayResource:
                 self._held.enter_context(day.hold())
                 self._is_held = True
             yield day
+            give_back_memory()
         except PipelineError as error:
             raise dg.Failure(
                 description=str(error) if lacking is None else f"{partition} is published, but {lacking}: {error}",

@@ -21,6 +21,7 @@ The modules in the order in which a day passes through them:
 ``lake``, ``records``, ``manifest``, ``clock``  where tables live; what is written down about them
 ``publish``                    validate, replace atomically, seal with a manifest
 ``connection``, ``day``         the steps of a day, as an orchestrator calls them
+``memory``                      what a step has used and freed goes back to the system
 ``sql_files``, ``analysis``      the SQL that people read; a published day in DuckDB
 ``history``, ``reconciliation``, ``usage``, ``audit``, ``prices``, ``costs``  what is derived from several days
 ``derived``                    all of these for the days that are due, and their seal

@@ -34,6 +34,7 @@ from pipelines.errors import ConfigurationError, StorageError
 from pipelines.json_text import text_or_none
 from pipelines.lake import SANDBOX_MARK, LakePath, Partition, exists, open_parquet, read_batches
 from pipelines.manifest import FileFacts, last_complete_day, last_published_day, published
+from pipelines.memory import give_back_memory
 from pipelines.paging import id_of, read_page
 from pipelines.publish import file_facts
 from pipelines.sql_files import read_sql
@@ -196,6 +197,7 @@ class DayAnalysis:
             if self.manifest.fetch.is_sandbox:
                 writer.note(SANDBOX_MARK)
         self.engine.rest()
+        give_back_memory()
         return file_facts(self.lake, path, table.name, self.partition)
 
     def staged_or(self, path: LakePath) -> LakePath:

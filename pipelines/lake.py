@@ -34,9 +34,6 @@ ROW_GROUP_ROWS = 65_536
 ROW_GROUP_BYTES = 64 * 2**20
 BATCH_BYTES = 16 * 2**20
 
-# Arrow's own allocators keep much of what was freed, and what comes next in the process (DuckDB, above all) adds to it.
-pa.set_memory_pool(pa.system_memory_pool())
-
 LakePath = Path | ObjectPath
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")

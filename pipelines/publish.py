@@ -40,7 +40,7 @@ from pipelines.manifest import (
 from pipelines.normalise import add_counts, normalise_images, to_arrow
 from pipelines.records import newest_derived_record, with_own_sha256
 
-_BATCH_ROWS = 10_000
+_BATCH_ROWS = 4_096
 _PREVIEW_ROWS = 5
 _PREVIEW_COLUMNS = ("id", "name", "status", "visibility", "size_bytes", "update_at")
 
