@@ -32,7 +32,6 @@ from pipelines.outcomes import Outcome
 _TICK_SECONDS = 0.2
 _PROGRESS_SECONDS = 0.5
 # Bodies are long: smaller groups than elsewhere bound the memory of writers and readers alike.
-_ROW_GROUP_ROWS = 32_768
 _PAGES_A_GROUP = 64
 _INVENTORY_BATCH_ROWS = 32_768
 
@@ -289,7 +288,7 @@ def write_responses(staging: Staging, store: AnswerStore) -> list[str]:
     The table lacks these: it is whole when there are none.
     """
     damaged: list[str] = []
-    with staging.writer(RESPONSES, _ROW_GROUP_ROWS) as writer:
+    with staging.writer(RESPONSES) as writer:
         for batch in store.batches(staging.date, staging.project_id, damaged):
             writer.write(batch)
     return damaged

@@ -6,6 +6,7 @@ seam at which the next one fits. Which tables and columns there are is decided i
 
 import datetime as dt
 import hashlib
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -72,8 +73,18 @@ class Warehouse(Protocol):
     def hold(self, what: str) -> None:
         """Wait until no other transaction holds `what`, and hold it until this one ends."""
 
-    def replace(self, table: Table, partition: dict[str, object], batches: Iterator[pa.RecordBatch]) -> int:
-        """Put rows in the place of those whose columns have the values of `partition`; returns how many."""
+    def replace(
+        self,
+        table: Table,
+        partition: dict[str, object],
+        batches: Iterator[pa.RecordBatch],
+        _source: "Source | None" = None,
+        /,
+    ) -> int:
+        """Put rows in the place of those whose columns have the values of `partition`; returns how many.
+
+        They are those of the batches, and those of the source if there is one: a warehouse reads either.
+        """
 
     def loaded_days(self, project: str) -> dict[dt.date, str]:
         """The basis of each day of a project in the table `days`."""
@@ -169,7 +180,7 @@ def _load(
             )
         for source in day.sources:
             name = source.table.name
-            rows[name] = warehouse.replace(WAREHOUSE_TABLES[name], key, source.batches(partition.project))
+            rows[name] = warehouse.replace(WAREHOUSE_TABLES[name], key, source.batches(partition.project), source)
         if with_history:
             # Two days of a project may be loaded at once: whoever comes second reads and replaces what is newest then.
             warehouse.hold(f"history of project {partition.project}")
@@ -178,6 +189,7 @@ def _load(
                 WAREHOUSE_TABLES[IMAGE_HISTORY.name],
                 {PROJECT.name: partition.project},
                 history.batches(partition.project),
+                history,
             )
         rows[DAYS.name] = warehouse.replace(DAYS, key, iter([day.row]))
     return rows
@@ -232,6 +244,14 @@ class Source:
     table: Table
     path: LakePath
     file: BufferedReader
+    # Of the table's columns in the warehouse, those that the file has.
+    columns: list[str]
+
+    @property
+    def open_path(self) -> str | None:
+        """A path of the file that is open, whatever has its name by now; None where there is no such path."""
+        path = f"/proc/self/fd/{self.file.fileno()}" if isinstance(self.path, Path) else None
+        return path if path is not None and os.path.exists(path) else None  # noqa: PTH110  (no file of ours)
 
     def batches(self, project: str) -> Iterator[pa.RecordBatch]:
         """Yield the rows as the warehouse has them: `project` first, nulls where the file knows no such column."""
@@ -277,7 +297,8 @@ def open_source(table: Table, path: LakePath, stack: ExitStack) -> Source:
             f"{path} lacks the column {missing[0]}, so nothing was loaded into the warehouse: derive the day again "
             "with `image-snapshots rebuild`."
         )
-    return Source(table, path, file)
+    wanted = WAREHOUSE_TABLES[table.name].schema.names
+    return Source(table, path, file, [name for name in found.names if name in wanted])
 
 
 def _open_day(lake: Lake, partition: Partition, stack: ExitStack) -> _Day:

@@ -6,12 +6,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
 import pyarrow as pa
 
 from pipelines.columns import Table
 from pipelines.errors import ConfigurationError, PartitionBusyError, StorageError
+from pipelines.warehouse_ddl import PROJECT, quoted
+
+if TYPE_CHECKING:
+    from pipelines.warehouse import Source
 
 _RETRY_SECONDS = 0.2
 # Rows are compressed a group at a time, which neither more memory nor more threads make faster.
@@ -120,18 +125,34 @@ class DuckDBWarehouse:
     def hold(self, what: str) -> None:
         """Do nothing: who has the file open has it alone."""
 
-    def replace(self, table: Table, partition: dict[str, object], batches: Iterator[pa.RecordBatch]) -> int:
-        """Delete the partition's rows and insert those of the batches."""
+    def replace(
+        self,
+        table: Table,
+        partition: dict[str, object],
+        batches: Iterator[pa.RecordBatch],
+        source: "Source | None" = None,
+    ) -> int:
+        """Delete the partition's rows and insert those of the batches, or of their source where DuckDB can read it."""
         condition = " AND ".join(f'"{name}" = ?' for name in partition)
         self._connection.execute(
             f'DELETE FROM "{table.name}" WHERE {condition}',  # noqa: S608  (names of ours)
             list(partition.values()),
         )
+        path = source.open_path if source is not None else None
+        if source is not None and path is not None:
+            # With threads of its own, and in less memory than by way of Arrow.
+            project = quoted(str(partition[PROJECT.name]))
+            columns = ", ".join(f'"{name}"' for name in source.columns)
+            rows = f"SELECT {project} AS {PROJECT.name}, {columns} FROM read_parquet({quoted(path)})"  # noqa: S608
+            return self._insert(table, rows)
         self._connection.register("arriving", pa.RecordBatchReader.from_batches(table.schema, batches))
-        inserted = self._connection.execute(
-            f'INSERT INTO "{table.name}" BY NAME SELECT * FROM arriving'  # noqa: S608
-        ).fetchone()
+        count = self._insert(table, "SELECT * FROM arriving")
         self._connection.unregister("arriving")
+        return count
+
+    def _insert(self, table: Table, rows: str) -> int:
+        # Columns that the rows lack are null.
+        inserted = self._connection.execute(f'INSERT INTO "{table.name}" BY NAME {rows}').fetchone()
         return inserted[0] if inserted else 0
 
     def kinds(self) -> set[bool]:

@@ -144,7 +144,9 @@ class PostgresWarehouse:
             [what],
         )
 
-    def replace(self, table: Table, partition: dict[str, object], batches: Iterator[pa.RecordBatch]) -> int:
+    def replace(
+        self, table: Table, partition: dict[str, object], batches: Iterator[pa.RecordBatch], _source: object = None
+    ) -> int:
         """Delete the partition's rows and copy those of the batches, which are in memory one at a time."""
         name = sql.Identifier(table.name)
         condition = sql.SQL(" AND ").join(sql.SQL("{} = %s").format(sql.Identifier(column)) for column in partition)
