@@ -144,7 +144,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
         lines += [b"%b: %b" % header for header in proxy.headers.raw]
         try:
             await connection.exchange(b"\r\n".join(lines) + b"\r\n\r\n")
-            if connection.status != 200:
+            if not 200 <= connection.status < 300:
                 # Nothing of the answer is shown: it may quote the login.
                 raise aiohttp.ClientHttpProxyError(None, (), status=connection.status)  # type: ignore[arg-type]  # noqa: TRY301
             # From here on the loop calls `secured` in its place.
