@@ -202,6 +202,8 @@ class _Connection(asyncio.Protocol):
         self.headers: list[tuple[bytes, bytes]] = []
         self._is_among = is_among
         self._parser = httptools.HttpResponseParser(self)
+        # Folded headers, and lines that end by LF alone, are sound. What could be read in two ways stays refused.
+        self._parser.set_dangerous_leniencies(lenient_headers=True, lenient_optional_cr_before_lf=True)
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
         self._in_exchange = False
