@@ -13,6 +13,7 @@ import base64
 import os
 import socket
 import ssl
+import stat
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -388,7 +389,7 @@ def tls_context(ca_bundle: Path | None) -> ssl.SSLContext:
     try:
         if place is None:
             return _system_context()
-        if name == "SSL_CERT_DIR" or (name == "REQUESTS_CA_BUNDLE" and place.is_dir()):
+        if name == "SSL_CERT_DIR" or (name == "REQUESTS_CA_BUNDLE" and stat.S_ISDIR(place.stat().st_mode)):
             # OpenSSL itself says nothing of a directory that is not there.
             if not all(listing.matching(Path(part), "*") for part in str(place).split(os.pathsep)):
                 raise FileNotFoundError(place)

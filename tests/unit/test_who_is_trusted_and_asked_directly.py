@@ -37,6 +37,9 @@ def test_what_is_stated_first_in_order_is_trusted_alone(monkeypatch, tmp_path):
     assert trusted(tls_context(bundle)) == ["setting"]
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority(tmp_path / "requests.pem", "requests")))
     assert trusted(tls_context(None)) == ["requests"]
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path))
+    assert trusted(tls_context(None)) == []
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "requests.pem"))
     monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
     # Of a directory, each authority is looked up when it is met.
     assert trusted(tls_context(None)) == []
