@@ -101,6 +101,8 @@ _SUSPENDED_CODES = {
 }
 _THROTTLED_CODES = {"ModelArts.2799", "ModelArts.4206", "ModelArts.6101", "APIG.0308"}
 _FORBIDDEN_CODES = {"ModelArts.0108", "ModelArts.0112"}
+# Of a proxy, beside those from 500 on: too slow, too early, too many.
+_PASSING_PROXY_FAULTS = {408, 425, 429}
 _THROTTLED_WORDS = re.compile(r"throttl|too\s*many|too\s*frequent|flow\s*control|rate\s*limit|\bbusy\b", re.IGNORECASE)
 
 
@@ -211,13 +213,9 @@ def classify_failure(error: BaseException) -> Verdict:
             error_msg="Its certificate is not trusted: name the authority to trust in IMAGE_SNAPSHOTS_CA_BUNDLE",
             stop=ConfigurationError,
         )
-    if caused_by(aiohttp.ClientHttpProxyError):
-        return Verdict(
-            Kind.STOP,
-            error_code="client.proxy",
-            error_msg="The proxy refuses the connection: correct HTTPS_PROXY or NO_PROXY",
-            stop=ConfigurationError,
-        )
+    for cause in chain:
+        if isinstance(cause, aiohttp.ClientHttpProxyError):
+            return _of_proxy(cause.status)
     if caused_by(socket.gaierror, aiohttp.ClientConnectorDNSError):
         return _unreachable("client.dns", "the name does not resolve")
     if caused_by(aiohttp.ClientConnectorSSLError):
@@ -256,6 +254,17 @@ def retry_after(headers: Mapping[str, str], now: dt.datetime) -> float | None:
 
 def _retry(code: str, message: str) -> Verdict:
     return Verdict(Kind.RETRY, error_code=code, error_msg=message)
+
+
+def _of_proxy(status: int) -> Verdict:
+    if status in _PASSING_PROXY_FAULTS or status >= 500:
+        return _unreachable("client.proxy", f"the proxy answered {status}")
+    return Verdict(
+        Kind.STOP,
+        error_code="client.proxy",
+        error_msg=f"The proxy refuses the connection (it answered {status}): correct HTTPS_PROXY or NO_PROXY",
+        stop=ConfigurationError,
+    )
 
 
 def _unreachable(code: str, message: str) -> Verdict:

@@ -27,6 +27,8 @@ _CONNECT_SECONDS = 10.0
 _DATES_READ = 8
 # A sandbox shows in its first answers; looking for its header in each would cost time.
 _ANSWERS_LOOKED_AT = 20
+_UNPACKED_AT_A_TIME = 16_384
+_GZIP_BEGINS = b"\x1f\x8b"
 
 
 @dataclass(slots=True)
@@ -155,19 +157,16 @@ class Exchanges:
         self.stats.bytes_received += size
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         encoding = response.headers.get("content-encoding")
-        if not body or encoding is None or encoding.strip().lower() == "identity":
+        if not body or encoding is None or (encoding := encoding.strip().lower()) in ("", "identity"):
             return body
-        # By hand, because httpx has no limit to what a small body may unpack to, and takes half a gzip for a whole.
-        inflater = zlib.decompressobj(zlib.MAX_WBITS | 32)
         try:
-            plain = inflater.decompress(body, self._max_body_bytes + 1)
-        except zlib.error:
-            plain, is_whole = b"", False
-        else:
-            is_whole = inflater.eof
-        if len(plain) > self._max_body_bytes:
-            raise NoAnswerError(self._too_large(), response.status_code)
-        if not is_whole:
+            plain = _unpacked(body, self._max_body_bytes, zlib.MAX_WBITS | 32)
+            if plain is None and encoding == "deflate":
+                # Meant to be in zlib's wrapping, and sent by many without.
+                plain = _unpacked(body, self._max_body_bytes, -zlib.MAX_WBITS)
+        except _UnpacksToTooMuchError:
+            raise NoAnswerError(self._too_large(), response.status_code) from None
+        if plain is None:
             broken = Verdict(Kind.RETRY, error_code="client.bad_encoding", error_msg="the body cannot be unpacked")
             raise NoAnswerError(broken, response.status_code)
         return plain
@@ -175,6 +174,38 @@ class Exchanges:
     def _too_large(self) -> Verdict:
         message = f"the body is larger than {self._max_body_bytes} bytes"
         return Verdict(Kind.FINAL, Outcome.FAILED, "client.body_too_large", message)
+
+
+class _UnpacksToTooMuchError(Exception):
+    pass
+
+
+def _unpacked(body: bytes, max_bytes: int, wbits: int) -> bytes | None:
+    """What a body of one or several members unpacks to; None when it is broken, or not whole.
+
+    By hand, because httpx has no limit to what a small body may unpack to, and takes half a gzip for a whole.
+    """
+    inflater = zlib.decompressobj(wbits)
+    parts: list[bytes] = []
+    size = at = 0
+    while at < len(body):
+        # Not all at once: what follows a member is copied, and there may be very many members.
+        packed = body[at : at + _UNPACKED_AT_A_TIME]
+        try:
+            part = inflater.decompress(packed, max_bytes - size + 1)
+        except zlib.error:
+            return None
+        size += len(part)
+        if size > max_bytes:
+            raise _UnpacksToTooMuchError
+        parts.append(part)
+        at += len(packed) - len(inflater.unused_data)
+        if inflater.eof:
+            if not body.startswith(_GZIP_BEGINS, at):
+                # As gzip itself does, nothing else that follows is looked at: many pad with zeros.
+                break
+            inflater = zlib.decompressobj(wbits)
+    return b"".join(parts) if inflater.eof else None
 
 
 def brief(status: int | None, verdict: Verdict) -> str:

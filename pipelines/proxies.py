@@ -1,5 +1,7 @@
 """The proxies that the environment states, taken apart before any library reads them by itself."""
 
+import ipaddress
+import re
 import urllib.request
 
 from pipelines.errors import ConfigurationError
@@ -23,3 +25,44 @@ def check_proxies() -> dict[str, SecretUrl]:
             except ValueError as reason:
                 raise ConfigurationError(f"The variable {scheme.upper()}_PROXY is wrong: it {reason}.") from None
     return found
+
+
+def is_asked_directly(host: str, port: int | None) -> bool:
+    """Whether `NO_PROXY` leaves a host out.
+
+    Its entries, between commas or blanks: `*` for all, a name (with all below it), `.name` likewise, `*.name` (what is
+    below it only), an address, a network such as `10.0.0.0/8`; each but a network may end in `:port`. What is none of
+    these was written for other programs, and matches nothing.
+    """
+    host = host.lower().rstrip(".")
+    entries = re.split(r"[,\s]+", urllib.request.getproxies().get("no", "").lower())
+    return any(_leaves_out(entry, host, port) for entry in entries if entry)
+
+
+def _leaves_out(entry: str, host: str, port: int | None) -> bool:
+    if entry == "*":
+        return True
+    # Brackets, or one colon alone: an address of version 6 has several.
+    parts = re.fullmatch(r"\[(?P<six>[^\]]+)\](:(?P<port6>\d+))?|(?P<name>[^:]+):(?P<port>\d+)", entry)
+    if parts is not None:
+        stated_port = parts["port6"] or parts["port"]
+        if stated_port and int(stated_port) != port:
+            return False
+        entry = parts["six"] or parts["name"]
+    address = _address(host)
+    if address is not None:
+        try:
+            return address in ipaddress.ip_network(entry, strict=False)
+        except ValueError:
+            return False
+    if entry.startswith("*."):
+        return host.endswith(entry[1:].rstrip("."))
+    name = entry.strip(".")
+    return bool(name) and (host == name or host.endswith(f".{name}"))
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None

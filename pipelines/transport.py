@@ -10,10 +10,11 @@ and, for what is not HTTP, httpx.RemoteProtocolError. What they mean for an imag
 
 import asyncio
 import base64
+import os
 import socket
 import ssl
+import stat
 import time
-import urllib.request
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -25,9 +26,10 @@ import httptools
 import httpx
 from aiohttp.client_reqrep import ConnectionKey
 
+from pipelines import listing
 from pipelines.endpoints import LOOPBACK_HOSTS
 from pipelines.errors import ConfigurationError
-from pipelines.proxies import check_proxies
+from pipelines.proxies import check_proxies, is_asked_directly
 from pipelines.secret_urls import SecretUrl
 
 _KEEP_ALIVE_SECONDS = 60.0
@@ -37,6 +39,8 @@ _MAX_HEAD_BYTES = 65_536
 _MAX_WAITING_BYTES = 262_144
 _HAPPY_EYEBALLS_SECONDS = 0.25
 _PORTS = {"https": 443, "http": 80}
+# What other programs of the machine are told about authorities, in the order in which it is looked at.
+_AUTHORITY_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 
 
 class PooledTransport(httpx.AsyncBaseTransport):
@@ -144,7 +148,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
         lines += [b"%b: %b" % header for header in proxy.headers.raw]
         try:
             await connection.exchange(b"\r\n".join(lines) + b"\r\n\r\n")
-            if connection.status != 200:
+            if not 200 <= connection.status < 300:
                 # Nothing of the answer is shown: it may quote the login.
                 raise aiohttp.ClientHttpProxyError(None, (), status=connection.status)  # type: ignore[arg-type]  # noqa: TRY301
             # From here on the loop calls `secured` in its place.
@@ -202,6 +206,8 @@ class _Connection(asyncio.Protocol):
         self.headers: list[tuple[bytes, bytes]] = []
         self._is_among = is_among
         self._parser = httptools.HttpResponseParser(self)
+        # Folded headers, and lines that end by LF alone, are sound. What could be read in two ways stays refused.
+        self._parser.set_dangerous_leniencies(lenient_headers=True, lenient_optional_cr_before_lf=True)
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
         self._in_exchange = False
@@ -369,20 +375,47 @@ class _Body(httpx.AsyncByteStream):
 
 
 def tls_context(ca_bundle: Path | None) -> ssl.SSLContext:
-    """What to trust: the authorities of a PEM file, or the system's.
+    """What to trust: the authorities of a PEM file, or else the system's.
+
+    The system's are those of the first of `SSL_CERT_FILE`, `SSL_CERT_DIR` and `REQUESTS_CA_BUNDLE` that is set, or
+    else the operating system's store; of a system without a store, those that certifi brings.
 
     Raises:
-        ConfigurationError: the file cannot be read.
+        ConfigurationError: what is stated cannot be read; names the setting or variable.
     """
-    if ca_bundle is None:
-        return httpx.create_ssl_context()
+    stated = [(ca_bundle, "IMAGE_SNAPSHOTS_CA_BUNDLE (or cacert)")]
+    stated += [(Path(os.environ[name]), name) for name in _AUTHORITY_VARIABLES if os.environ.get(name)]
+    place, name = next(((place, name) for place, name in stated if place is not None), (None, ""))
     try:
-        return ssl.create_default_context(cafile=str(ca_bundle))
+        if place is None:
+            return _system_context()
+        if name == "SSL_CERT_DIR" or (name == "REQUESTS_CA_BUNDLE" and stat.S_ISDIR(place.stat().st_mode)):
+            # OpenSSL itself says nothing of a directory that is not there.
+            if not all(listing.matching(Path(part), "*") for part in str(place).split(os.pathsep)):
+                raise FileNotFoundError(place)
+            return ssl.create_default_context(capath=str(place))
+        return ssl.create_default_context(cafile=str(place))
     except (OSError, ssl.SSLError):
+        if place is None:
+            raise ConfigurationError(
+                "The operating system's certificate authorities cannot be read: name a PEM file in "
+                "IMAGE_SNAPSHOTS_CA_BUNDLE."
+            ) from None
+        what = "a directory of PEM files" if name == "SSL_CERT_DIR" else "a PEM file"
         raise ConfigurationError(
-            f"The certificate authorities in {ca_bundle} cannot be read: correct IMAGE_SNAPSHOTS_CA_BUNDLE (or cacert) "
-            "to a PEM file."
+            f"The certificate authorities in {place} cannot be read: correct {name} to {what}."
         ) from None
+
+
+def _system_context() -> ssl.SSLContext:
+    paths = ssl.get_default_verify_paths()
+    has_file = listing.exists(Path(paths.openssl_cafile))
+    has_directory = bool(listing.matching(Path(paths.openssl_capath), "*"))
+    if not has_file and not has_directory:
+        return httpx.create_ssl_context(trust_env=False)
+    return ssl.create_default_context(
+        cafile=paths.openssl_cafile if has_file else None, capath=paths.openssl_capath if has_directory else None
+    )
 
 
 def proxy_for(url: str) -> httpx.Proxy | None:
@@ -395,7 +428,7 @@ def proxy_for(url: str) -> httpx.Proxy | None:
     host = parts.hostname or ""
     proxies = check_proxies()
     stated = proxies.get(parts.scheme) or proxies.get("all")
-    if not stated or host in LOOPBACK_HOSTS or urllib.request.proxy_bypass(parts.netloc):
+    if not stated or host in LOOPBACK_HOSTS or is_asked_directly(host, parts.port or _PORTS.get(parts.scheme)):
         return None
     if stated.scheme not in ("http", "https") or not stated.host:
         raise ConfigurationError("HTTPS_PROXY must look like http://proxy.example:3128 (SOCKS is not supported).")

@@ -1,0 +1,95 @@
+"""What a proxy answers to CONNECT: what passes is waited out, what does not ends the run, and any success is one."""
+
+import asyncio
+import ssl
+from contextlib import asynccontextmanager
+
+import pytest
+import trustme
+from scripted_server import ID, client, good, http, replies, serving
+from virtual_clock import by_virtual_clock
+
+from pipelines.errors import ConfigurationError, EndpointUnreachableError
+from pipelines.outcomes import Outcome
+
+
+async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+    except ConnectionError:
+        pass
+    writer.transport.abort()
+
+
+@asynccontextmanager
+async def proxy_that_answers(port: int, *answers: bytes):
+    """A proxy that gives these answers to its CONNECTs, the last one for ever, and forwards after a success."""
+    left = list(answers)
+    tasks = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tasks.append(asyncio.current_task())
+        await reader.readuntil(b"\r\n\r\n")
+        answer = left.pop(0) if len(left) > 1 else left[0]
+        writer.write(answer)
+        if answer.startswith(b"HTTP/1.1 2"):
+            inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", port)
+            await asyncio.gather(_forward(inner_reader, writer), _forward(reader, inner_writer))
+        writer.close()
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    finally:
+        listener.close()
+        await asyncio.gather(*tasks)
+
+
+ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        *([http(status), ESTABLISHED] for status in (408, 425, 429, 500, 502, 503, 504)),
+        [b"HTTP/1.1 201 Made\r\n\r\n"],
+        [b"HTTP/1.1 204 Nothing to say\r\n\r\n"],
+        [b"HTTP/1.1 299 Said\r\nContent-Length: 0\r\n\r\n"],
+    ],
+    ids=lambda answers: answers[0].split()[1].decode(),
+)
+@by_virtual_clock
+async def test_a_fault_of_the_proxy_that_passes_costs_no_image_and_any_success_opens_the_tunnel(
+    answers, monkeypatch, tmp_path
+):
+    authority, bundle = trustme.CA(), tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(bundle))
+    theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("modelarts.example").configure_cert(theirs)
+    async with serving(good, theirs) as server, proxy_that_answers(server.port, *answers) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy)
+        async with client("https://modelarts.example", ca_bundle=bundle) as modelarts:
+            assert (await modelarts.show_image(ID)).outcome is Outcome.OK
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 405, 407])
+@by_virtual_clock
+async def test_a_refusal_of_the_proxy_ends_the_run_at_the_first_request(status, monkeypatch):
+    async with serving(replies(http(status))) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        async with client("https://modelarts.example") as modelarts:
+            with pytest.raises(ConfigurationError, match=rf"proxy refuses the connection.*{status}.*HTTPS_PROXY"):
+                await modelarts.show_image(ID)
+            assert modelarts.stats.requests == 1
+
+
+@by_virtual_clock
+async def test_a_fault_of_the_proxy_that_lasts_is_an_outage_whose_sentence_names_the_proxy(monkeypatch):
+    async with serving(replies(http(503))) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        async with client("https://modelarts.example", first_contact_seconds=2) as modelarts:
+            with pytest.raises(EndpointUnreachableError, match="the proxy answered 503"):
+                await modelarts.show_image(ID)
+            assert modelarts.stats.requests > 1
