@@ -5,7 +5,6 @@ import hashlib
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -218,34 +217,6 @@ def _verify_history(lake: Lake, project: str) -> Iterator[Problem]:
 # Once more
 
 
-class _Beside(Lake):
-    """The lake, but for the derived tables of one day, which are in another directory."""
-
-    def __init__(self, lake: Lake, partition: Partition, directory: Path) -> None:
-        super().__init__(str(lake.root))
-        self._partition = partition
-        self._directory = directory
-
-    def table(self, name: str, partition: Partition) -> LakePath:
-        if partition == self._partition and name in ANALYSIS_TABLES:
-            return self._directory / f"{name}.parquet"
-        return super().table(name, partition)
-
-    def key(self, path: LakePath) -> str:
-        return path.name if isinstance(path, Path) and path.parent == self._directory else super().key(path)
-
-
-@dataclass(frozen=True, slots=True)
-class _DayBeside(Day):
-    """A day whose derived tables are written to another directory than those that are published."""
-
-    directory: Path = Path()
-
-    @property
-    def lake(self) -> Lake:
-        return _Beside(Lake(self.settings.lake), self.partition, self.directory)
-
-
 def _derive_again(
     lake: Lake,
     project: str,
@@ -264,7 +235,7 @@ def _derive_again(
             left_out["retention removed what it was made from"] += 1
             continue
         with tempfile.TemporaryDirectory(prefix="image-snapshots-") as directory:
-            day = _DayBeside(partition, seal.run_id, settings, directory=Path(directory))
+            day = Day(partition, seal.run_id, settings)
             try:
                 inputs = derived_inputs(day)
             except ConfigurationError as error:
@@ -275,7 +246,7 @@ def _derive_again(
                 comparable[name] = False
                 left_out[f"{changed} changed since"] += 1
             key = lake.key(lake.derived_seal(partition))
-            yield from named(key, _compare(lake, day, seal, comparable, left_out))
+            yield from named(key, _compare(lake, day, Path(directory), seal, comparable, left_out))
     for reason, count in left_out.items():
         on_note(
             Note(
@@ -297,9 +268,14 @@ def _changed(then: Inputs, now: Inputs) -> dict[str, str]:
 
 
 def _compare(
-    lake: Lake, day: _DayBeside, seal: DerivedSeal, comparable: dict[str, bool], left_out: Counter[str]
+    lake: Lake,
+    day: Day,
+    staging: Path,
+    seal: DerivedSeal,
+    comparable: dict[str, bool],
+    left_out: Counter[str],
 ) -> Iterator[Problem]:
-    with DayAnalysis(day) as analysis:
+    with DayAnalysis(day, staging) as analysis:
         _, changes = derive_image_changes(analysis)
         derive_image_reconciliation(analysis)
         derive_image_usage(analysis)
@@ -312,7 +288,7 @@ def _compare(
         yield from (Problem(lake.key(path), sentence) for sentence in false_statistics(path))
         if not comparable[name]:
             continue
-        difference = first_difference(path, day.directory / f"{name}.parquet")
+        difference = first_difference(path, staging / f"{name}.parquet")
         if difference is None:
             continue
         if not is_same_code:

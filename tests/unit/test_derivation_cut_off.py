@@ -1,0 +1,38 @@
+"""A derivation that is killed between any two file operations: nobody is accused, and the next one mends it."""
+
+import pytest
+from cut_off import was_killed
+from proved_days import A, B, C, proved_day, publish_proved
+
+from pipelines.derived import derive_days
+from pipelines.lake import Lake
+from pipelines.settings import Settings
+from pipelines.verify import verify
+
+
+@pytest.fixture
+def lake(tmp_path):
+    publish_proved(proved_day("2025-10-01"), {A: "PUBLIC", B: "PUBLIC"})
+    derive_days(proved_day("2025-10-01"))
+    publish_proved(proved_day("2025-10-02"), {A: "PUBLIC"})
+    derive_days(proved_day("2025-10-02"))
+    # The second is derived, and outdated; the third not yet.
+    publish_proved(proved_day("2025-10-02"), {A: "PUBLIC", B: "PRIVATE"}, hour=13)
+    publish_proved(proved_day("2025-10-03"), {A: "PUBLIC", C: "PUBLIC"})
+    return Lake("lake")
+
+
+def sentences(lake):
+    found = verify(lake, lake.partitions(), settings=Settings(lake="lake"), is_whole_lake=True)
+    return [f"{problem.path}: {problem.sentence}" for problem in found]
+
+
+@pytest.mark.slow
+def test_a_derivation_that_is_killed_anywhere_accuses_nobody_and_is_mended_by_the_next(lake):
+    operations, seen = 0, set()
+    while was_killed(operations, lambda: derive_days(proved_day("2025-10-03"))):
+        seen.update(sentences(lake))
+        operations += 1
+    assert operations > 10
+    assert [one for one in sorted(seen) if "was changed" in one or "backup" in one or "put in" in one] == []
+    assert sentences(lake) == []
