@@ -44,10 +44,10 @@ class Samples:
     resident: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
 
-    def between(self, start: float, end: float) -> tuple[float, float]:
-        """CPU seconds used, and the peak of resident MB."""
+    def between(self, start: float, end: float) -> tuple[float, float, float]:
+        """CPU seconds used, and the first and the largest of the resident MB."""
         first, last = bisect_left(self.times, start), min(bisect_left(self.times, end), len(self.times) - 1)
-        return self.cpu[last] - self.cpu[first], max(self.resident[first : last + 1])
+        return self.cpu[last] - self.cpu[first], self.resident[first], max(self.resident[first : last + 1])
 
 
 def _family(pid: int) -> Iterator[int]:
@@ -153,11 +153,12 @@ def measure(count: int, back: int, env: dict[str, str]) -> None:
     start, end = times["image_responses"]
     fetch = end - start
     print(f"\n{count:,} images, {'first' if back else 'last'} day\n")
-    print("| step | seconds | times the fetch | CPU s | peak MB |\n|---|--:|--:|--:|--:|")
+    print("| step | seconds | times the fetch | CPU s | MB at first | peak MB |\n|---|--:|--:|--:|--:|--:|")
 
     def line(name: str, start: float, end: float) -> None:
-        cpu, peak = samples.between(start, end)
-        print(f"| {name} | {end - start:.1f} | {(end - start) / fetch:.2f} | {cpu:.1f} | {peak:.0f} |", flush=True)
+        cpu, first, peak = samples.between(start, end)
+        seconds = end - start
+        print(f"| {name} | {seconds:.1f} | {seconds / fetch:.2f} | {cpu:.1f} | {first:.0f} | {peak:.0f} |", flush=True)
 
     for key, name in STEPS.items():
         line(name, *times[key])

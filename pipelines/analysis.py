@@ -41,6 +41,10 @@ from pipelines.sql_files import read_sql
 
 _PAGES_A_BATCH = 16
 
+# Of a range of ids, that many bytes of answers: in memory their values take some times as much, whatever else is done.
+_RANGE_BYTES = 32 * 1024**2
+_BODY = "body"
+
 _LISTED_TEXTS = ("name", "namespace", "swr_path", "type", "visibility")
 _LISTED = pa.schema(
     [
@@ -217,10 +221,16 @@ class DayAnalysis:
 def id_ranges(path: LakePath, ids_at_a_time: int | None) -> list[str | None]:
     """Conditions on `id`, in order: each holds for about so many rows of a file that lies by id, together for every id.
 
-    None stands for no condition.
+    Where answers are long, it is for fewer. None stands for no condition.
     """
     if ids_at_a_time is None:
         return [None]
+    with open_parquet(path) as file:
+        metadata = file.metadata
+        body = file.schema_arrow.get_field_index(_BODY)
+        groups = [metadata.row_group(number).column(body) for number in range(metadata.num_row_groups)]
+        bytes_ = sum(group.total_uncompressed_size for group in groups)
+        ids_at_a_time = min(ids_at_a_time, max(1, _RANGE_BYTES * metadata.num_rows // max(1, bytes_)))
     batches = read_batches(path, ids_at_a_time, ["id"])
     starts = [quoted(batch["id"][0].as_py()) for batch in islice(batches, 1, None)]
     if not starts:

@@ -18,11 +18,9 @@ from pipelines.lake import LakePath
 from pipelines.object_storage import ObjectFileSystem, ObjectPath
 
 # What one SELECT over a few ids needs, and what many images are sorted in, with the rest in temporary files.
-DERIVING_MEMORY = "144MB"
+DERIVING_MEMORY = "128MB"
 _MEMORY = "400MB"
 _RESTING_MEMORY = "16MB"
-# Each thread has buffers of its own, and small pieces of work gain nothing from more of them.
-_THREADS = 2
 _BATCH_ROWS = 8_192
 _HELD_ROWS = 32_768
 
@@ -35,6 +33,8 @@ class DuckDBEngine(Engine):
 
     def __init__(self, memory: str = _MEMORY) -> None:
         self._memory = memory
+        # In little memory the buffers of a second thread are too much, and small pieces of work gain little from it.
+        self._threads = 1 if memory == DERIVING_MEMORY else os.cpu_count() or 1
         self._numbers = count()
         self._stack = ExitStack()
         self._files: set[str] = set()
@@ -45,7 +45,7 @@ class DuckDBEngine(Engine):
         self._scratch = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="image-snapshots-")))
         config: dict[str, Any] = {
             "memory_limit": self._memory,
-            "threads": min(_THREADS, os.cpu_count() or 1),
+            "threads": self._threads,
             "temp_directory": str(self._scratch),
             "enable_external_file_cache": False,
             # The SQL needs nothing that is not built in.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _RETRY_SECONDS = 0.2
 # Rows are compressed a group at a time, which neither more memory nor more threads make faster.
-_MEMORY = "128MB"
+_MEMORY = "96MB"
 _THREADS = 2
 
 # Catalog names of types, where they are not those of the DDL.
