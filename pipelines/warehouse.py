@@ -6,7 +6,6 @@ seam at which the next one fits. Which tables and columns there are is decided i
 
 import datetime as dt
 import hashlib
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -250,8 +249,8 @@ class Source:
     @property
     def open_path(self) -> str | None:
         """A path of the file that is open, whatever has its name by now; None where there is no such path."""
-        path = f"/proc/self/fd/{self.file.fileno()}" if isinstance(self.path, Path) else None
-        return path if path is not None and os.path.exists(path) else None  # noqa: PTH110  (no file of ours)
+        path = Path(f"/proc/self/fd/{self.file.fileno()}")
+        return str(path) if isinstance(self.path, Path) and listing.exists(path) else None
 
     def batches(self, project: str) -> Iterator[pa.RecordBatch]:
         """Yield the rows as the warehouse has them: `project` first, nulls where the file knows no such column."""
