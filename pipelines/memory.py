@@ -1,7 +1,6 @@
 """Gives freed memory back to the system, so that what one step has used does not lie beside what the next one uses."""
 
 import ctypes
-import gc
 
 import pyarrow as pa
 
@@ -10,8 +9,7 @@ pa.set_memory_pool(pa.system_memory_pool())
 
 
 def give_back_memory() -> None:
-    """Collect garbage, and let the C library return what is free, where it has a call for that."""
-    gc.collect()
+    """Let the C library return what is free, where it has a call for that."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -1,0 +1,120 @@
+"""What is derived a range of ids at a time is what is derived of all of them at once, in the same order."""
+
+from itertools import chain
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from published_days import day_of, publish_day
+
+from pipelines.analysis import by_rule, id_ranges
+from pipelines.columns import ANALYSIS_TABLES
+from pipelines.derived import derive_days
+from pipelines.engine_duckdb import DuckDBEngine
+
+IDS = [f"{number:08x}-0000-4000-8000-000000000000" for number in range(0, 900, 100)]
+LATE = "ffffffff-0000-4000-8000-000000000000"
+
+
+def image(id_: str, day: int) -> dict:
+    number = int(id_[:8], 16)
+    return {
+        "id": id_,
+        "name": f"image-{number}",
+        "namespace": f"team-{number % 3}",
+        "swr_path": f"swr.example.com/team/{number}:{day if number % 2 else 1}",
+        "type": "DEDICATED",
+        "visibility": "PUBLIC" if number % 300 == 0 else "PRIVATE",
+        "arch": "RISCV" if number % 400 == 0 else "X86_64",
+        "size": number + day,
+        "size_bytes": 1024 * (number + day),
+        "registry": "swr.example.com",
+        "content_hash": f"{number}-{day if number % 2 == 0 else 1}",
+    }
+
+
+def take(day: int, ids: list[str], outcomes: dict[str, str], *, reads_usage: bool = True) -> None:
+    """Publish and derive a day; the inventory lies in the opposite order of ids."""
+    responses = [{"id": id_, "outcome": outcomes.get(id_, "ok")} for id_ in sorted(ids)]
+    described = [row["id"] for row in responses if row["outcome"] in ("ok", "deleted")]
+    today = day_of(f"2026-11-{day}")
+    publish_day(
+        today,
+        listed=[{"id": id_, "name": id_, "size": 1} for id_ in [LATE, *sorted(ids, reverse=True)]],
+        notebooks=[{"notebook_id": "n", "image_id": IDS[0], "status": "RUNNING"}] if reads_usage else None,
+        inventory=[{"id": id_, "owner": None if number % 2 else "a"} for number, id_ in enumerate(reversed(ids))],
+        responses=responses,
+        images=[image(id_, day) for id_ in described],
+        image_values=[
+            {"id": id_, "field": "resource_categories", "position": 0, "value": "TPU"} for id_ in described[::2]
+        ],
+    )
+    derive_days(today)
+
+
+def derive_everything(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, ids_at_a_time: int | None
+) -> dict[str, pa.Table]:
+    directory.mkdir()
+    monkeypatch.chdir(directory)
+    monkeypatch.setattr(DuckDBEngine, "ids_at_a_time", ids_at_a_time)
+    take(20, IDS[2:], {})
+    # The first two are new, and nobody looks whether they are used.
+    take(21, IDS, {IDS[3]: "forbidden", IDS[4]: "deleted"}, reads_usage=False)
+    take(22, IDS[:7], {IDS[2]: "not_found"})
+    tables = [path for path in sorted(Path("lake").rglob("*.parquet")) if path.parts[1] in ANALYSIS_TABLES]
+    return {str(path): pq.ParquetFile(path).read() for path in tables}
+
+
+def test_ranges_of_ids_give_the_rows_and_the_order_of_all_ids(tmp_path, monkeypatch):
+    at_once = derive_everything(tmp_path / "at_once", monkeypatch, None)
+    in_ranges = derive_everything(tmp_path / "in_ranges", monkeypatch, 2)
+    assert at_once.keys() == in_ranges.keys()
+    for path, table in at_once.items():
+        assert in_ranges[path].to_pylist() == table.to_pylist(), path
+    # Something of every kind was there to be torn apart.
+    assert {path.split("/")[1] for path, table in at_once.items() if table.num_rows > len(IDS) // 2} >= {
+        "image_history",
+        "image_changes",
+        "image_usage",
+        "image_costs",
+        "audit_findings",
+    }
+
+
+def write_responses(path: Path, ids: list[str], body: bytes) -> Path:
+    pq.write_table(pa.table({"id": ids, "body": pa.array([body] * len(ids), pa.binary())}), path)
+    return path
+
+
+def test_each_id_is_in_one_range_even_one_that_the_file_lacks(tmp_path):
+    ranges = id_ranges(write_responses(tmp_path / "r.parquet", IDS, b"{}"), 4)
+    assert len(ranges) == 3
+    asked = ["", "0", "it's", LATE, *IDS, *(id_ + "x" for id_ in IDS)]
+    with DuckDBEngine() as engine:
+        engine.load("asked", pa.table({"id": asked}))
+        found = [engine.read(f"SELECT id FROM asked WHERE {condition}")["id"].to_pylist() for condition in ranges]
+    assert sorted(chain.from_iterable(found)) == sorted(asked)
+    assert next(ids for ids in found if IDS[0] in ids) == [i for i in asked if i < IDS[4]]
+
+
+def test_ranges_are_of_fewer_ids_where_answers_are_long(tmp_path):
+    short = write_responses(tmp_path / "short.parquet", IDS, b"{}")
+    assert id_ranges(short, 100) == [None]
+    assert id_ranges(short, None) == [None]
+    # Each its own body: equal ones would be stored once.
+    bodies = [bytes([number]) * 20_000_000 for number in range(len(IDS))]
+    rows = pa.table({"id": IDS, "body": pa.array(bodies, pa.binary())})
+    pq.write_table(rows, tmp_path / "long.parquet", use_dictionary=False, compression="zstd")
+    assert len(id_ranges(tmp_path / "long.parquet", 100)) == len(IDS)
+
+
+def test_rows_of_ranges_come_by_rule_and_then_by_id(tmp_path):
+    schema = pa.schema([("rule", pa.string()), ("id", pa.string())])
+    rows = [[("b", "1"), ("z", "1")], [], [("a", "2"), ("b", "2"), ("b", "3")], [("z", "4")]]
+    ranges = [
+        [pa.RecordBatch.from_pylist([{"rule": rule, "id": id_} for rule, id_ in of_range], schema)] for of_range in rows
+    ]
+    found = [tuple(row.values()) for batch in by_rule(ranges, schema, tmp_path / "x") for row in batch.to_pylist()]
+    assert found == sorted(chain.from_iterable(rows))

@@ -1,0 +1,65 @@
+"""A table's file is encoded beside the making of its rows: it is whole, in order, or not there."""
+
+import random
+import resource
+from contextlib import contextmanager
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.columns import IMAGE_VALUES
+from pipelines.errors import StorageError
+from pipelines.lake import Lake
+
+
+def batch_of(numbers):
+    """Rows that compress badly."""
+    rows = [
+        {
+            "snapshot_date": None,
+            "project_id": "p",
+            "id": f"{number:08}",
+            "field": "f",
+            "position": number,
+            "value": text,
+        }
+        for number, text in ((number, random.Random(number).randbytes(500).hex()) for number in numbers)
+    ]
+    table = pa.Table.from_pylist(rows, IMAGE_VALUES.schema)
+    dates = pa.array([20_000] * len(rows), pa.int32()).cast(pa.date32())
+    return table.set_column(0, IMAGE_VALUES.schema.field(0), dates)
+
+
+@contextmanager
+def files_of_at_most(size):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_rows_lie_in_the_order_in_which_they_were_given(tmp_path):
+    path = tmp_path / "t.parquet"
+    with Lake(str(tmp_path)).writer(path, IMAGE_VALUES, "run", row_group_rows=10) as writer:
+        for first in range(0, 95, 5):
+            writer.write(batch_of(range(first, first + 5)))
+    with pq.ParquetFile(path) as file:
+        assert file.read(["position"])["position"].to_pylist() == list(range(95))
+        assert [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)] == [*[10] * 9, 5]
+
+
+@pytest.mark.parametrize("groups", [1, 8])
+def test_a_row_group_that_cannot_be_written_fails_the_table_and_leaves_no_file(tmp_path, groups):
+    path = tmp_path / "t.parquet"
+    lake = Lake(str(tmp_path))
+    with (
+        pytest.raises(StorageError, match="The storage failed at"),
+        files_of_at_most(20_000),
+        lake.writer(path, IMAGE_VALUES, "run", row_group_rows=100) as writer,
+    ):
+        for group in range(groups):
+            writer.write(batch_of(range(100 * group, 100 * group + 100)))
+    assert list(tmp_path.iterdir()) == []
