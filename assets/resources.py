@@ -8,6 +8,7 @@ from typing import Protocol
 import dagster as dg
 
 from assets.partitions import DATE, PROJECT
+from pipelines.connection import Connection, connect
 from pipelines.day import Day, utc_now
 from pipelines.errors import EndpointUnreachableError, PartitionBusyError, PipelineError, StorageUnreachableError
 from pipelines.fetch import Progress
@@ -60,7 +61,7 @@ class LogReporter:
 
 
 class DayResource:
-    """Gives each step the run's day; the partition is held from the first step until the run ends."""
+    """Gives each step the day; the steps of a run share the hold on the partition and the connection."""
 
     def __init__(
         self, settings: Settings, reporter: Reporter, now: Callable[[], dt.datetime], *, is_played: bool
@@ -71,6 +72,7 @@ class DayResource:
         self._is_played = is_played
         self._held = ExitStack()
         self._is_held = False
+        self._connection: Connection | None = None
 
     @contextmanager
     def step(self, context: dg.AssetExecutionContext, lacking: str | None = None) -> Iterator[Day]:
@@ -88,6 +90,7 @@ class DayResource:
             is_played=self._is_played,
             accepts_shrunk=context.run.tags.get(ACCEPT_SHRUNK_TAG) == "true",
             is_moved=context.run.tags.get(PROJECT_MOVED_TAG) == "true",
+            connect=self._connect,
         )
         try:
             if not self._is_held:
@@ -103,8 +106,15 @@ class DayResource:
                 # Without the cause: another library's message could quote a URL with its password.
             ) from None
 
+    @contextmanager
+    def _connect(self, settings: Settings, partition: Partition) -> Iterator[Connection]:
+        # An embedded sandbox takes a second to start, so the steps share one.
+        if self._connection is None:
+            self._connection = self._held.enter_context(connect(settings, partition))
+        yield self._connection
+
     def close(self) -> None:
-        """Let go of the partition."""
+        """End what the steps shared, and let go of the partition."""
         self._held.close()
 
 

@@ -77,6 +77,7 @@ class Day:
     `is_played`: the clock is set for a day that the sandbox plays, so the day is not published by it.
     Somebody said of this run: `accepts_shrunk`, an inventory that has shrunk is right; `is_moved`, the project has
     another id or endpoint than on the days before.
+    `connect`: how a step reaches its endpoint; steps of one run may share a connection.
     """
 
     partition: Partition
@@ -86,6 +87,7 @@ class Day:
     is_played: bool = False
     accepts_shrunk: bool = False
     is_moved: bool = False
+    connect: Callable[[Settings, Partition], contextlib.AbstractContextManager[Connection]] = connect
 
     @property
     def lake(self) -> Lake:
@@ -240,7 +242,7 @@ def take_inventory(day: Day) -> InventoryTaken:
     path = day.staged(INVENTORY.name)
     # What was accepted for an attempt holds for the run that goes on with it.
     accepted = day.accepts_shrunk or (attempt.inventory is not None and attempt.inventory.is_accepted)
-    with connect(day.settings, day.partition) as connection:
+    with day.connect(day.settings, day.partition) as connection:
         project_id = asyncio.run(_project_id(day, connection))
         # Before anything slow: a lake that cannot be written is found out here.
         write_attempt(day.lake, day.partition, attempt)
@@ -351,7 +353,7 @@ def fetch_answers(day: Day, on_progress: Callable[[Progress], None]) -> AnswersF
     if attempt is None or attempt.inventory is None:
         raise ConfigurationError(f"No inventory was taken for {day.partition}: run `image_inventory` first.")
     _check_staged(day, attempt, [INVENTORY.name])
-    with connect(day.settings, day.partition) as connection:
+    with day.connect(day.settings, day.partition) as connection:
         facts = asyncio.run(_fetch_answers(day, attempt, connection, on_progress))
     total = sum(facts.outcomes.values())
     if facts.failed > day.settings.max_failed_ratio * total:

@@ -1,8 +1,8 @@
-"""The command line as processes of its own that share one start: imports are two thirds of a command's processor time.
+"""The command line and sandboxes as processes of their own that share one start: imports are most of what they cost.
 
-`CommandServer` starts one process that has everything imported, and forks it for each command. What is forked is a
-process like any other: it has its own environment, working directory, standard streams, exit status and end. Commands
-whose start is what a test is about run the installed script instead (fixture `command`).
+`CommandServer` starts one process that has everything imported, and forks it for each command and sandbox. What is
+forked is a process like any other: it has its own environment, working directory, standard streams, exit status and
+end. Commands whose start is what a test is about run the installed script instead (fixture `command`).
 
 Run as a script, this file is that server; it ends with the socket that it was given.
 """
@@ -17,9 +17,14 @@ import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from pipelines.sandbox import process
+
 _DESCRIPTORS = 3
+# Of the ends of two pipes, as a sandbox's standard input and output.
+_MODES = ("rb", "wb", "rb", "wb")
 _REQUEST_BYTES = 1 << 20
 
 
@@ -33,18 +38,18 @@ class CommandServer:
                 [sys.executable, __file__, str(other.fileno())], pass_fds=[other.fileno()], stdin=subprocess.DEVNULL
             )
 
-    def run(self, arguments, *, env, cwd, timeout):
-        """Run `image-snapshots` with these arguments; what it printed, and its exit status, as of `subprocess.run`."""
+    def run(self, arguments, *, env, cwd, timeout, keeps_runs):
+        """Run `image-snapshots` with these arguments; what it printed, and its exit status, as of `subprocess.run`.
+
+        `keeps_runs`: Dagster keeps its runs in DAGSTER_HOME, which is a third of what a run costs; else in memory.
+        """
         with (
             open(os.devnull) as nothing,
             tempfile.TemporaryFile("w+") as out,
             tempfile.TemporaryFile("w+") as errors,
         ):
-            request = json.dumps({"arguments": arguments, "env": env, "cwd": str(cwd)}).encode()
-            streams = [nothing.fileno(), out.fileno(), errors.fileno()]
-            socket.send_fds(self._socket, [request], streams)
+            pid = self._start("kept command" if keeps_runs else "command", arguments, env, cwd, [nothing, out, errors])
             self._socket.settimeout(timeout)
-            pid = self._receive()["pid"]
             try:
                 status = self._receive()["status"]
             except TimeoutError:
@@ -52,9 +57,34 @@ class CommandServer:
                 self._socket.settimeout(None)
                 self._receive()
                 raise subprocess.TimeoutExpired(arguments, timeout) from None
+            self._socket.settimeout(None)
             out.seek(0)
             errors.seek(0)
             return subprocess.CompletedProcess(arguments, status, out.read(), errors.read())
+
+    @contextmanager
+    def sandbox(self, options):
+        """Run a sandbox, as `running_sandbox` does."""
+        with ExitStack() as stack:
+            theirs_in, ours_out, ours_in, theirs_out = (
+                stack.enter_context(open(end, mode)) for end, mode in zip((*os.pipe(), *os.pipe()), _MODES, strict=True)
+            )
+            nothing = stack.enter_context(open(os.devnull, "w"))
+            streams = [theirs_in, theirs_out, nothing]
+            pid = self._start("sandbox", process.arguments(options), dict(os.environ), os.getcwd(), streams)
+            theirs_in.close()
+            theirs_out.close()
+            connection = process.announced(ours_in, pid)
+            assert connection is not None, "the sandbox did not start"
+            yield connection
+            # It ends with its standard input; what it printed ends with it.
+            ours_out.close()
+            ours_in.read()
+
+    def _start(self, program, arguments, env, cwd, streams):
+        request = {"program": program, "arguments": arguments, "env": env, "cwd": str(cwd)}
+        socket.send_fds(self._socket, [json.dumps(request).encode()], [stream.fileno() for stream in streams])
+        return self._receive()["pid"]
 
     def _receive(self):
         answer = self._socket.recv(_REQUEST_BYTES)
@@ -66,22 +96,28 @@ class CommandServer:
         self._process.wait(60)
 
 
-def _serve(requests: socket.socket) -> None:
-    """Answer requests until there are no more; returns in the forked processes, too, as the command that was asked."""
+def _serve(requests: socket.socket) -> str:
+    """Answer requests until there are no more; returns in the forked processes, with the program to go on with."""
+    sandboxes = set()
     while True:
-        request, descriptors, _, _ = socket.recv_fds(requests, _REQUEST_BYTES, _DESCRIPTORS)
-        if not request:
+        message, descriptors, _, _ = socket.recv_fds(requests, _REQUEST_BYTES, _DESCRIPTORS)
+        if not message:
             sys.exit(0)
+        request = json.loads(message)
         pid = os.fork()
         if pid == 0:
             requests.close()
-            _become(json.loads(request), descriptors)
-            return
+            _become(request, descriptors)
+            return request["program"]
         for descriptor in descriptors:
             os.close(descriptor)
         requests.send(json.dumps({"pid": pid}).encode())
-        _, status = os.waitpid(pid, 0)
-        requests.send(json.dumps({"status": os.waitstatus_to_exitcode(status)}).encode())
+        if request["program"] == "sandbox":
+            sandboxes.add(pid)
+        else:
+            _, status = os.waitpid(pid, 0)
+            requests.send(json.dumps({"status": os.waitstatus_to_exitcode(status)}).encode())
+        sandboxes -= {sandbox for sandbox in sandboxes if os.waitpid(sandbox, os.WNOHANG)[0]}
 
 
 def _become(request, descriptors) -> None:
@@ -118,6 +154,7 @@ if __name__ == "__main__":
     # As the installed command has it: its own folder is not where modules come from, and the checkout is installed.
     sys.path.remove(str(Path(__file__).parent))
     # What the commands import, and what these import late.
+    import dagster as dg
 
     import assets.cli
     import assets.runner
@@ -125,10 +162,15 @@ if __name__ == "__main__":
     import pipelines.derived
     import pipelines.report
     import pipelines.retention
+    import pipelines.sandbox.__main__
     import pipelines.verify
-    import pipelines.warehouse_duckdb  # noqa: F401
+    import pipelines.warehouse_duckdb
 
     # A collection would touch, and so copy, every page that a fork shares with this process.
     gc.freeze()
-    _serve(socket.socket(fileno=int(sys.argv[1])))
+    program = _serve(socket.socket(fileno=int(sys.argv[1])))
+    if program == "sandbox":
+        _end_with(lambda: sys.exit(pipelines.sandbox.__main__.main()))
+    if program == "command":
+        dg.DagsterInstance.get = dg.DagsterInstance.ephemeral
     _end_with(assets.cli.main)

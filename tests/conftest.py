@@ -1,7 +1,6 @@
 """What all tests share: a clean environment, running sandboxes, and the command line as a user starts it."""
 
 import os
-import shutil
 import signal
 import sys
 from contextlib import ExitStack
@@ -10,13 +9,12 @@ from pathlib import Path
 import pytest
 from command_server import CommandServer
 from fortnight import fortnight  # noqa: F401  (a fixture)
-from once_per_run import once_per_run
 from postgres_fixture import postgres  # noqa: F401  (a fixture)
 from redis_fixture import redis_server  # noqa: F401  (a fixture)
 from s3_server import S3Server
 from spark_fixture import spark_master  # noqa: F401  (a fixture)
 
-from pipelines.sandbox import SandboxOptions, running_sandbox
+from pipelines.sandbox import SandboxOptions
 
 # A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -42,10 +40,10 @@ def clean_environment(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def start_sandbox():
-    """Start sandboxes, of options or given by keyword, that end with the test."""
+def start_sandbox(command_server):
+    """Start sandboxes, of options given by keyword, that end with the test."""
     with ExitStack() as stack:
-        yield lambda **options: stack.enter_context(running_sandbox(SandboxOptions(**options)))
+        yield lambda **options: stack.enter_context(command_server.sandbox(SandboxOptions(**options)))
 
 
 @pytest.fixture
@@ -71,31 +69,15 @@ def command_server():
     server.close()
 
 
-@pytest.fixture(scope="session")
-def dagster_home(tmp_path_factory):
-    """Dagster's storage as the first command sets it up, which takes it a second."""
-
-    def make(directory):
-        # Not for tests that do without.
-        import dagster as dg
-
-        from assets.runner import use_instance_home
-
-        with pytest.MonkeyPatch.context() as monkeypatch:
-            monkeypatch.setenv("DAGSTER_HOME", str(directory))
-            use_instance_home()
-            with dg.DagsterInstance.get():
-                return directory
-
-    return once_per_run(tmp_path_factory, "dagster-home", make)
-
-
 @pytest.fixture
-def image_snapshots(command_server, dagster_home, tmp_path):
-    """Run the command line in the test's directory and return what it printed and its exit status."""
-    shutil.copytree(dagster_home, tmp_path / ".dagster")
+def image_snapshots(command_server, tmp_path):
+    """Run the command line in the test's directory and return what it printed and its exit status.
 
-    def run(*arguments, env=None, timeout=600, cwd=tmp_path):
-        return command_server.run(arguments, env={**os.environ, **(env or {})}, cwd=cwd, timeout=timeout)
+    Dagster's record of the run is gone with it, unless the test says `keeps_runs`.
+    """
+
+    def run(*arguments, env=None, timeout=600, cwd=tmp_path, keeps_runs=False):
+        env = {**os.environ, **(env or {})}
+        return command_server.run(arguments, env=env, cwd=cwd, timeout=timeout, keeps_runs=keeps_runs)
 
     return run

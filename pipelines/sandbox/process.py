@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,18 +59,14 @@ def running_sandbox(options: SandboxOptions) -> Iterator[SandboxConnection]:
         ) as process,
     ):
         try:
-            env = _announced(process, _START_SECONDS + options.size / 5_000)
-            if env is None:
+            # One that hangs is ended, and so has announced nothing.
+            timer = threading.Timer(_START_SECONDS + options.size / 5_000, process.kill)
+            timer.start()
+            connection = announced(process.stdout or (), process.pid)
+            timer.cancel()
+            if connection is None:
                 raise PipelineError(f"The sandbox did not start: {_last_line(errors)}")
-            inventory = env.get("IMAGE_SNAPSHOTS_INVENTORY")
-            yield SandboxConnection(
-                env=env,
-                endpoint=env["IMAGE_SNAPSHOTS_ENDPOINT"],
-                auth_url=env["OS_AUTH_URL"],
-                project_id=env["OS_PROJECT_ID"],
-                inventory_file=Path(inventory) if inventory else None,
-                pid=process.pid,
-            )
+            yield connection
         finally:
             _end(process)
 
@@ -95,20 +91,23 @@ def _python_path() -> list[str]:
     return [str(_ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
 
 
-def _announced(process: subprocess.Popen[bytes], seconds: float) -> dict[str, str] | None:
-    # The lines that the child prints until an empty one; None when it ended or hung before that.
+def announced(lines: Iterable[bytes], pid: int) -> SandboxConnection | None:
+    """What a starting sandbox prints, up to the empty line; None when it ends before that."""
     env: dict[str, str] = {}
-    timer = threading.Timer(seconds, process.kill)
-    timer.start()
-    try:
-        for line in process.stdout or ():
-            if line == b"\n":
-                return env
-            name, _, value = line.decode().rstrip("\n").partition("=")
-            env[name] = "".join(shlex.split(value))
-        return None
-    finally:
-        timer.cancel()
+    for line in lines:
+        if line == b"\n":
+            inventory = env.get("IMAGE_SNAPSHOTS_INVENTORY")
+            return SandboxConnection(
+                env=env,
+                endpoint=env["IMAGE_SNAPSHOTS_ENDPOINT"],
+                auth_url=env["OS_AUTH_URL"],
+                project_id=env["OS_PROJECT_ID"],
+                inventory_file=Path(inventory) if inventory else None,
+                pid=pid,
+            )
+        name, _, value = line.decode().rstrip("\n").partition("=")
+        env[name] = "".join(shlex.split(value))
+    return None
 
 
 def _last_line(errors: IO[bytes]) -> str:

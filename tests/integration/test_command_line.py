@@ -40,8 +40,7 @@ def files_below(root):
 
 
 def test_the_first_run_publishes_a_day_that_all_readers_read_alike(image_snapshots, tmp_path):
-    shutil.rmtree(tmp_path / ".dagster")
-    result = image_snapshots("run", "--json")
+    result = image_snapshots("run", "--json", keeps_runs=True)
     assert result.returncode == 0, result.stderr
     assert "embedded sandbox stands in" in result.stderr
     (report,) = json.loads(result.stdout)
@@ -118,23 +117,18 @@ def test_days_of_the_sandbox_each_end_with_the_day_in_five_lines(image_snapshots
     )
 
 
-def test_a_rerun_replaces_the_day_and_chains_its_manifest(image_snapshots, tmp_path):
+def test_a_day_can_be_run_again_and_rebuilt_and_status_and_verify_know_what_it_is(image_snapshots, tmp_path):
+    assert image_snapshots("status").stdout.splitlines()[1].split("\t")[:3] == [str(TODAY), "default", "missing"]
     first = json.loads(image_snapshots("run", "--json").stdout)[0]
     second = json.loads(image_snapshots("run", "--json").stdout)[0]
     assert first["run_id"] != second["run_id"]
-    assert [p.name for p in (tmp_path / "lake/images").rglob("*.parquet")] == ["images.parquet"]
+    (path,) = (tmp_path / "lake/images").rglob("*.parquet")
+    assert path.name == "images.parquet"
     manifest = json.loads(Path(second["manifest"]).read_text())
     kept = tmp_path / "lake/_manifests/superseded/project=default" / f"{manifest['previous_manifest_sha256']}.json"
     assert json.loads(kept.read_text())["run_id"] == first["run_id"]
     assert not list((tmp_path / "lake/_staging").rglob("*.parquet"))
-    verified = image_snapshots("verify")
-    assert verified.returncode == 0
-    assert verified.stdout.splitlines()[-1] == "verified 1 partition: 0 problems"
 
-
-def test_status_tells_complete_days_from_missing_ones(image_snapshots, tmp_path):
-    assert image_snapshots("status").stdout.splitlines()[1].split("\t")[:3] == [str(TODAY), "default", "missing"]
-    image_snapshots("run")
     (day,) = json.loads(image_snapshots("status", "--json").stdout)
     assert (day["date"], day["project"], day["state"], day["has_open_attempt"]) == (
         str(TODAY),
@@ -142,19 +136,17 @@ def test_status_tells_complete_days_from_missing_ones(image_snapshots, tmp_path)
         "complete",
         False,
     )
-    assert day["images"] == pq.read_metadata(next((tmp_path / "lake/images").rglob("*.parquet"))).num_rows
-
-
-def test_rebuild_derives_the_same_tables_from_stored_answers(image_snapshots, tmp_path):
-    image_snapshots("run")
-    path = next((tmp_path / "lake/images").rglob("*.parquet"))
     before = pq.read_table(path)
+    assert day["images"] == before.num_rows
+
     result = image_snapshots("rebuild", "--date", str(TODAY), "--json")
     assert result.returncode == 0, result.stderr
     assert pq.read_table(path).equals(before)
     manifest = json.loads(Path(json.loads(result.stdout)[0]["manifest"]).read_text())
     assert manifest["rebuilt"] is True
-    assert image_snapshots("verify").returncode == 0
+    verified = image_snapshots("verify")
+    assert verified.returncode == 0
+    assert verified.stdout.splitlines()[-1] == "verified 1 partition: 0 problems"
 
 
 def test_rebuild_of_a_day_that_is_not_there_says_so(image_snapshots):
@@ -241,8 +233,8 @@ class TestMistakes:
 
     @pytest.fixture
     def fails(self, image_snapshots, tmp_path):
-        def check(status, *words, env=None, arguments=()):
-            result = image_snapshots("run", *arguments, env=env)
+        def check(status, *words, env=None, arguments=(), keeps_runs=False):
+            result = image_snapshots("run", *arguments, env=env, keeps_runs=keeps_runs)
             sentence = sentence_of(result)
             assert result.returncode == status, (sentence, result.stdout)
             for word in words:
@@ -318,11 +310,11 @@ class TestMistakes:
         shutil.copy(ROOT / "deploy" / "dagster.yaml", tmp_path)
         url = "postgresql+psycopg2://dagster:pg-secret-4711@127.0.0.1:9/dagster"
         env = {"DAGSTER_HOME": str(tmp_path), "DAGSTER_POSTGRES_URL": url, "DAGSTER_COMPUTE_LOGS": str(tmp_path)}
-        assert "pg-secret-4711" not in fails(1, "Dagster's own storage", str(tmp_path), env=env)
+        assert "pg-secret-4711" not in fails(1, "Dagster's own storage", str(tmp_path), env=env, keeps_runs=True)
 
     def test_dagster_storage_without_its_variable(self, fails, tmp_path):
         shutil.copy(ROOT / "deploy" / "dagster.yaml", tmp_path)
-        fails(1, "Dagster's own storage", env={"DAGSTER_HOME": str(tmp_path)})
+        fails(1, "Dagster's own storage", env={"DAGSTER_HOME": str(tmp_path)}, keeps_runs=True)
 
     def test_unknown_option(self, image_snapshots):
         result = image_snapshots("run", "--no-such-option")
@@ -353,15 +345,14 @@ def test_invalid_ids_are_never_sent_and_are_an_outcome(image_snapshots, start_sa
     good = pd.read_csv(tmp_path / "inventory.csv", dtype=str)["id"].tolist()
     (tmp_path / "ids.txt").write_text("\n".join([*good, good[0].upper(), "", "group", "../../x", "not-a-uuid"]))
     env = {**sandbox.env, "IMAGE_SNAPSHOTS_INVENTORY": "ids.txt", "IMAGE_SNAPSHOTS_MAX_INVALID_RATIO": "0.5"}
-    told = image_snapshots("run", env=env).stdout
-    assert "  no UUID, never sent: 3 ids (outcome invalid_id in lake/responses/" in told
-    result = image_snapshots("run", "--json", env=env)
+    result = image_snapshots("run", env=env)
     assert result.returncode == 0, result.stderr
-    (report,) = json.loads(result.stdout)
-    assert report["outcomes"]["invalid_id"] == 3
-    assert sum(report["outcomes"].values()) == len(good) + 3
+    assert "  no UUID, never sent: 3 ids (outcome invalid_id in lake/responses/" in result.stdout
+    manifest = json.loads((tmp_path / f"lake/_manifests/dt={TODAY}/project=default.json").read_text())
+    assert manifest["fetch"]["outcomes"]["invalid_id"] == 3
+    assert sum(manifest["fetch"]["outcomes"].values()) == len(good) + 3
     asked = httpx.get(f"{sandbox.endpoint}/sandbox/requested").json()
-    assert asked == {id_.lower(): 2 for id_ in good}
+    assert asked == {id_.lower(): 1 for id_ in good}
 
 
 def test_everything_that_can_go_wrong_at_once_still_gives_a_complete_day(image_snapshots, start_sandbox, tmp_path):
@@ -374,7 +365,7 @@ def test_everything_that_can_go_wrong_at_once_still_gives_a_complete_day(image_s
         ratio_truncated=0.01,
         token_seconds=3,
     )
-    sandbox = start_sandbox(size=1500, inventory_file=tmp_path / "inventory.csv", faults=faults)
+    sandbox = start_sandbox(size=600, inventory_file=tmp_path / "inventory.csv", faults=faults)
     env = {k: v for k, v in sandbox.env.items() if k not in ("OS_ACCESS_KEY", "OS_SECRET_KEY")}
     result = image_snapshots("run", "--json", env=env)
     assert result.returncode == 0, result.stderr
@@ -383,7 +374,7 @@ def test_everything_that_can_go_wrong_at_once_still_gives_a_complete_day(image_s
     assert sum(report["outcomes"].values()) == report["tables"]["inventory"]["rows"]
     manifest = json.loads(Path(report["manifest"]).read_text())
     stats = httpx.get(f"{sandbox.endpoint}/sandbox/stats").json()
-    assert manifest["fetch"]["throttled"] == stats["answers"]["429"] > 100
+    assert manifest["fetch"]["throttled"] == stats["answers"]["429"] > 30
     # One renewal for each end of a token, not one for each of the 32 workers that were refused.
     began, ended = (dt.datetime.fromisoformat(manifest["fetch"][name]) for name in ("started_at", "finished_at"))
     ends_of_tokens = (ended - began).total_seconds() / 3 + 2

@@ -109,7 +109,7 @@ def service(name, *arguments):
 
 
 def test_a_run_of_the_command_line_is_recorded_in_postgresql(image_snapshots, database, tmp_path):
-    result = image_snapshots("run", "--json")
+    result = image_snapshots("run", "--json", keeps_runs=True)
     assert result.returncode == 0, result.stderr
     (report,) = json.loads(result.stdout)
     assert runs(database) == [(report["run_id"], "SUCCESS")]

@@ -85,7 +85,7 @@ def test_no_secret_is_written(image_snapshots, start_sandbox, tmp_path, login, e
     env["IMAGE_SNAPSHOTS_FAILURE_WEBHOOK"] = "http://127.0.0.1:9/hook/webhook-secret-4711"
     secrets.add("webhook-secret-4711")
 
-    result = image_snapshots("run", env=env)
+    result = image_snapshots("run", env=env, keeps_runs=True)
     assert result.returncode == {"complete": 0, "faulty": 0, "refused": 2, "suspended": 1}[ending], result.stderr
     searched = dict(everything_below(tmp_path, result))
     assert any(".dagster" in name and name.endswith(".db") for name in searched)
@@ -104,7 +104,7 @@ def test_no_secret_is_written(image_snapshots, start_sandbox, tmp_path, login, e
 
 def test_a_database_password_is_not_written(image_snapshots, tmp_path, postgres):
     url = f"postgresql://reader:db-secret-4711@127.0.0.1:{postgres.port}/postgres"
-    result = image_snapshots("run", env={"IMAGE_SNAPSHOTS_INVENTORY": url})
+    result = image_snapshots("run", env={"IMAGE_SNAPSHOTS_INVENTORY": url}, keeps_runs=True)
     assert result.returncode in (1, 2)
     assert "reader" in result.stderr
     found = [name for name, content in everything_below(tmp_path, result) if b"db-secret-4711" in content]
