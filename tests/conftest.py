@@ -22,6 +22,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 COMMAND = Path(sys.executable).with_name("image-snapshots")
 
 
+def pytest_xdist_auto_num_workers():
+    """One process more than there are processors: tests wait for the processes, servers and browsers they start."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 def pytest_unconfigure(config):
     """Say, as the last line of a run, what it left out."""
     terminal = config.pluginmanager.get_plugin("terminalreporter")

@@ -180,7 +180,7 @@ def test_too_many_failures_publish_nothing_and_the_next_run_asks_for_those_alone
 ):
     sandbox = start_sandbox(size=60, inventory_file=tmp_path / "inventory.csv")
     ids = pd.read_csv(tmp_path / "inventory.csv", dtype=str)["id"].str.lower().tolist()
-    broken = {"answers": {id_: {"status": 500, "body": "broken"} for id_ in ids[:3]}}
+    broken = {"answers": {id_: {"status": 400, "body": "broken"} for id_ in ids[:3]}}
     httpx.put(f"{sandbox.endpoint}/sandbox/faults", json=broken).raise_for_status()
     result = image_snapshots("run", env=sandbox.env)
     assert result.returncode == 1
@@ -198,7 +198,7 @@ def test_too_many_failures_publish_nothing_and_the_next_run_asks_for_those_alone
 def test_a_few_failures_publish_an_incomplete_day_and_name_them(image_snapshots, start_sandbox, tmp_path):
     sandbox = start_sandbox(size=60, inventory_file=tmp_path / "inventory.csv")
     id_ = pd.read_csv(tmp_path / "inventory.csv", dtype=str)["id"].str.lower().iloc[0]
-    broken = {"answers": {id_: {"status": 500, "body": "broken"}}}
+    broken = {"answers": {id_: {"status": 400, "body": "broken"}}}
     httpx.put(f"{sandbox.endpoint}/sandbox/faults", json=broken).raise_for_status()
     env = {**sandbox.env, "IMAGE_SNAPSHOTS_MAX_FAILED_RATIO": "0.1"}
     result = image_snapshots("run", env=env)

@@ -124,7 +124,7 @@ def until(condition):
 @pytest.fixture
 def report(image_snapshots):
     """What a run said that is recorded where the UI looks."""
-    result = image_snapshots("run", "--json")
+    result = image_snapshots("run", "--json", keeps_runs=True)
     assert result.returncode == 0, result.stderr
     (found,) = json.loads(result.stdout)
     return found
