@@ -66,7 +66,7 @@ def test_the_command_line_keeps_a_lake_in_a_bucket_and_its_secret_to_itself(s3, 
         return number % 8 == 0
 
     s3.slow_down = every_eighth
-    run = image_snapshots("run", "--json", env=env)
+    run = image_snapshots("run", "--json", env=env, keeps_runs=True)
     s3.slow_down = lambda number, method, path: False
     assert run.returncode == 0, run.stderr
     assert len(refused) > 10

@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 import shutil
+from contextlib import nullcontext
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,6 +11,7 @@ import pytest
 from proved_days import forge_record
 
 from pipelines.columns import IMAGES, RESPONSES, TABLES
+from pipelines.connection import connect
 from pipelines.day import Day, fetch_answers, publish_day, start_over, take_inventory
 from pipelines.errors import ConfigurationError, EndpointUnreachableError, StorageError
 from pipelines.lake import Lake, Partition, sha256_of_file
@@ -25,8 +27,10 @@ PARTITIONS = [Partition(FIRST + dt.timedelta(days=n), "default") for n in range(
 def take(lake, partition, hour=12, run_id="run", **settings):
     """Take a day's snapshot at noon of that day."""
     moment = dt.datetime.combine(partition.date, dt.time(hour), dt.UTC)
-    day = Day(partition, run_id, Settings(lake=str(lake), **settings), lambda: moment)
-    with day.hold():
+    settings = Settings(lake=str(lake), **settings)
+    # One sandbox for both steps.
+    with connect(settings, partition) as connection:
+        day = Day(partition, run_id, settings, lambda: moment, connect=lambda *_: nullcontext(connection))
         take_inventory(day)
         fetch_answers(day, lambda _: None)
         return publish_day(day).manifest
