@@ -26,12 +26,12 @@ import pyarrow.parquet as pq
 from pipelines.columns import Table
 from pipelines.errors import StorageError
 from pipelines.lake import LakePath, exists, read_batches
-from pipelines.rule_checks import RuleError
+from pipelines.rule_worker import RuleError
 from pipelines.settings import ROOT
 
 # What the engine holds before it spills, and what the process may have in all, itself included: a megabyte of text for
 # each of some hundred images fits, what would take the machine's memory does not.
-_MEMORY_LIMIT = "200MB"
+_MEMORY_LIMIT = "100MB"
 _MOST_BYTES = 700_000_000
 # A rule that waits, as on a busy machine, takes no time of the processor.
 _CLOCK_FOR_PROCESSOR = 10
