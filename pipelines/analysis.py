@@ -135,8 +135,8 @@ class DayAnalysis:
     ) -> None:
         self.engine.__exit__(kind, error, trace)
 
-    def load_listed_images(self) -> None:
-        """Make what the API's list shows on that day the relation `listed_images`, each image once.
+    def load_listed_rows(self) -> None:
+        """Make what the API's list shows on that day the relation `listed_rows`.
 
         Columns: id, name, namespace, swr_path, type, visibility (strings), size_bytes; position in the list, from 0. Of
         an image that pages show twice, the first counts.
@@ -145,7 +145,6 @@ class DayAnalysis:
         positions = count()
         batches = (_listed(batch["body"].to_pylist(), positions) for batch in pages)
         self.engine.load("listed_rows", pa.RecordBatchReader.from_batches(_LISTED, batches))
-        self.engine.create_view("listed_images", "SELECT DISTINCT ON (id) * FROM listed_rows ORDER BY id, position")
 
     def hold_by_id(self, name: str, sql: str, sources: Collection[str]) -> None:
         """Make a relation of what a SELECT of each image alone gives, and hold it outside this process's memory.

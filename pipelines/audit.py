@@ -36,6 +36,7 @@ from pipelines.columns import (
 from pipelines.errors import ConfigurationError
 from pipelines.lake import LakePath
 from pipelines.manifest import FileFacts, Manifest
+from pipelines.memory import give_back_memory
 from pipelines.rule_process import RuleFile, RuleProcess, as_rule_file, rule_scratch, small_rule_file
 from pipelines.rule_worker import RuleError
 from pipelines.settings import ROOT, Settings
@@ -277,8 +278,14 @@ def _rules_table(rules: list[Rule], manifest: Manifest) -> pa.Table:
 def _apply_rules(analysis: DayAnalysis, rules: list[Rule]) -> list[Rule]:
     """Make what the rules find the relation `found` (rule, id, evidence); returns the rules with their errors."""
     with rule_scratch() as scratch:
-        files = _rule_files(analysis, scratch)
-        views = {"current_images": read_sql("derive/current_images.sql")}
+        files, views = _rule_files(analysis, scratch), {}
+        if held := analysis.engine.held_files("current_images"):
+            files["current_images"] = RuleFile(held)
+        else:
+            views["current_images"] = read_sql("derive/current_images.sql")
+        # What the engine and that process hold adds up.
+        analysis.engine.rest()
+        give_back_memory()
         with RuleProcess(scratch, files, views, analysis.day.settings.audit_rule_seconds) as process:
             applied = [_with_error(rule, process.apply) for rule in rules]
             working = (rule.name for rule in applied if rule.error is None)
@@ -288,7 +295,7 @@ def _apply_rules(analysis: DayAnalysis, rules: list[Rule]) -> list[Rule]:
 
 
 def _rule_files(analysis: DayAnalysis, scratch: Path) -> dict[str, RuleFile]:
-    """What rules may read, as files; `current_images` is a view of them."""
+    """What rules may read besides `current_images`, as files."""
     lake, partition = analysis.lake, analysis.partition
 
     def place(table: Table) -> LakePath:

@@ -62,6 +62,10 @@ class Engine(ABC):
     def hold(self, name: str, selects: Iterable[str]) -> None:
         """Make a relation of what SELECTs give, one after the other, and hold it outside this process's memory."""
 
+    def held_files(self, _name: str) -> tuple[str, ...]:
+        """The Parquet files of this machine that a relation made by `hold` is in; none where others hold it."""
+        return ()
+
     @abstractmethod
     def rest(self) -> None:
         """Give back memory that was used and is not needed until the next statement."""

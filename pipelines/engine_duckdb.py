@@ -37,10 +37,12 @@ class DuckDBEngine(Engine):
         self._numbers = count()
         self._stack = ExitStack()
         self._views: dict[str, str] = {}
+        self._held: dict[str, tuple[str, ...]] = {}
         self._objects: ObjectFileSystem | None = None
 
     def __enter__(self) -> Self:
-        self._scratch = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="image-snapshots-")))
+        scratch = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="image-snapshots-"))
+        self._scratch = Path(os.path.realpath(scratch))
         config: dict[str, Any] = {
             "memory_limit": self._memory,
             "threads": self._threads,
@@ -115,12 +117,18 @@ class DuckDBEngine(Engine):
         """Make a relation of what SELECTs give, one after the other, and hold it outside this process's memory."""
         paths = []
         for sql in selects:
-            path = self._scratch_file()
-            paths.append(quoted(str(path)))
+            path = str(self._scratch_file())
+            paths.append(path)
             self.connection.execute(
-                f"COPY ({sql}) TO {paths[-1]} (FORMAT parquet, COMPRESSION lz4_raw, ROW_GROUP_SIZE {_HELD_ROWS})"
+                f"COPY ({sql}) TO {quoted(path)} (FORMAT parquet, COMPRESSION lz4_raw, ROW_GROUP_SIZE {_HELD_ROWS})"
             )
-        self.create_view(name, f"SELECT * FROM read_parquet([{', '.join(paths)}], hive_partitioning = false)")  # noqa: S608
+        files = ", ".join(map(quoted, paths))
+        self.create_view(name, f"SELECT * FROM read_parquet([{files}], hive_partitioning = false)")  # noqa: S608
+        self._held[name] = tuple(paths)
+
+    def held_files(self, name: str) -> tuple[str, ...]:
+        """The files that a relation made by `hold` is in."""
+        return self._held[name]
 
     def _scratch_file(self) -> Path:
         return self._scratch / f"{next(self._numbers)}.parquet"

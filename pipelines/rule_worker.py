@@ -81,11 +81,11 @@ class _Rules:
         self._connection = duckdb.connect(":memory:", config=config)
         self._connection.execute("SET TimeZone = 'UTC'")
         for name, file in task["files"].items():
-            source = f"read_parquet({_quoted(file['path'])}, hive_partitioning = false)"
+            source = f"read_parquet([{', '.join(map(_quoted, file['paths']))}], hive_partitioning = false)"
             self._connection.execute(f"CREATE TEMP VIEW {name} AS SELECT {file['columns']} FROM {source}")  # noqa: S608
         for name, sql in task["views"].items():
             self._connection.execute(f"CREATE TEMP VIEW {name} AS {sql}")
-        paths = [file["path"] for file in task["files"].values()]
+        paths = [path for file in task["files"].values() for path in file["paths"]]
         # The scratch directory alone can be written, by no statement that passes for a rule.
         self._connection.execute(f"SET allowed_paths = [{', '.join(map(_quoted, paths))}]")
         self._connection.execute(f"SET allowed_directories = [{_quoted(f'{self._scratch}/found/')}]")
