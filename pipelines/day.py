@@ -76,7 +76,8 @@ class Day:
 
     `is_played`: the clock is set for a day that the sandbox plays, so the day is not published by it.
     Somebody said of this run: `accepts_shrunk`, an inventory that has shrunk is right; `is_moved`, the project has
-    another id or endpoint than on the days before.
+    another id or endpoint than on the days before; `accepted_history`, the SHA-256 of an `image_history` that is right
+    although no record names it.
     """
 
     partition: Partition
@@ -86,6 +87,7 @@ class Day:
     is_played: bool = False
     accepts_shrunk: bool = False
     is_moved: bool = False
+    accepted_history: str | None = None
 
     @property
     def lake(self) -> Lake:
