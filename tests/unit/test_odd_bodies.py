@@ -314,3 +314,11 @@ def test_what_reads_a_body_is_what_judges_it(body):
     if isinstance(fast, dict):
         assert reading.values.keys() <= fast.keys()
         assert parse(body).keys() == fast.keys()
+
+
+@pytest.mark.parametrize(("elements", "is_sorted"), [(65_536, True), (65_537, False)])
+def test_a_list_of_very_many_elements_is_hashed_in_the_order_in_which_it_came(elements, is_sorted):
+    body = b'{"id":"%s","new":[1%s]}' % (ID.encode(), b",0" * (elements - 1))
+    reading = read_any(body, LATEST_MS)
+    assert (b'"new":[0' in reading.canonical) is is_sorted
+    assert reading.anomalies == {"extra:too_long"}
