@@ -170,9 +170,16 @@ def rebuild(
     date: DateOption = None,
     every: Annotated[bool, typer.Option("--all", help="Every published day that retention has left whole.")] = False,
     project: ProjectOption = None,
+    accept_history: Annotated[
+        str | None,
+        typer.Option(
+            "--accept-history", metavar="SHA256", help="The history with this SHA-256 is right; no record names it."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Derive published days again from the answers stored on those days; asks the API nothing."""
+    from assets.resources import ACCEPT_HISTORY_TAG
     from pipelines.preflight import check_inputs
     from pipelines.removed import RemovedFiles, is_derivable
 
@@ -195,7 +202,8 @@ def rebuild(
     last = {partition.project: partition for partition in partitions}
     # What follows from several days is derived once for all of them, with the last day of each project.
     jobs = ["rebuild_images" if partition in last.values() else "republish_images" for partition in partitions]
-    _run_jobs(settings, partitions, jobs, as_json=as_json)
+    tags = {ACCEPT_HISTORY_TAG: accept_history} if accept_history else {}
+    _run_jobs(settings, partitions, jobs, as_json=as_json, tags=tags)
 
 
 def _run_jobs(

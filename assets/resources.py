@@ -20,6 +20,8 @@ EXIT_STATUS = "exit_status"
 # Tags of a run by which somebody says of it what no setting should say of every run; any value but "true" is no.
 ACCEPT_SHRUNK_TAG = "image_snapshots/accept_shrunk_inventory"
 PROJECT_MOVED_TAG = "image_snapshots/project_moved"
+# Its value is the SHA-256 of the history that is right although no record names it.
+ACCEPT_HISTORY_TAG = "image_snapshots/accept_history"
 _LOG_SECONDS = 10
 # What may be over in some minutes. A run that was killed on another machine holds its partition a little longer.
 _PASSING = (EndpointUnreachableError, PartitionBusyError, StorageUnreachableError)
@@ -91,6 +93,7 @@ class DayResource:
             accepts_shrunk=context.run.tags.get(ACCEPT_SHRUNK_TAG) == "true",
             is_moved=context.run.tags.get(PROJECT_MOVED_TAG) == "true",
             connect=self._connect,
+            accepted_history=context.run.tags.get(ACCEPT_HISTORY_TAG),
         )
         try:
             if not self._is_held:

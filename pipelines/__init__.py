@@ -25,7 +25,7 @@ The modules in the order in which a day passes through them:
 ``sql_files``, ``analysis``      the SQL that people read; a published day in DuckDB
 ``history``, ``reconciliation``, ``usage``, ``audit``, ``prices``, ``costs``  what is derived from several days
 ``derived``                    all of these for the days that are due, and their seal
-``rule_process``, ``rule_worker``, ``rule_checks``  audit rules in a process of their own
+``rule_process``, ``rule_worker``  audit rules in a process of their own
 ``query``, ``lake_files``      the whole lake in SQL, for people; all that SQL can open
 ``warehouse``, ``warehouse_ddl``, ``warehouse_duckdb``, ``warehouse_postgres``  the days in a warehouse
 ``report``, ``report_data``, ``report_headline``, ``report_words``, ``report_charts``  a day on one page, for people

@@ -8,12 +8,14 @@ SQL, to `pipelines.engine`.
 """
 
 import tempfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import chain, count, islice, pairwise
+from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -31,7 +33,7 @@ from pipelines.day import Day
 from pipelines.engine import open_engine
 from pipelines.engine_duckdb import quoted
 from pipelines.errors import ConfigurationError, StorageError
-from pipelines.json_text import text_or_none
+from pipelines.json_text import MAX_TEXT_BYTES, text_or_none
 from pipelines.lake import SANDBOX_MARK, LakePath, Partition, exists, open_parquet, read_batches
 from pipelines.manifest import FileFacts, last_complete_day, last_published_day, published
 from pipelines.memory import give_back_memory
@@ -54,6 +56,14 @@ _LISTED = pa.schema(
         ("position", pa.int64()),
     ]
 )
+_ListedItem = msgspec.defstruct(
+    "_ListedItem",
+    [("id", str), *((name, str | None, None) for name in _LISTED_TEXTS), ("size", int | str | None, None)],
+    gc=False,
+)
+_ListedPage = msgspec.defstruct("_ListedPage", [("data", list[_ListedItem])], gc=False)  # type: ignore[valid-type]
+_decode_page: Callable[[bytes], Any] = msgspec.json.Decoder(_ListedPage).decode
+_item_values = attrgetter("id", *_LISTED_TEXTS, "size")
 
 
 class DayAnalysis:
@@ -125,18 +135,16 @@ class DayAnalysis:
     ) -> None:
         self.engine.__exit__(kind, error, trace)
 
-    def load_listed_images(self) -> None:
-        """Make what the API's list shows on that day the relation `listed_images`, each image once.
+    def load_listed_rows(self) -> None:
+        """Make what the API's list shows on that day the relation `listed_rows`.
 
         Columns: id, name, namespace, swr_path, type, visibility (strings), size_bytes; position in the list, from 0. Of
         an image that pages show twice, the first counts.
         """
         pages = read_batches(self.lake.table(LIST_PAGES.name, self.partition), _PAGES_A_BATCH, ["body"])
-        bodies = (body for batch in pages for body in batch["body"].to_pylist())
         positions = count()
-        batches = (_listed(body, positions) for body in bodies)
+        batches = (_listed(batch["body"].to_pylist(), positions) for batch in pages)
         self.engine.load("listed_rows", pa.RecordBatchReader.from_batches(_LISTED, batches))
-        self.engine.create_view("listed_images", "SELECT DISTINCT ON (id) * FROM listed_rows ORDER BY id, position")
 
     def hold_by_id(self, name: str, sql: str, sources: Collection[str]) -> None:
         """Make a relation of what a SELECT of each image alone gives, and hold it outside this process's memory.
@@ -276,16 +284,37 @@ def _check_columns(path: LakePath, table: Table) -> None:
         )
 
 
-def _listed(body: bytes, positions: Iterator[int]) -> pa.RecordBatch:
-    found = [(id_, item) for item in read_page(body)["data"] if (id_ := id_of(item)) is not None]
-    columns = [
-        [id_ for id_, _ in found],
-        *([text_or_none(item.get(name)) for _, item in found] for name in _LISTED_TEXTS),
-        [_bytes(item.get("size")) for _, item in found],
-        list(islice(positions, len(found))),
-    ]
+def _listed(bodies: Iterable[bytes], positions: Iterator[int]) -> pa.RecordBatch:
+    """The items of some pages that have an id."""
+    found = [row for body in bodies for row in _plain_items(body) or _any_items(body)]
+    ids, *texts, sizes = zip(*found, strict=True) if found else [()] * (len(_LISTED) - 1)
+    columns = [ids, *texts, [_bytes(size) for size in sizes], list(islice(positions, len(found)))]
     arrays = [pa.array(values, field.type) for values, field in zip(columns, _LISTED, strict=True)]
     return pa.RecordBatch.from_arrays(arrays, schema=_LISTED)
+
+
+def _plain_items(body: bytes) -> list[tuple[Any, ...]] | None:
+    """Id, texts and size of each item of a page; None when that has an item that is not as documented.
+
+    It says what `_any_items` says of such a page, in a quarter of the time.
+    """
+    try:
+        rows = [*map(_item_values, _decode_page(body).data)]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    longest = max((len(text) for row in rows for text in row[:-1] if text is not None), default=0)
+    if longest * 4 > MAX_TEXT_BYTES:
+        return None
+    rows = [(row[0].strip().lower(), *row[1:]) for row in rows]
+    return rows if all(row[0] for row in rows) else None
+
+
+def _any_items(body: bytes) -> list[tuple[Any, ...]]:
+    return [
+        (id_, *(text_or_none(item.get(name)) for name in _LISTED_TEXTS), item.get("size"))
+        for item in read_page(body)["data"]
+        if (id_ := id_of(item)) is not None
+    ]
 
 
 def _bytes(size: Any) -> int | None:

@@ -11,7 +11,6 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -34,12 +33,12 @@ from pipelines.columns import (
     TABLES,
     Table,
 )
-from pipelines.engine import Engine
 from pipelines.errors import ConfigurationError
 from pipelines.lake import LakePath
 from pipelines.manifest import FileFacts, Manifest
-from pipelines.rule_checks import COUNT_IDS, ONE_SELECT, RuleError, check_columns, check_ids, failed
+from pipelines.memory import give_back_memory
 from pipelines.rule_process import RuleFile, RuleProcess, as_rule_file, rule_scratch, small_rule_file
+from pipelines.rule_worker import RuleError
 from pipelines.settings import ROOT, Settings
 from pipelines.sql_files import read_sql
 
@@ -278,11 +277,15 @@ def _rules_table(rules: list[Rule], manifest: Manifest) -> pa.Table:
 
 def _apply_rules(analysis: DayAnalysis, rules: list[Rule]) -> list[Rule]:
     """Make what the rules find the relation `found` (rule, id, evidence); returns the rules with their errors."""
-    if analysis.day.settings.engine == "spark":
-        return _apply_on_spark(analysis, rules)
     with rule_scratch() as scratch:
-        files = _rule_files(analysis, scratch)
-        views = {"current_images": read_sql("derive/current_images.sql")}
+        files, views = _rule_files(analysis, scratch), {}
+        if held := analysis.engine.held_files("current_images"):
+            files["current_images"] = RuleFile(held)
+        else:
+            views["current_images"] = read_sql("derive/current_images.sql")
+        # What the engine and that process hold adds up.
+        analysis.engine.rest()
+        give_back_memory()
         with RuleProcess(scratch, files, views, analysis.day.settings.audit_rule_seconds) as process:
             applied = [_with_error(rule, process.apply) for rule in rules]
             working = (rule.name for rule in applied if rule.error is None)
@@ -292,7 +295,7 @@ def _apply_rules(analysis: DayAnalysis, rules: list[Rule]) -> list[Rule]:
 
 
 def _rule_files(analysis: DayAnalysis, scratch: Path) -> dict[str, RuleFile]:
-    """What rules may read, as files; `current_images` is a view of them."""
+    """What rules may read besides `current_images`, as files."""
     lake, partition = analysis.lake, analysis.partition
 
     def place(table: Table) -> LakePath:
@@ -308,20 +311,6 @@ def _rule_files(analysis: DayAnalysis, scratch: Path) -> dict[str, RuleFile]:
     files[IMAGE_HISTORY.name] = as_rule_file(scratch, IMAGE_HISTORY.name, history, IMAGE_HISTORY)
     small = {"parameters": analysis.parameters} | _rule_values(analysis.day.settings)
     return files | {name: small_rule_file(scratch, name, data) for name, data in small.items()}
-
-
-def _apply_on_spark(analysis: DayAnalysis, rules: list[Rule]) -> list[Rule]:
-    # Rules are other people's SQL: they run in a session of their own, which can be locked and may break.
-    with DayAnalysis(analysis.day, analysis.staging) as room:
-        for table in (IMAGE_CHANGES, IMAGE_RECONCILIATION, IMAGE_USAGE):
-            room.load_today(table)
-        for name, data in _rule_values(analysis.day.settings).items():
-            room.engine.load(name, data)
-        room.engine.lock()
-        room.engine.load("found", _FOUND.empty_table())
-        applied = [_with_error(rule, partial(_apply, room.engine)) for rule in rules]
-        analysis.engine.load("found", room.engine.stream("SELECT rule, id, evidence FROM found", _FOUND))
-    return applied
 
 
 def _with_error(rule: Rule, apply: Callable[[str, str], None]) -> Rule:
@@ -345,25 +334,6 @@ def _rule_values(settings: Settings) -> dict[str, pa.Table]:
         "known_values": _texts(field=[field for field, _ in known], value=[value for _, value in known]),
         "allowed_namespaces": _texts(namespace=sorted(settings.allowed_namespaces or ())),
     }
-
-
-def _apply(engine: Engine, name: str, sql: str) -> None:
-    """Apply one rule in this process, and add what it finds to `found`."""
-    try:
-        if not engine.is_one_select(sql):
-            raise RuleError(ONE_SELECT)
-        engine.create_view("rule", sql)
-        engine.create("matches", "SELECT * FROM rule")
-        first = engine.read("SELECT * FROM matches LIMIT 1")
-        check_columns(first.schema.names)
-        if first.num_rows == 0:
-            return
-        (ids,) = engine.read(COUNT_IDS).to_pylist()
-        check_ids(**ids)
-        evidence = engine.json_object(list(first.schema)[1:])
-        engine.append("found", f"SELECT '{name}', LOWER(CAST(id AS VARCHAR)), {evidence} FROM matches")  # noqa: S608
-    except engine.errors as error:
-        raise failed(engine.reason(error)) from None
 
 
 # --- suppressions ---------------------------------------------------------------------------------------------------

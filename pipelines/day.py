@@ -76,8 +76,8 @@ class Day:
 
     `is_played`: the clock is set for a day that the sandbox plays, so the day is not published by it.
     Somebody said of this run: `accepts_shrunk`, an inventory that has shrunk is right; `is_moved`, the project has
-    another id or endpoint than on the days before.
-    `connect`: how a step reaches its endpoint; steps of one run may share a connection.
+    another id or endpoint than on the days before; `accepted_history`, the SHA-256 of an `image_history` that is right
+    although no record names it. `connect`: how a step reaches its endpoint; steps of one run may share a connection.
     """
 
     partition: Partition
@@ -88,6 +88,7 @@ class Day:
     accepts_shrunk: bool = False
     is_moved: bool = False
     connect: Callable[[Settings, Partition], contextlib.AbstractContextManager[Connection]] = connect
+    accepted_history: str | None = None
 
     @property
     def lake(self) -> Lake:

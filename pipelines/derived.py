@@ -97,7 +97,8 @@ class DerivedSeal(Record):
     """What the derived tables of a day were made from, their files, and the day in a few figures.
 
     `manifest_sha256` is of the day's manifest. `history`: the project's `image_history` as it was after this day was
-    derived; what the newest seal says holds. `previous_record_sha256`: of the seal that the project wrote before.
+    derived; what the newest seal says holds. `accepted_history`: SHA-256 of one that somebody said is right although no
+    record names it. `previous_record_sha256`: of the seal that the project wrote before.
     """
 
     snapshot_date: dt.date
@@ -111,6 +112,7 @@ class DerivedSeal(Record):
     inputs: Inputs
     files: dict[str, FileFacts]
     history: FileFacts
+    accepted_history: str | None
     summary: DaySummary
     previous_record_sha256: str | None
 
@@ -330,9 +332,15 @@ def _derive_staged(day: Day, basis: str, staging: LakePath) -> DerivedDay:
                 bytes=day.lake.size(history.path),
                 sha256=sha256_of_file(history.path),
             ),
+            accepted_history=day.accepted_history,
             summary=summarise(analysis, changes, audit, costs),
             previous_record_sha256=newest_derived_record(day.lake, day.partition.project),
         )
+    content = record_bytes(with_own_sha256(seal))
+    # Who finds a history that no record names yet can tell whose it is.
+    coming = day.lake.coming_seal(day.partition.project)
+    with storage_errors(coming):
+        write_atomically(coming, content)
     _keep_seal(day.lake, day.partition)
     path = day.lake.derived_seal(day.partition)
     # Without a seal while files change: whoever is killed here leaves a day that is not derived, and never files that
@@ -344,7 +352,8 @@ def _derive_staged(day: Day, basis: str, staging: LakePath) -> DerivedDay:
         day.lake.replace(staging / f"{name}.parquet", day.lake.table(name, day.partition))
     history = replace(history, path=stored)
     with storage_errors(path):
-        write_atomically(path, record_bytes(with_own_sha256(seal)))
+        write_atomically(path, content)
+    day.lake.remove(coming)
     return DerivedDay(history, reconciliation, usage, audit, costs, seal)
 
 

@@ -6,7 +6,7 @@ them.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import ClassVar, Self
 
@@ -16,17 +16,12 @@ from pipelines.errors import ValidationError
 from pipelines.lake import LakePath
 from pipelines.settings import Settings
 
-ISO_TIMESTAMP = "%Y-%m-%dT%H:%M:%S.%f"
-
 
 class Engine(ABC):
     """Named relations and SELECTs over them; a context manager. Times are UTC.
 
     A relation takes the place of one of its name; what was made of that one before does not change with it.
-    `errors` are what a statement that is wrong, or that fails on its data, raises.
     """
-
-    errors: ClassVar[tuple[type[Exception], ...]]
 
     # An engine of this machine gets so many ids at a time, so that what it holds does not grow with them; None: all.
     ids_at_a_time: ClassVar[int | None] = None
@@ -67,25 +62,13 @@ class Engine(ABC):
     def hold(self, name: str, selects: Iterable[str]) -> None:
         """Make a relation of what SELECTs give, one after the other, and hold it outside this process's memory."""
 
+    def held_files(self, _name: str) -> tuple[str, ...]:
+        """The Parquet files of this machine that a relation made by `hold` is in; none where others hold it."""
+        return ()
+
     @abstractmethod
     def rest(self) -> None:
         """Give back memory that was used and is not needed until the next statement."""
-
-    @abstractmethod
-    def is_one_select(self, sql: str) -> bool:
-        """Whether a text of unknown origin is one SELECT statement and nothing else."""
-
-    @abstractmethod
-    def lock(self) -> None:
-        """Let SQL read no file but those of the relations that are open now, and no network; for good."""
-
-    @abstractmethod
-    def json_object(self, columns: Sequence[pa.Field]) -> str:
-        """SQL of a JSON object of these columns, as text: nulls included, times in ISO 8601."""
-
-    def reason(self, error: Exception) -> str:
-        """What one of `errors` says is wrong: one line without a full stop."""
-        return str(error).strip().partition("\n")[0].rstrip(" .:!")
 
     @abstractmethod
     def read(self, sql: str) -> pa.Table:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.columns import Table
-from pipelines.engine import ISO_TIMESTAMP, Engine
+from pipelines.engine import Engine
 from pipelines.lake import LakePath
 from pipelines.object_storage import ObjectFileSystem, ObjectPath
 
@@ -28,7 +28,6 @@ _HELD_ROWS = 32_768
 class DuckDBEngine(Engine):
     """DuckDB in bounded memory, which spills to temporary files."""
 
-    errors = (duckdb.Error,)
     ids_at_a_time: ClassVar[int | None] = 32_768
 
     def __init__(self, memory: str = _MEMORY) -> None:
@@ -37,12 +36,13 @@ class DuckDBEngine(Engine):
         self._threads = 1 if memory == DERIVING_MEMORY else os.cpu_count() or 1
         self._numbers = count()
         self._stack = ExitStack()
-        self._files: set[str] = set()
         self._views: dict[str, str] = {}
+        self._held: dict[str, tuple[str, ...]] = {}
         self._objects: ObjectFileSystem | None = None
 
     def __enter__(self) -> Self:
-        self._scratch = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="image-snapshots-")))
+        scratch = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="image-snapshots-"))
+        self._scratch = Path(os.path.realpath(scratch))
         config: dict[str, Any] = {
             "memory_limit": self._memory,
             "threads": self._threads,
@@ -85,7 +85,6 @@ class DuckDBEngine(Engine):
         self.create_view(name, f"SELECT * FROM {parquet_files(self.connection, table, paths)}")  # noqa: S608
 
     def _know(self, path: LakePath) -> None:
-        self._files.add(str(path))
         if isinstance(path, ObjectPath):
             if self._objects is None:
                 self._objects = ObjectFileSystem(ObjectPath(path.bucket, ""))
@@ -118,13 +117,18 @@ class DuckDBEngine(Engine):
         """Make a relation of what SELECTs give, one after the other, and hold it outside this process's memory."""
         paths = []
         for sql in selects:
-            path = self._scratch_file()
-            self._know(path)
-            paths.append(quoted(str(path)))
+            path = str(self._scratch_file())
+            paths.append(path)
             self.connection.execute(
-                f"COPY ({sql}) TO {paths[-1]} (FORMAT parquet, COMPRESSION lz4_raw, ROW_GROUP_SIZE {_HELD_ROWS})"
+                f"COPY ({sql}) TO {quoted(path)} (FORMAT parquet, COMPRESSION lz4_raw, ROW_GROUP_SIZE {_HELD_ROWS})"
             )
-        self.create_view(name, f"SELECT * FROM read_parquet([{', '.join(paths)}], hive_partitioning = false)")  # noqa: S608
+        files = ", ".join(map(quoted, paths))
+        self.create_view(name, f"SELECT * FROM read_parquet([{files}], hive_partitioning = false)")  # noqa: S608
+        self._held[name] = tuple(paths)
+
+    def held_files(self, name: str) -> tuple[str, ...]:
+        """The files that a relation made by `hold` is in."""
+        return self._held[name]
 
     def _scratch_file(self) -> Path:
         return self._scratch / f"{next(self._numbers)}.parquet"
@@ -134,22 +138,6 @@ class DuckDBEngine(Engine):
         # Freed memory is kept for what comes next, until the limit falls below it.
         self.connection.execute(f"SET memory_limit = '{_RESTING_MEMORY}'")
         self.connection.execute(f"SET memory_limit = '{self._memory}'")
-
-    def is_one_select(self, sql: str) -> bool:
-        """Whether a text of unknown origin is one SELECT statement and nothing else."""
-        # `WITH ... AS (INSERT ...)` counts among the SELECTs here, but no view is made of it.
-        return [one.type for one in self.connection.extract_statements(sql)] == [duckdb.StatementType.SELECT]
-
-    def lock(self) -> None:
-        """Let SQL read no file but those of the relations that are open now, and no network; for good."""
-        paths = ", ".join(map(quoted, sorted(self._files)))
-        self.connection.execute(f"SET allowed_paths = [{paths}]")
-        self.connection.execute("SET enable_external_access = false")
-
-    def json_object(self, columns: Sequence[pa.Field]) -> str:
-        """SQL of a JSON object of these columns, as text: nulls included, times in ISO 8601."""
-        members = ", ".join(f"{quoted(field.name)}, {_json_value(field)}" for field in columns)
-        return f"CAST(JSON_OBJECT({members}) AS VARCHAR)"
 
     def read(self, sql: str) -> pa.Table:
         """What a SELECT gives, in memory."""
@@ -172,16 +160,6 @@ def _grouped(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]
             pending, rows = [], 0
     if pending:
         yield pending
-
-
-def _json_value(field: pa.Field) -> str:
-    """SQL of a column as a value of a JSON object; text for a number that JSON does not have."""
-    name: str = '"' + field.name.replace('"', '""') + '"'
-    if pa.types.is_timestamp(field.type):
-        return f"STRFTIME({name}, '{ISO_TIMESTAMP}{'Z' if field.type.tz else ''}')"
-    if pa.types.is_floating(field.type):
-        return f"CASE WHEN ISFINITE({name}) THEN TO_JSON({name}) ELSE TO_JSON(CAST({name} AS VARCHAR)) END"
-    return name
 
 
 def engine_types(connection: duckdb.DuckDBPyConnection, table: Table) -> dict[str, str]:

@@ -13,14 +13,14 @@ import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import pyarrow as pa
 
-from pipelines.engine import ISO_TIMESTAMP, Engine
+from pipelines.engine import Engine
 from pipelines.errors import ConfigurationError, PipelineError, StorageError
 from pipelines.lake import LakePath, open_parquet
 
@@ -34,9 +34,8 @@ try:
     from pyspark.errors import PySparkException
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql import functions as F  # noqa: N812  (as all of Spark's documentation has it)
-    from sqlglot import exp, parse
+    from sqlglot import exp, parse_one
     from sqlglot.errors import SqlglotError
-    from sqlglot.optimizer.scope import traverse_scope
     from sqlglot.transforms import eliminate_distinct_on, eliminate_qualify
 except ImportError as error:
     raise ConfigurationError(_NOT_INSTALLED) from error
@@ -71,10 +70,6 @@ _TIME_FIELDS = {
 }  # fmt: skip
 
 
-class NotAllowedError(Exception):
-    """A statement reads or calls what a locked engine does not let it."""
-
-
 class SparkEngine(Engine):
     """Spark at a master (`local[*]`, `spark://...`, `yarn`, ...): relations are temporary views of a session.
 
@@ -82,14 +77,10 @@ class SparkEngine(Engine):
     their disks, without the plan that it came from: should an executor be lost, the run fails and can be run again.
     """
 
-    errors = (PySparkException, Py4JError, SqlglotError, NotAllowedError)
-
     def __init__(self, master: str) -> None:
         self._master = master
         # What was added to each since it was put together.
         self._held: dict[str, tuple[DataFrame, int]] = {}
-        self._relations: set[str] = set()
-        self._is_locked = False
 
     def __enter__(self) -> Self:
         self._session = _shared_session(self._master).newSession()
@@ -102,9 +93,9 @@ class SparkEngine(Engine):
     ) -> None:
         # The executors drop what nothing refers to.
         self._held.clear()
-        if isinstance(error, self.errors):
+        if isinstance(error, (PySparkException, Py4JError, SqlglotError)):
             raise PipelineError(
-                f"Spark failed: {self.reason(error)}. Its log says more; run again when that is mended."
+                f"Spark failed: {_reason(error)}. Its log says more; run again when that is mended."
             ) from error
 
     def load(self, name: str, data: pa.Table | pa.RecordBatchReader) -> None:
@@ -132,10 +123,10 @@ class SparkEngine(Engine):
             frame = self._session.read.schema(columns_of_file).parquet(_uri(path))
         except PySparkException as error:
             raise StorageError(
-                f"Spark cannot read {_uri(path)}: {self.reason(error)}. The lake must be where all executors find it "
+                f"Spark cannot read {_uri(path)}: {_reason(error)}. The lake must be where all executors find it "
                 "under this name."
             ) from error
-        self._show(name, frame.selectExpr(*columns.split(", ")))
+        frame.selectExpr(*columns.split(", ")).createOrReplaceTempView(name)
 
     def create(self, name: str, sql: str) -> None:
         """Make a relation that holds what a SELECT gives now."""
@@ -151,7 +142,7 @@ class SparkEngine(Engine):
 
     def create_view(self, name: str, sql: str) -> None:
         """Make a relation that is what a SELECT gives whenever it is read."""
-        self._show(name, self._frame(sql))
+        self._frame(sql).createOrReplaceTempView(name)
 
     def hold(self, name: str, selects: Iterable[str]) -> None:
         """Make a relation of what SELECTs give, one after the other, and hold it outside this process's memory."""
@@ -160,35 +151,6 @@ class SparkEngine(Engine):
 
     def rest(self) -> None:
         """Do nothing: memory is the executors' own."""
-
-    def is_one_select(self, sql: str) -> bool:
-        """Whether a text of unknown origin is one SELECT statement and nothing else."""
-        statements = _statements(sql)
-        return len(statements) == 1 and isinstance(statements[0], exp.Query) and not statements[0].find(exp.DML)
-
-    def lock(self) -> None:
-        """Let SQL read no file but those of the relations that are open now, and no network; for good.
-
-        Spark itself has no such switch, so statements are looked at before they are run: one that names another
-        relation, or calls a function that this project's SQL parser does not know, is refused.
-        """
-        self._is_locked = True
-
-    def json_object(self, columns: Sequence[pa.Field]) -> str:
-        """SQL of a JSON object of these columns, as text: nulls included, times in ISO 8601."""
-        members = []
-        for field in columns:
-            name = exp.column(exp.to_identifier(field.name, quoted=True))
-            value: exp.Expr = name
-            if pa.types.is_timestamp(field.type):
-                pattern = exp.Literal.string(ISO_TIMESTAMP + ("Z" if field.type.tz else ""))
-                value = exp.TimeToStr(this=name, format=pattern)
-            members += [exp.Literal.string(field.name), value]
-        return exp.Anonymous(this="JSON_OBJECT", expressions=members).sql("duckdb")
-
-    def reason(self, error: Exception) -> str:
-        """What one of `errors` says is wrong: one line without a full stop."""
-        return _reason(error)
 
     def read(self, sql: str) -> pa.Table:
         """What a SELECT gives, in memory."""
@@ -199,18 +161,11 @@ class SparkEngine(Engine):
         return frame.columns, _fetched(frame)
 
     def _frame(self, sql: str) -> DataFrame:
-        statement = _statements(sql)[0]
-        if self._is_locked:
-            _check_reach(statement, self._relations)
-        return self._session.sql(spark_sql(statement))
+        return self._session.sql(spark_sql(_parsed(sql)))
 
     def _hold(self, name: str, frame: DataFrame, parts: int = 0) -> None:
         self._held[name] = (frame, parts)
-        self._show(name, frame)
-
-    def _show(self, name: str, frame: DataFrame) -> None:
         frame.createOrReplaceTempView(name)
-        self._relations.add(name)
 
 
 # --- the session ----------------------------------------------------------------------------------------------------
@@ -318,9 +273,9 @@ def _spans(sizes: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
 
 
 @functools.lru_cache(maxsize=256)
-def _statements(sql: str) -> list[exp.Expr]:
-    """The statements of a text in DuckDB's dialect."""
-    return [one for one in parse(sql, read="duckdb") if one is not None and not isinstance(one, exp.Semicolon)]
+def _parsed(sql: str) -> exp.Expr:
+    """A statement in DuckDB's dialect."""
+    return parse_one(sql, read="duckdb")
 
 
 def spark_sql(statement: exp.Expr) -> str:
@@ -353,13 +308,6 @@ def _as_in_duckdb(node: exp.Expr) -> exp.Expr:
             return _without_added(node, eliminate_qualify)
         case exp.Select() if node.is_star and isinstance(node.args.get("distinct"), exp.Distinct):
             return _without_added(node, eliminate_distinct_on)
-        case exp.JSONObject():
-            members = [side for pair in node.expressions for side in (pair.this, pair.expression)]
-            keep_nulls = exp.Anonymous(
-                this="MAP", expressions=[exp.Literal.string("ignoreNullFields"), exp.Literal.string("false")]
-            )
-            struct = exp.Anonymous(this="NAMED_STRUCT", expressions=members)
-            return exp.Anonymous(this="TO_JSON", expressions=[struct, keep_nulls])
     return node
 
 
@@ -383,28 +331,3 @@ def _time_pattern(pattern: str) -> str:
         for piece in pieces
         if piece
     )
-
-
-def _check_reach(statement: exp.Expr, relations: set[str]) -> None:
-    """Refuse what reads anything but these relations, or calls what may reach out of the engine.
-
-    Raises:
-        NotAllowedError: says what is refused.
-    """
-    for function in statement.find_all(exp.Anonymous):
-        # Spark has functions that call any method of Java.
-        raise NotAllowedError(f"The function {function.name} is not among those that rules may call on Spark")
-    checked = set()
-    for scope in traverse_scope(statement):
-        for table in scope.tables:
-            checked.add(id(table))
-            is_ours = isinstance(table.this, exp.Identifier) and not table.db
-            if not is_ours or (table.name not in scope.cte_sources and table.name.lower() not in relations):
-                raise NotAllowedError(f"{_name(table)} is no relation that rules may read")
-    for table in statement.find_all(exp.Table):
-        if id(table) not in checked:
-            raise NotAllowedError(f"{_name(table)} stands where rules may read no relation")
-
-
-def _name(table: exp.Table) -> str:
-    return ".".join(part.sql("duckdb") for part in table.parts)

@@ -17,9 +17,10 @@ from pipelines.analysis import DayAnalysis, id_ranges
 from pipelines.columns import IMAGE_CHANGES, IMAGE_HISTORY, IMAGES, RESPONSES
 from pipelines.day import Day
 from pipelines.engine import Engine, open_engine
+from pipelines.errors import StorageError
 from pipelines.lake import SANDBOX_MARK, Lake, LakePath, Partition, exists, open_parquet, sha256_of_file
 from pipelines.manifest import FileFacts, PublishedDay, complete_days, published_days
-from pipelines.records import newest_history_sha256
+from pipelines.records import coming_history_sha256, newest_history_sha256
 from pipelines.removed import RemovedFiles
 from pipelines.sql_files import read_sql
 
@@ -48,22 +49,48 @@ def derive_image_history(
     """Bring `image_history` of the day's project up to its newest complete day, whatever day it is.
 
     It goes on from what is there already, if that is the file that was sealed. Any other is damaged, was changed, or
-    was written by a run that was killed: it is made anew, unless retention removed files of its days, so that nothing
-    else knows them. `on_step` is told how many of the days to take are taken. With `staging` it is written to that
-    directory, and without to its place.
+    was written by a run that was killed: it is made anew. Once retention removed files of its days, nothing else knows
+    them: then a file is gone on with that a run was killed over, or that somebody accepts, and no other. `on_step` is
+    told how many of the days to take are taken. With `staging` it is written to that directory, and without to its
+    place.
 
     Raises:
         ConfigurationError: retention removed files of a day that is to be taken.
-        StorageError: the lake cannot be read or written.
+        StorageError: the history is not the one that was sealed, and cannot be made anew; or the lake cannot be read or
+            written.
     """
     lake, project = day.lake, day.partition.project
     place = lake.project_table(IMAGE_HISTORY.name, project)
-    sealed = newest_history_sha256(lake, project)
-    is_other = sealed is not None and exists(place) and sha256_of_file(place) != sealed
-    stored = None if is_other and not RemovedFiles(lake, project) else place
+    stored = place if _is_to_be_gone_on_with(day, place) else None
     path = place if staging is None else staging / place.name
     with open_engine(day.settings) as engine:
         return _write_history(engine, lake, project, path, day.run_id, stored, None, on_step)
+
+
+def _is_to_be_gone_on_with(day: Day, place: LakePath) -> bool:
+    """Whether the stored history counts; False when it is made anew.
+
+    Raises:
+        StorageError: it does not, and cannot be made anew.
+    """
+    lake, project = day.lake, day.partition.project
+    sealed = newest_history_sha256(lake, project)
+    has_removed = bool(RemovedFiles(lake, project))
+    if not exists(place) or (sealed is None and not has_removed):
+        return True
+    digest = sha256_of_file(place)
+    if digest == sealed:
+        return True
+    if not has_removed:
+        return False
+    if digest in (day.accepted_history, coming_history_sha256(lake, project)):
+        return True
+    named = f"the newest record of derived tables names {sealed}" if sealed else "no record of derived tables names one"
+    raise StorageError(
+        f"{place} is not the file that was sealed: its SHA-256 is {digest}, and {named}. Retention removed what it "
+        "would be made anew from, so nothing was derived: restore the file from a backup, or, if you know it to be "
+        f"right, say so once with `image-snapshots rebuild --date {day.partition.date} --accept-history {digest}`."
+    )
 
 
 def write_history_again(engine: Engine, lake: Lake, project: str, path: LakePath) -> None:

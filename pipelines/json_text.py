@@ -24,6 +24,8 @@ import orjson
 MAX_DEPTH = 100
 # The largest text that every warehouse has a type for. Documented texts have at most 512 characters.
 MAX_TEXT_BYTES = 65_535
+# Longer lists keep the order in which they came: sorting millions of elements takes many times the body's memory.
+_MOST_ORDERED = 65_536
 
 NESTED = frozenset({dict, list})
 _DIGITS_AS_ZERO = bytes.maketrans(b"123456789", b"0" * 9)
@@ -187,15 +189,15 @@ def _dumps_anything(value: Any) -> bytes:
 
 
 def ordered(value: Any) -> Any:
-    """The value with the elements of every list sorted by their canonical JSON."""
+    """The value with the elements of every list sorted by their canonical JSON, but for lists of very many elements."""
     if type(value) is dict:
         nested = {key: ordered(child) for key, child in value.items() if type(child) in NESTED}
         return value | nested if nested else value
-    if type(value) is list:
+    if type(value) is list and len(value) <= _MOST_ORDERED:
         return sorted([ordered(child) if type(child) in NESTED else child for child in value], key=_sort_key)
     return value
 
 
 def _sort_key(value: Any) -> bytes:
-    # A copy: what orjson returns holds on to its buffer of kilobytes, and a list may have millions of elements.
+    # A copy: what orjson returns holds on to its buffer of kilobytes, and a list may have thousands of elements.
     return bytes(memoryview(dumps(value)))

@@ -308,6 +308,10 @@ class Lake:
         """The file that says what the derived tables of a partition were made from."""
         return self.root / "_derived" / f"dt={partition.date}" / f"project={partition.project}.json"
 
+    def coming_seal(self, project: str) -> LakePath:
+        """The seal that a derivation is about to write, while derived tables take their places."""
+        return self.root / "_derived" / "coming" / f"project={project}.json"
+
     def superseded_derived(self, project: str) -> dict[LakePath, bytes]:
         """The seals of derived tables that were derived again since."""
         return self._small_files(self.superseded_derived_seals(project), "*.json")

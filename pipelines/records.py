@@ -15,7 +15,7 @@ from typing import TypeVar
 import orjson
 from pydantic import BaseModel, ConfigDict
 
-from pipelines.lake import Lake, LakePath
+from pipelines.lake import Lake, LakePath, exists, storage_errors
 
 UNSTATED = "0" * 64
 _STATED = re.compile(rb'"content_sha256": ?"([0-9a-f]{64})"')
@@ -94,9 +94,29 @@ def newest_history_sha256(lake: Lake, project: str) -> str | None:
     newest_record = newest_derived_record(lake, project)
     for content in chain_of_derived(lake, project).values():
         if hashlib.sha256(content).hexdigest() == newest_record:
-            digest = orjson.loads(content).get("history", {}).get("sha256")
-            return digest if isinstance(digest, str) else None
+            return _history_sha256(content)
     return None
+
+
+def coming_history_sha256(lake: Lake, project: str) -> str | None:
+    """SHA-256 of `image_history` in the record that a derivation was about to write when it was cut off, or None.
+
+    Only a record counts that follows the newest one.
+    """
+    path = lake.coming_seal(project)
+    if not exists(path):
+        return None
+    with storage_errors(path):
+        content = path.read_bytes()
+    link = derived_link(content)
+    if link is None or link.previous != newest_derived_record(lake, project):
+        return None
+    return _history_sha256(content)
+
+
+def _history_sha256(seal: bytes) -> str | None:
+    digest = orjson.loads(seal).get("history", {}).get("sha256")
+    return digest if isinstance(digest, str) else None
 
 
 def derived_link(content: bytes) -> Link | None:

@@ -26,12 +26,12 @@ import pyarrow.parquet as pq
 from pipelines.columns import Table
 from pipelines.errors import StorageError
 from pipelines.lake import LakePath, exists, read_batches
-from pipelines.rule_checks import RuleError
+from pipelines.rule_worker import RuleError
 from pipelines.settings import ROOT
 
 # What the engine holds before it spills, and what the process may have in all, itself included: a megabyte of text for
 # each of some hundred images fits, what would take the machine's memory does not.
-_MEMORY_LIMIT = "200MB"
+_MEMORY_LIMIT = "100MB"
 _MOST_BYTES = 700_000_000
 # A rule that waits, as on a busy machine, takes no time of the processor.
 _CLOCK_FOR_PROCESSOR = 10
@@ -40,9 +40,9 @@ _BATCH_ROWS = 32_768
 
 @dataclass(frozen=True, slots=True)
 class RuleFile:
-    """A Parquet file that rules read as a relation, and which columns of it."""
+    """Parquet files that rules read as one relation, and which columns of them."""
 
-    path: str
+    paths: tuple[str, ...]
     columns: str = "*"
 
 
@@ -69,7 +69,7 @@ class RuleProcess:
         self._scratch = scratch
         self._task = {
             "scratch": str(scratch),
-            "files": {name: {"path": file.path, "columns": file.columns} for name, file in files.items()},
+            "files": {name: {"paths": file.paths, "columns": file.columns} for name, file in files.items()},
             "views": dict(views),
             "memory_limit": _MEMORY_LIMIT,
             "most_bytes": _MOST_BYTES,
@@ -188,7 +188,7 @@ def rule_scratch() -> Iterator[Path]:
 def as_rule_file(scratch: Path, name: str, path: LakePath, table: Table, columns: str = "*") -> RuleFile:
     """A table's file for rules: where it is, copied from an object store, or empty when it is not there."""
     if isinstance(path, Path) and exists(path):
-        return RuleFile(str(path.resolve()), columns)
+        return RuleFile((str(path.resolve()),), columns)
     target = scratch / f"{name}.parquet"
     names = table.schema.names if columns == "*" else columns.split(", ")
     schema = pa.schema([table.schema.field(one) for one in names])
@@ -196,10 +196,10 @@ def as_rule_file(scratch: Path, name: str, path: LakePath, table: Table, columns
         if exists(path):
             for batch in read_batches(path, _BATCH_ROWS, names):
                 writer.write_batch(batch)
-    return RuleFile(str(target))
+    return RuleFile((str(target),))
 
 
 def small_rule_file(scratch: Path, name: str, data: pa.Table) -> RuleFile:
     """Rows of our own for rules."""
     pq.write_table(data, scratch / f"{name}.parquet")
-    return RuleFile(str(scratch / f"{name}.parquet"))
+    return RuleFile((str(scratch / f"{name}.parquet"),))

@@ -1,9 +1,9 @@
 """The process in which audit rules run: other people's SQL, where it can harm nothing and has limits.
 
 It is started by `rule_process`, without the environment or the site's modules. It must start fast and hold no secret,
-so it imports the engine and no more of this project than the rules' checks. One JSON object a line: first what it may
-read and its limits, then one rule after the other. Each is answered by `error` (a sentence or null) and `is_last` (this
-process ends). What a rule finds is a Parquet file in the scratch directory.
+so it imports the engine and nothing of this project. One JSON object a line: first what it may read and its limits,
+then one rule after the other. Each is answered by `error` (a sentence or null) and `is_last` (this process ends). What
+a rule finds is a Parquet file in the scratch directory.
 """
 
 import json
@@ -16,14 +16,51 @@ from typing import IO, Any
 
 import duckdb
 
-from pipelines.rule_checks import COUNT_IDS, ONE_SELECT, RuleError, check_columns, check_ids, failed
-
+_ONE_SELECT = "The file must hold one SELECT statement and nothing else."
+# An id of the relation `matches` that comes more than once; one group by, because it can spill.
+_REPEATED_ID = (
+    "SELECT LOWER(CAST(id AS VARCHAR)) AS repeated FROM matches GROUP BY repeated HAVING COUNT(*) > 1 "
+    "ORDER BY COUNT(*) DESC, repeated LIMIT 1"
+)
 _ISO_TIMESTAMP = "%Y-%m-%dT%H:%M:%S.%f"
 # What a rule shows of an image, and of all that it finds: more is no evidence, and would have to be held.
 _MOST_BYTES, _MOST_BYTES_IN_ALL = 65_536, 256_000_000
 _LARGEST_FILE = 4 << 30
 # After these the engine may be of no more use; this process ends, and the next rule gets another.
 _FATAL = (duckdb.FatalException, duckdb.InternalException, duckdb.OutOfMemoryException)
+
+
+class RuleError(Exception):
+    """A rule cannot be applied; the message is the sentence that `audit_rules` shows."""
+
+
+def _check_columns(columns: list[str]) -> None:
+    """Refuse a SELECT whose columns are not an id and what shows why the image is found.
+
+    Raises:
+        RuleError: says what is wrong.
+    """
+    if columns[0].lower() != "id":
+        raise RuleError(f"The first column must be called id, not {columns[0]}.")
+    if len(columns) == 1:
+        raise RuleError("The SELECT returns id alone: add at least one column that shows why the image is found.")
+
+
+def _check_ids(nulls: int, repeated: str | None = None) -> None:
+    """Refuse rows without an id, and an image that comes more than once.
+
+    Raises:
+        RuleError: says what is wrong.
+    """
+    if nulls:
+        raise RuleError("The SELECT returns a row whose id is null.")
+    if repeated is not None:
+        raise RuleError(f"The SELECT returns an image more than once, such as {repeated}: return one row for each.")
+
+
+def _failed(reason: str) -> RuleError:
+    """The error of a rule of which the engine says why it fails, in a line without a full stop."""
+    return RuleError(f"The SQL fails: {reason}.")
 
 
 class _Rules:
@@ -33,6 +70,8 @@ class _Rules:
         self._scratch = Path(task["scratch"])
         config: dict[str, Any] = {
             "memory_limit": task["memory_limit"],
+            # In little memory the buffers of a second thread are too much.
+            "threads": 1,
             "temp_directory": str(self._scratch / "spilled"),
             "max_temp_directory_size": "8GB",
             "autoinstall_known_extensions": False,
@@ -42,11 +81,11 @@ class _Rules:
         self._connection = duckdb.connect(":memory:", config=config)
         self._connection.execute("SET TimeZone = 'UTC'")
         for name, file in task["files"].items():
-            source = f"read_parquet({_quoted(file['path'])}, hive_partitioning = false)"
+            source = f"read_parquet([{', '.join(map(_quoted, file['paths']))}], hive_partitioning = false)"
             self._connection.execute(f"CREATE TEMP VIEW {name} AS SELECT {file['columns']} FROM {source}")  # noqa: S608
         for name, sql in task["views"].items():
             self._connection.execute(f"CREATE TEMP VIEW {name} AS {sql}")
-        paths = [file["path"] for file in task["files"].values()]
+        paths = [path for file in task["files"].values() for path in file["paths"]]
         # The scratch directory alone can be written, by no statement that passes for a rule.
         self._connection.execute(f"SET allowed_paths = [{', '.join(map(_quoted, paths))}]")
         self._connection.execute(f"SET allowed_directories = [{_quoted(f'{self._scratch}/found/')}]")
@@ -63,15 +102,16 @@ class _Rules:
         try:
             # `WITH ... AS (INSERT ...)` counts among the SELECTs here, but no view is made of it.
             if not self._is_one(sql, duckdb.StatementType.SELECT):
-                raise RuleError(ONE_SELECT)
+                raise RuleError(_ONE_SELECT)
             view = f"CREATE OR REPLACE TEMP VIEW rule AS {sql}"
             if not self._is_one(view, duckdb.StatementType.CREATE):
-                raise RuleError(ONE_SELECT)
+                raise RuleError(_ONE_SELECT)
             self._connection.execute(view)
             self._connection.execute("CREATE OR REPLACE TEMP TABLE matches AS SELECT * FROM rule")
             columns = self._connection.execute("SELECT * FROM matches LIMIT 0").description or []
-            check_columns([column[0] for column in columns])
-            check_ids(*self._row(COUNT_IDS))
+            _check_columns([column[0] for column in columns])
+            (nulls,) = self._row("SELECT COUNT(*) - COUNT(id) FROM matches")
+            _check_ids(nulls, *self._row(_REPEATED_ID))
             selected = f"LOWER(CAST(id AS VARCHAR)) AS id, {_evidence(columns[1:])} AS evidence"
             found = f"SELECT {_quoted(name)} AS rule, {selected} FROM matches"  # noqa: S608
             longest, total = self._row(f"SELECT MAX(STRLEN(evidence)), SUM(STRLEN(evidence)) FROM ({found})")  # noqa: S608
@@ -86,7 +126,7 @@ class _Rules:
         except _FATAL:
             raise
         except duckdb.Error as error:
-            raise failed(_reason(error)) from None
+            raise _failed(_reason(error)) from None
 
     def _is_one(self, sql: str, kind: duckdb.StatementType) -> bool:
         return [one.type for one in self._connection.extract_statements(sql)] == [kind]
@@ -160,7 +200,7 @@ def _answer_all(requests: IO[str], answers: IO[str]) -> None:
         except RuleError as refused:
             answer(str(refused))
         except _FATAL as broken:
-            answer(str(failed(_reason(broken))), is_last=True)
+            answer(str(_failed(_reason(broken))), is_last=True)
             return
         else:
             answer(None)

@@ -121,7 +121,7 @@ def _verify_files(
         for name, facts in seal.files.items():
             yield from named(facts.path, _verify_file(lake, partition, name, facts, removed, ids))
     not_derived = [partition for partition in sorted(basis) if seals.get(partition) is None]
-    yield from _verify_history_file(lake, project, set(ids.values()), not_derived)
+    yield from _verify_history_file(lake, project, set(ids.values()), not_derived, has_removed=bool(removed))
 
 
 def _verify_file(
@@ -161,7 +161,9 @@ def newest_seal(lake: Lake, project: str) -> DerivedSeal | None:
     return None
 
 
-def _verify_history_file(lake: Lake, project: str, ids: set[str], not_derived: list[Partition]) -> Iterator[Problem]:
+def _verify_history_file(
+    lake: Lake, project: str, ids: set[str], not_derived: list[Partition], *, has_removed: bool
+) -> Iterator[Problem]:
     path, seal = lake.project_table(IMAGE_HISTORY.name, project), newest_seal(lake, project)
     key, is_there = lake.key(path), exists(path)
     if seal is None:
@@ -189,8 +191,13 @@ def _verify_history_file(lake: Lake, project: str, ids: set[str], not_derived: l
         yield Problem(
             key,
             f"The file was changed: its SHA-256 is {digest}, and {seal.history.sha256} in the newest record of derived "
-            f"tables ({seal.snapshot_date}). Restore it from a backup; or keep a copy of it, and derive any day again "
-            "with `image-snapshots rebuild`, which makes it anew.",
+            f"tables ({seal.snapshot_date}). Restore it from a backup"
+            + (
+                "; it cannot be made anew, because retention removed what it was made from."
+                if has_removed
+                else "; or keep a copy of it, and derive any day again with `image-snapshots rebuild`, which makes it "
+                "anew."
+            ),
         )
 
 

@@ -33,7 +33,7 @@ _KNOWN = [
     )
 ]
 _LOCK = re.compile(r"_locks/.*")
-_ATTEMPT = re.compile(r"_staging/[^/]+/[^/]+")
+_ATTEMPT = re.compile(r"_staging/[^/]+/[^/]+|_derived/coming/[^/]+")
 _PART = re.compile(r"(?:.*/)?\.[^/]+\.part")
 # What a pattern such as `images/**/*.parquet` finds.
 _READ = re.compile(rf"({_DAILY}|{IMAGE_HISTORY.name})/.*\.parquet")

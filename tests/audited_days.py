@@ -27,6 +27,7 @@ SHIPPED = {
 }
 
 HEADER = "-- id: {id}\n-- title: Named badly\n-- severity: low\n-- why: It is.\n-- do: Rename it.\n"
+SPINS = "SELECT 'a' AS id, MAX(a.range + b.range * 7 % 13) AS n FROM range(60000000) a, range(60000000) b"
 NAMED_BADLY = "SELECT id, name FROM current_images WHERE name LIKE 'bad%'"
 
 

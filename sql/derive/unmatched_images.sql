@@ -1,8 +1,15 @@
 -- Of a day: listed images that nobody registered, and registered ids whose image is gone by the API's own answer. Rows of
 -- the first kind exist only for days on which the list was read.
 --
--- Reads parameters, listed_images, inventory, responses, images and image_history.
-WITH unregistered AS (
+-- Reads parameters, unregistered_rows (see unregistered_rows.sql), inventory, responses, images and image_history.
+WITH first_rows AS (
+    -- The list may show an image twice.
+    SELECT unregistered_rows.*
+    FROM unregistered_rows
+    QUALIFY ROW_NUMBER() OVER (PARTITION BY unregistered_rows.id ORDER BY unregistered_rows.position) = 1
+),
+
+unregistered AS (
     SELECT
         listed.id,
         'not_registered' AS kind,
@@ -15,15 +22,9 @@ WITH unregistered AS (
         CAST(NULL AS VARCHAR) AS owner,
         CAST(NULL AS VARCHAR) AS cost_center,
         CAST(NULL AS VARCHAR) AS environment
-    FROM listed_images AS listed
-    CROSS JOIN parameters
-    LEFT JOIN inventory
-        ON listed.id = inventory.id
-    WHERE parameters.list_was_read
-        AND parameters.inventory_is_whole
-        AND inventory.id IS NULL
-        -- Preset images are the platform's: nobody registers them.
-        AND COALESCE(UPPER(listed.type), '') <> 'BUILD_IN'
+    FROM first_rows AS listed
+    -- Preset images are the platform's: nobody registers them.
+    WHERE COALESCE(UPPER(listed.type), '') <> 'BUILD_IN'
 ),
 
 -- History may be ahead when an old day is derived again: what came after that day does not count.

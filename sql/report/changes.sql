@@ -3,35 +3,58 @@
 --
 -- Reads image_changes of one day, image_history (every change begins a version of its image), inventory of that day,
 -- and report_limits (one row: shown_changes, shown_text: characters).
-WITH shown AS (
+-- Changes are ranked by the columns that rank them alone, and only those that are shown are read as a whole.
+WITH ranked AS (
     SELECT
-        image_changes.*,
+        change_class,
+        change,
+        field,
+        id,
         ROW_NUMBER() OVER (
             PARTITION BY change_class
             ORDER BY CASE WHEN field = 'update_at' THEN 1 ELSE 0 END, change, field, id
-        ) AS position,
-        COUNT(*) OVER (PARTITION BY change_class) AS class_changes
+        ) AS position
     FROM image_changes
+),
+
+shown AS (
+    SELECT ranked.*
+    FROM ranked
+    CROSS JOIN report_limits
+    WHERE ranked.position <= report_limits.shown_changes
+),
+
+counted AS (
+    SELECT
+        change_class,
+        COUNT(*) AS class_changes
+    FROM image_changes
+    GROUP BY change_class
 )
 
 SELECT
     shown.change_class,
-    shown.class_changes,
+    counted.class_changes,
     shown.change,
     shown.field,
     shown.id,
     SUBSTRING(image_history.name, 1, report_limits.shown_text) AS name,
     SUBSTRING(inventory.owner, 1, report_limits.shown_text) AS owner,
-    SUBSTRING(shown.old_value, 1, report_limits.shown_text) AS old_value,
-    SUBSTRING(shown.new_value, 1, report_limits.shown_text) AS new_value
+    SUBSTRING(image_changes.old_value, 1, report_limits.shown_text) AS old_value,
+    SUBSTRING(image_changes.new_value, 1, report_limits.shown_text) AS new_value
 FROM shown
 CROSS JOIN report_limits
+INNER JOIN counted
+    ON counted.change_class = shown.change_class
+INNER JOIN image_changes
+    ON image_changes.id = shown.id
+    AND image_changes.change = shown.change
+    AND image_changes.field = shown.field
 LEFT JOIN image_history
     ON image_history.id = shown.id
-    AND image_history.valid_from = shown.snapshot_date
+    AND image_history.valid_from = image_changes.snapshot_date
 LEFT JOIN inventory
     ON inventory.id = shown.id
-WHERE shown.position <= report_limits.shown_changes
 ORDER BY
     shown.change_class,
     shown.position

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from audited_days import SHIPPED, derive, findings_of, write_rule
+from audited_days import SHIPPED, SPINS, derive, findings_of, write_rule
 from published_days import day_of, publish_day, published_rows
 
 from pipelines import rule_process
@@ -32,7 +32,6 @@ def derived(tmp_path):
     return derive_with
 
 
-SPINS = "SELECT 'a' AS id, MAX(a.range + b.range * 7 % 13) AS n FROM range(60000000) a, range(60000000) b"
 GROWS = "SELECT 'a' AS id, STRING_AGG(REPEAT('x', 1000000) || range, ',') AS n FROM range(20000)"
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.analysis import _listed
+from pipelines.analysis import _any_items, _listed, _plain_items
 from pipelines.answers import Kind, classify, classify_list
 from pipelines.bodies import read_any, read_plain
 from pipelines.columns import RESPONSES
@@ -75,7 +75,8 @@ def test_an_odd_value_in_the_list_is_read_everywhere(value, column, extra, named
     assert classify_list(200, {}, page).outcome is Outcome.OK
     read = Paging("image", "/images", 200).take(page, NOW)
     assert [item["id"] for item in read.items] == [ID, other]
-    listed = _listed(page, itertools.count()).to_pylist()
+    assert _plain_items(page) in (None, _any_items(page))
+    listed = _listed([page], itertools.count()).to_pylist()
     assert [(row["id"], row["position"]) for row in listed] == [(ID, 0), (other, 1)]
     assert listed[0]["name"] is None or listed[0]["name"] == column
     with closing(sqlite3.connect(":memory:")) as database:
@@ -194,13 +195,32 @@ def test_a_total_that_counts_nothing_says_nothing(sent, total):
     assert not paging.is_whole
 
 
+@pytest.mark.parametrize(
+    ("item", "is_plain"),
+    [
+        (b'"id":" AB-1 ","name":"n","size":3,"visibility":null,"new":[{"a":[1e400]}]', True),
+        (b'"id":"b","size":"7","type":"x","size":"8"', True),
+        (b'"id":"c","size":7.0', False),
+        (b'"id":"d","name":5', False),
+        (b'"id":" ","name":"n"', False),
+        (b'"id":"e","namespace":"%s"' % (b"x" * MAX_TEXT_BYTES), False),
+        (b'"name":"n"', False),
+    ],
+)
+def test_a_page_that_is_as_documented_is_read_faster_and_says_the_same(item, is_plain):
+    page = b'{"total":2,"data":[{%s},{"id":"z"}]}' % item
+    plain = _plain_items(page)
+    assert (plain is not None) == is_plain
+    assert plain in (None, _any_items(page))
+
+
 def test_an_item_whose_id_cannot_be_kept_is_counted():
     long = b"x" * (MAX_TEXT_BYTES + 1)
     page = b'{"data":[{"id":"\\ud83d"},{"id":"%s"},{"id":" "},{"id":"%s"}]}' % (long, ID.encode())
     paging = Paging("image", "/images", 200)
     assert [item["id"] for item in paging.take(page, NOW).items] == [ID]
     assert paging.skipped == 3
-    assert _listed(page, itertools.count()).num_rows == 1
+    assert _listed([page], itertools.count()).num_rows == 1
 
 
 # -- values longer than a column may be
@@ -294,3 +314,11 @@ def test_what_reads_a_body_is_what_judges_it(body):
     if isinstance(fast, dict):
         assert reading.values.keys() <= fast.keys()
         assert parse(body).keys() == fast.keys()
+
+
+@pytest.mark.parametrize(("elements", "is_sorted"), [(65_536, True), (65_537, False)])
+def test_a_list_of_very_many_elements_is_hashed_in_the_order_in_which_it_came(elements, is_sorted):
+    body = b'{"id":"%s","new":[1%s]}' % (ID.encode(), b",0" * (elements - 1))
+    reading = read_any(body, LATEST_MS)
+    assert (b'"new":[0' in reading.canonical) is is_sorted
+    assert reading.anomalies == {"extra:too_long"}

@@ -1,0 +1,119 @@
+"""After retention nothing but the stored history knows the days that are gone: which file is gone on with."""
+
+from dataclasses import replace
+
+import pyarrow.parquet as pq
+import pytest
+from cut_off import Killed
+from proved_days import A, B, proved_day, publish_proved
+
+from pipelines.columns import IMAGE_HISTORY
+from pipelines.derived import derive_days, read_seal
+from pipelines.errors import StorageError
+from pipelines.lake import Lake, exists, sha256_of_file, write_atomically
+from pipelines.removed import Rules
+from pipelines.retention import apply_retention
+from pipelines.verify import verify
+
+FIRST, SECOND, THIRD = (proved_day(date) for date in ("2025-10-01", "2025-10-02", "2025-10-03"))
+
+
+@pytest.fixture
+def lake():
+    for day, described in ((FIRST, {A: "PUBLIC", B: "PUBLIC"}), (SECOND, {A: "PUBLIC"}), (THIRD, {A: "PRIVATE"})):
+        publish_proved(day, described)
+        if day is not THIRD:
+            derive_days(day)
+    apply_retention(THIRD.lake, "default", Rules(responses_days=1, snapshots_days=1), THIRD.now())
+    return THIRD.lake
+
+
+@pytest.fixture
+def history(lake):
+    return lake.project_table(IMAGE_HISTORY.name, "default")
+
+
+def rewritten(history):
+    """The same rows and days in a file that nobody sealed."""
+    sealed = sha256_of_file(history)
+    with history.open("rb") as file:
+        pq.write_table(pq.read_table(file), history)
+    return sealed, sha256_of_file(history)
+
+
+def test_a_history_that_was_not_sealed_is_refused_and_nothing_changes(lake, history):
+    sealed, found = rewritten(history)
+    with pytest.raises(StorageError) as raised:
+        derive_days(THIRD)
+    assert str(raised.value) == (
+        f"{history} is not the file that was sealed: its SHA-256 is {found}, and the newest record of derived tables "
+        f"names {sealed}. Retention removed what it would be made anew from, so nothing was derived: restore the file "
+        "from a backup, or, if you know it to be right, say so once with `image-snapshots rebuild --date 2025-10-03 "
+        f"--accept-history {found}`."
+    )
+    assert sha256_of_file(history) == found
+    assert read_seal(lake, THIRD.partition) is None
+
+
+def test_a_history_that_no_record_names_is_refused(lake, history):
+    for seal in (FIRST, SECOND):
+        lake.remove(lake.derived_seal(seal.partition))
+    with pytest.raises(StorageError, match="no record of derived tables names one"):
+        derive_days(THIRD)
+
+
+def test_a_history_that_somebody_accepts_is_gone_on_with_on_record(lake, history):
+    _, found = rewritten(history)
+    with pytest.raises(StorageError):
+        derive_days(replace(THIRD, accepted_history="0" * 64))
+    derive_days(replace(THIRD, accepted_history=found))
+    seal = read_seal(lake, THIRD.partition)
+    assert (seal.accepted_history, seal.history.sha256) == (found, sha256_of_file(history))
+    with history.open("rb") as file:
+        assert pq.read_table(file, columns=["id"])["id"].to_pylist() == [A, A, B, B]
+    derive_days(THIRD)
+    assert read_seal(lake, THIRD.partition).accepted_history is None
+
+
+def kill_after_replacing(files, monkeypatch, day=THIRD):
+    """Let a derivation of the third day put so many files in their places, the history first, and no more."""
+    done = []
+
+    def replaced(lake, source, target):
+        if len(done) == files:
+            raise Killed
+        done.append(target)
+        _replace(lake, source, target)
+
+    _replace = Lake.replace
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(Lake, "replace", replaced)
+        derive_days(day)
+
+
+def test_a_derivation_that_is_killed_before_its_history_has_a_record_is_mended_by_the_next(lake, history, monkeypatch):
+    before = sha256_of_file(history)
+    kill_after_replacing(1, monkeypatch)
+    assert sha256_of_file(history) != before
+    assert exists(lake.coming_seal("default"))
+    derive_days(THIRD)
+    assert list(verify(lake, lake.partitions())) == []
+    assert not exists(lake.coming_seal("default"))
+
+
+def test_a_record_that_was_to_come_explains_no_other_file(lake, history, monkeypatch):
+    kill_after_replacing(0, monkeypatch)
+    rewritten(history)
+    with pytest.raises(StorageError, match="is not the file that was sealed"):
+        derive_days(THIRD)
+
+
+def test_a_record_that_was_to_come_explains_nothing_once_another_was_written(lake, history, monkeypatch):
+    kill_after_replacing(1, monkeypatch, replace(THIRD, run_id="cut off"))
+    cut_off = history.read_bytes()
+    coming = lake.coming_seal("default").read_bytes()
+    derive_days(THIRD)
+    write_atomically(lake.coming_seal("default"), coming)
+    write_atomically(history, cut_off)
+    with pytest.raises(StorageError, match="is not the file that was sealed"):
+        derive_days(THIRD)
