@@ -133,7 +133,11 @@ def _read_file(path: Path) -> Iterator[Chunk]:
 def _read_csv(path: Path) -> Iterator[Chunk]:
     # Not Arrow's reader: it takes a quotation mark that is never closed for the start of a value, and so loses rows.
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, delimiter="\t" if _ending(path) == ".tsv" else ",", strict=True)
+        delimiter = "\t" if _ending(path) == ".tsv" else ","
+        # Quotes after a blank would be part of the value; blanks alone stay part of it.
+        is_spaced = re.search(rf'(?m)(?:^|{delimiter}) +"', file.read(_BLOCK_CHARACTERS)) is not None
+        file.seek(0)
+        reader = csv.reader(file, delimiter=delimiter, strict=True, skipinitialspace=is_spaced)
         rows = _csv_rows(path, reader)
         names = next(rows, None)
         if names is None:
