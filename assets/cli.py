@@ -457,7 +457,7 @@ def sandbox(context: typer.Context) -> None:
 
 @app.command()
 def ui(
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 3000,
 ) -> None:
     """Open Dagster's UI on the runs, assets and schedule; Ctrl-C ends it."""
     from assets.runner import use_instance_home

@@ -22,6 +22,7 @@ from assets.partitions import partition_key
 from assets.resources import EXIT_STATUS
 from pipelines import locks
 from pipelines.day import utc_now
+from pipelines.environment import at_home
 from pipelines.errors import ConfigurationError, PipelineError, StorageError
 from pipelines.fetch import Progress as FetchProgress
 from pipelines.lake import Partition
@@ -59,7 +60,10 @@ def use_instance_home() -> Path:
     Raises:
         ConfigurationError: it cannot be created or written.
     """
-    home = Path(os.environ.get("DAGSTER_HOME") or ".dagster").absolute()
+    try:
+        home = Path(at_home(os.environ.get("DAGSTER_HOME") or ".dagster")).absolute()
+    except ValueError as reason:
+        raise ConfigurationError(f"The variable DAGSTER_HOME {reason}.") from None
     try:
         home.mkdir(parents=True, exist_ok=True)
         settings = home / "dagster.yaml"

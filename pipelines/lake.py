@@ -274,10 +274,11 @@ class Lake:
     """The tree of tables under one root directory."""
 
     def __init__(self, root: str, compression: str = "zstd") -> None:
-        if "://" in root and not root.startswith(SCHEME):
+        # With one slash too, which would make a directory of that name.
+        if (scheme := re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/+", root)) and not root.startswith(SCHEME):
             raise ConfigurationError(
                 "IMAGE_SNAPSHOTS_LAKE must be a local path or s3://bucket/directory: "
-                f"{root.partition('://')[0]}:// storage is not supported."
+                f"{scheme[0]} storage is not supported."
             )
         self.root: LakePath = ObjectPath.parse(root) if root.startswith(SCHEME) else Path(root).absolute()
         self._compression = compression
