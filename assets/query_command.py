@@ -29,6 +29,7 @@ from pipelines.lake import Lake
 from pipelines.plain_text import visible
 from pipelines.query import Format, connect_lake, relations, select, sql_errors, write_rows
 from pipelines.settings import Settings
+from pipelines.text_files import decoded
 
 _ROWS_SHOWN = 40
 # Where there is no terminal, lines are as long as the rows.
@@ -114,13 +115,13 @@ def _text(sql: str | None, file: Path | None) -> str | None:
     if sql is not None:
         return sql
     if file is None:
-        return None if sys.stdin.isatty() else sys.stdin.read()
+        return None if sys.stdin.isatty() else sys.stdin.read().removeprefix("\ufeff")
     try:
-        return file.read_text()
+        return decoded(file.read_bytes())
     except OSError as error:
         raise ConfigurationError(f"--file {file} cannot be read: {os.strerror(error.errno or 0)}.") from error
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f"--file {file} is no text in UTF-8.") from error
+    except ValueError as reason:
+        raise ConfigurationError(f"--file {file} {reason}.") from None
 
 
 @contextmanager

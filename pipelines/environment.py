@@ -16,6 +16,7 @@ from dotenv.variables import Variable, parse_variables
 
 from pipelines import listing
 from pipelines.errors import ConfigurationError
+from pipelines.text_files import decoded
 
 OURS = "IMAGE_SNAPSHOTS_"
 # Those of our own, of the cloud's credentials and of the object store.
@@ -52,14 +53,11 @@ def read_env_file(path: Path, environ: Mapping[str, str]) -> dict[str, str]:
     try:
         if not listing.exists(path):
             return {}
-        text = path.read_text("utf-8")
+        text = decoded(path.read_bytes())
     except OSError as error:
         raise ConfigurationError(f"The settings file {path} cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        text = "\0"
-    # UTF-16 without a mark at its beginning is UTF-8 with a NUL in each letter.
-    if "\0" in text:
-        raise ConfigurationError(f"The settings file {path} is not UTF-8 text: save it as UTF-8.")
+    except ValueError as reason:
+        raise ConfigurationError(f"The settings file {path} {reason}.") from None
     values: dict[str, str] = {}
     for binding in parse_stream(io.StringIO(text)):
         if binding.error or (binding.key is not None and binding.value is None):
