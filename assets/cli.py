@@ -18,6 +18,7 @@ import typer
 from rich.console import Console
 
 from assets.query_command import query
+from assets.streams import lasting_streams, output_loss
 from assets.terminal import (
     COMPLETE,
     FAILED,
@@ -64,6 +65,7 @@ class Mode(StrEnum):
     CHANGED = "changed"
 
 
+@lasting_streams()
 def main() -> None:
     """Run the command line; what a user can cause ends in one sentence and the exit status of its kind."""
     try:
@@ -235,6 +237,8 @@ def _run_jobs(
         _print_reports(reports)
     _print_clock_warnings(lake, [partition.project for partition in partitions])
     statuses = {report["exit_status"] for report in reports}
+    if output_loss() is not None:
+        statuses.add(INCOMPLETE)
     raise typer.Exit(next((code for code in (FAILED, USAGE, INCOMPLETE) if code in statuses), COMPLETE))
 
 

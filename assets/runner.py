@@ -3,7 +3,6 @@
 import datetime as dt
 import logging
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -20,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from assets.build import build_definitions
 from assets.partitions import partition_key
 from assets.resources import EXIT_STATUS
+from assets.streams import second_standard_error
 from pipelines import locks
 from pipelines.day import utc_now
 from pipelines.environment import at_home
@@ -157,7 +157,7 @@ class Runner:
     def __enter__(self) -> Self:
         use_instance_home()
         # Dagster points the standard streams at the run's log files while a step runs; this is the terminal still.
-        self._stream = self._stack.enter_context(os.fdopen(os.dup(sys.stderr.fileno()), "w"))
+        self._stream = self._stack.enter_context(second_standard_error())
         # Whoever watches the terminal wants to know for whom the run waits.
         waits = logging.StreamHandler(self._stream)
         logging.getLogger(locks.__name__).addHandler(waits)
