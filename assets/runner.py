@@ -1,8 +1,12 @@
 """Runs a job of ours in this process, into the Dagster instance that the UI shows, with progress on the terminal."""
 
 import datetime as dt
+import errno
+import glob
+import hashlib
 import logging
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -74,8 +78,27 @@ def use_instance_home() -> Path:
             f"Dagster's storage {home} cannot be written ({error.strerror}): set DAGSTER_HOME to a directory that "
             "this user may write."
         ) from None
-    os.environ["DAGSTER_HOME"] = str(home)
+    os.environ["DAGSTER_HOME"] = str(_without_pattern(home))
     return home
+
+
+def _without_pattern(home: Path) -> Path:
+    """The same place under a name in which Dagster, which looks its settings up by a pattern, can find none."""
+    if not glob.has_magic(str(home)):
+        return home
+    # Stays there for the processes that this one starts or becomes.
+    link = Path(tempfile.gettempdir()) / f"image-snapshots-{hashlib.sha256(os.fsencode(home)).hexdigest()[:16]}"
+    try:
+        if not link.is_symlink():
+            link.symlink_to(home)
+        if link.readlink() != home or link.lstat().st_uid != os.geteuid():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+    except OSError as error:
+        raise ConfigurationError(
+            f"The path of Dagster's storage {home} holds one of * ? [, which Dagster takes for a pattern, and the link "
+            f"{link} in its place cannot be made ({error.strerror}): set DAGSTER_HOME to another directory."
+        ) from None
+    return link
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The engine that every installation has: DuckDB, in this process and in bounded memory."""
 
+import glob
 import os
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -76,7 +77,7 @@ class DuckDBEngine(Engine):
     def load_file(self, name: str, path: LakePath, columns: str = "*") -> None:
         """Make a relation that reads a Parquet file of the lake, without its directory keys."""
         self._know(path)
-        self.create_view(name, f"SELECT {columns} FROM read_parquet({quoted(str(path))}, hive_partitioning = false)")  # noqa: S608
+        self.create_view(name, f"SELECT {columns} FROM read_parquet({file_text(path)}, hive_partitioning = false)")  # noqa: S608
 
     def load_files(self, name: str, paths: Sequence[LakePath], table: Table) -> None:
         """Make a relation that reads files of a table, with nulls where a file is older than a column."""
@@ -85,7 +86,8 @@ class DuckDBEngine(Engine):
         self.create_view(name, f"SELECT * FROM {parquet_files(self.connection, table, paths)}")  # noqa: S608
 
     def _know(self, path: LakePath) -> None:
-        self._files.add(str(path))
+        # The engine asks for the name that it is given, and for that of the file it finds.
+        self._files.update((quoted(str(path)), file_text(path)))
         if isinstance(path, ObjectPath):
             if self._objects is None:
                 self._objects = ObjectFileSystem(ObjectPath(path.bucket, ""))
@@ -120,9 +122,10 @@ class DuckDBEngine(Engine):
         for sql in selects:
             path = self._scratch_file()
             self._know(path)
-            paths.append(quoted(str(path)))
+            paths.append(file_text(path))
             self.connection.execute(
-                f"COPY ({sql}) TO {paths[-1]} (FORMAT parquet, COMPRESSION lz4_raw, ROW_GROUP_SIZE {_HELD_ROWS})"
+                f"COPY ({sql}) TO {quoted(str(path))} "
+                f"(FORMAT parquet, COMPRESSION lz4_raw, ROW_GROUP_SIZE {_HELD_ROWS})"
             )
         self.create_view(name, f"SELECT * FROM read_parquet([{', '.join(paths)}], hive_partitioning = false)")  # noqa: S608
 
@@ -142,7 +145,7 @@ class DuckDBEngine(Engine):
 
     def lock(self) -> None:
         """Let SQL read no file but those of the relations that are open now, and no network; for good."""
-        paths = ", ".join(map(quoted, sorted(self._files)))
+        paths = ", ".join(sorted(self._files))
         self.connection.execute(f"SET allowed_paths = [{paths}]")
         self.connection.execute("SET enable_external_access = false")
 
@@ -203,8 +206,13 @@ def parquet_files(
         for name, type_ in engine_types(connection, table).items()
         if name not in without
     )
-    files = ", ".join(quoted(str(path)) for path in paths)
+    files = ", ".join(map(file_text, paths))
     return f"read_parquet([{files}], schema = MAP {{{fields}}})"
+
+
+def file_text(path: LakePath | str) -> str:
+    """The name of one file as SQL reads it: on a disk the engine takes `lake*` for a pattern, and would read others."""
+    return quoted(glob.escape(str(path)) if isinstance(path, Path) else str(path))
 
 
 def quoted(text: str) -> str:

@@ -7,6 +7,7 @@ contains does not belong here.
 
 import datetime as dt
 import errno
+import glob
 import hashlib
 import os
 import re
@@ -253,7 +254,7 @@ def _rows_a_batch(group: pq.RowGroupMetaData, batch_rows: int, columns: list[str
 def _replace_by_link(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     # What a killed run left half-way; the partition is held, so nobody else is writing here.
-    for left in listing.matching(target.parent, f".{target.name}.*.part"):
+    for left in listing.matching(target.parent, f".{glob.escape(target.name)}.*.part"):
         left.unlink()
     part = _beside(target)
     try:

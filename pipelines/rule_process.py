@@ -5,6 +5,7 @@ has neither the environment of this process nor its open files. When it dies of 
 rule has an error, and the next rules get a new process.
 """
 
+import glob
 import json
 import os
 import select
@@ -187,7 +188,8 @@ def rule_scratch() -> Iterator[Path]:
 
 def as_rule_file(scratch: Path, name: str, path: LakePath, table: Table, columns: str = "*") -> RuleFile:
     """A table's file for rules: where it is, copied from an object store, or empty when it is not there."""
-    if isinstance(path, Path) and exists(path):
+    # Of a name that the engine takes for a pattern, the rows are copied to one that is none.
+    if isinstance(path, Path) and exists(path) and not glob.has_magic(str(path.resolve())):
         return RuleFile(str(path.resolve()), columns)
     target = scratch / f"{name}.parquet"
     names = table.schema.names if columns == "*" else columns.split(", ")
