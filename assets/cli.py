@@ -18,6 +18,7 @@ import typer
 from rich.console import Console
 
 from assets.query_command import query
+from assets.streams import lasting_streams, output_loss
 from assets.terminal import (
     COMPLETE,
     FAILED,
@@ -64,6 +65,7 @@ class Mode(StrEnum):
     CHANGED = "changed"
 
 
+@lasting_streams()
 def main() -> None:
     """Run the command line; what a user can cause ends in one sentence and the exit status of its kind."""
     try:
@@ -243,6 +245,8 @@ def _run_jobs(
         _print_reports(reports)
     _print_clock_warnings(lake, [partition.project for partition in partitions])
     statuses = {report["exit_status"] for report in reports}
+    if output_loss() is not None:
+        statuses.add(INCOMPLETE)
     raise typer.Exit(next((code for code in (FAILED, USAGE, INCOMPLETE) if code in statuses), COMPLETE))
 
 
@@ -465,7 +469,7 @@ def sandbox(context: typer.Context) -> None:
 
 @app.command()
 def ui(
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 3000,
 ) -> None:
     """Open Dagster's UI on the runs, assets and schedule; Ctrl-C ends it."""
     from assets.runner import use_instance_home

@@ -23,12 +23,14 @@ from rich.console import Console
 from rich.markup import escape
 from typing_extensions import Buffer
 
+from assets.streams import output_error, raising_output
 from assets.terminal import note_sandbox, print_error
-from pipelines.errors import ConfigurationError, PipelineError
+from pipelines.errors import ConfigurationError, PipelineError, StorageError
 from pipelines.lake import Lake
 from pipelines.plain_text import visible
 from pipelines.query import Format, connect_lake, relations, select, sql_errors, write_rows
 from pipelines.settings import Settings
+from pipelines.text_files import decoded
 
 _ROWS_SHOWN = 40
 # Where there is no terminal, lines are as long as the rows.
@@ -114,13 +116,13 @@ def _text(sql: str | None, file: Path | None) -> str | None:
     if sql is not None:
         return sql
     if file is None:
-        return None if sys.stdin.isatty() else sys.stdin.read()
+        return None if sys.stdin.isatty() else sys.stdin.read().removeprefix("\ufeff")
     try:
-        return file.read_text()
+        return decoded(file.read_bytes())
     except OSError as error:
         raise ConfigurationError(f"--file {file} cannot be read: {os.strerror(error.errno or 0)}.") from error
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f"--file {file} is no text in UTF-8.") from error
+    except ValueError as reason:
+        raise ConfigurationError(f"--file {file} {reason}.") from None
 
 
 @contextmanager
@@ -166,16 +168,14 @@ def _print(connection: duckdb.DuckDBPyConnection, text: str, form: OutputFormat)
     # Data stays as it is, unless it is a terminal that would act on it.
     is_shown = sys.stdout.isatty()
     try:
-        target = (
-            cast("BinaryIO", _Visible(sys.stdout.buffer, has_quoted_lines=form == OutputFormat.CSV))
-            if is_shown
-            else sys.stdout.buffer
-        )
-        write_rows(relation, target, Format(form.value))
-        sys.stdout.buffer.flush()
+        with raising_output() as out:
+            target = cast("BinaryIO", _Visible(out, has_quoted_lines=form == OutputFormat.CSV)) if is_shown else out
+            write_rows(relation, target, Format(form.value))
     except BrokenPipeError:
-        # Whoever read has enough, as `head` does; and at its end Python would flush to the pipe again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read has enough, as `head` does.
+        return
+    except OSError as error:
+        raise StorageError(f"The rows cannot be written to standard output: {output_error(error)}.") from error
 
 
 def _print_table(relation: duckdb.DuckDBPyRelation) -> None:

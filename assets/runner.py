@@ -1,9 +1,12 @@
 """Runs a job of ours in this process, into the Dagster instance that the UI shows, with progress on the terminal."""
 
 import datetime as dt
+import errno
+import glob
+import hashlib
 import logging
 import os
-import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -20,8 +23,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from assets.build import build_definitions
 from assets.partitions import partition_key
 from assets.resources import EXIT_STATUS
+from assets.streams import second_standard_error
 from pipelines import locks
 from pipelines.day import utc_now
+from pipelines.environment import at_home
 from pipelines.errors import ConfigurationError, PipelineError, StorageError
 from pipelines.fetch import Progress as FetchProgress
 from pipelines.lake import Partition
@@ -59,7 +64,10 @@ def use_instance_home() -> Path:
     Raises:
         ConfigurationError: it cannot be created or written.
     """
-    home = Path(os.environ.get("DAGSTER_HOME") or ".dagster").absolute()
+    try:
+        home = Path(at_home(os.environ.get("DAGSTER_HOME") or ".dagster")).absolute()
+    except ValueError as reason:
+        raise ConfigurationError(f"The variable DAGSTER_HOME {reason}.") from None
     try:
         home.mkdir(parents=True, exist_ok=True)
         settings = home / "dagster.yaml"
@@ -70,8 +78,27 @@ def use_instance_home() -> Path:
             f"Dagster's storage {home} cannot be written ({error.strerror}): set DAGSTER_HOME to a directory that "
             "this user may write."
         ) from None
-    os.environ["DAGSTER_HOME"] = str(home)
+    os.environ["DAGSTER_HOME"] = str(_without_pattern(home))
     return home
+
+
+def _without_pattern(home: Path) -> Path:
+    """The same place under a name in which Dagster, which looks its settings up by a pattern, can find none."""
+    if not glob.has_magic(str(home)):
+        return home
+    # Stays there for the processes that this one starts or becomes.
+    link = Path(tempfile.gettempdir()) / f"image-snapshots-{hashlib.sha256(os.fsencode(home)).hexdigest()[:16]}"
+    try:
+        if not link.is_symlink():
+            link.symlink_to(home)
+        if link.readlink() != home or link.lstat().st_uid != os.geteuid():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+    except OSError as error:
+        raise ConfigurationError(
+            f"The path of Dagster's storage {home} holds one of * ? [, which Dagster takes for a pattern, and the link "
+            f"{link} in its place cannot be made ({error.strerror}): set DAGSTER_HOME to another directory."
+        ) from None
+    return link
 
 
 @contextmanager
@@ -153,7 +180,7 @@ class Runner:
     def __enter__(self) -> Self:
         use_instance_home()
         # Dagster points the standard streams at the run's log files while a step runs; this is the terminal still.
-        self._stream = self._stack.enter_context(os.fdopen(os.dup(sys.stderr.fileno()), "w"))
+        self._stream = self._stack.enter_context(second_standard_error())
         # Whoever watches the terminal wants to know for whom the run waits.
         waits = logging.StreamHandler(self._stream)
         logging.getLogger(locks.__name__).addHandler(waits)

@@ -111,10 +111,13 @@ def compact(
 def retention(
     responses_days: Annotated[
         int | None,
-        typer.Option(min=1, help="Keep what the API answered (responses, list pages, notebooks) for so many days."),
+        typer.Option(
+            min=1, max=36_500, help="Keep what the API answered (responses, list pages, notebooks) for so many days."
+        ),
     ] = None,
     snapshots_days: Annotated[
-        int | None, typer.Option(min=1, help="Keep all other tables of a day, and its report, for so many days.")
+        int | None,
+        typer.Option(min=1, max=36_500, help="Keep all other tables of a day, and its report, for so many days."),
     ] = None,
     apply: Annotated[bool, typer.Option("--apply", help="Remove the files; without, nothing is changed.")] = False,
     project: ProjectOption = None,

@@ -2,7 +2,8 @@
 
 The modules in the order in which a day passes through them:
 
-``settings``, ``credentials``, ``endpoints``  what the user stated, and where credentials may be sent
+``settings``, ``environment``, ``cron``, ``text_files``  what the user stated, and how it may be written
+``credentials``, ``clouds_file``, ``endpoints``  who the user is, and where credentials may be sent
 ``secret_urls``, ``proxies``, ``preflight``  URLs that may hold a secret; what is checked before anything is asked
 ``plain_text``                 others' text made safe to print
 ``inventory``, ``inventory_sources``  which image ids exist, according to the user

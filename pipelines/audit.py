@@ -41,6 +41,7 @@ from pipelines.rule_process import RuleFile, RuleProcess, as_rule_file, rule_scr
 from pipelines.rule_worker import RuleError
 from pipelines.settings import ROOT, Settings
 from pipelines.sql_files import read_sql
+from pipelines.text_files import decoded
 
 RULES = ROOT / "sql" / "audit"
 SEVERITIES = ("critical", "high", "medium", "low", "info")
@@ -196,9 +197,9 @@ def _read_rule(path: Path) -> Rule:
         return Rule(path.stem, None, error=f"The file cannot be read: {error.strerror}.")
     rule = Rule(path.stem, hashlib.sha256(content).hexdigest())
     try:
-        text = content.decode()
-    except UnicodeDecodeError:
-        return replace(rule, error="The file is not UTF-8 text.")
+        text = decoded(content)
+    except ValueError as reason:
+        return replace(rule, error=f"The file {reason}.")
     fields, repeated = _read_header(text)
     severity = fields.get("severity")
     rule = replace(
@@ -375,11 +376,15 @@ def read_suppressions(path: Path) -> list[Suppression]:
         ConfigurationError: the file cannot be read or is wrong; names the entry by its number.
     """
     try:
-        return _SuppressionsFile.model_validate(tomllib.loads(path.read_bytes().decode())).suppression
+        text = decoded(path.read_bytes())
     except OSError as error:
         raise ConfigurationError(
             f"The suppressions file {path} cannot be read ({error.strerror}): correct IMAGE_SNAPSHOTS_SUPPRESSIONS."
         ) from None
+    except ValueError as error:
+        raise ConfigurationError(f"The suppressions file {path} {error}.") from None
+    try:
+        return _SuppressionsFile.model_validate(tomllib.loads(text)).suppression
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place, *inner = first["loc"][1:] or (None,)

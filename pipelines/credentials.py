@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipelines.clouds_file import read_cloud
 from pipelines.endpoints import check_endpoint
+from pipelines.environment import at_home
 from pipelines.errors import ConfigurationError
 
 _PASSWORD_TYPES = {"password", "v3password"}
@@ -89,7 +91,12 @@ def load_credentials(project_id: str | None, environ: Mapping[str, str]) -> Cred
     Raises:
         ConfigurationError: something is missing or contradictory; names the variable, never a secret.
     """
-    env = {name: value.strip() for name, value in environ.items() if name.startswith("OS_") and value.strip()}
+    env = {
+        # A password's blanks are its own.
+        name: value if name == "OS_PASSWORD" else value.strip()
+        for name, value in environ.items()
+        if name.startswith("OS_") and value.strip()
+    }
     access_key, secret_key = env.get("OS_ACCESS_KEY"), env.get("OS_SECRET_KEY")
     if access_key and secret_key:
         project_id = project_id or env.get("OS_PROJECT_ID")
@@ -97,13 +104,12 @@ def load_credentials(project_id: str | None, environ: Mapping[str, str]) -> Cred
             raise ConfigurationError(
                 "An access key needs a project id: set OS_PROJECT_ID, or IMAGE_SNAPSHOTS_PROJECTS for several projects."
             )
-        cacert = env.get("OS_CACERT")
-        return AccessKey(access_key, secret_key, project_id, Path(cacert).expanduser() if cacert else None)
+        return AccessKey(access_key, secret_key, project_id, _ca_bundle(env.get("OS_CACERT")))
     if access_key or secret_key:
         present, missing = ("ACCESS", "SECRET") if access_key else ("SECRET", "ACCESS")
         raise ConfigurationError(f"OS_{present}_KEY is set but OS_{missing}_KEY is not: set both, or neither.")
     if "OS_CLOUD" in env:
-        config, source = _from_clouds_yaml(env), f"the cloud {env['OS_CLOUD']!r} in clouds.yaml"
+        config, source = _read(lambda: read_cloud(env)), f"the cloud {env['OS_CLOUD']!r} in clouds.yaml"
     elif "OS_AUTH_URL" in env or "OS_TOKEN" in env:
         config, source = _from_variables(env), "the OS_* variables"
     else:
@@ -112,35 +118,6 @@ def load_credentials(project_id: str | None, environ: Mapping[str, str]) -> Cred
             "or OS_AUTH_URL with OS_USERNAME and OS_PASSWORD, or OS_TOKEN."
         )
     return _from_config(project_id, config, source)
-
-
-def _from_clouds_yaml(env: Mapping[str, str]) -> dict[str, Any]:
-    # Imported here because it takes a second, and most commands need no credentials.
-    from openstack import exceptions  # noqa: PLC0415
-    from openstack.config import loader  # noqa: PLC0415
-
-    cloud = env["OS_CLOUD"]
-    # The environment is handed over, never read behind our back.
-    files = [env["OS_CLIENT_CONFIG_FILE"]] if "OS_CLIENT_CONFIG_FILE" in env else []
-    secure = [env["OS_CLIENT_SECURE_FILE"]] if "OS_CLIENT_SECURE_FILE" in env else []
-    try:
-        return _read(
-            lambda: loader.OpenStackConfig(
-                config_files=[*files, *loader.CONFIG_FILES],
-                secure_files=[*secure, *loader.SECURE_FILES],
-                load_envvars=False,
-            ).get_one(cloud=cloud, region_name=env.get("OS_REGION_NAME"), validate=False)
-        )
-    except exceptions.ConfigException:
-        raise ConfigurationError(
-            f"OS_CLOUD names the cloud {cloud!r}, which clouds.yaml does not describe: correct OS_CLOUD, "
-            "or the file (OS_CLIENT_CONFIG_FILE says which)."
-        ) from None
-    except (AttributeError, KeyError, TypeError, ValueError):
-        # What the library does with a file that is YAML but no description of clouds. Its message may quote values.
-        raise ConfigurationError(
-            f"The description of the cloud {cloud!r} (OS_CLOUD) in clouds.yaml is malformed: correct the file."
-        ) from None
 
 
 def _from_variables(env: Mapping[str, str]) -> dict[str, Any]:
@@ -177,7 +154,9 @@ def _read(region: Callable[[], Any]) -> dict[str, Any]:
 def _from_config(project_id: str | None, config: Mapping[str, Any], source: str) -> Credentials:
     def text(key: str) -> str | None:
         value = config.get(key)
-        return None if value is None or isinstance(value, dict | list) else str(value).strip() or None
+        if value is None or isinstance(value, dict | list) or not str(value).strip():
+            return None
+        return str(value) if key == "password" else str(value).strip()
 
     def domain(who: str) -> dict[str, str] | None:
         for kind in ("id", "name"):
@@ -195,8 +174,7 @@ def _from_config(project_id: str | None, config: Mapping[str, Any], source: str)
             f"Certificates must be verified, but {source} say otherwise (verify or insecure): remove that, and name "
             "the authority to trust in IMAGE_SNAPSHOTS_CA_BUNDLE or cacert."
         )
-    cacert = text("cacert")
-    ca_bundle = Path(cacert).expanduser() if cacert else None
+    ca_bundle = _ca_bundle(text("cacert"))
     stated_id = project_id or text("project_id")
     auth_type = text("auth_type") or "password"
 
@@ -247,12 +225,11 @@ def _from_config(project_id: str | None, config: Mapping[str, Any], source: str)
     )
 
 
-def _is_true(value: Any) -> bool:
-    return str(value).lower() in ("true", "1", "yes", "on")
-
-
-def _is_false(value: Any) -> bool:
-    return str(value).lower() in ("false", "0", "no", "off")
+def _ca_bundle(cacert: str | None) -> Path | None:
+    try:
+        return Path(at_home(cacert)) if cacert else None
+    except ValueError as reason:
+        raise ConfigurationError(f"OS_CACERT (or cacert) {reason}.") from None
 
 
 def _checked_auth_url(value: str) -> str:

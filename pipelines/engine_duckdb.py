@@ -1,5 +1,6 @@
 """The engine that every installation has: DuckDB, in this process and in bounded memory."""
 
+import glob
 import os
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -76,7 +77,7 @@ class DuckDBEngine(Engine):
     def load_file(self, name: str, path: LakePath, columns: str = "*") -> None:
         """Make a relation that reads a Parquet file of the lake, without its directory keys."""
         self._know(path)
-        self.create_view(name, f"SELECT {columns} FROM read_parquet({quoted(str(path))}, hive_partitioning = false)")  # noqa: S608
+        self.create_view(name, f"SELECT {columns} FROM read_parquet({file_text(path)}, hive_partitioning = false)")  # noqa: S608
 
     def load_files(self, name: str, paths: Sequence[LakePath], table: Table) -> None:
         """Make a relation that reads files of a table, with nulls where a file is older than a column."""
@@ -117,14 +118,15 @@ class DuckDBEngine(Engine):
         """Make a relation of what SELECTs give, one after the other, and hold it outside this process's memory."""
         paths = []
         for sql in selects:
-            path = str(self._scratch_file())
+            path = self._scratch_file()
             paths.append(path)
             self.connection.execute(
-                f"COPY ({sql}) TO {quoted(path)} (FORMAT parquet, COMPRESSION lz4_raw, ROW_GROUP_SIZE {_HELD_ROWS})"
+                f"COPY ({sql}) TO {quoted(str(path))} "
+                f"(FORMAT parquet, COMPRESSION lz4_raw, ROW_GROUP_SIZE {_HELD_ROWS})"
             )
-        files = ", ".join(map(quoted, paths))
+        files = ", ".join(map(file_text, paths))
         self.create_view(name, f"SELECT * FROM read_parquet([{files}], hive_partitioning = false)")  # noqa: S608
-        self._held[name] = tuple(paths)
+        self._held[name] = tuple(map(str, paths))
 
     def held_files(self, name: str) -> tuple[str, ...]:
         """The files that a relation made by `hold` is in."""
@@ -181,8 +183,13 @@ def parquet_files(
         for name, type_ in engine_types(connection, table).items()
         if name not in without
     )
-    files = ", ".join(quoted(str(path)) for path in paths)
+    files = ", ".join(map(file_text, paths))
     return f"read_parquet([{files}], schema = MAP {{{fields}}})"
+
+
+def file_text(path: LakePath | str) -> str:
+    """The name of one file as SQL reads it: on a disk the engine takes `lake*` for a pattern, and would read others."""
+    return quoted(glob.escape(str(path)) if isinstance(path, Path) else str(path))
 
 
 def quoted(text: str) -> str:

@@ -2,9 +2,10 @@
 
 An inventory is a file (`.csv .tsv .txt .json .jsonl .parquet`), the result of a SQL query, or the API's own list.
 It has a column `id` (or `image_id`), optionally `project`, `owner`, `cost_center` and `environment`; these names are
-matched without regard to case. Further columns are kept in `attributes`, a JSON object, with the type they have in
-the source; what is null or blank is left out. Every source is read piece by piece, so that memory holds the ids seen
-and one batch of rows.
+matched without regard to case, and to blanks and quotes around them. A name that is nearly one of these is refused:
+passed over, `projects` would have every id asked in every project. Further columns are kept in `attributes`, a JSON
+object, with the type they have in the source; what is null or blank is left out. Every source is read piece by piece,
+so that memory holds the ids seen and one batch of rows.
 
 A row without a project belongs to every project. A project is matched exactly; rows of other projects are dropped,
 and so are those of a project that is not configured, which are counted apart because they are never asked for.
@@ -19,6 +20,7 @@ Reading files and databases is in `pipelines.inventory_sources`; asking the API 
 `Inventory.read_listed` takes the ids.
 """
 
+import re
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -56,6 +58,10 @@ _NAMES = {
     "cost_center": "cost_center",
     "environment": "environment",
 }
+# What spreadsheets, editors and people put around a name: quotes of all kinds, blanks, marks that nobody sees.
+_AROUND_NAMES = "\"'`\u00b4\u2018\u2019\u201a\u201c\u201d\u201e\u00ab\u00bb \t\r\n\u00a0\u200b\ufeff"
+# A shorter name has too many neighbours that mean something else.
+_LEAST_SPELT = 5
 
 
 @dataclass(slots=True)
@@ -158,6 +164,8 @@ class Inventory:
         unknown_count = pc.sum(unknown).as_py() or 0
         counts.unknown_project += unknown_count
         counts.other_project += total - (pc.sum(mine).as_py() or 0) - unknown_count
+        if unknown_count:
+            _refuse_quoted(project.filter(unknown), source)
         batch = pa.RecordBatch.from_arrays(
             [
                 pa.repeat(pa.scalar(self._date, pa.date32()), total),
@@ -227,6 +235,16 @@ class Inventory:
         )
 
 
+def _refuse_quoted(projects: pa.Array, source: str) -> None:
+    """Refuse keys that kept the quotes of their file: they are of a configured project, and would be left out."""
+    quoted = projects.filter(pc.match_substring_regex(projects, r"""^["'].*["']$"""))
+    if len(quoted):
+        raise ConfigurationError(
+            f"The inventory {source} has quotation marks around a project, {quoted[0].as_py()!r}, so that it is none "
+            "of those configured: write the key alone, without blanks before or after quotation marks."
+        )
+
+
 def _number(uuid: str) -> int:
     return int(uuid.replace("-", ""), 16)
 
@@ -236,24 +254,55 @@ def _columns_by_name(names: Sequence[str], source: str) -> tuple[dict[str, int],
     known: dict[str, int] = {}
     further: dict[str, int] = {}
     for position, written in enumerate(names):
-        name = written.strip()
-        ours = _NAMES.get(name.lower())
+        ours = _NAMES.get(written.strip(_AROUND_NAMES).lower())
         target = known if ours else further
         # Spreadsheets write unnamed columns.
-        key = ours or name or f"column_{position + 1}"
+        key = ours or written.strip() or f"column_{position + 1}"
         if key in target:
             raise ConfigurationError(
                 f"The inventory {source} has two columns for {key!r} ({names[target[key]]!r} and {written!r}): "
                 "rename or remove one."
             )
         target[key] = position
+    near = {written: meant for written in further if (meant := _nearly(written)) is not None and meant not in known}
     if "id" not in known:
         found = ", ".join(repr(name) for name in names[:20]) or "none"
+        like = next((written for written, meant in near.items() if meant == "id"), None)
         raise ConfigurationError(
-            f"The inventory {source} has no column 'id' or 'image_id' (columns found: {found}): name the column of "
-            "image ids so, and check what separates the columns."
+            f"The inventory {source} has no column 'id' or 'image_id' (columns found: {found}): "
+            + ("" if like is None else f"did you mean {like!r}? ")
+            + f"{'n' if like is None else 'N'}ame the column of image ids so, and check what separates the columns."
+        )
+    for written, meant in near.items():
+        raise ConfigurationError(
+            f"The inventory {source} has a column {written!r}, which would be kept as an attribute alone: did you mean "
+            f"{meant!r}? Rename it, to that or to what is less alike."
         )
     return known, further
+
+
+def _nearly(written: str) -> str | None:
+    """The column of ours that a name is meant for, if it is that but for marks, blanks or one letter."""
+    letters = re.sub(r"[\W_]", "", written).lower()
+    for name, ours in _NAMES.items():
+        spelt = name.replace("_", "")
+        if letters == spelt or (len(spelt) >= _LEAST_SPELT and _differ_by_one_letter(letters, spelt)):
+            return ours
+    return None
+
+
+def _differ_by_one_letter(one: str, other: str) -> bool:
+    """Whether one text is the other with a letter more, less or another one, or with two neighbours exchanged."""
+    if abs(len(one) - len(other)) > 1:
+        return False
+    if len(one) > len(other):
+        one, other = other, one
+    at = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(one))
+    if len(one) < len(other):
+        return one[at:] == other[at + 1 :]
+    return one[at + 1 :] == other[at + 1 :] or (
+        one[at : at + 2] == other[at : at + 2][::-1] and one[at + 2 :] == other[at + 2 :]
+    )
 
 
 def _text(values: Any) -> pa.Array:

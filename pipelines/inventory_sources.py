@@ -21,8 +21,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import sqlalchemy as sa
 
+from pipelines.environment import at_home
 from pipelines.errors import ConfigurationError, EndpointUnreachableError, PipelineError
 from pipelines.secret_urls import looks_like_url, parse_secret_url
+from pipelines.text_files import decoded
 
 LISTED = "modelarts:"
 BATCH_ROWS = 32_768
@@ -55,7 +57,7 @@ def describe_source(source: str) -> InventorySource:
     if looks_like_url(source):
         url = _database_url(source)
         return InventorySource("database", _display_name(url), None)
-    path = Path(source).expanduser()
+    path = _path(source)
     _ending(path)
     with _opening(path):
         modified = path.stat().st_mtime
@@ -82,7 +84,7 @@ def read_source(source: str, query_file: Path, project_key: str) -> Iterator[Chu
     if looks_like_url(source):
         yield from _read_database(source, query_file, project_key)
     else:
-        yield from _read_file(Path(source).expanduser())
+        yield from _read_file(_path(source))
 
 
 def brief(error: Exception) -> str:
@@ -91,6 +93,13 @@ def brief(error: Exception) -> str:
 
 
 # Files
+
+
+def _path(stated: str) -> Path:
+    try:
+        return Path(at_home(stated))
+    except ValueError as reason:
+        raise ConfigurationError(f"The path of the inventory {reason}: correct IMAGE_SNAPSHOTS_INVENTORY.") from None
 
 
 @contextmanager
@@ -133,7 +142,11 @@ def _read_file(path: Path) -> Iterator[Chunk]:
 def _read_csv(path: Path) -> Iterator[Chunk]:
     # Not Arrow's reader: it takes a quotation mark that is never closed for the start of a value, and so loses rows.
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, delimiter="\t" if _ending(path) == ".tsv" else ",", strict=True)
+        delimiter = "\t" if _ending(path) == ".tsv" else ","
+        # Quotes after a blank would be part of the value; blanks alone stay part of it.
+        is_spaced = re.search(rf'(?m)(?:^|{delimiter}) +"', file.read(_BLOCK_CHARACTERS)) is not None
+        file.seek(0)
+        reader = csv.reader(file, delimiter=delimiter, strict=True, skipinitialspace=is_spaced)
         rows = _csv_rows(path, reader)
         names = next(rows, None)
         if names is None:
@@ -373,7 +386,7 @@ def _engine(url: sa.URL) -> sa.Engine:
     if url.get_backend_name() == "sqlite":
         if not url.database:
             raise ConfigurationError("The inventory's database URL names no file: write sqlite:///path/to/file.")
-        path = Path(url.database).expanduser()
+        path = _path(url.database)
         with _opening(path):
             uri = f"file:{quote(str(path.resolve()))}?mode=ro"
         return sa.create_engine("sqlite://", poolclass=sa.NullPool, creator=lambda: sqlite3.connect(uri, uri=True))
@@ -415,9 +428,9 @@ def _read_database(source: str, query_file: Path, project_key: str) -> Iterator[
 
 def _statement(query_file: Path) -> sa.TextClause:
     try:
-        sql = query_file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        sql = decoded(query_file.read_bytes())
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"it {error}"
         raise ConfigurationError(
             f"The inventory query {query_file} cannot be read: {reason} (setting IMAGE_SNAPSHOTS_INVENTORY_QUERY)."
         ) from None

@@ -7,6 +7,7 @@ contains does not belong here.
 
 import datetime as dt
 import errno
+import glob
 import hashlib
 import os
 import re
@@ -253,7 +254,7 @@ def _rows_a_batch(group: pq.RowGroupMetaData, batch_rows: int, columns: list[str
 def _replace_by_link(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     # What a killed run left half-way; the partition is held, so nobody else is writing here.
-    for left in listing.matching(target.parent, f".{target.name}.*.part"):
+    for left in listing.matching(target.parent, f".{glob.escape(target.name)}.*.part"):
         left.unlink()
     part = _beside(target)
     try:
@@ -274,10 +275,11 @@ class Lake:
     """The tree of tables under one root directory."""
 
     def __init__(self, root: str, compression: str = "zstd") -> None:
-        if "://" in root and not root.startswith(SCHEME):
+        # With one slash too, which would make a directory of that name.
+        if (scheme := re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/+", root)) and not root.startswith(SCHEME):
             raise ConfigurationError(
                 "IMAGE_SNAPSHOTS_LAKE must be a local path or s3://bucket/directory: "
-                f"{root.partition('://')[0]}:// storage is not supported."
+                f"{scheme[0]} storage is not supported."
             )
         self.root: LakePath = ObjectPath.parse(root) if root.startswith(SCHEME) else Path(root).absolute()
         self._compression = compression

@@ -30,6 +30,12 @@ class LakeFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec publis
     def __init__(self, root: Path) -> None:
         super().__init__()
         self._root = root.resolve()
+        self._published: set[str] = set()
+
+    def name(self, key: str) -> str:
+        """The name here of a published file, wherever a link of its table or day leads."""
+        self._published.add(key)
+        return f"{LAKE_SCHEME}{key}"
 
     def open(self, path: str, mode: str = "rb", **_: Any) -> io.RawIOBase:
         """Open for reading."""
@@ -54,9 +60,10 @@ class LakeFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec publis
         return [path]
 
     def _path(self, url: str) -> Path:
-        path = self._root / posixpath.normpath(url.removeprefix(LAKE_SCHEME))
-        # Links are followed before it is looked at where a file is.
-        if not Path(os.path.realpath(path)).is_relative_to(self._root):
+        key = posixpath.normpath(url.removeprefix(LAKE_SCHEME))
+        path = self._root / key
+        # Other links are followed before it is looked at where a file is.
+        if key not in self._published and not Path(os.path.realpath(path)).is_relative_to(self._root):
             raise PermissionError(f"{url} is not in the lake")
         return path
 

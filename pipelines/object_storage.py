@@ -414,7 +414,7 @@ class ObjectFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec publ
     """One directory of a bucket as DuckDB asks for files: reading only, and each file as one version.
 
     DuckDB opens a file anew for each time that SQL reads it. What was learned of a file the first time holds until it
-    is looked for by a pattern again, or forgotten; one that was replaced is an error, never a mixture, and forgotten.
+    is forgotten; one that was replaced is an error, never a mixture, and forgotten.
     """
 
     protocol = "s3"
@@ -449,12 +449,8 @@ class ObjectFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec publ
         return dt.datetime.fromtimestamp(self._stat(path).st_mtime, dt.UTC)
 
     def glob(self, path: str, **_: Any) -> list[str]:
-        """Objects that match a pattern."""
-        if not has_magic(path):
-            return [path]
-        found = {str(match): stat for match, stat in self._root.matching(self._path(path).relative_to(self._root))}
-        self._known.update(found)
-        return sorted(found)
+        """The object of this name: a pattern in the name of a lake, such as `lake*`, would find those of others."""
+        return [path]
 
     def _path(self, url: str) -> ObjectPath:
         path = ObjectPath(self._root.bucket, url.removeprefix(f"{SCHEME}{self._root.bucket.name}/"))

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipelines.errors import ConfigurationError
 from pipelines.settings import PREFIX
+from pipelines.text_files import decoded
 
 PRICES = pa.schema(
     [
@@ -75,12 +76,16 @@ def read_price_book(path: Path) -> PriceBook:
         ConfigurationError: the file cannot be read or is wrong; names the entry, counted from 1, and the field.
     """
     try:
-        stated = tomllib.loads(path.read_text("utf-8"))
+        text = decoded(path.read_bytes())
     except OSError as error:
         raise ConfigurationError(
             f"The price book {path} cannot be read: {error.strerror}. Correct {PREFIX}PRICE_BOOK."
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as reason:
+        raise ConfigurationError(f"The price book {path} {reason}.") from None
+    try:
+        stated = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"The price book {path} is no valid TOML: {error}.") from error
     try:
         book = _Book.model_validate(stated)

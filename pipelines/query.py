@@ -9,7 +9,7 @@ import json
 import re
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -44,6 +44,9 @@ class Format(StrEnum):
 _VIEWS = ("days", "latest_days", "images_latest", "images_with_owner", "public_periods")
 _AS_OF = "images_as_of"
 _AS_OF_PARAMETERS = "as_of_date, of_project := NULL"
+
+# A file of the lake -> its name in SQL over the whole lake.
+_FileName = Callable[[LakePath], str]
 
 _BATCH_ROWS = 32_768
 _PROJECT_OF_FILE = "regexp_extract(filename, '/project=([^/]+)/[^/]+$', 1) AS project"
@@ -138,13 +141,16 @@ def connect_lake(lake: Lake, *, include_incomplete: bool = False) -> duckdb.Duck
     try:
         with sql_errors():
             # Both only read. An allowed directory of the engine's own could be written, too.
+            files = None
             if isinstance(lake.root, ObjectPath):
                 connection.register_filesystem(ObjectFileSystem(lake.root))
                 reached = f"{lake.root}/"
             else:
-                connection.register_filesystem(LakeFileSystem(lake.root))
+                files = LakeFileSystem(lake.root)
+                connection.register_filesystem(files)
                 reached = LAKE_SCHEME
-            _create_views(connection, lake, include_incomplete=include_incomplete)
+            name_of: _FileName = str if files is None else lambda path: files.name(lake.key(path))
+            _create_views(connection, lake, name_of, include_incomplete=include_incomplete)
             connection.execute("SET TimeZone = 'UTC'")
             connection.execute(f"SET allowed_directories = [{quoted(reached)}]")
             connection.execute("SET allow_persistent_secrets = false")
@@ -160,38 +166,35 @@ def _all_tables() -> dict[str, Table]:
     return TABLES | ANALYSIS_TABLES
 
 
-def _create_views(connection: duckdb.DuckDBPyConnection, lake: Lake, *, include_incomplete: bool) -> None:
+def _create_views(
+    connection: duckdb.DuckDBPyConnection, lake: Lake, name_of: _FileName, *, include_incomplete: bool
+) -> None:
     daily = {name: lake.files_of(name) for name, table in _all_tables().items() if table is not IMAGE_HISTORY}
     monthly = monthly_files(lake, daily)
     for name, table in _all_tables().items():
         if table is IMAGE_HISTORY:
-            source = _rows(connection, table, [_name(lake, path) for path in lake.project_files_of(name)], {})
+            source = _rows(connection, table, [name_of(path) for path in lake.project_files_of(name)], {})
         else:
             months = monthly.get(name, [])
             compacted = {Partition(day, file.project) for file in months for day in file.days}
-            files = [_name(lake, path) for partition, path in daily[name].items() if partition not in compacted]
-            source = _rows(connection, table, files, {_name(lake, file.path): file.others for file in months})
+            files = [name_of(path) for partition, path in daily[name].items() if partition not in compacted]
+            source = _rows(connection, table, files, {name_of(file.path): file.others for file in months})
         connection.execute(f"CREATE VIEW {name} AS {source}")
     columns = ", ".join(f'manifest."{name}"' for name in _MANIFEST)
     # Ten times as fast as read_json, which has large buffers for each file.
     manifest = f"json_transform(content, {quoted(json.dumps(_MANIFEST))}) AS manifest"
-    manifests = ", ".join(quoted(_name(lake, lake.manifest(partition))) for partition in lake.partitions())
+    manifests = ", ".join(quoted(name_of(lake.manifest(partition))) for partition in lake.partitions())
     connection.execute(
         f"CREATE VIEW manifests AS SELECT {columns} FROM (SELECT {manifest} FROM read_text([{manifests}]))"  # noqa: S608
     )
     connection.execute(f"CREATE VIEW parameters AS SELECT {str(include_incomplete).upper()} AS include_incomplete")
-    connection.execute(f"CREATE VIEW history_days AS {_history_days(lake)}")
+    connection.execute(f"CREATE VIEW history_days AS {_history_days(lake, name_of)}")
     for name in _VIEWS:
         connection.execute(f"CREATE VIEW {name} AS {read_sql(f'views/{name}.sql')}")
     connection.execute(f"CREATE MACRO {_AS_OF}({_AS_OF_PARAMETERS}) AS TABLE {read_sql(f'views/{_AS_OF}.sql')}")
 
 
-def _name(lake: Lake, path: LakePath) -> str:
-    """A file of the lake as SQL over the whole lake names it."""
-    return str(path) if isinstance(path, ObjectPath) else f"{LAKE_SCHEME}{lake.key(path)}"
-
-
-def _history_days(lake: Lake) -> str:
+def _history_days(lake: Lake, name_of: _FileName) -> str:
     """SQL of the complete days that each published project's `image_history` says it was made from.
 
     A project whose history was never made has one row, without a day.
@@ -201,7 +204,7 @@ def _history_days(lake: Lake) -> str:
     files = lake.project_files_of(IMAGE_HISTORY.name)
     if not files:
         return f"SELECT project, CAST(NULL AS DATE) AS snapshot_date FROM {published}"  # noqa: S608
-    names = ", ".join(quoted(_name(lake, path)) for path in files)
+    names = ", ".join(quoted(name_of(path)) for path in files)
     return (
         "SELECT project, CAST(made_of.snapshot_date AS DATE) AS snapshot_date "  # noqa: S608
         f"FROM {published} LEFT JOIN ("

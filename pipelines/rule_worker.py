@@ -6,6 +6,7 @@ then one rule after the other. Each is answered by `error` (a sentence or null) 
 a rule finds is a Parquet file in the scratch directory.
 """
 
+import glob
 import json
 import math
 import os
@@ -81,11 +82,16 @@ class _Rules:
         self._connection = duckdb.connect(":memory:", config=config)
         self._connection.execute("SET TimeZone = 'UTC'")
         for name, file in task["files"].items():
-            source = f"read_parquet([{', '.join(map(_quoted, file['paths']))}], hive_partitioning = false)"
+            # The engine takes `lake*` for a pattern, and would read others.
+            names = ", ".join(_quoted(glob.escape(path)) for path in file["paths"])
+            source = f"read_parquet([{names}], hive_partitioning = false)"
             self._connection.execute(f"CREATE TEMP VIEW {name} AS SELECT {file['columns']} FROM {source}")  # noqa: S608
         for name, sql in task["views"].items():
             self._connection.execute(f"CREATE TEMP VIEW {name} AS {sql}")
-        paths = [path for file in task["files"].values() for path in file["paths"]]
+        # The engine asks for the name that it is given, and for that of the file it finds.
+        paths = {
+            name for file in task["files"].values() for path in file["paths"] for name in (path, glob.escape(path))
+        }
         # The scratch directory alone can be written, by no statement that passes for a rule.
         self._connection.execute(f"SET allowed_paths = [{', '.join(map(_quoted, paths))}]")
         self._connection.execute(f"SET allowed_directories = [{_quoted(f'{self._scratch}/found/')}]")

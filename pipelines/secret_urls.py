@@ -5,6 +5,7 @@ or `?` stand unescaped in a password, two readers find two different hosts, and 
 error or in a look-up of a name.
 """
 
+import ipaddress
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ _URL = re.compile(
 )
 # A file instead of a server: there is nobody to log in to, and a path may hold any character.
 _FILE = re.compile(r"(?P<scheme>(?:sqlite|duckdb)(?:\+[a-z]+)?)://(?P<path>/.*)", re.IGNORECASE | re.DOTALL)
+_LAST_PORT = 65_535
+_LONGEST_LABEL = 63
 _HALF_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 # What is meant as a URL with a login, but is not written as one: `postgresql:/user:password@host/database`.
 _LOGIN_WITHOUT_SLASHES = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:(?!//).*@", re.DOTALL)
@@ -89,6 +92,8 @@ def parse_secret_url(text: str, example: str, schemes: Collection[str] | None = 
     scheme = found["scheme"].lower()
     if schemes is not None and scheme not in schemes:
         raise ValueError(f"must look like {example}")
+    for host in (found["hosts"] or "").split(",") if found["hosts"] else ():
+        _check_host(host)
     user, colon, password = (found["login"] or "").partition(":")
     return SecretUrl(
         scheme,
@@ -99,6 +104,23 @@ def parse_secret_url(text: str, example: str, schemes: Collection[str] | None = 
         found["path"] or "",
         found["query"] or "",
     )
+
+
+def _check_host(text: str) -> None:
+    """Refuse what would fail only when it is connected to, in an error of another kind."""
+    name, colon, port = (
+        text.rpartition(":") if re.search(r":[0-9]*$", text) and not text.endswith("]") else (text, "", "")
+    )
+    if colon and not (port and 0 < int(port) <= _LAST_PORT):
+        raise ValueError(f"has a port that is not one of 1 to {_LAST_PORT}")
+    if name.startswith("["):
+        try:
+            ipaddress.IPv6Address(unquote(name[1:-1]))
+        except ValueError:
+            raise ValueError("has an address in brackets that is no IPv6 address") from None
+    # Encoded, it is the path of a socket.
+    elif "%" not in name and not all(0 < len(label) <= _LONGEST_LABEL for label in name.removesuffix(".").split(".")):
+        raise ValueError("has a host that is no name or address")
 
 
 def looks_like_url(text: str) -> bool:

@@ -5,6 +5,7 @@ The command line and Dagster read the same class. Cloud credentials follow the c
 """
 
 import datetime as dt
+import json
 import os
 import re
 from collections.abc import Iterable
@@ -12,19 +13,18 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from dotenv import load_dotenv
-from dotenv.parser import parse_stream
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from pipelines import listing
+from pipelines.cron import check_cron
 from pipelines.endpoints import check_endpoint
+from pipelines.environment import OURS, at_home, prepare_environment
 from pipelines.errors import ConfigurationError
 from pipelines.names import wrong_with_key
 from pipelines.object_storage import SCHEME
-from pipelines.secret_urls import parse_secret_url
+from pipelines.secret_urls import looks_like_url, parse_secret_url
 
-PREFIX = "IMAGE_SNAPSHOTS_"
+PREFIX = OURS
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_PROJECT = "default"
 # The endpoint that asks for the embedded sandbox on purpose.
@@ -51,7 +51,7 @@ class Settings(BaseSettings):
         None, description="file, database URL or `modelarts:` (the API's own list); unset: `modelarts:`"
     )
     inventory_query: Path = Field(ROOT / "sql" / "inventory.sql", description="query of a database inventory")
-    inventory_max_age_hours: Annotated[float, Field(gt=0)] = Field(
+    inventory_max_age_hours: Annotated[float, Field(gt=0, le=87_600)] = Field(
         48, description="an inventory file older than this fails the freshness check (the run goes on)"
     )
     allow_empty_inventory: bool = Field(False, description="publish an empty day instead of failing")
@@ -65,7 +65,7 @@ class Settings(BaseSettings):
     )
     lake: str = Field("lake", description="root of the lake, a local path or s3://bucket/directory")
     concurrency: Annotated[int, Field(ge=1, le=1024)] = Field(32, description="requests in flight")
-    rate_limit: Annotated[float, Field(gt=0)] | None = Field(
+    rate_limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
         None, description="requests per second; unset: no ceiling but what the API tells"
     )
     rate_limiter: SecretStr | None = Field(
@@ -110,10 +110,10 @@ class Settings(BaseSettings):
     late_fetch_hours: Annotated[float, Field(ge=0, le=24)] = Field(
         6, description="how long after midnight UTC a run that began on its day may go on"
     )
-    retention_responses_days: Annotated[int, Field(ge=1)] | None = Field(
+    retention_responses_days: Annotated[int, Field(ge=1, le=36_500)] | None = Field(
         None, description="`retention` removes what the API answered that is older; unset: it is kept for ever"
     )
-    retention_snapshots_days: Annotated[int, Field(ge=1)] | None = Field(
+    retention_snapshots_days: Annotated[int, Field(ge=1, le=36_500)] | None = Field(
         None, description="`retention` removes the other tables of a day that is older; unset: they are kept for ever"
     )
     witness: Path | None = Field(
@@ -128,7 +128,10 @@ class Settings(BaseSettings):
     def _endpoint_is_safe(cls, value: str | None) -> str | None:
         if value is None or value.lower() == SANDBOX:
             return value and SANDBOX
-        return check_endpoint(value, "https://modelarts.eu-de.otc.t-systems.com, or be `sandbox`")
+        url = check_endpoint(value, "https://modelarts.eu-de.otc.t-systems.com, or be `sandbox`")
+        if re.search(r"/v[0-9.]+(/|$)", url):
+            raise ValueError("must end before the API's version, such as /v1")
+        return url
 
     @field_validator("rate_limiter")
     @classmethod
@@ -167,6 +170,45 @@ class Settings(BaseSettings):
                 raise ValueError(f"the project id of {key!r} must be letters and digits only")
         return value
 
+    @field_validator("projects", "allowed_namespaces", mode="before")
+    @classmethod
+    def _is_json(cls, value: object, info: ValidationInfo) -> object:
+        # What is no JSON comes as the text that it is.
+        if isinstance(value, str):
+            example = '{"main": "0123456789abcdef"}' if info.field_name == "projects" else '["team", "base"]'
+            raise ValueError(f"must be JSON, such as {example}")  # noqa: TRY004  (pydantic's own kind)
+        return value
+
+    @field_validator("inventory_query", "audit_rules", "suppressions", "price_book", "ca_bundle", "witness")
+    @classmethod
+    def _paths_may_begin_at_home(cls, value: Path | None) -> Path | None:
+        return None if value is None else Path(at_home(str(value)))
+
+    @field_validator("lake")
+    @classmethod
+    def _lake_may_be_at_home(cls, value: str) -> str:
+        return at_home(value)
+
+    @field_validator("inventory", "warehouse")
+    @classmethod
+    def _files_may_be_at_home(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None or looks_like_url(value.get_secret_value()):
+            return value
+        return SecretStr(at_home(value.get_secret_value()))
+
+    @field_validator("schedule")
+    @classmethod
+    def _schedule_comes(cls, value: str) -> str:
+        return check_cron(value)
+
+    @field_validator("first_day", mode="before")
+    @classmethod
+    def _day_is_written_as_one(cls, value: object) -> object:
+        # Any number would be a time since 1970.
+        if isinstance(value, str) and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", value):
+            raise ValueError("must be a day, written as YYYY-MM-DD")
+        return value
+
     @property
     def project_keys(self) -> list[str]:
         """Partition keys of the projects, one by default."""
@@ -195,6 +237,7 @@ class Settings(BaseSettings):
             ConfigurationError: a value is wrong; names the variable, never the value.
         """
         load_environment()
+        _check_repeated_keys(os.environ.get(f"{PREFIX}PROJECTS", ""))
         try:
             return cls()
         except ValidationError as error:
@@ -210,31 +253,27 @@ def load_environment() -> None:
     OS_* variables may stand in `.env` too; the cloud's library reads them in the environment.
 
     Raises:
-        ConfigurationError: `.env` cannot be read, or a name is none of a setting, so that its value would be ignored.
+        ConfigurationError: `.env` cannot be read, a variable cannot be taken as it is, or a name is none of a setting,
+            so that its value would be ignored.
     """
-    path = Path.cwd() / ".env"
-    _check_lines(path)
-    load_dotenv(path, override=False, encoding="utf-8")
+    prepare_environment(Path.cwd() / ".env", os.environ)
     check_names(os.environ)
 
 
-def _check_lines(path: Path) -> None:
-    """Refuse lines that would be passed over in silence."""
+def _check_repeated_keys(projects: str) -> None:
+    """Refuse a key that is stated twice: of a JSON object that is read, the last is left alone."""
+
+    def check(pairs: list[tuple[str, object]]) -> None:
+        keys = [key for key, _ in pairs]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise ConfigurationError(f"The setting {PREFIX}PROJECTS is wrong: key {key!r} is stated twice.")
+
     try:
-        if not listing.exists(path):
-            return
-        with path.open(encoding="utf-8") as file:
-            bindings = list(parse_stream(file))
-    except OSError as error:
-        raise ConfigurationError(f"The settings file {path} cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise ConfigurationError(f"The settings file {path} is not UTF-8 text: save it as UTF-8.") from None
-    for binding in bindings:
-        if binding.error or (binding.key is not None and binding.value is None):
-            # Parsed lines begin with the blank ones before them.
-            blank = len(binding.original.string) - len(binding.original.string.lstrip())
-            line = binding.original.line + binding.original.string.count("\n", 0, blank)
-            raise ConfigurationError(f"Line {line} of the settings file {path} is not NAME=value: correct it.")
+        json.loads(projects, object_pairs_hook=check)
+    except ValueError:
+        # Said by the class, as all that is wrong with a value.
+        return
 
 
 def check_names(names: Iterable[str]) -> None:

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from pipelines import listing
 from pipelines.columns import ANALYSIS_TABLES, IMAGE_HISTORY, TABLES, Table
 from pipelines.derived import bases, read_seal
+from pipelines.environment import at_home
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake import Lake, LakePath, Partition, sha256_of_file, storage_errors
 from pipelines.manifest import FileFacts, Manifest, published
@@ -204,24 +205,35 @@ def _open(lake: Lake, url: str | None, wait_seconds: float) -> AbstractContextMa
             )
         return open_duckdb(path, wait_seconds)
     check_warehouse(url)
-    scheme = url.partition("://")[0] if "://" in url else None
-    if scheme == "duckdb":
-        # As SQLAlchemy has it: three slashes for a relative path, four for an absolute one.
-        return open_duckdb(Path(url.removeprefix("duckdb://").removeprefix("/")).expanduser().absolute(), wait_seconds)
-    if scheme is None and url.endswith(".duckdb"):
-        return open_duckdb(Path(url).expanduser().absolute(), wait_seconds)
+    if (file := _duckdb_path(url)) is not None:
+        return open_duckdb(file, wait_seconds)
     return open_postgres(url, wait_seconds)
+
+
+def _duckdb_path(url: str) -> Path | None:
+    """The file of a DuckDB warehouse; None for what is none."""
+    if url.startswith("duckdb://"):
+        # As SQLAlchemy has it: three slashes for a relative path, four for an absolute one.
+        path = url.removeprefix("duckdb://").removeprefix("/")
+    elif url.endswith(".duckdb") and not looks_like_url(url):
+        path = url
+    else:
+        return None
+    try:
+        return Path(at_home(path)).absolute()
+    except ValueError as reason:
+        raise ConfigurationError(f"The path in the setting IMAGE_SNAPSHOTS_WAREHOUSE {reason}.") from None
 
 
 def check_warehouse(url: str) -> None:
     """See that a setting names a warehouse, without opening it.
 
     Raises:
-        ConfigurationError: it is of no known kind, or a malformed URL.
+        ConfigurationError: it is of no known kind, a malformed URL, or below a home that there is not.
     """
-    scheme = url.partition("://")[0] if "://" in url else None
-    if scheme == "duckdb" or (scheme is None and url.endswith(".duckdb") and not looks_like_url(url)):
+    if _duckdb_path(url) is not None:
         return
+    scheme = url.partition("://")[0] if "://" in url else None
     if scheme in ("postgresql", "postgres"):
         parse_warehouse_url(url)
         return

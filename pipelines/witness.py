@@ -16,6 +16,7 @@ from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake import Lake
 from pipelines.manifest import Manifest
 from pipelines.records import record_bytes
+from pipelines.text_files import decoded
 
 _SHA256 = re.compile(r"(?<![0-9A-Za-z])[0-9a-f]{64}(?![0-9A-Za-z])")
 
@@ -88,9 +89,9 @@ def read_witnesses(stated: Sequence[str]) -> list[Witness]:
 
 def _read(path: Path) -> list[Witness]:
     try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "no UTF-8 text"
+        text = decoded(path.read_bytes())
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"it {error}"
         raise ConfigurationError(
             f"--witness {path} is neither a SHA-256 (64 hexadecimal digits) nor a file of them that can be read "
             f"({reason})."

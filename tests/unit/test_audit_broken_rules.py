@@ -96,7 +96,7 @@ def test_a_broken_rule_is_named_and_stops_no_other(tmp_path):
         "The header needs rain, which is not one of list, usage.",
     )
     (rules / "latin.sql").write_bytes(b"-- id: latin\n-- title: caf\xe9\n")
-    expected["latin"] = "The file is not UTF-8 text."
+    expected["latin"] = "The file is not UTF-8 text: save it as UTF-8."
     (rules / "gone.sql").symlink_to(rules / "nowhere")
     expected["gone"] = "The file cannot be read: No such file or directory."
     write_rule(rules, "build_failed")

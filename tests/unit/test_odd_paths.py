@@ -1,0 +1,118 @@
+"""Lakes and storage at paths that others take for patterns, and directories that are links."""
+
+import datetime as dt
+import shutil
+from contextlib import closing
+from pathlib import Path
+
+import dagster as dg
+import duckdb
+import pytest
+from published_days import publish_day
+
+from assets.runner import use_instance_home
+from pipelines.day import Day
+from pipelines.derived import derive_days
+from pipelines.errors import ConfigurationError
+from pipelines.lake import Lake, Partition
+from pipelines.query import connect_lake
+from pipelines.settings import Settings
+
+FIRST, SECOND = dt.date(2026, 11, 1), dt.date(2026, 11, 2)
+ID = "00000000-0000-4000-8000-00000000000a"
+
+
+def day(root, date):
+    return Day(Partition(date, "default"), "run", Settings(lake=str(root)))
+
+
+def publish(root, date, name):
+    publish_day(
+        day(root, date),
+        inventory=[{"id": ID}],
+        responses=[{"id": ID, "outcome": "ok"}],
+        images=[{"id": ID, "name": name, "content_hash": name, "size": 1, "size_bytes": 1024, "visibility": "PUBLIC"}],
+        listed=[],
+        notebooks=[],
+    )
+
+
+def check_each(roots):
+    """Publish two days in each lake, whose image is named for it, derive them, and check what each lake has."""
+    for root in roots:
+        publish(root, FIRST, f"old {root}")
+        publish(root, SECOND, f"new {root}")
+    for root in roots:
+        derive_days(day(root, SECOND))
+        with closing(connect_lake(Lake(root))) as connection:
+            assert connection.sql("SELECT name FROM images ORDER BY snapshot_date").fetchall() == [
+                (f"old {root}",),
+                (f"new {root}",),
+            ]
+            changed = "SELECT old_value, new_value FROM image_changes WHERE field = 'name'"
+            assert connection.sql(changed).fetchall() == [(f"old {root}", f"new {root}")]
+
+
+def test_a_lake_whose_path_is_a_pattern_reads_no_files_but_its_own(tmp_path):
+    for name in ("lake1", "lake?"):
+        publish(name, FIRST, "of another lake")
+        publish(name, SECOND, "of another lake")
+    check_each(["lake*", "lake[1]"])
+
+
+def test_a_lake_in_an_object_store_whose_prefix_is_a_pattern_reads_no_files_but_its_own(s3):
+    bucket = s3.make_bucket("patterns")
+    for date in (FIRST, SECOND):
+        publish(f"{bucket}/lake[1]", date, "of another lake")
+    check_each([f"{bucket}/lake*"])
+
+
+@pytest.mark.parametrize(("table", "is_day"), [("images", False), ("image_changes", True), ("_manifests", True)])
+def test_a_directory_that_is_a_link_is_read_like_any_other(tmp_path, table, is_day):
+    publish("lake", FIRST, "old")
+    publish("lake", SECOND, "new")
+    derive_days(day("lake", SECOND))
+    place = tmp_path / "lake" / table / (f"dt={SECOND}" if is_day else "")
+    shutil.move(place, tmp_path / "disk")
+    place.symlink_to(tmp_path / "disk")
+    with closing(connect_lake(Lake("lake"))) as connection:
+        assert connection.sql("SELECT name FROM images_latest").fetchall() == [("new",)]
+        assert connection.sql("SELECT count(*) FROM image_changes WHERE field = 'name'").fetchall() == [(1,)]
+        # By their names alone; what else is there, is not in the lake.
+        (tmp_path / "disk" / "secret.csv").write_text("a\n1\n")
+        with pytest.raises(duckdb.Error, match="not in the lake"):
+            connection.sql(f"FROM read_csv('lake://{place.relative_to(tmp_path / 'lake')}/secret.csv')").fetchall()
+    publish("lake", SECOND, "newer")
+    with closing(connect_lake(Lake("lake"))) as connection:
+        assert connection.sql("SELECT name FROM images_latest").fetchall() == [("newer",)]
+
+
+@pytest.mark.parametrize("name", ["x[1]", "x*", "x?"])
+def test_telemetry_is_off_wherever_the_storage_lies(monkeypatch, tmp_path, name):
+    # Of a pattern, the settings of another would be found.
+    (tmp_path / "x1").mkdir()
+    (tmp_path / "x1" / "dagster.yaml").write_text("telemetry:\n  enabled: true\n")
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / name))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "links"))
+    (tmp_path / "links").mkdir()
+    for _ in range(2):
+        assert use_instance_home() == tmp_path / name
+        with dg.DagsterInstance.get() as instance:
+            assert not instance.telemetry_enabled
+            assert Path(instance.root_directory).resolve() == tmp_path / name
+        monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / name))
+    assert (tmp_path / name / "history").is_dir()
+    assert not (tmp_path / "x1" / "history").exists()
+
+
+def test_a_link_of_somebody_else_is_not_followed(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "links"))
+    (tmp_path / "links").mkdir()
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "x*"))
+    use_instance_home()
+    (link,) = (tmp_path / "links").iterdir()
+    link.unlink()
+    link.symlink_to(tmp_path / "elsewhere")
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "x*"))
+    with pytest.raises(ConfigurationError, match=r"holds one of \* \? \[, which Dagster takes for a pattern"):
+        use_instance_home()
