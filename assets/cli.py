@@ -23,6 +23,7 @@ from assets.terminal import (
     FAILED,
     INCOMPLETE,
     USAGE,
+    Commands,
     DateOption,
     JsonOption,
     ProjectOption,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from pipelines.derived import DaySummary
 
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -216,10 +218,13 @@ def _run_jobs(
         failures = []
         for partition, job in zip(partitions, jobs, strict=True):
             failure = runner.run(job, partition, _clock(partition, days), tags, is_played=days is not None)
+            failures.append(failure)
             if failure is not None:
                 print_error(failure.sentence)
-            failures.append(failure)
-    for partition, failure in zip(partitions, failures, strict=True):
+                if failure.is_interrupt:
+                    break
+    # Of those that an interruption left no time for nothing is reported.
+    for partition, failure in zip(partitions, failures, strict=False):
         is_published = failure is None or failure.came_after_publication
         manifest = published(lake, partition) if is_published else None
         if failure is not None and manifest is not None:
@@ -460,7 +465,7 @@ def ui(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000,
 ) -> None:
     """Open Dagster's UI on the runs, assets and schedule; Ctrl-C ends it."""
-    from assets.runner import use_instance_home
+    from assets.run_history import use_instance_home
 
     Settings.load()
     use_instance_home()

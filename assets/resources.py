@@ -10,12 +10,14 @@ import dagster as dg
 from assets.partitions import DATE, PROJECT
 from pipelines.day import Day, utc_now
 from pipelines.errors import EndpointUnreachableError, PartitionBusyError, PipelineError, StorageUnreachableError
-from pipelines.fetch import Progress
+from pipelines.fetch import InterruptedFetchError, Progress
 from pipelines.lake import Partition
 from pipelines.memory import give_back_memory
 from pipelines.settings import Settings
 
 EXIT_STATUS = "exit_status"
+# In the metadata of a failure when the process was told to stop.
+INTERRUPTED = "interrupted"
 # Tags of a run by which somebody says of it what no setting should say of every run; any value but "true" is no.
 ACCEPT_SHRUNK_TAG = "image_snapshots/accept_shrunk_inventory"
 PROJECT_MOVED_TAG = "image_snapshots/project_moved"
@@ -98,7 +100,10 @@ class DayResource:
         except PipelineError as error:
             raise dg.Failure(
                 description=str(error) if lacking is None else f"{partition} is published, but {lacking}: {error}",
-                metadata={EXIT_STATUS: error.exit_status},
+                metadata={
+                    EXIT_STATUS: error.exit_status,
+                    **({INTERRUPTED: True} if isinstance(error, InterruptedFetchError) else {}),
+                },
                 allow_retries=isinstance(error, _PASSING) and not self.reporter.is_attended,
                 # Without the cause: another library's message could quote a URL with its password.
             ) from None

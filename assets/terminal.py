@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from typer.core import TyperGroup
 
 from pipelines.errors import ConfigurationError
 from pipelines.lake import Lake
@@ -29,6 +30,18 @@ ProjectOption = Annotated[
 ]
 DateOption = Annotated[str | None, typer.Option("--date", metavar="YYYY-MM-DD", help="Day (UTC).")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+class Commands(TyperGroup):
+    """All commands: Ctrl-C ends each with one sentence, as an error does."""
+
+    def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            print_error("Stopped by Ctrl-C.")
+            raise typer.Exit(FAILED) from None
 
 
 def open_lake(settings: Settings) -> Lake:

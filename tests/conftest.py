@@ -79,7 +79,7 @@ def dagster_home(tmp_path_factory):
         # Not for tests that do without.
         import dagster as dg
 
-        from assets.runner import use_instance_home
+        from assets.run_history import use_instance_home
 
         with pytest.MonkeyPatch.context() as monkeypatch:
             monkeypatch.setenv("DAGSTER_HOME", str(directory))
