@@ -5,6 +5,7 @@ lines when piped, `--json` for scripts. What a command does belongs to `pipeline
 `assets.runner`. What takes long to import, the commands import that need it.
 """
 
+import contextlib
 import datetime as dt
 import json
 import os
@@ -41,11 +42,12 @@ from assets.upkeep_commands import compact, retention
 from assets.verify_command import verify
 from pipelines.columns import ANSWER_TABLES
 from pipelines.errors import ConfigurationError, PipelineError
+from pipelines.failures import Failure, note_failure
 from pipelines.lake import Lake, Partition, exists
 from pipelines.manifest import Manifest, inventory_warning, published, read_attempt
 from pipelines.outcomes import Outcome
 from pipelines.settings import ROOT, Settings, load_environment
-from pipelines.status import day_statuses
+from pipelines.status import DayStatus, day_statuses
 
 if TYPE_CHECKING:
     from pipelines.derived import DaySummary
@@ -134,7 +136,11 @@ def run(
     if days is not None and date is not None:
         raise ConfigurationError("--days and --date exclude each other: --days ends with today.")
     projects = _projects(settings, project)
-    check_inputs(settings)
+    try:
+        check_inputs(settings)
+    except PipelineError as error:
+        _note_failure(settings, projects, str(error))
+        raise
     last = parse_date(date) or _today()
     played = [last - dt.timedelta(days=back) for back in range((days or 1) - 1, -1, -1)]
     partitions = [Partition(day, key) for day in played for key in projects]
@@ -156,6 +162,18 @@ def run(
     said = {ACCEPT_SHRUNK_TAG: accept_shrunk, PROJECT_MOVED_TAG: project_moved}
     tags = {tag: "true" for tag, is_said in said.items() if is_said}
     _run_jobs(settings, partitions, ["daily_snapshot"] * len(partitions), as_json=as_json, days=days, tags=tags)
+
+
+def _note_failure(settings: Settings, projects: list[str], sentence: str) -> None:
+    """Let `status` tell why today's run did not begin."""
+    lake = open_lake(settings)
+    for project in projects:
+        partition = Partition(_today(), project)
+        # Of what another run holds, that run tells; and the failure itself is told in any case.
+        with contextlib.suppress(PipelineError), lake.hold(partition, "none"):
+            note_failure(
+                lake, partition, Failure(at=dt.datetime.now(dt.UTC), run_id="none", step=None, sentence=sentence)
+            )
 
 
 def _clock(partition: Partition, days: int | None) -> Callable[[], dt.datetime]:
@@ -369,6 +387,9 @@ def _outcomes(counts: dict[str, int]) -> str:
 @app.command()
 def status(
     days: Annotated[int, typer.Option(min=1, max=3660, help="How many days back, today included.")] = 14,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit status 1 unless every listed day is complete; for cron and monitors.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """List the last days: complete, incomplete, unfinished (the next run goes on), missing or damaged."""
@@ -379,7 +400,13 @@ def status(
     _print_clock_warnings(lake, [*settings.project_keys, *(partition.project for partition in lake.partitions())])
     if as_json:
         print(json.dumps([item.as_json() for item in statuses], indent=1))
-        return
+    else:
+        _print_statuses(statuses)
+    if check and any(item.state != "complete" for item in statuses):
+        raise typer.Exit(FAILED)
+
+
+def _print_statuses(statuses: list[DayStatus]) -> None:
     rows = [
         (
             str(item.date),
@@ -392,10 +419,19 @@ def status(
             _outcomes(item.outcomes or {}),
             "" if item.bytes is None else f"{item.bytes:,}",
             "" if item.published_at is None else f"{item.published_at:%Y-%m-%d %H:%M:%S}",
+            "" if item.failure is None else item.failure.sentence,
         )
         for item in statuses
     ]
-    print_table("Days", ("date", "project", "state", "images", "outcomes", "bytes", "published (UTC)"), rows)
+    names = ("date", "project", "state", "images", "outcomes", "bytes", "published (UTC)")
+    if not Console().is_terminal:
+        print_table("Days", (*names, "last failure"), rows)
+        return
+    # A column has no room for sentences.
+    print_table("Days", names, [row[:-1] for row in rows])
+    for item in statuses:
+        if item.failure is not None:
+            print_line(f"{item.date} {item.project}, {item.failure.at:%Y-%m-%d %H:%M} UTC: {item.failure.sentence}")
 
 
 def _removed(tables: list[str]) -> str:

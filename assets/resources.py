@@ -10,6 +10,7 @@ import dagster as dg
 from assets.partitions import DATE, PROJECT
 from pipelines.day import Day, utc_now
 from pipelines.errors import EndpointUnreachableError, PartitionBusyError, PipelineError, StorageUnreachableError
+from pipelines.failures import Failure, forget_failure, note_failure
 from pipelines.fetch import InterruptedFetchError, Progress
 from pipelines.lake import Partition
 from pipelines.memory import give_back_memory
@@ -22,6 +23,8 @@ INTERRUPTED = "interrupted"
 ACCEPT_SHRUNK_TAG = "image_snapshots/accept_shrunk_inventory"
 PROJECT_MOVED_TAG = "image_snapshots/project_moved"
 _LOG_SECONDS = 10
+# Steps that make good what they failed to do for other days of the project.
+_OF_ALL_DAYS = ("derive_tables", "warehouse_tables")
 # What may be over in some minutes. A run that was killed on another machine holds its partition a little longer.
 _PASSING = (EndpointUnreachableError, PartitionBusyError, StorageUnreachableError)
 
@@ -91,15 +94,22 @@ class DayResource:
             accepts_shrunk=context.run.tags.get(ACCEPT_SHRUNK_TAG) == "true",
             is_moved=context.run.tags.get(PROJECT_MOVED_TAG) == "true",
         )
+        step = context.op_execution_context.op.name
         try:
             if not self._is_held:
                 self._held.enter_context(day.hold())
                 self._is_held = True
             yield day
             give_back_memory()
+            forget_failure(day.lake, partition, step, of_all_days=step in _OF_ALL_DAYS)
         except PipelineError as error:
+            sentence = str(error) if lacking is None else f"{partition} is published, but {lacking}: {error}"
+            if self._is_held:
+                note_failure(
+                    day.lake, partition, Failure(at=utc_now(), run_id=day.run_id, step=step, sentence=sentence)
+                )
             raise dg.Failure(
-                description=str(error) if lacking is None else f"{partition} is published, but {lacking}: {error}",
+                description=sentence,
                 metadata={
                     EXIT_STATUS: error.exit_status,
                     **({INTERRUPTED: True} if isinstance(error, InterruptedFetchError) else {}),

@@ -31,6 +31,6 @@ The modules in the order in which a day passes through them:
 ``report``, ``report_data``, ``report_headline``, ``report_words``, ``report_charts``  a day on one page, for people
 ``verify``, ``verify_files``, ``verify_records``, ``verify_tables``, ``verify_derived``, ``verify_reports``,
 ``verify_witnesses``, ``witness``  prove what was published, or name what was changed; hashes noted elsewhere
-``status``                     which days are there
+``status``, ``failures``       which days are there; why one is not
 ``sandbox``                    a ModelArts-compatible endpoint on loopback
 """

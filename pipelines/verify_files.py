@@ -33,6 +33,7 @@ _KNOWN = [
     )
 ]
 _LOCK = re.compile(r"_locks/.*")
+_FAILURE = re.compile(rf"_staging/{_DAY}/{_PROJECT}/failure\.json")
 _ATTEMPT = re.compile(r"_staging/[^/]+/[^/]+")
 _PART = re.compile(r"(?:.*/)?\.[^/]+\.part")
 # What a pattern such as `images/**/*.parquet` finds.
@@ -63,6 +64,9 @@ def survey(lake: Lake, on_note: Callable[[Note], None]) -> tuple[list[Problem], 
                 problems.append(Problem(key, _no_manifest(key)))
         elif _LOCK.fullmatch(key):
             locks += 1
+        elif _FAILURE.fullmatch(key):
+            # A note for the operator, which `status` shows.
+            continue
         elif attempt := _ATTEMPT.match(key):
             attempts[attempt[0]] += 1
         elif _PART.fullmatch(key):
