@@ -51,6 +51,7 @@ from pipelines.status import DayStatus, day_statuses
 
 if TYPE_CHECKING:
     from pipelines.derived import DaySummary
+    from pipelines.removed import RemovedFiles
 
 app = typer.Typer(
     cls=Commands,
@@ -216,6 +217,80 @@ def rebuild(
     # What follows from several days is derived once for all of them, with the last day of each project.
     jobs = ["rebuild_images" if partition in last.values() else "republish_images" for partition in partitions]
     _run_jobs(settings, partitions, jobs, as_json=as_json)
+
+
+FromOption = Annotated[str, typer.Option("--from", metavar="YYYY-MM-DD", help="First day.")]
+ToOption = Annotated[
+    str | None, typer.Option("--to", metavar="YYYY-MM-DD", help="Last day; default: the last there is.")
+]
+
+
+@app.command()
+def derive(
+    first: FromOption, last: ToOption = None, project: ProjectOption = None, as_json: JsonOption = False
+) -> None:
+    """Derive again what follows from published days (changes, findings, costs), and load it; after a new price or rule.
+
+    The days themselves, their evidence and manifests, stay as they are.
+    """
+    from assets.build import DERIVE_JOB
+    from pipelines.preflight import check_inputs
+    from pipelines.removed import is_derivable
+
+    settings = Settings.load()
+    check_inputs(settings)
+    partitions = _published_between(settings, first, last, project, is_derivable)
+    _run_jobs(settings, partitions, [DERIVE_JOB] * len(partitions), as_json=as_json)
+
+
+@app.command()
+def load(first: FromOption, last: ToOption = None, project: ProjectOption = None, as_json: JsonOption = False) -> None:
+    """Load published days into the warehouse again; changes nothing else."""
+    from assets.build import LOAD_JOB
+    from pipelines.preflight import check_inputs
+    from pipelines.warehouse import is_loadable
+
+    settings = Settings.load()
+    check_inputs(settings)
+    if not settings.loads_warehouse:
+        raise ConfigurationError("There is no warehouse to load into: set IMAGE_SNAPSHOTS_WAREHOUSE.")
+    partitions = _published_between(settings, first, last, project, is_loadable)
+    _run_jobs(settings, partitions, [LOAD_JOB] * len(partitions), as_json=as_json)
+
+
+def _published_between(
+    settings: Settings,
+    first: str,
+    last: str | None,
+    project: list[str] | None,
+    is_whole: Callable[[Lake, Partition, "RemovedFiles"], bool],
+) -> list[Partition]:
+    """The published days from one to another that retention has left whole, in order.
+
+    Raises:
+        ConfigurationError: there are none.
+    """
+    from pipelines.removed import RemovedFiles
+
+    lake = open_lake(settings)
+    projects = _projects(settings, project)
+    begin, end = parse_date(first), parse_date(last)
+    removed = {key: RemovedFiles(lake, key) for key in projects}
+    found = [
+        day
+        for day in lake.partitions()
+        if day.project in projects and (begin is None or begin <= day.date) and (end is None or day.date <= end)
+    ]
+    whole = [day for day in found if is_whole(lake, day, removed[day.project])]
+    if not whole:
+        reason = (
+            "retention removed what they are made from" if found else "`image-snapshots status` lists what there is"
+        )
+        raise ConfigurationError(
+            f"No day from {first} to {last or 'the last'} can be taken of {', '.join(projects)} in {lake.root}: "
+            f"{reason}."
+        )
+    return whole
 
 
 def _run_jobs(

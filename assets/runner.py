@@ -204,7 +204,8 @@ def _failure(result: dg.ExecuteInProcessResult, partition: Partition) -> Failure
 
 def _interrupted(partition: Partition, step: str | None) -> Failure:
     if step in _AFTER_PUBLICATION:
-        sentence = f"Stopped while {partition} was published already: derive what is lacking, or run again today."
+        command = f"`image-snapshots derive --from {partition.date}`"
+        sentence = f"Stopped while {partition} was published already: {command} makes what is lacking."
     else:
         sentence = f"Stopped before {partition} was published: run again today to go on with what there is of it."
     return Failure(sentence, PipelineError.exit_status, step, is_interrupt=True)

@@ -129,10 +129,7 @@ def load_project(lake: Lake, partition: Partition, url: str | None, wait_seconds
         others = [
             other
             for other, basis in bases(lake, partition.project).items()
-            if other != partition
-            and loaded.get(other.date) != basis
-            # What retention took rows from is not there to be loaded.
-            and WAREHOUSE_TABLES.keys().isdisjoint(removed.missing(other))
+            if other != partition and loaded.get(other.date) != basis and is_loadable(lake, other, removed)
         ]
         for other in others:
             with ExitStack() as files:
@@ -140,6 +137,11 @@ def load_project(lake: Lake, partition: Partition, url: str | None, wait_seconds
                 _load(lake, other, _open_day(lake, other, files), warehouse, with_history=False)
         rows = _load(lake, partition, day, warehouse)
     return LoadResult(warehouse.name, rows, len(others), time.monotonic() - started)
+
+
+def is_loadable(_: Lake, partition: Partition, removed: RemovedFiles) -> bool:
+    """Whether retention has left all rows of a day that a warehouse holds."""
+    return WAREHOUSE_TABLES.keys().isdisjoint(removed.missing(partition))
 
 
 def load_partition(lake: Lake, partition: Partition, url: str | None, wait_seconds: float = WAIT_SECONDS) -> LoadResult:
@@ -315,7 +317,7 @@ def _open_day(lake: Lake, partition: Partition, stack: ExitStack) -> _Day:
     if seal is None or seal.basis != bases(lake, partition.project)[partition]:
         raise ConfigurationError(
             f"The derived tables of {partition} are missing, or older than the day or one before it, so nothing was "
-            f"loaded into the warehouse: derive them first with `image-snapshots rebuild --date {partition.date}`."
+            f"loaded into the warehouse: derive them first with `image-snapshots derive --from {partition.date}`."
         )
     day = _day(manifest, sha256_of_file(lake.manifest(partition)), seal.basis)
     sealed = manifest.files | seal.files

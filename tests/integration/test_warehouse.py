@@ -522,7 +522,7 @@ def test_only_what_is_published_derived_and_unchanged_is_loaded(lake, days):
     days[2].lake.derived_seal(days[2].partition).unlink()
     assert refusal(lake, url, day="2026-11-22") == (
         "The derived tables of 2026-11-22 of project default are missing, or older than the day or one before it, so "
-        "nothing was loaded into the warehouse: derive them first with `image-snapshots rebuild --date 2026-11-22`."
+        "nothing was loaded into the warehouse: derive them first with `image-snapshots derive --from 2026-11-22`."
     )
     assert not Path(url).exists()
 
