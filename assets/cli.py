@@ -44,7 +44,7 @@ from pipelines.columns import ANSWER_TABLES
 from pipelines.errors import ConfigurationError, PipelineError
 from pipelines.failures import Failure, note_failure
 from pipelines.lake import Lake, Partition, exists
-from pipelines.manifest import Manifest, inventory_warning, published, read_attempt
+from pipelines.manifest import Manifest, code_version, inventory_warning, published, read_attempt
 from pipelines.outcomes import Outcome
 from pipelines.settings import ROOT, Settings, load_environment
 from pipelines.status import DayStatus, day_statuses
@@ -56,9 +56,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
-    help="Daily, provable Parquet snapshots of ModelArts images.",
 )
 
 
@@ -67,6 +65,22 @@ class Mode(StrEnum):
 
     FULL = "full"
     CHANGED = "changed"
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        print_line(f"image-snapshots {code_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version, as in manifests."),
+    ] = False,
+) -> None:
+    """Daily, provable Parquet snapshots of ModelArts images."""
 
 
 def main() -> None:
