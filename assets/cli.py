@@ -318,6 +318,7 @@ def _run_jobs(
 ) -> None:
     """Run its job for each partition, one failing partition leaving the others alone, then say what became of them."""
     from assets.runner import Runner
+    from pipelines.suppression_targets import suppression_warnings
 
     lake = open_lake(settings)
     reports: list[dict[str, Any]] = []
@@ -346,6 +347,10 @@ def _run_jobs(
     else:
         _print_reports(reports)
     _print_clock_warnings(lake, [partition.project for partition in partitions])
+    # A run that failed has said why, of these files perhaps.
+    if all(failure is None for failure in failures):
+        for warning in suppression_warnings(lake, settings, _today()):
+            print_warning(warning)
     statuses = {report["exit_status"] for report in reports}
     raise typer.Exit(next((code for code in (FAILED, USAGE, INCOMPLETE) if code in statuses), COMPLETE))
 

@@ -24,6 +24,7 @@ The modules in the order in which a day passes through them:
 ``memory``                      what a step has used and freed goes back to the system
 ``sql_files``, ``analysis``      the SQL that people read; a published day in DuckDB
 ``history``, ``reconciliation``, ``usage``, ``audit``, ``prices``, ``costs``  what is derived from several days
+``suppression_targets``        suppressions of what there is not
 ``derived``                    all of these for the days that are due, and their seal
 ``rule_process``, ``rule_worker``, ``rule_checks``  audit rules in a process of their own
 ``query``, ``lake_files``      the whole lake in SQL, for people; all that SQL can open
