@@ -19,7 +19,7 @@ from assets.partitions import partition_key
 from assets.resources import EXIT_STATUS, INTERRUPTED
 from assets.run_history import open_run_history, why_not_kept
 from assets.terminal import print_warning
-from pipelines import locks
+from pipelines import locks, warehouse_duckdb
 from pipelines.day import utc_now
 from pipelines.errors import ConfigurationError, PipelineError
 from pipelines.fetch import Progress as FetchProgress
@@ -113,10 +113,11 @@ class Runner:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        # Whoever watches the terminal wants to know for whom the run waits.
+        # Whoever watches the terminal wants to know for whom the run waits, and who has the warehouse open.
         waits = logging.StreamHandler(sys.stderr)
-        logging.getLogger(locks.__name__).addHandler(waits)
-        self._stack.callback(logging.getLogger(locks.__name__).removeHandler, waits)
+        for module in (locks, warehouse_duckdb):
+            logging.getLogger(module.__name__).addHandler(waits)
+            self._stack.callback(logging.getLogger(module.__name__).removeHandler, waits)
         self._instance = self._stack.enter_context(open_run_history(print_warning))
         return self
 

@@ -29,13 +29,14 @@ _KNOWN = [
         rf"_monthly/month=\d{{4}}-\d{{2}}/{_PROJECT}\.json",
         rf"_retention/{_PROJECT}/\d{{6}}\.json",
         rf"reports/{_DAY}/{_PROJECT}/report\.html",
-        r"warehouse\.duckdb(\.wal)?",
+        r"warehouse\.duckdb(\.wal(\.foreign)?)?",
+        r"\.warehouse\.duckdb\.lock",
     )
 ]
 _LOCK = re.compile(r"_locks/.*")
 _FAILURE = re.compile(rf"_staging/{_DAY}/{_PROJECT}/failure\.json")
 _ATTEMPT = re.compile(r"_staging/[^/]+/[^/]+")
-_PART = re.compile(r"(?:.*/)?\.[^/]+\.part")
+_PART = re.compile(r"(?:.*/)?\.[^/]+\.part(\.wal)?")
 # What a pattern such as `images/**/*.parquet` finds.
 _READ = re.compile(rf"({_DAILY}|{IMAGE_HISTORY.name})/.*\.parquet")
 _SEALED = re.compile(rf"(?:{'|'.join(TABLES)})/")

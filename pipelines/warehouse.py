@@ -43,7 +43,7 @@ from pipelines.warehouse_postgres import open_postgres, parse_warehouse_url
 
 VIEWS = ROOT / "sql" / "warehouse" / "views"
 
-# For another load of the same day, a report that holds a table whose columns change, or whoever has the DuckDB file.
+# In PostgreSQL: for another load of the same day, or a report that holds a table whose columns change.
 WAIT_SECONDS = 300.0
 
 _BATCH_ROWS = 4_096
@@ -153,7 +153,7 @@ def load_partition(lake: Lake, partition: Partition, url: str | None, wait_secon
         ConfigurationError: the URL is of no known kind, the warehouse refuses it, a table there has another type for a
             column, or the partition is not published or not derived, or retention removed files of it.
         EndpointUnreachableError: the warehouse does not answer, or the connection broke.
-        PartitionBusyError: others held the file or the tables for longer than `wait_seconds`.
+        PartitionBusyError: others held the tables for longer than `wait_seconds`, or are changing the DuckDB file.
         StorageError: a file is not the one that was sealed.
     """
     started = time.monotonic()
@@ -204,14 +204,14 @@ def _open(lake: Lake, url: str | None, wait_seconds: float) -> AbstractContextMa
                 f"There is no warehouse: {path} would be a database in an object store, which cannot be changed there. "
                 "Set IMAGE_SNAPSHOTS_WAREHOUSE."
             )
-        return open_duckdb(path, wait_seconds)
+        return open_duckdb(path)
     check_warehouse(url)
     scheme = url.partition("://")[0] if "://" in url else None
     if scheme == "duckdb":
         # As SQLAlchemy has it: three slashes for a relative path, four for an absolute one.
-        return open_duckdb(Path(url.removeprefix("duckdb://").removeprefix("/")).expanduser().absolute(), wait_seconds)
+        return open_duckdb(Path(url.removeprefix("duckdb://").removeprefix("/")).expanduser().absolute())
     if scheme is None and url.endswith(".duckdb"):
-        return open_duckdb(Path(url).expanduser().absolute(), wait_seconds)
+        return open_duckdb(Path(url).expanduser().absolute())
     return open_postgres(url, wait_seconds)
 
 
