@@ -7,8 +7,10 @@ lines when piped, `--json` for scripts. What a command does belongs to `pipeline
 
 import contextlib
 import datetime as dt
+import errno
 import json
 import os
+import socket
 import sys
 from collections.abc import Callable, Mapping
 from enum import StrEnum
@@ -475,12 +477,13 @@ def sandbox(context: typer.Context) -> None:
 
 @app.command()
 def ui(
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 3000,
 ) -> None:
     """Open Dagster's UI on the runs, assets and schedule; Ctrl-C ends it."""
     from assets.run_history import use_instance_home
 
     Settings.load()
+    _check_free(port)
     use_instance_home()
     workspace = str(ROOT / "workspace.yaml")
     # The newer `dg dev` needs a package that only developers have.
@@ -488,3 +491,25 @@ def ui(
     command = [sys.executable, *quiet, "-m", "dagster", "dev", "--workspace", workspace, "--host", "127.0.0.1"]
     # In place of this process, so that signals reach it.
     os.execv(sys.executable, [*command, "--port", str(port)])  # noqa: S606
+
+
+def _check_free(port: int) -> None:
+    """Dagster would go on without its page, and its scheduler with it.
+
+    Raises:
+        ConfigurationError: the port is taken, or this user may not serve there.
+    """
+    with socket.socket() as probe:
+        # As the server does: what a past one left behind is not in its way.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+            probe.listen()
+        except OSError as error:
+            raise ConfigurationError(
+                f"The UI cannot be served at 127.0.0.1:{port} ({error.strerror}): choose another port with --port, or "
+                f"end what has that one; it may be an `image-snapshots ui` that shows the same at "
+                f"http://127.0.0.1:{port}."
+                if error.errno == errno.EADDRINUSE
+                else f"The UI cannot be served at 127.0.0.1:{port} ({error.strerror}): choose another port with --port."
+            ) from None
