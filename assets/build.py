@@ -18,6 +18,8 @@ from pipelines.settings import Settings
 DAILY_JOB = "daily_snapshot"
 REBUILD_JOB = "rebuild_images"
 REPUBLISH_JOB = "republish_images"
+DERIVE_JOB = "derive_days"
+LOAD_JOB = "load_days"
 # The schedule's day, and some hours for a slow run or one that is tried again.
 _FRESH_FOR = dt.timedelta(hours=30)
 # An endpoint, store or database that cannot be reached may be back in minutes, and a partition that is held may be
@@ -60,6 +62,19 @@ def build_definitions(
         op_retry_policy=retry,
         description="Derive a published day's tables again from its stored answers, and not what follows.",
     )
+    derive = dg.define_asset_job(
+        DERIVE_JOB,
+        selection=[derived, *delivery],
+        op_retry_policy=retry,
+        description="Derive what follows from a published day again, and deliver it; the day itself stays as it is.",
+    )
+    # The warehouse's is the first, when there is one.
+    load = dg.define_asset_job(
+        LOAD_JOB,
+        selection=delivery[:1],
+        op_retry_policy=retry,
+        description="Load a published day into the warehouse again.",
+    )
     monthly = monthly_asset(settings)
     compact = dg.define_asset_job(
         COMPACT_JOB,
@@ -69,7 +84,7 @@ def build_definitions(
     webhook = failure_webhook(settings)
     return dg.Definitions(
         assets=[*assets, monthly],
-        jobs=[daily, rebuild, republish, compact],
+        jobs=[daily, rebuild, republish, derive, *([load] if settings.loads_warehouse else []), compact],
         schedules=[daily_schedule(DAILY_JOB, settings), monthly_schedule(settings)],
         sensors=[webhook] if webhook else [],
         resources={"day": day_resource(settings, reporter, now, is_played=is_played)},

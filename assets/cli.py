@@ -5,9 +5,12 @@ lines when piped, `--json` for scripts. What a command does belongs to `pipeline
 `assets.runner`. What takes long to import, the commands import that need it.
 """
 
+import contextlib
 import datetime as dt
+import errno
 import json
 import os
+import socket
 import sys
 from collections.abc import Callable, Mapping
 from enum import StrEnum
@@ -18,12 +21,14 @@ import typer
 from rich.console import Console
 
 from assets.query_command import query
+from assets.run_report import outcomes_text, print_reports, run_report, short_path
 from assets.streams import lasting_streams, output_loss
 from assets.terminal import (
     COMPLETE,
     FAILED,
     INCOMPLETE,
     USAGE,
+    Commands,
     DateOption,
     JsonOption,
     ProjectOption,
@@ -35,26 +40,24 @@ from assets.terminal import (
     print_line,
     print_table,
     print_warning,
-    size_text,
 )
 from assets.upkeep_commands import compact, retention
 from assets.verify_command import verify
 from pipelines.columns import ANSWER_TABLES
 from pipelines.errors import ConfigurationError, PipelineError
-from pipelines.lake import Lake, Partition, exists
-from pipelines.manifest import Manifest, inventory_warning, published, read_attempt
-from pipelines.outcomes import Outcome
+from pipelines.failures import Failure, note_failure
+from pipelines.lake import Lake, Partition
+from pipelines.manifest import code_version, published, read_attempt
 from pipelines.settings import ROOT, Settings, load_environment
-from pipelines.status import day_statuses
+from pipelines.status import DayStatus, day_statuses
 
 if TYPE_CHECKING:
-    from pipelines.derived import DaySummary
+    from pipelines.removed import RemovedFiles
 
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
-    help="Daily, provable Parquet snapshots of ModelArts images.",
 )
 
 
@@ -63,6 +66,22 @@ class Mode(StrEnum):
 
     FULL = "full"
     CHANGED = "changed"
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        print_line(f"image-snapshots {code_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version, as in manifests."),
+    ] = False,
+) -> None:
+    """Daily, provable Parquet snapshots of ModelArts images."""
 
 
 @lasting_streams()
@@ -134,7 +153,11 @@ def run(
     if days is not None and date is not None:
         raise ConfigurationError("--days and --date exclude each other: --days ends with today.")
     projects = _projects(settings, project)
-    check_inputs(settings)
+    try:
+        check_inputs(settings)
+    except PipelineError as error:
+        _note_failure(settings, projects, str(error))
+        raise
     last = parse_date(date) or _today()
     played = [last - dt.timedelta(days=back) for back in range((days or 1) - 1, -1, -1)]
     partitions = [Partition(day, key) for day in played for key in projects]
@@ -156,6 +179,18 @@ def run(
     said = {ACCEPT_SHRUNK_TAG: accept_shrunk, PROJECT_MOVED_TAG: project_moved}
     tags = {tag: "true" for tag, is_said in said.items() if is_said}
     _run_jobs(settings, partitions, ["daily_snapshot"] * len(partitions), as_json=as_json, days=days, tags=tags)
+
+
+def _note_failure(settings: Settings, projects: list[str], sentence: str) -> None:
+    """Let `status` tell why today's run did not begin."""
+    lake = open_lake(settings)
+    for project in projects:
+        partition = Partition(_today(), project)
+        # Of what another run holds, that run tells; and the failure itself is told in any case.
+        with contextlib.suppress(PipelineError), lake.hold(partition, "none"):
+            note_failure(
+                lake, partition, Failure(at=dt.datetime.now(dt.UTC), run_id="none", step=None, sentence=sentence)
+            )
 
 
 def _clock(partition: Partition, days: int | None) -> Callable[[], dt.datetime]:
@@ -208,6 +243,80 @@ def rebuild(
     _run_jobs(settings, partitions, jobs, as_json=as_json, tags=tags)
 
 
+FromOption = Annotated[str, typer.Option("--from", metavar="YYYY-MM-DD", help="First day.")]
+ToOption = Annotated[
+    str | None, typer.Option("--to", metavar="YYYY-MM-DD", help="Last day; default: the last there is.")
+]
+
+
+@app.command()
+def derive(
+    first: FromOption, last: ToOption = None, project: ProjectOption = None, as_json: JsonOption = False
+) -> None:
+    """Derive again what follows from published days (changes, findings, costs), and load it; after a new price or rule.
+
+    The days themselves, their evidence and manifests, stay as they are.
+    """
+    from assets.build import DERIVE_JOB
+    from pipelines.preflight import check_inputs
+    from pipelines.removed import is_derivable
+
+    settings = Settings.load()
+    check_inputs(settings)
+    partitions = _published_between(settings, first, last, project, is_derivable)
+    _run_jobs(settings, partitions, [DERIVE_JOB] * len(partitions), as_json=as_json)
+
+
+@app.command()
+def load(first: FromOption, last: ToOption = None, project: ProjectOption = None, as_json: JsonOption = False) -> None:
+    """Load published days into the warehouse again; changes nothing else."""
+    from assets.build import LOAD_JOB
+    from pipelines.preflight import check_inputs
+    from pipelines.warehouse import is_loadable
+
+    settings = Settings.load()
+    check_inputs(settings)
+    if not settings.loads_warehouse:
+        raise ConfigurationError("There is no warehouse to load into: set IMAGE_SNAPSHOTS_WAREHOUSE.")
+    partitions = _published_between(settings, first, last, project, is_loadable)
+    _run_jobs(settings, partitions, [LOAD_JOB] * len(partitions), as_json=as_json)
+
+
+def _published_between(
+    settings: Settings,
+    first: str,
+    last: str | None,
+    project: list[str] | None,
+    is_whole: Callable[[Lake, Partition, "RemovedFiles"], bool],
+) -> list[Partition]:
+    """The published days from one to another that retention has left whole, in order.
+
+    Raises:
+        ConfigurationError: there are none.
+    """
+    from pipelines.removed import RemovedFiles
+
+    lake = open_lake(settings)
+    projects = _projects(settings, project)
+    begin, end = parse_date(first), parse_date(last)
+    removed = {key: RemovedFiles(lake, key) for key in projects}
+    found = [
+        day
+        for day in lake.partitions()
+        if day.project in projects and (begin is None or begin <= day.date) and (end is None or day.date <= end)
+    ]
+    whole = [day for day in found if is_whole(lake, day, removed[day.project])]
+    if not whole:
+        reason = (
+            "retention removed what they are made from" if found else "`image-snapshots status` lists what there is"
+        )
+        raise ConfigurationError(
+            f"No day from {first} to {last or 'the last'} can be taken of {', '.join(projects)} in {lake.root}: "
+            f"{reason}."
+        )
+    return whole
+
+
 def _run_jobs(
     settings: Settings,
     partitions: list[Partition],
@@ -219,6 +328,7 @@ def _run_jobs(
 ) -> None:
     """Run its job for each partition, one failing partition leaving the others alone, then say what became of them."""
     from assets.runner import Runner
+    from pipelines.suppression_targets import suppression_warnings
 
     lake = open_lake(settings)
     reports: list[dict[str, Any]] = []
@@ -226,10 +336,13 @@ def _run_jobs(
         failures = []
         for partition, job in zip(partitions, jobs, strict=True):
             failure = runner.run(job, partition, _clock(partition, days), tags, is_played=days is not None)
+            failures.append(failure)
             if failure is not None:
                 print_error(failure.sentence)
-            failures.append(failure)
-    for partition, failure in zip(partitions, failures, strict=True):
+                if failure.is_interrupt:
+                    break
+    # Of those that an interruption left no time for nothing is reported.
+    for partition, failure in zip(partitions, failures, strict=False):
         is_published = failure is None or failure.came_after_publication
         manifest = published(lake, partition) if is_published else None
         if failure is not None and manifest is not None:
@@ -238,12 +351,16 @@ def _run_jobs(
             status = failure.exit_status
         else:
             status = COMPLETE if manifest and manifest.is_complete else INCOMPLETE
-        reports.append(_report(lake, partition, status, failure.sentence if failure else None, manifest))
+        reports.append(run_report(lake, partition, status, failure.sentence if failure else None, manifest))
     if as_json:
         print(json.dumps(reports, indent=1))
     else:
-        _print_reports(reports)
+        print_reports(reports)
     _print_clock_warnings(lake, [partition.project for partition in partitions])
+    # A run that failed has said why, of these files perhaps.
+    if all(failure is None for failure in failures):
+        for warning in suppression_warnings(lake, settings, _today()):
+            print_warning(warning)
     statuses = {report["exit_status"] for report in reports}
     if output_loss() is not None:
         statuses.add(INCOMPLETE)
@@ -258,124 +375,12 @@ def _print_clock_warnings(lake: Lake, projects: list[str]) -> None:
             print_warning(warning)
 
 
-def _report(
-    lake: Lake, partition: Partition, status: int, error: str | None, manifest: Manifest | None
-) -> dict[str, Any]:
-    from pipelines.derived import read_seal
-
-    report: dict[str, Any] = {"date": str(partition.date), "project": partition.project, "exit_status": status}
-    if manifest is None:
-        return report | {"state": "failed", "error": error}
-    seal = read_seal(lake, partition)
-    return report | {
-        "state": "complete" if manifest.is_complete else "incomplete",
-        # Why what follows from the published day is lacking; None when nothing is.
-        "error": error,
-        "run_id": manifest.run_id,
-        "outcomes": manifest.fetch.outcomes,
-        "failed": [failed.model_dump() for failed in manifest.failed],
-        "inventory_is_whole": manifest.inventory.is_whole,
-        "inventory_warning": inventory_warning(manifest.inventory),
-        "list_error": manifest.fetch.list_error,
-        "notebooks_error": manifest.fetch.notebooks_error,
-        "is_sandbox": manifest.fetch.is_sandbox,
-        "manifest": str(lake.manifest(partition)),
-        "tables": {
-            name: {"path": str(lake.root / file.path), "rows": file.rows, "bytes": file.bytes, "sha256": file.sha256}
-            for name, file in [*manifest.files.items(), *(seal.files.items() if seal else ())]
-        },
-        "summary": seal.summary.model_dump(mode="json") if seal else None,
-        "report": str(lake.report(partition)) if exists(lake.report(partition)) else None,
-    }
-
-
-def _print_reports(reports: list[dict[str, Any]]) -> None:
-    from pipelines.derived import DaySummary
-
-    rows = [
-        (report["date"], report["project"], name, f"{file['rows']:,}", f"{file['bytes']:,}", _short(file["path"]))
-        for report in reports
-        if "tables" in report and report["date"] == reports[-1]["date"]
-        for name, file in report["tables"].items()
-    ]
-    if rows:
-        print_table("Published", ("date", "project", "table", "rows", "bytes", "file"), rows)
-    for report in reports:
-        outcomes = _outcomes(report.get("outcomes", {}))
-        print_line(f"{report['date']} {report['project']}: {report['state']}" + (f" ({outcomes})" if outcomes else ""))
-        if report.get("is_sandbox"):
-            print_line("  sample data: the images are invented ones of the sandbox")
-        invalid = report.get("outcomes", {}).get(Outcome.INVALID_ID, 0)
-        if invalid:
-            where = _short(report["tables"]["responses"]["path"])
-            print_line(f"  no UUID, never sent: {count_text(invalid, 'id')} (outcome invalid_id in {where})")
-        failed = report.get("failed", [])
-        if failed:
-            shown = ", ".join(f"{item['id']} ({item['error_code']})" for item in failed[:5])
-            print_line(f"  without an answer: {shown}" + (f" and {len(failed) - 5} more" if len(failed) > 5 else ""))
-        for error in ("inventory_warning", "list_error", "notebooks_error"):
-            if report.get(error):
-                print_line(f"  {report[error]}")
-        if report["state"] != "failed" and report.get("error"):
-            print_line("  published; what follows from it is not all there, see the error above")
-        if report.get("summary") and not report.get("error"):
-            for line in summary_lines(DaySummary.model_validate(report["summary"])):
-                print_line(f"  {line}")
-    if reports and reports[-1].get("report"):
-        print_line(f"Report: {_short(reports[-1]['report'])}")
-
-
-def summary_lines(summary: "DaySummary") -> list[str]:
-    """A day in five lines: images, changes, findings, bytes, estimated cost; a sixth where a rule is broken."""
-    if not summary.is_complete:
-        changes = "not compared, because the day is incomplete; they show on the next complete day"
-    elif summary.compared_with is None:
-        changes = "none known, because there is no complete day before this one"
-    else:
-        counts = [f"{count:,} {change}" for change, count in summary.changes.items()]
-        changes = (", ".join(counts) or "none") + f" since {summary.compared_with}"
-    findings = ", ".join(f"{count:,} {severity}" for severity, count in summary.findings.items() if count) or "none"
-    resolved, suppressed = summary.resolved_findings, summary.suppressed_findings
-    life = f"{summary.new_findings:,} new, {resolved:,} resolved, {suppressed:,} suppressed"
-    growth = (
-        ""
-        if summary.growth_bytes is None
-        else f", {size_text(summary.growth_bytes, signed=True)} since the last complete day"
-    )
-    free = ""
-    if summary.reclaimable_bytes:
-        free = f"; deleting unused images would free at most {size_text(summary.reclaimable_bytes)}"
-    cost = (
-        "unknown" if summary.estimated_cost is None else f"{summary.estimated_cost:,.2f} {summary.currency} for the day"
-    )
-    if not summary.is_priced:
-        cost += " (the price book states no price above zero: see docs/costs.md)"
-    elif summary.unpriced:
-        cost += f" ({count_text(summary.unpriced, 'image')} without a price)"
-    lines = [
-        f"images    {summary.images:,}",
-        f"changes   {changes}",
-        f"findings  {findings} ({life})",
-        f"bytes     {size_text(summary.total_bytes)}{growth}{free}",
-        f"cost      {cost}, an estimate",
-    ]
-    lines += [f"rule {rule} failed: {reason}" for rule, reason in summary.rule_errors.items()]
-    return lines
-
-
-def _short(path: str) -> str:
-    here = Path.cwd()
-    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path
-
-
-def _outcomes(counts: dict[str, int]) -> str:
-    """Outcomes with their counts, in the order in which `Outcome` defines them."""
-    return ", ".join(f"{counts[outcome]:,} {outcome}" for outcome in Outcome if outcome in counts)
-
-
 @app.command()
 def status(
     days: Annotated[int, typer.Option(min=1, max=3660, help="How many days back, today included.")] = 14,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit status 1 unless every listed day is complete; for cron and monitors.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """List the last days: complete, incomplete, unfinished (the next run goes on), missing or damaged."""
@@ -386,7 +391,13 @@ def status(
     _print_clock_warnings(lake, [*settings.project_keys, *(partition.project for partition in lake.partitions())])
     if as_json:
         print(json.dumps([item.as_json() for item in statuses], indent=1))
-        return
+    else:
+        _print_statuses(statuses)
+    if check and any(item.state != "complete" for item in statuses):
+        raise typer.Exit(FAILED)
+
+
+def _print_statuses(statuses: list[DayStatus]) -> None:
     rows = [
         (
             str(item.date),
@@ -396,13 +407,22 @@ def status(
             + (", attempt open" if item.has_open_attempt and item.state != "unfinished" else "")
             + _removed(item.removed),
             "" if item.images is None else f"{item.images:,}",
-            _outcomes(item.outcomes or {}),
+            outcomes_text(item.outcomes or {}),
             "" if item.bytes is None else f"{item.bytes:,}",
             "" if item.published_at is None else f"{item.published_at:%Y-%m-%d %H:%M:%S}",
+            "" if item.failure is None else item.failure.sentence,
         )
         for item in statuses
     ]
-    print_table("Days", ("date", "project", "state", "images", "outcomes", "bytes", "published (UTC)"), rows)
+    names = ("date", "project", "state", "images", "outcomes", "bytes", "published (UTC)")
+    if not Console().is_terminal:
+        print_table("Days", (*names, "last failure"), rows)
+        return
+    # A column has no room for sentences.
+    print_table("Days", names, [row[:-1] for row in rows])
+    for item in statuses:
+        if item.failure is not None:
+            print_line(f"{item.date} {item.project}, {item.failure.at:%Y-%m-%d %H:%M} UTC: {item.failure.sentence}")
 
 
 def _removed(tables: list[str]) -> str:
@@ -434,7 +454,7 @@ def report(
     days = {key: [day for day in lake.partitions() if day.project == key] for key in projects}
     for key in projects:
         day = parse_date(date) or (days[key][-1].date if days[key] else _today())
-        print_line(_short(str(write_report(lake, Partition(day, key), output))))
+        print_line(short_path(str(write_report(lake, Partition(day, key), output))))
 
 
 @app.command()
@@ -472,9 +492,10 @@ def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 3000,
 ) -> None:
     """Open Dagster's UI on the runs, assets and schedule; Ctrl-C ends it."""
-    from assets.runner import use_instance_home
+    from assets.run_history import use_instance_home
 
     Settings.load()
+    _check_free(port)
     use_instance_home()
     workspace = str(ROOT / "workspace.yaml")
     # The newer `dg dev` needs a package that only developers have.
@@ -482,3 +503,25 @@ def ui(
     command = [sys.executable, *quiet, "-m", "dagster", "dev", "--workspace", workspace, "--host", "127.0.0.1"]
     # In place of this process, so that signals reach it.
     os.execv(sys.executable, [*command, "--port", str(port)])  # noqa: S606
+
+
+def _check_free(port: int) -> None:
+    """Dagster would go on without its page, and its scheduler with it.
+
+    Raises:
+        ConfigurationError: the port is taken, or this user may not serve there.
+    """
+    with socket.socket() as probe:
+        # As the server does: what a past one left behind is not in its way.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+            probe.listen()
+        except OSError as error:
+            raise ConfigurationError(
+                f"The UI cannot be served at 127.0.0.1:{port} ({error.strerror}): choose another port with --port, or "
+                f"end what has that one; it may be an `image-snapshots ui` that shows the same at "
+                f"http://127.0.0.1:{port}."
+                if error.errno == errno.EADDRINUSE
+                else f"The UI cannot be served at 127.0.0.1:{port} ({error.strerror}): choose another port with --port."
+            ) from None

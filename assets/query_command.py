@@ -39,6 +39,12 @@ _WIDTH_WHEN_PIPED = 10_000
 _KEYWORDS = ("SELECT", "FROM", "WHERE", "GROUP BY", "ORDER BY", "LIMIT", "JOIN", "USING", "DESCRIBE", "SUMMARIZE")
 
 
+# What people type at prompts like this one; none of it is SQL.
+_ENDING = ("exit", "quit", ".exit", ".quit", "\\q")
+_HELPING = ("help", ".help", "?", "\\?", "\\h")
+_LISTING = (".tables", "\\d", "\\dt")
+
+
 class OutputFormat(StrEnum):
     """How rows are written."""
 
@@ -221,11 +227,9 @@ class _Visible:
 
 def _ask(connection: duckdb.DuckDBPyConnection, form: OutputFormat) -> None:
     """Answer queries from a terminal until its end."""
-    console = Console()
     names = relations()
-    for name, meaning in names.items():
-        console.print(f"[bold]{name:<22}[/]{escape(meaning)}", highlight=False, overflow="ellipsis", no_wrap=True)
-    console.print("\nSQL, ended by a semicolon. DESCRIBE images; shows columns. Ctrl-D ends.\n", highlight=False)
+    _print_relations(names)
+    _print_help()
     readline.set_completer(_Completer([*names, *_KEYWORDS]))
     readline.parse_and_bind("tab: complete")
     lines: list[str] = []
@@ -234,6 +238,15 @@ def _ask(connection: duckdb.DuckDBPyConnection, form: OutputFormat) -> None:
             lines.append(input("...> " if lines else "sql> "))
             if not "".join(lines).strip():
                 lines.clear()
+            word = "".join(lines).strip().rstrip(";").rstrip().lower()
+            if word in _ENDING:
+                return
+            if word in _HELPING or word in _LISTING:
+                lines.clear()
+                if word in _LISTING:
+                    _print_relations(names)
+                else:
+                    _print_help()
             if lines and lines[-1].rstrip().endswith(";"):
                 text = "\n".join(lines)
                 lines.clear()
@@ -247,6 +260,20 @@ def _ask(connection: duckdb.DuckDBPyConnection, form: OutputFormat) -> None:
             typer.echo()
         except PipelineError as error:
             print_error(str(error))
+
+
+def _print_relations(names: dict[str, str]) -> None:
+    console = Console()
+    for name, meaning in names.items():
+        console.print(f"[bold]{name:<22}[/]{escape(meaning)}", highlight=False, overflow="ellipsis", no_wrap=True)
+
+
+def _print_help() -> None:
+    Console().print(
+        "\nSQL, ended by a semicolon. DESCRIBE images; shows columns, .tables what there is. exit or Ctrl-D ends.\n",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 class _Completer:

@@ -11,18 +11,23 @@ from assets.partitions import DATE, PROJECT
 from pipelines.connection import Connection, connect
 from pipelines.day import Day, utc_now
 from pipelines.errors import EndpointUnreachableError, PartitionBusyError, PipelineError, StorageUnreachableError
-from pipelines.fetch import Progress
+from pipelines.failures import Failure, forget_failure, note_failure
+from pipelines.fetch import InterruptedFetchError, Progress
 from pipelines.lake import Partition
 from pipelines.memory import give_back_memory
 from pipelines.settings import Settings
 
 EXIT_STATUS = "exit_status"
+# In the metadata of a failure when the process was told to stop.
+INTERRUPTED = "interrupted"
 # Tags of a run by which somebody says of it what no setting should say of every run; any value but "true" is no.
 ACCEPT_SHRUNK_TAG = "image_snapshots/accept_shrunk_inventory"
 PROJECT_MOVED_TAG = "image_snapshots/project_moved"
 # Its value is the SHA-256 of the history that is right although no record names it.
 ACCEPT_HISTORY_TAG = "image_snapshots/accept_history"
 _LOG_SECONDS = 10
+# Steps that make good what they failed to do for other days of the project.
+_OF_ALL_DAYS = ("derive_tables", "warehouse_tables")
 # What may be over in some minutes. A run that was killed on another machine holds its partition a little longer.
 _PASSING = (EndpointUnreachableError, PartitionBusyError, StorageUnreachableError)
 
@@ -95,16 +100,26 @@ class DayResource:
             connect=self._connect,
             accepted_history=context.run.tags.get(ACCEPT_HISTORY_TAG),
         )
+        step = context.op_execution_context.op.name
         try:
             if not self._is_held:
                 self._held.enter_context(day.hold())
                 self._is_held = True
             yield day
             give_back_memory()
+            forget_failure(day.lake, partition, step, of_all_days=step in _OF_ALL_DAYS)
         except PipelineError as error:
+            sentence = str(error) if lacking is None else f"{partition} is published, but {lacking}: {error}"
+            if self._is_held:
+                note_failure(
+                    day.lake, partition, Failure(at=utc_now(), run_id=day.run_id, step=step, sentence=sentence)
+                )
             raise dg.Failure(
-                description=str(error) if lacking is None else f"{partition} is published, but {lacking}: {error}",
-                metadata={EXIT_STATUS: error.exit_status},
+                description=sentence,
+                metadata={
+                    EXIT_STATUS: error.exit_status,
+                    **({INTERRUPTED: True} if isinstance(error, InterruptedFetchError) else {}),
+                },
                 allow_retries=isinstance(error, _PASSING) and not self.reporter.is_attended,
                 # Without the cause: another library's message could quote a URL with its password.
             ) from None

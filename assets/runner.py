@@ -1,46 +1,36 @@
 """Runs a job of ours in this process, into the Dagster instance that the UI shows, with progress on the terminal."""
 
 import datetime as dt
-import errno
-import glob
-import hashlib
 import logging
-import os
-import tempfile
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self, TextIO
 
 import dagster as dg
-from dagster_postgres.utils import DagsterPostgresException
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from sqlalchemy.exc import SQLAlchemyError
 
-from assets.build import build_definitions
+from assets.build import DERIVE_JOB, build_definitions
 from assets.partitions import partition_key
-from assets.resources import EXIT_STATUS
-from assets.streams import second_standard_error
-from pipelines import locks
+from assets.resources import EXIT_STATUS, INTERRUPTED
+from assets.run_history import open_run_history, why_not_kept
+from assets.terminal import print_warning
+from pipelines import locks, warehouse_duckdb
 from pipelines.day import utc_now
-from pipelines.environment import at_home
-from pipelines.errors import ConfigurationError, PipelineError, StorageError
+from pipelines.errors import ConfigurationError, PipelineError
 from pipelines.fetch import Progress as FetchProgress
-from pipelines.lake import Partition
+from pipelines.lake import Lake, Partition
+from pipelines.manifest import published
 from pipelines.settings import Settings
 
 _LINE_SECONDS = 5
+# What Dagster makes of Ctrl-C and SIGTERM, within a step and outside of one.
+_INTERRUPTS = {"DagsterExecutionInterruptedError", "KeyboardInterrupt"}
 _AFTER_PUBLICATION = ("derive_tables", "warehouse_tables", "daily_report")
-_INSTANCE_SETTINGS = """\
-# Dagster's own storage for runs started here. For production see deploy/dagster.yaml.
-telemetry:
-  enabled: false
-nux:
-  enabled: false
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,68 +41,13 @@ class Failure:
     exit_status: int
     # The step that failed, where one did.
     step: str | None = None
+    # Somebody told the process to stop, so nothing else is to be begun.
+    is_interrupt: bool = False
 
     @property
     def came_after_publication(self) -> bool:
         """Whether the day was published by then, so that only what follows from it is lacking."""
         return self.step in _AFTER_PUBLICATION
-
-
-def use_instance_home() -> Path:
-    """Make sure that DAGSTER_HOME is set and there: `.dagster` in the working directory unless stated.
-
-    Raises:
-        ConfigurationError: it cannot be created or written.
-    """
-    try:
-        home = Path(at_home(os.environ.get("DAGSTER_HOME") or ".dagster")).absolute()
-    except ValueError as reason:
-        raise ConfigurationError(f"The variable DAGSTER_HOME {reason}.") from None
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        settings = home / "dagster.yaml"
-        if not settings.exists():
-            settings.write_text(_INSTANCE_SETTINGS)
-    except OSError as error:
-        raise ConfigurationError(
-            f"Dagster's storage {home} cannot be written ({error.strerror}): set DAGSTER_HOME to a directory that "
-            "this user may write."
-        ) from None
-    os.environ["DAGSTER_HOME"] = str(_without_pattern(home))
-    return home
-
-
-def _without_pattern(home: Path) -> Path:
-    """The same place under a name in which Dagster, which looks its settings up by a pattern, can find none."""
-    if not glob.has_magic(str(home)):
-        return home
-    # Stays there for the processes that this one starts or becomes.
-    link = Path(tempfile.gettempdir()) / f"image-snapshots-{hashlib.sha256(os.fsencode(home)).hexdigest()[:16]}"
-    try:
-        if not link.is_symlink():
-            link.symlink_to(home)
-        if link.readlink() != home or link.lstat().st_uid != os.geteuid():
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-    except OSError as error:
-        raise ConfigurationError(
-            f"The path of Dagster's storage {home} holds one of * ? [, which Dagster takes for a pattern, and the link "
-            f"{link} in its place cannot be made ({error.strerror}): set DAGSTER_HOME to another directory."
-        ) from None
-    return link
-
-
-@contextmanager
-def _storage_errors() -> Iterator[None]:
-    """Turn what Dagster's own storage refuses into one sentence, without the URL that such errors quote."""
-    try:
-        yield
-    except dg.DagsterUnknownPartitionError:
-        raise
-    except (dg.DagsterError, SQLAlchemyError, DagsterPostgresException) as error:
-        raise StorageError(
-            f"Dagster's own storage cannot be used ({type(error).__name__}): check the dagster.yaml in "
-            f"{os.environ['DAGSTER_HOME']}, the variables that it names, and that its database is up."
-        ) from None
 
 
 class TerminalReporter:
@@ -178,15 +113,12 @@ class Runner:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        use_instance_home()
-        # Dagster points the standard streams at the run's log files while a step runs; this is the terminal still.
-        self._stream = self._stack.enter_context(second_standard_error())
-        # Whoever watches the terminal wants to know for whom the run waits.
-        waits = logging.StreamHandler(self._stream)
-        logging.getLogger(locks.__name__).addHandler(waits)
-        self._stack.callback(logging.getLogger(locks.__name__).removeHandler, waits)
-        with _storage_errors():
-            self._instance = self._stack.enter_context(dg.DagsterInstance.get())
+        # Whoever watches the terminal wants to know for whom the run waits, and who has the warehouse open.
+        waits = logging.StreamHandler(sys.stderr)
+        for module in (locks, warehouse_duckdb):
+            logging.getLogger(module.__name__).addHandler(waits)
+            self._stack.callback(logging.getLogger(module.__name__).removeHandler, waits)
+        self._instance = self._stack.enter_context(open_run_history(print_warning))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -205,40 +137,76 @@ class Runner:
 
         `tags` of the run may say of it what `assets.resources` names.
         """
-        reporter = TerminalReporter(self._stream)
-        job = build_definitions(self._settings, reporter, now, is_played=is_played).resolve_job_def(job_name)
-        try:
-            with _storage_errors():
-                result = job.execute_in_process(
+
+        def execute(name: str, run_id: str) -> dg.ExecuteInProcessResult:
+            reporter = TerminalReporter(sys.stderr)
+            job = build_definitions(self._settings, reporter, now, is_played=is_played).resolve_job_def(name)
+            try:
+                return job.execute_in_process(
                     instance=self._instance,
                     partition_key=partition_key(partition),
                     raise_on_error=False,
+                    run_id=run_id,
                     tags=dict(tags or {}),
                     # The events go to the instance; the terminal gets ours.
                     run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
                 )
+            finally:
+                reporter.close()
+
+        run_id = str(uuid.uuid4())
+        try:
+            result = execute(job_name, run_id)
         except dg.DagsterUnknownPartitionError:
             raise ConfigurationError(
                 f"{partition} is outside the grid of partitions, which begins on {self._settings.first_day}: "
                 "set IMAGE_SNAPSHOTS_FIRST_DAY to an earlier day."
             ) from None
-        finally:
-            reporter.close()
-        return None if result.success else _failure(result)
+        except Exception as error:
+            # What a step raises is in the result: this came of keeping the run.
+            if not self._instance.is_persistent:
+                raise
+            print_warning(why_not_kept(error))
+            self._instance = self._stack.enter_context(dg.DagsterInstance.ephemeral())
+            # Gone on with, like a run that was killed: what it published is not fetched again.
+            manifest = published(Lake(self._settings.lake), partition)
+            was_published = manifest is not None and manifest.run_id == run_id
+            result = execute(DERIVE_JOB if was_published else job_name, str(uuid.uuid4()))
+        return None if result.success else _failure(result, partition)
 
 
-def _failure(result: dg.ExecuteInProcessResult) -> Failure:
+def _failure(result: dg.ExecuteInProcessResult, partition: Partition) -> Failure:
     for event in result.get_step_failure_events():
         data = event.step_failure_data
         if data.user_failure_data is not None:
-            status = data.user_failure_data.metadata[EXIT_STATUS].value
-            return Failure(str(data.user_failure_data.description), int(str(status)), event.step_key)
+            facts = data.user_failure_data.metadata
+            return Failure(
+                str(data.user_failure_data.description),
+                int(str(facts[EXIT_STATUS].value)),
+                event.step_key,
+                is_interrupt=INTERRUPTED in facts,
+            )
         if data.error is not None:
             cause = data.error.cause or data.error
+            if {data.error.cls_name, cause.cls_name} & _INTERRUPTS:
+                return _interrupted(partition, event.step_key)
             return Failure(
                 f"{event.step_key} ended with an error that was not foreseen, {cause.message.strip()} "
                 f"(the traceback is with run {result.run_id} in `image-snapshots ui`).",
                 PipelineError.exit_status,
                 event.step_key,
             )
+    for event in result.all_events:
+        error = event.job_failure_data.error if event.is_job_failure else None
+        if error is not None and error.cls_name in _INTERRUPTS:
+            return _interrupted(partition, None)
     return Failure(f"The run {result.run_id} failed: see it in `image-snapshots ui`.", PipelineError.exit_status)
+
+
+def _interrupted(partition: Partition, step: str | None) -> Failure:
+    if step in _AFTER_PUBLICATION:
+        command = f"`image-snapshots derive --from {partition.date}`"
+        sentence = f"Stopped while {partition} was published already: {command} makes what is lacking."
+    else:
+        sentence = f"Stopped before {partition} was published: run again today to go on with what there is of it."
+    return Failure(sentence, PipelineError.exit_status, step, is_interrupt=True)

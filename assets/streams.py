@@ -98,11 +98,6 @@ def output_error(error: OSError) -> str:
     return "it is closed" if error.errno == errno.EBADF else os.strerror(error.errno or 0)
 
 
-def second_standard_error() -> TextIO:
-    """What standard error is now, also when that is pointed elsewhere later; never raises, and is to be closed."""
-    return _LastingText(os.dup(sys.stderr.fileno()), sys.stderr, is_by_line=True, closes=True)
-
-
 def _open_closed() -> None:
     """Give streams that were closed a descriptor, which a file that is opened would have instead."""
     # In order: what is opened takes the lowest number that is free. To standard output it cannot be written.

@@ -5,12 +5,13 @@ Tables on a terminal, plain lines when piped.
 
 import datetime as dt
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from typer.core import TyperGroup
 
 from pipelines.errors import ConfigurationError
 from pipelines.lake import Lake
@@ -29,6 +30,36 @@ ProjectOption = Annotated[
 ]
 DateOption = Annotated[str | None, typer.Option("--date", metavar="YYYY-MM-DD", help="Day (UTC).")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+class Commands(TyperGroup):
+    """All commands: Ctrl-C ends each with one sentence, as an error does; help shows no type of what is a mere flag."""
+
+    def get_params(self, ctx: typer.Context) -> list[Any]:  # type: ignore[override]
+        """The options of the program itself."""
+        return _without_types(super().get_params(ctx))
+
+    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override]
+        """One command of that name, or None."""
+        command = super().get_command(ctx, cmd_name)
+        if command is not None:
+            _without_types(command.get_params(ctx))
+        return command
+
+    def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            print_error("Stopped by Ctrl-C.")
+            raise typer.Exit(FAILED) from None
+
+
+def _without_types(params: list[Any]) -> list[Any]:
+    for param in params:
+        if getattr(param, "is_flag", False):
+            param.metavar = ""
+    return params
 
 
 def open_lake(settings: Settings) -> Lake:

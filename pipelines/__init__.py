@@ -25,6 +25,7 @@ The modules in the order in which a day passes through them:
 ``memory``                      what a step has used and freed goes back to the system
 ``sql_files``, ``analysis``      the SQL that people read; a published day in DuckDB
 ``history``, ``reconciliation``, ``usage``, ``audit``, ``prices``, ``costs``  what is derived from several days
+``suppression_targets``        suppressions of what there is not
 ``derived``                    all of these for the days that are due, and their seal
 ``rule_process``, ``rule_worker``  audit rules in a process of their own
 ``query``, ``lake_files``      the whole lake in SQL, for people; all that SQL can open
@@ -32,6 +33,6 @@ The modules in the order in which a day passes through them:
 ``report``, ``report_data``, ``report_headline``, ``report_words``, ``report_charts``  a day on one page, for people
 ``verify``, ``verify_files``, ``verify_records``, ``verify_tables``, ``verify_derived``, ``verify_reports``,
 ``verify_witnesses``, ``witness``  prove what was published, or name what was changed; hashes noted elsewhere
-``status``                     which days are there
+``status``, ``failures``       which days are there; why one is not
 ``sandbox``                    a ModelArts-compatible endpoint on loopback
 """

@@ -552,6 +552,14 @@ class Lake:
         """Partitions with an attempt that has not ended, in order."""
         return list(self._partitions_below(self.root / "_staging", "attempt.json"))
 
+    def failure(self, partition: Partition) -> LakePath:
+        """The note of a partition's last failure."""
+        return self.staging(partition) / "failure.json"
+
+    def failures(self) -> dict[Partition, LakePath]:
+        """The notes of partitions' last failures, in order."""
+        return self._partitions_below(self.root / "_staging", "failure.json")
+
     def hold(self, partition: Partition, run_id: str) -> AbstractContextManager[None]:
         """Hold a partition against other runs until the block (or the process) ends.
 

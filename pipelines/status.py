@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipelines.errors import StorageError
+from pipelines.failures import Failure, last_failures
 from pipelines.lake import Lake, Partition
 from pipelines.manifest import published
 from pipelines.removed import RemovedFiles
@@ -19,6 +20,7 @@ class DayStatus:
 
     `removed`: the tables that retention took from it; counts and bytes are those of the day as it was published.
     `clock_skew_seconds`: how far the clock was ahead of the API's.
+    `failure`: why the last run failed that nothing has made good since, as far as it was noted.
     `is_sandbox`: the images are invented ones of the sandbox.
     """
 
@@ -34,11 +36,13 @@ class DayStatus:
     removed: list[str]
     is_sandbox: bool | None
     clock_skew_seconds: float | None = None
+    failure: Failure | None = None
 
     def as_json(self) -> dict[str, object]:
         """The same as JSON values."""
         times = {"date": str(self.date), "published_at": self.published_at and self.published_at.isoformat()}
-        return dataclasses.asdict(self) | times
+        failure = {"failure": self.failure and self.failure.model_dump(mode="json")}
+        return dataclasses.asdict(self) | times | failure
 
 
 def day_statuses(lake: Lake, projects: list[str], first: dt.date, last: dt.date) -> list[DayStatus]:
@@ -48,6 +52,7 @@ def day_statuses(lake: Lake, projects: list[str], first: dt.date, last: dt.date)
     """
     known = lake.partitions()
     open_attempts = set(lake.unfinished())
+    failures = last_failures(lake)
     statuses = []
     for project in sorted({*projects, *(partition.project for partition in known)}):
         beginning = min((partition.date for partition in known if partition.project == project), default=last)
@@ -55,7 +60,8 @@ def day_statuses(lake: Lake, projects: list[str], first: dt.date, last: dt.date)
         removed = RemovedFiles(lake, project)
         while day <= last:
             partition = Partition(day, project)
-            statuses.append(_status(lake, partition, removed, has_open_attempt=partition in open_attempts))
+            status = _status(lake, partition, removed, has_open_attempt=partition in open_attempts)
+            statuses.append(dataclasses.replace(status, failure=failures.get(partition)))
             day += dt.timedelta(days=1)
     return sorted(statuses, key=lambda status: (status.date, status.project))
 

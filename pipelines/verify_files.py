@@ -29,12 +29,14 @@ _KNOWN = [
         rf"_monthly/month=\d{{4}}-\d{{2}}/{_PROJECT}\.json",
         rf"_retention/{_PROJECT}/\d{{6}}\.json",
         rf"reports/{_DAY}/{_PROJECT}/report\.html",
-        r"warehouse\.duckdb(\.wal)?",
+        r"warehouse\.duckdb(\.wal(\.foreign)?)?",
+        r"\.warehouse\.duckdb\.lock",
     )
 ]
 _LOCK = re.compile(r"_locks/.*")
+_FAILURE = re.compile(rf"_staging/{_DAY}/{_PROJECT}/failure\.json")
 _ATTEMPT = re.compile(r"_staging/[^/]+/[^/]+|_derived/coming/[^/]+")
-_PART = re.compile(r"(?:.*/)?\.[^/]+\.part")
+_PART = re.compile(r"(?:.*/)?\.[^/]+\.part(\.wal)?")
 # What a pattern such as `images/**/*.parquet` finds.
 _READ = re.compile(rf"({_DAILY}|{IMAGE_HISTORY.name})/.*\.parquet")
 _SEALED = re.compile(rf"(?:{'|'.join(TABLES)})/")
@@ -63,6 +65,9 @@ def survey(lake: Lake, on_note: Callable[[Note], None]) -> tuple[list[Problem], 
                 problems.append(Problem(key, _no_manifest(key)))
         elif _LOCK.fullmatch(key):
             locks += 1
+        elif _FAILURE.fullmatch(key):
+            # A note for the operator, which `status` shows.
+            continue
         elif attempt := _ATTEMPT.match(key):
             attempts[attempt[0]] += 1
         elif _PART.fullmatch(key):

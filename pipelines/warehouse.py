@@ -44,7 +44,7 @@ from pipelines.warehouse_postgres import open_postgres, parse_warehouse_url
 
 VIEWS = ROOT / "sql" / "warehouse" / "views"
 
-# For another load of the same day, a report that holds a table whose columns change, or whoever has the DuckDB file.
+# In PostgreSQL: for another load of the same day, or a report that holds a table whose columns change.
 WAIT_SECONDS = 300.0
 
 _BATCH_ROWS = 4_096
@@ -130,10 +130,7 @@ def load_project(lake: Lake, partition: Partition, url: str | None, wait_seconds
         others = [
             other
             for other, basis in bases(lake, partition.project).items()
-            if other != partition
-            and loaded.get(other.date) != basis
-            # What retention took rows from is not there to be loaded.
-            and WAREHOUSE_TABLES.keys().isdisjoint(removed.missing(other))
+            if other != partition and loaded.get(other.date) != basis and is_loadable(lake, other, removed)
         ]
         for other in others:
             with ExitStack() as files:
@@ -141,6 +138,11 @@ def load_project(lake: Lake, partition: Partition, url: str | None, wait_seconds
                 _load(lake, other, _open_day(lake, other, files), warehouse, with_history=False)
         rows = _load(lake, partition, day, warehouse)
     return LoadResult(warehouse.name, rows, len(others), time.monotonic() - started)
+
+
+def is_loadable(_: Lake, partition: Partition, removed: RemovedFiles) -> bool:
+    """Whether retention has left all rows of a day that a warehouse holds."""
+    return WAREHOUSE_TABLES.keys().isdisjoint(removed.missing(partition))
 
 
 def load_partition(lake: Lake, partition: Partition, url: str | None, wait_seconds: float = WAIT_SECONDS) -> LoadResult:
@@ -152,7 +154,7 @@ def load_partition(lake: Lake, partition: Partition, url: str | None, wait_secon
         ConfigurationError: the URL is of no known kind, the warehouse refuses it, a table there has another type for a
             column, or the partition is not published or not derived, or retention removed files of it.
         EndpointUnreachableError: the warehouse does not answer, or the connection broke.
-        PartitionBusyError: others held the file or the tables for longer than `wait_seconds`.
+        PartitionBusyError: others held the tables for longer than `wait_seconds`, or are changing the DuckDB file.
         StorageError: a file is not the one that was sealed.
     """
     started = time.monotonic()
@@ -203,10 +205,10 @@ def _open(lake: Lake, url: str | None, wait_seconds: float) -> AbstractContextMa
                 f"There is no warehouse: {path} would be a database in an object store, which cannot be changed there. "
                 "Set IMAGE_SNAPSHOTS_WAREHOUSE."
             )
-        return open_duckdb(path, wait_seconds)
+        return open_duckdb(path)
     check_warehouse(url)
     if (file := _duckdb_path(url)) is not None:
-        return open_duckdb(file, wait_seconds)
+        return open_duckdb(file)
     return open_postgres(url, wait_seconds)
 
 
@@ -327,7 +329,7 @@ def _open_day(lake: Lake, partition: Partition, stack: ExitStack) -> _Day:
     if seal is None or seal.basis != bases(lake, partition.project)[partition]:
         raise ConfigurationError(
             f"The derived tables of {partition} are missing, or older than the day or one before it, so nothing was "
-            f"loaded into the warehouse: derive them first with `image-snapshots rebuild --date {partition.date}`."
+            f"loaded into the warehouse: derive them first with `image-snapshots derive --from {partition.date}`."
         )
     day = _day(manifest, sha256_of_file(lake.manifest(partition)), seal.basis)
     sealed = manifest.files | seal.files

@@ -1,8 +1,16 @@
-"""DuckDB as a warehouse: one file, that one process at a time may have open."""
+"""DuckDB as a warehouse: one file, loaded where it is, or, while somebody has it open, as a copy that takes its place.
+
+DuckDB lets one process write a file, or several read it. So a file that a notebook has open is copied beside, the copy
+is loaded, and one rename swaps the two: the notebook keeps the rows of before until it opens the file again. Loads of
+one file follow one another, by a lock beside it; what a killed one leaves there, the next one removes.
+"""
 
 import datetime as dt
+import errno
+import logging
+import os
 import re
-import time
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +19,7 @@ from typing import TYPE_CHECKING
 import duckdb
 import pyarrow as pa
 
+from pipelines import listing, locks
 from pipelines.columns import Table
 from pipelines.errors import ConfigurationError, PartitionBusyError, StorageError
 from pipelines.warehouse_ddl import PROJECT, quoted
@@ -18,7 +27,6 @@ from pipelines.warehouse_ddl import PROJECT, quoted
 if TYPE_CHECKING:
     from pipelines.warehouse import Source
 
-_RETRY_SECONDS = 0.2
 # Rows are compressed a group at a time, which neither more memory nor more threads make faster.
 _MEMORY = "96MB"
 _THREADS = 2
@@ -26,17 +34,65 @@ _THREADS = 2
 # Catalog names of types, where they are not those of the DDL.
 _TYPES = {"VARCHAR": "TEXT", "DOUBLE": "DOUBLE PRECISION"}
 
+_logger = logging.getLogger(__name__)
+
+
+class _InUseError(Exception):
+    """Another process has the file open; says which."""
+
 
 @contextmanager
-def open_duckdb(path: Path, wait_seconds: float) -> Iterator["DuckDBWarehouse"]:
-    """Open the file, made when it is not there, for this process alone.
+def open_duckdb(path: Path) -> Iterator["DuckDBWarehouse"]:
+    """Open the file, made when it is not there, to be loaded by this process alone; what others have open stays theirs.
 
     Raises:
-        PartitionBusyError: another process had it open for longer than `wait_seconds`.
+        PartitionBusyError: another process is changing the file, or loads it for longer than locks are waited for.
         ConfigurationError: it cannot be opened, or is no DuckDB file.
         StorageError: it cannot be written.
     """
-    connection = _connect(path, wait_seconds)
+    # A link stays one.
+    file = Path(os.path.realpath(path))
+    if not listing.exists(file.parent):
+        raise ConfigurationError(
+            f"The warehouse {path} cannot be opened: there is no directory {file.parent}. Correct "
+            "IMAGE_SNAPSHOTS_WAREHOUSE."
+        )
+    with _alone(path, file):
+        part = file.with_name(f".{file.name}.part")
+        _remove(part)
+        try:
+            connection = _connect(path, file)
+        except _InUseError as in_use:
+            try:
+                with _loaded_beside(path, file, part, str(in_use)) as warehouse:
+                    yield warehouse
+            finally:
+                _remove(part)
+        else:
+            with _loading(path, connection) as warehouse:
+                yield warehouse
+
+
+@contextmanager
+def _alone(path: Path, file: Path) -> Iterator[None]:
+    """Hold the file against other loads of ours, which would each swap it."""
+    # What the block raises is its own.
+    lock = locks.held(file.with_name(f".{file.name}.lock"), f"The warehouse {path}", "a load", may_wait=True)
+    try:
+        lock.__enter__()
+    except OSError as error:
+        raise ConfigurationError(
+            f"The warehouse {path} cannot be opened: {error.strerror} at {error.filename}. Correct "
+            "IMAGE_SNAPSHOTS_WAREHOUSE, or the permissions of the file and its directory."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.__exit__(None, None, None)
+
+
+@contextmanager
+def _loading(path: Path, connection: duckdb.DuckDBPyConnection) -> Iterator["DuckDBWarehouse"]:
     try:
         connection.execute(f"SET memory_limit = '{_MEMORY}'")
         connection.execute(f"SET threads = {_THREADS}")
@@ -49,26 +105,133 @@ def open_duckdb(path: Path, wait_seconds: float) -> Iterator["DuckDBWarehouse"]:
         connection.close()
 
 
-def _connect(path: Path, wait_seconds: float) -> duckdb.DuckDBPyConnection:
-    deadline = time.monotonic() + wait_seconds
-    while True:
+@contextmanager
+def _loaded_beside(path: Path, file: Path, part: Path, holder: str) -> Iterator["DuckDBWarehouse"]:
+    """Load a copy, and put it in the place of the file when the block ends without an error."""
+    copied = _copy(path, file, part, holder)
+    _logger.warning(
+        "The warehouse %s is open in %s, so a copy is loaded and takes its place: %s sees the rows of before until it "
+        "opens the file again.",
+        path,
+        holder,
+        holder,
+    )
+    with _loading(path, _connect(path, part)) as warehouse:
+        yield warehouse
+        # All in one file, none in a log beside it.
+        warehouse.execute("CHECKPOINT")
+    with _file_errors(path, holder):
+        with part.open("rb") as loaded:
+            os.fsync(loaded.fileno())
+        if _version(file) != copied:
+            raise _is_changed(path, holder)
+        locks.check_holds()
+        # What readers have is in the copy.
+        _wal(file).unlink(missing_ok=True)
+        part.replace(file)
+        descriptor = os.open(file.parent, os.O_RDONLY)
         try:
-            return duckdb.connect(path)
-        except duckdb.Error as error:
-            said = _said(error)
-            if "Could not set lock" not in said:
-                raise ConfigurationError(
-                    f"The warehouse {path} cannot be opened: {said}. Correct IMAGE_SNAPSHOTS_WAREHOUSE, or the file's "
-                    "permissions."
-                ) from None
-            if time.monotonic() > deadline:
-                holder = re.search(r"PID (\d+)", said)
-                who = f"process {holder[1]}" if holder else "another process"
-                raise PartitionBusyError(
-                    f"The warehouse {path} was held by {who} for more than {wait_seconds:g} seconds, so nothing was "
-                    "loaded: close it there and load again."
-                ) from None
-        time.sleep(_RETRY_SECONDS)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _copy(path: Path, file: Path, part: Path, holder: str) -> list[tuple[int, int, int]]:
+    """Copy the file and the log that belongs to it, as they are at one moment; returns which version that is."""
+    with _file_errors(path, holder):
+        version = _version(file)
+        if len(version) > 1 and _is_open_for_writing(file):
+            # Its newest rows are nowhere but in its memory and log.
+            raise _is_changed(path, holder)
+        shutil.copyfile(file, part)
+        shutil.copymode(file, part)
+        if len(version) > 1:
+            shutil.copyfile(_wal(file), _wal(part))
+        if _version(file) != version:
+            raise _is_changed(path, holder)
+    return version
+
+
+def _version(file: Path) -> list[tuple[int, int, int]]:
+    """What tells one state of the file, and of its log if there is one, from another."""
+    places = [file, *([_wal(file)] if listing.exists(_wal(file)) else [])]
+    return [(stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in (place.stat() for place in places)]
+
+
+def _wal(file: Path) -> Path:
+    """DuckDB's log of what is not in the file itself yet."""
+    return file.with_name(f"{file.name}.wal")
+
+
+def _is_open_for_writing(file: Path) -> bool:
+    try:
+        duckdb.connect(file, read_only=True).close()
+    except duckdb.Error as error:
+        return "Could not set lock" in _said(error)
+    return False
+
+
+def _is_changed(path: Path, holder: str) -> PartitionBusyError:
+    return PartitionBusyError(
+        f"The warehouse {path} is being changed by {holder}, so nothing was loaded: close it there, or open it with "
+        "read_only=True, and load again."
+    )
+
+
+@contextmanager
+def _file_errors(path: Path, holder: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageError(
+                f"The warehouse {path} could not be loaded: it is open in {holder}, and there is no space for a copy "
+                "beside it. What it held before is intact: free some, or close it there, and load again."
+            ) from None
+        raise StorageError(
+            f"The warehouse {path} could not be loaded: {error.strerror} at {error.filename}. What it held before is "
+            "intact."
+        ) from None
+
+
+def _remove(part: Path) -> None:
+    for left in (part, _wal(part)):
+        left.unlink(missing_ok=True)
+
+
+def _connect(path: Path, file: Path) -> duckdb.DuckDBPyConnection:
+    try:
+        return duckdb.connect(file)
+    except duckdb.Error as error:
+        said = _said(error)
+        if "Could not set lock" in said:
+            holder = re.search(r"PID (\d+)", said)
+            raise _InUseError(f"process {holder[1]}" if holder else "another process") from None
+        if "WAL checkpoint iteration does not match" in said:
+            return _without_foreign_log(path, file)
+        raise _cannot_be_opened(path, said) from None
+
+
+def _without_foreign_log(path: Path, file: Path) -> duckdb.DuckDBPyConnection:
+    """Open a file beside which lies the log of one that it has replaced."""
+    aside = _wal(file).with_suffix(".wal.foreign")
+    _logger.warning(
+        "A program that had the warehouse %s open while another file took its place has written since. That is not in "
+        "the warehouse; the program's log is %s now.",
+        path,
+        aside,
+    )
+    _wal(file).replace(aside)
+    try:
+        return duckdb.connect(file)
+    except duckdb.Error as error:
+        raise _cannot_be_opened(path, _said(error)) from None
+
+
+def _cannot_be_opened(path: Path, said: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"The warehouse {path} cannot be opened: {said}. Correct IMAGE_SNAPSHOTS_WAREHOUSE, or the file's permissions."
+    )
 
 
 def _said(error: duckdb.Error) -> str:

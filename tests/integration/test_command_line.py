@@ -2,7 +2,6 @@
 
 import datetime as dt
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -17,7 +16,6 @@ import pytest
 
 from pipelines.columns import ANALYSIS_TABLES, IMAGES, TABLES
 from pipelines.sandbox import Faults
-from pipelines.settings import ROOT
 
 TODAY = dt.datetime.now(dt.UTC).date()
 
@@ -301,20 +299,6 @@ class TestMistakes:
 
     def test_settings_that_are_no_numbers(self, fails):
         fails(2, "IMAGE_SNAPSHOTS_CONCURRENCY", env={"IMAGE_SNAPSHOTS_CONCURRENCY": "many"})
-
-    def test_dagster_storage_that_cannot_be_written(self, fails, tmp_path):
-        (tmp_path / "file").write_text("")
-        fails(2, "DAGSTER_HOME", env={"DAGSTER_HOME": str(tmp_path / "file" / "home")})
-
-    def test_dagster_storage_that_is_down(self, fails, tmp_path):
-        shutil.copy(ROOT / "deploy" / "dagster.yaml", tmp_path)
-        url = "postgresql+psycopg2://dagster:pg-secret-4711@127.0.0.1:9/dagster"
-        env = {"DAGSTER_HOME": str(tmp_path), "DAGSTER_POSTGRES_URL": url, "DAGSTER_COMPUTE_LOGS": str(tmp_path)}
-        assert "pg-secret-4711" not in fails(1, "Dagster's own storage", str(tmp_path), env=env, keeps_runs=True)
-
-    def test_dagster_storage_without_its_variable(self, fails, tmp_path):
-        shutil.copy(ROOT / "deploy" / "dagster.yaml", tmp_path)
-        fails(1, "Dagster's own storage", env={"DAGSTER_HOME": str(tmp_path)}, keeps_runs=True)
 
     def test_unknown_option(self, image_snapshots):
         result = image_snapshots("run", "--no-such-option")

@@ -6,6 +6,7 @@ from typer.testing import CliRunner
 
 from assets import cli
 from assets.resources import ACCEPT_SHRUNK_TAG, PROJECT_MOVED_TAG
+from assets.run_report import print_reports, run_report
 
 A = "aaaaaaaa-0000-4000-8000-000000000000"
 
@@ -50,8 +51,8 @@ def test_a_run_says_what_to_know_of_its_inventory_and_stays_complete(capsys, fac
         images=[{"id": A}],
         inventory_facts=facts,
     )
-    report = cli._report(day.lake, day.partition, cli.COMPLETE, None, manifest)
+    report = run_report(day.lake, day.partition, cli.COMPLETE, None, manifest)
     assert (report["state"], report["inventory_warning"]) == ("complete", sentence)
-    cli._print_reports([report])
+    print_reports([report])
     printed = capsys.readouterr().out.splitlines()
     assert (f"  {sentence}" in printed) is (sentence is not None)

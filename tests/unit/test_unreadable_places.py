@@ -163,8 +163,6 @@ def test_no_code_asks_pathlib_what_is_there():
         "pipelines/object_storage.py": {"exists", "glob"},
         "pipelines/leases.py": {"exists"},
         "pipelines/lake.py": {"exists", "glob"},
-        # No lake: a file of settings that is written when it is not there.
-        "assets/runner.py": {"exists"},
         # The syntax tree of a query.
         "pipelines/engine_spark.py": {"walk"},
     }

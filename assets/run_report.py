@@ -1,0 +1,130 @@
+"""What is printed, or given to scripts, about the runs of a command: what was published where, and the day in lines."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from assets.terminal import count_text, print_line, print_table, size_text
+from pipelines.lake import Lake, Partition, exists
+from pipelines.manifest import Manifest, inventory_warning
+from pipelines.outcomes import Outcome
+
+if TYPE_CHECKING:
+    from pipelines.derived import DaySummary
+
+
+def run_report(
+    lake: Lake, partition: Partition, status: int, error: str | None, manifest: Manifest | None
+) -> dict[str, Any]:
+    """What became of one partition, as JSON values; `status` is the exit status of its run."""
+    from pipelines.derived import read_seal  # noqa: PLC0415  (it takes long)
+
+    report: dict[str, Any] = {"date": str(partition.date), "project": partition.project, "exit_status": status}
+    if manifest is None:
+        return report | {"state": "failed", "error": error}
+    seal = read_seal(lake, partition)
+    return report | {
+        "state": "complete" if manifest.is_complete else "incomplete",
+        # Why what follows from the published day is lacking; None when nothing is.
+        "error": error,
+        "run_id": manifest.run_id,
+        "outcomes": manifest.fetch.outcomes,
+        "failed": [failed.model_dump() for failed in manifest.failed],
+        "inventory_is_whole": manifest.inventory.is_whole,
+        "inventory_warning": inventory_warning(manifest.inventory),
+        "list_error": manifest.fetch.list_error,
+        "notebooks_error": manifest.fetch.notebooks_error,
+        "is_sandbox": manifest.fetch.is_sandbox,
+        "manifest": str(lake.manifest(partition)),
+        "tables": {
+            name: {"path": str(lake.root / file.path), "rows": file.rows, "bytes": file.bytes, "sha256": file.sha256}
+            for name, file in [*manifest.files.items(), *(seal.files.items() if seal else ())]
+        },
+        "summary": seal.summary.model_dump(mode="json") if seal else None,
+        "report": str(lake.report(partition)) if exists(lake.report(partition)) else None,
+    }
+
+
+def print_reports(reports: list[dict[str, Any]]) -> None:
+    """Print the reports of a command's runs, for people."""
+    from pipelines.derived import DaySummary  # noqa: PLC0415  (it takes long)
+
+    rows = [
+        (report["date"], report["project"], name, f"{file['rows']:,}", f"{file['bytes']:,}", short_path(file["path"]))
+        for report in reports
+        if "tables" in report and report["date"] == reports[-1]["date"]
+        for name, file in report["tables"].items()
+    ]
+    if rows:
+        print_table("Published", ("date", "project", "table", "rows", "bytes", "file"), rows)
+    for report in reports:
+        outcomes = outcomes_text(report.get("outcomes", {}))
+        print_line(f"{report['date']} {report['project']}: {report['state']}" + (f" ({outcomes})" if outcomes else ""))
+        if report.get("is_sandbox"):
+            print_line("  sample data: the images are invented ones of the sandbox")
+        invalid = report.get("outcomes", {}).get(Outcome.INVALID_ID, 0)
+        if invalid:
+            where = short_path(report["tables"]["responses"]["path"])
+            print_line(f"  no UUID, never sent: {count_text(invalid, 'id')} (outcome invalid_id in {where})")
+        failed = report.get("failed", [])
+        if failed:
+            shown = ", ".join(f"{item['id']} ({item['error_code']})" for item in failed[:5])
+            print_line(f"  without an answer: {shown}" + (f" and {len(failed) - 5} more" if len(failed) > 5 else ""))
+        for error in ("inventory_warning", "list_error", "notebooks_error"):
+            if report.get(error):
+                print_line(f"  {report[error]}")
+        if report["state"] != "failed" and report.get("error"):
+            print_line("  published; what follows from it is not all there, see the error above")
+        if report.get("summary") and not report.get("error"):
+            for line in summary_lines(DaySummary.model_validate(report["summary"])):
+                print_line(f"  {line}")
+    if reports and reports[-1].get("report"):
+        print_line(f"Report: {short_path(reports[-1]['report'])}")
+
+
+def summary_lines(summary: "DaySummary") -> list[str]:
+    """A day in five lines: images, changes, findings, bytes, estimated cost; a sixth where a rule is broken."""
+    if not summary.is_complete:
+        changes = "not compared, because the day is incomplete; they show on the next complete day"
+    elif summary.compared_with is None:
+        changes = "none known, because there is no complete day before this one"
+    else:
+        counts = [f"{count:,} {change}" for change, count in summary.changes.items()]
+        changes = (", ".join(counts) or "none") + f" since {summary.compared_with}"
+    findings = ", ".join(f"{count:,} {severity}" for severity, count in summary.findings.items() if count) or "none"
+    resolved, suppressed = summary.resolved_findings, summary.suppressed_findings
+    life = f"{summary.new_findings:,} new, {resolved:,} resolved, {suppressed:,} suppressed"
+    growth = (
+        ""
+        if summary.growth_bytes is None
+        else f", {size_text(summary.growth_bytes, signed=True)} since the last complete day"
+    )
+    free = ""
+    if summary.reclaimable_bytes:
+        free = f"; deleting unused images would free at most {size_text(summary.reclaimable_bytes)}"
+    cost = (
+        "unknown" if summary.estimated_cost is None else f"{summary.estimated_cost:,.2f} {summary.currency} for the day"
+    )
+    if not summary.is_priced:
+        cost += " (the price book states no price above zero: see docs/costs.md)"
+    elif summary.unpriced:
+        cost += f" ({count_text(summary.unpriced, 'image')} without a price)"
+    lines = [
+        f"images    {summary.images:,}",
+        f"changes   {changes}",
+        f"findings  {findings} ({life})",
+        f"bytes     {size_text(summary.total_bytes)}{growth}{free}",
+        f"cost      {cost}, an estimate",
+    ]
+    lines += [f"rule {rule} failed: {reason}" for rule, reason in summary.rule_errors.items()]
+    return lines
+
+
+def short_path(path: str) -> str:
+    """A path as one types it here."""
+    here = Path.cwd()
+    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path
+
+
+def outcomes_text(counts: dict[str, int]) -> str:
+    """Outcomes with their counts, in the order in which `Outcome` defines them."""
+    return ", ".join(f"{counts[outcome]:,} {outcome}" for outcome in Outcome if outcome in counts)

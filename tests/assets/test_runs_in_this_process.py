@@ -1,0 +1,125 @@
+"""Runs as the command line has them: what stops them, and what does not."""
+
+import datetime as dt
+import os
+import shutil
+import signal
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+import assets.daily_snapshot
+import assets.delivery
+import assets.derived_tables
+from assets.build import DAILY_JOB
+from assets.runner import Runner
+from pipelines.derived import read_seal
+from pipelines.lake import Lake, Partition
+from pipelines.manifest import published
+from pipelines.settings import Settings
+
+PARTITION = Partition(dt.datetime.now(dt.UTC).date(), "default")
+PHASES = {
+    "inventory": (assets.daily_snapshot, "take_inventory"),
+    "fetch": (assets.daily_snapshot, "fetch_answers"),
+    "publish": (assets.daily_snapshot, "publish_day"),
+    "derive": (assets.derived_tables, "derive_days"),
+    "load": (assets.delivery, "load_project"),
+    "report": (assets.delivery, "write_report"),
+}
+
+
+@pytest.fixture
+def home(dagster_home, tmp_path, monkeypatch):
+    home = shutil.copytree(dagster_home, tmp_path / "home")
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    return home
+
+
+@pytest.fixture
+def sandbox(start_sandbox, tmp_path, monkeypatch):
+    sandbox = start_sandbox(size=5, inventory_file=tmp_path / "inventory.csv")
+    for name, value in sandbox.env.items():
+        monkeypatch.setenv(name, value)
+    return sandbox
+
+
+def run():
+    with Runner(Settings()) as runner:
+        return runner.run(DAILY_JOB, PARTITION)
+
+
+def before(monkeypatch, phase, happens):
+    """Let something happen when a phase begins, once."""
+    module, name = PHASES[phase]
+    original = getattr(module, name)
+
+    def wrapped(*arguments):
+        monkeypatch.setattr(module, name, original)
+        happens()
+        return original(*arguments)
+
+    monkeypatch.setattr(module, name, wrapped)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_ctrl_c_ends_a_run_with_one_sentence_in_every_phase(phase, home, sandbox, monkeypatch, capfd):
+    before(monkeypatch, phase, lambda: signal.raise_signal(signal.SIGINT))
+    failure = run()
+    assert failure.is_interrupt
+    assert failure.exit_status == 1
+    assert failure.came_after_publication == (phase in ("derive", "load", "report"))
+    assert failure.sentence.startswith(
+        f"Stopped {'while' if failure.came_after_publication else 'before'} {PARTITION} was published"
+    )
+    assert (published(Lake("lake"), PARTITION) is not None) == failure.came_after_publication
+    assert capfd.readouterr().err == ""
+    # The handler is the terminal's again.
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_during_the_list_ends_a_run_with_one_sentence(home, sandbox, monkeypatch, capfd):
+    over = threading.Event()
+
+    class Silent(BaseHTTPRequestHandler):
+        def do_GET(self):
+            os.kill(os.getpid(), signal.SIGINT)
+            over.wait()
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Silent)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    monkeypatch.setenv("IMAGE_SNAPSHOTS_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.delenv("IMAGE_SNAPSHOTS_INVENTORY")
+    try:
+        failure = run()
+    finally:
+        over.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert failure.is_interrupt
+    assert failure.sentence.startswith(f"Stopped before {PARTITION} was published")
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("phase", ["fetch", "report"])
+def test_a_history_of_runs_that_breaks_in_mid_run_stops_nothing(phase, home, sandbox, monkeypatch, capfd):
+    def spoil():
+        shutil.rmtree(home / "history")
+        (home / "history").write_text("")
+
+    before(monkeypatch, phase, spoil)
+    assert run() is None
+    lake = Lake("lake")
+    manifest = published(lake, PARTITION)
+    assert manifest.is_complete
+    assert not manifest.rebuilt
+    # What was published is not fetched anew.
+    assert not lake.superseded("default")
+    assert read_seal(lake, PARTITION) is not None
+    assert lake.report(PARTITION).exists()
+    # Dagster says something, too.
+    *_, warning = capfd.readouterr().err.splitlines()
+    assert warning.startswith("Warning: Dagster's own storage")

@@ -1,0 +1,45 @@
+"""A day is taken though the storage of runs cannot be used; the command says so."""
+
+import datetime as dt
+import shutil
+
+import pytest
+
+from pipelines.lake import Lake, Partition
+from pipelines.manifest import published
+from pipelines.settings import ROOT
+
+TODAY = dt.datetime.now(dt.UTC).date()
+
+
+@pytest.fixture
+def takes_the_day(image_snapshots, start_sandbox, tmp_path):
+    sandbox = start_sandbox(size=3, inventory_file=tmp_path / "inventory.csv")
+
+    def run(**env):
+        result = image_snapshots("run", env={**sandbox.env, **env})
+        assert result.returncode == 0, result.stderr
+        assert published(Lake("lake"), Partition(TODAY, "default")).is_complete
+        (warning,) = [line for line in result.stderr.splitlines() if line.startswith("Warning: ")]
+        return warning
+
+    return run
+
+
+def test_storage_that_cannot_be_written(takes_the_day, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "set DAGSTER_HOME" in takes_the_day(DAGSTER_HOME=str(tmp_path / "file" / "home"))
+
+
+@pytest.mark.slow  # Dagster asks the database again and again for some seconds.
+def test_storage_that_is_down(takes_the_day, tmp_path):
+    shutil.copy(ROOT / "deploy" / "dagster.yaml", tmp_path)
+    url = "postgresql+psycopg2://dagster:pg-secret-4711@127.0.0.1:9/dagster"
+    warning = takes_the_day(DAGSTER_HOME=str(tmp_path), DAGSTER_POSTGRES_URL=url, DAGSTER_COMPUTE_LOGS=str(tmp_path))
+    assert "Dagster's own storage" in warning
+    assert "pg-secret-4711" not in warning
+
+
+def test_storage_without_its_variable(takes_the_day, tmp_path):
+    shutil.copy(ROOT / "deploy" / "dagster.yaml", tmp_path)
+    assert "Dagster's own storage" in takes_the_day(DAGSTER_HOME=str(tmp_path))

@@ -1,0 +1,115 @@
+"""What follows from published days is derived and loaded again, and the days stay as they are."""
+
+import contextlib
+import datetime as dt
+import shutil
+
+import duckdb
+import pytest
+from once_per_run import once_per_run
+from proved_days import A, B, proved_day, publish_proved
+from typer.testing import CliRunner
+
+from assets import cli
+from pipelines.derived import derive_days
+from pipelines.lake import Lake
+from pipelines.settings import ROOT, Settings
+from pipelines.verify import verify
+from pipelines.warehouse import load_project
+
+TODAY = dt.datetime.now(dt.UTC).date()
+YESTERDAY = TODAY - dt.timedelta(days=1)
+
+
+def two_days(directory):
+    """Two days with all that follows from them, loaded."""
+    with contextlib.chdir(directory):
+        days = [proved_day(str(YESTERDAY)), proved_day(str(TODAY))]
+        for day in days:
+            publish_proved(day, {A: "PUBLIC", B: "PRIVATE"}, hour=0)
+            derive_days(day)
+        load_project(days[-1].lake, days[-1].partition, None)
+        return directory / "lake"
+
+
+@pytest.fixture
+def lake(tmp_path_factory, tmp_path):
+    return Lake(str(shutil.copytree(once_per_run(tmp_path_factory, "two-days", two_days), tmp_path / "lake")))
+
+
+def sealed(lake):
+    """All bytes but those of what is derived from several days."""
+    days = [*lake.root.glob("_manifests/**/*.json")]
+    for table in ("inventory", "responses", "list_pages", "notebooks", "images", "image_values"):
+        days += [*(lake.root / table).rglob("*.parquet")]
+    return {path: path.read_bytes() for path in days}
+
+
+def costs(lake, source):
+    by_day = f"SELECT snapshot_date, sum(estimated_cost) FROM {source} GROUP BY 1 ORDER BY 1"
+    with duckdb.connect(str(lake.root / "warehouse.duckdb"), read_only=True) as connection:
+        return connection.sql(by_day).fetchall()
+
+
+def files(lake):
+    return f"read_parquet('{lake.root}/image_costs/*/*/*.parquet')"
+
+
+def new_price(tmp_path):
+    text = (ROOT / "sql" / "cost" / "price-book.toml").read_text()
+    book = tmp_path / "prices.toml"
+    book.write_text(text.replace("\nper_gb_month = 0\n", "\nper_gb_month = 2\n"))
+    assert book.read_text() != text
+    return {"IMAGE_SNAPSHOTS_PRICE_BOOK": str(book)}
+
+
+def test_a_new_price_is_derived_and_loaded_for_a_range_of_days(image_snapshots, lake, tmp_path):
+    before, zero = sealed(lake), costs(lake, "image_costs")
+    env = new_price(tmp_path)
+    result = image_snapshots("derive", "--from", str(YESTERDAY), "--to", str(YESTERDAY), env=env)
+    assert result.returncode == 0, result.stderr
+    assert sealed(lake) == before
+    (day, first), second = costs(lake, files(lake))
+    assert day == YESTERDAY
+    assert first > 0
+    assert second == zero[1]
+    assert costs(lake, "image_costs") == [(YESTERDAY, first), second]
+
+    assert verify(lake, lake.partitions(), settings=Settings(price_book=env["IMAGE_SNAPSHOTS_PRICE_BOOK"])) == []
+
+
+def test_a_range_takes_its_days_alone(lake, monkeypatch):
+    def days_of(*arguments):
+        asked = []
+        monkeypatch.setattr(cli, "_run_jobs", lambda settings, days, jobs, **_: asked.append((days, jobs)))
+        result = CliRunner().invoke(cli.app, arguments)
+        assert result.exit_code == 0, result.output
+        ((days, jobs),) = asked
+        assert {*jobs} == {f"{arguments[0]}_days"}
+        return [day.date for day in days]
+
+    for command in ("derive", "load"):
+        assert days_of(command, "--from", str(YESTERDAY)) == [YESTERDAY, TODAY]
+        assert days_of(command, "--from", str(TODAY)) == [TODAY]
+        assert days_of(command, "--from", "2026-01-01", "--to", str(YESTERDAY)) == [YESTERDAY]
+
+
+def test_load_brings_a_lost_warehouse_back_and_changes_nothing_else(image_snapshots, lake):
+    before, rows = sealed(lake), costs(lake, "image_costs")
+    seals = {path: path.read_bytes() for path in lake.root.glob("_derived/**/*.json")}
+    (lake.root / "warehouse.duckdb").unlink()
+    result = image_snapshots("load", "--from", str(YESTERDAY))
+    assert result.returncode == 0, result.stderr
+    assert costs(lake, "image_costs") == rows
+    assert sealed(lake) == before
+    assert {path: path.read_bytes() for path in lake.root.glob("_derived/**/*.json")} == seals
+
+
+@pytest.mark.parametrize("command", ["derive", "load"])
+def test_a_range_without_days_is_one_sentence(command, image_snapshots):
+    result = image_snapshots(command, "--from", "2026-01-01", "--to", "2026-01-02")
+    assert result.returncode == 2
+    assert "No day from 2026-01-01 to 2026-01-02" in result.stderr
+    result = image_snapshots(command, "--from", "soon")
+    assert result.returncode == 2
+    assert "soon is no day" in result.stderr

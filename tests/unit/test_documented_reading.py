@@ -1,0 +1,121 @@
+"""The examples of the documentation that read the lake, run as they stand there; the oldest day lacks a column."""
+
+import datetime as dt
+import re
+import shutil
+
+import duckdb
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from once_per_run import once_per_run
+from proved_days import A, B, C, proved_day, publish_proved
+
+from pipelines.settings import ROOT
+
+TODAY = dt.datetime.now(dt.UTC).date()
+# The day that the examples name.
+DAY = dt.date(2026, 11, 25)
+LATEST = "anomalies"
+
+of_duckdb = pytest.mark.filterwarnings("ignore:The inplace keyword in DataFrame.drop")
+
+
+def examples(page, language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+
+
+def make(directory):
+    """Two projects; of the day before the newest one, the files lack the column that was added last."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(directory)
+        for project in ("default", "other"):
+            for date, ids in ((DAY - dt.timedelta(days=1), (A, B)), (DAY, (A, B, C))):
+                publish_proved(proved_day(str(date), project), dict.fromkeys(ids, "PUBLIC"))
+            old = directory / f"lake/images/dt={DAY - dt.timedelta(days=1)}/project={project}/images.parquet"
+            table = pq.ParquetFile(old).read()
+            assert table.column_names[-1] == LATEST
+            pq.write_table(table.drop_columns([LATEST]), old)
+    return directory / "lake"
+
+
+@pytest.fixture(autouse=True)
+def lake(tmp_path_factory, tmp_path):
+    return shutil.copytree(once_per_run(tmp_path_factory, "documented-reading", make), tmp_path / "lake")
+
+
+def run(example):
+    names = {}
+    exec(compile(example, "example", "exec"), names)
+    return names
+
+
+def test_reading_everything_by_the_first_file_loses_the_column():
+    # What the examples are there to avoid.
+    assert LATEST not in pd.read_parquet("lake/images").columns
+
+
+def of(engine):
+    (found,) = [text for text in examples("docs/reading.md", "python") if f"import {engine}" in text]
+    return run(found)
+
+
+def test_pandas():
+    found = of("pandas")
+    assert len(found["one_day"]) == len(found["same_day"]) == 6
+    assert len(found["all_days"]) == 10
+    for name in ("one_day", "all_days"):
+        assert {LATEST, "dt", "project"} <= {*found[name].columns}
+    assert found["bytes_by_day"].to_dict() == {DAY - dt.timedelta(days=1): 4 * 1024, DAY: 6 * 1024}
+    # As the page warns.
+    assert not (found["all_days"]["snapshot_date"] == str(DAY)).any()
+    assert {*found["all_days"]["project"].astype(str)} == {"default", "other"}
+
+
+def test_pyarrow():
+    found = of("pyarrow.dataset")["one_day"]
+    assert found.num_rows == 6
+    assert {LATEST, "dt", "project"} <= {*found.column_names}
+
+
+def test_polars():
+    found = of("polars")
+    assert found["one_day"].height == 6
+    assert found["images"].collect().height == 10
+    assert {LATEST, "dt", "project"} <= {*found["one_day"].columns}
+
+
+def test_duckdb():
+    (query,) = examples("docs/reading.md", "sql")
+    assert duckdb.sql(query).fetchall() == [("default", None, 3 * 1024), ("other", None, 3 * 1024)]
+    assert LATEST in duckdb.sql(re.sub("SELECT .*\n", "SELECT *\n", query).partition("GROUP")[0]).columns
+
+
+@of_duckdb
+def test_the_warehouse():
+    with duckdb.connect("lake/warehouse.duckdb") as warehouse:
+        warehouse.execute("CREATE TABLE images AS SELECT * FROM 'lake/images/*/*/*.parquet'")
+    assert len(of("duckdb")["one_day"]) == 6
+
+
+def test_the_readme():
+    publish_proved(proved_day(str(TODAY), "today"), {A: "PUBLIC"}, hour=0)
+    (query,) = examples("README.md", "sql")
+    days = {DAY - dt.timedelta(days=1): 4, DAY: 6}
+    days[TODAY] = days.get(TODAY, 0) + 1
+    assert duckdb.sql(query).fetchall() == [(day, images, images * 1024) for day, images in sorted(days.items())]
+    (example,) = examples("README.md", "python")
+    found = run(example)
+    assert len(found["images"]) == days[TODAY]
+    assert LATEST in found["images"].columns
+    assert found["bytes_by_namespace"].empty
+
+
+@of_duckdb
+def test_the_query_page():
+    (example,) = examples("docs/query.md", "python")
+    teams = pd.DataFrame({"team": ["vision"]})
+    names = {"teams": teams}
+    exec(example, names)
+    assert len(names["images"]) == 6
+    assert names["connection"].sql("SELECT team FROM teams").fetchall() == [("vision",)]
