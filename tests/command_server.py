@@ -48,19 +48,25 @@ class CommandServer:
             tempfile.TemporaryFile("w+") as out,
             tempfile.TemporaryFile("w+") as errors,
         ):
-            pid = self._start("kept command" if keeps_runs else "command", arguments, env, cwd, [nothing, out, errors])
-            self._socket.settimeout(timeout)
-            try:
-                status = self._receive()["status"]
-            except TimeoutError:
-                os.kill(pid, signal.SIGKILL)
-                self._socket.settimeout(None)
-                self._receive()
-                raise subprocess.TimeoutExpired(arguments, timeout) from None
-            self._socket.settimeout(None)
+            streams = [file.fileno() for file in (nothing, out, errors)]
+            status = self.status(arguments, streams, env=env, cwd=cwd, timeout=timeout, keeps_runs=keeps_runs)
             out.seek(0)
             errors.seek(0)
             return subprocess.CompletedProcess(arguments, status, out.read(), errors.read())
+
+    def status(self, arguments, streams, *, env, cwd, timeout=600, keeps_runs=False):
+        """The exit status of `image-snapshots` with these arguments and descriptors of its standard streams."""
+        pid = self._start("kept command" if keeps_runs else "command", arguments, env, cwd, streams)
+        self._socket.settimeout(timeout)
+        try:
+            return self._receive()["status"]
+        except TimeoutError:
+            os.kill(pid, signal.SIGKILL)
+            self._socket.settimeout(None)
+            self._receive()
+            raise subprocess.TimeoutExpired(arguments, timeout) from None
+        finally:
+            self._socket.settimeout(None)
 
     @contextmanager
     def sandbox(self, options):
@@ -70,7 +76,7 @@ class CommandServer:
                 stack.enter_context(open(end, mode)) for end, mode in zip((*os.pipe(), *os.pipe()), _MODES, strict=True)
             )
             nothing = stack.enter_context(open(os.devnull, "w"))
-            streams = [theirs_in, theirs_out, nothing]
+            streams = [file.fileno() for file in (theirs_in, theirs_out, nothing)]
             pid = self._start("sandbox", process.arguments(options), dict(os.environ), os.getcwd(), streams)
             theirs_in.close()
             theirs_out.close()
@@ -83,7 +89,7 @@ class CommandServer:
 
     def _start(self, program, arguments, env, cwd, streams):
         request = {"program": program, "arguments": arguments, "env": env, "cwd": str(cwd)}
-        socket.send_fds(self._socket, [json.dumps(request).encode()], [stream.fileno() for stream in streams])
+        socket.send_fds(self._socket, [json.dumps(request).encode()], streams)
         return self._receive()["pid"]
 
     def _receive(self):

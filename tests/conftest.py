@@ -6,9 +6,11 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 import pytest
 from command_server import CommandServer
 from fortnight import fortnight  # noqa: F401  (a fixture)
+from once_per_run import once_per_run
 from postgres_fixture import postgres  # noqa: F401  (a fixture)
 from redis_fixture import redis_server  # noqa: F401  (a fixture)
 from s3_server import S3Server
@@ -18,6 +20,10 @@ from pipelines.sandbox import SandboxOptions
 
 # A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A test's own questions wait as long as a busy machine takes; by default httpx gives up after five seconds.
+for phase in ("connect", "read", "write", "pool"):
+    setattr(httpx._config.DEFAULT_TIMEOUT_CONFIG, phase, None)
 
 COMMAND = Path(sys.executable).with_name("image-snapshots")
 
@@ -72,6 +78,25 @@ def command_server():
     server = CommandServer()
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def dagster_home(tmp_path_factory):
+    """Dagster's storage as the first command sets it up, which takes it a second; to be copied."""
+
+    def make(directory):
+        # Not for tests that do without.
+        import dagster as dg
+
+        from assets.run_history import use_instance_home
+
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            monkeypatch.setenv("DAGSTER_HOME", str(directory))
+            use_instance_home()
+            with dg.DagsterInstance.get():
+                return directory
+
+    return once_per_run(tmp_path_factory, "dagster-home", make)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ def takes_the_day(image_snapshots, start_sandbox, tmp_path):
     sandbox = start_sandbox(size=3, inventory_file=tmp_path / "inventory.csv")
 
     def run(**env):
-        result = image_snapshots("run", env={**sandbox.env, **env})
+        result = image_snapshots("run", env={**sandbox.env, **env}, keeps_runs=True)
         assert result.returncode == 0, result.stderr
         assert published(Lake("lake"), Partition(TODAY, "default")).is_complete
         (warning,) = [line for line in result.stderr.splitlines() if line.startswith("Warning: ")]

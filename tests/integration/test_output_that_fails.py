@@ -2,8 +2,6 @@
 
 import json
 import os
-import shutil
-import socket
 import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
@@ -29,21 +27,18 @@ def stream(kind, path):
 
 
 @pytest.fixture
-def ended(command_server, dagster_home, tmp_path):
+def ended(command_server, tmp_path):
     """Run the command line with such streams; its exit status and what it said on each."""
-    shutil.copytree(dagster_home, tmp_path / ".dagster")
 
     def run(*arguments, out=TAKEN, errors=TAKEN):
         files = [tmp_path / "out", tmp_path / "errors"]
         for file in files:
             file.write_text("")
-        request = json.dumps({"arguments": arguments, "env": dict(os.environ), "cwd": str(tmp_path)}).encode()
         with ExitStack() as stack:
             nothing = stack.enter_context(open(os.devnull))
             streams = [stack.enter_context(stream(kind, file)) for kind, file in zip((out, errors), files, strict=True)]
-            socket.send_fds(command_server._socket, [request], [nothing.fileno(), *streams])
-            command_server._receive()
-            status = command_server._receive()["status"]
+            streams = [nothing.fileno(), *streams]
+            status = command_server.status(arguments, streams, env=dict(os.environ), cwd=tmp_path)
         return status, *(file.read_text() for file in files)
 
     return run
@@ -84,14 +79,13 @@ def test_streams_that_are_closed_are_no_place_for_other_files(tmp_path):
     # A file that is opened takes the lowest number, and would have what is printed written into it.
     script = """
 import os, sys
-from assets.streams import lasting_streams, second_standard_error
+from assets.streams import lasting_streams
 @lasting_streams()
 def main():
-    with open("data", "w") as file, second_standard_error() as second:
+    with open("data", "w") as file:
         assert file.fileno() > 2, file.fileno()
         print("printed")
         print("said", file=sys.stderr)
-        second.write("said")
         assert sys.stdin.read() == ""
         file.write("kept")
 main()
@@ -104,6 +98,6 @@ main()
     told = subprocess.run(shell, stderr=subprocess.PIPE, text=True, check=False, cwd=tmp_path)
     assert told.returncode == 1
     assert told.stderr == (
-        "said\nsaidError: Standard output cannot be written (it is closed), so what this command says is not all "
+        "said\nError: Standard output cannot be written (it is closed), so what this command says is not all "
         "there: send it elsewhere.\n"
     )

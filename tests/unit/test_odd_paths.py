@@ -10,7 +10,7 @@ import duckdb
 import pytest
 from published_days import publish_day
 
-from assets.runner import use_instance_home
+from assets.run_history import use_instance_home
 from pipelines.day import Day
 from pipelines.derived import derive_days
 from pipelines.errors import ConfigurationError
@@ -96,7 +96,7 @@ def test_telemetry_is_off_wherever_the_storage_lies(monkeypatch, tmp_path, name)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "links"))
     (tmp_path / "links").mkdir()
     for _ in range(2):
-        assert use_instance_home() == tmp_path / name
+        assert use_instance_home().resolve() == tmp_path / name
         with dg.DagsterInstance.get() as instance:
             assert not instance.telemetry_enabled
             assert Path(instance.root_directory).resolve() == tmp_path / name
