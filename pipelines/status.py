@@ -20,6 +20,7 @@ class DayStatus:
     `removed`: the tables that retention took from it; counts and bytes are those of the day as it was published.
     `clock_skew_seconds`: how far the clock was ahead of the API's.
     `is_sandbox`: the images are invented ones of the sandbox.
+    `inventory_is_whole`: what the inventory lacks counts as gone.
     """
 
     date: dt.date
@@ -34,6 +35,7 @@ class DayStatus:
     removed: list[str]
     is_sandbox: bool | None
     clock_skew_seconds: float | None = None
+    inventory_is_whole: bool | None = None
 
     def as_json(self) -> dict[str, object]:
         """The same as JSON values."""
@@ -84,4 +86,5 @@ def _status(lake: Lake, partition: Partition, removed: RemovedFiles, *, has_open
         removed.missing(partition),
         manifest.fetch.is_sandbox,
         manifest.fetch.clock_skew_seconds,
+        manifest.inventory.is_whole,
     )
