@@ -139,8 +139,8 @@ def run(
 
     An attempt of today that did not end is gone on with; a day that ended is fetched anew and replaced.
     """
-    from assets.resources import ACCEPT_SHRUNK_TAG, PROJECT_MOVED_TAG
-    from pipelines.day import Day, start_over
+    from assets.resources import ACCEPT_SHRUNK_TAG, FRESH_TAG, PROJECT_MOVED_TAG
+    from pipelines.day import Day
     from pipelines.preflight import check_inputs
 
     settings = Settings.load()
@@ -166,9 +166,6 @@ def run(
         day.check_date(None if fresh else read_attempt(day.lake, partition))
         day.check_source()
         day.check_clock()
-        if fresh:
-            with day.hold():
-                start_over(day)
     if settings.uses_sandbox:
         Console(stderr=True).print(
             "No endpoint is configured (IMAGE_SNAPSHOTS_ENDPOINT): the embedded sandbox stands in for the cloud."
@@ -176,7 +173,7 @@ def run(
             else "The embedded sandbox stands in for the cloud, as IMAGE_SNAPSHOTS_ENDPOINT asks for.",
             soft_wrap=True,
         )
-    said = {ACCEPT_SHRUNK_TAG: accept_shrunk, PROJECT_MOVED_TAG: project_moved}
+    said = {FRESH_TAG: fresh, ACCEPT_SHRUNK_TAG: accept_shrunk, PROJECT_MOVED_TAG: project_moved}
     tags = {tag: "true" for tag, is_said in said.items() if is_said}
     _run_jobs(settings, partitions, ["daily_snapshot"] * len(partitions), as_json=as_json, days=days, tags=tags)
 
@@ -405,6 +402,7 @@ def _print_statuses(statuses: list[DayStatus]) -> None:
             item.state
             + (" (sandbox)" if item.is_sandbox else "")
             + (", attempt open" if item.has_open_attempt and item.state != "unfinished" else "")
+            + (", inventory not whole" if item.inventory_is_whole is False else "")
             + _removed(item.removed),
             "" if item.images is None else f"{item.images:,}",
             outcomes_text(item.outcomes or {}),

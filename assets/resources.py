@@ -20,6 +20,8 @@ from pipelines.settings import Settings
 EXIT_STATUS = "exit_status"
 # In the metadata of a failure when the process was told to stop.
 INTERRUPTED = "interrupted"
+# What the command line says of a run that it starts.
+FRESH_TAG = "image_snapshots/fresh"
 # Tags of a run by which somebody says of it what no setting should say of every run; any value but "true" is no.
 ACCEPT_SHRUNK_TAG = "image_snapshots/accept_shrunk_inventory"
 PROJECT_MOVED_TAG = "image_snapshots/project_moved"
@@ -95,6 +97,7 @@ class DayResource:
             self._settings,
             self._now,
             is_played=self._is_played,
+            is_fresh=context.run.tags.get(FRESH_TAG) == "true",
             accepts_shrunk=context.run.tags.get(ACCEPT_SHRUNK_TAG) == "true",
             is_moved=context.run.tags.get(PROJECT_MOVED_TAG) == "true",
             connect=self._connect,

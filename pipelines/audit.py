@@ -289,9 +289,10 @@ def _apply_rules(analysis: DayAnalysis, rules: list[Rule]) -> list[Rule]:
         give_back_memory()
         with RuleProcess(scratch, files, views, analysis.day.settings.audit_rule_seconds) as process:
             applied = [_with_error(rule, process.apply) for rule in rules]
-            working = (rule.name for rule in applied if rule.error is None)
-            batches = (batch for name in working for batch in process.found(name, _FOUND))
-            analysis.engine.load("found", pa.RecordBatchReader.from_batches(_FOUND, batches))
+        # The process has ended, and its memory is free.
+        working = (rule.name for rule in applied if rule.error is None)
+        batches = (batch for name in working for batch in process.found(name, _FOUND))
+        analysis.engine.load("found", pa.RecordBatchReader.from_batches(_FOUND, batches))
     return applied
 
 

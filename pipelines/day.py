@@ -8,11 +8,10 @@ import asyncio
 import contextlib
 import dataclasses
 import datetime as dt
-import logging
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 
 from pipelines.absence import KnownImages, judge, known_images, missing_rows
@@ -24,15 +23,16 @@ from pipelines.columns import IMAGE_VALUES, IMAGES, INVENTORY, LIST_PAGES, NOTEB
 from pipelines.connection import Connection, connect
 from pipelines.credentials import stated_credentials
 from pipelines.endpoints import is_on_loopback
-from pipelines.errors import ConfigurationError, ListUnreadableError, StorageError, TooManyFailuresError
+from pipelines.errors import ConfigurationError, StorageError, TooManyFailuresError
 from pipelines.fetch import (
     Progress,
     Staging,
+    drop_damaged,
     fetch,
     invalid_answers,
     inventory_ids,
+    read_beside,
     read_list,
-    read_notebooks,
     stoppable,
     write_no_list,
     write_notebooks,
@@ -58,11 +58,8 @@ from pipelines.removed import RemovedFiles, check_derivable
 from pipelines.settings import Settings
 from pipelines.witness import open_witness
 
-_ACCEPTED_POLL_SECONDS = 0.05
 _TRIES_TO_STORE = 3
 _EVIDENCE = (INVENTORY.name, LIST_PAGES.name, NOTEBOOKS.name, RESPONSES.name)
-
-_logger = logging.getLogger(__name__)
 
 
 def utc_now() -> dt.datetime:
@@ -75,9 +72,10 @@ class Day:
     """One partition as one run sees it. `now` is the clock that tells which day it is.
 
     `is_played`: the clock is set for a day that the sandbox plays, so the day is not published by it.
-    Somebody said of this run: `accepts_shrunk`, an inventory that has shrunk is right; `is_moved`, the project has
-    another id or endpoint than on the days before; `accepted_history`, the SHA-256 of an `image_history` that is right
-    although no record names it. `connect`: how a step reaches its endpoint; steps of one run may share a connection.
+    Somebody said of this run: `is_fresh`, what an attempt that did not end has gathered does not count;
+    `accepts_shrunk`, an inventory that has shrunk is right; `is_moved`, the project has another id or endpoint than on
+    the days before; `accepted_history`, the SHA-256 of an `image_history` that is right although no record names it.
+    `connect`: how a step reaches its endpoint; steps of one run may share a connection.
     """
 
     partition: Partition
@@ -85,6 +83,7 @@ class Day:
     settings: Settings
     now: Callable[[], dt.datetime] = utc_now
     is_played: bool = False
+    is_fresh: bool = False
     accepts_shrunk: bool = False
     is_moved: bool = False
     connect: Callable[[Settings, Partition], contextlib.AbstractContextManager[Connection]] = connect
@@ -236,6 +235,8 @@ def take_inventory(day: Day) -> InventoryTaken:
         # Killed between the manifest and the removal of the attempt: the day ended.
         start_over(day)
         attempt = None
+    if day.is_fresh:
+        attempt = None
     day.check_date(attempt)
     day.check_source()
     day.check_clock()
@@ -245,6 +246,9 @@ def take_inventory(day: Day) -> InventoryTaken:
     accepted = day.accepts_shrunk or (attempt.inventory is not None and attempt.inventory.is_accepted)
     with day.connect(day.settings, day.partition) as connection:
         project_id = asyncio.run(_project_id(day, connection))
+        if day.is_fresh:
+            # Nothing refuses the run any more.
+            start_over(day)
         # Before anything slow: a lake that cannot be written is found out here.
         write_attempt(day.lake, day.partition, attempt)
         facts = asyncio.run(_read_inventory(day, connection, path, project_id, accepted=accepted))
@@ -406,15 +410,26 @@ async def _fetch_answers(
             for answers in invalid_answers(inventory, started_at):
                 store.put(answers)
             store.forget()
-            _drop(store, store.damaged())
+            drop_damaged(store, store.damaged())
             kept = store.outcomes().total() - store.outcomes()[Outcome.INVALID_ID]
+            if (
+                store.outcomes().total() == total
+                and not day.settings.uses_sandbox
+                and is_on_loopback(connection.endpoint)
+            ):
+                # Nothing would be asked, so nothing would say that what listens here is a sandbox.
+                again = store.some_answered()
+                store.drop(again)
+                kept -= len(again)
             list_was_read = day.settings.mode == "changed" and await _carry_forward(day, client, staging, store)
             outcomes = store.outcomes()
             progress = Progress(total, outcomes.total(), time.monotonic(), outcomes)
             reads_list = day.settings.reconcile and not list_was_read
             # One page after the other, which would make a fetch half as long again.
             beside = asyncio.create_task(
-                _read_beside(day.settings, client, staging, store, progress, reads_list=reads_list)
+                read_beside(
+                    client, staging, store, progress, reads_list=reads_list, reads_usage=day.settings.reads_usage
+                )
             )
             try:
                 await fetch(
@@ -436,7 +451,7 @@ async def _fetch_answers(
             for _ in range(_TRIES_TO_STORE):
                 if not (damaged := write_responses(staging, store)):
                     break
-                _drop(store, damaged)
+                drop_damaged(store, damaged)
                 for answers in invalid_answers(inventory, started_at):
                     store.put(answers)
                 progress.outcomes = store.outcomes()
@@ -479,16 +494,6 @@ async def _fetch_answers(
             )
 
 
-def _drop(store: AnswerStore, damaged: list[str]) -> None:
-    if damaged:
-        _logger.warning(
-            "%d stored answers are not as they came, the one for %s among them: these ids are asked for again.",
-            len(damaged),
-            damaged[0],
-        )
-        store.drop(damaged)
-
-
 async def _carry_forward(day: Day, client: ModelArtsClient, staging: Staging, store: AnswerStore) -> bool:
     """Carry answers forward from the last complete day; False when there is none, and the list was not read."""
     responses = last_complete_responses(day.lake, day.partition, client.project_id)
@@ -497,36 +502,6 @@ async def _carry_forward(day: Day, client: ModelArtsClient, staging: Staging, st
     await read_list(client, staging, store.listed)
     carry_forward(store, responses, day.now() - dt.timedelta(days=day.settings.full_refresh_days))
     return True
-
-
-async def _read_beside(
-    settings: Settings,
-    client: ModelArtsClient,
-    staging: Staging,
-    store: AnswerStore,
-    progress: Progress,
-    *,
-    reads_list: bool,
-) -> tuple[str | None, str | None]:
-    """Read the list and the notebooks, as far as they are wanted; why each cannot be read, or None."""
-    # What is refused here alone is no reason to stop; that it is here alone shows once the API has accepted something.
-    while not client.was_accepted and progress.done < progress.total:  # noqa: ASYNC110  (one of the two is no event)
-        await asyncio.sleep(_ACCEPTED_POLL_SECONDS)
-    list_error = notebooks_error = None
-    if reads_list:
-        list_error = await _why_unreadable(read_list(client, staging, None))
-    if settings.reads_usage:
-        notebooks_error = await _why_unreadable(read_notebooks(client, store))
-    return list_error, notebooks_error
-
-
-async def _why_unreadable(reading: Awaitable[None]) -> str | None:
-    try:
-        await reading
-    except ListUnreadableError as error:
-        # A day may be published without it.
-        return str(error)
-    return None
 
 
 def _most_common_errors(day: Day) -> str:

@@ -49,6 +49,8 @@ class DuckDBEngine(Engine):
             "threads": self._threads,
             "temp_directory": str(self._scratch),
             "enable_external_file_cache": False,
+            # What a task has used and freed goes back to the system when it ends.
+            "allocator_flush_threshold": "1MB",
             # The SQL needs nothing that is not built in.
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,

@@ -8,11 +8,12 @@ import asyncio
 import contextlib
 import datetime as dt
 import hashlib
+import logging
 import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -31,9 +32,12 @@ from pipelines.outcomes import Outcome
 
 _TICK_SECONDS = 0.2
 _PROGRESS_SECONDS = 0.5
+_ACCEPTED_POLL_SECONDS = 0.05
 # Bodies are long: smaller groups than elsewhere bound the memory of writers and readers alike.
 _PAGES_A_GROUP = 64
 _INVENTORY_BATCH_ROWS = 32_768
+
+_logger = logging.getLogger(__name__)
 
 
 class ImageClient(Protocol):
@@ -250,6 +254,47 @@ async def read_notebooks(client: ModelArtsClient, store: AnswerStore) -> None:
         with store.transaction():
             store.notebooks.clear()
         raise
+
+
+def drop_damaged(store: AnswerStore, damaged: list[str]) -> None:
+    """Forget answers that are not as they came, so that these ids are asked for again, and say so."""
+    if damaged:
+        _logger.warning(
+            "%d stored answers are not as they came, the one for %s among them: these ids are asked for again.",
+            len(damaged),
+            damaged[0],
+        )
+        store.drop(damaged)
+
+
+async def read_beside(
+    client: ModelArtsClient,
+    staging: Staging,
+    store: AnswerStore,
+    progress: Progress,
+    *,
+    reads_list: bool,
+    reads_usage: bool,
+) -> tuple[str | None, str | None]:
+    """Read the list and the notebooks beside a fetch, as far as they are wanted; why each cannot be read, or None."""
+    # What is refused here alone is no reason to stop; that it is here alone shows once the API has accepted something.
+    while not client.was_accepted and progress.done < progress.total:  # noqa: ASYNC110  (one of the two is no event)
+        await asyncio.sleep(_ACCEPTED_POLL_SECONDS)
+    list_error = notebooks_error = None
+    if reads_list:
+        list_error = await _why_unreadable(read_list(client, staging, None))
+    if reads_usage:
+        notebooks_error = await _why_unreadable(read_notebooks(client, store))
+    return list_error, notebooks_error
+
+
+async def _why_unreadable(reading: Awaitable[None]) -> str | None:
+    try:
+        await reading
+    except ListUnreadableError as error:
+        # A day may be published without it.
+        return str(error)
+    return None
 
 
 def inventory_ids(inventory: LakePath) -> Iterator[list[str]]:

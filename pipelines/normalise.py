@@ -19,10 +19,10 @@ value. What is repaired or cannot be read is named in `anomalies` as `field:prob
 ``body:byte_order_mark``, ``body:not_utf8``, ``body:control_character``  JSON that is not quite by the standard
 
 The content hash is the SHA-256 of the body's canonical JSON: keys sorted and list elements sorted (by their own
-canonical JSON; those of a list of more than 65,536 stay as they came) at every level, no white space, UTF-8. Numbers
-are hashed as written up to their type, so `1` and `1.0` differ while `1.0` and `1.00` do not; a number with a fraction
-or an exponent is a double. Of a key that occurs twice the last value counts, as everywhere in JSON. A body that is no
-JSON hashes its bytes.
+canonical JSON) at every level, no white space, UTF-8. The elements of a list of more than 65,536 stay as they came.
+Numbers are hashed as written up to their type, so `1` and `1.0` differ while `1.0` and `1.00` do not; a number with a
+fraction or an exponent is a double. Of a key that occurs twice the last value counts, as everywhere in JSON. A body
+that is no JSON hashes its bytes.
 """
 
 import hashlib

@@ -7,11 +7,13 @@ what it must look like, belongs to the module that uses it.
 from pipelines.audit import read_rules, read_suppressions
 from pipelines.engine import open_engine
 from pipelines.inventory_sources import check_source
+from pipelines.lake import Lake
 from pipelines.prices import read_price_book
 from pipelines.proxies import check_proxies
 from pipelines.settings import Settings
 from pipelines.transport import tls_context
 from pipelines.warehouse import check_warehouse
+from pipelines.witness import open_witness
 
 
 def check_inputs(settings: Settings) -> None:
@@ -29,7 +31,9 @@ def check_inputs(settings: Settings) -> None:
         check_warehouse(settings.warehouse.get_secret_value())
     if not settings.uses_sandbox:
         check_proxies()
-        if settings.ca_bundle is not None:
-            tls_context(settings.ca_bundle)
+        # Of all that the environment may name as well; where nothing is stated, the system's are no file of the user's.
+        tls_context(settings.ca_bundle)
+    with open_witness(settings.witness, Lake(settings.lake)):
+        pass
     if settings.inventory is not None:
         check_source(settings.inventory.get_secret_value(), settings.inventory_query)

@@ -22,6 +22,7 @@ class DayStatus:
     `clock_skew_seconds`: how far the clock was ahead of the API's.
     `failure`: why the last run failed that nothing has made good since, as far as it was noted.
     `is_sandbox`: the images are invented ones of the sandbox.
+    `inventory_is_whole`: what the inventory lacks counts as gone.
     """
 
     date: dt.date
@@ -37,6 +38,7 @@ class DayStatus:
     is_sandbox: bool | None
     clock_skew_seconds: float | None = None
     failure: Failure | None = None
+    inventory_is_whole: bool | None = None
 
     def as_json(self) -> dict[str, object]:
         """The same as JSON values."""
@@ -90,4 +92,5 @@ def _status(lake: Lake, partition: Partition, removed: RemovedFiles, *, has_open
         removed.missing(partition),
         manifest.fetch.is_sandbox,
         manifest.fetch.clock_skew_seconds,
+        manifest.inventory.is_whole,
     )

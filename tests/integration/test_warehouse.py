@@ -1,17 +1,15 @@
 """The warehouse holds what the lake holds, value by value, whole days only; DuckDB and PostgreSQL by the same tests."""
 
 import datetime as dt
-import os
 import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import traceback
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote, urlsplit
@@ -21,9 +19,7 @@ import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import sqlglot
 from published_days import publish_day
-from sqlglot import exp
 
 from pipelines import columns, locks, warehouse
 from pipelines.day import Day
@@ -37,8 +33,8 @@ from pipelines.errors import (
 )
 from pipelines.lake import Lake, Partition, sha256_of_file
 from pipelines.settings import ROOT, Settings
-from pipelines.warehouse import VIEWS, load_partition, load_project
-from pipelines.warehouse_ddl import DAYS, SCRIPTS, WAREHOUSE_TABLES
+from pipelines.warehouse import load_partition, load_project
+from pipelines.warehouse_ddl import DAYS, WAREHOUSE_TABLES
 from pipelines.warehouse_postgres import binary_rows
 
 A, B, C = (f"{letter * 8}-0000-4000-8000-000000000000" for letter in "abc")
@@ -488,25 +484,6 @@ def test_a_warehouse_that_cannot_be_opened_is_one_sentence(lake, tmp_path):
         )
 
 
-def test_a_read_only_file_is_one_sentence():
-    # Not in pytest's own directory, which other users may not enter: root may write everything, so it becomes one.
-    with tempfile.TemporaryDirectory() as directory:
-        Path(directory).chmod(0o755)
-        path = Path(directory) / "w.duckdb"
-        duckdb.connect(path).close()
-        path.chmod(0o444)
-        with ExitStack() as stack:
-            if os.geteuid() == 0:
-                os.seteuid(65534)
-                stack.callback(os.seteuid, 0)
-            with pytest.raises(ConfigurationError) as caught, warehouse._open(Lake("lake"), str(path), 1):
-                pass
-    assert str(caught.value) == (
-        f"The warehouse {path} cannot be opened: Permission denied at {directory}/.w.duckdb.lock. Correct "
-        "IMAGE_SNAPSHOTS_WAREHOUSE, or the permissions of the file and its directory."
-    )
-
-
 def test_only_what_is_published_derived_and_unchanged_is_loaded(lake, days):
     url = str(lake.parent / "w.duckdb")
     assert refusal(lake, url, day="2026-11-19") == (
@@ -610,52 +587,3 @@ def test_a_view_follows_its_file(target, days, tmp_path, monkeypatch):
     monkeypatch.setattr(warehouse, "VIEWS", tmp_path / "views")
     load(target, days[0])
     assert rows(target, "SELECT * FROM images_latest") == []
-
-
-# The scripts for other warehouses
-
-
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_scripts_are_those_of_the_column_table(name):
-    assert (VIEWS.parent / f"{name}.sql").read_text() == SCRIPTS[name]()
-
-
-# Dialect, and what sqlglot cannot parse of it, with what stands in for that.
-DIALECTS = {
-    "postgresql": [("postgres", [])],
-    "snowflake": [("snowflake", [])],
-    "bigquery": [("bigquery", [(r"WITH PARTITION COLUMNS \(.*\)\n", "")])],
-    "redshift": [("redshift", [])],
-    # DWS is no dialect of sqlglot: columns and types are checked as those of a table of PostgreSQL.
-    "dws": [("postgres", [("FOREIGN TABLE", "TABLE"), (r"\)\nSERVER [^;]*;", ");")])],
-    "trino": [("trino", [(r"CALL .*;\n", "")])],
-    "hive": [("hive", [(r"MSCK .*;\n", "")]), ("spark", [(r"MSCK .*;\n", "")])],
-}
-
-
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_scripts_are_sql_of_their_dialect(name):
-    for dialect, unknown in DIALECTS[name]:
-        text = SCRIPTS[name]()
-        for pattern, instead in unknown:
-            assert re.search(pattern, text)
-            text = re.sub(pattern, instead, text)
-        statements = [statement for statement in sqlglot.parse(text, dialect=dialect) if statement]
-        assert [s for s in statements if list(s.find_all(exp.Command))] == []
-        created = [s for s in statements if isinstance(s, exp.Create)]
-        expected = WAREHOUSE_TABLES if name == "postgresql" else columns.TABLES | columns.ANALYSIS_TABLES
-        for create in created:
-            table = expected[create.find(exp.Table).name]
-            names = [c.name for c in create.this.find_all(exp.ColumnDef)]
-            assert set(names) - {"dt", "project"} == {c.name for c in table.columns} - {"project"}
-        assert len(created) == (len(WAREHOUSE_TABLES) if name == "postgresql" else 10)
-
-
-def test_views_are_plain_sql():
-    files = sorted(VIEWS.glob("*.sql"))
-    assert len(files) == 7
-    for path in files:
-        text = path.read_text()
-        assert text.startswith("-- ")
-        for dialect in ("duckdb", "postgres", "spark", "snowflake", "bigquery", "redshift", "trino"):
-            assert isinstance(sqlglot.parse_one(text, dialect=dialect), exp.Select)

@@ -4,6 +4,8 @@ import datetime as dt
 from contextlib import closing
 
 import duckdb
+import psycopg
+import pyarrow as pa
 import pytest
 from published_days import publish_day, write_history
 
@@ -13,6 +15,7 @@ from pipelines.query import connect_lake
 from pipelines.settings import ROOT, Settings
 
 LONG_AGO = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+DAYS = "SELECT project, snapshot_date, published_at, is_complete FROM days"
 PERIOD = "public_since, is_start_known, public_until, end_reason, name"
 
 
@@ -21,7 +24,7 @@ def on(number):
 
 
 @pytest.fixture
-def periods():
+def periods(postgres):
     """The public periods of an image with these versions: complete on the 1st, 2nd, 4th to 6th, looked at at noon."""
     for number in (1, 2, 3, 4, 5, 6):
         day = Day(Partition(on(number), "default"), "run", Settings(lake="lake"))
@@ -32,11 +35,12 @@ def periods():
         with closing(connect_lake(Lake("lake"))) as connection:
             found = connection.sql(f"SELECT {PERIOD} FROM public_periods ORDER BY public_since").fetchall()
         assert found == in_warehouse(read_versions())
+        assert found == in_postgres(postgres.url, read_versions())
         return found
 
     def read_versions():
         with closing(connect_lake(Lake("lake"))) as connection:
-            return connection.sql("FROM image_history").to_arrow_table(), connection.sql("FROM days").to_arrow_table()
+            return [connection.sql(sql).to_arrow_table() for sql in ("FROM image_history", DAYS)]
 
     return read
 
@@ -48,6 +52,25 @@ def in_warehouse(tables):
             connection.register(name, table)
         view = (ROOT / "sql/warehouse/views/public_periods.sql").read_text()
         return connection.sql(f"SELECT {PERIOD} FROM ({view}) ORDER BY public_since").fetchall()
+
+
+TYPES = {pa.string(): "text", pa.date32(): "date", pa.bool_(): "boolean", pa.int64(): "bigint"}
+
+
+def in_postgres(url, tables):
+    """From tables of the session's own, in another time zone."""
+    view = (ROOT / "sql/warehouse/views/public_periods.sql").read_text()
+    with psycopg.connect(url) as connection:
+        connection.execute("SET TimeZone = 'Pacific/Auckland'")
+        for name, table in zip(("image_history", "days"), tables, strict=True):
+            types = {field.name: TYPES.get(field.type, "timestamptz") for field in table.schema}
+            columns = ", ".join(f'"{column}" {type_}' for column, type_ in types.items())
+            connection.execute(f"CREATE TEMP TABLE {name} ({columns})")
+            rows = [tuple(row.values()) for row in table.to_pylist()]
+            connection.cursor().executemany(f"INSERT INTO {name} VALUES ({', '.join(['%s'] * len(types))})", rows)
+        found = connection.execute(f"SELECT {PERIOD} FROM ({view}) AS periods ORDER BY public_since").fetchall()
+        connection.rollback()
+    return found
 
 
 def version(first, last=None, **values):

@@ -5,8 +5,9 @@ from published_days import day_of, publish_day
 from typer.testing import CliRunner
 
 from assets import cli
-from assets.resources import ACCEPT_SHRUNK_TAG, PROJECT_MOVED_TAG
+from assets.resources import ACCEPT_HISTORY_TAG, ACCEPT_SHRUNK_TAG, FRESH_TAG, PROJECT_MOVED_TAG
 from assets.run_report import print_reports, run_report
+from pipelines.status import day_statuses
 
 A = "aaaaaaaa-0000-4000-8000-000000000000"
 
@@ -22,12 +23,21 @@ ACCEPTED = (
         ([], {}),
         (["--accept-shrunk-inventory"], {ACCEPT_SHRUNK_TAG: "true"}),
         (["--project-moved"], {PROJECT_MOVED_TAG: "true"}),
+        (["--fresh"], {FRESH_TAG: "true"}),
     ],
 )
 def test_flags_become_tags_of_the_run(monkeypatch, arguments, tags):
     given = []
     monkeypatch.setattr(cli, "_run_jobs", lambda *_, **options: given.append(options["tags"]))
     result = CliRunner().invoke(cli.app, ["run", *arguments])
+    assert (result.exit_code, given) == (0, [tags]), result.output
+
+
+@pytest.mark.parametrize(("arguments", "tags"), [([], {}), (["--accept-history", "ab"], {ACCEPT_HISTORY_TAG: "ab"})])
+def test_a_history_is_accepted_by_a_tag_of_the_run(monkeypatch, arguments, tags):
+    given = []
+    monkeypatch.setattr(cli, "_run_jobs", lambda *_, **options: given.append(options["tags"]))
+    result = CliRunner().invoke(cli.app, ["rebuild", "--date", "2026-11-01", *arguments])
     assert (result.exit_code, given) == (0, [tags]), result.output
 
 
@@ -56,3 +66,17 @@ def test_a_run_says_what_to_know_of_its_inventory_and_stays_complete(capsys, fac
     print_reports([report])
     printed = capsys.readouterr().out.splitlines()
     assert (f"  {sentence}" in printed) is (sentence is not None)
+    (status,) = day_statuses(day.lake, ["default"], day.partition.date, day.partition.date)
+    assert (status.state, status.inventory_is_whole) == ("complete", facts.get("is_whole", True))
+
+
+def test_status_says_where_an_inventory_was_not_whole(monkeypatch):
+    monkeypatch.setenv("IMAGE_SNAPSHOTS_LAKE", "lake")
+    monkeypatch.setattr(cli, "_today", lambda: day_of("2026-11-02").partition.date)
+    for date, facts in (("2026-11-01", {}), ("2026-11-02", {"is_whole": False, "reason": "It lacks too many."})):
+        publish_day(
+            day_of(date), inventory=[{"id": A}], responses=[{"id": A, "outcome": "ok"}], images=[{"id": A}],
+            inventory_facts=facts,
+        )  # fmt: skip
+    lines = CliRunner().invoke(cli.app, ["status", "--days", "2"]).output.splitlines()
+    assert ["inventory not whole" in line for line in lines if line.startswith("2026-11-0")] == [False, True]

@@ -1,0 +1,47 @@
+"""What is said of a run by its tags, in Dagster's UI or on the command line, reaches the day of every step."""
+
+import dagster as dg
+import pytest
+
+from assets.partitions import partition_grid, partition_key
+from assets.resources import (
+    ACCEPT_HISTORY_TAG,
+    ACCEPT_SHRUNK_TAG,
+    FRESH_TAG,
+    PROJECT_MOVED_TAG,
+    LogReporter,
+    day_resource,
+)
+from pipelines.day import utc_now
+from pipelines.lake import Partition
+from pipelines.settings import Settings
+
+SAID = ("is_fresh", "accepts_shrunk", "is_moved", "accepted_history")
+
+
+@pytest.mark.parametrize(
+    ("tags", "said"),
+    [
+        ({}, (False, False, False, None)),
+        ({ACCEPT_SHRUNK_TAG: "true"}, (False, True, False, None)),
+        ({PROJECT_MOVED_TAG: "true"}, (False, False, True, None)),
+        ({FRESH_TAG: "true", ACCEPT_HISTORY_TAG: "ab"}, (True, False, False, "ab")),
+        ({ACCEPT_SHRUNK_TAG: "yes", PROJECT_MOVED_TAG: "false"}, (False, False, False, None)),
+    ],
+)
+def test_a_tag_of_a_run_reaches_its_day(tmp_path, tags, said):
+    settings = Settings(lake=str(tmp_path / "lake"))
+    days = []
+
+    @dg.asset(partitions_def=partition_grid(settings))
+    def step(context: dg.AssetExecutionContext, day: dg.ResourceParam[object]) -> None:
+        with day.step(context) as today:
+            days.append(today)
+
+    today = Partition(utc_now().date(), "default")
+    result = dg.materialize(
+        [step], partition_key=partition_key(today), resources={"day": day_resource(settings, LogReporter())}, tags=tags
+    )
+    assert result.success
+    (day,) = days
+    assert (day.partition, tuple(getattr(day, name) for name in SAID)) == (today, said)

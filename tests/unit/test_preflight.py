@@ -1,0 +1,33 @@
+"""What is looked at before anything is asked, so that a day is not fetched in vain."""
+
+import pytest
+
+from pipelines.errors import ConfigurationError
+from pipelines.preflight import check_inputs
+from pipelines.settings import Settings
+
+ENDPOINT = "https://modelarts.example"
+VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_certificate_authorities_that_the_environment_names_are_read_first(monkeypatch, tmp_path, name):
+    for other in VARIABLES:
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, str(tmp_path / "none"))
+    with pytest.raises(ConfigurationError, match=f"cannot be read: correct {name} to "):
+        check_inputs(Settings(endpoint=ENDPOINT))
+    check_inputs(Settings(endpoint="sandbox"))
+
+
+@pytest.mark.parametrize(
+    ("path", "sentence"),
+    [("no/such/witness", "cannot be written"), ("lake/witness", "is inside the lake"), ("witness", None)],
+)
+def test_the_witness_file_is_looked_at_first(path, sentence):
+    settings = Settings(endpoint="sandbox", lake="lake", witness=path)
+    if sentence is None:
+        check_inputs(settings)
+    else:
+        with pytest.raises(ConfigurationError, match=f"^The witness file .*{sentence}"):
+            check_inputs(settings)

@@ -1,0 +1,12 @@
+"""The README's table of settings has every setting, and no other."""
+
+import re
+
+from pipelines.settings import ROOT, Settings
+
+
+def test_the_readme_lists_every_setting_and_no_other():
+    text = (ROOT / "README.md").read_text()
+    table = text[text.index("| `IMAGE_SNAPSHOTS_…` |") :].partition("\n\n")[0]
+    listed = re.findall(r"^\| `([A-Z0-9_]+)`", table, re.MULTILINE)
+    assert sorted(listed) == sorted(name.upper() for name in Settings.model_fields)
