@@ -42,7 +42,7 @@ from assets.verify_command import verify
 from pipelines.columns import ANSWER_TABLES
 from pipelines.errors import ConfigurationError, PipelineError
 from pipelines.lake import Lake, Partition, exists
-from pipelines.manifest import Manifest, inventory_warning, published, read_attempt
+from pipelines.manifest import Manifest, inventory_warning, known_partitions, published, read_attempt
 from pipelines.outcomes import Outcome
 from pipelines.settings import ROOT, Settings, load_environment
 from pipelines.status import day_statuses
@@ -375,7 +375,7 @@ def status(
     today = _today()
     lake = open_lake(settings)
     statuses = day_statuses(lake, settings.project_keys, today - dt.timedelta(days=days - 1), today)
-    _print_clock_warnings(lake, [*settings.project_keys, *(partition.project for partition in lake.partitions())])
+    _print_clock_warnings(lake, [*settings.project_keys, *(partition.project for partition in known_partitions(lake))])
     if as_json:
         print(json.dumps([item.as_json() for item in statuses], indent=1))
         return

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pipelines.errors import StorageError
 from pipelines.lake import Lake, Partition
-from pipelines.manifest import published
+from pipelines.manifest import known_partitions, published
 from pipelines.removed import RemovedFiles
 
 State = Literal["complete", "incomplete", "unfinished", "missing", "damaged"]
@@ -46,7 +46,7 @@ def day_statuses(lake: Lake, projects: list[str], first: dt.date, last: dt.date)
 
     Days before a project's first published one are left out: nothing can be missing before the beginning.
     """
-    known = lake.partitions()
+    known = known_partitions(lake)
     open_attempts = set(lake.unfinished())
     statuses = []
     for project in sorted({*projects, *(partition.project for partition in known)}):
