@@ -47,7 +47,7 @@ from pipelines.columns import ANSWER_TABLES
 from pipelines.errors import ConfigurationError, PipelineError
 from pipelines.failures import Failure, note_failure
 from pipelines.lake import Lake, Partition
-from pipelines.manifest import code_version, published, read_attempt
+from pipelines.manifest import code_version, known_partitions, published, read_attempt
 from pipelines.settings import ROOT, Settings, load_environment
 from pipelines.status import DayStatus, day_statuses
 
@@ -385,7 +385,7 @@ def status(
     today = _today()
     lake = open_lake(settings)
     statuses = day_statuses(lake, settings.project_keys, today - dt.timedelta(days=days - 1), today)
-    _print_clock_warnings(lake, [*settings.project_keys, *(partition.project for partition in lake.partitions())])
+    _print_clock_warnings(lake, [*settings.project_keys, *(partition.project for partition in known_partitions(lake))])
     if as_json:
         print(json.dumps([item.as_json() for item in statuses], indent=1))
     else:

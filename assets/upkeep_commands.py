@@ -29,6 +29,7 @@ from assets.terminal import (
 )
 from pipelines.errors import ConfigurationError, PipelineError
 from pipelines.lake import Lake
+from pipelines.manifest import known_partitions
 from pipelines.plain_text import visible
 from pipelines.settings import Settings
 
@@ -40,7 +41,7 @@ _MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
 
 def _projects_of(lake: Lake, chosen: list[str] | None) -> list[str]:
     """The projects of the lake, also those that are not configured any more, or the chosen ones of them."""
-    there = sorted({partition.project for partition in lake.partitions()})
+    there = sorted({partition.project for partition in known_partitions(lake)})
     if not there:
         raise ConfigurationError(f"Nothing is published in the lake {lake.root}: see IMAGE_SNAPSHOTS_LAKE.")
     for project in chosen or []:

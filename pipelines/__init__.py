@@ -18,6 +18,7 @@ The modules in the order in which a day passes through them:
 ``listed``, ``changed``        change-only days: what the API's list still confirms
 ``columns``                    the one table of columns that every schema derives from
 ``bodies``, ``normalise``      one body -> its values; stored responses -> the `images` frame
+``object_storage``, ``object_connection``  a lake in an object store; whom its client trusts, and by which proxy
 ``names``, ``listing``, ``locks``, ``leases``  what names stand for; what there is; who holds it
 ``lake``, ``records``, ``manifest``, ``clock``  where tables live; what is written down about them
 ``publish``                    validate, replace atomically, seal with a manifest

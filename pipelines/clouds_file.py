@@ -83,9 +83,16 @@ def _first(variable: str, env: Mapping[str, str], usual: Sequence[str]) -> tuple
         except OSError as error:
             raise _unreadable(path, error) from None
         return path, _clouds(path)
-    # Places of others, such as the home of another user, may not be looked at.
-    found = next((path for path in usual if os.path.exists(path)), None)  # noqa: PTH110
+    found = next(filter(_is_there, usual), None)
     return found, {} if found is None else _clouds(found)
+
+
+def _is_there(path: str) -> bool:
+    try:
+        return listing.exists(Path(path))
+    except OSError:
+        # A usual place may be one of others, such as the home of another user.
+        return False
 
 
 def _clouds(path: str) -> dict[Any, Any]:

@@ -312,11 +312,52 @@ def _text(values: Any) -> pa.Array:
             values = values.dictionary_decode()
         if _is_text(values.type):
             return values.cast(pa.string())
-        values = values.to_pylist()
+        values = _plain_list(values)
     try:
         return pa.array(values, pa.string())
     except pa.ArrowTypeError:
         return pa.array([_plain_text(v) for v in values], pa.string())
+
+
+def _plain_list(array: pa.Array) -> list[Any]:
+    """Python's values of an array; a time that Python has none for, such as one of the year 10000, is text."""
+    try:
+        values: list[Any] = array.to_pylist()
+    except (OverflowError, ValueError):
+        return [_plain(scalar) for scalar in array]
+    return values
+
+
+def _plain(scalar: pa.Scalar) -> Any:
+    try:
+        return scalar.as_py()
+    except (OverflowError, ValueError):
+        type_ = scalar.type
+        if pa.types.is_struct(type_):
+            return {name: _plain(value) for name, value in scalar.items()}
+        if pa.types.is_nested(type_):
+            return [_plain(value) for value in scalar.values]
+        return _text_of_time(scalar)
+
+
+def _text_of_time(scalar: pa.Scalar) -> str:
+    """A date or time of any year in ISO 8601, in UTC where it has a zone; a number with its unit where Arrow has none.
+
+    Raises:
+        pa.ArrowInvalid: it is no time.
+    """
+    type_ = scalar.type
+    unit = {pa.date32(): "d", pa.date64(): "ms"}.get(type_) or getattr(type_, "unit", None)
+    if unit is None:
+        raise pa.ArrowInvalid(f"a value of the type {type_} that cannot be written as text")
+    zone = "+00:00" if pa.types.is_timestamp(type_) and type_.tz else ""
+    # Of a time with a zone, what is out of range would be written as another time.
+    plain = scalar.cast(pa.timestamp(unit)) if zone else scalar
+    text = str(plain.cast(pa.string()).as_py())
+    if pa.types.is_duration(type_) or "out of range" in text:
+        number = scalar.cast(pa.int32() if type_ == pa.date32() else pa.int64()).as_py()
+        return f"{number} {unit}" + ("" if pa.types.is_duration(type_) else " since 1970-01-01")
+    return re.sub(r"\.0+$", "", text.replace(" ", "T")) + zone
 
 
 def _is_text(type_: pa.DataType) -> bool:
@@ -349,7 +390,7 @@ def _attributes(further: dict[str, int], arrays: Sequence[Any]) -> pa.Array:
     lists = []
     for position in further.values():
         array = arrays[position]
-        lists.append(array.to_pylist() if isinstance(array, pa.Array) else array)
+        lists.append(_plain_list(array) if isinstance(array, pa.Array) else array)
     objects: list[str | None] = []
     for values in zip(*lists, strict=True):
         pairs = zip(further, values, strict=True)

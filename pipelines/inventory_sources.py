@@ -7,8 +7,10 @@ mean, and which rows count, is decided in `pipelines.inventory`.
 import csv
 import itertools
 import json
+import os
 import re
 import sqlite3
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -140,6 +142,8 @@ def _read_file(path: Path) -> Iterator[Chunk]:
 
 
 def _read_csv(path: Path) -> Iterator[Chunk]:
+    # Of any length: an address with a query, or a description, may have more than the 128 KiB of the default.
+    csv.field_size_limit(sys.maxsize)
     # Not Arrow's reader: it takes a quotation mark that is never closed for the start of a value, and so loses rows.
     with path.open(encoding="utf-8-sig", newline="") as file:
         delimiter = "\t" if _ending(path) == ".tsv" else ","
@@ -394,6 +398,9 @@ def _engine(url: sa.URL) -> sa.Engine:
     connect_args: dict[str, Any] = {}
     if url.get_driver_name() == "psycopg" and "connect_timeout" not in url.query:
         connect_args["connect_timeout"] = _CONNECT_SECONDS
+    if url.get_driver_name() == "psycopg" and "client_encoding" not in url.query:
+        # Of a database without an encoding (SQL_ASCII), text would be bytes.
+        connect_args["client_encoding"] = os.environ.get("PGCLIENTENCODING", "UTF8")
     try:
         return sa.create_engine(url, poolclass=sa.NullPool, connect_args=connect_args)
     except ModuleNotFoundError as error:
@@ -463,6 +470,11 @@ def _database_error(error: sa.exc.DBAPIError, url: sa.URL, query_file: Path) -> 
     said = parse_secret_url(stated, "").hide(said)
     name = _display_name(url)
     refused = re.search(r"authentication failed|no password supplied|does not exist|denied", said)
+    if "invalid byte sequence" in said:
+        return ConfigurationError(
+            f"The inventory database {name} holds text that is not UTF-8 ({said}): state its encoding at the end of "
+            "its URL, such as ?client_encoding=LATIN1."
+        )
     # SQLite has one class of error for all that can go wrong.
     if isinstance(error, sa.exc.OperationalError) and url.get_backend_name() != "sqlite" and not refused:
         return EndpointUnreachableError(

@@ -245,6 +245,36 @@ def published(lake: Lake, partition: Partition) -> Manifest | None:
     return manifest
 
 
+def known_partitions(lake: Lake) -> list[Partition]:
+    """Partitions that have a manifest, in order, without those of keys that no project has.
+
+    A copy of a manifest under a name such as `project=default.bak.json` looks like that of another project, but says
+    whose it is. A key is left out when all of its manifests are copies of those of projects that are there.
+    """
+    partitions = lake.partitions()
+    days: dict[str, list[Partition]] = {}
+    for partition in partitions:
+        days.setdefault(partition.project, []).append(partition)
+    stated = {key: _stated_projects(lake, own) for key, own in days.items()}
+    projects = {key for key, names in stated.items() if key in names}
+    return [
+        partition for partition in partitions if stated[partition.project] - projects or partition.project in projects
+    ]
+
+
+def _stated_projects(lake: Lake, partitions: list[Partition]) -> set[str]:
+    """Whose the manifests of a key say they are, the newest first, until one is of that key or cannot be read."""
+    found: set[str] = set()
+    for partition in reversed(partitions):
+        try:
+            found.add(read_manifest(lake.manifest(partition)).project)
+        except StorageError:
+            found.add(partition.project)
+        if partition.project in found:
+            break
+    return found
+
+
 def newest_manifests(lake: Lake, *, skip_damaged: bool = False) -> Iterator[Manifest]:
     """The newest manifest of each project that can be read.
 
@@ -252,7 +282,7 @@ def newest_manifests(lake: Lake, *, skip_damaged: bool = False) -> Iterator[Mani
         StorageError: a project has none that can be read; not with `skip_damaged`, which leaves that project out.
     """
     days: dict[str, list[Partition]] = {}
-    for partition in lake.partitions():
+    for partition in known_partitions(lake):
         days.setdefault(partition.project, []).append(partition)
     for project in days.values():
         for number, partition in enumerate(reversed(project), start=1):

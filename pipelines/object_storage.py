@@ -29,7 +29,7 @@ from typing_extensions import Buffer
 
 from pipelines.endpoints import check_endpoint
 from pipelines.errors import ConfigurationError, PipelineError, StorageError, StorageUnreachableError
-from pipelines.proxies import check_proxies
+from pipelines.object_connection import VARIABLES, connection_options
 
 SCHEME = "s3://"
 REQUEST_SECONDS = 30
@@ -79,6 +79,7 @@ class Bucket:
                 "allow_http": bool(endpoint and endpoint.startswith("http://")),
                 "timeout": dt.timedelta(seconds=REQUEST_SECONDS),
                 "connect_timeout": dt.timedelta(seconds=REQUEST_SECONDS / 3),
+                **connection_options(endpoint),
             },
             retry_config={"max_retries": _RETRIES, "retry_timeout": dt.timedelta(seconds=RETRY_SECONDS)},
         )
@@ -92,7 +93,8 @@ def open_bucket(name: str) -> Bucket:
     Raises:
         ConfigurationError: there are no credentials, or the endpoint is no address that they may be sent to.
     """
-    stated = tuple(sorted((key, value) for key, value in os.environ.items() if key.startswith("AWS_")))
+    names = [key for key in os.environ if key.startswith("AWS_") or key in VARIABLES]
+    stated = tuple((key, os.environ[key]) for key in sorted(names))
     return _open_bucket(name, stated)
 
 
@@ -104,8 +106,6 @@ def _open_bucket(name: str, stated: tuple[tuple[str, str], ...]) -> Bucket:
         raise ConfigurationError(
             f"There are no credentials for the lake {SCHEME}{name}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
         )
-    # The library reads them by itself.
-    check_proxies()
     endpoint = next((key for key in _ENDPOINTS if variables.get(key)), None)
     if endpoint is None:
         return Bucket(name, None)

@@ -27,6 +27,8 @@ from pipelines.errors import ConfigurationError
 from pipelines.history import DAYS_KEY
 from pipelines.lake import Lake, LakePath, Partition
 from pipelines.lake_files import LAKE_SCHEME, LakeFileSystem
+from pipelines.manifest import known_partitions
+from pipelines.names import project_of
 from pipelines.object_storage import ObjectFileSystem, ObjectPath
 from pipelines.outcomes import Outcome
 from pipelines.sql_files import read_sql
@@ -121,7 +123,8 @@ def connect_lake(lake: Lake, *, include_incomplete: bool = False) -> duckdb.Duck
     Raises:
         ConfigurationError: nothing is published in the lake, or it cannot be read.
     """
-    if not lake.partitions():
+    partitions = known_partitions(lake)
+    if not partitions:
         raise ConfigurationError(
             f"Nothing is published in the lake {lake.root}: take a snapshot with `image-snapshots run`, or set "
             "IMAGE_SNAPSHOTS_LAKE to the lake to read."
@@ -150,7 +153,7 @@ def connect_lake(lake: Lake, *, include_incomplete: bool = False) -> duckdb.Duck
                 connection.register_filesystem(files)
                 reached = LAKE_SCHEME
             name_of: _FileName = str if files is None else lambda path: files.name(lake.key(path))
-            _create_views(connection, lake, name_of, include_incomplete=include_incomplete)
+            _create_views(connection, lake, partitions, name_of, include_incomplete=include_incomplete)
             connection.execute("SET TimeZone = 'UTC'")
             connection.execute(f"SET allowed_directories = [{quoted(reached)}]")
             connection.execute("SET allow_persistent_secrets = false")
@@ -167,13 +170,25 @@ def _all_tables() -> dict[str, Table]:
 
 
 def _create_views(
-    connection: duckdb.DuckDBPyConnection, lake: Lake, name_of: _FileName, *, include_incomplete: bool
+    connection: duckdb.DuckDBPyConnection,
+    lake: Lake,
+    partitions: Sequence[Partition],
+    name_of: _FileName,
+    *,
+    include_incomplete: bool,
 ) -> None:
-    daily = {name: lake.files_of(name) for name, table in _all_tables().items() if table is not IMAGE_HISTORY}
+    projects = {partition.project for partition in partitions}
+    daily = {
+        # Directories that somebody copied, such as `project=default.bak`, are of no project.
+        name: {partition: path for partition, path in lake.files_of(name).items() if partition.project in projects}
+        for name, table in _all_tables().items()
+        if table is not IMAGE_HISTORY
+    }
+    histories = [path for path in lake.project_files_of(IMAGE_HISTORY.name) if project_of(path.parent.name) in projects]
     monthly = monthly_files(lake, daily)
     for name, table in _all_tables().items():
         if table is IMAGE_HISTORY:
-            source = _rows(connection, table, [name_of(path) for path in lake.project_files_of(name)], {})
+            source = _rows(connection, table, [name_of(path) for path in histories], {})
         else:
             months = monthly.get(name, [])
             compacted = {Partition(day, file.project) for file in months for day in file.days}
@@ -183,28 +198,29 @@ def _create_views(
     columns = ", ".join(f'manifest."{name}"' for name in _MANIFEST)
     # Ten times as fast as read_json, which has large buffers for each file.
     manifest = f"json_transform(content, {quoted(json.dumps(_MANIFEST))}) AS manifest"
-    manifests = ", ".join(quoted(name_of(lake.manifest(partition))) for partition in lake.partitions())
+    manifests = ", ".join(quoted(name_of(lake.manifest(partition))) for partition in partitions)
     connection.execute(
         f"CREATE VIEW manifests AS SELECT {columns} FROM (SELECT {manifest} FROM read_text([{manifests}]))"  # noqa: S608
     )
     connection.execute(f"CREATE VIEW parameters AS SELECT {str(include_incomplete).upper()} AS include_incomplete")
-    connection.execute(f"CREATE VIEW history_days AS {_history_days(lake, name_of)}")
+    connection.execute(
+        f"CREATE VIEW history_days AS {_history_days(sorted(projects), [name_of(path) for path in histories])}"
+    )
     for name in _VIEWS:
         connection.execute(f"CREATE VIEW {name} AS {read_sql(f'views/{name}.sql')}")
     connection.execute(f"CREATE MACRO {_AS_OF}({_AS_OF_PARAMETERS}) AS TABLE {read_sql(f'views/{_AS_OF}.sql')}")
 
 
-def _history_days(lake: Lake, name_of: _FileName) -> str:
+def _history_days(projects: Sequence[str], files: Sequence[str]) -> str:
     """SQL of the complete days that each published project's `image_history` says it was made from.
 
     A project whose history was never made has one row, without a day.
     """
-    projects = ", ".join(f"({quoted(project)})" for project in sorted({day.project for day in lake.partitions()}))
-    published = f"(VALUES {projects}) AS published(project)"
-    files = lake.project_files_of(IMAGE_HISTORY.name)
+    values = ", ".join(f"({quoted(project)})" for project in projects)
+    published = f"(VALUES {values}) AS published(project)"
     if not files:
         return f"SELECT project, CAST(NULL AS DATE) AS snapshot_date FROM {published}"  # noqa: S608
-    names = ", ".join(quoted(name_of(path)) for path in files)
+    names = ", ".join(map(quoted, files))
     return (
         "SELECT project, CAST(made_of.snapshot_date AS DATE) AS snapshot_date "  # noqa: S608
         f"FROM {published} LEFT JOIN ("

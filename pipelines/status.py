@@ -8,7 +8,7 @@ from typing import Literal
 from pipelines.errors import StorageError
 from pipelines.failures import Failure, last_failures
 from pipelines.lake import Lake, Partition
-from pipelines.manifest import published
+from pipelines.manifest import known_partitions, published
 from pipelines.removed import RemovedFiles
 
 State = Literal["complete", "incomplete", "unfinished", "missing", "damaged"]
@@ -52,7 +52,7 @@ def day_statuses(lake: Lake, projects: list[str], first: dt.date, last: dt.date)
 
     Days before a project's first published one are left out: nothing can be missing before the beginning.
     """
-    known = lake.partitions()
+    known = known_partitions(lake)
     open_attempts = set(lake.unfinished())
     failures = last_failures(lake)
     statuses = []
@@ -92,5 +92,5 @@ def _status(lake: Lake, partition: Partition, removed: RemovedFiles, *, has_open
         removed.missing(partition),
         manifest.fetch.is_sandbox,
         manifest.fetch.clock_skew_seconds,
-        manifest.inventory.is_whole,
+        inventory_is_whole=manifest.inventory.is_whole,
     )
