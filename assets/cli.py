@@ -37,6 +37,7 @@ from assets.terminal import (
     parse_date,
     print_error,
     print_line,
+    print_note,
     print_table,
     print_warning,
 )
@@ -168,11 +169,10 @@ def run(
             with day.hold():
                 start_over(day)
     if settings.uses_sandbox:
-        Console(stderr=True).print(
+        print_note(
             "No endpoint is configured (IMAGE_SNAPSHOTS_ENDPOINT): the embedded sandbox stands in for the cloud."
             if settings.endpoint is None
-            else "The embedded sandbox stands in for the cloud, as IMAGE_SNAPSHOTS_ENDPOINT asks for.",
-            soft_wrap=True,
+            else "The embedded sandbox stands in for the cloud, as IMAGE_SNAPSHOTS_ENDPOINT asks for."
         )
     said = {ACCEPT_SHRUNK_TAG: accept_shrunk, PROJECT_MOVED_TAG: project_moved}
     tags = {tag: "true" for tag, is_said in said.items() if is_said}
@@ -317,6 +317,8 @@ def _run_jobs(
     tags: Mapping[str, str] | None = None,
 ) -> None:
     """Run its job for each partition, one failing partition leaving the others alone, then say what became of them."""
+    # What follows takes seconds to import.
+    print_note(f"Starting {count_text(len(partitions), 'run')}.")
     from assets.runner import Runner
     from pipelines.suppression_targets import suppression_warnings
 
