@@ -90,7 +90,7 @@ class ModelArtsClient:
         rate_limit: float | None = None,
         shared_rate: "SharedRate | None" = None,
         ca_bundle: Path | None = None,
-        now: Callable[[], dt.datetime] = _utc_now,
+        now: Callable[[], dt.datetime] | None = None,
         max_attempts: int = 6,
         max_seconds_per_image: float = 300.0,
         max_body_bytes: int = MAX_BODY_BYTES,
@@ -101,7 +101,7 @@ class ModelArtsClient:
     ) -> None:
         self._endpoint = endpoint.rstrip("/")
         self._host = urlsplit(endpoint).netloc
-        self._now = now
+        self._now = now or _utc_now
         self._concurrency = concurrency
         self._max_attempts = max_attempts
         self._max_seconds = max_seconds_per_image

@@ -37,8 +37,8 @@ class Connection:
         """Host (and port) of the endpoint."""
         return urlsplit(self.endpoint).netloc
 
-    def client(self, now: Callable[[], dt.datetime]) -> ModelArtsClient:
-        """A client of the endpoint, to be entered; `now` is the clock that says when an answer came.
+    def client(self, now: Callable[[], dt.datetime] | None = None) -> ModelArtsClient:
+        """A client of the endpoint, to be entered; `now` says when an answer came, by the wall clock if it is None.
 
         Raises:
             ConfigurationError: a shared rate is wanted, and its Python package is not installed.
