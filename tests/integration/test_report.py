@@ -317,12 +317,12 @@ def test_it_can_be_read_everywhere(path_of, opened, width):
         assert low == []
 
 
-def test_paper_shows_what_is_folded(path_of, opened):
+def test_paper_shows_what_is_unfolded(path_of, opened):
     page = opened(path_of("2026-11-23"))
-    page.evaluate("document.querySelectorAll('details').forEach(details => { details.open = false })")
+    page.emulate_media(media="print")
     reason = page.get_by_text("a <b>bold</b> exception")
     assert not reason.is_visible()
-    page.emulate_media(media="print")
+    unfold(page)
     assert reason.is_visible()
     assert not page.get_by_role("navigation").is_visible()
 
