@@ -1,8 +1,7 @@
 -- The changes that the report shows, at most shown_changes of each class; of content, other fields than the time of
 -- the last update come first.
 --
--- Reads image_changes of one day, image_history (every change begins a version of its image), inventory of that day,
--- and report_limits (one row: shown_changes, shown_text: characters).
+-- Reads image_changes of one day and report_limits (one row: shown_changes, shown_text: characters).
 WITH shown AS (
     SELECT
         image_changes.*,
@@ -20,17 +19,12 @@ SELECT
     shown.change,
     shown.field,
     shown.id,
-    SUBSTRING(image_history.name, 1, report_limits.shown_text) AS name,
-    SUBSTRING(inventory.owner, 1, report_limits.shown_text) AS owner,
+    SUBSTRING(shown.name, 1, report_limits.shown_text) AS name,
+    SUBSTRING(shown.owner, 1, report_limits.shown_text) AS owner,
     SUBSTRING(shown.old_value, 1, report_limits.shown_text) AS old_value,
     SUBSTRING(shown.new_value, 1, report_limits.shown_text) AS new_value
 FROM shown
 CROSS JOIN report_limits
-LEFT JOIN image_history
-    ON image_history.id = shown.id
-    AND image_history.valid_from = shown.snapshot_date
-LEFT JOIN inventory
-    ON inventory.id = shown.id
 WHERE shown.position <= report_limits.shown_changes
 ORDER BY
     shown.change_class,
