@@ -181,11 +181,10 @@ def run(
 
 def _note_failure(settings: Settings, projects: list[str], sentence: str) -> None:
     """Let `status` tell why today's run did not begin."""
-    lake = open_lake(settings)
     for project in projects:
         partition = Partition(_today(), project)
         # Of what another run holds, that run tells; and the failure itself is told in any case.
-        with contextlib.suppress(PipelineError), lake.hold(partition, "none"):
+        with contextlib.suppress(PipelineError), (lake := open_lake(settings)).hold(partition, "none"):
             note_failure(
                 lake, partition, Failure(at=dt.datetime.now(dt.UTC), run_id="none", step=None, sentence=sentence)
             )
