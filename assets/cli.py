@@ -38,6 +38,7 @@ from assets.terminal import (
     parse_date,
     print_error,
     print_line,
+    print_note,
     print_table,
     print_warning,
 )
@@ -167,11 +168,10 @@ def run(
         day.check_source()
         day.check_clock()
     if settings.uses_sandbox:
-        Console(stderr=True).print(
+        print_note(
             "No endpoint is configured (IMAGE_SNAPSHOTS_ENDPOINT): the embedded sandbox stands in for the cloud."
             if settings.endpoint is None
-            else "The embedded sandbox stands in for the cloud, as IMAGE_SNAPSHOTS_ENDPOINT asks for.",
-            soft_wrap=True,
+            else "The embedded sandbox stands in for the cloud, as IMAGE_SNAPSHOTS_ENDPOINT asks for."
         )
     said = {FRESH_TAG: fresh, ACCEPT_SHRUNK_TAG: accept_shrunk, PROJECT_MOVED_TAG: project_moved}
     tags = {tag: "true" for tag, is_said in said.items() if is_said}
@@ -180,11 +180,10 @@ def run(
 
 def _note_failure(settings: Settings, projects: list[str], sentence: str) -> None:
     """Let `status` tell why today's run did not begin."""
-    lake = open_lake(settings)
     for project in projects:
         partition = Partition(_today(), project)
         # Of what another run holds, that run tells; and the failure itself is told in any case.
-        with contextlib.suppress(PipelineError), lake.hold(partition, "none"):
+        with contextlib.suppress(PipelineError), (lake := open_lake(settings)).hold(partition, "none"):
             note_failure(
                 lake, partition, Failure(at=dt.datetime.now(dt.UTC), run_id="none", step=None, sentence=sentence)
             )
@@ -324,6 +323,8 @@ def _run_jobs(
     tags: Mapping[str, str] | None = None,
 ) -> None:
     """Run its job for each partition, one failing partition leaving the others alone, then say what became of them."""
+    # What follows takes seconds to import.
+    print_note(f"Starting {count_text(len(partitions), 'run')}.")
     from assets.runner import Runner
     from pipelines.suppression_targets import suppression_warnings
 

@@ -5,6 +5,7 @@ Each step stages its table in the lake; the last one publishes the whole day at 
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import dagster as dg
 
@@ -15,6 +16,7 @@ from assets.metadata import (
     file_metadata,
     inventory_metadata,
     rows_metadata,
+    selected,
 )
 from assets.resources import DayResource
 from pipelines.columns import IMAGE_VALUES, IMAGES, INVENTORY, RESPONSES, SCHEMA_VERSION, Table
@@ -168,6 +170,8 @@ def daily_snapshot_assets(
     @dg.multi_asset(
         name="publish_images",
         partitions_def=grid,
+        # They are published together; one that is asked for alone is shown alone.
+        can_subset=True,
         specs=[
             derived(
                 IMAGES, "The snapshot: one row per image that the API described on that day. Publishes the whole day."
@@ -204,7 +208,7 @@ def daily_snapshot_assets(
             found = {"found": counts_metadata(counts)} if counts else {}
             return dg.AssetCheckResult(check_name=check, passed=not counts, severity=_WARN, metadata=found)
 
-        yield dg.MaterializeResult(
+        images = dg.MaterializeResult[Any](
             asset_key=IMAGES.name,
             metadata={
                 **file_metadata(today.lake, manifest.files[IMAGES.name]),
@@ -225,8 +229,9 @@ def daily_snapshot_assets(
                 none_of("no_anomalies", derivation.anomalies),
             ],
         )
-        yield dg.MaterializeResult(
+        values = dg.MaterializeResult[Any](
             asset_key=IMAGE_VALUES.name, metadata=file_metadata(today.lake, manifest.files[IMAGE_VALUES.name])
         )
+        yield from selected(context, [images, values])
 
     return [image_inventory, image_responses, publish_images]

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from assets.daily_snapshot import OWNERS
-from assets.metadata import definition_metadata, file_metadata
+from assets.metadata import definition_metadata, file_metadata, selected
 from assets.resources import DayResource
 from pipelines.columns import (
     ANALYSIS_TABLES,
@@ -80,6 +80,8 @@ def derived_assets(grid: dg.MultiPartitionsDefinition, settings: Settings) -> dg
     @dg.multi_asset(
         name="derive_tables",
         partitions_def=grid,
+        # They are made together; one that is asked for alone is shown alone.
+        can_subset=True,
         specs=[spec(table) for table in tables],
         check_specs=[
             dg.AssetCheckSpec(name, asset=table.name, description=description)
@@ -97,14 +99,19 @@ def derived_assets(grid: dg.MultiPartitionsDefinition, settings: Settings) -> dg
                     "Deriving %s (%d of %d)", partition, number + 1, total
                 ),
             )
-        facts, checks = _facts(result), _checks(result)
-        for table in tables:
-            file = result.seal.files.get(table.name)
-            yield dg.MaterializeResult(
+        facts, checks, files = _facts(result), _checks(result), result.seal.files
+        results = [
+            dg.MaterializeResult[Any](
                 asset_key=table.name,
-                metadata={**(file_metadata(today.lake, file) if file else {}), **facts[table.name]},
+                metadata={
+                    **(file_metadata(today.lake, files[table.name]) if table.name in files else {}),
+                    **facts[table.name],
+                },
                 check_results=[check for check in checks if check.asset_key == dg.AssetKey(table.name)],
             )
+            for table in tables
+        ]
+        yield from selected(context, results)
 
     return derive_tables
 

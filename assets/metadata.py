@@ -1,7 +1,7 @@
 """What an operator sees of a table in the UI, derived from the column table and the files' facts."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import dagster as dg
@@ -95,3 +95,17 @@ def counts_metadata(counts: Mapping[str, int]) -> dg.MetadataValue:
     return dg.MetadataValue.table(
         [dg.TableRecord({"name": visible(name), "count": count}) for name, count in most], schema
     )
+
+
+def selected(
+    context: dg.AssetExecutionContext, results: Iterable[dg.MaterializeResult[Any]]
+) -> Iterator[dg.MaterializeResult[Any]]:
+    """Of the results of a step those of the assets that were asked for, one alone perhaps, with their checks."""
+    for result in results:
+        if result.asset_key is not None and result.asset_key in context.selected_asset_keys:
+            checks = [
+                check
+                for check in result.check_results or []
+                if dg.AssetCheckKey(result.asset_key, check.check_name or "") in context.selected_asset_check_keys
+            ]
+            yield dg.MaterializeResult[Any](asset_key=result.asset_key, metadata=result.metadata, check_results=checks)

@@ -40,6 +40,9 @@ class Reporter(Protocol):
     # Whether somebody waits for the run, and would rather hear of a passing fault at once than after retries.
     is_attended: bool
 
+    def begin(self, partition: Partition, step: str) -> None:
+        """Tell that a step of a partition's run begins."""
+
     def listener(self, log: dg.DagsterLogManager) -> Callable[[Progress], None]:
         """Make the function that is told of a fetch's progress a few times a second."""
         ...
@@ -49,6 +52,9 @@ class LogReporter:
     """Writes a line to the run's log every few seconds."""
 
     is_attended = False
+
+    def begin(self, partition: Partition, step: str) -> None:
+        """Tell nothing: Dagster's own log has when a step began."""
 
     def listener(self, log: dg.DagsterLogManager) -> Callable[[Progress], None]:
         """Make the function that writes a line when the last one is old enough."""
@@ -104,6 +110,7 @@ class DayResource:
             accepted_history=context.run.tags.get(ACCEPT_HISTORY_TAG),
         )
         step = context.op_execution_context.op.name
+        self.reporter.begin(partition, step)
         try:
             if not self._is_held:
                 self._held.enter_context(day.hold())

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
+
 from assets.terminal import count_text, print_line, print_table, size_text
 from pipelines.lake import Lake, Partition, exists
 from pipelines.manifest import Manifest, inventory_warning
@@ -48,14 +50,18 @@ def print_reports(reports: list[dict[str, Any]]) -> None:
     """Print the reports of a command's runs, for people."""
     from pipelines.derived import DaySummary  # noqa: PLC0415  (it takes long)
 
+    shown = [report for report in reports if "tables" in report and report["date"] == reports[-1]["date"]]
     rows = [
         (report["date"], report["project"], name, f"{file['rows']:,}", f"{file['bytes']:,}", short_path(file["path"]))
-        for report in reports
-        if "tables" in report and report["date"] == reports[-1]["date"]
+        for report in shown
         for name, file in report["tables"].items()
     ]
-    if rows:
+    if rows and not Console().is_terminal:
         print_table("Published", ("date", "project", "table", "rows", "bytes", "file"), rows)
+    elif rows:
+        # Of a path all but table and project is the same, and 80 columns have no room for it.
+        print_table(f"Published on {rows[0][0]}", ("project", "table", "rows", "bytes"), [row[1:-1] for row in rows])
+        print_line(f"Files: {_pattern(shown[0])}")
     for report in reports:
         outcomes = outcomes_text(report.get("outcomes", {}))
         print_line(f"{report['date']} {report['project']}: {report['state']}" + (f" ({outcomes})" if outcomes else ""))
@@ -67,8 +73,8 @@ def print_reports(reports: list[dict[str, Any]]) -> None:
             print_line(f"  no UUID, never sent: {count_text(invalid, 'id')} (outcome invalid_id in {where})")
         failed = report.get("failed", [])
         if failed:
-            shown = ", ".join(f"{item['id']} ({item['error_code']})" for item in failed[:5])
-            print_line(f"  without an answer: {shown}" + (f" and {len(failed) - 5} more" if len(failed) > 5 else ""))
+            first = ", ".join(f"{item['id']} ({item['error_code']})" for item in failed[:5])
+            print_line(f"  without an answer: {first}" + (f" and {len(failed) - 5} more" if len(failed) > 5 else ""))
         for error in ("inventory_warning", "list_error", "notebooks_error"):
             if report.get(error):
                 print_line(f"  {report[error]}")
@@ -77,16 +83,24 @@ def print_reports(reports: list[dict[str, Any]]) -> None:
         if report.get("summary") and not report.get("error"):
             for line in summary_lines(DaySummary.model_validate(report["summary"])):
                 print_line(f"  {line}")
-    if reports and reports[-1].get("report"):
-        print_line(f"Report: {short_path(reports[-1]['report'])}")
+    # Of each project the newest one.
+    for path in {report["project"]: report["report"] for report in reports if report.get("report")}.values():
+        print_line(f"Report: {short_path(path)}")
+
+
+def _pattern(report: dict[str, Any]) -> str:
+    """Where the files of a day are, for every table and project."""
+    name, file = next(iter(report["tables"].items()))
+    path = short_path(file["path"]).replace(f"project={report['project']}", "project=*")
+    return path.replace(f"/{name}/", "/TABLE/").replace(f"{name}.parquet", "TABLE.parquet")
 
 
 def summary_lines(summary: "DaySummary") -> list[str]:
-    """A day in five lines: images, changes, findings, bytes, estimated cost; a sixth where a rule is broken."""
+    """A day in five lines: images, changes, findings, bytes, estimated cost; more for what is unused or broken."""
     if not summary.is_complete:
-        changes = "not compared, because the day is incomplete; they show on the next complete day"
+        changes = "not compared: the day is incomplete; the next complete one will be"
     elif summary.compared_with is None:
-        changes = "none known, because there is no complete day before this one"
+        changes = "none known: no complete day comes before this one"
     else:
         counts = [f"{count:,} {change}" for change, count in summary.changes.items()]
         changes = (", ".join(counts) or "none") + f" since {summary.compared_with}"
@@ -98,23 +112,23 @@ def summary_lines(summary: "DaySummary") -> list[str]:
         if summary.growth_bytes is None
         else f", {size_text(summary.growth_bytes, signed=True)} since the last complete day"
     )
-    free = ""
-    if summary.reclaimable_bytes:
-        free = f"; deleting unused images would free at most {size_text(summary.reclaimable_bytes)}"
     cost = (
         "unknown" if summary.estimated_cost is None else f"{summary.estimated_cost:,.2f} {summary.currency} for the day"
     )
+    cost += ", estimated"
     if not summary.is_priced:
-        cost += " (the price book states no price above zero: see docs/costs.md)"
+        cost += "; no price above zero (docs/costs.md)"
     elif summary.unpriced:
-        cost += f" ({count_text(summary.unpriced, 'image')} without a price)"
+        cost += f"; {count_text(summary.unpriced, 'image')} without a price"
     lines = [
         f"images    {summary.images:,}",
         f"changes   {changes}",
         f"findings  {findings} ({life})",
-        f"bytes     {size_text(summary.total_bytes)}{growth}{free}",
-        f"cost      {cost}, an estimate",
+        f"bytes     {size_text(summary.total_bytes)}{growth}",
+        f"cost      {cost}",
     ]
+    if summary.reclaimable_bytes:
+        lines.append(f"unused    deleting them would free at most {size_text(summary.reclaimable_bytes)}")
     lines += [f"rule {rule} failed: {reason}" for rule, reason in summary.rule_errors.items()]
     return lines
 

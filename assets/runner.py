@@ -12,6 +12,7 @@ from typing import Self, TextIO
 
 import dagster as dg
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from assets.build import DERIVE_JOB, build_definitions
@@ -28,6 +29,15 @@ from pipelines.manifest import published
 from pipelines.settings import Settings
 
 _LINE_SECONDS = 5
+# What people read of the steps that they wait for.
+_PHASES = {
+    "image_inventory": "reading the inventory",
+    "image_responses": "asking the API",
+    "publish_images": "publishing the day",
+    "derive_tables": "deriving changes, findings and costs",
+    "warehouse_tables": "loading the warehouse",
+    "daily_report": "writing the report",
+}
 # What Dagster makes of Ctrl-C and SIGTERM, within a step and outside of one.
 _INTERRUPTS = {"DagsterExecutionInterruptedError", "KeyboardInterrupt"}
 _AFTER_PUBLICATION = ("derive_tables", "warehouse_tables", "daily_report")
@@ -51,13 +61,20 @@ class Failure:
 
 
 class TerminalReporter:
-    """A bar with rate and remaining time on a terminal; a line every few seconds elsewhere."""
+    """A line for each step; for the fetch a bar on a terminal, and a line every few seconds elsewhere."""
 
     is_attended = True
 
     def __init__(self, stream: TextIO) -> None:
         self._console = Console(file=stream)
         self._stack = ExitStack()
+
+    def begin(self, partition: Partition, step: str) -> None:
+        """Print the line of a step."""
+        self._stack.close()
+        self._console.print(
+            f"{partition.date} {escape(partition.project)}: {_PHASES.get(step, step)}", highlight=False, soft_wrap=True
+        )
 
     def listener(self, log: dg.DagsterLogManager) -> Callable[[FetchProgress], None]:
         """Make the function that shows one fetch's progress."""

@@ -83,12 +83,23 @@ def parse_date(text: str | None) -> dt.date | None:
 
 def print_error(sentence: str) -> None:
     """An error's sentence, on standard error."""
-    Console(stderr=True).print(f"[bold red]Error:[/] {escape(visible(sentence))}", soft_wrap=True, highlight=False)
+    _print_sentence(f"[bold red]Error:[/] {escape(visible(sentence))}")
 
 
 def print_warning(sentence: str) -> None:
     """A warning's sentence, on standard error."""
-    Console(stderr=True).print(f"[bold yellow]Warning:[/] {escape(sentence)}", soft_wrap=True, highlight=False)
+    _print_sentence(f"[bold yellow]Warning:[/] {escape(sentence)}")
+
+
+def print_note(sentence: str) -> None:
+    """What is worth knowing beside the result, on standard error."""
+    _print_sentence(escape(visible(sentence)))
+
+
+def _print_sentence(marked: str) -> None:
+    console = Console(stderr=True)
+    # A terminal would break it in mid-word; a log has it in one line.
+    console.print(marked, soft_wrap=not console.is_terminal, highlight=False)
 
 
 def size_text(number: int, *, signed: bool = False) -> str:

@@ -62,13 +62,18 @@ class _Result:
 Judge = Callable[[int, httpx.Headers, bytes], Verdict]
 
 
+def _utc_now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
 class ModelArtsClient:
     """A client of one project, shared by all workers; use it as an async context manager.
 
     Entering fetches a token (with a password) and sets `project_id`. At most `concurrency` connections are open; calls
     beyond that wait for one within their time-out. `timeout_seconds` is for one request, from connecting to the last
     byte. `rate_limit` is in requests per second; `shared_rate`, in its place, is a limit for all processes together,
-    and is closed with the client. `ca_bundle` wins over the credentials' own.
+    and is closed with the client. `ca_bundle` wins over the credentials' own. `now` is the clock by which answers are
+    observed; that of a day which the sandbox plays shows that day.
 
     An image is given up after `max_attempts` faults or `max_seconds_per_image`. The run is given up when the endpoint
     cannot be reached for `first_contact_seconds` (`outage_seconds` once it had answered), or answers nothing but
@@ -85,6 +90,7 @@ class ModelArtsClient:
         rate_limit: float | None = None,
         shared_rate: "SharedRate | None" = None,
         ca_bundle: Path | None = None,
+        now: Callable[[], dt.datetime] | None = None,
         max_attempts: int = 6,
         max_seconds_per_image: float = 300.0,
         max_body_bytes: int = MAX_BODY_BYTES,
@@ -95,6 +101,7 @@ class ModelArtsClient:
     ) -> None:
         self._endpoint = endpoint.rstrip("/")
         self._host = urlsplit(endpoint).netloc
+        self._now = now or _utc_now
         self._concurrency = concurrency
         self._max_attempts = max_attempts
         self._max_seconds = max_seconds_per_image
@@ -297,7 +304,7 @@ class ModelArtsClient:
                 verdict = judge(status, reply.headers, body)
                 retries.note_answer()
             now = clock()
-            observed_at = dt.datetime.now(dt.UTC)
+            observed_at = self._now()
             if retries.stop is not None:
                 retries.raise_stop()
             delay = 0.0

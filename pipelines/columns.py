@@ -9,7 +9,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 Origin = Literal["key", "inventory", "api", "derived", "provenance"]
 
@@ -298,6 +298,8 @@ IMAGE_CHANGES = Table(
         ),
         Column("change_class", pa.string(), "derived", "lifecycle, access, content or metadata.", True),
         Column("compared_with", pa.date32(), "derived", "The complete day that was compared with.", True),
+        _api("name", "Image name since the change, or last known."),
+        *_OWNER,
     ),
 )
 

@@ -1,8 +1,9 @@
 """Where a run gets its answers: the stated endpoint and credentials, or the embedded sandbox in their place."""
 
+import datetime as dt
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,8 +37,8 @@ class Connection:
         """Host (and port) of the endpoint."""
         return urlsplit(self.endpoint).netloc
 
-    def client(self) -> ModelArtsClient:
-        """A client of the endpoint, to be entered.
+    def client(self, now: Callable[[], dt.datetime] | None = None) -> ModelArtsClient:
+        """A client of the endpoint, to be entered; `now` says when an answer came, by the wall clock if it is None.
 
         Raises:
             ConfigurationError: a shared rate is wanted, and its Python package is not installed.
@@ -54,6 +55,7 @@ class Connection:
             rate_limit=rate_limit,
             shared_rate=shared_rate,
             ca_bundle=self.settings.ca_bundle,
+            now=now,
         )
 
 

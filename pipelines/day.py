@@ -125,6 +125,11 @@ class Day:
             "today; `image-snapshots rebuild` derives an old day again from the answers stored on that day."
         )
 
+    @property
+    def observed_by(self) -> Callable[[], dt.datetime]:
+        """The clock of answers: the wall's, but for a day that the sandbox plays, whose answers came on that day."""
+        return self.now if self.is_played else utc_now
+
     def publication_time(self) -> dt.datetime:
         """When a manifest that is written now says it was published."""
         return utc_now() if self.is_played else self.now()
@@ -272,7 +277,7 @@ async def _project_id(day: Day, connection: Connection) -> str | None:
     """
     project_id = connection.credentials.project_id
     if project_id is None and day.lake.manifests(day.partition.project):
-        async with connection.client() as client:
+        async with connection.client(day.observed_by) as client:
             project_id = client.project_id
     if project_id is not None:
         day.check_project(project_id, connection.host)
@@ -293,7 +298,7 @@ async def _read_inventory(
     shortfall, is_sandbox = 0, day.settings.uses_sandbox
     with day.lake.writer(path, INVENTORY, day.run_id) as writer:
         if connection.inventory == LISTED:
-            async with connection.client() as client:
+            async with connection.client(day.observed_by) as client:
                 async for batch in inventory.read_listed(_listed_ids(client)):
                     writer.write(batch)
                 shortfall, is_sandbox = client.list_shortfall or 0, is_sandbox or client.met_sandbox
@@ -395,7 +400,7 @@ async def _fetch_answers(
 ) -> FetchFacts:
     inventory, started_at = day.staged(INVENTORY.name), day.now()
     directory = day.lake.staging(day.partition)
-    async with connection.client() as client:
+    async with connection.client(day.observed_by) as client:
         # Again, because this step may be run alone.
         day.check_project(client.project_id, connection.host)
 

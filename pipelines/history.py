@@ -14,7 +14,7 @@ import orjson
 import pyarrow as pa
 
 from pipelines.analysis import DayAnalysis, id_ranges
-from pipelines.columns import IMAGE_CHANGES, IMAGE_HISTORY, IMAGES, RESPONSES
+from pipelines.columns import IMAGE_CHANGES, IMAGE_HISTORY, IMAGES, INVENTORY, RESPONSES
 from pipelines.day import Day
 from pipelines.engine import Engine, open_engine
 from pipelines.errors import StorageError
@@ -165,7 +165,9 @@ def _write_history(
 
 def derive_image_changes(analysis: DayAnalysis) -> tuple[FileFacts, dict[str, int]]:
     """Write `image_changes` of the day; also returns how many images each kind of change concerns."""
-    facts = analysis.write_by_id(IMAGE_CHANGES, read_sql("derive/image_changes.sql"), [IMAGE_HISTORY.name])
+    facts = analysis.write_by_id(
+        IMAGE_CHANGES, read_sql("derive/image_changes.sql"), [IMAGE_HISTORY.name, INVENTORY.name]
+    )
     analysis.load_today(IMAGE_CHANGES)
     counts = analysis.engine.read(
         "SELECT change, COUNT(DISTINCT id) AS images FROM image_changes GROUP BY change ORDER BY change"

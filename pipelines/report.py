@@ -28,16 +28,15 @@ from pipelines.records import UNSTATED, is_whole, state_sha256
 from pipelines.removed import RemovedFiles
 from pipelines.report_charts import charts
 from pipelines.report_data import read_tables, read_trend
-from pipelines.report_headline import asked, figures, notes, verdict
-from pipelines.report_words import SHOWN_TEXT, count, long_date, moment, money, signed, size, words
+from pipelines.report_headline import asked, awaited, figures, notes, verdict
+from pipelines.report_words import SHOWN_TEXT, count, long_date, moment, money, plural, signed, size, words
 from pipelines.usage import UNUSED_AFTER_DAYS
 
 # What bounds the file, beside the rows of `pipelines.report_data`.
 SHOWN_IDS = 200
 SHOWN_EVIDENCE = 12
-# Longer tables are folded until a reader asks for them, and stay so on paper.
+# Of the gravest findings, and of changes in access, so many stand unfolded; all else a reader unfolds, on paper, too.
 UNFOLDED_ROWS = 12
-PRINTED_ROWS = 100
 
 _STATED = re.compile(rb'<meta name="image-snapshots:content" content="([0-9a-f]{64})">')
 _MARKS = re.compile(rb'<meta name="image-snapshots:([a-z_]+)" content="([^"]*)">')
@@ -149,7 +148,7 @@ def render_report(lake: Lake, partition: Partition) -> str:
         seal=seal,
         summary=seal.summary,
         verdict=verdict(manifest, seal.summary),
-        notes=list(notes(manifest, seal.summary)),
+        notes=[*notes(manifest, seal.summary), *awaited(rows["rules"], rows["usage_observed"])],
         figures=figures(seal.summary, before),
         severity_counts=[
             (name, number, number - before.findings[name] if before else None)
@@ -171,7 +170,6 @@ def render_report(lake: Lake, partition: Partition) -> str:
         asked=asked(manifest),
         failed=manifest.failed[:SHOWN_IDS],
         files=[*manifest.files.values(), *seal.files.values()],
-        printed_rows=PRINTED_ROWS,
         unused_after_days=UNUSED_AFTER_DAYS,
     )
     return state_sha256(content.encode(), _STATED).decode()
@@ -201,7 +199,7 @@ def _findings_by_severity(rules: list[dict[str, Any]], findings: list[dict[str, 
         if finding["kind"] == "open":
             finding["evidence"] = _evidence(finding["evidence"])
             shown.setdefault((finding["rule"], finding["severity"]), []).append(finding)
-    severities = []
+    severities: list[dict[str, Any]] = []
     for name in SEVERITIES:
         found = [
             rule | {"rows": shown[rule["rule"], name], "number": number}
@@ -209,10 +207,22 @@ def _findings_by_severity(rules: list[dict[str, Any]], findings: list[dict[str, 
             if rule["severity"] == name and rule["open_findings"]
         ]
         for rule in found:
-            rule["is_unfolded"] = len(rule["rows"]) <= UNFOLDED_ROWS
+            rule["blocks"] = _blocks(rule["rows"], rule["open_findings"], is_gravest=not severities)
         if found:
             severities.append({"name": name, "rules": found, "open": sum(rule["open_findings"] for rule in found)})
     return severities
+
+
+def _blocks(rows: list[dict[str, Any]], total: int, *, is_gravest: bool) -> list[dict[str, Any]]:
+    """A rule's findings as they are folded: the first of the gravest are read at once."""
+    images = plural(total, "image", "images")
+    first = min(len(rows), UNFOLDED_ROWS)
+    if not is_gravest or first == len(rows):
+        return [{"title": images, "rows": rows, "is_unfolded": is_gravest}]
+    return [
+        {"title": f"The first {first} of {images}", "rows": rows[:first], "is_unfolded": True},
+        {"title": f"{total - first:,} more", "rows": rows[first:], "is_unfolded": False},
+    ]
 
 
 def _set_aside(rules: list[dict[str, Any]], findings: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

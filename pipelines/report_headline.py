@@ -1,11 +1,15 @@
 """What the report of a day says first: the verdict, the headline figures, and what to know before reading them."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from pipelines.derived import DaySummary
 from pipelines.manifest import Manifest, inventory_warning, short_list
 from pipelines.report_data import severe
 from pipelines.report_words import count, long_date, money, plural, signed, size
+
+# Observed days without which a rule of `sql/audit/` can find nothing.
+AWAITED_DAYS = {"large_and_unused": 7, "unused_30_days": 30, "unused_90_days": 90}
 
 
 def asked(manifest: Manifest) -> int:
@@ -83,6 +87,16 @@ def notes(manifest: Manifest, summary: DaySummary) -> Iterator[tuple[str, str]]:
         yield "The API's list has gaps", warning
 
 
+def awaited(rules: list[dict[str, Any]], usage: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Why a rule finds so much at once: on this day notebooks have been observed for as long as it asks."""
+    (observed,) = (row["observed_days"] for row in usage)
+    for rule in rules:
+        if rule["new_findings"] and observed is not None and AWAITED_DAYS.get(rule["rule"]) == observed:
+            new = plural(rule["new_findings"], "new finding", "new findings")
+            reason = f"Notebooks have been observed for {observed} days, so “{rule['title']}” can be told"
+            yield "Not new, but known now", f"{reason} for the first time. Its {new} did not come about on this day."
+
+
 def figures(summary: DaySummary, before: DaySummary | None) -> list[tuple[str, str, str, str]]:
     """Name, value, change since the last complete day, and what else to know, of each headline figure."""
     total = sum(summary.findings.values())
@@ -92,7 +106,10 @@ def figures(summary: DaySummary, before: DaySummary | None) -> list[tuple[str, s
         findings = total - sum(before.findings.values())
     cost = summary.estimated_cost if summary.is_priced else None
     if cost is not None and before and before.is_priced and before.currency == summary.currency:
-        cost_change = None if before.estimated_cost is None else round(cost - before.estimated_cost, 2)
+        cost_change = None if before.estimated_cost is None else cost - before.estimated_cost
+        # Sums of parts end in digits that mean nothing.
+        if cost_change is not None and abs(cost_change) < 1e-6:
+            cost_change = 0.0
 
     def since(change: float | None, amount: str) -> str:
         if summary.compared_with is None:
@@ -117,7 +134,8 @@ def figures(summary: DaySummary, before: DaySummary | None) -> list[tuple[str, s
         unpriced = plural(summary.unpriced, "image has", "images have")
         price = (
             f"{summary.currency}\u00a0{money(cost)}",
-            since(cost_change, f"{abs(cost_change or 0):,.2f}"),
+            # "No change" beside a size that grew would be wrong.
+            since(cost_change, money(abs(cost_change or 0))),
             "For one day; no bill." + (f" {unpriced} no price." if summary.unpriced else ""),
         )
     return [

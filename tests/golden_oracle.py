@@ -222,7 +222,14 @@ class Oracle:
                     for name, change_class in FIELDS.items()
                     if before.content[name] != known.content[name]
                 ]
-        return [row | compared for row in sorted(rows, key=lambda row: (row["id"], row["change"], row["field"]))]
+        rows.sort(key=lambda row: (row["id"], row["change"], row["field"]))
+        return [
+            row
+            | compared
+            | {"name": knowledge.after[row["id"]].content["name"]}
+            | _registered(knowledge.day, row["id"])
+            for row in rows
+        ]
 
     # -- image_reconciliation
 

@@ -30,7 +30,7 @@ import orjson
 from aiohttp import web
 from pydantic import ValidationError
 
-from pipelines.errors import PipelineError
+from pipelines.errors import ConfigurationError, PipelineError
 from pipelines.sandbox.catalogue import Catalogue, InventoryRow
 from pipelines.sandbox.faults import FaultInjection
 from pipelines.sandbox.identity import DOMAIN, USERNAME, Credentials, IdentityService
@@ -56,16 +56,17 @@ def serve(options: SandboxOptions) -> None:
 
     Prints `KEY=VALUE` lines, quoted for a shell where needed, that point a client at it, then an empty line.
     The environment variables SANDBOX_PASSWORD, SANDBOX_ACCESS_KEY and SANDBOX_SECRET_KEY set its credentials; by
-    default they are random.
+    default they follow from the seed.
 
     Raises:
-        PipelineError: it cannot listen on the port or write the inventory file.
+        ConfigurationError: it cannot listen on the port.
+        PipelineError: it cannot write the inventory file.
     """
     asyncio.run(_serve(options))
 
 
 async def _serve(options: SandboxOptions) -> None:
-    sandbox = Sandbox(options, Credentials.from_environment())
+    sandbox = Sandbox(options, Credentials.from_environment(options.seed))
     sandbox.write_inventory()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -80,7 +81,7 @@ async def _serve(options: SandboxOptions) -> None:
         try:
             await web.TCPSite(runner, HOST, options.port).start()
         except OSError as error:
-            raise PipelineError(
+            raise ConfigurationError(
                 f"The sandbox cannot listen on {HOST}:{options.port} ({os.strerror(error.errno or 0)}): "
                 "choose another port, or 0 for a free one."
             ) from None

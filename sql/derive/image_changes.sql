@@ -1,4 +1,5 @@
--- What a complete day changed against the one before it, a row for each changed field. From: parameters, image_history.
+-- What a complete day changed against the one before it, a row for each changed field. From: parameters, image_history,
+-- inventory.
 -- The versions that begin on the day, beside those that end on it: so nothing is said of an image without an answer.
 WITH begun AS (
     SELECT image_history.*
@@ -121,8 +122,14 @@ SELECT
     changes.old_value,
     changes.new_value,
     changes.change_class,
-    parameters.compared_with
+    parameters.compared_with,
+    begun.name,
+    inventory.owner,
+    inventory.cost_center,
+    inventory.environment
 FROM changes
 CROSS JOIN parameters
+INNER JOIN begun ON begun.id = changes.id
+LEFT JOIN inventory ON inventory.id = changes.id
 WHERE parameters.compared_with IS NOT NULL
 ORDER BY changes.id, changes.change, changes.field

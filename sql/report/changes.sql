@@ -1,8 +1,7 @@
 -- The changes that the report shows, at most shown_changes of each class; of content, other fields than the time of
 -- the last update come first.
 --
--- Reads image_changes of one day, image_history (every change begins a version of its image), inventory of that day,
--- and report_limits (one row: shown_changes, shown_text: characters).
+-- Reads image_changes of one day and report_limits (one row: shown_changes, shown_text: characters).
 -- Changes are ranked by the columns that rank them alone, and only those that are shown are read as a whole.
 WITH ranked AS (
     SELECT
@@ -38,8 +37,8 @@ SELECT
     shown.change,
     shown.field,
     shown.id,
-    SUBSTRING(image_history.name, 1, report_limits.shown_text) AS name,
-    SUBSTRING(inventory.owner, 1, report_limits.shown_text) AS owner,
+    SUBSTRING(image_changes.name, 1, report_limits.shown_text) AS name,
+    SUBSTRING(image_changes.owner, 1, report_limits.shown_text) AS owner,
     SUBSTRING(image_changes.old_value, 1, report_limits.shown_text) AS old_value,
     SUBSTRING(image_changes.new_value, 1, report_limits.shown_text) AS new_value
 FROM shown
@@ -50,11 +49,6 @@ INNER JOIN image_changes
     ON image_changes.id = shown.id
     AND image_changes.change = shown.change
     AND image_changes.field = shown.field
-LEFT JOIN image_history
-    ON image_history.id = shown.id
-    AND image_history.valid_from = image_changes.snapshot_date
-LEFT JOIN inventory
-    ON inventory.id = shown.id
 ORDER BY
     shown.change_class,
     shown.position

@@ -135,7 +135,11 @@ CREATE OR REPLACE EXTERNAL TABLE `image_snapshots.image_changes` (
     `old_value` STRING,
     `new_value` STRING,
     `change_class` STRING,
-    `compared_with` DATE
+    `compared_with` DATE,
+    `name` STRING,
+    `owner` STRING,
+    `cost_center` STRING,
+    `environment` STRING
 )
 WITH PARTITION COLUMNS (`dt` DATE, `project` STRING)
 OPTIONS (

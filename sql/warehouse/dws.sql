@@ -139,6 +139,10 @@ CREATE FOREIGN TABLE "image_changes" (
     "new_value" TEXT,
     "change_class" TEXT,
     "compared_with" DATE,
+    "name" TEXT,
+    "owner" TEXT,
+    "cost_center" TEXT,
+    "environment" TEXT,
     "dt" DATE,
     "project" TEXT
 )

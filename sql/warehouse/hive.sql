@@ -127,7 +127,11 @@ CREATE EXTERNAL TABLE IF NOT EXISTS image_snapshots.image_changes (
     `old_value` STRING COMMENT 'Value before, as text; timestamps in ISO 8601 (UTC).',
     `new_value` STRING COMMENT 'Value since; for `outcome` it is ok, or why the image is gone: deleted, not_found, not_in_inventory.',
     `change_class` STRING COMMENT 'lifecycle, access, content or metadata.',
-    `compared_with` DATE COMMENT 'The complete day that was compared with.'
+    `compared_with` DATE COMMENT 'The complete day that was compared with.',
+    `name` STRING COMMENT 'Image name since the change, or last known.',
+    `owner` STRING COMMENT 'Owner stated by the inventory of that day.',
+    `cost_center` STRING COMMENT 'Cost centre stated by the inventory of that day.',
+    `environment` STRING COMMENT 'Environment stated by the inventory of that day.'
 )
 PARTITIONED BY (`dt` DATE, `project` STRING)
 STORED AS PARQUET

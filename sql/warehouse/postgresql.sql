@@ -172,6 +172,10 @@ CREATE TABLE "image_changes" (
     "new_value" TEXT,
     "change_class" TEXT NOT NULL,
     "compared_with" DATE NOT NULL,
+    "name" TEXT,
+    "owner" TEXT,
+    "cost_center" TEXT,
+    "environment" TEXT,
     PRIMARY KEY ("project", "snapshot_date", "id", "change", "field")
 );
 COMMENT ON TABLE "image_changes" IS 'What changed against the project''s last complete day, one row per changed field; empty for a day that is not complete, whose changes show on the next complete one.';
@@ -185,6 +189,10 @@ COMMENT ON COLUMN "image_changes"."old_value" IS 'Value before, as text; timesta
 COMMENT ON COLUMN "image_changes"."new_value" IS 'Value since; for `outcome` it is ok, or why the image is gone: deleted, not_found, not_in_inventory.';
 COMMENT ON COLUMN "image_changes"."change_class" IS 'lifecycle, access, content or metadata.';
 COMMENT ON COLUMN "image_changes"."compared_with" IS 'The complete day that was compared with.';
+COMMENT ON COLUMN "image_changes"."name" IS 'Image name since the change, or last known.';
+COMMENT ON COLUMN "image_changes"."owner" IS 'Owner stated by the inventory of that day.';
+COMMENT ON COLUMN "image_changes"."cost_center" IS 'Cost centre stated by the inventory of that day.';
+COMMENT ON COLUMN "image_changes"."environment" IS 'Environment stated by the inventory of that day.';
 CREATE TABLE "image_reconciliation" (
     "project" TEXT NOT NULL,
     "snapshot_date" DATE NOT NULL,

@@ -131,7 +131,11 @@ CREATE EXTERNAL TABLE image_snapshots.image_changes (
     "old_value" VARCHAR(65535),
     "new_value" VARCHAR(65535),
     "change_class" VARCHAR(65535),
-    "compared_with" DATE
+    "compared_with" DATE,
+    "name" VARCHAR(65535),
+    "owner" VARCHAR(65535),
+    "cost_center" VARCHAR(65535),
+    "environment" VARCHAR(65535)
 )
 PARTITIONED BY ("dt" DATE, "project" VARCHAR(65535))
 STORED AS PARQUET

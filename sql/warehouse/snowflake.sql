@@ -139,7 +139,11 @@ CREATE OR REPLACE EXTERNAL TABLE image_changes (
     old_value VARCHAR AS (CAST(VALUE:old_value AS VARCHAR)),
     new_value VARCHAR AS (CAST(VALUE:new_value AS VARCHAR)),
     change_class VARCHAR AS (CAST(VALUE:change_class AS VARCHAR)),
-    compared_with DATE AS (CAST(VALUE:compared_with AS DATE))
+    compared_with DATE AS (CAST(VALUE:compared_with AS DATE)),
+    name VARCHAR AS (CAST(VALUE:name AS VARCHAR)),
+    owner VARCHAR AS (CAST(VALUE:owner AS VARCHAR)),
+    cost_center VARCHAR AS (CAST(VALUE:cost_center AS VARCHAR)),
+    environment VARCHAR AS (CAST(VALUE:environment AS VARCHAR))
 )
 PARTITION BY (dt, project)
 LOCATION = @image_snapshots/image_changes/

@@ -143,6 +143,10 @@ CREATE TABLE hive.image_snapshots.image_changes (
     "new_value" VARCHAR,
     "change_class" VARCHAR,
     "compared_with" DATE,
+    "name" VARCHAR,
+    "owner" VARCHAR,
+    "cost_center" VARCHAR,
+    "environment" VARCHAR,
     "dt" DATE,
     "project" VARCHAR
 )

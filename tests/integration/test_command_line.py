@@ -97,7 +97,7 @@ def test_days_of_the_sandbox_each_end_with_the_day_in_five_lines(image_snapshots
         f"  findings  {findings} ({new} new, {resolved} resolved, 0 suppressed)",
     ]
     assert lines[3].startswith(f"  bytes     {size / 2**40:.1f} TiB, ")
-    assert lines[4].startswith("  cost      0.00 EUR for the day (the price book states no price above zero")
+    assert lines[4] == "  cost      0.00 EUR for the day, estimated; no price above zero (docs/costs.md)"
 
     exported = image_snapshots("focus", "--output", "costs.csv")
     assert exported.stdout == f"costs.csv: {len(pd.read_csv('costs.csv'))} rows, estimates and no bill\n"

@@ -3,6 +3,7 @@
 import datetime as dt
 import hashlib
 import os
+import re
 import shutil
 from functools import cache
 from itertools import pairwise
@@ -317,12 +318,12 @@ def test_it_can_be_read_everywhere(path_of, opened, width):
         assert low == []
 
 
-def test_paper_shows_what_is_folded(path_of, opened):
+def test_paper_shows_what_is_unfolded(path_of, opened):
     page = opened(path_of("2026-11-23"))
-    page.evaluate("document.querySelectorAll('details').forEach(details => { details.open = false })")
+    page.emulate_media(media="print")
     reason = page.get_by_text("a <b>bold</b> exception")
     assert not reason.is_visible()
-    page.emulate_media(media="print")
+    unfold(page)
     assert reason.is_visible()
     assert not page.get_by_role("navigation").is_visible()
 
@@ -425,8 +426,13 @@ def test_five_thousand_findings_are_shown_at_once(opened, tmp_path):
     page = opened(path, viewport={"width": 390, "height": 900})
     page.set_default_timeout(20_000)
     assert page.locator("tbody tr[role=row]").count() == 5000
-    page.get_by_text("2,500 images").first.click()
     assert page.get_by_text("training-image-0", exact=True).first.is_visible()
+    last = page.get_by_text("training-image-2499", exact=True).first
+    assert not last.is_visible()
+    # On paper a few pages, whatever the number of findings.
+    assert len(re.findall(rb"/Type\s*/Page\b", page.pdf(format="A4"))) <= 6
+    page.get_by_text("2,488 more").first.click()
+    assert last.is_visible()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 

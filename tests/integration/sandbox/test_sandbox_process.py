@@ -52,15 +52,20 @@ def test_the_connection_says_how_to_reach_it_and_hides_secrets(sandbox):
         assert sandbox.env[name] not in repr(sandbox)
 
 
-def test_it_ends_with_the_context_and_keys_differ_from_start_to_start():
+def test_it_ends_with_the_context_and_keys_follow_from_the_seed():
     with running_sandbox(SandboxOptions(size=1)) as first:
         port = urlsplit(first.endpoint).port
         assert is_listening(port)
         assert "IMAGE_SNAPSHOTS_PROJECTS" not in first.env
         assert first.inventory_file is None
-        with running_sandbox(SandboxOptions(size=1)) as second:
+        with (
+            running_sandbox(SandboxOptions(size=1)) as second,
+            running_sandbox(SandboxOptions(size=1, seed="another")) as other,
+        ):
             for name in ("OS_PASSWORD", "OS_ACCESS_KEY", "OS_SECRET_KEY"):
-                assert first.env[name] != second.env[name]
+                assert first.env[name] == second.env[name]
+                assert first.env[name] != other.env[name]
+            assert len({first.env[name] for name in ("OS_PASSWORD", "OS_ACCESS_KEY", "OS_SECRET_KEY")}) == 3
             assert first.project_id == second.project_id
     assert not is_listening(port)
     with pytest.raises(ProcessLookupError):

@@ -1,0 +1,58 @@
+"""An asset that is materialised alone, as by `dagster asset materialize --select images`."""
+
+import datetime as dt
+
+import dagster as dg
+import pytest
+from proved_days import A, B, proved_day, publish_proved
+
+from assets.build import build_definitions
+from assets.partitions import partition_key
+from pipelines.derived import derive_days, read_seal
+from pipelines.manifest import published
+from pipelines.settings import Settings
+
+DATE = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    ("asset", "checks"),
+    [
+        ("images", {"ids_are_unique", "no_new_fields", "no_new_values", "no_anomalies"}),
+        ("image_values", set()),
+        ("image_costs", {"everything_is_priced"}),
+    ],
+)
+def test_one_asset_of_a_step_that_makes_several(asset, checks, tmp_path):
+    day = proved_day(str(DATE))
+    before = publish_proved(day, {A: "PUBLIC", B: "PRIVATE"})
+    if asset == "image_costs":
+        derive_days(day)
+    definitions = build_definitions(Settings(lake="lake", usage=True))
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = dg.materialize(
+            [asset for asset in definitions.assets if isinstance(asset, dg.AssetsDefinition)],
+            selection=[asset],
+            partition_key=partition_key(day.partition),
+            resources=definitions.resources,
+            instance=instance,
+        )
+    assert result.success
+    assert [event.asset_key.to_user_string() for event in result.get_asset_materialization_events()] == [asset]
+    assert {check.check_name for check in result.get_asset_check_evaluations()} == checks
+    if asset == "image_costs":
+        assert read_seal(day.lake, day.partition) is not None
+        assert published(day.lake, day.partition) == before
+    else:
+        assert published(day.lake, day.partition).rebuilt
+
+
+def test_all_assets_of_the_step_are_shown_when_none_is_selected_alone(tmp_path):
+    day = proved_day(str(DATE))
+    publish_proved(day, {A: "PUBLIC", B: "PRIVATE"})
+    job = build_definitions(Settings(lake="lake")).resolve_job_def("republish_images")
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = job.execute_in_process(instance=instance, partition_key=partition_key(day.partition))
+    shown = {event.asset_key.to_user_string() for event in result.get_asset_materialization_events()}
+    assert shown == {"images", "image_values"}
+    assert len(result.get_asset_check_evaluations()) == 4

@@ -1,0 +1,34 @@
+"""A day that the sandbox plays looks like a day that was: its answers came on that day."""
+
+import datetime as dt
+
+import pyarrow.parquet as pq
+
+from pipelines.day import Day, fetch_answers, publish_day, take_inventory
+from pipelines.lake import Partition
+from pipelines.settings import Settings
+
+DATE = dt.date(2026, 3, 4)
+
+
+def test_answers_of_a_played_day_were_observed_on_that_day(start_sandbox, tmp_path, monkeypatch):
+    sandbox = start_sandbox(size=30, day=DATE, inventory_file=tmp_path / "inventory.csv")
+    for name, value in sandbox.env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("IMAGE_SNAPSHOTS_INVENTORY")
+    settings = Settings(lake=str(tmp_path / "lake"), usage=True)
+    day = Day(
+        Partition(DATE, "default"),
+        "run",
+        settings,
+        lambda: dt.datetime.combine(DATE, dt.time(9), dt.UTC),
+        is_played=True,
+    )
+    take_inventory(day)
+    fetch_answers(day, lambda _: None)
+    publish_day(day)
+    for table in ("list_pages", "notebooks", "responses", "images"):
+        rows = pq.ParquetFile(day.lake.table(table, day.partition)).read().to_pylist()
+        assert rows, table
+        times = {row[name] for row in rows for name in ("observed_at", "fetched_at") if row.get(name) is not None}
+        assert {time.date() for time in times} == {DATE}, table

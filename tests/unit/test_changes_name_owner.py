@@ -1,0 +1,34 @@
+"""A change is told with the image's name and whose it is, so that nobody has to join for that."""
+
+from published_days import day_of, publish_day, published_rows
+
+from pipelines.columns import IMAGE_CHANGES
+from pipelines.derived import derive_days
+
+A, B, C = (f"{letter * 8}-0000-4000-8000-000000000000" for letter in "abc")
+
+
+def publish(date, images, owners, **outcomes):
+    day = day_of(date)
+    publish_day(
+        day,
+        images=[{"id": id_, "name": name, "content_hash": name} for id_, name in images.items()],
+        responses=[
+            {"id": id_, "outcome": outcome} for id_, outcome in ({**dict.fromkeys(images, "ok"), **outcomes}).items()
+        ],
+        inventory=[{"id": id_, "owner": owner, "cost_center": f"of {owner}"} for id_, owner in owners.items()],
+    )
+    derive_days(day)
+    return {
+        row["id"]: (row["change"], row["field"], row["name"], row["owner"], row["cost_center"])
+        for row in published_rows(day, IMAGE_CHANGES)
+    }
+
+
+def test_a_change_has_the_name_since_and_the_owner_of_that_day(tmp_path):
+    assert publish("2026-11-01", {A: "a", B: "b"}, {A: "ann", B: "bob"}) == {}
+    assert publish("2026-11-02", {A: "renamed", C: "c"}, {A: "eve", B: "bob", C: "cleo"}, **{B: "not_found"}) == {
+        A: ("changed", "name", "renamed", "eve", "of eve"),
+        B: ("removed", "outcome", "b", "bob", "of bob"),
+        C: ("added", "outcome", "c", "cleo", "of cleo"),
+    }

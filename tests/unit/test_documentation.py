@@ -1,0 +1,114 @@
+"""What the documentation says of commands, options, settings and pages is so."""
+
+import dataclasses
+import json
+import re
+import shlex
+
+import pytest
+import typer
+
+from assets.cli import app
+from pipelines.sandbox.options import Faults, SandboxOptions
+from pipelines.settings import ROOT, Settings
+
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").glob("*.md"))),
+]
+COMMANDS = typer.main.get_command(app).commands
+# What the command line of the sandbox, which is another parser's, takes besides.
+SANDBOX = {
+    f"--{name.replace('_', '-')}"
+    for name in [f.name for f in dataclasses.fields(SandboxOptions)] + [*Faults.model_fields]
+}
+OF_ALL = {"--help", "--version", "--install-completion", "--show-completion"}
+
+# Up to the end of the code, or of the shell's command.
+INVOCATION = re.compile(
+    r"(?<!-u )(?<![\w.-])image-snapshots +([a-z]+)(?![a-z/])((?:[^`\n|#&;\"']|\"[^\"\n]*\"|'[^'\n]*')*)"
+)
+
+
+def text_of(page):
+    return (ROOT / page).read_text()
+
+
+def options_of(command):
+    if command == "sandbox":
+        return SANDBOX
+    return {option for param in COMMANDS[command].params for option in param.opts}
+
+
+def code(page):
+    """What stands as code on a page, in blocks and within lines."""
+    found = re.findall(r"^```\w*\n(.*?)^```$|`([^`\n]+)`", text_of(page), re.MULTILINE | re.DOTALL)
+    return "\n".join(block or line for block, line in found)
+
+
+def test_every_command_and_option_that_is_named_exists():
+    wrong, seen = [], set()
+    for page in PAGES:
+        for command, rest in INVOCATION.findall(code(page)):
+            if command not in COMMANDS:
+                wrong.append((page, command))
+                continue
+            seen.add(command)
+            words = shlex.split(rest.replace("…", ""), posix=True) if rest.count('"') % 2 == 0 else rest.split()
+            given = {word.partition("=")[0] for word in words if word.startswith("--")}
+            wrong += [(page, command, option) for option in given - options_of(command) - OF_ALL]
+    assert wrong == []
+    assert seen >= {"run", "status", "query", "derive", "load", "verify"}
+
+
+def test_the_readme_names_every_command_and_its_row_no_option_that_there_is_not():
+    rows = re.findall(r"^\| `image-snapshots (\w+)[^|]*\|(.*)\|$", text_of("README.md"), re.MULTILINE)
+    assert {command for command, _ in rows} == COMMANDS.keys() - {"load"}
+    for command, meaning in rows:
+        named = set(re.findall(r"--[a-z-]+", meaning))
+        assert named <= options_of(command) | (options_of("load") if command == "derive" else set()), command
+    assert "`load` only loads" in dict(rows)["derive"]
+
+
+def test_the_readme_names_every_setting():
+    table = text_of("README.md").partition("| `IMAGE_SNAPSHOTS_…` |")[2].partition("\n\n")[0]
+    rows = dict(re.findall(r"^\| `([A-Z_]+)` \| (.*?) \|", table, re.MULTILINE))
+    assert rows.keys() == {name.upper() for name in Settings.model_fields}
+    # Defaults that are a plain value stand there as such.
+    for name, field in Settings.model_fields.items():
+        stated = rows[name.upper()].strip("`")
+        if isinstance(field.default, bool):
+            assert stated == str(field.default).lower(), name
+        elif isinstance(field.default, (int, float)):
+            assert float(stated) == field.default, name
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    dead = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", text_of(page)):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        file = ((ROOT / page).parent / path).resolve() if path else ROOT / page
+        if not file.exists():
+            dead.append(target)
+        elif anchor and file.suffix == ".md":
+            headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
+            anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            if anchor not in anchors:
+                dead.append(target)
+    assert dead == []
+
+
+@pytest.mark.parametrize("name", ["audit", "cost"])
+def test_notebooks_read_what_the_readme_says(name):
+    notebook = json.loads((ROOT / "docs" / "notebooks" / f"{name}.ipynb").read_text())
+    source = "".join("".join(cell["source"]) for cell in notebook["cells"])
+    assert 'ROOT / os.environ.get("IMAGE_SNAPSHOTS_LAKE", "lake")' in source
+    assert "load_environment" not in source
+
+
+def test_a_count_of_lines_counts_the_header_so_no_page_counts_rows_by_it():
+    assert [page for page in PAGES if re.search(r"image-snapshots query .*\| *wc -l", text_of(page))] == []

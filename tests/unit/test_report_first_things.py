@@ -1,0 +1,123 @@
+"""What a reader of the report meets first: the gravest findings unfolded, why much is new, and figures that agree."""
+
+import re
+
+import pytest
+from published_days import day_of, publish_day
+
+from pipelines.derived import DaySummary, derive_days
+from pipelines.report import UNFOLDED_ROWS, render_report
+from pipelines.report_headline import AWAITED_DAYS, awaited, figures
+from pipelines.settings import ROOT
+
+GIB = 1024**3
+
+
+def image(number, **columns):
+    size = {"size": 1024**2, "size_bytes": GIB}
+    return (
+        {"id": f"{number:08d}-0000-4000-8000-000000000000", "name": f"n{number}", "type": "DEDICATED"} | size | columns
+    )
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """Many public images, which is grave, and all without an owner, which is less so."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(tmp_path_factory.mktemp("report"))
+        images = [image(number, visibility="PUBLIC", content_hash="1") for number in range(UNFOLDED_ROWS + 3)]
+        day = day_of("2026-11-23")
+        publish_day(
+            day,
+            images=images,
+            responses=[{"id": row["id"], "outcome": "ok"} for row in images],
+            inventory=[{"id": row["id"]} for row in images],
+        )
+        derive_days(day)
+        return render_report(day.lake, day.partition)
+
+
+def blocks(page, rule):
+    """Whether each block of a rule is open, what it is called, and its rows."""
+    (article,) = [text for text in page.split("<article")[1:] if rule in text.partition("</h4>")[0]]
+    article = article.partition("</article>")[0]
+    found = re.findall(r"<details( open)?>\s*<summary>(.*?)</summary>(.*?)</details>", article, re.DOTALL)
+    return [(bool(is_open), title, text.count("<tr role")) for is_open, title, text in found]
+
+
+def test_the_first_of_the_gravest_findings_are_unfolded_and_lesser_ones_are_folded(page):
+    severities = re.findall(r'<h3 id="severity-(\w+)"', page)
+    assert severities[0] == "high"
+    assert "medium" in severities
+    total = UNFOLDED_ROWS + 3
+    assert blocks(page, "Dedicated image is public") == [
+        (True, f"The first {UNFOLDED_ROWS} of {total} images", UNFOLDED_ROWS),
+        (False, "3 more", 3),
+    ]
+    assert blocks(page, "No owner or no cost centre") == [(False, f"{total} images", total)]
+
+
+def test_nothing_but_the_gravest_findings_and_access_is_unfolded(page):
+    assert page.count("<details open") == page.partition('id="severity-medium"')[0].count("<details open")
+
+
+def test_the_reason_is_told_when_a_rule_finds_much_because_observation_is_old_enough():
+    rules = [
+        {"rule": "unused_30_days", "title": "Unused for 30 days", "new_findings": 171},
+        {"rule": "unused_90_days", "title": "Unused for 90 days", "new_findings": 1},
+        {"rule": "owner_missing", "title": "No owner", "new_findings": 5},
+    ]
+    ((_, sentence),) = awaited(rules, [{"observed_days": 30}])
+    assert sentence == (
+        "Notebooks have been observed for 30 days, so “Unused for 30 days” can be told for the first time. Its 171 new "
+        "findings did not come about on this day."
+    )
+    for usage in ({"observed_days": 31}, {"observed_days": None}):
+        assert [*awaited(rules, [usage])] == []
+    assert [*awaited([rules[0] | {"new_findings": 0}], [{"observed_days": 30}])] == []
+
+
+def test_the_days_that_rules_wait_for_are_those_in_their_sql():
+    said = {}
+    for path in (ROOT / "sql" / "audit").glob("*.sql"):
+        if days := re.search(r"unused_days >= (\d+)", path.read_text()):
+            said[path.stem] = int(days[1])
+    assert said == AWAITED_DAYS
+
+
+def summary(**facts):
+    return DaySummary.model_validate(
+        {
+            "is_complete": True,
+            "compared_with": "2026-11-22",
+            "changes": {},
+            "findings": {},
+            "new_findings": 0,
+            "resolved_findings": 0,
+            "suppressed_findings": 0,
+            "rule_errors": {},
+            "images": 1,
+            "total_bytes": 3 * GIB,
+            "growth_bytes": GIB,
+            "estimated_cost": 1.0,
+            "currency": "EUR",
+            "is_priced": True,
+            "unpriced": 0,
+            "reclaimable_bytes": None,
+        }
+        | facts
+    )
+
+
+@pytest.mark.parametrize(
+    ("cost", "said"),
+    [
+        (1.003, "+below 0.01 since 2026-11-22"),
+        (0.997, "\u2212below 0.01 since 2026-11-22"),
+        (1.02, "+0.02 since 2026-11-22"),
+        (1.0 + 1e-12, "no change since 2026-11-22"),
+    ],
+)
+def test_a_cost_that_changed_a_little_did_change(cost, said):
+    (change,) = [change for name, _, change, _ in figures(summary(estimated_cost=cost), summary()) if "cost" in name]
+    assert change == said
