@@ -112,7 +112,7 @@ class DerivedSeal(Record):
     inputs: Inputs
     files: dict[str, FileFacts]
     history: FileFacts
-    accepted_history: str | None
+    accepted_history: str | None = None
     summary: DaySummary
     previous_record_sha256: str | None
 
