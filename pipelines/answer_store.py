@@ -165,12 +165,6 @@ class AnswerStore:
             )
             return int(rows.fetchone()[0])
 
-    def some_answered(self) -> list[str]:
-        """One of the wanted ids that were asked for and have an answer, or none."""
-        with self._errors():
-            rows = self._db.execute("SELECT id FROM wanted JOIN answers USING (id) WHERE attempts > 0 LIMIT 1")
-            return [id_ for (id_,) in rows]
-
     def forget(self) -> None:
         """Drop what an attempt cannot take over from the one before: outcomes that are no answer, whatever was listed,
         and the answers of an earlier day that this list confirmed."""

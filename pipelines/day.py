@@ -417,15 +417,6 @@ async def _fetch_answers(
             store.forget()
             drop_damaged(store, store.damaged())
             kept = store.outcomes().total() - store.outcomes()[Outcome.INVALID_ID]
-            if (
-                store.outcomes().total() == total
-                and not day.settings.uses_sandbox
-                and is_on_loopback(connection.endpoint)
-            ):
-                # Nothing would be asked, so nothing would say that what listens here is a sandbox.
-                again = store.some_answered()
-                store.drop(again)
-                kept -= len(again)
             list_was_read = day.settings.mode == "changed" and await _carry_forward(day, client, staging, store)
             outcomes = store.outcomes()
             progress = Progress(total, outcomes.total(), time.monotonic(), outcomes)
