@@ -117,7 +117,7 @@ def test_a_run_of_the_command_line_is_recorded_in_postgresql(image_snapshots, da
     partitions = query(database, "SELECT partition FROM event_logs WHERE dagster_event_type = 'ASSET_MATERIALIZATION'")
     assert partitions == [(f"{report['date']}|default",)] * len(ASSETS)
     # No SQLite file and no log of telemetry.
-    assert files_of_home() == {"dagster.yaml"}
+    assert files_of_home() == {".setup.lock", "dagster.yaml"}
     with dg.DagsterInstance.get() as instance:
         assert not instance.telemetry_enabled
 
