@@ -11,6 +11,7 @@ import pytest
 from command_server import CommandServer
 from fortnight import fortnight  # noqa: F401  (a fixture)
 from once_per_run import once_per_run
+from permissions import open_directory  # noqa: F401  (a fixture)
 from postgres_fixture import postgres  # noqa: F401  (a fixture)
 from redis_fixture import redis_server  # noqa: F401  (a fixture)
 from s3_server import S3Server

@@ -1,12 +1,11 @@
 """A warehouse that this user may only read."""
 
-import os
 import tempfile
-from contextlib import ExitStack
 from pathlib import Path
 
 import duckdb
 import pytest
+from permissions import as_nobody
 
 from pipelines import warehouse
 from pipelines.errors import ConfigurationError
@@ -20,12 +19,8 @@ def test_a_read_only_file_is_one_sentence():
         path = Path(directory) / "w.duckdb"
         duckdb.connect(path).close()
         path.chmod(0o444)
-        with ExitStack() as stack:
-            if os.geteuid() == 0:
-                os.seteuid(65534)
-                stack.callback(os.seteuid, 0)
-            with pytest.raises(ConfigurationError) as caught, warehouse._open(Lake("lake"), str(path), 1):
-                pass
+        with as_nobody(), pytest.raises(ConfigurationError) as caught, warehouse._open(Lake("lake"), str(path), 1):
+            pass
     assert str(caught.value) == (
         f"The warehouse {path} cannot be opened: Permission denied at {directory}/.w.duckdb.lock. Correct "
         "IMAGE_SNAPSHOTS_WAREHOUSE, or the permissions of the file and its directory."

@@ -1,9 +1,8 @@
 """Files `clouds.yaml` that are broken, cannot be read, or lack what is asked for: the sentence says which it is."""
 
-import os
-
 import pytest
 from openstack.config import loader
+from permissions import unreadable
 
 from pipelines.credentials import PasswordLogin, load_credentials
 from pipelines.errors import ConfigurationError
@@ -71,16 +70,8 @@ def test_a_broken_secure_file_is_said_to_be_broken(path, tmp_path):
 
 
 def test_a_file_that_may_not_be_read_is_said_so(path):
-    path.chmod(0)
-    # The superuser may read anything.
-    is_root = os.geteuid() == 0
-    if is_root:
-        os.seteuid(65534)
-    try:
+    with unreadable(path):
         says = refusal(path)
-    finally:
-        if is_root:
-            os.seteuid(0)
     assert says == (
         f"The file {path} cannot be read: Permission denied. Let this user read it, or set OS_CLIENT_CONFIG_FILE to "
         "another."

@@ -1,11 +1,10 @@
 """Files of settings as they exist: other encodings, line ends and marks, quotes, homes, and no permission."""
 
 import json
-import os
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from permissions import unreadable
 from published_days import day_of, publish_day
 
 from pipelines.audit import read_rules, read_suppressions
@@ -17,21 +16,6 @@ from pipelines.prices import read_price_book
 from pipelines.settings import ROOT, Settings
 from pipelines.warehouse import check_warehouse
 from pipelines.witness import read_witnesses
-
-
-@contextmanager
-def unreadable(path):
-    path.chmod(0)
-    # The superuser may read anything.
-    is_root = os.geteuid() == 0
-    if is_root:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        if is_root:
-            os.seteuid(0)
-        path.chmod(0o644)
 
 
 def prepared(path: Path, text: str | bytes, environ: dict[str, str] | None = None) -> dict[str, str]:

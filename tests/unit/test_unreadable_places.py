@@ -2,13 +2,10 @@
 
 import ast
 import datetime as dt
-import os
-import shutil
-import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from permissions import unreadable
 from published_days import day_of, publish_day
 
 from pipelines.audit import read_rules
@@ -23,32 +20,6 @@ ROOT = Path(__file__).resolve().parents[2]
 DATE = dt.date(2026, 11, 23)
 PARTITION = Partition(DATE, "default")
 IMAGE = "00000000-0000-4000-8000-000000000001"
-
-
-@pytest.fixture
-def place(monkeypatch):
-    """A working directory that other users may enter."""
-    directory = Path(tempfile.mkdtemp(prefix="image-snapshots-test-"))
-    directory.chmod(0o755)
-    monkeypatch.chdir(directory)
-    yield directory
-    shutil.rmtree(directory)
-
-
-@contextmanager
-def locked(path):
-    """Nobody may enter or list a directory, and we are nobody."""
-    path.chmod(0)
-    # The superuser may enter anything.
-    is_root = os.geteuid() == 0
-    if is_root:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        if is_root:
-            os.seteuid(0)
-        path.chmod(0o755)
 
 
 # Reader of the lake -> the directory that it cannot list.
@@ -90,25 +61,25 @@ READERS = {
 }
 
 
-def test_a_directory_that_may_not_be_read_is_named_and_never_left_out(place):
+def test_a_directory_that_may_not_be_read_is_named_and_never_left_out(open_directory):
     publish_day(day_of("2026-11-23"), images=[{"id": IMAGE}], responses=[{"id": IMAGE, "outcome": "ok"}])
     lake = Lake("lake")
     for name, readers in READERS.items():
-        (place / "lake" / name).mkdir(parents=True, exist_ok=True)
-        with locked(place / "lake" / name):
+        (open_directory / "lake" / name).mkdir(parents=True, exist_ok=True)
+        with unreadable(open_directory / "lake" / name):
             for number, reader in enumerate(readers):
                 with pytest.raises(ConfigurationError, match=r"^The lake cannot be used: Permission denied") as told:
                     reader(lake)
-                assert f"{place}/lake/{name}" in str(told.value), (name, number)
+                assert f"{open_directory}/lake/{name}" in str(told.value), (name, number)
 
 
-def test_an_audit_rules_directory_that_may_not_be_read_is_an_error(place):
-    (place / "rules").mkdir()
-    with locked(place / "rules"):
+def test_an_audit_rules_directory_that_may_not_be_read_is_an_error(open_directory):
+    (open_directory / "rules").mkdir()
+    with unreadable(open_directory / "rules"):
         with pytest.raises(ConfigurationError, match=r"^The audit rules at .*/rules cannot be read"):
-            read_rules(place / "rules")
+            read_rules(open_directory / "rules")
     with pytest.raises(ConfigurationError, match=r"^There is no directory .*/no-rules: set"):
-        read_rules(place / "no-rules")
+        read_rules(open_directory / "no-rules")
 
 
 @pytest.mark.parametrize("name", ["images", "images/dt=2026-11-23"])

@@ -3,10 +3,10 @@
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
 
 import pytest
+from permissions import unreadable
 from proved_days import A, B, proved_day, publish_proved
 from typer.testing import CliRunner
 
@@ -82,14 +82,11 @@ def test_json_is_whole_when_a_choice_is_wrong_and_says_so(lake):
     assert report["error"].startswith("--witness 0123 is neither a SHA-256 (64 hexadecimal digits) nor a file")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_json_is_whole_when_a_directory_may_not_be_read(lake):
-    closed = lake.root / "responses"
-    closed.chmod(0)
-    try:
+def test_json_is_whole_when_a_directory_may_not_be_read(two_days, open_directory):
+    shutil.copytree(two_days, open_directory / "lake")
+    closed = open_directory / "lake" / "responses"
+    with unreadable(closed):
         status, report = run()
-    finally:
-        closed.chmod(0o755)
     assert status == 2
     assert str(closed) in report["error"]
 

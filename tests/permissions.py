@@ -1,0 +1,46 @@
+"""Files and directories that this user may not read, also when the tests run as root."""
+
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+_NOBODY = 65534
+
+
+@contextmanager
+def as_nobody():
+    """Have no rights of root: the superuser may read and write anything."""
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(_NOBODY)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+
+
+@contextmanager
+def unreadable(path):
+    """Nobody may read a file, or enter or list a directory, and we are nobody."""
+    before = path.stat().st_mode
+    path.chmod(0)
+    try:
+        with as_nobody():
+            yield
+    finally:
+        path.chmod(before)
+
+
+@pytest.fixture
+def open_directory(monkeypatch):
+    """A working directory that other users may enter, which they may not pytest's own."""
+    directory = Path(tempfile.mkdtemp(prefix="image-snapshots-test-"))
+    directory.chmod(0o755)
+    monkeypatch.chdir(directory)
+    yield directory
+    shutil.rmtree(directory)
