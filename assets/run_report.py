@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from assets.terminal import count_text, print_line, print_table, size_text
-from pipelines.lake import Lake, Partition, exists
+from pipelines.lake import Lake, Partition
 from pipelines.manifest import Manifest, inventory_warning
 from pipelines.outcomes import Outcome
+from pipelines.stored_files import exists
 
 if TYPE_CHECKING:
     from pipelines.derived import DaySummary

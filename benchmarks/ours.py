@@ -14,9 +14,11 @@ import time
 from pipelines.credentials import load_credentials
 from pipelines.day import Day, fetch_answers, take_inventory
 from pipelines.fetch import Progress
-from pipelines.lake import LakePath, Partition, open_parquet
+from pipelines.lake import Partition
+from pipelines.parquet_files import open_parquet
 from pipelines.publish import derive_tables
 from pipelines.settings import DEFAULT_PROJECT, Settings
+from pipelines.stored_files import LakePath
 
 
 def _rows_of(path: LakePath) -> int:

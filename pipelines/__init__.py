@@ -20,6 +20,7 @@ The modules in the order in which a day passes through them:
 ``bodies``, ``normalise``      one body -> its values; stored responses -> the `images` frame
 ``object_storage``, ``object_connection``  a lake in an object store; whom its client trusts, and by which proxy
 ``names``, ``listing``, ``locks``, ``leases``  what names stand for; what there is; who holds it
+``stored_files``, ``parquet_files``  files that appear whole or not at all; rows in them in bounded memory
 ``lake``, ``records``, ``manifest``, ``clock``  where tables live; what is written down about them
 ``publish``                    validate, replace atomically, seal with a manifest
 ``connection``, ``day``         the steps of a day, as an orchestrator calls them

@@ -17,8 +17,10 @@ import pyarrow.compute as pc
 
 from pipelines.columns import INVENTORY, RESPONSES
 from pipelines.inventory import FROM_LAST_COMPLETE_DAY, Inventory
-from pipelines.lake import Lake, LakePath, Partition, exists, read_batches, sha256_of_file, storage_errors
+from pipelines.lake import Lake, Partition
 from pipelines.manifest import Manifest, PublishedDay, published_days
+from pipelines.parquet_files import read_batches
+from pipelines.stored_files import LakePath, exists, sha256_of_file, storage_errors
 
 _BATCH_ROWS = 32_768
 _MAY_LIVE = pa.array(["ok", "forbidden"])

@@ -34,12 +34,14 @@ from pipelines.engine import open_engine
 from pipelines.engine_duckdb import quoted
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.json_text import MAX_TEXT_BYTES, text_or_none
-from pipelines.lake import SANDBOX_MARK, LakePath, Partition, exists, open_parquet, read_batches
+from pipelines.lake import Partition
 from pipelines.manifest import FileFacts, last_complete_day, last_published_day, published
 from pipelines.memory import give_back_memory
 from pipelines.paging import id_of, read_page
+from pipelines.parquet_files import SANDBOX_MARK, open_parquet, read_batches
 from pipelines.publish import file_facts
 from pipelines.sql_files import read_sql
+from pipelines.stored_files import LakePath, exists
 
 _PAGES_A_BATCH = 16
 

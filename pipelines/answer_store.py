@@ -27,10 +27,11 @@ import pyarrow.parquet as pq
 from pipelines.answers import Answer
 from pipelines.columns import RESPONSES
 from pipelines.errors import StorageError
-from pipelines.lake import BATCH_BYTES, LakePath, storage_errors
 from pipelines.listed import ListedImages, ListedNotebooks, microseconds
 from pipelines.object_storage import ObjectPath
 from pipelines.outcomes import Outcome
+from pipelines.parquet_files import BATCH_BYTES
+from pipelines.stored_files import LakePath, storage_errors
 
 _PAGE_IDS = 5_000
 _BATCH_ROWS = 4_096

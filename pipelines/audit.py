@@ -34,13 +34,13 @@ from pipelines.columns import (
     Table,
 )
 from pipelines.errors import ConfigurationError
-from pipelines.lake import LakePath
 from pipelines.manifest import FileFacts, Manifest
 from pipelines.memory import give_back_memory
 from pipelines.rule_process import RuleFile, RuleProcess, as_rule_file, rule_scratch, small_rule_file
 from pipelines.rule_worker import RuleError
 from pipelines.settings import ROOT, Settings
 from pipelines.sql_files import read_sql
+from pipelines.stored_files import LakePath
 from pipelines.text_files import decoded
 
 RULES = ROOT / "sql" / "audit"

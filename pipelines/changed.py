@@ -13,9 +13,11 @@ import pyarrow.compute as pc
 from pipelines.answer_store import AnswerStore
 from pipelines.columns import RESPONSES, TIMESTAMP
 from pipelines.errors import StorageError
-from pipelines.lake import BATCH_BYTES, Lake, LakePath, Partition, read_batches, sha256_of_file, storage_errors
+from pipelines.lake import Lake, Partition
 from pipelines.listed import confirms
 from pipelines.manifest import last_complete_day, read_manifest
+from pipelines.parquet_files import BATCH_BYTES, read_batches
+from pipelines.stored_files import LakePath, sha256_of_file, storage_errors
 
 # Below SQLite's limit of parameters.
 _BATCH_ROWS = 500

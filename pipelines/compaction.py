@@ -16,21 +16,12 @@ from pipelines.columns import SCHEMA_VERSION, SNAPSHOT_TABLES, Table
 from pipelines.derived import readable_sealed_files, sealed_files
 from pipelines.engine_duckdb import DuckDBEngine
 from pipelines.errors import ConfigurationError, StorageError
-from pipelines.lake import (
-    SANDBOX_MARK,
-    Lake,
-    LakePath,
-    Partition,
-    exists,
-    is_marked_sandbox,
-    open_parquet,
-    sha256_of_file,
-    storage_errors,
-    write_atomically,
-)
+from pipelines.lake import Lake, Partition
 from pipelines.manifest import FileFacts, code_version
+from pipelines.parquet_files import SANDBOX_MARK, is_marked_sandbox, open_parquet
 from pipelines.records import Record, is_whole, record_bytes, with_own_sha256
 from pipelines.removed import RemovedFiles
+from pipelines.stored_files import LakePath, exists, sha256_of_file, storage_errors, write_atomically
 
 
 class MonthSeal(Record):

@@ -18,10 +18,12 @@ from pipelines.analysis import DayAnalysis
 from pipelines.columns import IMAGE_COSTS, IMAGE_USAGE
 from pipelines.engine_duckdb import DuckDBEngine, quoted
 from pipelines.errors import ConfigurationError, StorageError
-from pipelines.lake import ROW_GROUP_ROWS, Lake, exists
+from pipelines.lake import Lake
 from pipelines.manifest import FileFacts, holds_sandbox
+from pipelines.parquet_files import ROW_GROUP_ROWS
 from pipelines.prices import read_price_book
 from pipelines.sql_files import read_sql
+from pipelines.stored_files import exists
 from pipelines.usage import UNUSED_AFTER_DAYS
 
 _FORMATS = {

@@ -39,7 +39,7 @@ from pipelines.fetch import (
     write_responses,
 )
 from pipelines.inventory import LISTED, Inventory, describe_source
-from pipelines.lake import SANDBOX_MARK, Lake, LakePath, Partition, remove_tree, sha256_of_file, storage_errors
+from pipelines.lake import Lake, Partition
 from pipelines.manifest import (
     Attempt,
     FetchFacts,
@@ -53,9 +53,11 @@ from pipelines.manifest import (
     write_attempt,
 )
 from pipelines.outcomes import Outcome
+from pipelines.parquet_files import SANDBOX_MARK
 from pipelines.publish import Derivation, derive_tables, failed_ids, file_facts, publish, validate
 from pipelines.removed import RemovedFiles, check_derivable
 from pipelines.settings import Settings
+from pipelines.stored_files import LakePath, remove_tree, sha256_of_file, storage_errors
 from pipelines.witness import open_witness
 
 _TRIES_TO_STORE = 3

@@ -22,16 +22,7 @@ from pipelines.costs import CostResult, derive_image_costs
 from pipelines.day import Day
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.history import HistoryResult, derive_image_changes, derive_image_history
-from pipelines.lake import (
-    Lake,
-    LakePath,
-    Partition,
-    exists,
-    remove_tree,
-    sha256_of_file,
-    storage_errors,
-    write_atomically,
-)
+from pipelines.lake import Lake, Partition
 from pipelines.manifest import (
     FileFacts,
     check_places,
@@ -45,6 +36,7 @@ from pipelines.manifest import (
 from pipelines.reconciliation import ReconciliationResult, derive_image_reconciliation
 from pipelines.records import Record, derived_link, is_whole, newest_derived_record, record_bytes, with_own_sha256
 from pipelines.removed import HANDED_ON, RemovedFiles, check_derivable, is_derivable
+from pipelines.stored_files import LakePath, exists, remove_tree, sha256_of_file, storage_errors, write_atomically
 from pipelines.usage import UsageResult, derive_image_usage
 
 

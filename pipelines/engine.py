@@ -13,8 +13,8 @@ from typing import ClassVar, Self
 import pyarrow as pa
 
 from pipelines.errors import ValidationError
-from pipelines.lake import LakePath
 from pipelines.settings import Settings
+from pipelines.stored_files import LakePath
 
 
 class Engine(ABC):

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 
 from pipelines.columns import Table
 from pipelines.engine import Engine
-from pipelines.lake import LakePath
 from pipelines.object_storage import ObjectFileSystem, ObjectPath
+from pipelines.stored_files import LakePath
 
 # What one SELECT over a few ids needs, and what many images are sorted in, with the rest in temporary files.
 DERIVING_MEMORY = "128MB"

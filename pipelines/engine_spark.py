@@ -22,7 +22,8 @@ import pyarrow as pa
 
 from pipelines.engine import Engine
 from pipelines.errors import ConfigurationError, PipelineError, StorageError
-from pipelines.lake import LakePath, open_parquet
+from pipelines.parquet_files import open_parquet
+from pipelines.stored_files import LakePath
 
 _NOT_INSTALLED = (
     "IMAGE_SNAPSHOTS_ENGINE=spark needs the extra `spark`: install it with `pip install 'image-snapshots[spark]'` "

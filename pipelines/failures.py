@@ -10,7 +10,8 @@ import logging
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipelines.errors import PipelineError
-from pipelines.lake import Lake, LakePath, Partition, storage_errors, write_atomically
+from pipelines.lake import Lake, Partition
+from pipelines.stored_files import LakePath, storage_errors, write_atomically
 
 _logger = logging.getLogger(__name__)
 

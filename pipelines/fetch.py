@@ -26,9 +26,11 @@ from pipelines.answers import Answer
 from pipelines.api import ModelArtsClient
 from pipelines.columns import LIST_PAGES, NOTEBOOKS, RESPONSES, Table
 from pipelines.errors import ListUnreadableError, PipelineError
-from pipelines.lake import BATCH_BYTES, ROW_GROUP_ROWS, SANDBOX_MARK, Lake, LakePath, TableWriter, read_batches
+from pipelines.lake import Lake
 from pipelines.listed import ListedImages, microseconds
 from pipelines.outcomes import Outcome
+from pipelines.parquet_files import BATCH_BYTES, ROW_GROUP_ROWS, SANDBOX_MARK, TableWriter, read_batches
+from pipelines.stored_files import LakePath
 
 _TICK_SECONDS = 0.2
 _PROGRESS_SECONDS = 0.5

@@ -18,11 +18,13 @@ from pipelines.columns import IMAGE_CHANGES, IMAGE_HISTORY, IMAGES, INVENTORY, R
 from pipelines.day import Day
 from pipelines.engine import Engine, open_engine
 from pipelines.errors import StorageError
-from pipelines.lake import SANDBOX_MARK, Lake, LakePath, Partition, exists, open_parquet, sha256_of_file
+from pipelines.lake import Lake, Partition
 from pipelines.manifest import FileFacts, PublishedDay, complete_days, published_days
+from pipelines.parquet_files import SANDBOX_MARK, open_parquet
 from pipelines.records import coming_history_sha256, newest_history_sha256
 from pipelines.removed import RemovedFiles
 from pipelines.sql_files import read_sql
+from pipelines.stored_files import LakePath, exists, sha256_of_file
 
 # File metadata: the days that a history consists of, each with the SHA-256 of its manifest.
 DAYS_KEY = "image_snapshots.days"

@@ -1,50 +1,38 @@
-"""Where the tables live: paths, atomic writes, the lock of a partition, and manifests as files.
+"""Where the tables live: the tree of paths, what lies in it, and the lock of a partition.
 
-All path work goes through here: the root is a local directory or a name in an object store. A file appears under its
-name complete or not at all: written beside, synced and renamed, or an object, which is so by itself. What a table
-contains does not belong here.
+All path work goes through here: the root is a local directory or a name in an object store. How a file is written and
+read belongs to `stored_files` and `parquet_files`, what a table contains to neither.
 """
 
 import datetime as dt
 import errno
-import glob
-import hashlib
 import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
 from urllib.parse import quote
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines import listing
 from pipelines.columns import ANALYSIS_TABLES, IMAGE_HISTORY, SCHEMA_VERSION, TABLES, Table
-from pipelines.errors import ConfigurationError, StorageError, ValidationError
+from pipelines.errors import ConfigurationError, StorageError
 from pipelines.locks import check_holds, held
 from pipelines.names import day_of, month_of, project_of
-from pipelines.object_storage import SCHEME, ObjectPath, ObjectStat, read_small, sha256_of_object
-
-# More would be read a little faster, and cost writers memory: a group waits while the one before it is written.
-ROW_GROUP_ROWS = 32_768
-# Rows may be of any length: groups and batches are bounded by their bytes, too. Those of usual rows never come so far.
-ROW_GROUP_BYTES = 64 * 2**20
-BATCH_BYTES = 16 * 2**20
-
-LakePath = Path | ObjectPath
+from pipelines.object_storage import SCHEME, ObjectPath, ObjectStat, read_small
+from pipelines.parquet_files import ROW_GROUP_ROWS, TableWriter
+from pipelines.stored_files import (
+    LakePath,
+    replace_by_link,
+    storage_errors,
+    whole_file,
+)
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-# In the footer of each file that holds data of the sandbox, so that a file that was copied elsewhere still says so.
-SANDBOX_MARK = {"image_snapshots.is_sandbox": "true"}
-
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 _NOT_EMPTY = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR}
-_NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -63,212 +51,10 @@ class Partition:
         return PurePosixPath(f"dt={self.date}", f"project={self.project}")
 
 
-@contextmanager
-def storage_errors(path: LakePath) -> Iterator[None]:
-    """Turn what the file system refuses, or an object that is not there, into one sentence.
-
-    Raises:
-        StorageError: no space left, or the storage failed.
-        ConfigurationError: the path may not be written or read.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _NO_SPACE:
-            raise StorageError(
-                f"No space left while writing {path}: free some and run again; what was published before is intact "
-                "and answers fetched so far are kept."
-            ) from error
-        if error.errno in _NOT_ALLOWED:
-            raise ConfigurationError(
-                f"The lake cannot be used: {os.strerror(error.errno or 0)} at {error.filename or path}. "
-                "Set IMAGE_SNAPSHOTS_LAKE to a directory that this user may read and write, or let this user do so."
-            ) from error
-        raise StorageError(f"The storage failed at {path}: {error}.") from error
-
-
-def exists(path: LakePath) -> bool:
-    """Whether there is a file, directory or object of this name.
-
-    Raises:
-        ConfigurationError, StorageError: that cannot be told.
-    """
-    with storage_errors(path):
-        return path.exists() if isinstance(path, ObjectPath) else listing.exists(path)
-
-
-def sha256_of_file(path: LakePath) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal.
-
-    Raises:
-        ConfigurationError, StorageError: it cannot be read.
-    """
-    with storage_errors(path):
-        if isinstance(path, ObjectPath):
-            return sha256_of_object(path)
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _beside(path: Path) -> Path:
-    """Name for a file that is not yet whole; readers' patterns (`*.parquet`, `*.json`) do not match it."""
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
-
-
-@contextmanager
-def _whole(path: LakePath) -> Iterator[BinaryIO]:
-    """Write a file that appears when the block ends without an error, and then survives a loss of power."""
-    if isinstance(path, ObjectPath):
-        with path.writing() as file:
-            yield file
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = _beside(path)
-    try:
-        with part.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        check_holds()
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    _sync_directory(path.parent)
-
-
-def write_atomically(path: LakePath, content: bytes) -> None:
-    """Write a small file so that it appears whole or not at all, and survives a loss of power."""
-    with _whole(path) as file:
-        file.write(content)
-
-
-def remove_tree(directory: LakePath) -> None:
-    """Remove a directory with all that is in it; there may be none."""
-    if isinstance(directory, ObjectPath):
-        directory.remove_tree()
-    elif exists(directory):
-        check_holds()
-        shutil.rmtree(directory)
-
-
 def _partition(date: str, project: str) -> Partition | None:
     """The partition that two names stand for, or None: what is no name of ours is not read."""
     day, key = day_of(date), project_of(project)
     return Partition(day, key) if day and key else None
-
-
-class TableWriter:
-    """Streams batches into one Parquet file, in row groups of even size or of many bytes; made by `Lake.writer`.
-
-    A group is encoded by the thread `beside`, while the next one is made.
-    """
-
-    def __init__(self, parquet: pq.ParquetWriter, schema: pa.Schema, row_group_rows: int, beside: Executor) -> None:
-        self._parquet = parquet
-        self._beside = beside
-        self._writing: Future[None] | None = None
-        self._schema = schema
-        self._row_group_rows = row_group_rows
-        self._pending: list[pa.RecordBatch] = []
-        self._pending_rows = self._pending_bytes = 0
-        self.rows = 0
-
-    def write(self, data: pa.Table | pa.RecordBatch) -> None:
-        """Add rows; they must have exactly the table's schema, metadata aside."""
-        for batch in data.to_batches() if isinstance(data, pa.Table) else [data]:
-            # Arrow itself would accept a null in a column that is declared never to be null.
-            if not batch.schema.equals(self._schema):
-                raise ValidationError(f"A batch has the schema\n{batch.schema}\ninstead of\n{self._schema}.")
-            for field, column in zip(self._schema, batch.columns, strict=True):
-                if not field.nullable and column.null_count:
-                    raise ValidationError(f"The required column {field.name} holds {column.null_count} nulls.")
-            self._pending.append(batch)
-            self._pending_rows += batch.num_rows
-            self._pending_bytes += batch.nbytes
-            self.rows += batch.num_rows
-            if self._pending_rows >= self._row_group_rows or self._pending_bytes >= ROW_GROUP_BYTES:
-                self.flush()
-
-    def note(self, metadata: Mapping[str, str]) -> None:
-        """Add file metadata that is known only now."""
-        self.wait()
-        self._parquet.add_key_value_metadata(dict(metadata))
-
-    def flush(self) -> None:
-        """Write what is pending as one row group, once the one before it is written."""
-        self.wait()
-        if self._pending_rows:
-            table = pa.Table.from_batches(self._pending, self._schema)
-            self._writing = self._beside.submit(self._parquet.write_table, table, row_group_size=self._pending_rows)
-            self._pending, self._pending_rows, self._pending_bytes = [], 0, 0
-
-    def wait(self) -> None:
-        """Wait until the last row group is written; raises what writing it raised."""
-        if self._writing is not None:
-            writing, self._writing = self._writing, None
-            writing.result()
-
-
-@contextmanager
-def open_parquet(path: LakePath) -> Iterator[pq.ParquetFile]:
-    """Open a table's file, which stays the same however often it is replaced, or tells that it was."""
-    # With pre-buffering, Arrow's default, the reader keeps every row group until the file ends.
-    with storage_errors(path), path.open("rb") as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
-        yield parquet
-
-
-def is_marked_sandbox(path: LakePath) -> bool:
-    """Whether a table's file says that it holds data of the sandbox."""
-    with open_parquet(path) as file:
-        footer = file.metadata.metadata or {}
-    return all(footer.get(name.encode()) == value.encode() for name, value in SANDBOX_MARK.items())
-
-
-def read_batches(path: LakePath, batch_rows: int, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """Stream a table's file in bounded memory, without the file metadata in the schema.
-
-    No batch has more than `batch_rows` rows, or more rows than have `BATCH_BYTES` on average of their row group.
-    """
-    with open_parquet(path) as file:
-        for group in range(file.num_row_groups):
-            rows = _rows_a_batch(file.metadata.row_group(group), batch_rows, columns)
-            for batch in file.iter_batches(rows, row_groups=[group], columns=columns):
-                yield batch.replace_schema_metadata(None)
-
-
-def _rows_a_batch(group: pq.RowGroupMetaData, batch_rows: int, columns: list[str] | None) -> int:
-    chunks = (group.column(index) for index in range(group.num_columns))
-    size = sum(chunk.total_uncompressed_size for chunk in chunks if columns is None or chunk.path_in_schema in columns)
-    fitting = BATCH_BYTES * int(group.num_rows) // max(int(size), 1)
-    return max(1, min(batch_rows, fitting))
-
-
-def _replace_by_link(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # What a killed run left half-way; the partition is held, so nobody else is writing here.
-    for left in listing.matching(target.parent, f".{glob.escape(target.name)}.*.part"):
-        left.unlink()
-    part = _beside(target)
-    try:
-        part.hardlink_to(source)
-    except OSError:
-        # Not every file system has hard links.
-        shutil.copyfile(source, part)
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-    check_holds()
-    part.replace(target)
-    # Renaming one hard link over another of the same file does nothing and leaves the source's name.
-    part.unlink(missing_ok=True)
-    _sync_directory(target.parent)
 
 
 class Lake:
@@ -380,7 +166,7 @@ class Lake:
             "image_snapshots.run_id": run_id,
             **(metadata or {}),
         }
-        with storage_errors(path), _whole(path) as file:
+        with storage_errors(path), whole_file(path) as file:
             schema = table.schema.with_metadata(metadata)
             # The thread ends before the file is closed, however the block ends.
             with (
@@ -402,7 +188,7 @@ class Lake:
             if isinstance(target, ObjectPath) and isinstance(source, ObjectPath):
                 target.copy_from(source)
             elif isinstance(target, Path) and isinstance(source, Path):
-                _replace_by_link(source, target)
+                replace_by_link(source, target)
 
     def manifests(self, project: str) -> dict[Partition, bytes]:
         """The manifests of a project's published days, in order."""

@@ -17,8 +17,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipelines import listing
 from pipelines.errors import StorageError
-from pipelines.lake import Lake, LakePath, Partition, exists, sha256_of_file, storage_errors, write_atomically
+from pipelines.lake import Lake, Partition
 from pipelines.records import Link, Record, newest, record_bytes
+from pipelines.stored_files import LakePath, exists, sha256_of_file, storage_errors, write_atomically
 
 
 class _Facts(BaseModel):

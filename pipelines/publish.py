@@ -16,17 +16,7 @@ import pyarrow.compute as pc
 from pipelines.clock import rising
 from pipelines.columns import IMAGE_VALUES, IMAGES, LIST_PAGES, NOTEBOOKS, RESPONSES, SCHEMA_VERSION, Table
 from pipelines.errors import ValidationError
-from pipelines.lake import (
-    SANDBOX_MARK,
-    Lake,
-    LakePath,
-    Partition,
-    is_marked_sandbox,
-    open_parquet,
-    read_batches,
-    sha256_of_file,
-    storage_errors,
-)
+from pipelines.lake import Lake, Partition
 from pipelines.manifest import (
     FailedId,
     FetchFacts,
@@ -38,7 +28,9 @@ from pipelines.manifest import (
     write_manifest,
 )
 from pipelines.normalise import add_counts, normalise_images, to_arrow
+from pipelines.parquet_files import SANDBOX_MARK, is_marked_sandbox, open_parquet, read_batches
 from pipelines.records import newest_derived_record, with_own_sha256
+from pipelines.stored_files import LakePath, sha256_of_file, storage_errors
 
 _BATCH_ROWS = 4_096
 _PREVIEW_ROWS = 5

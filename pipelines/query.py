@@ -25,13 +25,14 @@ from pipelines.compaction import monthly_files
 from pipelines.engine_duckdb import engine_types, parquet_files, quoted
 from pipelines.errors import ConfigurationError
 from pipelines.history import DAYS_KEY
-from pipelines.lake import Lake, LakePath, Partition
+from pipelines.lake import Lake, Partition
 from pipelines.lake_files import LAKE_SCHEME, LakeFileSystem
 from pipelines.manifest import known_partitions
 from pipelines.names import project_of
 from pipelines.object_storage import ObjectFileSystem, ObjectPath
 from pipelines.outcomes import Outcome
 from pipelines.sql_files import read_sql
+from pipelines.stored_files import LakePath
 
 
 class Format(StrEnum):

@@ -15,7 +15,8 @@ from typing import TypeVar
 import orjson
 from pydantic import BaseModel, ConfigDict
 
-from pipelines.lake import Lake, LakePath, exists, storage_errors
+from pipelines.lake import Lake
+from pipelines.stored_files import LakePath, exists, storage_errors
 
 UNSTATED = "0" * 64
 _STATED = re.compile(rb'"content_sha256": ?"([0-9a-f]{64})"')

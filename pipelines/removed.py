@@ -14,8 +14,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pipelines import records
 from pipelines.columns import AUDIT_FINDINGS, IMAGE_COSTS, IMAGE_USAGE, TABLES
 from pipelines.errors import ConfigurationError, StorageError
-from pipelines.lake import Lake, LakePath, Partition, exists
+from pipelines.lake import Lake, Partition
 from pipelines.manifest import FileFacts, last_complete_day, last_published_day
+from pipelines.stored_files import LakePath, exists
 
 # What stands for a table in the records where a report was removed.
 REPORT = "report"

@@ -20,7 +20,7 @@ from pipelines.audit import SEVERITIES
 from pipelines.columns import SNAPSHOT_TABLES
 from pipelines.derived import bases, read_seal
 from pipelines.errors import ConfigurationError
-from pipelines.lake import Lake, LakePath, Partition, sha256_of_file, storage_errors, write_atomically
+from pipelines.lake import Lake, Partition
 from pipelines.manifest import code_version, published
 from pipelines.outcomes import Outcome
 from pipelines.plain_text import visible
@@ -30,6 +30,7 @@ from pipelines.report_charts import charts
 from pipelines.report_data import read_tables, read_trend
 from pipelines.report_headline import asked, awaited, figures, notes, verdict
 from pipelines.report_words import SHOWN_TEXT, count, long_date, moment, money, plural, signed, size, words
+from pipelines.stored_files import LakePath, sha256_of_file, storage_errors, write_atomically
 from pipelines.usage import UNUSED_AFTER_DAYS
 
 # What bounds the file, beside the rows of `pipelines.report_data`.

@@ -13,7 +13,7 @@ from pipelines.columns import ANSWER_TABLES, SNAPSHOT_TABLES
 from pipelines.compaction import decompact, is_as_sealed
 from pipelines.derived import sealed_files
 from pipelines.errors import ConfigurationError, StorageError
-from pipelines.lake import Lake, LakePath, Partition, exists, sha256_of_file, storage_errors, write_atomically
+from pipelines.lake import Lake, Partition
 from pipelines.manifest import (
     FileFacts,
     chain_head,
@@ -24,6 +24,7 @@ from pipelines.manifest import (
 )
 from pipelines.records import record_bytes, with_own_sha256
 from pipelines.removed import REPORT, Record, RemovedFile, RemovedFiles, Rules, last_record_sha256
+from pipelines.stored_files import LakePath, exists, sha256_of_file, storage_errors, write_atomically
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,9 +25,10 @@ import pyarrow.parquet as pq
 
 from pipelines.columns import Table
 from pipelines.errors import StorageError
-from pipelines.lake import LakePath, exists, read_batches
+from pipelines.parquet_files import read_batches
 from pipelines.rule_worker import RuleError
 from pipelines.settings import ROOT
+from pipelines.stored_files import LakePath, exists
 
 # What the engine holds before it spills, and what the process may have in all, itself included: a megabyte of text for
 # each of some hundred images fits, what would take the machine's memory does not.

@@ -6,8 +6,10 @@ import pyarrow.compute as pc
 
 from pipelines.audit import Suppression, read_rules, read_suppressions
 from pipelines.columns import AUDIT_FINDINGS, IMAGE_HISTORY
-from pipelines.lake import Lake, LakePath, read_batches
+from pipelines.lake import Lake
+from pipelines.parquet_files import read_batches
 from pipelines.settings import Settings
+from pipelines.stored_files import LakePath
 
 _BATCH_ROWS = 65_536
 

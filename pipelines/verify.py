@@ -20,12 +20,14 @@ from pipelines.columns import IMAGE_VALUES, IMAGES, INVENTORY, LIST_PAGES, RESPO
 from pipelines.compaction import check_months
 from pipelines.errors import StorageError
 from pipelines.json_text import NotJSONError
-from pipelines.lake import Lake, LakePath, Partition, exists, read_batches, sha256_of_file, storage_errors
+from pipelines.lake import Lake, Partition
 from pipelines.listed import ListedImages, confirms, microseconds
 from pipelines.manifest import Manifest, code_version, read_manifest
+from pipelines.parquet_files import read_batches
 from pipelines.publish import derive_tables, failed_ids
 from pipelines.removed import RemovedFiles
 from pipelines.settings import Settings
+from pipelines.stored_files import LakePath, exists, sha256_of_file, storage_errors
 from pipelines.verify_derived import verify_derived
 from pipelines.verify_files import survey
 from pipelines.verify_records import is_in_place, verify_derived_chain, verify_manifests, verify_retention_records

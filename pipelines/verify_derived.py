@@ -26,12 +26,13 @@ from pipelines.derived import DaySummary, DerivedSeal, Inputs, bases, derived_in
 from pipelines.engine_duckdb import DuckDBEngine
 from pipelines.errors import ConfigurationError
 from pipelines.history import derive_image_changes, write_history_again
-from pipelines.lake import Lake, LakePath, Partition, exists, sha256_of_file, storage_errors
+from pipelines.lake import Lake, Partition
 from pipelines.manifest import FileFacts, code_version, published_days
 from pipelines.reconciliation import derive_image_reconciliation
 from pipelines.records import chain_of_derived, newest_derived_record
 from pipelines.removed import RemovedFiles, is_derivable
 from pipelines.settings import Settings
+from pipelines.stored_files import LakePath, exists, sha256_of_file, storage_errors
 from pipelines.usage import derive_image_usage
 from pipelines.verify_tables import Note, Problem, false_statistics, first_difference, named, rows_of, wrong_keys
 

@@ -5,10 +5,11 @@ import hashlib
 from collections.abc import Callable, Iterator
 
 from pipelines.errors import ConfigurationError
-from pipelines.lake import Lake, Partition, storage_errors
+from pipelines.lake import Lake, Partition
 from pipelines.manifest import chain_of_manifests
 from pipelines.records import chain_of_derived
 from pipelines.report import is_report_whole, render_report, report_marks
+from pipelines.stored_files import storage_errors
 from pipelines.verify_tables import Note, Problem, named
 
 

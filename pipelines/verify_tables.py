@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.errors import StorageError, StorageUnreachableError, ValidationError
-from pipelines.lake import LakePath, open_parquet, read_batches
+from pipelines.parquet_files import open_parquet, read_batches
+from pipelines.stored_files import LakePath
 
 BATCH_ROWS = 10_000
 

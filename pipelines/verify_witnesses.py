@@ -17,11 +17,12 @@ from pipelines.compaction import read_month_seal
 from pipelines.derived import parse_seal
 from pipelines.errors import StorageError
 from pipelines.history import known_days
-from pipelines.lake import Lake, Partition, exists, storage_errors
+from pipelines.lake import Lake, Partition
 from pipelines.manifest import chain_of_manifests
 from pipelines.records import chain_of_derived, is_whole
 from pipelines.removed import parse_record
 from pipelines.report import is_report_whole, report_marks
+from pipelines.stored_files import exists, storage_errors
 from pipelines.verify_tables import Note, Problem
 from pipelines.witness import Witness
 

@@ -23,12 +23,13 @@ from pipelines.columns import ANALYSIS_TABLES, IMAGE_HISTORY, TABLES, Table
 from pipelines.derived import bases, read_seal
 from pipelines.environment import at_home
 from pipelines.errors import ConfigurationError, StorageError
-from pipelines.lake import Lake, LakePath, Partition, sha256_of_file, storage_errors
+from pipelines.lake import Lake, Partition
 from pipelines.manifest import FileFacts, Manifest, published
 from pipelines.object_storage import ObjectPath
 from pipelines.removed import RemovedFiles
 from pipelines.secret_urls import looks_like_url
 from pipelines.settings import ROOT
+from pipelines.stored_files import LakePath, sha256_of_file, storage_errors
 from pipelines.warehouse_ddl import (
     DAYS,
     OUTCOMES,

@@ -14,9 +14,10 @@ from proved_days import forge_record
 from pipelines.columns import IMAGES, LIST_PAGES, RESPONSES
 from pipelines.day import Day, fetch_answers, publish_day, take_inventory
 from pipelines.errors import AccessDeniedError, StorageError
-from pipelines.lake import Lake, Partition, sha256_of_file
+from pipelines.lake import Lake, Partition
 from pipelines.listed import confirms
 from pipelines.settings import Settings
+from pipelines.stored_files import sha256_of_file
 from pipelines.verify import verify
 
 MONDAY = dt.date(2026, 11, 16)

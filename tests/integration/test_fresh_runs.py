@@ -7,8 +7,9 @@ import pytest
 
 from pipelines.day import Day, fetch_answers, take_inventory
 from pipelines.errors import ConfigurationError
-from pipelines.lake import Partition, exists
+from pipelines.lake import Partition
 from pipelines.settings import Settings
+from pipelines.stored_files import exists
 
 DATE = dt.date(2026, 11, 23)
 NOON = dt.datetime.combine(DATE, dt.time(12), dt.UTC)

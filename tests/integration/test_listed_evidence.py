@@ -20,11 +20,12 @@ from pipelines.columns import NOTEBOOKS
 from pipelines.credentials import load_credentials
 from pipelines.day import Day, fetch_answers, publish_day, take_inventory
 from pipelines.errors import AccountSuspendedError, ValidationError
-from pipelines.lake import Lake, Partition, sha256_of_file
+from pipelines.lake import Lake, Partition
 from pipelines.manifest import published, read_attempt, write_attempt
 from pipelines.sandbox import SandboxOptions, running_sandbox
 from pipelines.sandbox.catalogue import Catalogue
 from pipelines.settings import ROOT, Settings
+from pipelines.stored_files import sha256_of_file
 from pipelines.verify import verify
 
 DATE = dt.date(2026, 11, 16)

@@ -8,7 +8,8 @@ import pytest
 
 from pipelines import leases, locks
 from pipelines.errors import ConfigurationError, PartitionBusyError, StorageError
-from pipelines.lake import Lake, Partition, write_atomically
+from pipelines.lake import Lake, Partition
+from pipelines.stored_files import write_atomically
 
 PARTITION = Partition(dt.date(2026, 11, 23), "default")
 LOST = r"^The hold on s3://.*/project=default was lost: its claim was removed\. Nothing more was written; run again\.$"

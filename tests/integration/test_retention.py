@@ -18,13 +18,14 @@ from pipelines.compaction import compact
 from pipelines.day import Day, publish_day
 from pipelines.derived import derive_days
 from pipelines.errors import ConfigurationError, StorageError
-from pipelines.lake import Lake, Partition, sha256_of_file
+from pipelines.lake import Lake, Partition
 from pipelines.query import connect_lake, select
 from pipelines.removed import Rules
 from pipelines.report import write_report
 from pipelines.retention import apply_retention, plan_retention
 from pipelines.settings import Settings
 from pipelines.status import day_statuses
+from pipelines.stored_files import sha256_of_file
 from pipelines.verify import verify
 from pipelines.warehouse import load_project
 

@@ -12,8 +12,9 @@ from pipelines.answers import Answer
 from pipelines.columns import RESPONSES
 from pipelines.day import Day, fetch_answers, publish_day, take_inventory
 from pipelines.errors import StorageError
-from pipelines.lake import Lake, Partition, read_batches
+from pipelines.lake import Lake, Partition
 from pipelines.outcomes import Outcome
+from pipelines.parquet_files import read_batches
 from pipelines.settings import Settings
 from pipelines.verify import verify
 

@@ -14,10 +14,11 @@ from pipelines.columns import IMAGES, RESPONSES, TABLES
 from pipelines.connection import connect
 from pipelines.day import Day, fetch_answers, publish_day, start_over, take_inventory
 from pipelines.errors import ConfigurationError, EndpointUnreachableError, StorageError
-from pipelines.lake import Lake, Partition, sha256_of_file
+from pipelines.lake import Lake, Partition
 from pipelines.manifest import published
 from pipelines.settings import Settings
 from pipelines.status import day_statuses
+from pipelines.stored_files import sha256_of_file
 from pipelines.verify import verify
 
 FIRST = dt.date(2026, 11, 21)

@@ -31,8 +31,9 @@ from pipelines.errors import (
     PipelineError,
     StorageError,
 )
-from pipelines.lake import Lake, Partition, sha256_of_file
+from pipelines.lake import Lake, Partition
 from pipelines.settings import ROOT, Settings
+from pipelines.stored_files import sha256_of_file
 from pipelines.warehouse import load_partition, load_project
 from pipelines.warehouse_ddl import DAYS, WAREHOUSE_TABLES
 from pipelines.warehouse_postgres import binary_rows

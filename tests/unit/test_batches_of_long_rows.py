@@ -13,8 +13,9 @@ from pipelines.answer_store import bounded, open_answers
 from pipelines.answers import Answer
 from pipelines.columns import RESPONSES
 from pipelines.fetch import Progress, _Writer
-from pipelines.lake import BATCH_BYTES, ROW_GROUP_BYTES, Lake, Partition, open_parquet, read_batches
+from pipelines.lake import Lake, Partition
 from pipelines.outcomes import Outcome
+from pipelines.parquet_files import BATCH_BYTES, ROW_GROUP_BYTES, open_parquet, read_batches
 from pipelines.publish import derive_tables
 from pipelines.verify_tables import first_difference
 

@@ -10,7 +10,7 @@ from published_days import day_of, publish_day
 from pipelines.columns import ANALYSIS_TABLES, IMAGE_CHANGES, IMAGE_HISTORY, IMAGE_USAGE
 from pipelines.derived import derive_days, read_seal
 from pipelines.errors import ConfigurationError
-from pipelines.lake import sha256_of_file
+from pipelines.stored_files import sha256_of_file
 from pipelines.verify import verify_derived
 
 A, B = (f"{letter * 8}-0000-4000-8000-000000000000" for letter in "ab")

@@ -10,9 +10,10 @@ from proved_days import A, B, proved_day, publish_proved
 from pipelines.columns import IMAGE_HISTORY
 from pipelines.derived import derive_days, read_seal
 from pipelines.errors import StorageError
-from pipelines.lake import Lake, exists, sha256_of_file, write_atomically
+from pipelines.lake import Lake
 from pipelines.removed import Rules
 from pipelines.retention import apply_retention
+from pipelines.stored_files import exists, sha256_of_file, write_atomically
 from pipelines.verify import verify
 
 FIRST, SECOND, THIRD = (proved_day(date) for date in ("2025-10-01", "2025-10-02", "2025-10-03"))

@@ -11,7 +11,8 @@ import pytest
 
 from pipelines.columns import IMAGE_VALUES, SCHEMA_VERSION
 from pipelines.errors import ConfigurationError, PartitionBusyError, ValidationError
-from pipelines.lake import Lake, Partition, write_atomically
+from pipelines.lake import Lake, Partition
+from pipelines.stored_files import write_atomically
 
 DAY = dt.date(2026, 11, 23)
 PARTITION = Partition(DAY, "default")

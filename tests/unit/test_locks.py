@@ -8,9 +8,10 @@ import pytest
 
 from pipelines import locks
 from pipelines.errors import PartitionBusyError, StorageError
-from pipelines.lake import Lake, Partition, write_atomically
+from pipelines.lake import Lake, Partition
 from pipelines.removed import Rules
 from pipelines.retention import apply_retention
+from pipelines.stored_files import write_atomically
 
 PARTITION = Partition(dt.date(2026, 11, 23), "default")
 NOON = dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC)

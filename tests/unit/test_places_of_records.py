@@ -10,11 +10,12 @@ from pipelines.columns import IMAGE_CHANGES, IMAGES
 from pipelines.compaction import compact, read_month_seal
 from pipelines.derived import read_seal, readable_sealed_files, sealed_files
 from pipelines.errors import StorageError
-from pipelines.lake import Lake, Partition, sha256_of_file, write_atomically
+from pipelines.lake import Lake, Partition
 from pipelines.manifest import published, published_days
 from pipelines.removed import RemovedFiles, Rules
 from pipelines.retention import apply_retention
 from pipelines.status import day_statuses
+from pipelines.stored_files import sha256_of_file, write_atomically
 from pipelines.warehouse import load_partition
 
 DAYS = ("2026-10-20", "2026-10-21", "2026-10-22")

@@ -15,11 +15,12 @@ from proved_days import A, B, C, forge_record, proved_day, publish_proved
 from pipelines.columns import ANALYSIS_TABLES, AUDIT_FINDINGS, IMAGE_COSTS, IMAGE_HISTORY
 from pipelines.compaction import compact
 from pipelines.derived import derive_days
-from pipelines.lake import Lake, sha256_of_file
+from pipelines.lake import Lake
 from pipelines.removed import Rules
 from pipelines.report import write_report
 from pipelines.retention import apply_retention
 from pipelines.settings import Settings
+from pipelines.stored_files import sha256_of_file
 from pipelines.verify import verify
 from pipelines.verify_tables import false_statistics
 from pipelines.warehouse import load_project

@@ -10,7 +10,8 @@ import pytest
 from proved_days import A, B, C, forge_record, proved_day, publish_proved
 
 from pipelines.columns import TABLES
-from pipelines.lake import Lake, sha256_of_file
+from pipelines.lake import Lake
+from pipelines.stored_files import sha256_of_file
 from pipelines.verify import verify
 
 DATES = ("2025-10-01", "2025-10-02")
