@@ -12,7 +12,7 @@ from assets.derived_tables import derived_assets
 from assets.partitions import partition_grid
 from assets.resources import LogReporter, Reporter, day_resource
 from assets.schedules import daily_schedule, failure_webhook
-from pipelines.day import utc_now
+from pipelines.run import utc_now
 from pipelines.settings import Settings
 
 DAILY_JOB = "daily_snapshot"

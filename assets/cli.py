@@ -44,16 +44,16 @@ from assets.terminal import (
 )
 from assets.upkeep_commands import compact, retention
 from assets.verify_command import verify
-from pipelines.columns import ANSWER_TABLES
 from pipelines.errors import ConfigurationError, PipelineError
-from pipelines.failures import Failure, note_failure
-from pipelines.lake import Lake, Partition
-from pipelines.manifest import code_version, known_partitions, published, read_attempt
+from pipelines.lake.failures import Failure, note_failure
+from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.manifests import code_version, known_partitions, published, read_attempt
+from pipelines.maintenance.status import DayStatus, day_statuses
 from pipelines.settings import ROOT, Settings, load_environment
-from pipelines.status import DayStatus, day_statuses
+from pipelines.tables import ANSWER_TABLES
 
 if TYPE_CHECKING:
-    from pipelines.removed import RemovedFiles
+    from pipelines.lake.retention_records import RemovedFiles
 
 app = typer.Typer(
     cls=Commands,
@@ -141,8 +141,8 @@ def run(
     An attempt of today that did not end is gone on with; a day that ended is fetched anew and replaced.
     """
     from assets.resources import ACCEPT_SHRUNK_TAG, FRESH_TAG, PROJECT_MOVED_TAG
-    from pipelines.day import Day
     from pipelines.preflight import check_inputs
+    from pipelines.snapshot.steps import Day
 
     settings = Settings.load()
     if mode is not None:
@@ -191,7 +191,7 @@ def _note_failure(settings: Settings, projects: list[str], sentence: str) -> Non
 
 def _clock(partition: Partition, days: int | None) -> Callable[[], dt.datetime]:
     """The clock of a run: the sandbox shows any day, so a day that is played is the current one."""
-    from pipelines.day import utc_now
+    from pipelines.run import utc_now
 
     if days is None:
         return utc_now
@@ -213,8 +213,8 @@ def rebuild(
 ) -> None:
     """Derive published days again from the answers stored on those days; asks the API nothing."""
     from assets.resources import ACCEPT_HISTORY_TAG
+    from pipelines.lake.retention_records import RemovedFiles, is_derivable
     from pipelines.preflight import check_inputs
-    from pipelines.removed import RemovedFiles, is_derivable
 
     settings = Settings.load()
     day = parse_date(date)
@@ -254,8 +254,8 @@ def derive(
     The days themselves, their evidence and manifests, stay as they are.
     """
     from assets.build import DERIVE_JOB
+    from pipelines.lake.retention_records import is_derivable
     from pipelines.preflight import check_inputs
-    from pipelines.removed import is_derivable
 
     settings = Settings.load()
     check_inputs(settings)
@@ -268,7 +268,7 @@ def load(first: FromOption, last: ToOption = None, project: ProjectOption = None
     """Load published days into the warehouse again; changes nothing else."""
     from assets.build import LOAD_JOB
     from pipelines.preflight import check_inputs
-    from pipelines.warehouse import is_loadable
+    from pipelines.warehouse.loading import is_loadable
 
     settings = Settings.load()
     check_inputs(settings)
@@ -290,7 +290,7 @@ def _published_between(
     Raises:
         ConfigurationError: there are none.
     """
-    from pipelines.removed import RemovedFiles
+    from pipelines.lake.retention_records import RemovedFiles
 
     lake = open_lake(settings)
     projects = _projects(settings, project)
@@ -326,7 +326,7 @@ def _run_jobs(
     # What follows takes seconds to import.
     print_note(f"Starting {count_text(len(partitions), 'run')}.")
     from assets.runner import Runner
-    from pipelines.suppression_targets import suppression_warnings
+    from pipelines.derive.suppression_targets import suppression_warnings
 
     lake = open_lake(settings)
     reports: list[dict[str, Any]] = []
@@ -366,7 +366,7 @@ def _run_jobs(
 
 
 def _print_clock_warnings(lake: Lake, projects: list[str]) -> None:
-    from pipelines.clock import clock_warnings
+    from pipelines.lake.clock import clock_warnings
 
     for project in sorted(set(projects)):
         for warning in clock_warnings(lake, project, dt.datetime.now(dt.UTC)):
@@ -442,7 +442,7 @@ def report(
     output: Annotated[Path | None, typer.Option("--output", help="File to write instead of the lake's.")] = None,
 ) -> None:
     """Write the report of a published day: one HTML file per project that needs nothing else."""
-    from pipelines.report import write_report
+    from pipelines.report.page import write_report
 
     settings = Settings.load()
     lake = open_lake(settings)
@@ -466,7 +466,7 @@ def focus(
     project: ProjectOption = None,
 ) -> None:
     """Export the estimated costs under the column names of FOCUS, the FinOps cost and usage specification."""
-    from pipelines.costs import write_focus
+    from pipelines.derive.costs import write_focus
 
     settings = Settings.load()
     note_sandbox(open_lake(settings))

@@ -8,12 +8,12 @@ import dagster as dg
 from assets.daily_snapshot import OWNERS
 from assets.partitions import PROJECT
 from assets.resources import EXIT_STATUS
-from pipelines.columns import SCHEMA_VERSION, SNAPSHOT_TABLES
-from pipelines.compaction import compact
-from pipelines.day import utc_now
 from pipelines.errors import PipelineError
-from pipelines.lake import Lake
+from pipelines.lake.layout import Lake
+from pipelines.maintenance.compaction import compact
+from pipelines.run import utc_now
 from pipelines.settings import Settings
+from pipelines.tables import SCHEMA_VERSION, SNAPSHOT_TABLES
 
 COMPACT_JOB = "compact_months"
 MONTH = "month"

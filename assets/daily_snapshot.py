@@ -19,11 +19,11 @@ from assets.metadata import (
     selected,
 )
 from assets.resources import DayResource
-from pipelines.columns import IMAGE_VALUES, IMAGES, INVENTORY, RESPONSES, SCHEMA_VERSION, Table
-from pipelines.day import fetch_answers, publish_day, take_inventory
-from pipelines.manifest import inventory_warning, short_list
+from pipelines.lake.manifests import inventory_warning, short_list
 from pipelines.plain_text import visible
 from pipelines.preflight import check_inputs
+from pipelines.snapshot.steps import fetch_answers, publish_day, take_inventory
+from pipelines.tables import IMAGE_VALUES, IMAGES, INVENTORY, RESPONSES, SCHEMA_VERSION, Table
 
 API_POOL = "modelarts_api"
 OWNERS = ["team:platform"]

@@ -4,7 +4,9 @@ import dagster as dg
 
 from assets.daily_snapshot import OWNERS
 from assets.resources import DayResource
-from pipelines.columns import (
+from pipelines.report.page import outdated_reports, write_report
+from pipelines.settings import Settings
+from pipelines.tables import (
     AUDIT_FINDINGS,
     AUDIT_RULES,
     IMAGE_CHANGES,
@@ -15,9 +17,7 @@ from pipelines.columns import (
     IMAGES,
     SCHEMA_VERSION,
 )
-from pipelines.report import outdated_reports, write_report
-from pipelines.settings import Settings
-from pipelines.warehouse import load_project
+from pipelines.warehouse.loading import load_project
 
 WAREHOUSE_POOL = "warehouse"
 _CODE_VERSION = str(SCHEMA_VERSION)

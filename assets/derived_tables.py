@@ -12,7 +12,11 @@ import dagster as dg
 from assets.daily_snapshot import OWNERS
 from assets.metadata import definition_metadata, file_metadata, selected
 from assets.resources import DayResource
-from pipelines.columns import (
+from pipelines.derive.days import DerivedDay, derive_days
+from pipelines.lake.layout import Lake
+from pipelines.plain_text import visible
+from pipelines.settings import Settings
+from pipelines.tables import (
     ANALYSIS_TABLES,
     AUDIT_FINDINGS,
     AUDIT_RULES,
@@ -25,10 +29,6 @@ from pipelines.columns import (
     SCHEMA_VERSION,
     Table,
 )
-from pipelines.derived import DerivedDay, derive_days
-from pipelines.lake import Lake
-from pipelines.plain_text import visible
-from pipelines.settings import Settings
 
 _WARN = dg.AssetCheckSeverity.WARN
 _CODE_VERSION = str(SCHEMA_VERSION)

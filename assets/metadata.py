@@ -6,10 +6,10 @@ from typing import Any
 
 import dagster as dg
 
-from pipelines.columns import Table
-from pipelines.lake import Lake
-from pipelines.manifest import FetchFacts, FileFacts, InventoryFacts
+from pipelines.lake.layout import Lake
+from pipelines.lake.manifests import FetchFacts, FileFacts, InventoryFacts
 from pipelines.plain_text import visible
+from pipelines.tables import Table
 
 _MOST_SHOWN = 20
 

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from pipelines.lake import Partition
+from pipelines.lake.layout import Partition
 from pipelines.settings import Settings
 
 DATE, PROJECT = "date", "project"

@@ -1,6 +1,6 @@
 """The command `image-snapshots query`: SQL in, rows out, or a prompt for one query after another.
 
-What can be asked, and that it only reads, belongs to `pipelines.query`.
+What can be asked, and that it only reads, belongs to `pipelines.query.views`.
 """
 
 import codecs
@@ -26,11 +26,11 @@ from typing_extensions import Buffer
 from assets.streams import output_error, raising_output
 from assets.terminal import note_sandbox, print_error
 from pipelines.errors import ConfigurationError, PipelineError, StorageError
-from pipelines.lake import Lake
+from pipelines.inputs.text_files import decoded
+from pipelines.lake.layout import Lake
 from pipelines.plain_text import visible
-from pipelines.query import Format, connect_lake, relations, select, sql_errors, write_rows
+from pipelines.query.views import Format, connect_lake, relations, select, sql_errors, write_rows
 from pipelines.settings import Settings
-from pipelines.text_files import decoded
 
 _ROWS_SHOWN = 40
 # Where there is no terminal, lines are as long as the rows.

@@ -7,15 +7,17 @@ from typing import Protocol
 
 import dagster as dg
 
+from assets.embedded_sandbox import connect
 from assets.partitions import DATE, PROJECT
-from pipelines.connection import Connection, connect
-from pipelines.day import Day, utc_now
+from pipelines.engine.memory import give_back_memory
 from pipelines.errors import EndpointUnreachableError, PartitionBusyError, PipelineError, StorageUnreachableError
-from pipelines.failures import Failure, forget_failure, note_failure
-from pipelines.fetch import InterruptedFetchError, Progress
-from pipelines.lake import Partition
-from pipelines.memory import give_back_memory
+from pipelines.lake.failures import Failure, forget_failure, note_failure
+from pipelines.lake.layout import Partition
+from pipelines.run import utc_now
 from pipelines.settings import Settings
+from pipelines.snapshot.connection import Connection
+from pipelines.snapshot.fetch import InterruptedFetchError, Progress
+from pipelines.snapshot.steps import Day
 
 EXIT_STATUS = "exit_status"
 # In the metadata of a failure when the process was told to stop.

@@ -16,9 +16,10 @@ from pathlib import Path
 import dagster as dg
 from dagster._core.instance.ref import InstanceRef
 
-from pipelines import listing, locks
-from pipelines.environment import at_home
 from pipelines.errors import ConfigurationError, PipelineError
+from pipelines.inputs import local_files
+from pipelines.inputs.environment import at_home
+from pipelines.lake import locks
 
 _SETTINGS = """\
 # Dagster's own storage for runs started here. For production see deploy/dagster.yaml.
@@ -46,7 +47,7 @@ def use_instance_home() -> Path:
     try:
         home.mkdir(parents=True, exist_ok=True)
         settings = home / "dagster.yaml"
-        if not listing.exists(settings):
+        if not local_files.exists(settings):
             # Whole at once: another first run may read it.
             part = settings.with_name(f".{settings.name}.{os.getpid()}.part")
             part.write_text(_SETTINGS)

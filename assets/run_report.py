@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from assets.terminal import count_text, print_line, print_table, size_text
-from pipelines.lake import Lake, Partition
-from pipelines.manifest import Manifest, inventory_warning
-from pipelines.outcomes import Outcome
-from pipelines.stored_files import exists
+from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.manifests import Manifest, inventory_warning
+from pipelines.lake.stored_files import exists
+from pipelines.tables import Outcome
 
 if TYPE_CHECKING:
-    from pipelines.derived import DaySummary
+    from pipelines.lake.derived_records import DaySummary
 
 
 def run_report(
     lake: Lake, partition: Partition, status: int, error: str | None, manifest: Manifest | None
 ) -> dict[str, Any]:
     """What became of one partition, as JSON values; `status` is the exit status of its run."""
-    from pipelines.derived import read_seal  # noqa: PLC0415  (it takes long)
+    from pipelines.lake.derived_records import read_seal  # noqa: PLC0415  (it takes long)
 
     report: dict[str, Any] = {"date": str(partition.date), "project": partition.project, "exit_status": status}
     if manifest is None:
@@ -49,7 +49,7 @@ def run_report(
 
 def print_reports(reports: list[dict[str, Any]]) -> None:
     """Print the reports of a command's runs, for people."""
-    from pipelines.derived import DaySummary  # noqa: PLC0415  (it takes long)
+    from pipelines.lake.derived_records import DaySummary  # noqa: PLC0415  (it takes long)
 
     shown = [report for report in reports if "tables" in report and report["date"] == reports[-1]["date"]]
     rows = [

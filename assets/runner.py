@@ -20,13 +20,14 @@ from assets.partitions import partition_key
 from assets.resources import EXIT_STATUS, INTERRUPTED
 from assets.run_history import open_run_history, why_not_kept
 from assets.terminal import print_warning
-from pipelines import locks, warehouse_duckdb
-from pipelines.day import utc_now
 from pipelines.errors import ConfigurationError, PipelineError
-from pipelines.fetch import Progress as FetchProgress
-from pipelines.lake import Lake, Partition
-from pipelines.manifest import published
+from pipelines.lake import locks
+from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.manifests import published
+from pipelines.run import utc_now
 from pipelines.settings import Settings
+from pipelines.snapshot.fetch import Progress as FetchProgress
+from pipelines.warehouse import duckdb as warehouse_duckdb
 
 _LINE_SECONDS = 5
 # What people read of the steps that they wait for.

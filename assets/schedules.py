@@ -7,11 +7,11 @@ import dagster as dg
 import httpx
 
 from assets.partitions import partition_key
-from pipelines.lake import Partition
+from pipelines.cloud.transport import basic_login, proxy_for, tls_context
+from pipelines.inputs.secret_urls import parse_secret_url
+from pipelines.lake.layout import Partition
 from pipelines.plain_text import visible
-from pipelines.secret_urls import parse_secret_url
 from pipelines.settings import Settings
-from pipelines.transport import basic_login, proxy_for, tls_context
 
 _WEBHOOK_SECONDS = 10
 

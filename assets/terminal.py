@@ -14,8 +14,8 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from pipelines.errors import ConfigurationError
-from pipelines.lake import Lake
-from pipelines.manifest import holds_sandbox
+from pipelines.lake.layout import Lake
+from pipelines.lake.manifests import holds_sandbox
 from pipelines.plain_text import visible
 from pipelines.settings import Settings
 

@@ -1,6 +1,6 @@
 """The commands that keep a lake in order: `compact` and `retention`.
 
-What they do belongs to `pipelines.compaction` and `pipelines.retention`.
+What they do belongs to `pipelines.maintenance.compaction` and `pipelines.maintenance.retention`.
 """
 
 import dataclasses
@@ -28,13 +28,13 @@ from assets.terminal import (
     size_text,
 )
 from pipelines.errors import ConfigurationError, PipelineError
-from pipelines.lake import Lake
-from pipelines.manifest import known_partitions
+from pipelines.lake.layout import Lake
+from pipelines.lake.manifests import known_partitions
 from pipelines.plain_text import visible
 from pipelines.settings import Settings
 
 if TYPE_CHECKING:
-    from pipelines.retention import Plan
+    from pipelines.maintenance.retention import Plan
 
 _MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
 
@@ -58,8 +58,8 @@ def compact(
     as_json: JsonOption = False,
 ) -> None:
     """Make one file per table of each month that is over, for faster queries; daily files stay as they are."""
-    from pipelines.compaction import compact as compact_month
-    from pipelines.compaction import months_over
+    from pipelines.maintenance.compaction import compact as compact_month
+    from pipelines.maintenance.compaction import months_over
 
     lake = open_lake(Settings.load())
     if month is not None and not _MONTH.fullmatch(month):
@@ -128,8 +128,8 @@ def retention(
 
     Manifests, the history, the last complete day and all after it are always kept, and a record says what was removed.
     """
-    from pipelines.removed import Rules
-    from pipelines.retention import apply_retention, plan_retention
+    from pipelines.lake.retention_records import Rules
+    from pipelines.maintenance.retention import apply_retention, plan_retention
 
     settings = Settings.load()
     lake = open_lake(settings)

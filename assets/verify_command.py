@@ -1,4 +1,4 @@
-"""The command `verify`: what is checked belongs to `pipelines.verify`, what is printed here.
+"""The command `verify`: what is checked belongs to `pipelines.maintenance.verify`, what is printed here.
 
 Exit status: 0 nothing found, 1 something was, 2 usage or configuration.
 """
@@ -24,8 +24,8 @@ from assets.terminal import (
     print_line,
 )
 from pipelines.errors import ConfigurationError, PipelineError
-from pipelines.lake import Lake, Partition
-from pipelines.manifest import chain_head
+from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.manifests import chain_head
 from pipelines.settings import Settings
 
 
@@ -72,11 +72,11 @@ def _verify(
 ) -> None:
     """Verify, and put what is found into the report as it is found."""
     # What takes long to import.
-    from pipelines.records import newest_derived_record
-    from pipelines.removed import last_record_sha256
-    from pipelines.verify import Note
-    from pipelines.verify import verify as verify_lake
-    from pipelines.witness import Witness, read_witnesses
+    from pipelines.lake.records import newest_derived_record
+    from pipelines.lake.retention_records import last_record_sha256
+    from pipelines.lake.witnesses import Witness, read_witnesses
+    from pipelines.maintenance.verify import Note
+    from pipelines.maintenance.verify import verify as verify_lake
 
     def on_note(note: Note) -> None:
         report["notes"].append({"path": note.path, "note": note.sentence})

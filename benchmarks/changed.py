@@ -16,12 +16,12 @@ import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.columns import IMAGES
-from pipelines.day import Day, fetch_answers, publish_day, take_inventory
-from pipelines.lake import Lake, Partition
-from pipelines.manifest import Manifest
+from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.manifests import Manifest
 from pipelines.sandbox import SandboxOptions, running_sandbox
 from pipelines.settings import Settings
+from pipelines.snapshot.steps import Day, fetch_answers, publish_day, take_inventory
+from pipelines.tables import IMAGES
 
 FIRST, SECOND = dt.date(2026, 11, 16), dt.date(2026, 11, 17)
 CONTENT = [c.name for c in IMAGES.columns if c.origin != "provenance"] + ["content_hash", "extra", "anomalies"]

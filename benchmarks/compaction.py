@@ -27,11 +27,11 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from pipelines.columns import IMAGES, SNAPSHOT_TABLES
-from pipelines.compaction import compact, months_over
-from pipelines.engine_duckdb import DuckDBEngine
-from pipelines.lake import Lake
-from pipelines.query import connect_lake
+from pipelines.engine.duckdb import DuckDBEngine
+from pipelines.lake.layout import Lake
+from pipelines.maintenance.compaction import compact, months_over
+from pipelines.query.views import connect_lake
+from pipelines.tables import IMAGES, SNAPSHOT_TABLES
 
 NOW = dt.datetime(2026, 11, 23, tzinfo=dt.UTC)
 DAY = "2026-05-26"

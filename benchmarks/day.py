@@ -120,7 +120,7 @@ def take_day(back: int) -> None:
     import dagster as dg  # noqa: PLC0415  (of the process that is measured alone)
 
     from assets.runner import Runner  # noqa: PLC0415
-    from pipelines.lake import Partition  # noqa: PLC0415
+    from pipelines.lake.layout import Partition  # noqa: PLC0415
     from pipelines.settings import DEFAULT_PROJECT, Settings  # noqa: PLC0415
 
     def now() -> dt.datetime:

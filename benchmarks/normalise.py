@@ -3,7 +3,8 @@
 For each number of rows: generated answers are written as a real `responses.parquet`, and two ways read it in turn, each
 run a process of its own.
 
-derive   `pipelines.publish.derive_tables`: reads the answers, normalises, hashes, writes `images` and `image_values`
+derive   `pipelines.snapshot.publish.derive_tables`: reads the answers, normalises, hashes, writes `images` and
+         `image_values`
 direct   the least pyarrow can do with the same bodies: its JSON reader under a fixed schema, one file of the documented
          fields and one of the list elements. It repairs, checks, derives and hashes nothing, keeps no unknown field,
          and one value of another type fails the whole chunk.
@@ -32,9 +33,9 @@ import pyarrow.compute as pc
 import pyarrow.json as pj
 import pyarrow.parquet as pq
 
-from pipelines.columns import IMAGE_VALUES, IMAGES, LIST_FIELDS, RESPONSES
-from pipelines.lake import Lake
-from pipelines.publish import derive_tables
+from pipelines.lake.layout import Lake
+from pipelines.snapshot.publish import derive_tables
+from pipelines.tables import IMAGE_VALUES, IMAGES, LIST_FIELDS, RESPONSES
 
 RUNS = 3
 CHUNK = 10_000

@@ -1,8 +1,9 @@
 """One step of this project, as a process of its own: `python -m benchmarks.ours prepare|fetch|derive`.
 
-`prepare` takes the inventory of today; `fetch` runs and times `pipelines.day.fetch_answers`: from the token to the
-`responses` table on disk; `derive` runs and times `pipelines.publish.derive_tables` on that table. Settings and
-credentials come from the environment, as in any run. Prints JSON.
+`prepare` takes the inventory of today; `fetch` runs and times `fetch_answers` of
+`pipelines.snapshot.steps`: from the token to the `responses` table on disk; `derive` runs and times `derive_tables`
+of `pipelines.snapshot.publish` on that table. Settings and credentials come from the environment, as in any run.
+Prints JSON.
 """
 
 import datetime as dt
@@ -11,14 +12,14 @@ import os
 import sys
 import time
 
-from pipelines.credentials import load_credentials
-from pipelines.day import Day, fetch_answers, take_inventory
-from pipelines.fetch import Progress
-from pipelines.lake import Partition
-from pipelines.parquet_files import open_parquet
-from pipelines.publish import derive_tables
+from pipelines.cloud.credentials import load_credentials
+from pipelines.lake.layout import Partition
+from pipelines.lake.parquet_files import open_parquet
+from pipelines.lake.stored_files import LakePath
 from pipelines.settings import DEFAULT_PROJECT, Settings
-from pipelines.stored_files import LakePath
+from pipelines.snapshot.fetch import Progress
+from pipelines.snapshot.publish import derive_tables
+from pipelines.snapshot.steps import Day, fetch_answers, take_inventory
 
 
 def _rows_of(path: LakePath) -> int:

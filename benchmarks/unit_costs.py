@@ -20,14 +20,15 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from benchmarks.object_store import object_store
-from pipelines.day import Day, fetch_answers, publish_day, take_inventory
-from pipelines.derived import derive_days, read_seal
-from pipelines.lake import Partition
-from pipelines.manifest import published
-from pipelines.report import write_report
+from pipelines.derive.days import derive_days
+from pipelines.lake.derived_records import read_seal
+from pipelines.lake.layout import Partition
+from pipelines.lake.manifests import published
+from pipelines.report.page import write_report
 from pipelines.sandbox import SandboxOptions, running_sandbox
 from pipelines.settings import DEFAULT_PROJECT, Settings
-from pipelines.warehouse import load_project
+from pipelines.snapshot.steps import Day, fetch_answers, publish_day, take_inventory
+from pipelines.warehouse.loading import load_project
 
 COMMAND = str(Path(sys.executable).with_name("image-snapshots"))
 STEPS: dict[str, Callable[[Day], object]] = {

@@ -2,7 +2,8 @@
 
 Generated rows are written as a real `images.parquet`, and two ways put them into the same table in turn, `RUNS` times:
 
-load    what `pipelines.warehouse` does with one table of a day: DELETE of the day, and COPY from the Parquet file
+load    what `pipelines.warehouse.loading` does with one table of a day: DELETE of the day, and COPY from the Parquet
+        file
 csv     the least that can be done: a bare `COPY ... FROM` of a CSV file by the server itself, which reads it from its
         own disk. The file was made beforehand, which is not counted
 
@@ -27,11 +28,11 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from pipelines.columns import IMAGES
-from pipelines.lake import Lake
-from pipelines.warehouse import open_source
-from pipelines.warehouse_ddl import WAREHOUSE_TABLES, create_table
-from pipelines.warehouse_postgres import PostgresWarehouse
+from pipelines.lake.layout import Lake
+from pipelines.tables import IMAGES
+from pipelines.warehouse.ddl import WAREHOUSE_TABLES, create_table
+from pipelines.warehouse.loading import open_source
+from pipelines.warehouse.postgres import PostgresWarehouse
 
 RUNS = 3
 CHUNK = 10_000

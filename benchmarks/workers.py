@@ -33,11 +33,11 @@ import pyarrow.parquet as pq
 
 from assets.build import DAILY_JOB
 from assets.partitions import partition_key
-from pipelines.lake import Lake, Partition
-from pipelines.manifest import read_manifest
+from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.manifests import read_manifest
+from pipelines.maintenance.verify import verify
 from pipelines.sandbox import SandboxOptions, running_sandbox
 from pipelines.settings import ROOT
-from pipelines.verify import verify
 
 SCRIPTS = Path(sys.executable).parent
 INSTANCE = ROOT / "deploy" / "dagster-workers.yaml"

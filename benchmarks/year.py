@@ -25,16 +25,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from pipelines.columns import IMAGE_HISTORY, IMAGE_VALUES, IMAGES, INVENTORY, LIST_PAGES, NOTEBOOKS, RESPONSES, Table
-from pipelines.day import Day
-from pipelines.derived import derive_days
-from pipelines.engine_duckdb import DuckDBEngine
-from pipelines.history import write_history
-from pipelines.lake import Lake, Partition
-from pipelines.manifest import FetchFacts, InventoryFacts
-from pipelines.publish import publish
-from pipelines.query import connect_lake
+from pipelines.derive.days import derive_days
+from pipelines.derive.history import write_history
+from pipelines.engine.duckdb import DuckDBEngine
+from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.manifests import FetchFacts, InventoryFacts
+from pipelines.query.views import connect_lake
 from pipelines.settings import Settings
+from pipelines.snapshot.publish import publish
+from pipelines.snapshot.steps import Day
+from pipelines.tables import IMAGE_HISTORY, IMAGE_VALUES, IMAGES, INVENTORY, LIST_PAGES, NOTEBOOKS, RESPONSES, Table
 
 LAST = dt.date(2026, 11, 22)
 RUNS = 3

@@ -5,7 +5,7 @@
 
 import sys
 
-from pipelines.columns import ANALYSIS_TABLES, KNOWN_VALUES, SCHEMA_VERSION, TABLES, Table
+from pipelines.tables import ANALYSIS_TABLES, KNOWN_VALUES, SCHEMA_VERSION, TABLES, Table
 
 _ORIGINS = {
     "key": "identifies the row",
@@ -45,7 +45,7 @@ def markdown() -> str:
     lines = [
         "# Data dictionary",
         "",
-        "Made from `pipelines/columns.py`; do not edit by hand.",
+        "Made from `pipelines/tables.py`; do not edit by hand.",
         "",
         f"Schema version {SCHEMA_VERSION}. A table is `<lake>/<table>/dt=<day>/project=<key>/<table>.parquet`;",
         "the directory keys `dt` and `project` are no columns of the files. New columns are added at the end.",

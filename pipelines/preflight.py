@@ -4,16 +4,16 @@ A file of settings that is missing would else be found out when the day is publi
 what it must look like, belongs to the module that uses it.
 """
 
-from pipelines.audit import read_rules, read_suppressions
-from pipelines.engine import open_engine
-from pipelines.inventory_sources import check_source
-from pipelines.lake import Lake
-from pipelines.prices import read_price_book
-from pipelines.proxies import check_proxies
+from pipelines.cloud.transport import tls_context
+from pipelines.derive.audit import read_rules, read_suppressions
+from pipelines.derive.prices import read_price_book
+from pipelines.engine.opening import open_engine
+from pipelines.inputs.proxies import check_proxies
+from pipelines.inventory.sources import check_source
+from pipelines.lake.layout import Lake
+from pipelines.lake.witnesses import open_witness
 from pipelines.settings import Settings
-from pipelines.transport import tls_context
-from pipelines.warehouse import check_warehouse
-from pipelines.witness import open_witness
+from pipelines.warehouse.loading import check_warehouse
 
 
 def check_inputs(settings: Settings) -> None:

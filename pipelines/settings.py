@@ -1,7 +1,7 @@
 """What the user stated: every setting of ours, typed, from `IMAGE_SNAPSHOTS_*` variables or `.env`.
 
 The command line and Dagster read the same class. Cloud credentials follow the cloud's own conventions and live in
-`pipelines.credentials`. Relative paths are relative to the working directory, as `.env` is.
+`cloud.credentials`. Relative paths are relative to the working directory, as `.env` is.
 """
 
 import datetime as dt
@@ -16,13 +16,12 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from pipelines.cron import check_cron
-from pipelines.endpoints import check_endpoint
-from pipelines.environment import OURS, at_home, prepare_environment
 from pipelines.errors import ConfigurationError
-from pipelines.names import wrong_with_key
-from pipelines.object_storage import SCHEME
-from pipelines.secret_urls import looks_like_url, parse_secret_url
+from pipelines.inputs.cron import check_cron
+from pipelines.inputs.endpoints import SCHEME, check_endpoint
+from pipelines.inputs.environment import OURS, at_home, prepare_environment
+from pipelines.inputs.project_keys import wrong_with_key
+from pipelines.inputs.secret_urls import looks_like_url, parse_secret_url
 
 PREFIX = OURS
 ROOT = Path(__file__).resolve().parent.parent

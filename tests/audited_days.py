@@ -2,9 +2,9 @@
 
 from published_days import published_rows
 
-from pipelines.analysis import DayAnalysis
-from pipelines.audit import derive_audit_findings
-from pipelines.columns import AUDIT_FINDINGS
+from pipelines.derive.analysis import DayAnalysis
+from pipelines.derive.audit import derive_audit_findings
+from pipelines.tables import AUDIT_FINDINGS
 
 # The rules that ship, and their severities.
 SHIPPED = {

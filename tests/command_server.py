@@ -164,13 +164,13 @@ if __name__ == "__main__":
 
     import assets.cli
     import assets.runner
-    import pipelines.compaction
-    import pipelines.derived
-    import pipelines.report
-    import pipelines.retention
+    import pipelines.derive.days
+    import pipelines.maintenance.compaction
+    import pipelines.maintenance.retention
+    import pipelines.maintenance.verify
+    import pipelines.report.page
     import pipelines.sandbox.__main__
-    import pipelines.verify
-    import pipelines.warehouse_duckdb
+    import pipelines.warehouse.duckdb
 
     # A collection would touch, and so copy, every page that a fork shares with this process.
     gc.freeze()

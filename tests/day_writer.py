@@ -12,11 +12,11 @@ import subprocess
 import sys
 from contextlib import contextmanager
 
-from pipelines.day import Day, fetch_answers, publish_day, take_inventory
-from pipelines.derived import derive_days
+from pipelines.derive.days import derive_days
 from pipelines.errors import PipelineError
-from pipelines.lake import Partition
+from pipelines.lake.layout import Partition
 from pipelines.settings import ROOT, Settings
+from pipelines.snapshot.steps import Day, fetch_answers, publish_day, take_inventory
 
 # What makes files of a lake on disk appear and disappear under their names, as Python's audit events call it.
 _OPERATIONS = {"os.rename": 1, "os.link": 1, "os.remove": 0}

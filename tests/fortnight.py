@@ -8,11 +8,11 @@ import httpx
 import pytest
 from once_per_run import once_per_run
 
-from pipelines.day import Day, fetch_answers, publish_day, take_inventory
-from pipelines.derived import derive_days
-from pipelines.lake import Partition
+from pipelines.derive.days import derive_days
+from pipelines.lake.layout import Partition
 from pipelines.sandbox import SandboxOptions, running_sandbox
 from pipelines.settings import DEFAULT_PROJECT, Settings
+from pipelines.snapshot.steps import Day, fetch_answers, publish_day, take_inventory
 
 LAST_DAY = dt.date(2026, 11, 23)
 DAYS = [LAST_DAY - dt.timedelta(days=number) for number in reversed(range(14))]

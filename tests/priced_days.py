@@ -5,12 +5,12 @@ from pathlib import Path
 
 from published_days import publish_day, rows_of
 
-from pipelines.analysis import DayAnalysis
-from pipelines.columns import IMAGE_USAGE
-from pipelines.costs import derive_image_costs
-from pipelines.day import Day
-from pipelines.lake import Partition
+from pipelines.derive.analysis import DayAnalysis
+from pipelines.derive.costs import derive_image_costs
+from pipelines.lake.layout import Partition
 from pipelines.settings import Settings
+from pipelines.snapshot.steps import Day
+from pipelines.tables import IMAGE_USAGE
 
 GB = 1024**3
 A, B, C, D = (f"{letter * 8}-0000-4000-8000-000000000000" for letter in "abcd")

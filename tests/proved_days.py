@@ -7,12 +7,12 @@ import json
 import pyarrow.parquet as pq
 from published_days import PROJECT_ID, publish_day, rows_of
 
-from pipelines.columns import RESPONSES
-from pipelines.day import Day
-from pipelines.lake import Partition
-from pipelines.publish import derive_tables
-from pipelines.records import Record, record_bytes, with_own_sha256
+from pipelines.lake.layout import Partition
+from pipelines.lake.records import Record, record_bytes, with_own_sha256
 from pipelines.settings import Settings
+from pipelines.snapshot.publish import derive_tables
+from pipelines.snapshot.steps import Day
+from pipelines.tables import RESPONSES
 
 A, B, C = (f"{letter * 8}-0000-4000-8000-000000000000" for letter in "abc")
 

@@ -8,14 +8,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel
 
-from pipelines.clock import newest_publication
-from pipelines.columns import IMAGE_HISTORY, LIST_PAGES, TABLES, Table
-from pipelines.day import Day
-from pipelines.history import days_metadata
-from pipelines.lake import Partition
-from pipelines.manifest import FetchFacts, InventoryFacts, Manifest, published_days
-from pipelines.publish import publish
+from pipelines.derive.history import days_metadata
+from pipelines.lake.clock import newest_publication
+from pipelines.lake.layout import Partition
+from pipelines.lake.manifests import FetchFacts, InventoryFacts, Manifest, published_days
 from pipelines.settings import Settings
+from pipelines.snapshot.publish import publish
+from pipelines.snapshot.steps import Day
+from pipelines.tables import IMAGE_HISTORY, LIST_PAGES, TABLES, Table
 
 PROJECT_ID = "p1"
 

@@ -2,8 +2,8 @@
 
 from datetime import UTC, date, datetime
 
+from pipelines.cloud.signing import sign_headers
 from pipelines.sandbox.catalogue import Catalogue
-from pipelines.signing import sign_headers
 
 DAY = date(2026, 11, 23)
 ALPHA, BETA = "a" * 32, "b" * 32

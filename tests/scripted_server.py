@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from pipelines.api import ModelArtsClient
-from pipelines.credentials import ReadyToken
+from pipelines.cloud.credentials import ReadyToken
+from pipelines.cloud.modelarts import ModelArtsClient
 
 ID = "0e1f2a3b-4c5d-6e7f-8091-a2b3c4d5e6f7"
 TOKEN = "secret-token-of-the-test"

@@ -16,8 +16,8 @@ from urllib.parse import parse_qsl
 from aiohttp import web
 from pydantic import BaseModel, SecretStr, ValidationError
 
+from pipelines.cloud.signing import DATE_FORMAT, Authorization, signature
 from pipelines.sandbox.responses import error_response, identity_error, json_response
-from pipelines.signing import DATE_FORMAT, Authorization, signature
 
 USERNAME = "sandbox-user"
 DOMAIN = "sandbox-domain"

@@ -1,7 +1,7 @@
 """What an ordinary image of the catalogue says of itself, from its first day on.
 
-Which images there are on a day belongs to `pipelines.sandbox.catalogue`, what happens to the scripted ones to
-`pipelines.sandbox.storylines`.
+Which images there are on a day belongs to `sandbox.catalogue`, what happens to the scripted ones to
+`sandbox.storylines`.
 """
 
 from collections.abc import Sequence

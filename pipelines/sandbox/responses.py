@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from pipelines.endpoints import SANDBOX_HEADER
+from pipelines.inputs.endpoints import SANDBOX_HEADER
 from pipelines.sandbox.options import CannedAnswer
 
 JSON = {"Content-Type": "application/json", SANDBOX_HEADER: "true"}

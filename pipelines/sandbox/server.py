@@ -1,7 +1,7 @@
 """The sandbox's endpoint: the token call, ModelArts' image and notebook calls, faults, and a way to steer them.
 
-Answers are computed from `pipelines.sandbox.catalogue`; who may have them is up to `pipelines.sandbox.identity`, what
-goes wrong up to `pipelines.sandbox.faults`. Requests are not logged, and dispatched by hand, so that the endpoint does
+Answers are computed from `sandbox.catalogue`; who may have them is up to `sandbox.identity`, what
+goes wrong up to `sandbox.faults`. Requests are not logged, and dispatched by hand, so that the endpoint does
 not become the bottleneck of what is measured against it.
 
     PUT, PATCH, GET /sandbox/faults   all of `Faults`, those named, what is set; `expire_tokens_now` ends every token

@@ -24,12 +24,12 @@ from assets import build
 from assets.build import DAILY_JOB, REBUILD_JOB, REPUBLISH_JOB, build_definitions
 from assets.partitions import partition_key
 from assets.resources import LogReporter
-from pipelines.columns import ANALYSIS_TABLES, IMAGES, TABLES
-from pipelines.day import utc_now
-from pipelines.derived import read_seal
-from pipelines.lake import Lake, Partition
+from pipelines.lake.derived_records import read_seal
+from pipelines.lake.layout import Lake, Partition
+from pipelines.maintenance.verify import verify
+from pipelines.run import utc_now
 from pipelines.settings import ROOT, Settings
-from pipelines.verify import verify
+from pipelines.tables import ANALYSIS_TABLES, IMAGES, TABLES
 
 TODAY = dt.datetime.now(dt.UTC).date()
 PARTITION = Partition(TODAY, "default")

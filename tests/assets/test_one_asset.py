@@ -8,8 +8,9 @@ from proved_days import A, B, proved_day, publish_proved
 
 from assets.build import build_definitions
 from assets.partitions import partition_key
-from pipelines.derived import derive_days, read_seal
-from pipelines.manifest import published
+from pipelines.derive.days import derive_days
+from pipelines.lake.derived_records import read_seal
+from pipelines.lake.manifests import published
 from pipelines.settings import Settings
 
 DATE = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)

@@ -12,8 +12,8 @@ from assets.resources import (
     LogReporter,
     day_resource,
 )
-from pipelines.day import utc_now
-from pipelines.lake import Partition
+from pipelines.lake.layout import Partition
+from pipelines.run import utc_now
 from pipelines.settings import Settings
 
 SAID = ("is_fresh", "accepts_shrunk", "is_moved", "accepted_history")

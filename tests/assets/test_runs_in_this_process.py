@@ -14,9 +14,9 @@ import assets.delivery
 import assets.derived_tables
 from assets.build import DAILY_JOB
 from assets.runner import Runner
-from pipelines.derived import read_seal
-from pipelines.lake import Lake, Partition
-from pipelines.manifest import published
+from pipelines.lake.derived_records import read_seal
+from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.manifests import published
 from pipelines.settings import Settings
 
 PARTITION = Partition(dt.datetime.now(dt.UTC).date(), "default")

@@ -7,11 +7,11 @@ import orjson
 import pytest
 from scripted_server import fetch
 
-from pipelines.api import ModelArtsClient
-from pipelines.credentials import AccessKey, PasswordLogin, ReadyToken, load_credentials
+from pipelines.cloud.credentials import AccessKey, PasswordLogin, ReadyToken, load_credentials
+from pipelines.cloud.modelarts import ModelArtsClient
 from pipelines.errors import AccessDeniedError, AccountSuspendedError, ConfigurationError, EndpointUnreachableError
-from pipelines.outcomes import Outcome
 from pipelines.sandbox import Faults, SandboxConnection, SandboxOptions, running_sandbox
+from pipelines.tables import Outcome
 
 UNKNOWN = "ffffffff-0000-0000-0000-000000000000"
 # The catalogue lists images that may not be read, too.

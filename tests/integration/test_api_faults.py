@@ -29,7 +29,7 @@ from scripted_server import (
 )
 from virtual_clock import by_virtual_clock
 
-from pipelines.outcomes import Outcome
+from pipelines.tables import Outcome
 
 HALF_GZIP = gzip.compress(GOOD * 50)[:40]
 

@@ -25,7 +25,7 @@ from pipelines.errors import (
     ListUnreadableError,
     PipelineError,
 )
-from pipelines.outcomes import Outcome
+from pipelines.tables import Outcome
 
 
 def page(names: list[str], total: object) -> bytes:
@@ -59,7 +59,7 @@ async def test_the_list(happened, answers, pages, shortfall, caplog):
         assert [[item["id"] for item in one.items] for one in read] == pages
         assert modelarts.list_shortfall == shortfall
         assert server.requests[0].path == "/v1/p1/images?limit=2&offset=0"
-    warnings = [record.getMessage() for record in caplog.records if record.name == "pipelines.api"]
+    warnings = [record.getMessage() for record in caplog.records if record.name == "pipelines.cloud.modelarts"]
     assert len(warnings) == (1 if shortfall else 0)
 
 
@@ -148,7 +148,7 @@ async def test_notebooks_without_an_id_are_counted(caplog):
         async with client(server) as modelarts:
             read = [book.id async for books in modelarts.list_notebooks() for book in books]
             assert (read, modelarts.notebooks_skipped) == (["n1"], 5)
-    told = [record.getMessage() for record in caplog.records if record.name == "pipelines.api"]
+    told = [record.getMessage() for record in caplog.records if record.name == "pipelines.cloud.modelarts"]
     assert [sentence.partition(" has ")[2] for sentence in told] == ["5 items without an id."]
     assert SECRET not in caplog.text
 

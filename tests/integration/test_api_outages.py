@@ -25,8 +25,8 @@ from scripted_server import (
 )
 from virtual_clock import by_virtual_clock
 
-from pipelines.api import ModelArtsClient
-from pipelines.credentials import ReadyToken
+from pipelines.cloud.credentials import ReadyToken
+from pipelines.cloud.modelarts import ModelArtsClient
 from pipelines.errors import (
     AccessDeniedError,
     AccountSuspendedError,
@@ -34,7 +34,7 @@ from pipelines.errors import (
     EndpointUnreachableError,
     PipelineError,
 )
-from pipelines.outcomes import Outcome
+from pipelines.tables import Outcome
 
 
 @by_virtual_clock

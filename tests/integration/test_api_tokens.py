@@ -24,13 +24,13 @@ from scripted_server import (
 )
 from virtual_clock import by_virtual_clock
 
-from pipelines.credentials import AccessKey, PasswordLogin
+from pipelines.cloud.credentials import AccessKey, PasswordLogin
 from pipelines.errors import (
     AccessDeniedError,
     ConfigurationError,
     EndpointUnreachableError,
 )
-from pipelines.outcomes import Outcome
+from pipelines.tables import Outcome
 
 
 def _login(server: Server, **changes) -> PasswordLogin:

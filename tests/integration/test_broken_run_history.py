@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from pipelines.lake import Lake, Partition
-from pipelines.manifest import published
+from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.manifests import published
 from pipelines.settings import ROOT
 
 TODAY = dt.datetime.now(dt.UTC).date()

@@ -11,14 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 from proved_days import forge_record
 
-from pipelines.columns import IMAGES, LIST_PAGES, RESPONSES
-from pipelines.day import Day, fetch_answers, publish_day, take_inventory
 from pipelines.errors import AccessDeniedError, StorageError
-from pipelines.lake import Lake, Partition
-from pipelines.listed import confirms
+from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.stored_files import sha256_of_file
+from pipelines.maintenance.verify import verify
 from pipelines.settings import Settings
-from pipelines.stored_files import sha256_of_file
-from pipelines.verify import verify
+from pipelines.snapshot.image_list import confirms
+from pipelines.snapshot.steps import Day, fetch_answers, publish_day, take_inventory
+from pipelines.tables import IMAGES, LIST_PAGES, RESPONSES
 
 MONDAY = dt.date(2026, 11, 16)
 CONTENT = [column.name for column in IMAGES.columns if column.origin != "provenance"] + ["content_hash", "anomalies"]

@@ -14,8 +14,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.columns import ANALYSIS_TABLES, IMAGES, TABLES
 from pipelines.sandbox import Faults
+from pipelines.tables import ANALYSIS_TABLES, IMAGES, TABLES
 
 TODAY = dt.datetime.now(dt.UTC).date()
 
@@ -209,7 +209,7 @@ def test_a_few_failures_publish_an_incomplete_day_and_name_them(image_snapshots,
 
 
 def test_a_second_run_of_the_same_partition_is_told_who_holds_it(image_snapshots, tmp_path):
-    from pipelines.lake import Lake, Partition
+    from pipelines.lake.layout import Lake, Partition
 
     with Lake("lake").hold(Partition(TODAY, "default"), "run-of-somebody"):
         result = image_snapshots("run")

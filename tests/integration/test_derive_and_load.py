@@ -11,11 +11,11 @@ from proved_days import A, B, proved_day, publish_proved
 from typer.testing import CliRunner
 
 from assets import cli
-from pipelines.derived import derive_days
-from pipelines.lake import Lake
+from pipelines.derive.days import derive_days
+from pipelines.lake.layout import Lake
+from pipelines.maintenance.verify import verify
 from pipelines.settings import ROOT, Settings
-from pipelines.verify import verify
-from pipelines.warehouse import load_project
+from pipelines.warehouse.loading import load_project
 
 TODAY = dt.datetime.now(dt.UTC).date()
 YESTERDAY = TODAY - dt.timedelta(days=1)

@@ -13,15 +13,16 @@ from audited_days import SPINS, write_rule
 from published_days import day_of, publish_day
 from pyspark import SparkContext
 
-from pipelines import audit
-from pipelines.columns import ANALYSIS_TABLES, AUDIT_FINDINGS, IMAGE_COSTS, IMAGE_HISTORY, IMAGE_USAGE, IMAGES, TABLES
-from pipelines.derived import derive_days, read_seal
-from pipelines.engine import open_engine
-from pipelines.engine_duckdb import DuckDBEngine
-from pipelines.engine_spark import SparkEngine, _uri
+from pipelines.derive import audit
+from pipelines.derive.days import derive_days
+from pipelines.engine.duckdb import DuckDBEngine
+from pipelines.engine.opening import open_engine
+from pipelines.engine.spark import SparkEngine, _uri
+from pipelines.engine.sql_files import read_sql
 from pipelines.errors import ConfigurationError, PipelineError
+from pipelines.lake.derived_records import read_seal
 from pipelines.settings import ROOT, Settings
-from pipelines.sql_files import read_sql
+from pipelines.tables import ANALYSIS_TABLES, AUDIT_FINDINGS, IMAGE_COSTS, IMAGE_HISTORY, IMAGE_USAGE, IMAGES, TABLES
 
 UTC = dt.UTC
 ROWS = pa.table(
@@ -95,7 +96,7 @@ def test_statements_give_the_same_rows(engines):
 def test_rows_arrive_in_order_and_in_parts(engines, monkeypatch):
     """More rows than are sent or fetched at a time, and a relation that is added to more often than it has parts."""
     _, spark = engines
-    monkeypatch.setattr("pipelines.engine_spark._BATCH_ROWS", 1000)
+    monkeypatch.setattr("pipelines.engine.spark._BATCH_ROWS", 1000)
     schema = pa.schema([pa.field("id", pa.int32(), nullable=False)])
     batches = [
         pa.record_batch([pa.array(range(first, first + 700), pa.int32())], schema) for first in range(0, 3500, 700)
@@ -244,7 +245,7 @@ def test_without_java(monkeypatch):
 
 
 def test_without_the_extra(monkeypatch):
-    monkeypatch.delitem(sys.modules, "pipelines.engine_spark")
+    monkeypatch.delitem(sys.modules, "pipelines.engine.spark")
     monkeypatch.setitem(sys.modules, "pyspark.sql", None)
     with pytest.raises(ConfigurationError) as refused:
         open_engine(Settings(engine="spark"))

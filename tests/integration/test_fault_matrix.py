@@ -14,13 +14,13 @@ import orjson
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.day import Day, fetch_answers, publish_day, take_inventory
 from pipelines.errors import AccessDeniedError, AccountSuspendedError, ConfigurationError
-from pipelines.lake import Lake, Partition
-from pipelines.manifest import published
+from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.manifests import published
+from pipelines.maintenance.verify import verify
 from pipelines.sandbox import Faults, SandboxOptions, running_sandbox
 from pipelines.settings import ROOT, Settings
-from pipelines.verify import verify
+from pipelines.snapshot.steps import Day, fetch_answers, publish_day, take_inventory
 
 TODAY = dt.datetime.now(dt.UTC).date()
 PARTITION = Partition(TODAY, "default")

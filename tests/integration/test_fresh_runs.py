@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from pipelines.day import Day, fetch_answers, take_inventory
 from pipelines.errors import ConfigurationError
-from pipelines.lake import Partition
+from pipelines.lake.layout import Partition
+from pipelines.lake.stored_files import exists
 from pipelines.settings import Settings
-from pipelines.stored_files import exists
+from pipelines.snapshot.steps import Day, fetch_answers, take_inventory
 
 DATE = dt.date(2026, 11, 23)
 NOON = dt.datetime.combine(DATE, dt.time(12), dt.UTC)

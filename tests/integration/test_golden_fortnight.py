@@ -20,14 +20,15 @@ import pytest
 from golden_oracle import FIELDS, Oracle, PublishedDay, as_text, content_of
 from once_per_run import once_per_run
 
-from pipelines.columns import ANALYSIS_TABLES, IMAGE_HISTORY
-from pipelines.day import Day, fetch_answers, publish_day, take_inventory
-from pipelines.derived import derive_days, read_seal
+from pipelines.derive.days import derive_days
 from pipelines.errors import TooManyFailuresError
-from pipelines.lake import Lake, Partition
+from pipelines.lake.derived_records import read_seal
+from pipelines.lake.layout import Lake, Partition
 from pipelines.sandbox import Faults, SandboxOptions, running_sandbox
 from pipelines.sandbox.catalogue import Catalogue, InventoryRow
 from pipelines.settings import Settings
+from pipelines.snapshot.steps import Day, fetch_answers, publish_day, take_inventory
+from pipelines.tables import ANALYSIS_TABLES, IMAGE_HISTORY
 
 MONDAY = dt.date(2026, 2, 23)
 DATES = [MONDAY + dt.timedelta(days=number) for number in range(14)]

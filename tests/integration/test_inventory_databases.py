@@ -9,10 +9,10 @@ import psycopg
 import pyarrow as pa
 import pytest
 
-from pipelines import columns
+from pipelines import tables as columns
 from pipelines.errors import ConfigurationError, EndpointUnreachableError, PipelineError
-from pipelines.inventory import Inventory, InventoryCounts
-from pipelines.inventory_sources import BATCH_ROWS, InventorySource, describe_source
+from pipelines.inventory.cleaning import Inventory, InventoryCounts
+from pipelines.inventory.sources import BATCH_ROWS, InventorySource, describe_source
 from pipelines.settings import Settings
 
 DAY = date(2026, 11, 23)

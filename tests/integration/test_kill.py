@@ -17,13 +17,13 @@ import pyarrow.parquet as pq
 import pytest
 from day_writer import running_writer
 
-from pipelines.columns import ANALYSIS_TABLES, IMAGE_HISTORY, TABLES
-from pipelines.day import Day, fetch_answers, publish_day, take_inventory
-from pipelines.lake import Lake, Partition
-from pipelines.manifest import published, read_attempt
+from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.manifests import published, read_attempt
+from pipelines.maintenance.verify import verify
 from pipelines.sandbox import Faults
 from pipelines.settings import Settings
-from pipelines.verify import verify
+from pipelines.snapshot.steps import Day, fetch_answers, publish_day, take_inventory
+from pipelines.tables import ANALYSIS_TABLES, IMAGE_HISTORY, TABLES
 
 TODAY = dt.datetime.now(dt.UTC).date()
 PARTITION = Partition(TODAY, "default")

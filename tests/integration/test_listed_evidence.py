@@ -15,18 +15,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.api import ModelArtsClient
-from pipelines.columns import NOTEBOOKS
-from pipelines.credentials import load_credentials
-from pipelines.day import Day, fetch_answers, publish_day, take_inventory
+from pipelines.cloud.credentials import load_credentials
+from pipelines.cloud.modelarts import ModelArtsClient
 from pipelines.errors import AccountSuspendedError, ValidationError
-from pipelines.lake import Lake, Partition
-from pipelines.manifest import published, read_attempt, write_attempt
+from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.manifests import published, read_attempt, write_attempt
+from pipelines.lake.stored_files import sha256_of_file
+from pipelines.maintenance.verify import verify
 from pipelines.sandbox import SandboxOptions, running_sandbox
 from pipelines.sandbox.catalogue import Catalogue
 from pipelines.settings import ROOT, Settings
-from pipelines.stored_files import sha256_of_file
-from pipelines.verify import verify
+from pipelines.snapshot.steps import Day, fetch_answers, publish_day, take_inventory
+from pipelines.tables import NOTEBOOKS
 
 DATE = dt.date(2026, 11, 16)
 PARTITION = Partition(DATE, "default")
@@ -213,9 +213,9 @@ def test_an_account_that_is_suspended_before_the_list_stops_the_run_as_ever(clou
 
 SCRIPT = """
 import datetime as dt
-from pipelines.day import Day, fetch_answers, take_inventory
+from pipelines.snapshot.steps import Day, fetch_answers, take_inventory
 from pipelines.errors import PipelineError
-from pipelines.lake import Partition
+from pipelines.lake.layout import Partition
 from pipelines.settings import Settings
 
 noon = dt.datetime(2026, 11, 16, 12, tzinfo=dt.UTC)

@@ -6,10 +6,10 @@ import threading
 
 import pytest
 
-from pipelines import leases, locks
 from pipelines.errors import ConfigurationError, PartitionBusyError, StorageError
-from pipelines.lake import Lake, Partition
-from pipelines.stored_files import write_atomically
+from pipelines.lake import leases, locks
+from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.stored_files import write_atomically
 
 PARTITION = Partition(dt.date(2026, 11, 23), "default")
 LOST = r"^The hold on s3://.*/project=default was lost: its claim was removed\. Nothing more was written; run again\.$"

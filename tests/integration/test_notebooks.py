@@ -15,7 +15,7 @@ from nbclient import NotebookClient
 from once_per_run import once_per_run
 from published_days import day_of, publish_day
 
-from pipelines.derived import derive_days
+from pipelines.derive.days import derive_days
 from pipelines.settings import ROOT, Settings
 
 NOTEBOOKS = ROOT / "docs" / "notebooks"

@@ -13,23 +13,23 @@ import duckdb
 import pytest
 from published_days import publish_day as publish_rows
 
-from pipelines import leases, object_storage
-from pipelines.answer_store import open_answers
-from pipelines.answers import Answer
-from pipelines.compaction import compact
-from pipelines.costs import write_focus
-from pipelines.day import Day, start_over
-from pipelines.derived import derive_days
+from pipelines.cloud.answers import Answer
+from pipelines.derive.costs import write_focus
+from pipelines.derive.days import derive_days
 from pipelines.errors import ConfigurationError, PartitionBusyError, StorageError, StorageUnreachableError
-from pipelines.lake import Lake, Partition
-from pipelines.object_storage import ObjectFileSystem, ObjectPath
-from pipelines.outcomes import Outcome
-from pipelines.query import connect_lake
-from pipelines.removed import Rules
-from pipelines.retention import apply_retention
+from pipelines.lake import leases, object_storage
+from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.object_storage import ObjectFileSystem, ObjectPath
+from pipelines.lake.retention_records import Rules
+from pipelines.maintenance.compaction import compact
+from pipelines.maintenance.retention import apply_retention
+from pipelines.maintenance.status import day_statuses
+from pipelines.maintenance.verify import verify_derived
+from pipelines.query.views import connect_lake
 from pipelines.settings import Settings
-from pipelines.status import day_statuses
-from pipelines.verify import verify_derived
+from pipelines.snapshot.checkpoint import open_answers
+from pipelines.snapshot.steps import Day, start_over
+from pipelines.tables import Outcome
 
 DATE = dt.date(2026, 11, 23)
 PARTITION = Partition(DATE, "default")

@@ -9,8 +9,8 @@ import trustme
 from s3_server import S3Server
 
 from pipelines.errors import ConfigurationError, StorageError
-from pipelines.lake import Lake
-from pipelines.object_connection import VARIABLES, connection_options
+from pipelines.lake.layout import Lake
+from pipelines.lake.object_connection import VARIABLES, connection_options
 
 OBS = "https://obs.example.com"
 FILES = ["IMAGE_SNAPSHOTS_CA_BUNDLE", "AWS_CA_BUNDLE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"]
@@ -55,7 +55,7 @@ def test_an_authority_that_is_stated_is_trusted(monkeypatch, tmp_path, name):
 
 
 def test_an_authority_that_is_not_stated_is_not_trusted(monkeypatch, tmp_path):
-    monkeypatch.setattr("pipelines.object_storage._RETRIES", 0)
+    monkeypatch.setattr("pipelines.lake.object_storage._RETRIES", 0)
     trustme.CA().cert_pem.write_to_path(str(tmp_path / "other.pem"))
     monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "other.pem"))
     with serving_tls(trustme.CA(), monkeypatch), pytest.raises(StorageError, match="cannot be reached"):

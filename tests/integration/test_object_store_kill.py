@@ -11,10 +11,10 @@ import pytest
 from day_writer import running_writer
 from s3_server import CHANGING
 
-from pipelines.columns import ANALYSIS_TABLES, IMAGE_HISTORY, TABLES
-from pipelines.lake import Lake, Partition
-from pipelines.manifest import published, read_attempt
-from pipelines.verify import verify
+from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.manifests import published, read_attempt
+from pipelines.maintenance.verify import verify
+from pipelines.tables import ANALYSIS_TABLES, IMAGE_HISTORY, TABLES
 
 TODAY = dt.datetime.now(dt.UTC).date()
 PARTITION = Partition(TODAY, "default")

@@ -4,9 +4,9 @@ import datetime as dt
 
 import pyarrow.parquet as pq
 
-from pipelines.day import Day, fetch_answers, publish_day, take_inventory
-from pipelines.lake import Partition
+from pipelines.lake.layout import Partition
 from pipelines.settings import Settings
+from pipelines.snapshot.steps import Day, fetch_answers, publish_day, take_inventory
 
 DATE = dt.date(2026, 3, 4)
 

@@ -17,9 +17,9 @@ import httpx
 import psycopg
 import pytest
 
-from pipelines.columns import ANALYSIS_TABLES
 from pipelines.sandbox import Faults
 from pipelines.settings import ROOT
+from pipelines.tables import ANALYSIS_TABLES
 
 SNAPSHOT = {"image_inventory", "image_responses", "images", "image_values"}
 ASSETS = {*SNAPSHOT, *ANALYSIS_TABLES, "warehouse_tables", "daily_report"}

@@ -10,7 +10,7 @@ from scripted_server import ID, client, good, http, replies, serving
 from virtual_clock import by_virtual_clock
 
 from pipelines.errors import ConfigurationError, EndpointUnreachableError
-from pipelines.outcomes import Outcome
+from pipelines.tables import Outcome
 
 
 async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -17,10 +17,10 @@ from published_days import publish_day
 from typer.testing import CliRunner
 
 from assets.query_command import query
-from pipelines.day import Day
 from pipelines.errors import ConfigurationError
-from pipelines.lake import Partition
+from pipelines.lake.layout import Partition
 from pipelines.settings import Settings
+from pipelines.snapshot.steps import Day
 
 ID = "00000000-0000-4000-8000-000000000001"
 NAMES = "SELECT snapshot_date, name, size_bytes FROM images ORDER BY snapshot_date"

@@ -12,13 +12,13 @@ import pytest
 from playwright.sync_api import sync_playwright
 from published_days import PROJECT_ID, publish_day
 
-from pipelines import report_data
-from pipelines.day import Day
-from pipelines.derived import derive_days
+from pipelines.derive.days import derive_days
 from pipelines.errors import ConfigurationError
-from pipelines.lake import Lake, Partition
-from pipelines.report import render_report, write_report
+from pipelines.lake.layout import Lake, Partition
+from pipelines.report import data as report_data
+from pipelines.report.page import render_report, write_report
 from pipelines.settings import ROOT, Settings
+from pipelines.snapshot.steps import Day
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 MEGABYTE = 1_000_000

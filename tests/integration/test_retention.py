@@ -13,21 +13,21 @@ from fortnight import DAYS
 from once_per_run import once_per_run
 from proved_days import forge_record
 
-from pipelines.columns import ANALYSIS_TABLES, IMAGE_HISTORY, TABLES
-from pipelines.compaction import compact
-from pipelines.day import Day, publish_day
-from pipelines.derived import derive_days
+from pipelines.derive.days import derive_days
 from pipelines.errors import ConfigurationError, StorageError
-from pipelines.lake import Lake, Partition
-from pipelines.query import connect_lake, select
-from pipelines.removed import Rules
-from pipelines.report import write_report
-from pipelines.retention import apply_retention, plan_retention
+from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.retention_records import Rules
+from pipelines.lake.stored_files import sha256_of_file
+from pipelines.maintenance.compaction import compact
+from pipelines.maintenance.retention import apply_retention, plan_retention
+from pipelines.maintenance.status import day_statuses
+from pipelines.maintenance.verify import verify
+from pipelines.query.views import connect_lake, select
+from pipelines.report.page import write_report
 from pipelines.settings import Settings
-from pipelines.status import day_statuses
-from pipelines.stored_files import sha256_of_file
-from pipelines.verify import verify
-from pipelines.warehouse import load_project
+from pipelines.snapshot.steps import Day, publish_day
+from pipelines.tables import ANALYSIS_TABLES, IMAGE_HISTORY, TABLES
+from pipelines.warehouse.loading import load_project
 
 FIRST, SECOND, THIRD, LAST = (Partition(date, "default") for date in DAYS[:4])
 # Noon of the last of the four days: one day of answers stays, and two of the rest beside the one they go on from.

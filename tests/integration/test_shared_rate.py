@@ -9,16 +9,16 @@ import httpx
 import pytest
 from redis_fixture import PASSWORD, free_port, stop
 
-from pipelines.api import ModelArtsClient
-from pipelines.credentials import load_credentials
+from pipelines.cloud.credentials import load_credentials
+from pipelines.cloud.modelarts import ModelArtsClient
+from pipelines.cloud.shared_rate import SharedRate
 from pipelines.errors import ConfigurationError, EndpointUnreachableError
 from pipelines.settings import ROOT, Settings
-from pipelines.shared_rate import SharedRate
 
 # Asks for turns for some seconds, from as many places at once, and prints when it got them.
 ASKER = """
 import asyncio, sys, time
-from pipelines.shared_rate import SharedRate
+from pipelines.cloud.shared_rate import SharedRate
 url, rate, seconds, workers = sys.argv[1], float(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
 async def main():
     shared, turns, end = SharedRate(url, "api.example", rate), [], time.monotonic() + seconds

@@ -9,15 +9,15 @@ import httpx
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.columns import AUDIT_FINDINGS, IMAGE_CHANGES, INVENTORY
-from pipelines.day import Day, fetch_answers, publish_day, take_inventory
-from pipelines.derived import derive_days
+from pipelines.derive.days import derive_days
 from pipelines.errors import ConfigurationError
-from pipelines.lake import Partition
+from pipelines.lake.layout import Partition
+from pipelines.maintenance.verify import verify
 from pipelines.sandbox import SandboxOptions, running_sandbox
 from pipelines.sandbox.catalogue import Catalogue
 from pipelines.settings import Settings
-from pipelines.verify import verify
+from pipelines.snapshot.steps import Day, fetch_answers, publish_day, take_inventory
+from pipelines.tables import AUDIT_FINDINGS, IMAGE_CHANGES, INVENTORY
 
 DATE = dt.date(2026, 11, 16)
 SIZE = 60

@@ -7,7 +7,7 @@ import pytest
 from scripted_server import GOOD, ID, client, http, replies, serving
 from virtual_clock import by_virtual_clock
 
-from pipelines.outcomes import Outcome
+from pipelines.tables import Outcome
 
 
 def raw_deflate(plain: bytes) -> bytes:

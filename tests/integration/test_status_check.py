@@ -7,9 +7,9 @@ import shutil
 import httpx
 import pytest
 
-from pipelines.failures import Failure, forget_failure, last_failures, note_failure
-from pipelines.lake import Lake, Partition
-from pipelines.verify_files import survey
+from pipelines.lake.failures import Failure, forget_failure, last_failures, note_failure
+from pipelines.lake.layout import Lake, Partition
+from pipelines.maintenance.verify_files import survey
 
 TODAY = dt.datetime.now(dt.UTC).date()
 PARTITION = Partition(TODAY, "default")

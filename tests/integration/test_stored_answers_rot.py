@@ -7,16 +7,15 @@ from contextlib import closing
 
 import pytest
 
-from pipelines.answer_store import open_answers
-from pipelines.answers import Answer
-from pipelines.columns import RESPONSES
-from pipelines.day import Day, fetch_answers, publish_day, take_inventory
+from pipelines.cloud.answers import Answer
 from pipelines.errors import StorageError
-from pipelines.lake import Lake, Partition
-from pipelines.outcomes import Outcome
-from pipelines.parquet_files import read_batches
+from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.parquet_files import read_batches
+from pipelines.maintenance.verify import verify
 from pipelines.settings import Settings
-from pipelines.verify import verify
+from pipelines.snapshot.checkpoint import open_answers
+from pipelines.snapshot.steps import Day, fetch_answers, publish_day, take_inventory
+from pipelines.tables import RESPONSES, Outcome
 
 DATE = dt.date(2026, 11, 23)
 NOON = dt.datetime.combine(DATE, dt.time(12), dt.UTC)

@@ -10,7 +10,7 @@ import httpx
 import pytest
 import trustme
 
-from pipelines.transport import PooledTransport
+from pipelines.cloud.transport import PooledTransport
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 Script = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]

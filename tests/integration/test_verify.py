@@ -10,16 +10,16 @@ import pyarrow.parquet as pq
 import pytest
 from proved_days import forge_record
 
-from pipelines.columns import IMAGES, RESPONSES, TABLES
-from pipelines.connection import connect
-from pipelines.day import Day, fetch_answers, publish_day, start_over, take_inventory
 from pipelines.errors import ConfigurationError, EndpointUnreachableError, StorageError
-from pipelines.lake import Lake, Partition
-from pipelines.manifest import published
+from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.manifests import published
+from pipelines.lake.stored_files import sha256_of_file
+from pipelines.maintenance.status import day_statuses
+from pipelines.maintenance.verify import verify
 from pipelines.settings import Settings
-from pipelines.status import day_statuses
-from pipelines.stored_files import sha256_of_file
-from pipelines.verify import verify
+from pipelines.snapshot.connection import connect
+from pipelines.snapshot.steps import Day, fetch_answers, publish_day, start_over, take_inventory
+from pipelines.tables import IMAGES, RESPONSES, TABLES
 
 FIRST = dt.date(2026, 11, 21)
 PARTITIONS = [Partition(FIRST + dt.timedelta(days=n), "default") for n in range(3)]
@@ -228,7 +228,7 @@ def test_a_kill_between_two_replacements_is_mended_by_the_next_run(lake, monkeyp
 def test_an_attempt_that_ended_but_was_not_cleared_away_is_not_gone_on_with(lake, monkeypatch):
     """The process ends between the manifest and the removal of the attempt: the next run fetches anew."""
     partition = Partition(dt.date(2026, 11, 24), "default")
-    monkeypatch.setattr("pipelines.day.start_over", lambda day: None)
+    monkeypatch.setattr("pipelines.snapshot.steps.start_over", lambda day: None)
     ended = take(lake.root, partition)
     monkeypatch.undo()
     assert lake.unfinished() == [partition]

@@ -21,9 +21,8 @@ import pyarrow.parquet as pq
 import pytest
 from published_days import publish_day
 
-from pipelines import columns, locks, warehouse
-from pipelines.day import Day
-from pipelines.derived import derive_days, read_seal
+from pipelines import tables as columns
+from pipelines.derive.days import derive_days
 from pipelines.errors import (
     ConfigurationError,
     EndpointUnreachableError,
@@ -31,12 +30,16 @@ from pipelines.errors import (
     PipelineError,
     StorageError,
 )
-from pipelines.lake import Lake, Partition
+from pipelines.lake import locks
+from pipelines.lake.derived_records import read_seal
+from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.stored_files import sha256_of_file
 from pipelines.settings import ROOT, Settings
-from pipelines.stored_files import sha256_of_file
-from pipelines.warehouse import load_partition, load_project
-from pipelines.warehouse_ddl import DAYS, WAREHOUSE_TABLES
-from pipelines.warehouse_postgres import binary_rows
+from pipelines.snapshot.steps import Day
+from pipelines.warehouse import loading as warehouse
+from pipelines.warehouse.ddl import DAYS, WAREHOUSE_TABLES
+from pipelines.warehouse.loading import load_partition, load_project
+from pipelines.warehouse.postgres import binary_rows
 
 A, B, C = (f"{letter * 8}-0000-4000-8000-000000000000" for letter in "abc")
 MB = 1024**2
@@ -302,10 +305,10 @@ def test_a_text_with_nul_is_kept_as_far_as_the_warehouse_can(target, tmp_path):
 # Loads in a process of its own, which stops before it writes the table that is given.
 LOADING = """
 import datetime as dt, sys, time
-from pipelines.lake import Lake, Partition
-from pipelines.warehouse import load_partition
-from pipelines.warehouse_duckdb import DuckDBWarehouse
-from pipelines.warehouse_postgres import PostgresWarehouse
+from pipelines.lake.layout import Lake, Partition
+from pipelines.warehouse.loading import load_partition
+from pipelines.warehouse.duckdb import DuckDBWarehouse
+from pipelines.warehouse.postgres import PostgresWarehouse
 
 lake, date, project, url, stop_before, seconds = sys.argv[1:]
 

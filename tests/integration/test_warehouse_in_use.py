@@ -12,9 +12,9 @@ import sys
 import duckdb
 import pytest
 
-from pipelines import locks
 from pipelines.errors import PartitionBusyError, StorageError
-from pipelines.warehouse_duckdb import open_duckdb
+from pipelines.lake import locks
+from pipelines.warehouse.duckdb import open_duckdb
 
 HOLDER = """
 import itertools, sys, duckdb

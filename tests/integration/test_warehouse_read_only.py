@@ -7,9 +7,9 @@ import duckdb
 import pytest
 from permissions import as_nobody
 
-from pipelines import warehouse
 from pipelines.errors import ConfigurationError
-from pipelines.lake import Lake
+from pipelines.lake.layout import Lake
+from pipelines.warehouse import loading as warehouse
 
 
 def test_a_read_only_file_is_one_sentence():

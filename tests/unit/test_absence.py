@@ -7,14 +7,14 @@ import pyarrow.parquet as pq
 import pytest
 from published_days import PROJECT_ID, day_of, publish_day, published_rows
 
-from pipelines import audit
-from pipelines.absence import judge, known_images, missing_rows
-from pipelines.analysis import DayAnalysis
-from pipelines.audit import derive_audit_findings
-from pipelines.columns import AUDIT_FINDINGS, IMAGE_CHANGES, IMAGE_HISTORY, IMAGE_RECONCILIATION
-from pipelines.history import derive_image_changes, derive_image_history
-from pipelines.inventory import Inventory
-from pipelines.reconciliation import derive_image_reconciliation
+from pipelines.derive import audit
+from pipelines.derive.analysis import DayAnalysis
+from pipelines.derive.audit import derive_audit_findings
+from pipelines.derive.history import derive_image_changes, derive_image_history
+from pipelines.derive.reconciliation import derive_image_reconciliation
+from pipelines.inventory.cleaning import Inventory
+from pipelines.snapshot.absence import judge, known_images, missing_rows
+from pipelines.tables import AUDIT_FINDINGS, IMAGE_CHANGES, IMAGE_HISTORY, IMAGE_RECONCILIATION
 
 ONE, TWO, THREE = "2026-11-01", "2026-11-02", "2026-11-03"
 IDS = [f"{number:08x}-0000-4000-8000-000000000000" for number in range(10)]

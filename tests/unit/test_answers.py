@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.answers import Kind, Verdict, classify, classify_failure, classify_list, retry_after
+from pipelines.cloud.answers import Kind, Verdict, classify, classify_failure, classify_list, retry_after
 from pipelines.errors import AccessDeniedError, AccountSuspendedError, ConfigurationError
-from pipelines.outcomes import Outcome
+from pipelines.tables import Outcome
 
 ID = "0e1f2a3b-4c5d-6e7f-8091-a2b3c4d5e6f7"
 NOW = dt.datetime(2026, 11, 23, 12, 0, 0, tzinfo=dt.UTC)

@@ -6,12 +6,12 @@ import pytest
 from audited_days import HEADER, NAMED_BADLY, SHIPPED, derive, findings_of, write_rule
 from published_days import day_of, publish_day, published_rows
 
-from pipelines.audit import read_rules
-from pipelines.columns import (
-    AUDIT_RULES,
-)
+from pipelines.derive.audit import read_rules
 from pipelines.errors import ConfigurationError
 from pipelines.settings import Settings
+from pipelines.tables import (
+    AUDIT_RULES,
+)
 
 BROKEN_SQL = {
     "no_sql": ("", "The file must hold one SELECT statement and nothing else."),

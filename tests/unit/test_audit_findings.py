@@ -8,13 +8,13 @@ import pytest
 from audited_days import HEADER, derive, findings_of, write_rule
 from published_days import day_of, publish_day, published_rows, write_history
 
-from pipelines.audit import Suppression, read_suppressions
-from pipelines.columns import (
+from pipelines.derive.audit import Suppression, read_suppressions
+from pipelines.errors import ConfigurationError
+from pipelines.settings import Settings
+from pipelines.tables import (
     AUDIT_FINDINGS,
     AUDIT_RULES,
 )
-from pipelines.errors import ConfigurationError
-from pipelines.settings import Settings
 
 
 class Life:

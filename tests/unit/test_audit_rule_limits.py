@@ -6,9 +6,9 @@ import pytest
 from audited_days import SHIPPED, SPINS, derive, findings_of, write_rule
 from published_days import day_of, publish_day, published_rows
 
-from pipelines import rule_process
-from pipelines.columns import AUDIT_RULES
+from pipelines.derive import rule_process
 from pipelines.settings import Settings
+from pipelines.tables import AUDIT_RULES
 
 
 @pytest.fixture

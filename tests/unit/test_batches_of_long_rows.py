@@ -9,15 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.answer_store import bounded, open_answers
-from pipelines.answers import Answer
-from pipelines.columns import RESPONSES
-from pipelines.fetch import Progress, _Writer
-from pipelines.lake import Lake, Partition
-from pipelines.outcomes import Outcome
-from pipelines.parquet_files import BATCH_BYTES, ROW_GROUP_BYTES, open_parquet, read_batches
-from pipelines.publish import derive_tables
-from pipelines.verify_tables import first_difference
+from pipelines.cloud.answers import Answer
+from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.parquet_files import BATCH_BYTES, ROW_GROUP_BYTES, open_parquet, read_batches
+from pipelines.maintenance.verify_tables import first_difference
+from pipelines.snapshot.checkpoint import bounded, open_answers
+from pipelines.snapshot.fetch import Progress, _Writer
+from pipelines.snapshot.publish import derive_tables
+from pipelines.tables import RESPONSES, Outcome
 
 DATE = dt.date(2026, 11, 23)
 NOON = dt.datetime.combine(DATE, dt.time(12), dt.UTC)

@@ -2,8 +2,8 @@
 
 from published_days import day_of, publish_day, published_rows
 
-from pipelines.columns import IMAGE_CHANGES
-from pipelines.derived import derive_days
+from pipelines.derive.days import derive_days
+from pipelines.tables import IMAGE_CHANGES
 
 A, B, C = (f"{letter * 8}-0000-4000-8000-000000000000" for letter in "abc")
 

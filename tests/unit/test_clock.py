@@ -7,17 +7,17 @@ from email.utils import format_datetime
 import pytest
 from published_days import day_of, publish_day
 
-from pipelines.clock import clock_warnings, newest_publication
-from pipelines.connection import connect
-from pipelines.day import Day, take_inventory
-from pipelines.day import publish_day as publish_stored
+from pipelines.cloud.exchange import Stats
 from pipelines.errors import ConfigurationError
-from pipelines.exchange import Stats
-from pipelines.lake import Lake, Partition
-from pipelines.manifest import chain_head, published, write_manifest
-from pipelines.publish import publish
+from pipelines.lake.clock import clock_warnings, newest_publication
+from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.manifests import chain_head, published, write_manifest
+from pipelines.maintenance.status import day_statuses
 from pipelines.settings import Settings
-from pipelines.status import day_statuses
+from pipelines.snapshot.connection import connect
+from pipelines.snapshot.publish import publish
+from pipelines.snapshot.steps import Day, take_inventory
+from pipelines.snapshot.steps import publish_day as publish_stored
 
 NOON = dt.datetime(2026, 11, 25, 12, tzinfo=dt.UTC)
 SECOND = dt.timedelta(seconds=1)

@@ -4,7 +4,7 @@ import pytest
 from openstack.config import loader
 from permissions import unreadable
 
-from pipelines.credentials import PasswordLogin, load_credentials
+from pipelines.cloud.credentials import PasswordLogin, load_credentials
 from pipelines.errors import ConfigurationError
 
 CLOUDS = """\

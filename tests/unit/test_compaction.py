@@ -11,14 +11,15 @@ from cut_off import was_killed
 from once_per_run import once_per_run
 from published_days import day_of, publish_day
 
-from pipelines.columns import ANALYSIS_TABLES, IMAGE_HISTORY, IMAGES, SNAPSHOT_TABLES, TABLES
-from pipelines.compaction import check_months, compact, months_over, read_month_seal
-from pipelines.derived import derive_days
+from pipelines.derive.days import derive_days
 from pipelines.errors import ConfigurationError, StorageError
-from pipelines.lake import Lake
-from pipelines.query import connect_lake, select
-from pipelines.records import record_bytes, with_own_sha256
-from pipelines.stored_files import sha256_of_file
+from pipelines.lake.layout import Lake
+from pipelines.lake.monthly_records import read_month_seal
+from pipelines.lake.records import record_bytes, with_own_sha256
+from pipelines.lake.stored_files import sha256_of_file
+from pipelines.maintenance.compaction import check_months, compact, months_over
+from pipelines.query.views import connect_lake, select
+from pipelines.tables import ANALYSIS_TABLES, IMAGE_HISTORY, IMAGES, SNAPSHOT_TABLES, TABLES
 
 A, B = (f"{letter * 8}-0000-4000-8000-000000000000" for letter in "ab")
 DATES = ("2025-09-30", "2025-10-01", "2025-10-02", "2025-10-31", "2025-11-01")

@@ -8,12 +8,12 @@ from contextlib import closing
 import pytest
 from published_days import publish_day
 
-from pipelines.day import Day
-from pipelines.lake import Lake, Partition
-from pipelines.manifest import known_partitions
-from pipelines.query import connect_lake
+from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.manifests import known_partitions
+from pipelines.maintenance.status import day_statuses
+from pipelines.query.views import connect_lake
 from pipelines.settings import Settings
-from pipelines.status import day_statuses
+from pipelines.snapshot.steps import Day
 
 DATE = dt.date(2026, 11, 23)
 ID = "00000000-0000-4000-8000-00000000000a"

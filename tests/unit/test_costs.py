@@ -7,12 +7,12 @@ import pytest
 from priced_days import BOOK, GB, A, B, C, D, derive, entry, priced_day, publish_images, write_usage
 from published_days import day_of, published_rows, write_history
 
-from pipelines.columns import IMAGE_COSTS
-from pipelines.engine_duckdb import DuckDBEngine
+from pipelines.derive.prices import read_price_book
+from pipelines.engine.duckdb import DuckDBEngine
+from pipelines.engine.sql_files import read_sql
 from pipelines.errors import ConfigurationError
-from pipelines.prices import read_price_book
 from pipelines.settings import ROOT, Settings
-from pipelines.sql_files import read_sql
+from pipelines.tables import IMAGE_COSTS
 
 
 def costs_of(day, column):

@@ -1,6 +1,6 @@
 import pytest
 
-from pipelines.credentials import AccessKey, PasswordLogin, ReadyToken, load_credentials
+from pipelines.cloud.credentials import AccessKey, PasswordLogin, ReadyToken, load_credentials
 from pipelines.errors import ConfigurationError
 
 PASSWORD_ENV = {

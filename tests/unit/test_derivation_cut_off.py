@@ -4,10 +4,10 @@ import pytest
 from cut_off import was_killed
 from proved_days import A, B, C, proved_day, publish_proved
 
-from pipelines.derived import derive_days
-from pipelines.lake import Lake
+from pipelines.derive.days import derive_days
+from pipelines.lake.layout import Lake
+from pipelines.maintenance.verify import verify
 from pipelines.settings import Settings
-from pipelines.verify import verify
 
 
 @pytest.fixture

@@ -7,11 +7,12 @@ import pytest
 from proved_days import forge_record
 from published_days import day_of, publish_day
 
-from pipelines.columns import ANALYSIS_TABLES, IMAGE_CHANGES, IMAGE_HISTORY, IMAGE_USAGE
-from pipelines.derived import derive_days, read_seal
+from pipelines.derive.days import derive_days
 from pipelines.errors import ConfigurationError
-from pipelines.stored_files import sha256_of_file
-from pipelines.verify import verify_derived
+from pipelines.lake.derived_records import read_seal
+from pipelines.lake.stored_files import sha256_of_file
+from pipelines.maintenance.verify import verify_derived
+from pipelines.tables import ANALYSIS_TABLES, IMAGE_CHANGES, IMAGE_HISTORY, IMAGE_USAGE
 
 A, B = (f"{letter * 8}-0000-4000-8000-000000000000" for letter in "ab")
 DATES = ("2026-11-01", "2026-11-02", "2026-11-03", "2026-11-04")

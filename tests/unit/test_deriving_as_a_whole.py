@@ -5,13 +5,14 @@ from dataclasses import replace
 import pytest
 from published_days import day_of, publish_day
 
-import pipelines.derived
-from pipelines.derived import derive_days, read_seal
+import pipelines.derive.days
+from pipelines.derive.days import derive_days
 from pipelines.errors import ConfigurationError
-from pipelines.lake import Lake
+from pipelines.lake.derived_records import read_seal
+from pipelines.lake.layout import Lake
+from pipelines.maintenance.verify import verify_derived
 from pipelines.preflight import check_inputs
 from pipelines.settings import Settings
-from pipelines.verify import verify_derived
 
 ID = "0e1f2a3b-4c5d-6e7f-8091-a2b3c4d5e6f7"
 
@@ -74,7 +75,7 @@ def test_nothing_is_left_in_staging_after_deriving():
     day = published("2026-11-23")
     derive_days(day)
     assert not day.lake.staged_derived(day.partition).exists()
-    assert pipelines.derived.read_seal(day.lake, day.partition).files
+    assert pipelines.derive.days.read_seal(day.lake, day.partition).files
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from rich.console import Console
 
 from assets.run_report import print_reports, summary_lines
 from assets.terminal import print_error, print_note
-from pipelines.columns import ANALYSIS_TABLES, TABLES
-from pipelines.derived import DaySummary
+from pipelines.lake.derived_records import DaySummary
+from pipelines.tables import ANALYSIS_TABLES, TABLES
 
 SUMMARY = {
     "is_complete": True,

@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 from priced_days import GB, A, B, derive, entry, priced_day, publish_images, write_usage
 
-from pipelines.costs import write_focus
+from pipelines.derive.costs import write_focus
 from pipelines.errors import ConfigurationError, StorageError
-from pipelines.lake import Lake, Partition
+from pipelines.lake.layout import Lake, Partition
 
 COLUMNS = [
     "BilledCost",

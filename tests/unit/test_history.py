@@ -6,9 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 from published_days import day_of, publish_day, published_rows
 
-from pipelines.analysis import DayAnalysis
-from pipelines.columns import IMAGE_CHANGES, IMAGE_HISTORY
-from pipelines.history import derive_image_changes, derive_image_history
+from pipelines.derive.analysis import DayAnalysis
+from pipelines.derive.history import derive_image_changes, derive_image_history
+from pipelines.tables import IMAGE_CHANGES, IMAGE_HISTORY
 
 A, B, C = (f"{letter * 8}-0000-4000-8000-000000000000" for letter in "abc")
 

@@ -7,14 +7,15 @@ import pytest
 from cut_off import Killed
 from proved_days import A, B, proved_day, publish_proved
 
-from pipelines.columns import IMAGE_HISTORY
-from pipelines.derived import derive_days, read_seal
+from pipelines.derive.days import derive_days
 from pipelines.errors import StorageError
-from pipelines.lake import Lake
-from pipelines.removed import Rules
-from pipelines.retention import apply_retention
-from pipelines.stored_files import exists, sha256_of_file, write_atomically
-from pipelines.verify import verify
+from pipelines.lake.derived_records import read_seal
+from pipelines.lake.layout import Lake
+from pipelines.lake.retention_records import Rules
+from pipelines.lake.stored_files import exists, sha256_of_file, write_atomically
+from pipelines.maintenance.retention import apply_retention
+from pipelines.maintenance.verify import verify
+from pipelines.tables import IMAGE_HISTORY
 
 FIRST, SECOND, THIRD = (proved_day(date) for date in ("2025-10-01", "2025-10-02", "2025-10-03"))
 

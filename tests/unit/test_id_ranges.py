@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 from published_days import day_of, publish_day
 
-from pipelines.analysis import by_rule, id_ranges
-from pipelines.columns import ANALYSIS_TABLES
-from pipelines.derived import derive_days
-from pipelines.engine_duckdb import DuckDBEngine
+from pipelines.derive.analysis import by_rule, id_ranges
+from pipelines.derive.days import derive_days
+from pipelines.engine.duckdb import DuckDBEngine
+from pipelines.tables import ANALYSIS_TABLES
 
 IDS = [f"{number:08x}-0000-4000-8000-000000000000" for number in range(0, 900, 100)]
 LATE = "ffffffff-0000-4000-8000-000000000000"

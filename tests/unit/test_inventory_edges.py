@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.errors import ConfigurationError
-from pipelines.inventory import Inventory
+from pipelines.inventory.cleaning import Inventory
 
 ID = "0f0c1f6e-0000-4000-8000-00000000000a"
 AGES = 253_402_300_800  # 10000-01-01, in seconds

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from permissions import unreadable
 
-from pipelines import columns, inventory_sources
+from pipelines import tables as columns
 from pipelines.errors import ConfigurationError
-from pipelines.inventory import Inventory, InventoryCounts
-from pipelines.inventory_sources import InventorySource, describe_source
+from pipelines.inventory import sources as inventory_sources
+from pipelines.inventory.cleaning import Inventory, InventoryCounts
+from pipelines.inventory.sources import InventorySource, describe_source
 
 DAY = date(2026, 11, 23)
 A = "0f0c1f6e-0000-4000-8000-00000000000a"

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.errors import ConfigurationError
-from pipelines.inventory import Inventory
+from pipelines.inventory.cleaning import Inventory
 
 A = "0f0c1f6e-0000-4000-8000-00000000000a"
 B = "0f0c1f6e-0000-4000-8000-00000000000b"

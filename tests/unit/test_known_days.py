@@ -6,12 +6,12 @@ from contextlib import closing
 import pytest
 from published_days import publish_day, write_history
 
-from pipelines.columns import IMAGE_HISTORY
-from pipelines.day import Day
 from pipelines.errors import ConfigurationError
-from pipelines.lake import Lake, Partition
-from pipelines.query import connect_lake, select, sql_errors
+from pipelines.lake.layout import Lake, Partition
+from pipelines.query.views import connect_lake, select, sql_errors
 from pipelines.settings import Settings
+from pipelines.snapshot.steps import Day
+from pipelines.tables import IMAGE_HISTORY
 
 ONE, TWO = "00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"
 

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.columns import IMAGE_VALUES, SCHEMA_VERSION
 from pipelines.errors import ConfigurationError, PartitionBusyError, ValidationError
-from pipelines.lake import Lake, Partition
-from pipelines.stored_files import write_atomically
+from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.stored_files import write_atomically
+from pipelines.tables import IMAGE_VALUES, SCHEMA_VERSION
 
 DAY = dt.date(2026, 11, 23)
 PARTITION = Partition(DAY, "default")
@@ -138,7 +138,7 @@ def test_two_holders_of_one_partition_exclude_each_other(tmp_path):
 
 def test_a_killed_holder_holds_nothing(tmp_path):
     code = (
-        "import sys, time, datetime as dt; from pipelines.lake import Lake, Partition\n"
+        "import sys, time, datetime as dt; from pipelines.lake.layout import Lake, Partition\n"
         f"with Lake({str(tmp_path)!r}).hold(Partition(dt.date(2026, 11, 23), 'default'), 'child'):\n"
         "    print('held', flush=True); time.sleep(60)"
     )

@@ -6,12 +6,12 @@ import os
 
 import pytest
 
-from pipelines import locks
 from pipelines.errors import PartitionBusyError, StorageError
-from pipelines.lake import Lake, Partition
-from pipelines.removed import Rules
-from pipelines.retention import apply_retention
-from pipelines.stored_files import write_atomically
+from pipelines.lake import locks
+from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.retention_records import Rules
+from pipelines.lake.stored_files import write_atomically
+from pipelines.maintenance.retention import apply_retention
 
 PARTITION = Partition(dt.date(2026, 11, 23), "default")
 NOON = dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC)

@@ -10,8 +10,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from pipelines.columns import IMAGE_VALUES, IMAGES, LIST_FIELDS, RESPONSES
-from pipelines.normalise import COUNTED_APART, FURTHER, add_counts, normalise_images, to_arrow
+from pipelines.snapshot.normalise import COUNTED_APART, FURTHER, add_counts, normalise_images, to_arrow
+from pipelines.tables import IMAGE_VALUES, IMAGES, LIST_FIELDS, RESPONSES
 
 DAY = date(2026, 3, 2)
 OBSERVED = datetime(2026, 3, 2, 6, 30, tzinfo=UTC)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.bodies import NUMBER_FIELDS, canonical_of_plain, dumps, ordered, read_plain
-from pipelines.columns import IMAGE_VALUES, IMAGES, LIST_FIELDS, RESPONSES
-from pipelines.normalise import normalise_images, to_arrow
+from pipelines.bodies.image import NUMBER_FIELDS, canonical_of_plain, dumps, ordered, read_plain
+from pipelines.snapshot.normalise import normalise_images, to_arrow
+from pipelines.tables import IMAGE_VALUES, IMAGES, LIST_FIELDS, RESPONSES
 
 ID = "7c1de1f0-2a44-4b0e-9d4d-0f6a3c5b8e21"
 DAY_US = 1_772_433_000_000_000
@@ -212,7 +212,7 @@ def test_both_ways_of_reading_say_the_same(bodies: list[bytes]) -> None:
     sent = responses(bodies)
     by_either_way = normalise_images(sent)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipelines.normalise.read_plain", lambda content: None)
+        patch.setattr("pipelines.snapshot.normalise.read_plain", lambda content: None)
         by_one_way = normalise_images(sent)
     for name, table in (("images", IMAGES), ("image_values", IMAGE_VALUES)):
         assert to_arrow(getattr(by_either_way, name), table).equals(to_arrow(getattr(by_one_way, name), table))

@@ -12,17 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.analysis import _any_items, _listed, _plain_items
-from pipelines.answers import Kind, classify, classify_list
-from pipelines.bodies import read_any, read_plain
-from pipelines.columns import RESPONSES
-from pipelines.credentials import PasswordLogin
-from pipelines.identity import read_token
-from pipelines.json_text import MAX_TEXT_BYTES, NotJSONError, parse
-from pipelines.listed import ListedImages, confirms
-from pipelines.normalise import normalise_images
-from pipelines.outcomes import Outcome
-from pipelines.paging import Paging, reduce_notebook
+from pipelines.bodies.image import read_any, read_plain
+from pipelines.bodies.json_text import MAX_TEXT_BYTES, NotJSONError, parse
+from pipelines.cloud.answers import Kind, classify, classify_list
+from pipelines.cloud.credentials import PasswordLogin
+from pipelines.cloud.identity import read_token
+from pipelines.cloud.paging import Paging, reduce_notebook
+from pipelines.derive.analysis import _any_items, _listed, _plain_items
+from pipelines.snapshot.image_list import ListedImages, confirms
+from pipelines.snapshot.normalise import normalise_images
+from pipelines.tables import RESPONSES, Outcome
 
 ID = "0e1f2a3b-4c5d-6e7f-8091-a2b3c4d5e6f7"
 NOW = dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC)

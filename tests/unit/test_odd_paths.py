@@ -11,12 +11,12 @@ import pytest
 from published_days import publish_day
 
 from assets.run_history import use_instance_home
-from pipelines.day import Day
-from pipelines.derived import derive_days
+from pipelines.derive.days import derive_days
 from pipelines.errors import ConfigurationError
-from pipelines.lake import Lake, Partition
-from pipelines.query import connect_lake
+from pipelines.lake.layout import Lake, Partition
+from pipelines.query.views import connect_lake
 from pipelines.settings import Settings
+from pipelines.snapshot.steps import Day
 
 FIRST, SECOND = dt.date(2026, 11, 1), dt.date(2026, 11, 2)
 ID = "00000000-0000-4000-8000-00000000000a"

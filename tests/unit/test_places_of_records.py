@@ -6,17 +6,18 @@ import json
 import pytest
 from published_days import day_of, publish_day
 
-from pipelines.columns import IMAGE_CHANGES, IMAGES
-from pipelines.compaction import compact, read_month_seal
-from pipelines.derived import read_seal, readable_sealed_files, sealed_files
 from pipelines.errors import StorageError
-from pipelines.lake import Lake, Partition
-from pipelines.manifest import published, published_days
-from pipelines.removed import RemovedFiles, Rules
-from pipelines.retention import apply_retention
-from pipelines.status import day_statuses
-from pipelines.stored_files import sha256_of_file, write_atomically
-from pipelines.warehouse import load_partition
+from pipelines.lake.derived_records import read_seal, readable_sealed_files, sealed_files
+from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.manifests import published, published_days
+from pipelines.lake.monthly_records import read_month_seal
+from pipelines.lake.retention_records import RemovedFiles, Rules
+from pipelines.lake.stored_files import sha256_of_file, write_atomically
+from pipelines.maintenance.compaction import compact
+from pipelines.maintenance.retention import apply_retention
+from pipelines.maintenance.status import day_statuses
+from pipelines.tables import IMAGE_CHANGES, IMAGES
+from pipelines.warehouse.loading import load_partition
 
 DAYS = ("2026-10-20", "2026-10-21", "2026-10-22")
 FIRST = Partition(dt.date.fromisoformat(DAYS[0]), "default")

@@ -5,7 +5,7 @@ import datetime as dt
 import pytest
 
 from pipelines.errors import ConfigurationError, PartitionBusyError
-from pipelines.lake import Lake, Partition
+from pipelines.lake.layout import Lake, Partition
 from pipelines.settings import Settings
 
 DATE = dt.date(2026, 11, 23)

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.errors import ConfigurationError
-from pipelines.names import project_of, wrong_with_key
+from pipelines.inputs.project_keys import wrong_with_key
+from pipelines.lake.names import project_of
 from pipelines.settings import Settings
 
 RETYPED = ["007", "0x10", "1e5", "12.5", "1_000", "2026-11-25", "20261125", "1d", "0", "1-2"]

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pytest
 from published_days import publish_day, write_history
 
-from pipelines.day import Day
-from pipelines.lake import Lake, Partition
-from pipelines.query import connect_lake
+from pipelines.lake.layout import Lake, Partition
+from pipelines.query.views import connect_lake
 from pipelines.settings import ROOT, Settings
+from pipelines.snapshot.steps import Day
 
 LONG_AGO = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
 DAYS = "SELECT project, snapshot_date, published_at, is_complete FROM days"

@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 from published_days import PROJECT_ID, publish_day, rows_of, write_history
 
-from pipelines.columns import ANALYSIS_TABLES, IMAGE_COSTS, IMAGES, TABLES
-from pipelines.day import Day
 from pipelines.errors import ConfigurationError
-from pipelines.lake import Lake, Partition
-from pipelines.query import Format, connect_lake, relations, select, write_rows
+from pipelines.lake.layout import Lake, Partition
+from pipelines.query.views import Format, connect_lake, relations, select, write_rows
 from pipelines.settings import ROOT, Settings
+from pipelines.snapshot.steps import Day
+from pipelines.tables import ANALYSIS_TABLES, IMAGE_COSTS, IMAGES, TABLES
 
 FIRST, SECOND, THIRD = (dt.date(2026, 11, day) for day in (1, 2, 3))
 ONE, TWO = "00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"

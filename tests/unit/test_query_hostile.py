@@ -11,11 +11,11 @@ import pytest
 from published_days import publish_day
 
 from assets.query_command import query
-from pipelines.day import Day
 from pipelines.errors import ConfigurationError
-from pipelines.lake import Lake, Partition
-from pipelines.query import Format, connect_lake, select, write_rows
+from pipelines.lake.layout import Lake, Partition
+from pipelines.query.views import Format, connect_lake, select, write_rows
 from pipelines.settings import Settings
+from pipelines.snapshot.steps import Day
 
 ID = "00000000-0000-4000-8000-000000000001"
 EVIDENCE = "responses/dt=2026-11-01/project=default/responses.parquet"

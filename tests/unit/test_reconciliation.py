@@ -5,9 +5,9 @@ import datetime as dt
 import pytest
 from published_days import day_of, publish_day, published_rows, write_history
 
-from pipelines.analysis import DayAnalysis
-from pipelines.columns import IMAGE_RECONCILIATION
-from pipelines.reconciliation import derive_image_reconciliation
+from pipelines.derive.analysis import DayAnalysis
+from pipelines.derive.reconciliation import derive_image_reconciliation
+from pipelines.tables import IMAGE_RECONCILIATION
 
 NOTHING = dict.fromkeys([column.name for column in IMAGE_RECONCILIATION.columns[2:]])
 

@@ -5,9 +5,10 @@ import re
 import pytest
 from published_days import day_of, publish_day
 
-from pipelines.derived import DaySummary, derive_days
-from pipelines.report import UNFOLDED_ROWS, render_report
-from pipelines.report_headline import AWAITED_DAYS, awaited, figures
+from pipelines.derive.days import derive_days
+from pipelines.lake.derived_records import DaySummary
+from pipelines.report.headline import AWAITED_DAYS, awaited, figures
+from pipelines.report.page import UNFOLDED_ROWS, render_report
 from pipelines.settings import ROOT
 
 GIB = 1024**3

@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import setuptools
 
 import assets
 import pipelines
@@ -30,14 +31,12 @@ def test_packages_are_imported_from_this_tree(package):
     assert package.__file__ == str(ROOT / package.__name__ / "__init__.py")
 
 
-def test_no_package_is_left_out_of_the_installation():
-    stated = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    found = {
-        ".".join(path.parent.relative_to(ROOT).parts)
-        for top in ("pipelines", "assets")
-        for path in (ROOT / top).rglob("__init__.py")
+def test_no_directory_with_code_is_left_out_of_the_installation():
+    stated = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]["include"]
+    code = {path.parent for top in ("pipelines", "assets") for path in (ROOT / top).rglob("*.py")}
+    assert set(setuptools.find_packages(str(ROOT), include=stated)) == {
+        ".".join(directory.relative_to(ROOT).parts) for directory in code
     }
-    assert set(stated) == found
 
 
 def test_ci_runs_the_test_command_of_the_readme():

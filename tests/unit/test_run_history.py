@@ -10,8 +10,8 @@ import dagster as dg
 import pytest
 
 from assets.run_history import open_run_history, use_instance_home
-from pipelines import locks
 from pipelines.errors import ConfigurationError
+from pipelines.lake import locks
 from pipelines.settings import ROOT
 
 

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 from assets import cli
 from assets.resources import ACCEPT_HISTORY_TAG, ACCEPT_SHRUNK_TAG, FRESH_TAG, PROJECT_MOVED_TAG
 from assets.run_report import print_reports, run_report
-from pipelines.status import day_statuses
+from pipelines.maintenance.status import day_statuses
 
 A = "aaaaaaaa-0000-4000-8000-000000000000"
 

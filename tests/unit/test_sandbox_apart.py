@@ -6,16 +6,16 @@ import pyarrow.parquet as pq
 import pytest
 from published_days import day_of, publish_day
 
-from pipelines.columns import IMAGES
-from pipelines.costs import write_focus
-from pipelines.day import Day
-from pipelines.derived import derive_days
+from pipelines.derive.costs import write_focus
+from pipelines.derive.days import derive_days
 from pipelines.errors import ConfigurationError, StorageError
-from pipelines.lake import Partition
-from pipelines.manifest import holds_sandbox, published, write_manifest
+from pipelines.lake.layout import Partition
+from pipelines.lake.manifests import holds_sandbox, published, write_manifest
+from pipelines.maintenance.status import day_statuses
 from pipelines.settings import Settings
-from pipelines.status import day_statuses
-from pipelines.warehouse import load_partition
+from pipelines.snapshot.steps import Day
+from pipelines.tables import IMAGES
+from pipelines.warehouse.loading import load_partition
 
 ID = "0e1f2a3b-4c5d-6e7f-8091-a2b3c4d5e6f7"
 REAL = "https://modelarts.example"

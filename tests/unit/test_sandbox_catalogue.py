@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.columns import KNOWN_VALUES, LIST_FIELDS
 from pipelines.sandbox.catalogue import Answer, Catalogue, Event
 from pipelines.sandbox.storylines import STORYLINES
+from pipelines.tables import KNOWN_VALUES, LIST_FIELDS
 
 DAY = date(2026, 11, 23)
 FORTNIGHT = 14

@@ -4,15 +4,15 @@ import traceback
 
 import pytest
 
-from pipelines.endpoints import check_endpoint
+from pipelines.cloud.transport import proxy_for
 from pipelines.errors import ConfigurationError
-from pipelines.inventory_sources import check_source, describe_source
-from pipelines.lake import Lake
-from pipelines.proxies import check_proxies
-from pipelines.secret_urls import parse_secret_url
+from pipelines.inputs.endpoints import check_endpoint
+from pipelines.inputs.proxies import check_proxies
+from pipelines.inputs.secret_urls import parse_secret_url
+from pipelines.inventory.sources import check_source, describe_source
+from pipelines.lake.layout import Lake
 from pipelines.settings import ROOT, Settings
-from pipelines.transport import proxy_for
-from pipelines.warehouse import check_warehouse
+from pipelines.warehouse.loading import check_warehouse
 
 # Both halves of a password around a character that is not encoded.
 SPECIAL = ["/", "@", "#", "?", "\\", " ", "%", ":12/"]

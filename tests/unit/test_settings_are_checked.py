@@ -5,12 +5,12 @@ import json
 import pytest
 from dagster._utils.schedules import is_valid_cron_schedule
 
-from pipelines.cron import check_cron
 from pipelines.errors import ConfigurationError
-from pipelines.lake import Lake
-from pipelines.proxies import check_proxies
+from pipelines.inputs.cron import check_cron
+from pipelines.inputs.proxies import check_proxies
+from pipelines.lake.layout import Lake
 from pipelines.settings import Settings
-from pipelines.warehouse import check_warehouse
+from pipelines.warehouse.loading import check_warehouse
 
 
 def refusal(monkeypatch, setting, value):

@@ -7,15 +7,15 @@ import pytest
 from permissions import unreadable
 from published_days import day_of, publish_day
 
-from pipelines.audit import read_rules, read_suppressions
-from pipelines.credentials import PasswordLogin, load_credentials
-from pipelines.environment import prepare_environment
+from pipelines.cloud.credentials import PasswordLogin, load_credentials
+from pipelines.derive.audit import read_rules, read_suppressions
+from pipelines.derive.prices import read_price_book
 from pipelines.errors import ConfigurationError
-from pipelines.inventory_sources import read_source
-from pipelines.prices import read_price_book
+from pipelines.inputs.environment import prepare_environment
+from pipelines.inventory.sources import read_source
+from pipelines.lake.witnesses import read_witnesses
 from pipelines.settings import ROOT, Settings
-from pipelines.warehouse import check_warehouse
-from pipelines.witness import read_witnesses
+from pipelines.warehouse.loading import check_warehouse
 
 
 def prepared(path: Path, text: str | bytes, environ: dict[str, str] | None = None) -> dict[str, str]:

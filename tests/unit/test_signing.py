@@ -10,7 +10,7 @@ from huaweicloudsdkcore.signer.signer import Signer
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipelines.signing import Authorization, sign_headers, signature
+from pipelines.cloud.signing import Authorization, sign_headers, signature
 
 ACCESS_KEY, SECRET_KEY = "AKEXAMPLE", "a-secret"
 NOW = datetime(2026, 11, 23, 4, 5, 6, tzinfo=UTC)

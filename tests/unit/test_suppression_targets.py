@@ -5,8 +5,8 @@ import datetime as dt
 import pytest
 from published_days import day_of, publish_day, write_history
 
+from pipelines.derive.suppression_targets import suppression_warnings
 from pipelines.settings import Settings
-from pipelines.suppression_targets import suppression_warnings
 
 DAY = "2026-11-23"
 KNOWN = "0f3c2a7e-1111-4222-8333-444455556666"

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.columns import IMAGE_VALUES
 from pipelines.errors import StorageError
-from pipelines.lake import Lake
+from pipelines.lake.layout import Lake
+from pipelines.tables import IMAGE_VALUES
 
 
 def batch_of(numbers):

@@ -8,7 +8,7 @@ import time
 import pytest
 from virtual_clock import by_virtual_clock
 
-from pipelines.throttle import FLOOR_PER_SECOND, Throttle
+from pipelines.cloud.throttle import FLOOR_PER_SECOND, Throttle
 
 
 @by_virtual_clock

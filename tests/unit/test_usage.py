@@ -4,9 +4,9 @@ import datetime as dt
 
 from published_days import day_of, publish_day, published_rows, rows_of, write_history
 
-from pipelines.analysis import DayAnalysis
-from pipelines.columns import IMAGE_USAGE
-from pipelines.usage import derive_image_usage
+from pipelines.derive.analysis import DayAnalysis
+from pipelines.derive.usage import derive_image_usage
+from pipelines.tables import IMAGE_USAGE
 
 
 def derive(day):

@@ -11,10 +11,11 @@ from proved_days import A, B, proved_day, publish_proved
 from typer.testing import CliRunner
 
 from assets.cli import app
-from pipelines.day import publish_day, utc_now
 from pipelines.errors import ConfigurationError
-from pipelines.lake import Lake
-from pipelines.witness import open_witness, read_witnesses
+from pipelines.lake.layout import Lake
+from pipelines.lake.witnesses import open_witness, read_witnesses
+from pipelines.run import utc_now
+from pipelines.snapshot.steps import publish_day
 
 DATES = ("2025-10-01", "2025-10-02")
 

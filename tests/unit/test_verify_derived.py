@@ -12,18 +12,18 @@ import pyarrow.parquet as pq
 import pytest
 from proved_days import A, B, C, forge_record, proved_day, publish_proved
 
-from pipelines.columns import ANALYSIS_TABLES, AUDIT_FINDINGS, IMAGE_COSTS, IMAGE_HISTORY
-from pipelines.compaction import compact
-from pipelines.derived import derive_days
-from pipelines.lake import Lake
-from pipelines.removed import Rules
-from pipelines.report import write_report
-from pipelines.retention import apply_retention
+from pipelines.derive.days import derive_days
+from pipelines.lake.layout import Lake
+from pipelines.lake.retention_records import Rules
+from pipelines.lake.stored_files import sha256_of_file
+from pipelines.maintenance.compaction import compact
+from pipelines.maintenance.retention import apply_retention
+from pipelines.maintenance.verify import verify
+from pipelines.maintenance.verify_tables import false_statistics
+from pipelines.report.page import write_report
 from pipelines.settings import Settings
-from pipelines.stored_files import sha256_of_file
-from pipelines.verify import verify
-from pipelines.verify_tables import false_statistics
-from pipelines.warehouse import load_project
+from pipelines.tables import ANALYSIS_TABLES, AUDIT_FINDINGS, IMAGE_COSTS, IMAGE_HISTORY
+from pipelines.warehouse.loading import load_project
 
 DATES = ("2025-10-01", "2025-10-02", "2025-11-01")
 NOW = dt.datetime(2025, 11, 2, tzinfo=dt.UTC)

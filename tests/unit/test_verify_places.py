@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 from proved_days import A, B, C, forge_record, proved_day, publish_proved
 
-from pipelines.columns import TABLES
-from pipelines.lake import Lake
-from pipelines.stored_files import sha256_of_file
-from pipelines.verify import verify
+from pipelines.lake.layout import Lake
+from pipelines.lake.stored_files import sha256_of_file
+from pipelines.maintenance.verify import verify
+from pipelines.tables import TABLES
 
 DATES = ("2025-10-01", "2025-10-02")
 

@@ -6,9 +6,9 @@ import pytest
 import sqlglot
 from sqlglot import exp
 
-from pipelines import columns
-from pipelines.warehouse import VIEWS
-from pipelines.warehouse_ddl import SCRIPTS, WAREHOUSE_TABLES
+from pipelines import tables as columns
+from pipelines.warehouse.ddl import SCRIPTS, WAREHOUSE_TABLES
+from pipelines.warehouse.loading import VIEWS
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import trustme
 
+from pipelines.cloud.transport import proxy_for, tls_context
 from pipelines.errors import ConfigurationError
-from pipelines.transport import proxy_for, tls_context
 
 VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 

@@ -1,0 +1,211 @@
+"""One body of the image API -> its documented values, its canonical JSON, and what was wrong with it.
+
+Everything that looks at a single body belongs here; what becomes of a column of values belongs in `normalise`.
+A body that is as documented is read by `read_plain`, any bytes whatever by `read_any`, and both say the same of a body
+that both can read. Most bodies are plain, and reading those costs a third.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+import orjson
+import pyarrow as pa
+
+from pipelines.bodies.json_text import MAX_TEXT_BYTES, NotJSONError, dumps, is_too_long, is_utf8, ordered, parse
+from pipelines.tables import IMAGES, LIST_FIELDS
+
+NUMBER_FIELDS = ("size", "create_at", "update_at")
+TEXT_FIELDS = tuple(
+    c.name for c in IMAGES.columns if c.origin == "api" and c.type == pa.string() and c.name not in LIST_FIELDS
+)
+_TEXT = frozenset({"id", *TEXT_FIELDS})
+DOCUMENTED = _TEXT.union(NUMBER_FIELDS, LIST_FIELDS)
+
+MAX_INTEGER = 2**53 - 1  # the largest every JSON reader agrees on; as KB x 1024 it still fits an int64
+EARLIEST_MS = int(datetime(2000, 1, 1, tzinfo=UTC).timestamp() * 1000)
+
+# --- plain bodies ---------------------------------------------------------------------------------------------------
+
+# NaN stands for an absent field, None for null: msgspec leaves a default out again, and Arrow reads both as null.
+_ABSENT = math.nan
+
+
+def _plain_type(field: str) -> Any:
+    if field in LIST_FIELDS:
+        return tuple[str, ...] | None
+    if field == "size":
+        return Annotated[int, msgspec.Meta(ge=0, le=MAX_INTEGER)] | None
+    if field in NUMBER_FIELDS:
+        return Annotated[int, msgspec.Meta(ge=EARLIEST_MS, le=MAX_INTEGER)] | None
+    return str | None
+
+
+# In the order of the names, so that what is encoded again is canonical but for the order of list elements.
+PlainBody = msgspec.defstruct(
+    "PlainBody",
+    [(field, str) if field == "id" else (field, _plain_type(field), _ABSENT) for field in sorted(DOCUMENTED)],
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    kw_only=True,
+    gc=False,
+)
+_decode: Callable[[bytes], Any] = msgspec.json.Decoder(PlainBody).decode
+canonical_of_plain: Callable[[Any], bytes] = msgspec.json.Encoder().encode
+
+
+def read_plain(content: bytes) -> Any:
+    """The body as a `PlainBody`, or None when it is not: an unknown field, no id, another type, not UTF-8, no JSON.
+
+    A body that is long enough to hold a value that no column takes is not plain, either.
+    """
+    if len(content) > MAX_TEXT_BYTES:
+        return None
+    try:
+        return _decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+# --- any bodies -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What `read_any` made of a body.
+
+    `values` has the documented fields that were sent, each None or of the type of a `PlainBody`; `unknown` the names of
+    the others, and `extra` these as JSON; `canonical` is what the content hash is over.
+    """
+
+    values: dict[str, Any]
+    unknown: list[str]
+    extra: str | None
+    canonical: bytes
+    anomalies: set[str]
+
+
+def read_any(content: bytes, latest_ms: int) -> Reading:
+    """Read whatever the API sent; an instant after `latest_ms` is out of range."""
+    anomalies: set[str] = set()
+    try:
+        sent = parse(content, anomalies)
+    except NotJSONError:
+        return Reading({}, [], None, content, {"body:not_an_object"})
+    canonical = dumps(ordered(sent))
+    if type(sent) is not dict:
+        return Reading({}, [], None, canonical, anomalies | {"body:not_an_object"})
+    if sent.get("id") is None:
+        anomalies.add("id:missing")
+    values: dict[str, Any] = {}
+    extra: dict[str, Any] = {}
+    for field, value in sent.items():
+        if field not in DOCUMENTED:
+            extra[field] = value
+        elif value is None or (type(value) is str and field in _TEXT and value.isascii() and not is_too_long(value)):
+            values[field] = value
+        elif field in _TEXT:
+            values[field] = _text(field, value, anomalies)
+        elif field in LIST_FIELDS:
+            values[field] = _elements(field, value, anomalies)
+        elif field == "size":
+            values[field] = _whole_number(field, value, 0, MAX_INTEGER, anomalies)
+        else:
+            values[field] = _whole_number(field, value, EARLIEST_MS, latest_ms, anomalies)
+    text = _extra(extra, anomalies) if extra else None
+    return Reading(values, list(extra), text, canonical, anomalies)
+
+
+def _extra(extra: dict[str, Any], anomalies: set[str]) -> str | None:
+    """The fields outside the contract as JSON. A value too long for a column is null there, or all of them are."""
+    text = dumps(extra)
+    if len(text) > MAX_TEXT_BYTES:
+        anomalies.add("extra:too_long")
+        extra = {name: None if len(dumps(value)) > MAX_TEXT_BYTES else value for name, value in extra.items()}
+        text = dumps(extra)
+        if len(text) > MAX_TEXT_BYTES:
+            return None
+    anomalies.update(f"extra:{problem}" for problem in _problems(extra))
+    return text.decode()
+
+
+def _problems(value: Any) -> Iterator[str]:
+    """Why a reader of JSON may refuse a value, or take it for something else."""
+    if type(value) is str:
+        if not is_utf8(value):
+            yield "not_utf8"
+    elif type(value) is dict:
+        for key, child in value.items():
+            yield from _problems(key)
+            yield from _problems(child)
+    elif type(value) is list:
+        for child in value:
+            yield from _problems(child)
+    elif type(value) is orjson.Fragment:
+        # NaN and Infinity are texts here, and named already.
+        if not orjson.dumps(value).startswith(b'"'):
+            yield "out_of_range"
+    elif type(value) is int and not -(2**63) <= value < 2**64:
+        yield "out_of_range"
+
+
+def _text(field: str, value: Any, anomalies: set[str]) -> str | None:
+    if type(value) is int:
+        anomalies.add(f"{field}:number_for_text")
+        value = str(value)
+    if type(value) is str:
+        if is_too_long(value):
+            anomalies.add(f"{field}:too_long")
+            return None
+        if is_utf8(value):
+            return value
+        anomalies.add(f"{field}:not_utf8")
+        return None
+    anomalies.add(f"{field}:wrong_type")
+    return None
+
+
+def _whole_number(field: str, value: Any, lowest: int, highest: int, anomalies: set[str]) -> int | None:
+    problem = None
+    if type(value) is int:
+        number = value
+    elif type(value) is str and value.isascii() and value.strip().isdigit():
+        digits = value.strip().lstrip("0")[:30] or "0"  # cut or not, 30 digits are out of any range
+        number, problem = int(digits), "number_as_text"
+    elif type(value) is float and value.is_integer():
+        number, problem = int(value), "number_as_float"
+    else:
+        anomalies.add(f"{field}:wrong_type")
+        return None
+    if not lowest <= number <= highest:
+        anomalies.add(f"{field}:out_of_range")
+        return None
+    if problem:
+        anomalies.add(f"{field}:{problem}")
+    return number
+
+
+def _elements(field: str, value: Any, anomalies: set[str]) -> tuple[str, ...] | None:
+    """The exact elements as text, in the API's order; null when there is no list, or more than a column holds."""
+    if type(value) is not list:
+        anomalies.add(f"{field}:wrong_type")
+        return None
+    # Each takes three bytes and more of JSON: so many are not in a list that fits, and need not be made text.
+    elements = [_element(field, element, anomalies) for element in value[: MAX_TEXT_BYTES // 2]]
+    if len(elements) < len(value) or is_too_long("|".join(elements)):
+        anomalies.add(f"{field}:too_long")
+        return None
+    return tuple(elements)
+
+
+def _element(field: str, element: Any, anomalies: set[str]) -> str:
+    if type(element) is not str:
+        anomalies.add(f"{field}:element_not_text")
+        return dumps(element).decode()
+    if not is_utf8(element):
+        anomalies.add(f"{field}:not_utf8")
+        return dumps(element).decode()
+    return element

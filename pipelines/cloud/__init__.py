@@ -1,0 +1,1 @@
+"""Talking to the cloud: credentials, signing, tokens; one HTTP stack with retries and rate limits; clients."""

@@ -1,0 +1,192 @@
+"""Who we are to the API: each request is signed, or carries a token that is fetched and renewed here.
+
+What the identity service is asked and answers belongs to `cloud.identity`, how a request is signed to
+`cloud.signing`, which credentials there are to `cloud.credentials`.
+"""
+
+import asyncio
+import datetime as dt
+import time
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import httpx
+
+from pipelines.cloud.answers import Kind, Verdict, retry_after
+from pipelines.cloud.credentials import AccessKey, Credentials, PasswordLogin, ReadyToken
+from pipelines.cloud.exchange import HEADERS, Exchanges, NoAnswerError, brief
+from pipelines.cloud.identity import read_token, refused_login, token_request
+from pipelines.cloud.retries import DNS_TRIES, Retries, pause_between_tries, unreachable_error
+from pipelines.cloud.signing import sign_headers
+from pipelines.errors import AccessDeniedError, EndpointUnreachableError, PipelineError
+
+# A token is renewed this long before it ends, or after nine tenths of a short life.
+_RENEW_BEFORE_SECONDS = 300.0
+# Refusals of a signature in a row, after which the keys have been withdrawn.
+_SIGNATURE_REFUSALS = 20
+
+_NO_BODY = httpx.ByteStream(b"")
+
+
+@dataclass(slots=True)
+class Token:
+    """`headers` are those of a request with the token; `renew_at` is by the monotonic clock, None when unknown."""
+
+    headers: httpx.Headers = field(repr=False)
+    renew_at: float | None = None
+    # Whether the API took it at least once, and whether it replaced one that the API refused.
+    accepted: bool = False
+    replaces_refused: bool = False
+
+
+class Authentication:
+    """The credentials of one client at work, shared by all workers.
+
+    `project_id` is None until a token says it; `was_accepted` is whether the API has accepted a request.
+    """
+
+    def __init__(self, endpoint: str, credentials: Credentials, exchanges: Exchanges, retries: Retries) -> None:
+        self._credentials = credentials
+        self._exchanges = exchanges
+        self._retries = retries
+        self._host = urlsplit(endpoint).netloc
+        # Requests name their target beside this URL: parsing one for each image costs more than sending to it.
+        self._origin = f"{urlsplit(endpoint).scheme}://{self._host}"
+        self._origin_url = httpx.URL(self._origin)
+        self._renewal = asyncio.Lock()
+        self._refusals = 0
+        self.token: Token | None = None
+        self.project_id: str | None = credentials.project_id
+        self.was_accepted = False
+
+    async def begin(self) -> None:
+        """Fetch the token, where the credentials are a password.
+
+        Raises:
+            PipelineError: the credentials are refused, or the identity service cannot be reached.
+        """
+        if isinstance(self._credentials, PasswordLogin):
+            self.token = await self._fetch_token(self._credentials, self._retries.first_contact_seconds)
+        elif isinstance(self._credentials, ReadyToken):
+            self.token = self._token_of(self._credentials.token, None)
+
+    def request(self, target: str, token: Token | None) -> httpx.Request:
+        """A GET of `target` (path and query), signed or with the token."""
+        if isinstance(self._credentials, AccessKey):
+            key = self._credentials
+            identity = {"X-Project-Id": key.project_id}
+            now = dt.datetime.now(dt.UTC)
+            signed = sign_headers("GET", self._origin + target, identity, b"", key.access_key, key.secret_key, now)
+            headers = httpx.Headers(HEADERS | identity | signed)
+        else:
+            assert token is not None  # noqa: S101
+            headers = token.headers
+        extensions = self._exchanges.extensions | {"target": target.encode()}
+        return httpx.Request("GET", self._origin_url, headers=headers, stream=_NO_BODY, extensions=extensions)
+
+    def note_accepted(self, token: Token | None) -> None:
+        """The API took a request with this token, or a signed one."""
+        self.was_accepted = True
+        self._refusals = 0
+        if token is not None:
+            token.accepted = True
+
+    async def refused(self, token: Token | None, status: int | None, verdict: Verdict, faults: int) -> float:
+        """Do what helps after the API refused a request for its credentials, and return the seconds to wait.
+
+        Raises:
+            PipelineError: nothing helps; every worker learns it.
+        """
+        came = brief(status, verdict)
+        if isinstance(self._credentials, ReadyToken):
+            self._retries.halt(
+                AccessDeniedError(f"{self._host} refuses the token ({came}): it has ended; set OS_TOKEN to a new one.")
+            )
+        if token is None:
+            self._refusals += 1
+            if not self.was_accepted or self._refusals >= _SIGNATURE_REFUSALS:
+                self._retries.halt(
+                    AccessDeniedError(
+                        f"{self._host} refuses the access key ({came}): check OS_ACCESS_KEY, OS_SECRET_KEY and "
+                        "this machine's clock."
+                    )
+                )
+            return self._retries.backoff(faults)
+        if token is self.token and token.replaces_refused and not token.accepted:
+            self._retries.halt(
+                AccessDeniedError(
+                    f"{self._host} refuses a token that was just fetched for the project {self.project_id} ({came}): "
+                    "check that the user may use ModelArts there, and that endpoint and OS_AUTH_URL belong together."
+                )
+            )
+        await self.renew(token, refused=True)
+        return 0.0
+
+    async def renew(self, old: Token, *, refused: bool) -> Token:
+        """One renewal for all workers: who comes while it goes on, or with a token already replaced, shares it."""
+        async with self._renewal:
+            if self._retries.stop is not None:
+                self._retries.raise_stop()
+            if self.token is old:
+                assert isinstance(self._credentials, PasswordLogin)  # noqa: S101
+                try:
+                    self.token = await self._fetch_token(self._credentials, self._retries.outage_seconds)
+                except PipelineError as error:
+                    self._retries.halt(error)
+                self.token.replaces_refused = refused
+                self._exchanges.stats.token_renewals += 1
+            assert self.token is not None  # noqa: S101
+            return self.token
+
+    async def _fetch_token(self, login: PasswordLogin, patience: float) -> Token:
+        host = urlsplit(login.auth_url).netloc
+        request = httpx.Request(
+            "POST",
+            f"{login.auth_url}/auth/tokens",
+            headers=HEADERS,
+            json=token_request(login),
+            extensions=self._exchanges.extensions,
+        )
+        started = time.monotonic()
+        faults = tries = 0
+        async with self._exchanges.open_transport(login.auth_url, 1) as transport:
+            while True:
+                delay = self._retries.backoff(faults)
+                try:
+                    reply = await self._exchanges.send(request, transport)
+                except NoAnswerError as error:
+                    verdict, came = error.verdict, brief(error.status, error.verdict)
+                    waited = time.monotonic() - started
+                    if verdict.stop is not None:
+                        raise verdict.stop(f"{verdict.error_msg} ({host}: {came}).") from None
+                    if verdict.kind is Kind.UNREACHABLE:
+                        tries += 1
+                        is_unknown_name = verdict.error_code == "client.dns" and self.token is None
+                        if waited >= patience or (is_unknown_name and tries >= DNS_TRIES):
+                            raise unreachable_error(host, verdict, "OS_AUTH_URL", waited) from None
+                        delay = max(0.0, min(pause_between_tries(tries), patience - waited))
+                    else:
+                        faults += 1
+                else:
+                    if reply.status in (200, 201):
+                        issued = read_token(login, host, reply.headers, reply.body)
+                        self.project_id = issued.project_id
+                        return self._token_of(issued.value, issued.life)
+                    came = f"HTTP {reply.status}"
+                    if reply.status != 429 and reply.status != 408 and reply.status < 500:
+                        raise refused_login(login, host, reply.status)
+                    faults += 1
+                    wait = retry_after(reply.headers, dt.datetime.now(dt.UTC))
+                    delay = max(delay, wait or 0.0)
+                if faults >= self._retries.max_attempts:
+                    raise EndpointUnreachableError(
+                        f"The identity service at {host} gives no token ({came}): run again when it has recovered."
+                    )
+                await self._retries.sleep(delay)
+                if self._retries.stop is not None:
+                    self._retries.raise_stop()
+
+    def _token_of(self, value: str, life: float | None) -> Token:
+        renew_at = None if life is None else time.monotonic() + life - min(_RENEW_BEFORE_SECONDS, life / 10)
+        # Made once for each token, not for each request.
+        return Token(httpx.Headers({"Host": self._host, "X-Auth-Token": value} | HEADERS), renew_at)

@@ -1,0 +1,213 @@
+"""One exchange with a server: a request sent, and the whole answer or none, within limits of time and size.
+
+What an answer means belongs to `cloud.answers`; whether a request is sent again, to `cloud.retries`.
+"""
+
+import asyncio
+import datetime as dt
+import ssl
+import time
+import zlib
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+
+import aiohttp
+import httpx
+
+from pipelines.cloud.answers import Kind, Verdict, classify_failure
+from pipelines.cloud.transport import PooledTransport, proxy_for, tls_context
+from pipelines.inputs.endpoints import SANDBOX_HEADER
+from pipelines.tables import Outcome
+
+HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "image-snapshots"}
+
+_CONNECT_SECONDS = 10.0
+# Of so many answers that have one, the date is read.
+_DATES_READ = 8
+# A sandbox shows in its first answers; looking for its header in each would cost time.
+_ANSWERS_LOOKED_AT = 20
+_UNPACKED_AT_A_TIME = 16_384
+_GZIP_BEGINS = b"\x1f\x8b"
+
+
+@dataclass(slots=True)
+class Stats:
+    """Counts since the client was made; `bytes_received` are those of bodies, as transferred.
+
+    `clock_skew_seconds`: how far our clock is ahead of the servers', by the `dates_read` of their answers.
+    """
+
+    requests: int = 0
+    retries: int = 0
+    throttled: int = 0
+    token_renewals: int = 0
+    bytes_received: int = 0
+    clock_skew_seconds: float | None = None
+    dates_read: int = 0
+
+    def note_date(self, header: str, now: float) -> None:
+        """Take the clock of a server from its `Date`; `now` is ours, in seconds since the epoch."""
+        self.dates_read += 1
+        try:
+            date = parsedate_to_datetime(header)
+        except (ValueError, OverflowError):
+            return
+        skew = now - date.replace(tzinfo=date.tzinfo or dt.UTC).timestamp()
+        # An answer may come late, or out of a cache: the least that was seen is what is sure.
+        if self.clock_skew_seconds is None or abs(skew) < abs(self.clock_skew_seconds):
+            self.clock_skew_seconds = round(skew, 1)
+
+
+@dataclass(slots=True)
+class Reply:
+    """An answer, its body unpacked."""
+
+    status: int
+    headers: httpx.Headers
+    body: bytes
+
+
+class NoAnswerError(Exception):
+    """No whole answer came; `status` is set when its beginning did."""
+
+    def __init__(self, verdict: Verdict, status: int | None) -> None:
+        super().__init__(verdict.error_code)
+        self.verdict = verdict
+        self.status = status
+
+
+class Exchanges:
+    """The exchanges of one client, counted in `stats`; `extensions` belong to every request that is sent.
+
+    `met_sandbox`: whether what answers says that it is a sandbox of this software.
+    """
+
+    def __init__(self, timeout_seconds: float, max_body_bytes: int, ca_bundle: Path | None) -> None:
+        self._timeout_seconds = timeout_seconds
+        self._max_body_bytes = max_body_bytes
+        self._ca_bundle = ca_bundle
+        self._ssl_context: ssl.SSLContext | None = None
+        self._in_flight: set[asyncio.Timeout] = set()
+        self.stats = Stats()
+        self.met_sandbox = False
+        self._looked_at = 0
+        # The whole exchange is limited in `send`. Waiting for a connection of the pool has no limit of its own: it
+        # must not pass for an endpoint that accepts none.
+        connect = min(_CONNECT_SECONDS, timeout_seconds / 2)
+        timeout = httpx.Timeout(connect=connect, read=timeout_seconds, write=timeout_seconds, pool=None)
+        self.extensions = {"timeout": timeout.as_dict()}
+
+    def open_transport(self, url: str, connections: int) -> httpx.AsyncBaseTransport:
+        """A transport to the server of `url`, with at most so many connections.
+
+        Raises:
+            ConfigurationError: the CA bundle or the proxy of the environment cannot be used.
+        """
+        self._ssl_context = self._ssl_context or tls_context(self._ca_bundle)
+        return PooledTransport(httpx.URL(url), connections, self._ssl_context, proxy_for(url))
+
+    async def send(self, request: httpx.Request, transport: httpx.AsyncBaseTransport) -> Reply:
+        """Send a request and read the answer.
+
+        Raises:
+            NoAnswerError: there is none, or not the whole of it, or it is too large.
+        """
+        self.stats.requests += 1
+        status = None
+        # Around everything: a body that dribbles satisfies every time-out between two bytes.
+        exchange = asyncio.timeout_at(time.monotonic() + self._timeout_seconds)
+        try:
+            async with exchange:
+                self._in_flight.add(exchange)
+                response = await transport.handle_async_request(request)
+                assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101
+                try:
+                    # Any bytes, and httpx need not look for the encoding of each header.
+                    response.headers.encoding = "latin-1"
+                    status = response.status_code
+                    if self.stats.dates_read < _DATES_READ and (date := response.headers.get("date")):
+                        self.stats.note_date(date, time.time())
+                    if self._looked_at < _ANSWERS_LOOKED_AT:
+                        self._looked_at += 1
+                        self.met_sandbox = self.met_sandbox or SANDBOX_HEADER in response.headers
+                    body = await self._body(response, response.stream)
+                finally:
+                    await response.stream.aclose()
+        except (httpx.HTTPError, aiohttp.ClientError, OSError) as error:
+            raise NoAnswerError(classify_failure(error), status) from None
+        finally:
+            self._in_flight.discard(exchange)
+        return Reply(status, response.headers, body)
+
+    def cut_short(self) -> None:
+        """End what is in flight, as if its time were over."""
+        for exchange in self._in_flight:
+            if not exchange.expired():
+                exchange.reschedule(0.0)
+
+    async def _body(self, response: httpx.Response, stream: httpx.AsyncByteStream) -> bytes:
+        chunks: list[bytes] = []
+        size = 0
+        async for chunk in stream:
+            size += len(chunk)
+            if size > self._max_body_bytes:
+                raise NoAnswerError(self._too_large(), response.status_code)
+            chunks.append(chunk)
+        self.stats.bytes_received += size
+        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        encoding = response.headers.get("content-encoding")
+        if not body or encoding is None or (encoding := encoding.strip().lower()) in ("", "identity"):
+            return body
+        try:
+            plain = _unpacked(body, self._max_body_bytes, zlib.MAX_WBITS | 32)
+            if plain is None and encoding == "deflate":
+                # Meant to be in zlib's wrapping, and sent by many without.
+                plain = _unpacked(body, self._max_body_bytes, -zlib.MAX_WBITS)
+        except _UnpacksToTooMuchError:
+            raise NoAnswerError(self._too_large(), response.status_code) from None
+        if plain is None:
+            broken = Verdict(Kind.RETRY, error_code="client.bad_encoding", error_msg="the body cannot be unpacked")
+            raise NoAnswerError(broken, response.status_code)
+        return plain
+
+    def _too_large(self) -> Verdict:
+        message = f"the body is larger than {self._max_body_bytes} bytes"
+        return Verdict(Kind.FINAL, Outcome.FAILED, "client.body_too_large", message)
+
+
+class _UnpacksToTooMuchError(Exception):
+    pass
+
+
+def _unpacked(body: bytes, max_bytes: int, wbits: int) -> bytes | None:
+    """What a body of one or several members unpacks to; None when it is broken, or not whole.
+
+    By hand, because httpx has no limit to what a small body may unpack to, and takes half a gzip for a whole.
+    """
+    inflater = zlib.decompressobj(wbits)
+    parts: list[bytes] = []
+    size = at = 0
+    while at < len(body):
+        # Not all at once: what follows a member is copied, and there may be very many members.
+        packed = body[at : at + _UNPACKED_AT_A_TIME]
+        try:
+            part = inflater.decompress(packed, max_bytes - size + 1)
+        except zlib.error:
+            return None
+        size += len(part)
+        if size > max_bytes:
+            raise _UnpacksToTooMuchError
+        parts.append(part)
+        at += len(packed) - len(inflater.unused_data)
+        if inflater.eof:
+            if not body.startswith(_GZIP_BEGINS, at):
+                # As gzip itself does, nothing else that follows is looked at: many pad with zeros.
+                break
+            inflater = zlib.decompressobj(wbits)
+    return b"".join(parts) if inflater.eof else None
+
+
+def brief(status: int | None, verdict: Verdict) -> str:
+    """Status and code, never the server's message: it may quote what we sent."""
+    return " ".join(part for part in (f"HTTP {status}" if status else "", verdict.error_code or "") if part)

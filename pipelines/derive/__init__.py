@@ -1,0 +1,1 @@
+"""What follows from several days: history, changes, reconciliation, usage, audit, costs."""

@@ -1,0 +1,325 @@
+"""SQL over a published day: opens what is known of it as relations, and writes what a SELECT gives as a table.
+
+A million images fit no memory, but most of what is derived is of each image alone, and files lie by id. So a SELECT of
+that kind is given a range of ids at a time, in order, and its rows follow one another as if it had been given all.
+
+What the derived tables mean belongs to the SQL files under `sql/` and to the modules named after them; what runs the
+SQL, to `engine.interface`.
+"""
+
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import chain, count, islice, pairwise
+from operator import attrgetter
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.bodies.json_text import MAX_TEXT_BYTES, text_or_none
+from pipelines.bodies.list_page import id_of, read_page
+from pipelines.engine.duckdb import quoted
+from pipelines.engine.memory import give_back_memory
+from pipelines.engine.opening import open_engine
+from pipelines.engine.sql_files import read_sql
+from pipelines.errors import ConfigurationError, StorageError
+from pipelines.lake.layout import Partition
+from pipelines.lake.manifests import FileFacts, file_facts, last_complete_day, last_published_day, published
+from pipelines.lake.parquet_files import SANDBOX_MARK, open_parquet, read_batches
+from pipelines.lake.stored_files import LakePath, exists
+from pipelines.run import Run
+from pipelines.tables import (
+    IMAGE_HISTORY,
+    IMAGE_VALUES,
+    IMAGES,
+    INVENTORY,
+    LIST_PAGES,
+    NOTEBOOKS,
+    RESPONSES,
+    Table,
+)
+
+_PAGES_A_BATCH = 16
+
+# Of a range of ids, that many bytes of answers: in memory their values take some times as much, whatever else is done.
+_RANGE_BYTES = 32 * 1024**2
+_BODY = "body"
+
+_LISTED_TEXTS = ("name", "namespace", "swr_path", "type", "visibility")
+_LISTED = pa.schema(
+    [
+        ("id", pa.string()),
+        *((name, pa.string()) for name in _LISTED_TEXTS),
+        ("size_bytes", pa.int64()),
+        ("position", pa.int64()),
+    ]
+)
+_ListedItem = msgspec.defstruct(
+    "_ListedItem",
+    [("id", str), *((name, str | None, None) for name in _LISTED_TEXTS), ("size", int | str | None, None)],
+    gc=False,
+)
+_ListedPage = msgspec.defstruct("_ListedPage", [("data", list[_ListedItem])], gc=False)  # type: ignore[valid-type]
+_decode_page: Callable[[bytes], Any] = msgspec.json.Decoder(_ListedPage).decode
+_item_values = attrgetter("id", *_LISTED_TEXTS, "size")
+
+
+class DayAnalysis:
+    """One published day, opened for SQL in `engine`; a context manager.
+
+    Relations: `parameters` (one row: snapshot_date, project, project_id, is_complete, compared_with, list_was_read,
+    usage_was_read, inventory_is_whole), the sealed tables of the day (`responses` without bodies), `image_history`, and
+    `current_images` (what is known of each living image, see sql/derive/current_images.sql).
+
+    With `staging`, derived tables of the day are written to that directory, and read there where it has them; without,
+    they are written to their places.
+
+    `parameters` is the table of that relation. `previous` is the project's last complete day before this one, `before`
+    its last published one, or None.
+
+    Raises:
+        ConfigurationError: the day is not published.
+    """
+
+    def __init__(self, day: Run, staging: LakePath | None = None) -> None:
+        manifest = published(day.lake, day.partition)
+        if manifest is None:
+            raise ConfigurationError(
+                f"Nothing is published for {day.partition}, so nothing can be derived from it. "
+                "`image-snapshots status` lists the days that are there."
+            )
+        self.engine = open_engine(day.settings)
+        self.day = day
+        self.staging = staging
+        self.lake = day.lake
+        self.partition = day.partition
+        self.manifest = manifest
+        self.previous = last_complete_day(day.lake, day.partition)
+        self.before = last_published_day(day.lake, day.partition)
+        facts = manifest.fetch
+        self._ranges = id_ranges(day.lake.table(RESPONSES.name, day.partition), self.engine.ids_at_a_time)
+        parameters = {
+            "snapshot_date": pa.array([self.partition.date], pa.date32()),
+            "project": pa.array([self.partition.project]),
+            "project_id": pa.array([facts.project_id]),
+            "is_complete": pa.array([manifest.is_complete]),
+            "compared_with": pa.array([self.previous.date if self.previous else None], pa.date32()),
+            "list_was_read": pa.array([facts.list_was_read]),
+            "usage_was_read": pa.array([facts.notebooks_were_read]),
+            "inventory_is_whole": pa.array([self.manifest.inventory.is_whole]),
+        }
+        self.parameters = pa.table(parameters)
+
+    def __enter__(self) -> Self:
+        self.engine.__enter__()
+        self.engine.load("parameters", self.parameters)
+        for table in (IMAGE_VALUES, NOTEBOOKS):
+            self.engine.load_file(table.name, self.lake.table(table.name, self.partition))
+        columns = ", ".join(column.name for column in RESPONSES.columns if column.name != "body")
+        self.engine.load_file(RESPONSES.name, self.lake.table(RESPONSES.name, self.partition), columns)
+        self.engine.load_file(IMAGES.name, self.lake.table(IMAGES.name, self.partition))
+        history = self.lake.project_table(IMAGE_HISTORY.name, self.partition.project)
+        self._load_or_empty(IMAGE_HISTORY, IMAGE_HISTORY.name, self.staged_or(history))
+        self.engine.load_file(INVENTORY.name, self.lake.table(INVENTORY.name, self.partition))
+        if len(self._ranges) > 1:
+            # It lies in the order of its source, and each range would look through all of it.
+            self.engine.hold(INVENTORY.name, ["SELECT * FROM inventory ORDER BY id"])
+        sources = (RESPONSES.name, IMAGES.name, IMAGE_HISTORY.name, INVENTORY.name)
+        self.hold_by_id("current_images", read_sql("derive/current_images.sql"), sources)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.engine.__exit__(kind, error, trace)
+
+    def load_listed_rows(self) -> None:
+        """Make what the API's list shows on that day the relation `listed_rows`.
+
+        Columns: id, name, namespace, swr_path, type, visibility (strings), size_bytes; position in the list, from 0. Of
+        an image that pages show twice, the first counts.
+        """
+        pages = read_batches(self.lake.table(LIST_PAGES.name, self.partition), _PAGES_A_BATCH, ["body"])
+        positions = count()
+        batches = (_listed(batch["body"].to_pylist(), positions) for batch in pages)
+        self.engine.load("listed_rows", pa.RecordBatchReader.from_batches(_LISTED, batches))
+
+    def hold_by_id(self, name: str, sql: str, sources: Collection[str]) -> None:
+        """Make a relation of what a SELECT of each image alone gives, and hold it outside this process's memory.
+
+        `sources` are the relations with images by `id` that it reads.
+        """
+        self.engine.hold(name, (sql for _ in self.each_range(sources)))
+
+    def each_range(self, sources: Collection[str]) -> Iterator[None]:
+        """Let `sources`, relations with images by `id`, hold one range of ids after the other, in order."""
+        if len(self._ranges) == 1:
+            yield
+            return
+        for condition in self._ranges:
+            for name in sources:
+                self.engine.narrow(name, condition)
+            yield
+        for name in sources:
+            self.engine.narrow(name, None)
+
+    def load_today(self, table: Table, name: str | None = None) -> None:
+        """Make a derived table of this day a relation, of its own name or another; empty when it is not there yet."""
+        self._load_or_empty(table, name or table.name, self.staged_or(self.lake.table(table.name, self.partition)))
+
+    def load_derived(self, table: Table, name: str, partition: Partition | None) -> None:
+        """Make a derived table of another day a relation; without rows when there is no such day."""
+        self._load_or_empty(table, name, self.lake.table(table.name, partition) if partition else None)
+
+    def write(self, table: Table, sql: str) -> FileFacts:
+        """Write what a SELECT gives as this day's file of a derived table.
+
+        Raises:
+            ValidationError: the SELECT gives other columns, or nulls where there must be none.
+            StorageError: the file cannot be written.
+        """
+        return self.write_batches(table, self.engine.stream(sql, table.schema))
+
+    def write_by_id(self, table: Table, sql: str, sources: Collection[str]) -> FileFacts:
+        """Publish what a SELECT of each image alone gives, as `write` does; it orders its rows by id first.
+
+        `sources` are the relations with images by `id` that it reads.
+        """
+        batches = (batch for _ in self.each_range(sources) for batch in self.engine.stream(sql, table.schema))
+        return self.write_batches(table, batches)
+
+    def write_by_rule(self, table: Table, sql: str, sources: Collection[str]) -> FileFacts:
+        """Publish what a SELECT of each image alone gives, as `write_by_id` does, ordered by rule, then by id."""
+        ranges = (self.engine.stream(sql, table.schema) for _ in self.each_range(sources))
+        if len(self._ranges) == 1:
+            return self.write_batches(table, next(ranges))
+        with tempfile.TemporaryDirectory(prefix="image-snapshots-") as scratch:
+            return self.write_batches(table, by_rule(ranges, table.schema, Path(scratch) / "ranges.arrow"))
+
+    def write_batches(self, table: Table, batches: Iterable[pa.RecordBatch]) -> FileFacts:
+        """Publish rows as this day's file of a derived table; errors are those of `write`."""
+        path = self.lake.table(table.name, self.partition)
+        if self.staging is not None:
+            path = self.staging / path.name
+        with self.lake.writer(path, table, self.day.run_id) as writer:
+            for batch in batches:
+                writer.write(batch)
+            if self.manifest.fetch.is_sandbox:
+                writer.note(SANDBOX_MARK)
+        self.engine.rest()
+        give_back_memory()
+        return file_facts(self.lake, path, table.name, self.partition)
+
+    def staged_or(self, path: LakePath) -> LakePath:
+        """The file that was just derived and is not in its place yet, or else the one in its place."""
+        if self.staging is not None and exists(staged := self.staging / path.name):
+            return staged
+        return path
+
+    def _load_or_empty(self, table: Table, name: str, path: LakePath | None) -> None:
+        if path is not None and exists(path):
+            _check_columns(path, table)
+            self.engine.load_file(name, path)
+        else:
+            self.engine.load(name, table.schema.empty_table())
+
+
+def id_ranges(path: LakePath, ids_at_a_time: int | None) -> list[str | None]:
+    """Conditions on `id`, in order: each holds for about so many rows of a file that lies by id, together for every id.
+
+    Where answers are long, it is for fewer. None stands for no condition.
+    """
+    if ids_at_a_time is None:
+        return [None]
+    with open_parquet(path) as file:
+        metadata = file.metadata
+        body = file.schema_arrow.get_field_index(_BODY)
+        groups = [metadata.row_group(number).column(body) for number in range(metadata.num_row_groups)]
+        bytes_ = sum(group.total_uncompressed_size for group in groups)
+        ids_at_a_time = min(ids_at_a_time, max(1, _RANGE_BYTES * metadata.num_rows // max(1, bytes_)))
+    batches = read_batches(path, ids_at_a_time, ["id"])
+    starts = [quoted(batch["id"][0].as_py()) for batch in islice(batches, 1, None)]
+    if not starts:
+        return [None]
+    between = [f"id >= {first} AND id < {next_}" for first, next_ in pairwise(starts)]
+    return [f"id < {starts[0]}", *between, f"id >= {starts[-1]}"]
+
+
+def by_rule(ranges: Iterable[Iterable[pa.RecordBatch]], schema: pa.Schema, scratch: Path) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of ranges of ids, each ordered by rule and id, in that order all together.
+
+    They wait in the file `scratch`, where the rows of each rule can be had again.
+    """
+    places: dict[str, list[int]] = {}
+    written = 0
+    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    with pa.OSFile(str(scratch), "wb") as file, pa.ipc.new_file(file, schema, options=options) as writer:
+        for batch in chain.from_iterable(ranges):
+            runs = pc.run_end_encode(batch["rule"])
+            first = 0
+            for rule, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
+                writer.write_batch(batch.slice(first, end - first))
+                places.setdefault(rule, []).append(written)
+                written, first = written + 1, end
+    with pa.OSFile(str(scratch)) as file, pa.ipc.open_file(file) as reader:
+        for rule in sorted(places):
+            for place in places[rule]:
+                yield reader.get_batch(place)
+
+
+def _check_columns(path: LakePath, table: Table) -> None:
+    try:
+        with open_parquet(path) as file:
+            names = file.schema_arrow.names
+    except pa.ArrowInvalid as error:
+        raise StorageError(
+            f"{path} is damaged: remove it, and derive it again with `image-snapshots rebuild`."
+        ) from error
+    if names != table.schema.names:
+        raise ConfigurationError(
+            f"{path} has columns of another version of this software: derive the project's days again with "
+            "`image-snapshots rebuild --all`."
+        )
+
+
+def _listed(bodies: Iterable[bytes], positions: Iterator[int]) -> pa.RecordBatch:
+    """The items of some pages that have an id."""
+    found = [row for body in bodies for row in _plain_items(body) or _any_items(body)]
+    ids, *texts, sizes = zip(*found, strict=True) if found else [()] * (len(_LISTED) - 1)
+    columns = [ids, *texts, [_bytes(size) for size in sizes], list(islice(positions, len(found)))]
+    arrays = [pa.array(values, field.type) for values, field in zip(columns, _LISTED, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=_LISTED)
+
+
+def _plain_items(body: bytes) -> list[tuple[Any, ...]] | None:
+    """Id, texts and size of each item of a page; None when that has an item that is not as documented.
+
+    It says what `_any_items` says of such a page, in a quarter of the time.
+    """
+    try:
+        rows = [*map(_item_values, _decode_page(body).data)]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    longest = max((len(text) for row in rows for text in row[:-1] if text is not None), default=0)
+    if longest * 4 > MAX_TEXT_BYTES:
+        return None
+    rows = [(row[0].strip().lower(), *row[1:]) for row in rows]
+    return rows if all(row[0] for row in rows) else None
+
+
+def _any_items(body: bytes) -> list[tuple[Any, ...]]:
+    return [
+        (id_, *(text_or_none(item.get(name)) for name in _LISTED_TEXTS), item.get("size"))
+        for item in read_page(body)["data"]
+        if (id_ := id_of(item)) is not None
+    ]
+
+
+def _bytes(size: Any) -> int | None:
+    # In KB, sometimes as text.
+    if isinstance(size, str) and size.isascii() and size.isdigit() and len(size) < 16:
+        size = int(size)
+    return size * 1024 if isinstance(size, int) and not isinstance(size, bool) and 0 <= size < 1 << 50 else None

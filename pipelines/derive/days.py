@@ -1,0 +1,240 @@
+"""All that is derived from a project's published days, in order: history, changes, reconciliation, usage, audit, costs.
+
+A day's derived tables depend on the days before it. Each day has a seal, `_derived/dt=.../project=....json`, with the
+files' facts and the *basis*: a hash over its manifest and those of all days before it. A day whose seal is
+missing or of another basis is derived again with the next one, so that a day that was rebuilt in the middle, or a run
+that was killed, corrects what follows. Seals form a chain in the order in which they were written, and those that were
+replaced are kept under `_derived/superseded`. What each table means belongs to the module of its name.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pipelines.derive.analysis import DayAnalysis
+from pipelines.derive.audit import AuditResult, derive_audit_findings, read_rules
+from pipelines.derive.costs import CostResult, derive_image_costs
+from pipelines.derive.history import HistoryResult, derive_image_changes, derive_image_history
+from pipelines.derive.reconciliation import ReconciliationResult, derive_image_reconciliation
+from pipelines.derive.usage import UsageResult, derive_image_usage
+from pipelines.errors import ConfigurationError, StorageError
+from pipelines.lake.derived_records import DaySummary, DerivedSeal, Inputs, bases, placed_seal, read_seal
+from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.manifests import (
+    FileFacts,
+    code_version,
+    last_complete_day,
+    last_published_day,
+)
+from pipelines.lake.records import derived_link, is_whole, newest_derived_record, record_bytes, with_own_sha256
+from pipelines.lake.retention_records import HANDED_ON, RemovedFiles, check_derivable, is_derivable
+from pipelines.lake.stored_files import LakePath, exists, remove_tree, sha256_of_file, storage_errors, write_atomically
+from pipelines.run import Run
+from pipelines.tables import ANALYSIS_TABLES, IMAGE_HISTORY, SCHEMA_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class DerivedDay:
+    """What deriving a day brought to light."""
+
+    history: HistoryResult
+    reconciliation: ReconciliationResult
+    usage: UsageResult
+    audit: AuditResult
+    costs: CostResult
+    seal: DerivedSeal
+
+
+def derive_days(day: Run, on_day: Callable[[Partition, int, int], None] = lambda *_: None) -> DerivedDay:
+    """Derive the tables of a published day, and those of every other day of its project that lacks them or is outdated.
+
+    `on_day` is told each day before it is derived, its number and how many there are.
+
+    Raises:
+        ConfigurationError: the day is not published, retention removed what its tables are made from, or a rule, price
+            or suppression file cannot be read.
+        StorageError: the lake cannot be read or written.
+    """
+    # Two days of a project may end together: whoever comes second must see what the other has published.
+    with day.lake.deriving(day.partition.project, f"run {day.run_id}"):
+        return _derive_days(day, on_day)
+
+
+def _derive_days(day: Run, on_day: Callable[[Partition, int, int], None]) -> DerivedDay:
+    lake, asked = day.lake, day.partition
+    basis = bases(lake, asked.project)
+    if asked not in basis:
+        raise ConfigurationError(
+            f"Nothing is published for {asked}, so nothing can be derived from it. "
+            "`image-snapshots status` lists the days that are there."
+        )
+    removed = RemovedFiles(lake, asked.project)
+    check_derivable(lake, asked, removed)
+    current = _current(lake, asked.project, basis)
+    # Of days whose files were removed, what was derived before stands.
+    due = [
+        partition
+        for partition in basis
+        if partition == asked or (partition not in current and is_derivable(lake, partition, removed))
+    ]
+    result: DerivedDay | None = None
+    for number, partition in enumerate(due):
+        on_day(partition, number, len(due))
+        derived = _derive(replace(day, partition=partition), basis[partition])
+        if partition == asked:
+            result = derived
+    if result is None:
+        raise StorageError(f"{asked} was published, and then removed while its tables were derived: run again.")
+    return result
+
+
+def _current(lake: Lake, project: str, basis: dict[Partition, str]) -> set[Partition]:
+    """The days whose derived tables are there, and made from what is published now."""
+    sizes = {path: size for name in ANALYSIS_TABLES for path, size in lake.sizes(name, project).items()}
+    current = set()
+    for partition, content in lake.derived_seals(project).items():
+        seal = placed_seal(lake, partition, content)
+        if (
+            seal is not None
+            and is_whole(content)
+            and seal.basis == basis.get(partition)
+            and seal.schema_version == SCHEMA_VERSION
+            and all(sizes.get(file.path) == file.bytes for file in seal.files.values())
+        ):
+            current.add(partition)
+    return current
+
+
+def derived_inputs(day: Run) -> Inputs:
+    """What the tables of a day would be made from now besides published days.
+
+    Raises:
+        ConfigurationError: the price book, the suppressions or the directory of rules cannot be read.
+    """
+    settings = day.settings
+    rules = [f"{rule.name} {rule.sql_sha256}" for rule in read_rules(settings.audit_rules)]
+    handed_on = {}
+    for before in (last_complete_day(day.lake, day.partition), last_published_day(day.lake, day.partition)):
+        seal = read_seal(day.lake, before) if before else None
+        files = seal.files if seal else {}
+        handed_on.update({files[name].path: files[name].sha256 for name in HANDED_ON if name in files})
+    namespaces = settings.allowed_namespaces
+    return Inputs(
+        audit_rules=_sha256("\n".join(rules).encode()),
+        suppressions=_sha256_of(settings.suppressions, "suppressions file") if settings.suppressions else None,
+        allowed_namespaces=None if namespaces is None else _sha256("\n".join(sorted(namespaces)).encode()),
+        price_book=_sha256_of(settings.price_book, "price book"),
+        handed_on=dict(sorted(handed_on.items())),
+    )
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _sha256_of(path: Path, name: str) -> str:
+    try:
+        return _sha256(path.read_bytes())
+    except OSError as error:
+        raise ConfigurationError(f"The {name} {path} cannot be read: {error.strerror}.") from error
+
+
+def _derive(day: Run, basis: str) -> DerivedDay:
+    """Make all tables of a day in staging, then put them in their places: what fails before that changes nothing."""
+    staging = day.lake.staged_derived(day.partition)
+    with storage_errors(staging):
+        # What a run that was killed left.
+        remove_tree(staging)
+    try:
+        return _derive_staged(day, basis, staging)
+    finally:
+        with storage_errors(staging):
+            remove_tree(staging)
+
+
+def _derive_staged(day: Run, basis: str, staging: LakePath) -> DerivedDay:
+    # First, because all that follows reads it.
+    history = derive_image_history(day, staging=staging)
+    inputs = derived_inputs(day)
+    with DayAnalysis(day, staging) as analysis:
+        changes_file, changes = derive_image_changes(analysis)
+        reconciliation = derive_image_reconciliation(analysis)
+        usage = derive_image_usage(analysis)
+        audit = derive_audit_findings(analysis)
+        costs = derive_image_costs(analysis)
+        files = (changes_file, reconciliation.file, usage.file, *audit.files, costs.file)
+        seal = DerivedSeal(
+            snapshot_date=day.partition.date,
+            project=day.partition.project,
+            run_id=day.run_id,
+            derived_at=day.now(),
+            code_version=code_version(),
+            schema_version=SCHEMA_VERSION,
+            basis=basis,
+            manifest_sha256=sha256_of_file(day.lake.manifest(day.partition)),
+            inputs=inputs,
+            files={file.path.partition("/")[0]: file for file in files},
+            history=FileFacts(
+                path=day.lake.key(day.lake.project_table(IMAGE_HISTORY.name, day.partition.project)),
+                rows=history.versions,
+                bytes=day.lake.size(history.path),
+                sha256=sha256_of_file(history.path),
+            ),
+            accepted_history=day.accepted_history,
+            summary=summarise(analysis, changes, audit, costs),
+            previous_record_sha256=newest_derived_record(day.lake, day.partition.project),
+        )
+    content = record_bytes(with_own_sha256(seal))
+    # Who finds a history that no record names yet can tell whose it is.
+    coming = day.lake.coming_seal(day.partition.project)
+    with storage_errors(coming):
+        write_atomically(coming, content)
+    _keep_seal(day.lake, day.partition)
+    path = day.lake.derived_seal(day.partition)
+    # Without a seal while files change: whoever is killed here leaves a day that is not derived, and never files that
+    # a seal says were changed by somebody.
+    day.lake.remove(path)
+    stored = day.lake.project_table(IMAGE_HISTORY.name, day.partition.project)
+    day.lake.replace(history.path, stored)
+    for name in seal.files:
+        day.lake.replace(staging / f"{name}.parquet", day.lake.table(name, day.partition))
+    history = replace(history, path=stored)
+    with storage_errors(path):
+        write_atomically(path, content)
+    day.lake.remove(coming)
+    return DerivedDay(history, reconciliation, usage, audit, costs, seal)
+
+
+def summarise(analysis: DayAnalysis, changes: dict[str, int], audit: AuditResult, costs: CostResult) -> DaySummary:
+    """A day in a few figures, by what deriving it has brought to light."""
+    return DaySummary(
+        is_complete=analysis.manifest.is_complete,
+        compared_with=analysis.previous.date if analysis.previous else None,
+        images=costs.images,
+        changes=changes,
+        findings=audit.open_by_severity,
+        new_findings=audit.new,
+        resolved_findings=audit.resolved,
+        suppressed_findings=audit.suppressed,
+        rule_errors=audit.rule_errors,
+        total_bytes=costs.total_bytes,
+        growth_bytes=costs.growth_bytes,
+        estimated_cost=costs.estimated_cost,
+        currency=costs.currency,
+        is_priced=costs.is_priced,
+        unpriced=costs.unpriced,
+        reclaimable_bytes=costs.reclaimable_bytes,
+    )
+
+
+def _keep_seal(lake: Lake, partition: Partition) -> None:
+    """Keep a copy of the seal that is about to be replaced, or removed: later records name it."""
+    path = lake.derived_seal(partition)
+    if exists(path):
+        with storage_errors(path):
+            replaced = path.read_bytes()
+            # A damaged one is in no chain.
+            if derived_link(replaced) is not None:
+                kept = lake.superseded_derived_seals(partition.project) / f"{_sha256(replaced)}.json"
+                write_atomically(kept, replaced)

@@ -1,0 +1,153 @@
+"""The seal of a day's derived tables: what they were made from, their files, and the day in a few figures.
+
+Making the tables, and writing the seal, belongs to `derive.days`.
+"""
+
+import datetime as dt
+import hashlib
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipelines.errors import StorageError
+from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.manifests import FileFacts, check_places, misplaced, parse_manifest, read_manifest
+from pipelines.lake.records import Record
+from pipelines.lake.stored_files import exists, storage_errors
+
+
+class _Facts(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DaySummary(_Facts):
+    """A day in a few figures.
+
+    `changes`: images by kind of change since `compared_with`; `findings`: open ones that are not suppressed, by
+    severity; sizes in bytes, `growth_bytes` against `compared_with`, `reclaimable_bytes` an upper bound;
+    `estimated_cost` of the day, `is_priced` whether the price book states any price above zero. None where nothing is
+    known.
+    """
+
+    is_complete: bool
+    compared_with: dt.date | None
+    images: int
+    changes: dict[str, int]
+    findings: dict[str, int]
+    new_findings: int
+    resolved_findings: int
+    suppressed_findings: int
+    rule_errors: dict[str, str]
+    total_bytes: int
+    growth_bytes: int | None
+    estimated_cost: float | None
+    currency: str
+    is_priced: bool
+    unpriced: int
+    reclaimable_bytes: int | None
+
+
+class Inputs(_Facts):
+    """What the derived tables of a day were made from besides published days, so that it can be told when that changed.
+
+    SHA-256 of the audit rules, the file of suppressions and the setting of allowed namespaces (None where there was
+    none), and the price book. `handed_on`: SHA-256, by path, of the derived files of earlier days that they go on from.
+    """
+
+    audit_rules: str
+    suppressions: str | None
+    allowed_namespaces: str | None
+    price_book: str
+    handed_on: dict[str, str]
+
+
+class DerivedSeal(Record):
+    """What the derived tables of a day were made from, their files, and the day in a few figures.
+
+    `manifest_sha256` is of the day's manifest. `history`: the project's `image_history` as it was after this day was
+    derived; what the newest seal says holds. `accepted_history`: SHA-256 of one that somebody said is right although no
+    record names it. `previous_record_sha256`: of the seal that the project wrote before.
+    """
+
+    snapshot_date: dt.date
+    project: str
+    run_id: str
+    derived_at: dt.datetime
+    code_version: str
+    schema_version: int
+    basis: str
+    manifest_sha256: str
+    inputs: Inputs
+    files: dict[str, FileFacts]
+    history: FileFacts
+    accepted_history: str | None = None
+    summary: DaySummary
+    previous_record_sha256: str | None
+
+
+def bases(lake: Lake, project: str) -> dict[Partition, str]:
+    """The basis of each published day of a project, in order."""
+    found: dict[Partition, str] = {}
+    before = ""
+    for partition, content in lake.manifests(project).items():
+        digest = hashlib.sha256(content).hexdigest()
+        before = hashlib.sha256(f"{before} {digest}".encode()).hexdigest()
+        found[partition] = before
+    return found
+
+
+def read_seal(lake: Lake, partition: Partition) -> DerivedSeal | None:
+    """The seal of a day's derived tables; None when there is none, or none that this version of the software can read.
+
+    What it seals can be derived again, so a damaged seal is as good as none; so is one that names other places than
+    those where the tables of the day lie.
+    """
+    path = lake.derived_seal(partition)
+    if not exists(path):
+        return None
+    with storage_errors(path):
+        content = path.read_bytes()
+    return placed_seal(lake, partition, content)
+
+
+def parse_seal(content: bytes) -> DerivedSeal | None:
+    """Make a seal of a file's content, wherever it lies; None as for `read_seal`."""
+    try:
+        return DerivedSeal.model_validate_json(content)
+    except ValidationError:
+        return None
+
+
+def placed_seal(lake: Lake, partition: Partition, content: bytes) -> DerivedSeal | None:
+    """Make a seal of a partition of a file's content; None as for `read_seal`."""
+    seal = parse_seal(content)
+    return seal if seal is not None and misplaced(lake, partition, seal.files) is None else None
+
+
+def sealed_files(lake: Lake, partition: Partition) -> dict[str, FileFacts]:
+    """The files that the manifest of a published day and the seal of its derived tables name, by table.
+
+    Raises:
+        StorageError: the manifest is damaged, or names a place that is not that of the day's table.
+    """
+    seal = read_seal(lake, partition)
+    manifest = read_manifest(lake.manifest(partition))
+    check_places(lake, partition, manifest)
+    return manifest.files | (seal.files if seal else {})
+
+
+def readable_sealed_files(lake: Lake, project: str) -> dict[Partition, dict[str, FileFacts]]:
+    """What `sealed_files` gives for each published day of a project; days with a damaged manifest are left out.
+
+    Whoever reads rows need not be stopped by one; `verify` names it.
+    """
+    seals = lake.derived_seals(project)
+    found = {}
+    for partition, content in lake.manifests(project).items():
+        try:
+            manifest = parse_manifest(content, lake.manifest(partition))
+            check_places(lake, partition, manifest)
+        except StorageError:
+            continue
+        seal = placed_seal(lake, partition, seals[partition]) if partition in seals else None
+        found[partition] = manifest.files | (seal.files if seal else {})
+    return found

@@ -1,0 +1,413 @@
+"""What is written down about a partition besides its tables: the manifest, and the state of an open attempt.
+
+A manifest says which files belong together and proves them by SHA-256; it holds the SHA-256 of the manifest that the
+project published before it, so the manifests of a project form a chain in the order of publication. Reruns do not
+break it: the manifest they replace is kept under `_manifests/superseded`.
+"""
+
+import datetime as dt
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipelines.errors import StorageError
+from pipelines.inputs import local_files
+from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.parquet_files import open_parquet
+from pipelines.lake.records import Link, Record, newest, record_bytes
+from pipelines.lake.stored_files import LakePath, exists, sha256_of_file, storage_errors, write_atomically
+
+
+class _Facts(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class InventoryFacts(_Facts):
+    """What was read from the inventory source; `source` is a name for people, without credentials.
+
+    `shortfall`: images that the API's list counts but that were on none of its pages. `missing` of the images `known`
+    on the complete day `compared_with` were not in it. An inventory that is not whole, for the `reason` stated, says
+    nothing by what it lacks: `added` of the `ids` come from that day instead. `is_accepted`: somebody said that it is
+    right although it lacks that many.
+    """
+
+    source: str
+    kind: str
+    modified_at: dt.datetime | None
+    rows_read: int
+    blank: int
+    duplicate: int
+    other_project: int
+    unknown_project: int
+    invalid: int
+    ids: int
+    shortfall: int
+    compared_with: dt.date | None = None
+    known: int = 0
+    missing: int = 0
+    added: int = 0
+    is_whole: bool = True
+    is_accepted: bool = False
+    reason: str | None = None
+
+
+class FetchFacts(_Facts):
+    """How the answers were had.
+
+    `kept` of them were on disk already from an attempt that had not ended; `carried` were carried forward from an
+    earlier day (mode `changed`). The API's list of images and its notebooks were read to the end, or not wanted, or the
+    error says why they could not be read. `list_shortfall`: images that the list counts but that were on none of its
+    pages; `notebooks_skipped` of the notebooks had no id. `clock_skew_seconds`: how far our clock was ahead of the
+    API's, negative when behind, or None when its answers did not say.
+    """
+
+    project_id: str
+    endpoint_host: str
+    is_sandbox: bool
+    mode: str
+    started_at: dt.datetime
+    finished_at: dt.datetime
+    outcomes: dict[str, int]
+    kept: int
+    carried: int
+    requests: int
+    retries: int
+    throttled: int
+    token_renewals: int
+    bytes_received: int
+    list_was_read: bool = False
+    list_error: str | None = None
+    list_shortfall: int = 0
+    notebooks_were_read: bool = False
+    notebooks_error: str | None = None
+    notebooks_skipped: int = 0
+    clock_skew_seconds: float | None = None
+
+    @property
+    def list_is_whole(self) -> bool:
+        """Whether the list was read and shows as many images as it counts, so that what it lacks is not there."""
+        return self.list_was_read and self.list_shortfall == 0
+
+    @property
+    def failed(self) -> int:
+        """Ids without an answer."""
+        return self.outcomes.get("failed", 0)
+
+
+class FileFacts(_Facts):
+    """One table's file: path relative to the lake's root, rows, bytes and SHA-256."""
+
+    path: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+class FailedId(_Facts):
+    """An id that got no answer, with the last error."""
+
+    id: str
+    error_code: str | None
+
+
+class Manifest(Record):
+    """The seal of a published partition. `rebuilt`: derived again from stored answers.
+
+    `derived_record_sha256`: the newest record of derived tables that the project had then, which this one proves.
+    """
+
+    snapshot_date: dt.date
+    project: str
+    run_id: str
+    started_at: dt.datetime
+    published_at: dt.datetime
+    rebuilt: bool
+    code_version: str
+    schema_version: int
+    inventory: InventoryFacts
+    fetch: FetchFacts
+    is_complete: bool
+    failed: list[FailedId]
+    files: dict[str, FileFacts]
+    previous_manifest_sha256: str | None
+    derived_record_sha256: str | None = None
+
+
+class Attempt(_Facts):
+    """An attempt that has not ended: who began it, what it has so far, and its staged files as written."""
+
+    run_id: str
+    started_at: dt.datetime
+    inventory: InventoryFacts | None = None
+    fetch: FetchFacts | None = None
+    files: dict[str, FileFacts] = {}
+
+
+def inventory_warning(facts: InventoryFacts) -> str | None:
+    """What to know of an inventory before believing what it lacks, in a sentence or two; None when there is nothing."""
+    if facts.is_accepted:
+        return (
+            f"The inventory {facts.source} lacks {facts.missing} of the {facts.known} images known on "
+            f"{facts.compared_with}, and was accepted as it is: what it lacks left the history."
+        )
+    return facts.reason
+
+
+def short_list(facts: FetchFacts) -> str | None:
+    """What is wrong with a list that shows less than it counts, in a sentence; None when nothing is."""
+    if not facts.list_shortfall:
+        return None
+    return (
+        f"The API's list counts {facts.list_shortfall} images that it does not show, so it is not known whether they "
+        "are registered, and no finding about them is resolved."
+    )
+
+
+def file_facts(lake: Lake, path: LakePath, name: str, partition: Partition) -> FileFacts:
+    """Rows, bytes and SHA-256 of a file that is, or will be, the published one of its table."""
+    with storage_errors(path), open_parquet(path) as file:
+        return FileFacts(
+            path=lake.key(lake.table(name, partition)),
+            rows=file.metadata.num_rows,
+            bytes=path.stat().st_size,
+            sha256=sha256_of_file(path),
+        )
+
+
+@cache
+def code_version() -> str:
+    """Version of the package and a digest of the code and SQL that make the tables, by relative path."""
+    digest = hashlib.sha256()
+    root = Path(__file__).resolve().parents[2]
+    for path in [*local_files.below(root / "pipelines", "*.py"), *local_files.below(root / "sql", "*.sql")]:
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return f"{version('image-snapshots')}+{digest.hexdigest()[:12]}"
+
+
+def misplaced(lake: Lake, partition: Partition, files: Mapping[str, FileFacts]) -> str | None:
+    """The first table that a record of a partition puts elsewhere than where that table of the partition lies, or None.
+
+    Nothing may be read, replaced or removed by a path that a record states, unless it is that place.
+    """
+    for name, file in files.items():
+        try:
+            place = lake.place(name, partition)
+        except KeyError:
+            return name
+        if file.path != lake.key(place):
+            return name
+    return None
+
+
+def check_places(lake: Lake, partition: Partition, manifest: Manifest) -> None:
+    """Refuse a manifest whose files do not lie where the tables of its partition do.
+
+    Raises:
+        StorageError: says which.
+    """
+    if (name := misplaced(lake, partition, manifest.files)) is not None:
+        raise StorageError(
+            f"The manifest {lake.manifest(partition)} is damaged (files.{name}.path: not where that table of "
+            f"{partition} lies): restore the file from a backup."
+        )
+
+
+def read_manifest(path: LakePath) -> Manifest:
+    """Read one manifest. What it says of paths is not looked at: see `published`.
+
+    Raises:
+        StorageError: it is not what a manifest must be.
+    """
+    with storage_errors(path):
+        content = path.read_bytes()
+    return parse_manifest(content, path)
+
+
+def parse_manifest(content: bytes, path: LakePath) -> Manifest:
+    """Make a manifest of a file's content.
+
+    Raises:
+        StorageError: it is not what a manifest must be; `path` tells where.
+    """
+    try:
+        return Manifest.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise StorageError(
+            f"The manifest {path} is damaged ({where or 'content'}: {first['msg']}): restore the file from a backup."
+        ) from None
+
+
+def published(lake: Lake, partition: Partition) -> Manifest | None:
+    """The manifest of a partition, or None when the partition was never published.
+
+    Raises:
+        StorageError: it is not what a manifest of this partition must be.
+    """
+    path = lake.manifest(partition)
+    if not exists(path):
+        return None
+    manifest = read_manifest(path)
+    check_places(lake, partition, manifest)
+    return manifest
+
+
+def known_partitions(lake: Lake) -> list[Partition]:
+    """Partitions that have a manifest, in order, without those of keys that no project has.
+
+    A copy of a manifest under a name such as `project=default.bak.json` looks like that of another project, but says
+    whose it is. A key is left out when all of its manifests are copies of those of projects that are there.
+    """
+    partitions = lake.partitions()
+    days: dict[str, list[Partition]] = {}
+    for partition in partitions:
+        days.setdefault(partition.project, []).append(partition)
+    stated = {key: _stated_projects(lake, own) for key, own in days.items()}
+    projects = {key for key, names in stated.items() if key in names}
+    return [
+        partition for partition in partitions if stated[partition.project] - projects or partition.project in projects
+    ]
+
+
+def _stated_projects(lake: Lake, partitions: list[Partition]) -> set[str]:
+    """Whose the manifests of a key say they are, the newest first, until one is of that key or cannot be read."""
+    found: set[str] = set()
+    for partition in reversed(partitions):
+        try:
+            found.add(read_manifest(lake.manifest(partition)).project)
+        except StorageError:
+            found.add(partition.project)
+        if partition.project in found:
+            break
+    return found
+
+
+def newest_manifests(lake: Lake, *, skip_damaged: bool = False) -> Iterator[Manifest]:
+    """The newest manifest of each project that can be read.
+
+    Raises:
+        StorageError: a project has none that can be read; not with `skip_damaged`, which leaves that project out.
+    """
+    days: dict[str, list[Partition]] = {}
+    for partition in known_partitions(lake):
+        days.setdefault(partition.project, []).append(partition)
+    for project in days.values():
+        for number, partition in enumerate(reversed(project), start=1):
+            try:
+                manifest = read_manifest(lake.manifest(partition))
+            except StorageError:
+                # An older one tells as much here, and `verify` names the damaged one.
+                if number == len(project) and not skip_damaged:
+                    raise
+            else:
+                yield manifest
+                break
+
+
+def holds_sandbox(lake: Lake) -> bool:
+    """Whether the days of a lake are of the sandbox: then all of them are.
+
+    For people who read: what is damaged need not stop them, and `verify` names it.
+    """
+    return any(manifest.fetch.is_sandbox for manifest in newest_manifests(lake, skip_damaged=True))
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedDay:
+    """A published partition with its manifest and the SHA-256 of that."""
+
+    partition: Partition
+    sha256: str
+    manifest: Manifest
+
+
+def published_days(lake: Lake, project: str) -> list[PublishedDay]:
+    """The published days of a project, in order.
+
+    Raises:
+        StorageError: a manifest is not what one of its partition must be.
+    """
+    days = []
+    for partition, content in lake.manifests(project).items():
+        manifest = parse_manifest(content, lake.manifest(partition))
+        check_places(lake, partition, manifest)
+        days.append(PublishedDay(partition, hashlib.sha256(content).hexdigest(), manifest))
+    return days
+
+
+def complete_days(lake: Lake, project: str) -> list[Partition]:
+    """The days of a project that are complete, in order."""
+    return [day.partition for day in published_days(lake, project) if day.manifest.is_complete]
+
+
+def last_published_day(lake: Lake, partition: Partition) -> Partition | None:
+    """The project's last published day before a partition's, or None when there is none."""
+    return max((day for day in lake.manifests(partition.project) if day < partition), default=None)
+
+
+def last_complete_day(lake: Lake, partition: Partition) -> Partition | None:
+    """The project's last complete day before a partition's, or None when there is none."""
+    contents = lake.manifests(partition.project)
+    earlier = reversed([day for day in contents if day < partition])
+    return next((day for day in earlier if parse_manifest(contents[day], lake.manifest(day)).is_complete), None)
+
+
+def chain_of_manifests(lake: Lake, project: str) -> dict[LakePath, bytes]:
+    """All manifests that a project ever published."""
+    current = {lake.manifest(partition): content for partition, content in lake.manifests(project).items()}
+    return current | lake.superseded(project)
+
+
+def chain_head(lake: Lake, project: str) -> str | None:
+    """SHA-256 of the project's newest manifest: the one that no other follows. None when there is none."""
+    return newest(
+        manifest_link(content, parse_manifest(content, path))
+        for path, content in chain_of_manifests(lake, project).items()
+    )
+
+
+def manifest_link(content: bytes, manifest: Manifest) -> Link:
+    """A manifest in its chain."""
+    return Link(hashlib.sha256(content).hexdigest(), manifest.previous_manifest_sha256, manifest.published_at)
+
+
+def write_manifest(lake: Lake, partition: Partition, manifest: Manifest) -> None:
+    """Write the manifest of a partition, keeping the one it replaces."""
+    path = lake.manifest(partition)
+    with storage_errors(path):
+        if exists(path):
+            kept = lake.superseded_manifests(partition.project) / f"{sha256_of_file(path)}.json"
+            write_atomically(kept, path.read_bytes())
+        write_atomically(path, record_bytes(manifest))
+
+
+def _attempt_path(lake: Lake, partition: Partition) -> LakePath:
+    return lake.staging(partition) / "attempt.json"
+
+
+def read_attempt(lake: Lake, partition: Partition) -> Attempt | None:
+    """The open attempt of a partition, or None."""
+    path = _attempt_path(lake, partition)
+    if not exists(path):
+        return None
+    with storage_errors(path):
+        content = path.read_bytes()
+    try:
+        return Attempt.model_validate_json(content)
+    except ValidationError:
+        raise StorageError(
+            f"{path} is damaged or of another version of this software: run with --fresh to start the day over."
+        ) from None
+
+
+def write_attempt(lake: Lake, partition: Partition, attempt: Attempt) -> None:
+    """Put the state of an attempt on disk."""
+    path = _attempt_path(lake, partition)
+    with storage_errors(path):
+        write_atomically(path, attempt.model_dump_json(indent=1).encode() + b"\n")

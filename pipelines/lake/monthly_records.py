@@ -1,0 +1,100 @@
+"""The seal of a project's month: of which daily files its monthly ones were made, and where those stand in for them.
+
+Making monthly files belongs to `maintenance.compaction`.
+"""
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from pipelines.lake.derived_records import readable_sealed_files
+from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.manifests import FileFacts
+from pipelines.lake.records import Record, is_whole
+from pipelines.lake.stored_files import LakePath, exists, sha256_of_file, storage_errors
+from pipelines.tables import SCHEMA_VERSION, SNAPSHOT_TABLES
+
+
+class MonthSeal(Record):
+    """What a project's monthly files were made from, and their facts; `days` has SHA-256 by table by day."""
+
+    month: str
+    project: str
+    compacted_at: dt.datetime
+    code_version: str
+    schema_version: int
+    days: dict[dt.date, dict[str, str]]
+    files: dict[str, FileFacts]
+
+
+@dataclass(frozen=True, slots=True)
+class MonthlyFile:
+    """A monthly file as readers use it: it stands in for the daily files of `days`; its rows of `others` are void."""
+
+    month: str
+    project: str
+    path: LakePath
+    days: frozenset[dt.date]
+    others: frozenset[dt.date]
+
+
+def is_as_sealed(path: LakePath, file: FileFacts) -> bool:
+    """Whether a file is there and has the SHA-256 of these facts."""
+    return exists(path) and sha256_of_file(path) == file.sha256
+
+
+def read_month_seal(lake: Lake, month: str, project: str) -> MonthSeal | None:
+    """The seal of a project's monthly files; None when there is none, or none that this version can read.
+
+    What it seals can be made again, so a damaged seal is as good as none; so is one of another month or project, or one
+    that names other places than theirs.
+    """
+    path = lake.monthly_seal(month, project)
+    if not exists(path):
+        return None
+    with storage_errors(path):
+        content = path.read_bytes()
+    try:
+        seal = MonthSeal.model_validate_json(content)
+    except ValidationError:
+        return None
+    is_placed = all(
+        name in SNAPSHOT_TABLES and file.path == lake.key(lake.monthly(name, month, project))
+        for name, file in seal.files.items()
+    )
+    return seal if is_placed and (seal.month, seal.project) == (month, project) else None
+
+
+def is_month_whole(lake: Lake, month: str, project: str) -> bool:
+    """Whether the seal of a project's monthly files has the SHA-256 that it states of itself."""
+    path = lake.monthly_seal(month, project)
+    with storage_errors(path):
+        return is_whole(path.read_bytes())
+
+
+def monthly_files(lake: Lake, daily: Mapping[str, Mapping[Partition, LakePath]]) -> dict[str, list[MonthlyFile]]:
+    """The monthly files that stand in for daily ones, by table; `daily` has the daily files that are there."""
+    found: dict[str, list[MonthlyFile]] = {name: [] for name in SNAPSHOT_TABLES}
+    by_project: dict[str, dict[Partition, dict[str, FileFacts]]] = {}
+    for month, project in lake.monthly_seals():
+        seal = read_month_seal(lake, month, project)
+        if seal is None or seal.schema_version > SCHEMA_VERSION:
+            continue
+        if project not in by_project:
+            by_project[project] = readable_sealed_files(lake, project)
+        current = {day: by_project[project].get(Partition(day, project), {}) for day in seal.days}
+        for name in seal.files.keys() & found.keys():
+            sealed = {day: hashes[name] for day, hashes in seal.days.items() if name in hashes}
+            days = frozenset(
+                day
+                for day, sha256 in sealed.items()
+                if name in current[day]
+                and current[day][name].sha256 == sha256
+                and Partition(day, project) in daily[name]
+            )
+            if days:
+                path = lake.monthly(name, month, project)
+                found[name].append(MonthlyFile(month, project, path, days, frozenset(sealed) - days))
+    return found

@@ -1,0 +1,252 @@
+"""A month's many daily files as one for each table, for analysis: made, sealed, and offered to readers.
+
+The daily files and their manifests stay: they are the evidence. The seal of a month names the SHA-256 of each daily
+file that went into its monthly ones, and a monthly file stands in for a daily one only while that one is still what the
+seal names. The seal is removed before the files are replaced, and written after them, so at any instant, also when the
+process is killed, readers see the same rows from one or the other.
+"""
+
+import datetime as dt
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from pipelines.engine.duckdb import DuckDBEngine
+from pipelines.errors import ConfigurationError, StorageError
+from pipelines.lake.derived_records import sealed_files
+from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.manifests import FileFacts, code_version
+from pipelines.lake.monthly_records import (
+    MonthlyFile,
+    MonthSeal,
+    is_as_sealed,
+    is_month_whole,
+    monthly_files,
+    read_month_seal,
+)
+from pipelines.lake.parquet_files import SANDBOX_MARK, is_marked_sandbox, open_parquet
+from pipelines.lake.records import record_bytes, with_own_sha256
+from pipelines.lake.retention_records import RemovedFiles
+from pipelines.lake.stored_files import LakePath, sha256_of_file, storage_errors, write_atomically
+from pipelines.tables import SCHEMA_VERSION, SNAPSHOT_TABLES, Table
+
+
+@dataclass(frozen=True, slots=True)
+class CompactedMonth:
+    """A project's month after a run: rows and bytes of its monthly files, and files and bytes of the daily ones.
+
+    `was_current`: its seal still agreed, so nothing was done.
+    """
+
+    month: str
+    project: str
+    was_current: bool
+    days: int
+    rows: int
+    bytes: int
+    daily_files: int
+    daily_bytes: int
+
+
+def months_over(lake: Lake, project: str, today: dt.date) -> list[str]:
+    """The months of a project's published days that are over, such as `2026-11`, in order."""
+    days = [partition.date for partition in lake.partitions() if partition.project == project]
+    return sorted({_month(day) for day in days if _month(day) < _month(today)})
+
+
+def compact(
+    lake: Lake,
+    project: str,
+    month: str,
+    now: dt.datetime,
+    on_table: Callable[[str], None] = lambda _: None,
+) -> CompactedMonth:
+    """Make the monthly files of a project, unless those that are there are of the daily files that are there.
+
+    `on_table` is told the name of each table before it is written.
+
+    Raises:
+        ConfigurationError: the month is not over, or has no published days.
+        StorageError: a daily file is not the one that was sealed, or the lake cannot be read or written.
+    """
+    if month not in months_over(lake, project, now.date()):
+        over = "is not over" if month >= _month(now.date()) else "has no published days"
+        raise ConfigurationError(
+            f"{month} {over} in project {project}, so there is nothing to compact: choose a month that is over, "
+            "written as YYYY-MM; `image-snapshots status` lists the days that are there."
+        )
+    with lake.deriving(project, f"compaction of {month}"):
+        days = _daily_files(lake, project, month)
+        seal = read_month_seal(lake, month, project)
+        was_current = seal is not None and _is_current(lake, seal, days) and is_month_whole(lake, month, project)
+        if seal is None or not was_current:
+            seal = _compact(lake, project, month, days, now, on_table)
+    return CompactedMonth(
+        month,
+        project,
+        was_current,
+        days=len(days),
+        rows=sum(file.rows for file in seal.files.values()),
+        bytes=sum(file.bytes for file in seal.files.values()),
+        daily_files=sum(map(len, days.values())),
+        daily_bytes=sum(file.bytes for files in days.values() for file in files.values()),
+    )
+
+
+def _month(day: dt.date) -> str:
+    return f"{day:%Y-%m}"
+
+
+def _daily_files(lake: Lake, project: str, month: str) -> dict[dt.date, dict[str, FileFacts]]:
+    """The sealed daily files of a month that are there, by table by day; those that retention removed are not."""
+    removed = RemovedFiles(lake, project)
+    found = {}
+    for day in lake.partitions():
+        if day.project == project and _month(day.date) == month:
+            files = {
+                name: file
+                for name, file in sealed_files(lake, day).items()
+                if name in SNAPSHOT_TABLES and not removed.names(file)
+            }
+            if files:
+                found[day.date] = files
+    return found
+
+
+def _hashes(days: Mapping[dt.date, Mapping[str, FileFacts]]) -> dict[dt.date, dict[str, str]]:
+    return {day: {name: file.sha256 for name, file in files.items()} for day, files in days.items()}
+
+
+def _is_current(lake: Lake, seal: MonthSeal, days: Mapping[dt.date, Mapping[str, FileFacts]]) -> bool:
+    if seal.days != _hashes(days) or seal.schema_version != SCHEMA_VERSION:
+        return False
+    return all(is_as_sealed(lake.monthly(name, seal.month, seal.project), file) for name, file in seal.files.items())
+
+
+def _compact(
+    lake: Lake,
+    project: str,
+    month: str,
+    days: Mapping[dt.date, Mapping[str, FileFacts]],
+    now: dt.datetime,
+    on_table: Callable[[str], None],
+) -> MonthSeal:
+    decompact(lake, month, project)
+    written = {}
+    for name, table in SNAPSHOT_TABLES.items():
+        daily = {day: files[name] for day, files in days.items() if name in files}
+        if daily:
+            on_table(name)
+            written[name] = _compact_table(lake, table, project, month, daily)
+    seal = MonthSeal(
+        month=month,
+        project=project,
+        compacted_at=now,
+        code_version=code_version(),
+        schema_version=SCHEMA_VERSION,
+        days=_hashes(days),
+        files=written,
+    )
+    path = lake.monthly_seal(month, project)
+    with storage_errors(path):
+        write_atomically(path, record_bytes(with_own_sha256(seal)))
+    return seal
+
+
+def decompact(lake: Lake, month: str, project: str, *, with_files: bool = False) -> None:
+    """Remove the seal of a month, so that readers use the daily files, and then the monthly files if asked to."""
+    lake.remove(lake.monthly_seal(month, project))
+    if with_files:
+        for name in SNAPSHOT_TABLES:
+            lake.remove(lake.monthly(name, month, project))
+
+
+def _compact_table(lake: Lake, table: Table, project: str, month: str, daily: Mapping[dt.date, FileFacts]) -> FileFacts:
+    # Before and after: a rerun or a rebuild may replace a day meanwhile, which other locks than ours guard.
+    _check_daily(lake, table, daily, project)
+    target = lake.monthly(table.name, month, project)
+    # Older files lack newer columns, so any of them may be null here.
+    lenient = replace(table, columns=tuple(replace(column, required=False) for column in table.columns))
+    with DuckDBEngine() as engine, lake.writer(target, lenient, f"compact {month}") as writer:
+        engine.load_files("daily", [lake.table(table.name, Partition(day, project)) for day in daily], table)
+        columns = ", ".join(table.schema.names)
+        rows = engine.stream(
+            f"SELECT {columns} FROM daily ORDER BY {', '.join(_order(table))}",  # noqa: S608  (names of ours)
+            lenient.schema,
+        )
+        for batch in rows:
+            writer.write(batch)
+        if any(is_marked_sandbox(lake.table(table.name, Partition(day, project))) for day in daily):
+            writer.note(SANDBOX_MARK)
+    _check_daily(lake, table, daily, project)
+    with storage_errors(target), open_parquet(target) as file:
+        return FileFacts(
+            path=lake.key(target),
+            rows=file.metadata.num_rows,
+            bytes=lake.size(target),
+            sha256=sha256_of_file(target),
+        )
+
+
+def _order(table: Table) -> list[str]:
+    """What repeats from day to day side by side: compresses best, and the life of an image is read at one place."""
+    rest = [name for name in table.key if name not in ("snapshot_date", "project_id", "project_key", "id")]
+    return [*(["id"] if "id" in table.schema.names else []), *rest, "snapshot_date"]
+
+
+def _check_daily(lake: Lake, table: Table, daily: Mapping[dt.date, FileFacts], project: str) -> None:
+    for day, file in daily.items():
+        path = lake.table(table.name, Partition(day, project))
+        if not is_as_sealed(path, file):
+            raise StorageError(
+                f"{path} is not the file that was sealed for {Partition(day, project)}, so its month was "
+                "not compacted: run again when no run replaces the day; `image-snapshots verify` says whether the file "
+                "was changed."
+            )
+
+
+# For readers
+
+
+def check_months(lake: Lake, project: str, months: set[str], *, compares: bool = True) -> Iterator[tuple[str, str]]:
+    """Path and sentence of each monthly file or seal of a project that is not as it was made.
+
+    With `compares`, rows are held against the daily files, which must be those that were sealed.
+    """
+    daily = {name: lake.files_of(name) for name in SNAPSHOT_TABLES}
+    standing = {
+        (name, file.month): file
+        for name, files in monthly_files(lake, daily).items()
+        for file in files
+        if file.project == project
+    }
+    for month in sorted(month for month, owner in lake.monthly_seals() if owner == project and month in months):
+        key = lake.key(lake.monthly_seal(month, project))
+        again = f"make it again with `image-snapshots compact --month {month} --project {project}`"
+        seal = read_month_seal(lake, month, project)
+        if seal is None or not is_month_whole(lake, month, project) or any(_month(day) != month for day in seal.days):
+            yield key, f"The record of monthly files was changed, damaged, or moved here: {again}."
+        if seal is None:
+            continue
+        for name, facts in seal.files.items():
+            file = standing.get((name, month))
+            if not is_as_sealed(lake.monthly(name, seal.month, seal.project), facts):
+                yield facts.path, f"The monthly file is missing or was changed: {again}."
+            elif compares and file is not None and _differs(SNAPSHOT_TABLES[name], file, daily[name]):
+                yield facts.path, f"The monthly file does not hold the rows of the daily ones: {again}."
+
+
+def _differs(table: Table, file: MonthlyFile, daily: Mapping[Partition, LakePath]) -> bool:
+    days = ", ".join(f"DATE '{day}'" for day in sorted(file.days))
+    with DuckDBEngine() as engine:
+        engine.load_files("daily", [daily[Partition(day, file.project)] for day in sorted(file.days)], table)
+        engine.load_files("monthly_file", [file.path], table)
+        columns = ", ".join(table.schema.names)
+        (found,) = engine.read(
+            f"""
+            WITH monthly AS (SELECT {columns} FROM monthly_file WHERE snapshot_date IN ({days}))
+            SELECT
+                (SELECT COUNT(*) FROM monthly) = (SELECT COUNT(*) FROM daily) AS same_count,
+                (SELECT COUNT(*) FROM (SELECT {columns} FROM daily EXCEPT ALL SELECT * FROM monthly)) AS missing
+            """  # noqa: S608  (names and dates of ours)
+        ).to_pylist()
+    return not found["same_count"] or found["missing"] > 0

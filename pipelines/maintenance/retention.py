@@ -1,0 +1,167 @@
+"""Removing old files by stated rules: what would go, and removing it so that everything else stays provable.
+
+Manifests, seals and the history always stay. So does everything from the last complete day on, and with the snapshots
+that are kept the days that the first of them is compared with. A record of what is removed is written first; a run that
+was killed after that is finished by the next one. What a record means to others belongs to `lake.retention_records`.
+"""
+
+import datetime as dt
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipelines.errors import ConfigurationError, StorageError
+from pipelines.lake.derived_records import sealed_files
+from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.manifests import (
+    FileFacts,
+    chain_head,
+    code_version,
+    complete_days,
+    last_complete_day,
+    last_published_day,
+)
+from pipelines.lake.monthly_records import is_as_sealed
+from pipelines.lake.records import record_bytes, with_own_sha256
+from pipelines.lake.retention_records import REPORT, Record, RemovedFile, RemovedFiles, Rules, last_record_sha256
+from pipelines.lake.stored_files import LakePath, exists, sha256_of_file, storage_errors, write_atomically
+from pipelines.maintenance.compaction import decompact
+from pipelines.tables import ANSWER_TABLES, SNAPSHOT_TABLES
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the rules would remove from a project, in order.
+
+    `recorded`: a record names it already, so a run that removed it was killed.
+    """
+
+    project: str
+    rules: Rules
+    files: list[RemovedFile]
+    recorded: int
+
+    def by_table(self) -> dict[str, list[RemovedFile]]:
+        """The files of each table, by table and day."""
+        tables: dict[str, list[RemovedFile]] = {}
+        for removed in sorted(self.files, key=lambda removed: (removed.table, removed.snapshot_date)):
+            tables.setdefault(removed.table, []).append(removed)
+        return tables
+
+
+def plan_retention(lake: Lake, project: str, rules: Rules, today: dt.date) -> Plan:
+    """Say which files of a project the rules would remove; changes nothing.
+
+    Raises:
+        ConfigurationError: no rule is stated.
+        StorageError: a manifest or record is damaged, or the lake cannot be read.
+    """
+    if rules.responses_days is None and rules.snapshots_days is None:
+        raise ConfigurationError(
+            "No rule says what may be removed, so everything is kept: give --responses-days or --snapshots-days, or "
+            "set IMAGE_SNAPSHOTS_RETENTION_RESPONSES_DAYS or IMAGE_SNAPSHOTS_RETENTION_SNAPSHOTS_DAYS."
+        )
+    removed = RemovedFiles(lake, project)
+    answers = _older(lake, project, rules.responses_days, today)
+    snapshots = _older(lake, project, rules.snapshots_days, today)
+    if snapshots:
+        # The first day that is kept goes on from what these found.
+        first_kept = Partition(snapshots[-1].date + dt.timedelta(days=1), project)
+        compared = (last_complete_day(lake, first_kept), last_published_day(lake, first_kept))
+        snapshots = [day for day in snapshots if day not in compared]
+    files: list[RemovedFile] = []
+    for day in lake.partitions():
+        if day.project != project:
+            continue
+        wanted = {
+            **(ANSWER_TABLES if day in answers else {}),
+            **(SNAPSHOT_TABLES if day in snapshots else {}),
+        }
+        for name, file in sealed_files(lake, day).items():
+            # What a record names goes, whatever the rules are now: its removal was cut off.
+            if (name in wanted or removed.names(file)) and exists(lake.place(name, day)):
+                files.append(RemovedFile(table=name, snapshot_date=day.date, file=file))
+        if exists(lake.report(day)):
+            file = _report_facts(lake, day)
+            if day in snapshots or removed.names(file):
+                files.append(RemovedFile(table=REPORT, snapshot_date=day.date, file=file))
+    return Plan(project, rules, files, sum(removed.names(found.file) for found in files))
+
+
+def _older(lake: Lake, project: str, kept_days: int | None, today: dt.date) -> list[Partition]:
+    """The days of a project that a rule lets go of, in order; none from the last complete day on."""
+    complete = complete_days(lake, project)
+    if kept_days is None or not complete:
+        return []
+    first_kept = min(today - dt.timedelta(days=kept_days - 1), complete[-1].date)
+    return [day for day in lake.partitions() if day.project == project and day.date < first_kept]
+
+
+def _report_facts(lake: Lake, day: Partition) -> FileFacts:
+    path = lake.report(day)
+    with storage_errors(path):
+        return FileFacts(path=lake.key(path), rows=0, bytes=lake.size(path), sha256=sha256_of_file(path))
+
+
+def apply_retention(
+    lake: Lake,
+    project: str,
+    rules: Rules,
+    now: dt.datetime,
+    on_file: Callable[[int, int], None] = lambda done, total: None,
+) -> Plan:
+    """Remove what the rules let go of, after writing down what that is; returns it.
+
+    `on_file` is told how many of the files are removed.
+
+    Raises:
+        ConfigurationError: no rule is stated.
+        StorageError: a file is not the one that was sealed, so that removing it would hide what happened to it; or the
+            lake cannot be read or written.
+    """
+    # Nobody publishes, derives or compacts days of the project meanwhile.
+    with lake.deriving(project, "retention"), lake.chain(project, "retention"):
+        plan = plan_retention(lake, project, rules, now.date())
+        for removed in plan.files:
+            path = _place(lake, project, removed)
+            lake.check_within(path)
+            if not is_as_sealed(path, removed.file):
+                raise StorageError(
+                    f"{path} is not the file that was sealed for "
+                    f"{Partition(removed.snapshot_date, project)}, so nothing was removed: `image-snapshots verify` "
+                    "says what was changed; restore the file from a backup first."
+                )
+        _write_record(lake, plan, now)
+        for month in sorted({f"{gone.snapshot_date:%Y-%m}" for gone in plan.files if gone.table in SNAPSHOT_TABLES}):
+            # Its rows are in the monthly files, too. What remains of the month can be compacted again.
+            decompact(lake, month, project, with_files=True)
+        for number, removed in enumerate(plan.files):
+            on_file(number, len(plan.files))
+            lake.remove(_place(lake, project, removed))
+        on_file(len(plan.files), len(plan.files))
+    return plan
+
+
+def _place(lake: Lake, project: str, removed: RemovedFile) -> LakePath:
+    day = Partition(removed.snapshot_date, project)
+    return lake.report(day) if removed.table == REPORT else lake.place(removed.table, day)
+
+
+def _write_record(lake: Lake, plan: Plan, now: dt.datetime) -> None:
+    recorded = RemovedFiles(lake, plan.project)
+    files = [removed for removed in plan.files if not recorded.names(removed.file)]
+    if not files:
+        return
+    record = Record(
+        project=plan.project,
+        applied_at=now,
+        code_version=code_version(),
+        rules=plan.rules,
+        previous_record_sha256=last_record_sha256(lake, plan.project),
+        newest_manifest_sha256=chain_head(lake, plan.project),
+        files=files,
+    )
+    # Numbered, so that their order does not hang on a clock. None is written over, were one before it removed.
+    last = max((int(path.stem) for path in lake.retention_records(plan.project)), default=0)
+    path = lake.retention_record(plan.project, f"{last + 1:06}")
+    with storage_errors(path):
+        write_atomically(path, record_bytes(with_own_sha256(record)))

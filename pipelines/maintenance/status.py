@@ -1,0 +1,96 @@
+"""Which days are there: complete, incomplete, not ended, missing, or with a manifest that cannot be read."""
+
+import dataclasses
+import datetime as dt
+from dataclasses import dataclass
+from typing import Literal
+
+from pipelines.errors import StorageError
+from pipelines.lake.failures import Failure, last_failures
+from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.manifests import known_partitions, published
+from pipelines.lake.retention_records import RemovedFiles
+
+State = Literal["complete", "incomplete", "unfinished", "missing", "damaged"]
+
+
+@dataclass(frozen=True, slots=True)
+class DayStatus:
+    """One partition; counts are None where nothing was published. A published day may have an open attempt too.
+
+    `removed`: the tables that retention took from it; counts and bytes are those of the day as it was published.
+    `clock_skew_seconds`: how far the clock was ahead of the API's.
+    `failure`: why the last run failed that nothing has made good since, as far as it was noted.
+    `is_sandbox`: the images are invented ones of the sandbox.
+    `inventory_is_whole`: what the inventory lacks counts as gone.
+    """
+
+    date: dt.date
+    project: str
+    state: State
+    has_open_attempt: bool
+    images: int | None
+    outcomes: dict[str, int] | None
+    bytes: int | None
+    published_at: dt.datetime | None
+    run_id: str | None
+    removed: list[str]
+    is_sandbox: bool | None
+    clock_skew_seconds: float | None = None
+    failure: Failure | None = None
+    inventory_is_whole: bool | None = None
+
+    def as_json(self) -> dict[str, object]:
+        """The same as JSON values."""
+        times = {"date": str(self.date), "published_at": self.published_at and self.published_at.isoformat()}
+        failure = {"failure": self.failure and self.failure.model_dump(mode="json")}
+        return dataclasses.asdict(self) | times | failure
+
+
+def day_statuses(lake: Lake, projects: list[str], first: dt.date, last: dt.date) -> list[DayStatus]:
+    """The state of every partition from `first` to `last`, by day and project.
+
+    Days before a project's first published one are left out: nothing can be missing before the beginning.
+    """
+    known = known_partitions(lake)
+    open_attempts = set(lake.unfinished())
+    failures = last_failures(lake)
+    statuses = []
+    for project in sorted({*projects, *(partition.project for partition in known)}):
+        beginning = min((partition.date for partition in known if partition.project == project), default=last)
+        day = max(first, beginning)
+        removed = RemovedFiles(lake, project)
+        while day <= last:
+            partition = Partition(day, project)
+            status = _status(lake, partition, removed, has_open_attempt=partition in open_attempts)
+            statuses.append(dataclasses.replace(status, failure=failures.get(partition)))
+            day += dt.timedelta(days=1)
+    return sorted(statuses, key=lambda status: (status.date, status.project))
+
+
+def _status(lake: Lake, partition: Partition, removed: RemovedFiles, *, has_open_attempt: bool) -> DayStatus:
+    state: State = "unfinished" if has_open_attempt else "missing"
+    try:
+        manifest = published(lake, partition)
+    except StorageError:
+        # One day must not keep the others from being listed; `verify` says what is wrong with it.
+        manifest, state = None, "damaged"
+    if manifest is None:
+        return DayStatus(
+            partition.date, partition.project, state, has_open_attempt, None, None, None, None, None, [], None
+        )
+    return DayStatus(
+        partition.date,
+        partition.project,
+        "complete" if manifest.is_complete else "incomplete",
+        has_open_attempt,
+        manifest.files["images"].rows,
+        manifest.fetch.outcomes,
+        sum(file.bytes for file in manifest.files.values()),
+        manifest.published_at,
+        manifest.run_id,
+        removed.missing(partition),
+        manifest.fetch.is_sandbox,
+        manifest.fetch.clock_skew_seconds,
+        inventory_is_whole=manifest.inventory.is_whole,
+    )

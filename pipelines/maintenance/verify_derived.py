@@ -1,0 +1,329 @@
+"""Checking what is derived from several days: files against their records, and tables and history derived once more."""
+
+import datetime as dt
+import hashlib
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pipelines.derive.analysis import DayAnalysis
+from pipelines.derive.audit import derive_audit_findings
+from pipelines.derive.costs import derive_image_costs
+from pipelines.derive.days import derived_inputs, summarise
+from pipelines.derive.history import derive_image_changes, write_history_again
+from pipelines.derive.reconciliation import derive_image_reconciliation
+from pipelines.derive.usage import derive_image_usage
+from pipelines.engine.duckdb import DuckDBEngine
+from pipelines.errors import ConfigurationError
+from pipelines.lake.derived_records import DaySummary, DerivedSeal, Inputs, bases, parse_seal
+from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.manifests import FileFacts, code_version, published_days
+from pipelines.lake.records import chain_of_derived, newest_derived_record
+from pipelines.lake.retention_records import RemovedFiles, is_derivable
+from pipelines.lake.stored_files import LakePath, exists, sha256_of_file, storage_errors
+from pipelines.maintenance.verify_tables import (
+    Note,
+    Problem,
+    false_statistics,
+    first_difference,
+    named,
+    rows_of,
+    wrong_keys,
+)
+from pipelines.run import Run
+from pipelines.settings import Settings
+from pipelines.tables import (
+    ANALYSIS_TABLES,
+    AUDIT_FINDINGS,
+    AUDIT_RULES,
+    IMAGE_CHANGES,
+    IMAGE_COSTS,
+    IMAGE_HISTORY,
+    IMAGE_RECONCILIATION,
+    IMAGE_USAGE,
+)
+
+# Each with what besides published days it is made from, in words, as far as `Inputs` knows it.
+_MADE_FROM: dict[str, tuple[str, ...]] = {
+    IMAGE_CHANGES.name: (),
+    IMAGE_RECONCILIATION.name: (),
+    IMAGE_USAGE.name: ("handed_on",),
+    AUDIT_RULES.name: ("audit_rules", "suppressions", "allowed_namespaces", "handed_on"),
+    AUDIT_FINDINGS.name: ("audit_rules", "suppressions", "allowed_namespaces", "handed_on"),
+    IMAGE_COSTS.name: ("price_book", "handed_on"),
+}
+_IN_WORDS = {
+    "audit_rules": "the audit rules",
+    "suppressions": "the suppressions",
+    "allowed_namespaces": "the allowed namespaces",
+    "price_book": "the price book",
+    "handed_on": "the derived tables of the day before",
+}
+
+
+def verify_derived(
+    lake: Lake,
+    project: str,
+    settings: Settings | None = None,
+    *,
+    quick: bool = False,
+    is_sound: bool = True,
+    days: set[dt.date] | None = None,
+    on_note: Callable[[Note], None] = lambda _: None,
+) -> Iterator[Problem]:
+    """Check the derived tables of a project: their files, what they were made from, and the history.
+
+    Where all files are as they were sealed, history and, by the `settings`, tables are derived once more and compared,
+    those of `days` (None: of all); not when `quick`, nor when the published days are not `is_sound`. Those of days that
+    retention took files from stand as they were sealed.
+    """
+    removed = RemovedFiles(lake, project, skip_damaged=True)
+    seals = {partition: parse_seal(content) for partition, content in lake.derived_seals(project).items()}
+    found = False
+    for problem in _verify_files(lake, project, seals, removed, is_sound=is_sound):
+        found = True
+        yield problem
+    if quick or found or not is_sound:
+        return
+    yield from named(lake.key(lake.project_table(IMAGE_HISTORY.name, project)), _verify_history(lake, project))
+    if settings is not None:
+        yield from _derive_again(lake, project, seals, settings, days, on_note)
+
+
+def _again(partition: Partition) -> str:
+    return f"derive it again with `image-snapshots rebuild --date {partition.date}`"
+
+
+def _verify_files(
+    lake: Lake,
+    project: str,
+    seals: dict[Partition, DerivedSeal | None],
+    removed: RemovedFiles,
+    *,
+    is_sound: bool,
+) -> Iterator[Problem]:
+    basis = bases(lake, project)
+    # By the published days, where these can be believed.
+    ids = {day.partition: day.manifest.fetch.project_id for day in published_days(lake, project)} if is_sound else {}
+    for partition in sorted(basis.keys() | seals.keys()):
+        seal = seals.get(partition)
+        key = lake.key(lake.derived_seal(partition))
+        if seal is None:
+            for name in ANALYSIS_TABLES.keys() - {IMAGE_HISTORY.name}:
+                path = lake.table(name, partition)
+                if exists(path):
+                    yield Problem(lake.key(path), f"No seal names this file: {_again(partition)}.")
+            continue
+        own = Partition(seal.snapshot_date, seal.project)
+        if own != partition:
+            yield Problem(key, f"It is the record of {own}: it was moved or copied to the place of {partition}.")
+            continue
+        if partition not in basis:
+            # Who knows the missing manifest is said elsewhere.
+            continue
+        if is_sound and seal.basis != basis[partition] and is_derivable(lake, partition, removed):
+            yield Problem(
+                key,
+                f"The derived tables were made from days that were published anew since: {_again(partition)}.",
+            )
+        for name, facts in seal.files.items():
+            yield from named(facts.path, _verify_file(lake, partition, name, facts, removed, ids))
+    not_derived = [partition for partition in sorted(basis) if seals.get(partition) is None]
+    yield from _verify_history_file(lake, project, set(ids.values()), not_derived, has_removed=bool(removed))
+
+
+def _verify_file(
+    lake: Lake, partition: Partition, name: str, facts: FileFacts, removed: RemovedFiles, ids: dict[Partition, str]
+) -> Iterator[Problem]:
+    path = lake.table(name, partition)
+    if facts.path != lake.key(path) or name not in ANALYSIS_TABLES:
+        yield Problem(
+            lake.key(lake.derived_seal(partition)),
+            f"It names {facts.path} as its table {name}, which is not the place of that table: {_again(partition)}.",
+        )
+    elif not exists(path):
+        if not removed.names(facts):
+            yield Problem(facts.path, f"The file is missing: {_again(partition)}.")
+    elif _digest(path) != facts.sha256:
+        yield Problem(facts.path, f"The file was changed: {_again(partition)}.")
+    elif rows_of(path) != facts.rows:
+        yield Problem(facts.path, f"The record says {facts.rows} rows, and the file has others: {_again(partition)}.")
+    else:
+        expected: dict[str, set[Any]] = {"snapshot_date": {partition.date}}
+        if partition in ids:
+            expected["project_id"] = {ids[partition]}
+        yield from (Problem(facts.path, sentence) for sentence in wrong_keys(path, expected))
+
+
+def _digest(path: LakePath) -> str:
+    with storage_errors(path):
+        return sha256_of_file(path)
+
+
+def newest_seal(lake: Lake, project: str) -> DerivedSeal | None:
+    """The record of derived tables that a project wrote last."""
+    newest = newest_derived_record(lake, project)
+    for content in chain_of_derived(lake, project).values():
+        if hashlib.sha256(content).hexdigest() == newest:
+            return parse_seal(content)
+    return None
+
+
+def _verify_history_file(
+    lake: Lake, project: str, ids: set[str], not_derived: list[Partition], *, has_removed: bool
+) -> Iterator[Problem]:
+    path, seal = lake.project_table(IMAGE_HISTORY.name, project), newest_seal(lake, project)
+    key, is_there = lake.key(path), exists(path)
+    if seal is None:
+        if is_there:
+            yield Problem(
+                key, "No record of derived tables names this file: derive any day again with `image-snapshots rebuild`."
+            )
+    elif seal.history.path != key:
+        yield Problem(key, f"The newest record of derived tables names {seal.history.path} as the history instead.")
+    elif not is_there:
+        yield Problem(key, "The file is missing: derive any day again with `image-snapshots rebuild`.")
+    elif (digest := _digest(path)) == seal.history.sha256:
+        if ids:
+            yield from named(key, (Problem(key, sentence) for sentence in wrong_keys(path, {"project_id": ids})))
+    elif not_derived:
+        # It is put in its place before the record that names it.
+        yield Problem(
+            key,
+            f"The file is not the one that the newest record of derived tables names ({seal.snapshot_date}), and "
+            f"{not_derived[-1]} has no record: a run was ended while it derived that day, or somebody removed its "
+            "record or put the file in. Derive that day with `image-snapshots rebuild --date "
+            f"{not_derived[-1].date}`, which makes the file anew.",
+        )
+    else:
+        yield Problem(
+            key,
+            f"The file was changed: its SHA-256 is {digest}, and {seal.history.sha256} in the newest record of derived "
+            f"tables ({seal.snapshot_date}). Restore it from a backup"
+            + (
+                "; it cannot be made anew, because retention removed what it was made from."
+                if has_removed
+                else "; or keep a copy of it, and derive any day again with `image-snapshots rebuild`, which makes it "
+                "anew."
+            ),
+        )
+
+
+def _verify_history(lake: Lake, project: str) -> Iterator[Problem]:
+    history = lake.project_table(IMAGE_HISTORY.name, project)
+    if not exists(history):
+        return
+    for sentence in false_statistics(history):
+        yield Problem(lake.key(history), sentence)
+    with tempfile.TemporaryDirectory(prefix="image-snapshots-") as directory:
+        derived = Path(directory) / history.name
+        # By the engine that every installation has, whichever made the file.
+        with DuckDBEngine() as engine:
+            write_history_again(engine, lake, project, derived)
+        difference = first_difference(history, derived)
+    if difference is not None:
+        yield Problem(
+            lake.key(history),
+            f"The history is not what the complete days give: {difference} differs. Keep a copy of the file, remove "
+            "it, and derive any day again with `image-snapshots rebuild`.",
+        )
+
+
+# Once more
+
+
+def _derive_again(
+    lake: Lake,
+    project: str,
+    seals: dict[Partition, DerivedSeal | None],
+    settings: Settings,
+    days: set[dt.date] | None,
+    on_note: Callable[[Note], None],
+) -> Iterator[Problem]:
+    settings = settings.model_copy(update={"lake": str(lake.root), "engine": "duckdb"})
+    removed = RemovedFiles(lake, project)
+    left_out: Counter[str] = Counter()
+    for partition, seal in seals.items():
+        if seal is None or (days is not None and partition.date not in days):
+            continue
+        if not is_derivable(lake, partition, removed) or not exists(lake.manifest(partition)):
+            left_out["retention removed what it was made from"] += 1
+            continue
+        with tempfile.TemporaryDirectory(prefix="image-snapshots-") as directory:
+            day = Run(partition, seal.run_id, settings)
+            try:
+                inputs = derived_inputs(day)
+            except ConfigurationError as error:
+                on_note(Note("_derived", f"Nothing of project {project} was derived once more: {error}"))
+                return
+            comparable = dict.fromkeys(seal.files, True)
+            for name, changed in _changed(seal.inputs, inputs).items():
+                comparable[name] = False
+                left_out[f"{changed} changed since"] += 1
+            key = lake.key(lake.derived_seal(partition))
+            yield from named(key, _compare(lake, day, Path(directory), seal, comparable, left_out))
+    for reason, count in left_out.items():
+        on_note(
+            Note(
+                "_derived",
+                f"{count:,} derived tables of project {project} could not be derived once more, because {reason}: "
+                "the chain of records proves them.",
+            )
+        )
+
+
+def _changed(then: Inputs, now: Inputs) -> dict[str, str]:
+    """What was changed, in words, by table that is made from it."""
+    found = {}
+    for name, inputs in _MADE_FROM.items():
+        changed = [_IN_WORDS[one] for one in inputs if getattr(then, one) != getattr(now, one)]
+        if changed:
+            found[name] = " and ".join(changed)
+    return found
+
+
+def _compare(
+    lake: Lake,
+    day: Run,
+    staging: Path,
+    seal: DerivedSeal,
+    comparable: dict[str, bool],
+    left_out: Counter[str],
+) -> Iterator[Problem]:
+    with DayAnalysis(day, staging) as analysis:
+        _, changes = derive_image_changes(analysis)
+        derive_image_reconciliation(analysis)
+        derive_image_usage(analysis)
+        audit = derive_audit_findings(analysis) if comparable.get(AUDIT_FINDINGS.name) else None
+        costs = derive_image_costs(analysis) if comparable.get(IMAGE_COSTS.name) else None
+        summary = summarise(analysis, changes, audit, costs) if audit and costs else None
+    is_same_code = seal.code_version == code_version()
+    for name in seal.files:
+        path = lake.table(name, day.partition)
+        yield from (Problem(lake.key(path), sentence) for sentence in false_statistics(path))
+        if not comparable[name]:
+            continue
+        difference = first_difference(path, staging / f"{name}.parquet")
+        if difference is None:
+            continue
+        if not is_same_code:
+            left_out[f"they were derived by code {seal.code_version}, and this code derives them differently"] += 1
+            continue
+        yield Problem(
+            lake.key(path),
+            f"The table is not what the published days give: {difference} differs. Restore it and its record from a "
+            f"backup, or {_again(day.partition)}.",
+        )
+    if is_same_code and summary is not None and _figures(summary) != _figures(seal.summary):
+        yield Problem(
+            lake.key(lake.derived_seal(day.partition)),
+            f"Its figures are not what the published days give. Restore it from a backup, or {_again(day.partition)}.",
+        )
+
+
+def _figures(summary: DaySummary) -> dict[str, object]:
+    # Sums of fractions differ in their last digits with the order of the rows.
+    cost = summary.estimated_cost
+    return summary.model_dump() | {"estimated_cost": None if cost is None else f"{cost:.9e}"}

@@ -1,0 +1,121 @@
+"""Every file of the lake, by what it is: those that no record can name are problems or notes.
+
+A file that a reader's pattern matches is a problem. What no reader sees is a note: copies, leftovers, what a run that
+has not ended holds, and what cannot be checked.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable
+
+from pipelines.lake.layout import Lake
+from pipelines.lake.names import day_of, project_of
+from pipelines.maintenance.verify_tables import Note, Problem
+from pipelines.tables import ANALYSIS_TABLES, IMAGE_HISTORY, SNAPSHOT_TABLES, TABLES
+
+_DAILY = "|".join((TABLES | ANALYSIS_TABLES).keys() - {IMAGE_HISTORY.name})
+_MONTHLY = "|".join(SNAPSHOT_TABLES)
+_DAY, _PROJECT = r"(?P<day>dt=[^/]+)", r"(?P<project>project=[^/]+?)"
+
+# What the other checks know by the records, or say is missing from them.
+_KNOWN = [
+    re.compile(pattern)
+    for pattern in (
+        rf"(?P<table>{_DAILY})/{_DAY}/{_PROJECT}/(?P=table)\.parquet",
+        rf"{IMAGE_HISTORY.name}/{_PROJECT}/{IMAGE_HISTORY.name}\.parquet",
+        rf"(_manifests|_derived)/{_DAY}/{_PROJECT}\.json",
+        rf"(_manifests|_derived)/superseded/{_PROJECT}/[0-9a-f]{{64}}\.json",
+        rf"_monthly/(?P<table>{_MONTHLY})/month=\d{{4}}-\d{{2}}/{_PROJECT}/(?P=table)\.parquet",
+        rf"_monthly/month=\d{{4}}-\d{{2}}/{_PROJECT}\.json",
+        rf"_retention/{_PROJECT}/\d{{6}}\.json",
+        rf"reports/{_DAY}/{_PROJECT}/report\.html",
+        r"warehouse\.duckdb(\.wal(\.foreign)?)?",
+        r"\.warehouse\.duckdb\.lock",
+    )
+]
+_LOCK = re.compile(r"_locks/.*")
+_FAILURE = re.compile(rf"_staging/{_DAY}/{_PROJECT}/failure\.json")
+_ATTEMPT = re.compile(r"_staging/[^/]+/[^/]+|_derived/coming/[^/]+")
+_PART = re.compile(r"(?:.*/)?\.[^/]+\.part(\.wal)?")
+# What a pattern such as `images/**/*.parquet` finds.
+_READ = re.compile(rf"({_DAILY}|{IMAGE_HISTORY.name})/.*\.parquet")
+_SEALED = re.compile(rf"(?:{'|'.join(TABLES)})/")
+
+
+def survey(lake: Lake, on_note: Callable[[Note], None]) -> tuple[list[Problem], set[str]]:
+    """The files that belong to nothing, as problems, and the projects of all that is there; notes as they come.
+
+    Raises:
+        ConfigurationError: a directory may not be read.
+        StorageError: the storage failed.
+    """
+    problems, projects = [], set()
+    unknown: Counter[str] = Counter()
+    attempts: Counter[str] = Counter()
+    locks = 0
+    published = set(lake.partitions())
+    days = {(f"dt={partition.date}", f"project={partition.project}") for partition in published}
+    for key in lake.all_files():
+        found = next(filter(None, (pattern.fullmatch(key) for pattern in _KNOWN)), None)
+        if found is not None and _is_named(found):
+            facts = found.groupdict()
+            if facts.get("project"):
+                projects.add(facts["project"].removeprefix("project="))
+            if key.endswith(".parquet") and "day" in facts and (facts["day"], facts["project"]) not in days:
+                problems.append(Problem(key, _no_manifest(key)))
+        elif _LOCK.fullmatch(key):
+            locks += 1
+        elif _FAILURE.fullmatch(key):
+            # A note for the operator, which `status` shows.
+            continue
+        elif attempt := _ATTEMPT.match(key):
+            attempts[attempt[0]] += 1
+        elif _PART.fullmatch(key):
+            on_note(
+                Note(key, "Left over from a write that was cut off. No reader sees it: remove it when nothing runs.")
+            )
+        elif _READ.fullmatch(key):
+            problems.append(
+                Problem(
+                    key,
+                    "The file does not belong to the published day."
+                    if _is_beside(key, days)
+                    else "No record names this file, and readers may take it for data: remove it.",
+                )
+            )
+        else:
+            unknown[_place(key)] += 1
+    for place, count in attempts.items():
+        on_note(Note(place, f"Not checked: {count:,} files of an attempt that has not ended."))
+    for place, count in unknown.items():
+        on_note(Note(place, f"Not part of the lake: {count:,} files that no reader uses and nothing proves."))
+    if locks:
+        on_note(Note("", f"Not checked: {locks:,} locks, which hold nothing but their holders."))
+    return problems, projects
+
+
+def _is_named(found: re.Match[str]) -> bool:
+    """Whether readers know the names of day and project; a copy that somebody made of a directory has others."""
+    facts = found.groupdict()
+    day, project = facts.get("day"), facts.get("project")
+    return (day is None or day_of(day) is not None) and (project is None or project_of(project) is not None)
+
+
+def _is_beside(key: str, days: set[tuple[str, str]]) -> bool:
+    parts = key.split("/")
+    return len(parts) == 4 and (parts[1], parts[2]) in days
+
+
+def _no_manifest(key: str) -> str:
+    if _SEALED.match(key):
+        return "No manifest names this file: it was put in, or its manifest was removed or never written."
+    return "Nothing is published for the day of this derived file: it was put in, or its manifest was removed."
+
+
+def _place(key: str) -> str:
+    """Where an unknown file is: its directory, so that a copy of a whole tree is one note or a few."""
+    top, _, rest = key.partition("/")
+    known = {*TABLES, *ANALYSIS_TABLES, "_manifests", "_derived", "_monthly", "_retention", "_staging", "reports"}
+    if top not in known or "/" not in rest:
+        return top if rest and top not in known else key
+    return f"{top}/{rest.partition('/')[0]}"

@@ -1,0 +1,1 @@
+"""The whole lake for people, in SQL."""

@@ -1,0 +1,445 @@
+"""The whole lake opened for SQL: every table over all days and projects, the views of `sql/views`, and reading only.
+
+Notebooks and the command line open the lake here. SQL over one day, from which tables are derived, belongs to
+`derive.analysis`; what a view means belongs to its file.
+"""
+
+import datetime as dt
+import json
+import re
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import duckdb
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from pipelines.derive.history import DAYS_KEY
+from pipelines.engine.duckdb import engine_types, parquet_files, quoted
+from pipelines.engine.sql_files import read_sql
+from pipelines.errors import ConfigurationError
+from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.manifests import known_partitions
+from pipelines.lake.monthly_records import monthly_files
+from pipelines.lake.names import project_of
+from pipelines.lake.object_storage import ObjectFileSystem, ObjectPath
+from pipelines.lake.stored_files import LakePath
+from pipelines.query.lake_files import LAKE_SCHEME, LakeFileSystem
+from pipelines.tables import ANALYSIS_TABLES, IMAGE_HISTORY, TABLES, Outcome, Table
+
+
+class Format(StrEnum):
+    """How rows are written to a file."""
+
+    CSV = "csv"
+    JSON = "json"
+    PARQUET = "parquet"
+
+
+# In the order in which they build on each other.
+_VIEWS = ("days", "latest_days", "images_latest", "images_with_owner", "public_periods")
+_AS_OF = "images_as_of"
+_AS_OF_PARAMETERS = "as_of_date, of_project := NULL"
+
+# A file of the lake -> its name in SQL over the whole lake.
+_FileName = Callable[[LakePath], str]
+
+_BATCH_ROWS = 32_768
+_PROJECT_OF_FILE = "regexp_extract(filename, '/project=([^/]+)/[^/]+$', 1) AS project"
+
+# What `days` reads of a manifest; fields that are not named here are left alone.
+_MANIFEST = {
+    "project": "VARCHAR",
+    "snapshot_date": "DATE",
+    "is_complete": "BOOLEAN",
+    "run_id": "VARCHAR",
+    "started_at": "TIMESTAMP WITH TIME ZONE",
+    "published_at": "TIMESTAMP WITH TIME ZONE",
+    "rebuilt": "BOOLEAN",
+    "code_version": "VARCHAR",
+    "schema_version": "BIGINT",
+    "inventory": "STRUCT(source VARCHAR, kind VARCHAR, ids BIGINT, is_whole BOOLEAN)",
+    "fetch": "STRUCT(project_id VARCHAR, endpoint_host VARCHAR, is_sandbox BOOLEAN, mode VARCHAR, "
+    f"outcomes STRUCT({', '.join(f'{outcome} BIGINT' for outcome in Outcome)}))",
+}
+
+# Parts of a SELECT that read. There are others: WITH x AS (COPY ... TO ...) SELECT writes a file.
+_READING_NODES = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
+
+# Types that Arrow writes as text as they are; text itself it puts in quotes.
+_PLAIN = {
+    *("boolean", "tinyint", "smallint", "integer", "bigint", "hugeint"),
+    *("float", "double", "decimal", "date", "timestamp", "timestamp with time zone"),
+}
+
+# Options of EXPLAIN that say how the plan is shown, and whether the query is run for it.
+_EXPLAIN_OPTIONS = {
+    *("ANALYZE", "ANALYSE", "FORMAT", ",", "TRUE", "FALSE"),
+    *("JSON", "TEXT", "HTML", "GRAPHVIZ", "YAML", "MERMAID"),
+}
+
+
+def relations() -> dict[str, str]:
+    """What a connection of `connect_lake` holds: name -> meaning, tables first."""
+    meanings = {name: table.meaning for name, table in _all_tables().items()}
+    for name in (*_VIEWS, _AS_OF):
+        lines = [line.removeprefix("--").strip() for line in read_sql(f"views/{name}.sql").splitlines()]
+        # The first paragraph of the leading comment.
+        meanings[name] = " ".join(lines[: lines.index("")])
+    return meanings
+
+
+def connect_lake(lake: Lake, *, include_incomplete: bool = False) -> duckdb.DuckDBPyConnection:
+    """Open the lake for SQL; the caller closes the connection.
+
+    Views over all days and projects, each column of its documented type, null in files from before the column was
+    added: every table of `tables`, with the partition key of the project as last column, `project`. And
+
+    - `days`: the published days (project, snapshot_date, is_complete, run_id, published_at, ..., outcome counts);
+    - `latest_days`: project, snapshot_date of each project's last complete day, or with `include_incomplete` last day;
+    - `images_latest`: the images of those days;
+    - `images_with_owner`: `images`, and owner, cost_center, environment, attributes of that day's inventory;
+    - `public_periods`: since when, and until when, each image was public;
+    - `images_as_of('2026-11-01')`, `images_as_of('2026-11-01', 'default')`: the living images as of a day, of all
+      projects or of one, with the columns of `image_history` and `rests_on`, the complete day that says so; fails for a
+      day of which a project's complete days say nothing;
+    - `manifests`, `parameters` and `history_days`, which those views read.
+
+    The days are those that the lake has when it is opened. Where monthly files stand in for daily ones (see
+    `maintenance.compaction`) they are read instead; the rows are the same.
+
+    Times are UTC. Whatever SQL the connection is given, it reaches no file but the lake's, by names like
+    `lake://images/dt=...`, and no network, it writes none of them, and its settings are locked.
+
+        connection = connect_lake(Lake("lake"))
+        connection.sql("SELECT * FROM images_latest").df()
+
+    Raises:
+        ConfigurationError: nothing is published in the lake, or it cannot be read.
+    """
+    partitions = known_partitions(lake)
+    if not partitions:
+        raise ConfigurationError(
+            f"Nothing is published in the lake {lake.root}: take a snapshot with `image-snapshots run`, or set "
+            "IMAGE_SNAPSHOTS_LAKE to the lake to read."
+        )
+    # Made when a query needs more than memory, and removed with the connection.
+    scratch = Path(tempfile.gettempdir()) / f"image-snapshots-{uuid.uuid4().hex}"
+    config: dict[str, Any] = {
+        "temp_directory": str(scratch),
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+        "python_enable_replacements": False,
+        # DuckDB 2.0.0 fails (an internal error) on ORDER BY ... LIMIT where a condition on the file's name was pushed
+        # into the scan.
+        "disabled_optimizers": "late_materialization",
+    }
+    connection = duckdb.connect(":memory:", config=config)
+    try:
+        with sql_errors():
+            # Both only read. An allowed directory of the engine's own could be written, too.
+            files = None
+            if isinstance(lake.root, ObjectPath):
+                connection.register_filesystem(ObjectFileSystem(lake.root))
+                reached = f"{lake.root}/"
+            else:
+                files = LakeFileSystem(lake.root)
+                connection.register_filesystem(files)
+                reached = LAKE_SCHEME
+            name_of: _FileName = str if files is None else lambda path: files.name(lake.key(path))
+            _create_views(connection, lake, partitions, name_of, include_incomplete=include_incomplete)
+            connection.execute("SET TimeZone = 'UTC'")
+            connection.execute(f"SET allowed_directories = [{quoted(reached)}]")
+            connection.execute("SET allow_persistent_secrets = false")
+            connection.execute("SET enable_external_access = false")
+            connection.execute("SET lock_configuration = true")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _all_tables() -> dict[str, Table]:
+    return TABLES | ANALYSIS_TABLES
+
+
+def _create_views(
+    connection: duckdb.DuckDBPyConnection,
+    lake: Lake,
+    partitions: Sequence[Partition],
+    name_of: _FileName,
+    *,
+    include_incomplete: bool,
+) -> None:
+    projects = {partition.project for partition in partitions}
+    daily = {
+        # Directories that somebody copied, such as `project=default.bak`, are of no project.
+        name: {partition: path for partition, path in lake.files_of(name).items() if partition.project in projects}
+        for name, table in _all_tables().items()
+        if table is not IMAGE_HISTORY
+    }
+    histories = [path for path in lake.project_files_of(IMAGE_HISTORY.name) if project_of(path.parent.name) in projects]
+    monthly = monthly_files(lake, daily)
+    for name, table in _all_tables().items():
+        if table is IMAGE_HISTORY:
+            source = _rows(connection, table, [name_of(path) for path in histories], {})
+        else:
+            months = monthly.get(name, [])
+            compacted = {Partition(day, file.project) for file in months for day in file.days}
+            files = [name_of(path) for partition, path in daily[name].items() if partition not in compacted]
+            source = _rows(connection, table, files, {name_of(file.path): file.others for file in months})
+        connection.execute(f"CREATE VIEW {name} AS {source}")
+    columns = ", ".join(f'manifest."{name}"' for name in _MANIFEST)
+    # Ten times as fast as read_json, which has large buffers for each file.
+    manifest = f"json_transform(content, {quoted(json.dumps(_MANIFEST))}) AS manifest"
+    manifests = ", ".join(quoted(name_of(lake.manifest(partition))) for partition in partitions)
+    connection.execute(
+        f"CREATE VIEW manifests AS SELECT {columns} FROM (SELECT {manifest} FROM read_text([{manifests}]))"  # noqa: S608
+    )
+    connection.execute(f"CREATE VIEW parameters AS SELECT {str(include_incomplete).upper()} AS include_incomplete")
+    connection.execute(
+        f"CREATE VIEW history_days AS {_history_days(sorted(projects), [name_of(path) for path in histories])}"
+    )
+    for name in _VIEWS:
+        connection.execute(f"CREATE VIEW {name} AS {read_sql(f'views/{name}.sql')}")
+    connection.execute(f"CREATE MACRO {_AS_OF}({_AS_OF_PARAMETERS}) AS TABLE {read_sql(f'views/{_AS_OF}.sql')}")
+
+
+def _history_days(projects: Sequence[str], files: Sequence[str]) -> str:
+    """SQL of the complete days that each published project's `image_history` says it was made from.
+
+    A project whose history was never made has one row, without a day.
+    """
+    values = ", ".join(f"({quoted(project)})" for project in projects)
+    published = f"(VALUES {values}) AS published(project)"
+    if not files:
+        return f"SELECT project, CAST(NULL AS DATE) AS snapshot_date FROM {published}"  # noqa: S608
+    names = ", ".join(map(quoted, files))
+    return (
+        "SELECT project, CAST(made_of.snapshot_date AS DATE) AS snapshot_date "  # noqa: S608
+        f"FROM {published} LEFT JOIN ("
+        "SELECT regexp_extract(file_name, '/project=([^/]+)/[^/]+$', 1) AS project, "
+        """UNNEST(from_json(decode(value), '[["VARCHAR"]]'))[1] AS snapshot_date """
+        f"FROM parquet_kv_metadata([{names}]) WHERE decode(key) = {quoted(DAYS_KEY)}"
+        ") AS made_of USING (project)"
+    )
+
+
+def _rows(
+    connection: duckdb.DuckDBPyConnection,
+    table: Table,
+    daily: Sequence[str],
+    monthly: Mapping[str, frozenset[dt.date]],
+) -> str:
+    """SQL that reads a table from daily files (or those of projects), and from monthly ones in place of others.
+
+    Of each monthly file: the days in it that it does not stand in for.
+    """
+    selects = [_daily_rows(connection, table, daily)] if daily else []
+    if monthly:
+        selects.append(_monthly_rows(connection, table, monthly))
+    return " UNION ALL ".join(selects) if selects else _no_rows(connection, table)
+
+
+def _daily_rows(connection: duckdb.DuckDBPyConnection, table: Table, names: Sequence[str]) -> str:
+    # The directories' names come with the list of files. So a condition on the day or the project leaves all other
+    # files unopened, as naming the columns' types leaves all files unopened until rows are asked for.
+    from_path = {"project": _PROJECT_OF_FILE}
+    if "snapshot_date" in table.schema.names:
+        day = "regexp_extract(filename, '/dt=([^/]+)/project=[^/]+/[^/]+$', 1)"
+        from_path["snapshot_date"] = f"CAST({day} AS DATE) AS snapshot_date"
+    selected = ", ".join(from_path.get(name, name) for name in (*table.schema.names, "project"))
+    files = parquet_files(connection, table, names, without=("snapshot_date",))
+    return f"SELECT {selected} FROM {files}"  # noqa: S608
+
+
+def _monthly_rows(connection: duckdb.DuckDBPyConnection, table: Table, files: Mapping[str, frozenset[dt.date]]) -> str:
+    # Of one scan for each month the engine could leave some unopened; but planning a scan takes longer than opening a
+    # few files.
+    columns = ", ".join(table.schema.names)
+    select = f"SELECT {columns}, {_PROJECT_OF_FILE} FROM {parquet_files(connection, table, list(files))}"  # noqa: S608
+    conditions = []
+    for name, others in files.items():
+        if others:
+            void = ", ".join(f"DATE '{day}'" for day in sorted(others))
+            conditions.append(f"NOT (filename = {quoted(name)} AND snapshot_date IN ({void}))")
+    return f"{select} WHERE {' AND '.join(conditions)}" if conditions else select
+
+
+def _no_rows(connection: duckdb.DuckDBPyConnection, table: Table) -> str:
+    types = engine_types(connection, table) | {"project": "VARCHAR"}
+    return f"SELECT {', '.join(f'CAST(NULL AS {type_}) AS {name}' for name, type_ in types.items())} WHERE FALSE"
+
+
+@contextmanager
+def sql_errors() -> Iterator[None]:
+    """Turn what the engine refuses into one sentence.
+
+    Raises:
+        ConfigurationError: with the engine's message.
+    """
+    try:
+        yield
+    except (duckdb.Error, OSError) as error:  # OSError is how Arrow passes on what failed while rows were read
+        message, _, where = str(error).partition("\n\nLINE ")
+        if "Traceback (most recent call last)" in message:
+            # What a file's reading failed of comes with the trace of its calls; the last line says why.
+            message = message.strip().splitlines()[-1].partition(": ")[2]
+        # What the views refuse, they say in a sentence.
+        message = message.removeprefix("Invalid Input Error: ")
+        # Only the parser counts lines in the text as it was given.
+        line = f" (line {where.partition(':')[0]})" if isinstance(error, duckdb.ParserException) and where else ""
+        raise ConfigurationError(f"The query failed: {' '.join(message.split())}{line}") from error
+
+
+def select(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyRelation:
+    """The rows of the one statement that a text of SQL holds, if it only reads.
+
+    The engine's own parse is judged, and what was judged is run: an EXPLAIN is put together anew from its options and
+    from the query in it, which is judged as a text of its own.
+
+    Raises:
+        ConfigurationError: it is none or several, cannot be run, or does anything but read.
+    """
+    with sql_errors():
+        statements = connection.extract_statements(sql)
+    if len(statements) != 1:
+        raise ConfigurationError(
+            f"The query holds {len(statements) or 'no'} statements: give one; SHOW TABLES lists what there is."
+        )
+    (statement,) = statements
+    with sql_errors():
+        reading = _reading(connection, statement)
+        if reading is None and statement.type == duckdb.StatementType.EXPLAIN:
+            options, explained = _explained(statement.query)
+            queries = connection.extract_statements(explained)
+            if len(queries) == 1 and (query := _reading(connection, queries[0])) is not None:
+                reading = f"EXPLAIN {options}{query}"
+        if reading is None:
+            is_pivot = statement.type == duckdb.StatementType.MULTI
+            name = "PIVOT without IN (...)" if is_pivot else statement.type.name
+            raise ConfigurationError(
+                f"The lake is only read here, and this {name} statement would do more: give a SELECT, WITH, SHOW, "
+                "DESCRIBE, SUMMARIZE or EXPLAIN; --output writes the rows to a file."
+            )
+        return connection.sql(reading)
+
+
+def _reading(connection: duckdb.DuckDBPyConnection, statement: duckdb.Statement) -> str | None:
+    """The text of a statement that reads and does nothing else; None of any other."""
+    if statement.type != duckdb.StatementType.SELECT:
+        return None
+    text = statement.query.strip().removesuffix(";")
+    ((serialised,),) = connection.execute("SELECT json_serialize_sql(?)", [text]).fetchall()
+    tree = json.loads(serialised)
+    return text if not tree["error"] and _nodes(tree) <= _READING_NODES else None
+
+
+def _explained(text: str) -> tuple[str, str]:
+    """The options of an EXPLAIN, written anew, and the text of what it explains, by the engine's own words."""
+    content = text.encode()
+    words = [(offset, kind) for offset, kind in duckdb.tokenize(text) if kind != duckdb.token_type.comment]
+    ends = [offset for offset, _ in words[1:]] + [len(content)]
+    # A word with the blanks and comments behind it; those of EXPLAIN's options are plain.
+    names = [
+        re.split(rb"[^\w(),]", content[start:end], maxsplit=1)[0].decode(errors="replace").upper()
+        for (start, _), end in zip(words, ends, strict=True)
+    ]
+    at, options = 1, ""
+    if names[at : at + 1] and names[at] in {"ANALYZE", "ANALYSE"}:
+        at, options = at + 1, "ANALYZE "
+    if names[at : at + 1] == ["("] and names[at + 1 : at + 2] and names[at + 1] in {"ANALYZE", "ANALYSE", "FORMAT"}:
+        close = names.index(")", at) if ")" in names[at:] else len(names)
+        if set(names[at + 1 : close]) <= _EXPLAIN_OPTIONS:
+            options += f"({' '.join(names[at + 1 : close])}) "
+            at = close + 1
+    return options, content[words[at][0] :].decode() if at < len(words) else ""
+
+
+def _nodes(tree: Any) -> set[str]:
+    """Types of all query nodes of a parsed statement."""
+    if isinstance(tree, list):
+        return set().union(*map(_nodes, tree))
+    if not isinstance(tree, dict):
+        return set()
+    type_ = tree.get("type")
+    own = {type_} if isinstance(type_, str) and type_.endswith("_NODE") else set()
+    return own.union(*map(_nodes, tree.values()))
+
+
+def write_rows(relation: duckdb.DuckDBPyRelation, file: BinaryIO, form: Format) -> None:
+    """Write all rows of a query in bounded memory.
+
+    `csv`: comma, header, text in quotes, nulls empty; `json`: an array with one object on each line; `parquet`: the
+    columns with their types. Times are UTC, in ISO 8601.
+
+    Raises:
+        ConfigurationError: the query fails.
+        OSError: the file cannot be written.
+    """
+    # Of columns with one name the second gets another.
+    rows = relation.project("*")
+    if form == Format.CSV:
+        _write_csv(rows, file)
+    elif form == Format.JSON:
+        _write_json(rows, file)
+    else:
+        _write_parquet(rows, file)
+
+
+def _write_csv(rows: duckdb.DuckDBPyRelation, file: BinaryIO) -> None:
+    columns = ", ".join(
+        name if type_.id in _PLAIN else f"CAST({name} AS VARCHAR) AS {name}" for name, type_ in _columns(rows)
+    )
+    schema, batches = _batches(rows.project(columns))
+    with pa_csv.CSVWriter(file, schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+
+
+def _write_json(rows: duckdb.DuckDBPyRelation, file: BinaryIO) -> None:
+    columns = ", ".join(
+        f"strftime({name}, '%Y-%m-%dT%H:%M:%S.%fZ') AS {name}" if type_.id == "timestamp with time zone" else name
+        for name, type_ in _columns(rows)
+    )
+    objects = rows.project(columns).set_alias("result").project("CAST(to_json(result) AS VARCHAR) AS object")
+    separator = b"[\n"
+    for batch in _batches(objects)[1]:
+        for text in batch["object"].to_pylist():
+            file.write(separator + text.encode())
+            separator = b",\n"
+    file.write(b"[]\n" if separator == b"[\n" else b"\n]\n")
+
+
+def _write_parquet(rows: duckdb.DuckDBPyRelation, file: BinaryIO) -> None:
+    schema, batches = _batches(rows)
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+
+
+def _columns(rows: duckdb.DuckDBPyRelation) -> Iterator[tuple[str, Any]]:
+    """Name, quoted for SQL, and type of each column."""
+    for name, type_ in zip(rows.columns, rows.types, strict=True):
+        yield '"' + name.replace('"', '""') + '"', type_
+
+
+def _batches(rows: duckdb.DuckDBPyRelation) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    with sql_errors():
+        reader = rows.to_arrow_reader(_BATCH_ROWS)
+
+    def read() -> Iterator[pa.RecordBatch]:
+        while True:
+            with sql_errors():
+                batch = next(reader, None)
+            if batch is None:
+                return
+            yield batch
+
+    return reader.schema, read()

@@ -1,0 +1,1 @@
+"""A day on one page, for people."""

@@ -1,0 +1,102 @@
+"""What the report of a day reads: the rows of `sql/report/`, and the days of the trend by their seals."""
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from pipelines.engine.duckdb import DERIVING_MEMORY, DuckDBEngine
+from pipelines.engine.sql_files import read_sql
+from pipelines.errors import StorageError
+from pipelines.lake.derived_records import DaySummary, DerivedSeal, read_seal
+from pipelines.lake.layout import Lake, Partition
+from pipelines.report.words import SHOWN_TEXT
+from pipelines.tables import IMAGE_HISTORY, IMAGES, INVENTORY
+
+TREND_DAYS = 90
+# What bounds the file: rows of each kind. Of outliers there are as many as `sql/report/outliers.sql` says.
+SHOWN_FINDINGS = 10_000
+SHOWN_CHANGES = 200
+SHOWN_GROUPS = 15
+
+_LIMITS = {
+    "shown_findings": SHOWN_FINDINGS,
+    "shown_changes": SHOWN_CHANGES,
+    "shown_groups": SHOWN_GROUPS,
+    "shown_text": SHOWN_TEXT,
+}
+_QUERIES = ("rules", "findings", "change_classes", "changes", "bytes_and_costs", "outliers", "usage_observed")
+
+
+@dataclass(frozen=True, slots=True)
+class TrendDay:
+    """A day of the trend; `summary` is None when the day has no snapshot or was never derived."""
+
+    date: dt.date
+    summary: DaySummary | None
+    currency: str
+
+    @property
+    def state(self) -> str:
+        """What is known of the day, in words."""
+        if self.summary is None:
+            return "no snapshot"
+        return "complete" if self.summary.is_complete else "incomplete"
+
+    @property
+    def findings(self) -> int | None:
+        """Open findings of all severities."""
+        return None if self.summary is None else sum(self.summary.findings.values())
+
+    @property
+    def severe(self) -> int | None:
+        """Open findings that are critical or high."""
+        return None if self.summary is None else severe(self.summary)
+
+    @property
+    def cost(self) -> float | None:
+        """Estimated cost of the day, where it is stated in the currency of the report's day."""
+        if self.summary is None or self.summary.currency != self.currency or not self.summary.is_priced:
+            return None
+        return self.summary.estimated_cost
+
+
+def severe(summary: DaySummary) -> int:
+    """Open findings of a day that are critical or high."""
+    return summary.findings["critical"] + summary.findings["high"]
+
+
+def read_tables(lake: Lake, partition: Partition, seal: DerivedSeal) -> dict[str, list[dict[str, Any]]]:
+    """Rows of each query of `sql/report/`; none gives more than the limits allow."""
+    history = lake.project_table(IMAGE_HISTORY.name, partition.project)
+    try:
+        with DuckDBEngine(DERIVING_MEMORY) as engine:
+            engine.load("report_limits", pa.table({name: [limit] for name, limit in _LIMITS.items()}))
+            for table in (IMAGES, INVENTORY):
+                engine.load_file(table.name, lake.table(table.name, partition))
+            for name in seal.files:
+                engine.load_file(name, lake.place(name, partition))
+            engine.load_file(IMAGE_HISTORY.name, history)
+            return {name: engine.read(read_sql(f"report/{name}.sql")).to_pylist() for name in _QUERIES}
+    except duckdb.Error as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise StorageError(
+            f"The tables of {partition} cannot be read for the report: {reason}. Derive them again with "
+            f"`image-snapshots rebuild --date {partition.date} --project {partition.project}`."
+        ) from error
+
+
+def read_trend(lake: Lake, partition: Partition, currency: str, basis: dict[Partition, str]) -> list[TrendDay]:
+    """The days up to the report's, from the first that has figures; what is outdated has none."""
+    first = partition.date - dt.timedelta(days=TREND_DAYS - 1)
+    found = {}
+    for day, its_basis in basis.items():
+        if first <= day.date <= partition.date:
+            seal = read_seal(lake, day)
+            if seal is not None and seal.basis == its_basis:
+                found[day.date] = seal.summary
+    begin = min(found)
+    dates = [begin + dt.timedelta(days=number) for number in range((partition.date - begin).days + 1)]
+    return [TrendDay(date, found.get(date), currency) for date in dates]

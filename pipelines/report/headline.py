@@ -1,0 +1,156 @@
+"""What the report of a day says first: the verdict, the headline figures, and what to know before reading them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from pipelines.lake.derived_records import DaySummary
+from pipelines.lake.manifests import Manifest, inventory_warning, short_list
+from pipelines.report.data import severe
+from pipelines.report.words import count, long_date, money, plural, signed, size
+
+# Observed days without which a rule of `sql/audit/` can find nothing.
+AWAITED_DAYS = {"large_and_unused": 7, "unused_30_days": 30, "unused_90_days": 90}
+
+
+def asked(manifest: Manifest) -> int:
+    """Ids of the inventory: each has one outcome."""
+    return sum(manifest.fetch.outcomes.values())
+
+
+def verdict(manifest: Manifest, summary: DaySummary) -> tuple[str, str, str]:
+    """Tone, the verdict in a word or two, and its sentences."""
+    sentences = []
+    failed = manifest.fetch.failed
+    if not summary.is_complete:
+        ids = plural(asked(manifest), "image id", "image ids")
+        sentences.append(f"{failed:,} of {ids} got no answer.")
+    total = sum(summary.findings.values())
+    if total:
+        parts = ", ".join(f"{number:,} {name}" for name, number in summary.findings.items() if number)
+        sentences.append(f"{plural(total, 'finding is', 'findings are')} open: {parts}.")
+    else:
+        sentences.append("No open findings.")
+    if summary.compared_with:
+        new = f"{summary.new_findings:,}" if summary.new_findings else "None"
+        resolved = f"{summary.resolved_findings:,}" if summary.resolved_findings else "none"
+        is_, was = ("are" if summary.new_findings != 1 else "is", "was" if summary.resolved_findings == 1 else "were")
+        sentences.append(f"{new} {is_} new since {long_date(summary.compared_with)}, {resolved} {was} resolved.")
+    if summary.rule_errors:
+        broken = plural(len(summary.rule_errors), "audit rule", "audit rules")
+        sentences.append(f"{broken} could not be applied, so more may be open.")
+    if not summary.is_complete:
+        label = "Incomplete day."
+    elif summary.rule_errors:
+        label = "Incomplete audit."
+    elif severe(summary):
+        label = "Attention needed."
+    else:
+        label = "Nothing critical or high."
+    tone = "calm" if label.startswith("Nothing") else "attention"
+    return tone, label, " ".join(sentences)
+
+
+def notes(manifest: Manifest, summary: DaySummary) -> Iterator[tuple[str, str]]:
+    """What a reader must know before reading figures: each with a heading."""
+    fetch = manifest.fetch
+    if not summary.is_complete:
+        meaning = (
+            "Images without an answer are shown as they were last known, and count in sizes and costs. Nothing is "
+            "reported as changed, and no finding as resolved: that shows on the next complete day. Findings that are "
+            "new here are provisional."
+        )
+        yield "What incomplete means", meaning
+    if summary.compared_with is None:
+        and_findings = ", and every finding counts as new." if sum(summary.findings.values()) else "."
+        yield (
+            "Nothing to compare with",
+            f"There is no complete day before this one, so no changes are shown{and_findings}",
+        )
+    elif (days := (manifest.snapshot_date - summary.compared_with).days) > 1:
+        since = f"The last complete day was {long_date(summary.compared_with)}, {days} days before this one"
+        yield "Compared across a gap", f"{since}: changes of all days since are shown together."
+    if not fetch.list_was_read:
+        reason = f" ({fetch.list_error})" if fetch.list_error else ""
+        yield (
+            "The API's list of images was not read",
+            f"So it is not known which images are present but not registered{reason}.",
+        )
+    if not fetch.notebooks_were_read:
+        reason = f" ({fetch.notebooks_error})" if fetch.notebooks_error else ""
+        yield (
+            "Usage was not read",
+            f"So it is not known which images are in use{reason}; not known is not the same as unused.",
+        )
+    if warning := inventory_warning(manifest.inventory):
+        yield ("A smaller inventory was accepted" if manifest.inventory.is_whole else "Inventory not whole"), warning
+    if warning := short_list(fetch):
+        yield "The API's list has gaps", warning
+
+
+def awaited(rules: list[dict[str, Any]], usage: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Why a rule finds so much at once: on this day notebooks have been observed for as long as it asks."""
+    (observed,) = (row["observed_days"] for row in usage)
+    for rule in rules:
+        if rule["new_findings"] and observed is not None and AWAITED_DAYS.get(rule["rule"]) == observed:
+            new = plural(rule["new_findings"], "new finding", "new findings")
+            reason = f"Notebooks have been observed for {observed} days, so “{rule['title']}” can be told"
+            yield "Not new, but known now", f"{reason} for the first time. Its {new} did not come about on this day."
+
+
+def figures(summary: DaySummary, before: DaySummary | None) -> list[tuple[str, str, str, str]]:
+    """Name, value, change since the last complete day, and what else to know, of each headline figure."""
+    total = sum(summary.findings.values())
+    images, findings, cost_change = None, None, None
+    if before:
+        images = summary.images - before.images
+        findings = total - sum(before.findings.values())
+    cost = summary.estimated_cost if summary.is_priced else None
+    if cost is not None and before and before.is_priced and before.currency == summary.currency:
+        cost_change = None if before.estimated_cost is None else cost - before.estimated_cost
+        # Sums of parts end in digits that mean nothing.
+        if cost_change is not None and abs(cost_change) < 1e-6:
+            cost_change = 0.0
+
+    def since(change: float | None, amount: str) -> str:
+        if summary.compared_with is None:
+            return "nothing to compare with"
+        return f"{signed(change, amount)} since {summary.compared_with}"
+
+    def unsigned(change: int | None) -> str:
+        return f"{abs(change or 0):,}"
+
+    moves = ", ".join(
+        f"{summary.changes[kind]:,} {kind}" for kind in ("added", "reappeared", "removed") if summary.changes.get(kind)
+    )
+    lives = (
+        f"{summary.new_findings:,} new, {summary.resolved_findings:,} resolved, "
+        f"{summary.suppressed_findings:,} suppressed."
+    )
+    if not summary.is_priced:
+        price = ("not priced", "", "The price book states no price above zero.")
+    elif cost is None:
+        price = ("not known", "", "The price book states no price for these images.")
+    else:
+        unpriced = plural(summary.unpriced, "image has", "images have")
+        price = (
+            f"{summary.currency}\u00a0{money(cost)}",
+            # "No change" beside a size that grew would be wrong.
+            since(cost_change, money(abs(cost_change or 0))),
+            "For one day; no bill." + (f" {unpriced} no price." if summary.unpriced else ""),
+        )
+    return [
+        ("Images", count(summary.images), since(images, unsigned(images)), f"{moves}." if moves else ""),
+        (
+            "Stored size",
+            size(summary.total_bytes),
+            since(summary.growth_bytes, size(abs(summary.growth_bytes or 0))),
+            f"{summary.total_bytes:,} bytes. Layers that images share count for each.",
+        ),
+        ("Estimated cost", *price),
+        (
+            "Open findings",
+            count(total) if total else "none",
+            since(findings, unsigned(findings)),
+            lives,
+        ),
+    ]

@@ -1,0 +1,259 @@
+"""The report of a day for people: one HTML file that needs nothing else, made from what is published and derived.
+
+What it counts comes from the day's seal and from the SQL under `sql/report/` (`report.data`); how it looks is
+`page.html.j2` and `page.css`. Choosing what is shown belongs here; what is said first is in
+`report.headline`, figures in words in `report.words`, the trend's drawings in
+`report.charts`. The same lake gives the same bytes.
+"""
+
+import hashlib
+import re
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import orjson
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from pipelines.derive.audit import SEVERITIES
+from pipelines.derive.usage import UNUSED_AFTER_DAYS
+from pipelines.errors import ConfigurationError
+from pipelines.lake.derived_records import bases, read_seal
+from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.manifests import code_version, published
+from pipelines.lake.records import UNSTATED, is_whole, state_sha256
+from pipelines.lake.retention_records import RemovedFiles
+from pipelines.lake.stored_files import LakePath, sha256_of_file, storage_errors, write_atomically
+from pipelines.plain_text import visible
+from pipelines.report.charts import charts
+from pipelines.report.data import read_tables, read_trend
+from pipelines.report.headline import asked, awaited, figures, notes, verdict
+from pipelines.report.words import SHOWN_TEXT, count, long_date, moment, money, plural, signed, size, words
+from pipelines.tables import SNAPSHOT_TABLES, Outcome
+
+# What bounds the file, beside the rows of `report.data`.
+SHOWN_IDS = 200
+SHOWN_EVIDENCE = 12
+# Of the gravest findings, and of changes in access, so many stand unfolded; all else a reader unfolds, on paper, too.
+UNFOLDED_ROWS = 12
+
+_STATED = re.compile(rb'<meta name="image-snapshots:content" content="([0-9a-f]{64})">')
+_MARKS = re.compile(rb'<meta name="image-snapshots:([a-z_]+)" content="([^"]*)">')
+
+_OUTCOMES = {
+    Outcome.OK: "The API described the image.",
+    Outcome.DELETED: "The API says that the image was deleted.",
+    Outcome.NOT_FOUND: "The API knows no such image.",
+    Outcome.FORBIDDEN: "These credentials may not see the image; it counts as last known.",
+    Outcome.FAILED: "No answer was had; the image counts as last known, and the day is incomplete.",
+    Outcome.INVALID_ID: "The inventory's id is no UUID; it was never sent.",
+}
+_CLASSES = {
+    "access": "Who can reach the image: visibility, namespace, workspace",
+    "lifecycle": "Images that came or went, and their status",
+    "content": "What is in the image: registry address, tag, architecture, size, update",
+    "metadata": "How it is described: name, type, description, supported services",
+}
+
+
+def write_report(lake: Lake, partition: Partition, output: Path | None = None) -> LakePath:
+    """Write the report of a day, into the lake or to `output`, and return where it is.
+
+    Raises:
+        ConfigurationError: the day is not published, its derived tables are missing or outdated, or `output` cannot
+            be written.
+        StorageError: the lake cannot be read or written.
+    """
+    content = render_report(lake, partition).encode()
+    path: LakePath = output or lake.report(partition)
+    if output is None:
+        with storage_errors(path):
+            write_atomically(path, content)
+    else:
+        try:
+            write_atomically(path, content)
+        except OSError as error:
+            raise ConfigurationError(f"{path} cannot be written: {error.strerror}. Name another file.") from error
+    return path
+
+
+def outdated_reports(lake: Lake, project: str) -> list[Partition]:
+    """The days of a project whose report is older than what was derived for them since."""
+    reported = lake.reported(project)
+    return [day for day, derived_at in lake.derived(project).items() if reported.get(day, derived_at) < derived_at]
+
+
+def is_report_whole(content: bytes) -> bool:
+    """Whether a report has the SHA-256 that it states of itself."""
+    return is_whole(content, _STATED)
+
+
+def report_marks(content: bytes) -> dict[str, str]:
+    """What a report says that it was made from: SHA-256 by name (`manifest`, `derived_record`, ...)."""
+    head = content.partition(b"<style>")[0]
+    return {name.decode(): value.decode() for name, value in _MARKS.findall(head)}
+
+
+def render_report(lake: Lake, partition: Partition) -> str:
+    """The report of a day as HTML, which states what it was made from and its own SHA-256.
+
+    Raises:
+        ConfigurationError: the day is not published, retention removed files of it, or its derived tables are missing
+            or outdated.
+        StorageError: the lake cannot be read.
+    """
+    manifest = published(lake, partition)
+    if manifest is None:
+        raise ConfigurationError(
+            f"Nothing is published for {partition}, so there is nothing to report. "
+            "`image-snapshots status` lists the days that are there."
+        )
+    RemovedFiles(lake, partition.project).check_has(
+        partition, SNAPSHOT_TABLES, "there is nothing of that day left to report"
+    )
+    basis = bases(lake, partition.project)
+    seal = read_seal(lake, partition)
+    if seal is None or seal.basis != basis[partition]:
+        raise ConfigurationError(
+            f"The tables derived from {partition} are missing, or made from what was replaced since: derive them with "
+            f"`image-snapshots rebuild --date {partition.date} --project {partition.project}`, and report again."
+        )
+    rows = read_tables(lake, partition, seal)
+    trend = read_trend(lake, partition, seal.summary.currency, basis)
+    compared_with = seal.summary.compared_with
+    previous = read_seal(lake, Partition(compared_with, partition.project)) if compared_with else None
+    before = previous.summary if previous else None
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        count=count, size=size, signed=signed, money=money, long_date=long_date, moment=moment, words=words
+    )
+    trend_sha256 = hashlib.sha256(repr(trend).encode()).hexdigest()
+    content = environment.get_template("page.html.j2").render(
+        partition=partition,
+        manifest=manifest,
+        manifest_path=lake.key(lake.manifest(partition)),
+        manifest_sha256=sha256_of_file(lake.manifest(partition)),
+        derived_record_sha256=sha256_of_file(lake.derived_seal(partition)),
+        trend_sha256=trend_sha256,
+        code=code_version(),
+        unstated=UNSTATED,
+        seal=seal,
+        summary=seal.summary,
+        verdict=verdict(manifest, seal.summary),
+        notes=[*notes(manifest, seal.summary), *awaited(rows["rules"], rows["usage_observed"])],
+        figures=figures(seal.summary, before),
+        severity_counts=[
+            (name, number, number - before.findings[name] if before else None)
+            for name, number in seal.summary.findings.items()
+        ],
+        severities=_findings_by_severity(rows["rules"], rows["findings"]),
+        set_aside=_set_aside(rows["rules"], rows["findings"]),
+        changes=_changes(rows["change_classes"], rows["changes"]),
+        groups={kind: _with_share(found) for kind, found in _grouped(rows["bytes_and_costs"], "dimension").items()},
+        outliers={"largest": [], "grown": [], "unused": []} | _grouped(rows["outliers"], "kind"),
+        trend=trend,
+        charts=charts(trend),
+        broken=[rule for rule in rows["rules"] if rule["error"] is not None],
+        silent=[
+            rule for rule in rows["rules"] if rule["has_file"] and rule["error"] is None and not rule["open_findings"]
+        ],
+        rules_applied=len({rule["rule"] for rule in rows["rules"] if rule["has_file"] and rule["error"] is None}),
+        outcomes=[(name, manifest.fetch.outcomes.get(name, 0), meaning) for name, meaning in _OUTCOMES.items()],
+        asked=asked(manifest),
+        failed=manifest.failed[:SHOWN_IDS],
+        files=[*manifest.files.values(), *seal.files.values()],
+        unused_after_days=UNUSED_AFTER_DAYS,
+    )
+    return state_sha256(content.encode(), _STATED).decode()
+
+
+def _shown(value: Any) -> Any:
+    """A value as the page shows it: white space means nothing there, and what is Markup was made by this template."""
+    return visible(value, keep="\n\t") if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _grouped(rows: list[dict[str, Any]], name: str) -> dict[str, list[dict[str, Any]]]:
+    """Rows by a column on which they are sorted."""
+    return {key: list(found) for key, found in groupby(rows, lambda row: row[name])}
+
+
+def _evidence(text: str | None) -> list[tuple[str, str]] | None:
+    """Names and values of a finding's evidence; None when it is too long to be shown."""
+    if text is None:
+        return None
+    return [(name[:SHOWN_TEXT], words(value)) for name, value in list(orjson.loads(text).items())[:SHOWN_EVIDENCE]]
+
+
+def _findings_by_severity(rules: list[dict[str, Any]], findings: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Severities with open findings, worst first, each with its rules and their findings."""
+    shown: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for finding in findings:
+        if finding["kind"] == "open":
+            finding["evidence"] = _evidence(finding["evidence"])
+            shown.setdefault((finding["rule"], finding["severity"]), []).append(finding)
+    severities: list[dict[str, Any]] = []
+    for name in SEVERITIES:
+        found = [
+            rule | {"rows": shown[rule["rule"], name], "number": number}
+            for number, rule in enumerate(rules)
+            if rule["severity"] == name and rule["open_findings"]
+        ]
+        for rule in found:
+            rule["blocks"] = _blocks(rule["rows"], rule["open_findings"], is_gravest=not severities)
+        if found:
+            severities.append({"name": name, "rules": found, "open": sum(rule["open_findings"] for rule in found)})
+    return severities
+
+
+def _blocks(rows: list[dict[str, Any]], total: int, *, is_gravest: bool) -> list[dict[str, Any]]:
+    """A rule's findings as they are folded: the first of the gravest are read at once."""
+    images = plural(total, "image", "images")
+    first = min(len(rows), UNFOLDED_ROWS)
+    if not is_gravest or first == len(rows):
+        return [{"title": images, "rows": rows, "is_unfolded": is_gravest}]
+    return [
+        {"title": f"The first {first} of {images}", "rows": rows[:first], "is_unfolded": True},
+        {"title": f"{total - first:,} more", "rows": rows[first:], "is_unfolded": False},
+    ]
+
+
+def _set_aside(rules: list[dict[str, Any]], findings: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Suppressed and resolved findings: how many, and those that are shown."""
+    return {
+        kind: {
+            "count": sum(rule[f"{kind}_findings"] for rule in rules),
+            "rows": [finding for finding in findings if finding["kind"] == kind],
+        }
+        for kind in ("suppressed", "resolved")
+    }
+
+
+def _changes(classes: list[dict[str, Any]], changes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each class of changes: what it is, its counts by kind and field, and the changes that are shown."""
+    counts, shown = _grouped(classes, "change_class"), _grouped(changes, "change_class")
+    return [
+        {
+            "name": name,
+            "meaning": meaning,
+            "counts": counts.get(name, []),
+            "rows": shown.get(name, []),
+            # Who can reach what is read every day.
+            "is_unfolded": name == "access" and len(shown.get(name, [])) <= UNFOLDED_ROWS,
+            "total": shown[name][0]["class_changes"] if name in shown else 0,
+        }
+        for name, meaning in _CLASSES.items()
+    ]
+
+
+def _with_share(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Groups with their share of all bytes, in percent."""
+    total = sum(group["size_bytes"] or 0 for group in groups)
+    return [group | {"share": 100 * (group["size_bytes"] or 0) / total if total else 0.0} for group in groups]

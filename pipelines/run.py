@@ -1,0 +1,37 @@
+"""One run of one day of one project: what every step of it is told."""
+
+import contextlib
+import datetime as dt
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipelines.lake.layout import Lake, Partition
+from pipelines.settings import Settings
+
+
+def utc_now() -> dt.datetime:
+    """The wall clock."""
+    return dt.datetime.now(dt.UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One partition as one run sees it. `now` is the clock that tells which day it is.
+
+    `accepted_history`: the SHA-256 of an `image_history` that somebody said is right although no record names it.
+    """
+
+    partition: Partition
+    run_id: str
+    settings: Settings
+    now: Callable[[], dt.datetime] = utc_now
+    accepted_history: str | None = None
+
+    @property
+    def lake(self) -> Lake:
+        """The lake that the settings name."""
+        return Lake(self.settings.lake, self.settings.parquet_compression)
+
+    def hold(self) -> contextlib.AbstractContextManager[None]:
+        """Hold the partition against other runs."""
+        return self.lake.hold(self.partition, self.run_id)

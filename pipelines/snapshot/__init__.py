@@ -1,0 +1,1 @@
+"""The steps of a day: take the inventory, fetch, normalise, validate, publish."""

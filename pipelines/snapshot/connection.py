@@ -1,0 +1,98 @@
+"""Where a run gets its answers: the stated endpoint and credentials."""
+
+import datetime as dt
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from pipelines.cloud.credentials import Credentials, load_credentials
+from pipelines.cloud.modelarts import ModelArtsClient
+from pipelines.errors import ConfigurationError
+from pipelines.inventory.cleaning import LISTED
+from pipelines.lake.layout import Partition
+from pipelines.settings import Settings
+
+if TYPE_CHECKING:
+    from pipelines.cloud.shared_rate import SharedRate
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """One project's endpoint, credentials and inventory source."""
+
+    settings: Settings
+    endpoint: str
+    credentials: Credentials
+    # A database URL may hold a password.
+    inventory: str = field(repr=False)
+
+    @property
+    def host(self) -> str:
+        """Host (and port) of the endpoint."""
+        return urlsplit(self.endpoint).netloc
+
+    def client(self, now: Callable[[], dt.datetime] | None = None) -> ModelArtsClient:
+        """A client of the endpoint, to be entered; `now` says when an answer came, by the wall clock if it is None.
+
+        Raises:
+            ConfigurationError: a shared rate is wanted, and its Python package is not installed.
+        """
+        rate_limit, shared_rate = self.settings.rate_limit, None
+        if rate_limit is not None and self.settings.rate_limiter is not None:
+            shared_rate = _shared_rate(self.settings.rate_limiter.get_secret_value(), self.host, rate_limit)
+            rate_limit = None
+        return ModelArtsClient(
+            self.endpoint,
+            self.credentials,
+            concurrency=self.settings.concurrency,
+            timeout_seconds=self.settings.timeout_seconds,
+            rate_limit=rate_limit,
+            shared_rate=shared_rate,
+            ca_bundle=self.settings.ca_bundle,
+            now=now,
+        )
+
+
+def _shared_rate(url: str, host: str, rate: float) -> "SharedRate":
+    try:
+        from pipelines.cloud.shared_rate import SharedRate  # noqa: PLC0415  (its package is an extra)
+    except ImportError:
+        raise ConfigurationError(
+            "IMAGE_SNAPSHOTS_RATE_LIMITER needs the Python package redis: install the extra `celery`."
+        ) from None
+    return SharedRate(url, host, rate)
+
+
+def stated_project(settings: Settings, key: str) -> tuple[str | None, str | None]:
+    """What the settings state of a project: its id in the cloud, and its inventory; each None where they do not.
+
+    Raises:
+        ConfigurationError: the project is not among the settings.
+    """
+    if key not in settings.project_keys:
+        raise ConfigurationError(
+            f"The project {key!r} is not configured (known: {', '.join(settings.project_keys)}): "
+            "add it to IMAGE_SNAPSHOTS_PROJECTS."
+        )
+    return (
+        settings.projects[key] if settings.projects else None,
+        settings.inventory.get_secret_value() if settings.inventory else None,
+    )
+
+
+@contextmanager
+def connect(settings: Settings, partition: Partition) -> Iterator[Connection]:
+    """Find endpoint, credentials and inventory of a project, as they are stated.
+
+    Raises:
+        ConfigurationError: the endpoint or credentials are missing, or the project is not among the settings.
+    """
+    project_id, inventory = stated_project(settings, partition.project)
+    if settings.endpoint is None or settings.uses_sandbox:
+        raise ConfigurationError(
+            "No endpoint is stated: set IMAGE_SNAPSHOTS_ENDPOINT to the cloud's ModelArts endpoint."
+        )
+    yield Connection(settings, settings.endpoint, load_credentials(project_id, os.environ), inventory or LISTED)

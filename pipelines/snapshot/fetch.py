@@ -1,0 +1,353 @@
+"""One outcome per inventory id: ask the API for what is lacking, store each answer as it comes, and what the API lists.
+
+How answers are stored belongs to `snapshot.checkpoint`; how one request is made, retried and judged, to
+`cloud.modelarts` and `cloud.answers`.
+"""
+
+import asyncio
+import contextlib
+import datetime as dt
+import hashlib
+import logging
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.cloud.answers import Answer
+from pipelines.cloud.modelarts import ModelArtsClient
+from pipelines.errors import ListUnreadableError, PipelineError
+from pipelines.lake.layout import Lake
+from pipelines.lake.parquet_files import BATCH_BYTES, ROW_GROUP_ROWS, SANDBOX_MARK, TableWriter, read_batches
+from pipelines.lake.stored_files import LakePath
+from pipelines.snapshot.checkpoint import AnswerStore
+from pipelines.snapshot.image_list import ListedImages, microseconds
+from pipelines.tables import LIST_PAGES, NOTEBOOKS, RESPONSES, Outcome, Table
+
+_TICK_SECONDS = 0.2
+_PROGRESS_SECONDS = 0.5
+_ACCEPTED_POLL_SECONDS = 0.05
+# Bodies are long: smaller groups than elsewhere bound the memory of writers and readers alike.
+_PAGES_A_GROUP = 64
+_INVENTORY_BATCH_ROWS = 32_768
+
+_logger = logging.getLogger(__name__)
+
+
+class ImageClient(Protocol):
+    """What fetching needs of the API client."""
+
+    async def show_image(self, image_id: str) -> Answer:
+        """Ask for one image; every failure that concerns only this image is in the answer."""
+        ...
+
+
+class InterruptedFetchError(PipelineError):
+    """The process was told to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Staging:
+    """Where the tables of an attempt are written, and what all their rows have in common."""
+
+    lake: Lake
+    directory: LakePath
+    date: dt.date
+    project_id: str
+    run_id: str
+    # Asked when a table is whole: an endpoint may say only in its first answer that it is a sandbox.
+    is_sandbox: Callable[[], bool]
+
+    @contextlib.contextmanager
+    def writer(self, table: Table, row_group_rows: int = ROW_GROUP_ROWS) -> Iterator[TableWriter]:
+        """Write a table's staged file."""
+        path = self.directory / f"{table.name}.parquet"
+        with self.lake.writer(path, table, self.run_id, row_group_rows) as writer:
+            yield writer
+            if self.is_sandbox():
+                writer.note(SANDBOX_MARK)
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a fetch is: `kept` ids had an answer on disk before it began, `outcomes` counts all that have one."""
+
+    total: int
+    kept: int
+    started: float
+    outcomes: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def done(self) -> int:
+        """Ids that have an outcome."""
+        return self.outcomes.total()
+
+    @property
+    def seconds(self) -> float:
+        """Time since the fetch began."""
+        return time.monotonic() - self.started
+
+    @property
+    def rate(self) -> float:
+        """Images per second, of those that were asked for in this run."""
+        return (self.done - self.kept) / max(self.seconds, 1e-9)
+
+
+class _Writer:
+    """Gathers answers and puts them on disk a few times a second."""
+
+    def __init__(self, store: AnswerStore, progress: Progress) -> None:
+        self._store = store
+        self._progress = progress
+        self._pending: list[Answer] = []
+        self._bytes = 0
+        self._due = 0.0
+
+    def add(self, answer: Answer) -> None:
+        self._pending.append(answer)
+        self._bytes += len(answer.body or b"")
+        self._progress.outcomes[answer.outcome] += 1
+        if len(self._pending) >= self._store.flush_answers or self._bytes >= BATCH_BYTES:
+            self.flush()
+
+    def flush_if_due(self) -> None:
+        if time.monotonic() >= self._due:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._pending:
+            pending, self._pending, self._bytes = self._pending, [], 0
+            self._store.put(pending)
+        self._due = time.monotonic() + self._store.flush_seconds
+
+
+async def fetch(
+    client: ImageClient,
+    store: AnswerStore,
+    progress: Progress,
+    concurrency: int,
+    deadline: Callable[[], None],
+    on_progress: Callable[[Progress], None],
+) -> None:
+    """Ask for every id that `store` lacks, with at most `concurrency` requests in flight.
+
+    Memory does not grow with the number of ids: a fixed number of workers draw from one iterator. `deadline` is
+    called now and then and raises when the fetch may not go on.
+
+    Raises:
+        InterruptedFetchError: SIGTERM or SIGINT came; what was answered is on disk.
+        PipelineError: whatever makes going on pointless, from `client` or `store`.
+    """
+    writer = _Writer(store, progress)
+    lacking = store.lacking()
+
+    async def work() -> None:
+        for image_id in lacking:
+            writer.add(await client.show_image(image_id))
+
+    async def tick() -> None:
+        next_progress = time.monotonic()
+        while True:
+            deadline()
+            if time.monotonic() >= next_progress:
+                on_progress(progress)
+                next_progress += _PROGRESS_SECONDS
+            await asyncio.sleep(_TICK_SECONDS)
+            writer.flush_if_due()
+
+    try:
+        async with stoppable(progress):
+            ticker = asyncio.create_task(tick())
+            workers = [asyncio.create_task(work()) for _ in range(concurrency)]
+            try:
+                # The ticker never ends by itself: should it fail, the fetch fails with it.
+                pending: set[asyncio.Task[None]] = {*workers, ticker}
+                while pending != {ticker}:
+                    ended, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                    for task in ended:
+                        task.result()
+            finally:
+                for task in (*workers, ticker):
+                    task.cancel()
+                await asyncio.gather(*workers, ticker, return_exceptions=True)
+    finally:
+        writer.flush()
+    on_progress(progress)
+
+
+@asynccontextmanager
+async def stoppable(progress: Progress) -> AsyncIterator[None]:
+    """Let SIGTERM and SIGINT end the block in good order, and put the handlers back afterwards.
+
+    Raises:
+        InterruptedFetchError: one of them came.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        # Signals are the main thread's; who runs a fetch elsewhere stops it by other means.
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    main = asyncio.current_task()
+    received: list[signal.Signals] = []
+
+    def stop(number: signal.Signals) -> None:
+        received.append(number)
+        if main is not None:
+            main.cancel()
+
+    handled = (signal.SIGTERM, signal.SIGINT)
+    previous = {number: signal.getsignal(number) for number in handled}
+    for number in handled:
+        loop.add_signal_handler(number, stop, number)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not received:
+            raise
+        raise InterruptedFetchError(
+            f"Stopped by {received[0].name} with {progress.done} of {progress.total} ids answered: run again today "
+            "to go on from there."
+        ) from None
+    finally:
+        for number, handler in previous.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, handler)
+
+
+async def read_list(client: ModelArtsClient, staging: Staging, listed: ListedImages | None) -> None:
+    """Write the pages of the API's own list to the staged `list_pages`, and with `listed` put their items there.
+
+    Raises:
+        ListUnreadableError: a page cannot be read; no file is written.
+        PipelineError: no request can succeed, or the storage failed.
+    """
+    with staging.writer(LIST_PAGES, _PAGES_A_GROUP) as writer:
+        number = 0
+        async for page in client.list_images():
+            digest = hashlib.sha256(page.body).hexdigest()
+            row = (staging.date, staging.project_id, number, page.observed_at, page.body, digest)
+            arrays = [pa.array([value], field.type) for value, field in zip(row, LIST_PAGES.schema, strict=True)]
+            writer.write(pa.RecordBatch.from_arrays(arrays, schema=LIST_PAGES.schema))
+            if listed is not None:
+                listed.index(microseconds(page.observed_at), page.body)
+            number += 1
+
+
+async def read_notebooks(client: ModelArtsClient, store: AnswerStore) -> None:
+    """Put the project's notebooks into an empty `store.notebooks`.
+
+    Raises:
+        ListUnreadableError: not all can be read; none is kept.
+        PipelineError: no request can succeed, or the storage failed.
+    """
+    try:
+        async for notebooks in client.list_notebooks():
+            with store.transaction():
+                store.notebooks.add(notebooks)
+    except ListUnreadableError:
+        with store.transaction():
+            store.notebooks.clear()
+        raise
+
+
+def drop_damaged(store: AnswerStore, damaged: list[str]) -> None:
+    """Forget answers that are not as they came, so that these ids are asked for again, and say so."""
+    if damaged:
+        _logger.warning(
+            "%d stored answers are not as they came, the one for %s among them: these ids are asked for again.",
+            len(damaged),
+            damaged[0],
+        )
+        store.drop(damaged)
+
+
+async def read_beside(
+    client: ModelArtsClient,
+    staging: Staging,
+    store: AnswerStore,
+    progress: Progress,
+    *,
+    reads_list: bool,
+    reads_usage: bool,
+) -> tuple[str | None, str | None]:
+    """Read the list and the notebooks beside a fetch, as far as they are wanted; why each cannot be read, or None."""
+    # What is refused here alone is no reason to stop; that it is here alone shows once the API has accepted something.
+    while not client.was_accepted and progress.done < progress.total:  # noqa: ASYNC110  (one of the two is no event)
+        await asyncio.sleep(_ACCEPTED_POLL_SECONDS)
+    list_error = notebooks_error = None
+    if reads_list:
+        list_error = await _why_unreadable(read_list(client, staging, None))
+    if reads_usage:
+        notebooks_error = await _why_unreadable(read_notebooks(client, store))
+    return list_error, notebooks_error
+
+
+async def _why_unreadable(reading: Awaitable[None]) -> str | None:
+    try:
+        await reading
+    except ListUnreadableError as error:
+        # A day may be published without it.
+        return str(error)
+    return None
+
+
+def inventory_ids(inventory: LakePath) -> Iterator[list[str]]:
+    """All ids of an `inventory` file, in lists of bounded length."""
+    for batch in _inventory_batches(inventory):
+        yield batch["id"].to_pylist()
+
+
+def invalid_answers(inventory: LakePath, now: dt.datetime) -> Iterator[list[Answer]]:
+    """The outcome of ids that are never sent because they are no UUIDs."""
+    for batch in _inventory_batches(inventory):
+        ids = pc.filter(batch["id"], pc.invert(batch["is_valid"])).to_pylist()
+        yield [
+            Answer(
+                id=id_,
+                outcome=Outcome.INVALID_ID,
+                http_status=None,
+                error_code=None,
+                error_msg="not a UUID",
+                attempts=0,
+                elapsed_ms=0,
+                observed_at=now,
+                body=None,
+            )
+            for id_ in ids
+        ]
+
+
+def _inventory_batches(inventory: LakePath) -> Iterator[pa.RecordBatch]:
+    return read_batches(inventory, _INVENTORY_BATCH_ROWS, ["id", "is_valid"])
+
+
+def write_responses(staging: Staging, store: AnswerStore) -> list[str]:
+    """Turn the stored answers into the staged `responses`; the ids whose answers are not as they were stored.
+
+    The table lacks these: it is whole when there are none.
+    """
+    damaged: list[str] = []
+    with staging.writer(RESPONSES) as writer:
+        for batch in store.batches(staging.date, staging.project_id, damaged):
+            writer.write(batch)
+    return damaged
+
+
+def write_no_list(staging: Staging) -> None:
+    """Stage `list_pages` without rows."""
+    with staging.writer(LIST_PAGES):
+        pass
+
+
+def write_notebooks(staging: Staging, store: AnswerStore) -> None:
+    """Turn the stored notebooks into the staged `notebooks`; without any it has no rows."""
+    with staging.writer(NOTEBOOKS) as writer:
+        for batch in store.notebooks.batches(staging.date, staging.project_id):
+            writer.write(batch)

@@ -1,0 +1,70 @@
+"""Change-only days: answers of an earlier day that the API's list still confirms are carried forward, not fetched.
+
+Carried forward is an answer of the last complete day whose image the list shows unchanged, field by field, and that
+was fetched not too long ago. Absence from the list confirms nothing: such an id is asked for, as is a new one.
+"""
+
+import datetime as dt
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.errors import StorageError
+from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.manifests import last_complete_day, read_manifest
+from pipelines.lake.parquet_files import BATCH_BYTES, read_batches
+from pipelines.lake.stored_files import LakePath, sha256_of_file, storage_errors
+from pipelines.snapshot.checkpoint import AnswerStore
+from pipelines.snapshot.image_list import confirms
+from pipelines.tables import RESPONSES, TIMESTAMP
+
+# Below SQLite's limit of parameters.
+_BATCH_ROWS = 500
+_DESCRIBED = pa.array(["ok", "deleted"])
+
+
+def last_complete_responses(lake: Lake, partition: Partition, project_id: str) -> LakePath | None:
+    """The `responses` file of the project's last complete day before this one.
+
+    None when there is no such day, or when it is one of another project id.
+
+    Raises:
+        StorageError: the file is not the one that its manifest names, so nothing may be carried forward from it.
+    """
+    day = last_complete_day(lake, partition)
+    if day is None:
+        return None
+    manifest = read_manifest(lake.manifest(day))
+    if manifest.fetch.project_id != project_id:
+        return None
+    path = lake.table(RESPONSES.name, day)
+    with storage_errors(path):
+        intact = sha256_of_file(path) == manifest.files[RESPONSES.name].sha256
+    if not intact:
+        raise StorageError(
+            f"{path} is not the file that the manifest of {day} names, so nothing can be carried forward from it: run "
+            "with --mode full, and `image-snapshots verify` says what else was changed."
+        )
+    return path
+
+
+def carry_forward(store: AnswerStore, responses: LakePath, fetched_after: dt.datetime) -> None:
+    """Store the answers of an earlier day's `responses` file that the list confirms, for ids that have none yet."""
+    confirmed: list[tuple[dict[str, Any], int]] = []
+    size = 0
+    for batch in read_batches(responses, _BATCH_ROWS):
+        is_described = pc.is_in(batch["outcome"], value_set=_DESCRIBED)
+        is_recent = pc.greater(batch["fetched_at"], pa.scalar(fetched_after, TIMESTAMP))
+        rows = {row["id"]: row for row in batch.filter(pc.and_(is_described, is_recent)).to_pylist()}
+        if not rows:
+            continue
+        listed = store.listed.find(sorted(store.lacks(list(rows))))
+        for id_, observed_at, item in listed:
+            if confirms(item, rows[id_]["body"]):
+                confirmed.append((rows[id_], observed_at))
+                size += len(rows[id_]["body"])
+        if len(confirmed) >= store.flush_answers or size >= BATCH_BYTES:
+            store.carry(confirmed)
+            confirmed, size = [], 0
+    store.carry(confirmed)

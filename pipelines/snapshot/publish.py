@@ -1,0 +1,194 @@
+"""Stored answers become a published day: normalise, validate, replace each table atomically, seal with a manifest.
+
+Nothing of a partition is replaced before all its tables are whole and valid. The staged files stay until the manifest
+is written, so that a kill between two replacements is mended by the next run.
+"""
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.errors import ValidationError
+from pipelines.lake.clock import rising
+from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.manifests import (
+    FailedId,
+    FetchFacts,
+    InventoryFacts,
+    Manifest,
+    chain_head,
+    code_version,
+    file_facts,
+    write_manifest,
+)
+from pipelines.lake.parquet_files import SANDBOX_MARK, is_marked_sandbox, open_parquet, read_batches
+from pipelines.lake.records import newest_derived_record, with_own_sha256
+from pipelines.lake.stored_files import LakePath
+from pipelines.snapshot.normalise import add_counts, normalise_images, to_arrow
+from pipelines.tables import IMAGE_VALUES, IMAGES, LIST_PAGES, NOTEBOOKS, RESPONSES, SCHEMA_VERSION, Table
+
+_BATCH_ROWS = 4_096
+_PREVIEW_ROWS = 5
+_PREVIEW_COLUMNS = ("id", "name", "status", "visibility", "size_bytes", "update_at")
+
+
+@dataclass(slots=True)
+class Derivation:
+    """What deriving the tables brought to light; the counters are by name, `preview` holds a few rows of `images`."""
+
+    images: int = 0
+    image_values: int = 0
+    unknown_fields: Counter[str] = field(default_factory=Counter)
+    unknown_values: Counter[str] = field(default_factory=Counter)
+    anomalies: Counter[str] = field(default_factory=Counter)
+    preview: list[dict[str, object]] = field(default_factory=list)
+
+
+def derive_tables(lake: Lake, responses: LakePath, directory: LakePath, run_id: str) -> Derivation:
+    """Write `images` and `image_values` into `directory` from a `responses` file, in one pass of bounded memory."""
+    derivation = Derivation()
+    mark = SANDBOX_MARK if is_marked_sandbox(responses) else {}
+    with ExitStack() as stack:
+        images = stack.enter_context(lake.writer(directory / "images.parquet", IMAGES, run_id))
+        values = stack.enter_context(lake.writer(directory / "image_values.parquet", IMAGE_VALUES, run_id))
+        for batch in read_batches(responses, _BATCH_ROWS):
+            normalised = normalise_images(batch)
+            table = to_arrow(normalised.images, IMAGES)
+            images.write(table)
+            values.write(to_arrow(normalised.image_values, IMAGE_VALUES))
+            add_counts(derivation.unknown_fields, normalised.unknown_fields)
+            add_counts(derivation.unknown_values, normalised.unknown_values)
+            add_counts(derivation.anomalies, normalised.anomalies)
+            if len(derivation.preview) < _PREVIEW_ROWS:
+                rows = table.select(_PREVIEW_COLUMNS).slice(0, _PREVIEW_ROWS - len(derivation.preview))
+                derivation.preview += rows.to_pylist()
+        for writer in (images, values):
+            writer.note(mark)
+        derivation.images, derivation.image_values = images.rows, values.rows
+    return derivation
+
+
+def validate(
+    partition: Partition,
+    project_id: str,
+    files: Mapping[str, LakePath],
+    inventory_ids: int,
+    outcomes: Mapping[str, int],
+) -> None:
+    """Check the tables of a day against each other and against their contract before anyone can read them.
+
+    Raises:
+        ValidationError: the first rule that does not hold.
+    """
+    counted: Counter[str] = Counter()
+    responses = _check_rows(files["responses"], RESPONSES, partition, project_id)
+    for batch in responses:
+        for pair in pc.value_counts(batch["outcome"]).to_pylist():
+            counted[pair["values"]] += pair["counts"]
+    if counted.total() != inventory_ids:
+        raise ValidationError(f"responses has {counted.total()} rows for {inventory_ids} ids of the inventory.")
+    if counted != Counter(outcomes):
+        raise ValidationError(f"responses has the outcomes {dict(counted)}, and the fetch counted {dict(outcomes)}.")
+    rows = 0
+    for batch in _check_rows(files["images"], IMAGES, partition, project_id):
+        rows += batch.num_rows
+        _check_timestamps(batch)
+    described = counted["ok"] + counted["deleted"]
+    if rows != described:
+        raise ValidationError(f"images has {rows} rows, and {described} ids were described by the API.")
+    for _ in _check_rows(files["notebooks"], NOTEBOOKS, partition, project_id):
+        pass
+    for table in (IMAGE_VALUES, LIST_PAGES):
+        with open_parquet(files[table.name]) as file:
+            _check_schema(file.schema_arrow, table)
+
+
+def failed_ids(responses: LakePath) -> list[FailedId]:
+    """The ids of a `responses` file that got no answer, by id."""
+    return [
+        FailedId(id=row["id"], error_code=row["error_code"])
+        for batch in read_batches(responses, _BATCH_ROWS, ["id", "outcome", "error_code"])
+        for row in batch.filter(pc.equal(batch["outcome"], "failed")).to_pylist()
+    ]
+
+
+def _check_rows(path: LakePath, table: Table, partition: Partition, project_id: str) -> Iterator[pa.RecordBatch]:
+    """Pass batches on after checking schema, keys and that ids are strictly ascending, hence unique."""
+    last = ""
+    for batch in read_batches(path, _BATCH_ROWS):
+        _check_schema(batch.schema, table)
+        if batch.num_rows == 0:
+            continue
+        ids = batch[table.key[-1]]
+        if ids[0].as_py() <= last or not pc.all(pc.less(ids[:-1], ids[1:]), min_count=0).as_py():
+            raise ValidationError(f"{table.name} holds an id twice, or ids out of order.")
+        last = ids[-1].as_py()
+        for name, expected in (("snapshot_date", partition.date), ("project_id", project_id)):
+            if not pc.all(pc.equal(batch[name], pa.scalar(expected, batch.schema.field(name).type))).as_py():
+                raise ValidationError(f"{table.name} holds rows whose {name} is not {expected}.")
+        yield batch
+
+
+def _check_schema(schema: pa.Schema, table: Table) -> None:
+    if not schema.equals(table.schema):
+        raise ValidationError(f"{table.name} does not have its columns: {schema.names} != {table.schema.names}.")
+
+
+def _check_timestamps(batch: pa.RecordBatch) -> None:
+    earliest = pa.scalar(dt.datetime(2000, 1, 1, tzinfo=dt.UTC), batch.schema.field("observed_at").type)
+    latest = pc.add(batch["observed_at"], pa.scalar(dt.timedelta(days=1)))
+    for name in ("create_at", "update_at"):
+        in_range = pc.and_(pc.greater_equal(batch[name], earliest), pc.less_equal(batch[name], latest))
+        if not pc.all(in_range, min_count=0).as_py():
+            raise ValidationError(f"images holds a {name} before 2000 or after the day it was observed.")
+
+
+def publish(
+    lake: Lake,
+    partition: Partition,
+    files: Mapping[str, LakePath],
+    *,
+    run_id: str,
+    started_at: dt.datetime,
+    published_at: dt.datetime,
+    rebuilt: bool,
+    inventory: InventoryFacts,
+    fetch: FetchFacts,
+) -> Manifest:
+    """Put the files in the places of the published ones, then write the manifest that seals them.
+
+    `files` has all tables of the partition; those that are published already are left where they are.
+
+    Raises:
+        ConfigurationError: `published_at` is before what the project has published; nothing was replaced.
+    """
+    failed = failed_ids(files["responses"])
+    with lake.chain(partition.project, f"run {run_id}"):
+        manifest = Manifest(
+            snapshot_date=partition.date,
+            project=partition.project,
+            run_id=run_id,
+            started_at=started_at,
+            published_at=rising(lake, partition.project, published_at),
+            rebuilt=rebuilt,
+            code_version=code_version(),
+            schema_version=SCHEMA_VERSION,
+            inventory=inventory,
+            fetch=fetch,
+            is_complete=not failed,
+            failed=failed,
+            files={name: file_facts(lake, path, name, partition) for name, path in files.items()},
+            previous_manifest_sha256=chain_head(lake, partition.project),
+            derived_record_sha256=newest_derived_record(lake, partition.project),
+        )
+        manifest = with_own_sha256(manifest)
+        for name, path in files.items():
+            if path != lake.table(name, partition):
+                lake.replace_published(path, name, partition)
+        write_manifest(lake, partition, manifest)
+    return manifest

@@ -1,0 +1,506 @@
+"""The one table of columns: name, Arrow type, origin and meaning of everything the lake holds; and the outcomes.
+
+Arrow schemas, Dagster's column metadata, the data dictionary and warehouse DDL derive from here. New columns go
+last in their table, and `SCHEMA_VERSION` is raised. Code that computes a column does not belong here.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 3
+
+Origin = Literal["key", "inventory", "api", "derived", "provenance"]
+
+TIMESTAMP = pa.timestamp("us", tz="UTC")
+
+
+class Outcome(StrEnum):
+    """What is known about one inventory id after it was asked for."""
+
+    OK = "ok"
+    DELETED = "deleted"
+    NOT_FOUND = "not_found"
+    FORBIDDEN = "forbidden"
+    FAILED = "failed"
+    INVALID_ID = "invalid_id"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: `origin` says who states the value, `required` that it is never null."""
+
+    name: str
+    type: pa.DataType
+    origin: Origin
+    meaning: str
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One table of the lake: a row is identified by `key` within all days and projects."""
+
+    name: str
+    meaning: str
+    key: tuple[str, ...]
+    columns: tuple[Column, ...]
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The Arrow schema, in column order."""
+        return pa.schema([pa.field(c.name, c.type, nullable=not c.required) for c in self.columns])
+
+
+_SNAPSHOT_DATE = Column("snapshot_date", pa.date32(), "key", "Day (UTC) on which the API was asked.", True)
+_PROJECT_ID = Column("project_id", pa.string(), "key", "Project id in the cloud, as used in the URL.", True)
+_ID = Column("id", pa.string(), "key", "Image id in lower case.", True)
+
+
+def _api(name: str, meaning: str, type_: pa.DataType | None = None) -> Column:
+    return Column(name, type_ or pa.string(), "api", meaning)
+
+
+def _derived(name: str, type_: pa.DataType, meaning: str) -> Column:
+    return Column(name, type_, "derived", meaning)
+
+
+INVENTORY = Table(
+    "inventory",
+    "The ids the pipeline was told to ask for, as read from the inventory source on that day.",
+    ("snapshot_date", "project_key", "id"),
+    (
+        _SNAPSHOT_DATE,
+        Column("project_key", pa.string(), "key", "Partition key of the project.", True),
+        Column("id", pa.string(), "key", "Image id, trimmed and in lower case.", True),
+        Column("id_as_read", pa.string(), "inventory", "The id exactly as the source has it.", True),
+        Column(
+            "is_valid",
+            pa.bool_(),
+            "derived",
+            "Whether the id is a UUID; others are never put into a URL.",
+            True,
+        ),
+        Column("owner", pa.string(), "inventory", "Owner stated by the inventory."),
+        Column("cost_center", pa.string(), "inventory", "Cost centre stated by the inventory."),
+        Column("environment", pa.string(), "inventory", "Environment stated by the inventory."),
+        Column("attributes", pa.string(), "inventory", "Further columns of the source, as a JSON object."),
+        Column(
+            "id_source",
+            pa.string(),
+            "provenance",
+            "inventory; or last_complete_day: the source did not show this id, and was not whole, so the id is asked "
+            "for all the same, with what the inventory of that day said of it.",
+            True,
+        ),
+    ),
+)
+
+RESPONSES = Table(
+    "responses",
+    "Evidence: what the API answered for each inventory id, errors included.",
+    ("snapshot_date", "project_id", "id"),
+    (
+        _SNAPSHOT_DATE,
+        _PROJECT_ID,
+        _ID,
+        Column(
+            "outcome",
+            pa.string(),
+            "provenance",
+            "ok; deleted (answered with status DELETED); not_found; forbidden; failed; invalid_id (never sent).",
+            True,
+        ),
+        Column("http_status", pa.int32(), "provenance", "HTTP status of the last answer; null when none came."),
+        Column("error_code", pa.string(), "provenance", "Error code of the API, or ours for what is no answer."),
+        Column("error_msg", pa.string(), "provenance", "Error message that goes with `error_code`."),
+        Column("attempts", pa.int32(), "provenance", "Requests sent for this id.", True),
+        Column("elapsed_ms", pa.int64(), "provenance", "First request to last answer, in milliseconds.", True),
+        Column(
+            "observed_at",
+            TIMESTAMP,
+            "provenance",
+            "When the last answer (or its absence) was observed.",
+            True,
+        ),
+        Column(
+            "body",
+            pa.binary(),
+            "provenance",
+            "Body of the last answer, byte for byte after transfer decoding.",
+        ),
+        Column("body_sha256", pa.string(), "provenance", "SHA-256 of `body`, in hexadecimal."),
+        Column("fetched_at", TIMESTAMP, "provenance", "When this answer was fetched; null when nothing was sent."),
+        Column(
+            "confirmed_at",
+            TIMESTAMP,
+            "provenance",
+            "Set on an answer of an earlier day that was carried forward: when a page of the API's list confirmed it.",
+        ),
+    ),
+)
+
+LIST_PAGES = Table(
+    "list_pages",
+    "Evidence: the pages of the API's own list. The inventory is reconciled with them, and on a change-only day they "
+    "confirm answers of earlier days. Empty when the list was not read.",
+    ("snapshot_date", "project_id", "page"),
+    (
+        _SNAPSHOT_DATE,
+        _PROJECT_ID,
+        Column("page", pa.int32(), "key", "Position of the page, from 0.", True),
+        Column("observed_at", TIMESTAMP, "provenance", "When the page was received.", True),
+        Column("body", pa.binary(), "provenance", "Body of the page, byte for byte after transfer decoding.", True),
+        Column("body_sha256", pa.string(), "provenance", "SHA-256 of `body`, in hexadecimal.", True),
+    ),
+)
+
+IMAGES = Table(
+    "images",
+    "The snapshot: one row per id that the API described on that day.",
+    ("snapshot_date", "project_id", "id"),
+    (
+        _SNAPSHOT_DATE,
+        _PROJECT_ID,
+        _ID,
+        _api("name", "Image name."),
+        _api("namespace", "Registry (SWR) organisation the image belongs to."),
+        _api("swr_path", "Registry address, host/namespace/repository:tag."),
+        _api("tag", "Image tag."),
+        _api("arch", "Processor architecture as sent; letter case varies (see `arch_normalised`)."),
+        _api("type", "BUILD_IN (preset) or DEDICATED (saved by a user)."),
+        _api("origin", "CUSTOMIZE, or IMAGE_SAVE (saved from a notebook)."),
+        _api("service_type", "COMMON, INFERENCE, TRAIN, DEV or UNKNOWN."),
+        _api("status", "INIT, CREATING, CREATE_FAILED, ERROR, DELETED or ACTIVE."),
+        _api("status_message", "Build information."),
+        _api("visibility", "PRIVATE, or PUBLIC (any user may read the image by its id)."),
+        _api("workspace_id", "Workspace; '0' is the default one."),
+        _api("flavor_type", "Resource type; free text."),
+        _api("description", "Free text."),
+        _api("size", "Image size in KB, as sent.", pa.int64()),
+        _api("create_at", "When the image was created (UTC).", TIMESTAMP),
+        _api("update_at", "When the image was last updated (UTC).", TIMESTAMP),
+        _api("dev_services", "Sorted, de-duplicated, joined with '|': '' for an empty list, null for none."),
+        _api("resource_categories", "Resources the image may use, flattened like `dev_services`."),
+        _api("support_res_categories", "Resources the image supports, flattened like `dev_services`."),
+        _derived("size_bytes", pa.int64(), "`size` x 1024."),
+        _derived("supports_notebook", pa.bool_(), "`dev_services` has NOTEBOOK; null when there was no list."),
+        _derived("supports_ssh", pa.bool_(), "`dev_services` has SSH; null when there was no list."),
+        _derived("supports_cpu", pa.bool_(), "A category list has CPU; null when there was neither list."),
+        _derived("supports_gpu", pa.bool_(), "A category list has GPU; null when there was neither list."),
+        _derived("supports_ascend", pa.bool_(), "A category list has ASCEND; null when there was neither list."),
+        _derived("arch_normalised", pa.string(), "`arch` in lower case."),
+        _derived("registry", pa.string(), "Host part of `swr_path`."),
+        _derived("repository", pa.string(), "Repository part of `swr_path`, without registry, namespace and tag."),
+        _derived("age_days", pa.int64(), "Whole days from `create_at` to `snapshot_date` (both as UTC dates)."),
+        _derived("days_since_update", pa.int64(), "Whole days from `update_at` to `snapshot_date`."),
+        Column("observed_at", TIMESTAMP, "provenance", "When the API gave this answer (UTC).", True),
+        Column("response_sha256", pa.string(), "provenance", "`body_sha256` of the row in `responses`.", True),
+        Column(
+            "content_hash",
+            pa.string(),
+            "provenance",
+            "SHA-256 of the API's content; does not depend on the order of keys or list elements.",
+            True,
+        ),
+        Column("extra", pa.string(), "provenance", "JSON object of fields outside the contract; null when none."),
+        Column(
+            "anomalies",
+            pa.string(),
+            "provenance",
+            "'|'-joined field:problem names of what was repaired or could not be read; null when none.",
+        ),
+    ),
+)
+
+IMAGE_VALUES = Table(
+    "image_values",
+    "The list fields of `images`, one row per element, in the order of the API.",
+    ("snapshot_date", "project_id", "id", "field", "position"),
+    (
+        _SNAPSHOT_DATE,
+        _PROJECT_ID,
+        _ID,
+        Column("field", pa.string(), "api", "Name of the list field.", True),
+        Column("position", pa.int32(), "api", "Position in the list, from 0.", True),
+        Column("value", pa.string(), "api", "The element; JSON text where the element is no string.", True),
+    ),
+)
+
+NOTEBOOKS = Table(
+    "notebooks",
+    "Evidence: the notebooks of the project and the image of each; empty when they were not read.",
+    ("snapshot_date", "project_id", "notebook_id"),
+    (
+        _SNAPSHOT_DATE,
+        _PROJECT_ID,
+        Column("notebook_id", pa.string(), "key", "Notebook id in lower case.", True),
+        Column("name", pa.string(), "api", "Notebook name."),
+        Column("status", pa.string(), "api", "Status of the notebook, as sent."),
+        Column("image_id", pa.string(), "api", "Id of the image it runs, in lower case; null when none is stated."),
+        Column("observed_at", TIMESTAMP, "provenance", "When the page with this notebook was received.", True),
+    ),
+)
+
+# What manifests seal: the evidence of a day and what is derived from it alone.
+TABLES: dict[str, Table] = {t.name: t for t in (INVENTORY, LIST_PAGES, NOTEBOOKS, RESPONSES, IMAGES, IMAGE_VALUES)}
+
+# The API's content of an image: what history keeps and what changes are computed on.
+CONTENT_COLUMNS: tuple[Column, ...] = (
+    *(column for column in IMAGES.columns if column.origin == "api"),
+    *(column for column in IMAGES.columns if column.name == "extra"),
+)
+
+_OWNER = (
+    Column("owner", pa.string(), "inventory", "Owner stated by the inventory of that day."),
+    Column("cost_center", pa.string(), "inventory", "Cost centre stated by the inventory of that day."),
+    Column("environment", pa.string(), "inventory", "Environment stated by the inventory of that day."),
+)
+
+IMAGE_HISTORY = Table(
+    "image_history",
+    "Every version of every image of a project (slowly changing dimension, type 2), from its complete days: "
+    "a version holds from `valid_from` until the day before `valid_to`.",
+    ("project_id", "id", "valid_from"),
+    (
+        _PROJECT_ID,
+        _ID,
+        Column("valid_from", pa.date32(), "key", "Complete day on which this version was first seen.", True),
+        _derived(
+            "valid_to", pa.date32(), "Complete day on which it was first seen no more; null for the last version."
+        ),
+        Column("is_current", pa.bool_(), "derived", "Whether this is the last version of the image.", True),
+        Column(
+            "is_deleted", pa.bool_(), "derived", "Whether the image is gone; content is the last that was known.", True
+        ),
+        _derived("deleted_reason", pa.string(), "deleted or not_found (the API said so), or not_in_inventory."),
+        *CONTENT_COLUMNS,
+        *(
+            column
+            for column in IMAGES.columns
+            if column.name in ("size_bytes", "arch_normalised", "registry", "repository", "content_hash")
+        ),
+    ),
+)
+
+IMAGE_CHANGES = Table(
+    "image_changes",
+    "What changed against the project's last complete day, one row per changed field; empty for a day that is not "
+    "complete, whose changes show on the next complete one.",
+    ("snapshot_date", "project_id", "id", "change", "field"),
+    (
+        _SNAPSHOT_DATE,
+        _PROJECT_ID,
+        _ID,
+        Column("change", pa.string(), "derived", "added, changed, removed or reappeared.", True),
+        Column(
+            "field",
+            pa.string(),
+            "derived",
+            "Name of the changed column of `images`; `outcome` where the whole image came or went.",
+            True,
+        ),
+        _derived("old_value", pa.string(), "Value before, as text; timestamps in ISO 8601 (UTC)."),
+        _derived(
+            "new_value",
+            pa.string(),
+            "Value since; for `outcome` it is ok, or why the image is gone: deleted, not_found, not_in_inventory.",
+        ),
+        Column("change_class", pa.string(), "derived", "lifecycle, access, content or metadata.", True),
+        Column("compared_with", pa.date32(), "derived", "The complete day that was compared with.", True),
+        _api("name", "Image name since the change, or last known."),
+        *_OWNER,
+    ),
+)
+
+IMAGE_RECONCILIATION = Table(
+    "image_reconciliation",
+    "The inventory against the API's own list: images that nobody registered, and registrations without an image.",
+    ("snapshot_date", "project_id", "id"),
+    (
+        _SNAPSHOT_DATE,
+        _PROJECT_ID,
+        _ID,
+        Column("kind", pa.string(), "derived", "not_registered, or registered_but_gone.", True),
+        _derived("outcome", pa.string(), "What the API answered for a registered id: deleted or not_found."),
+        _api("name", "Image name, as listed or last known."),
+        _api("namespace", "Registry organisation, as listed or last known."),
+        _api("swr_path", "Registry address, as listed or last known."),
+        _api("visibility", "Visibility, as listed or last known."),
+        _derived("size_bytes", pa.int64(), "Size in bytes, as listed or last known."),
+        *_OWNER,
+        _derived(
+            "likely_owner", pa.string(), "The one owner of all registered images of the namespace; null otherwise."
+        ),
+    ),
+)
+
+IMAGE_USAGE = Table(
+    "image_usage",
+    "How many notebooks run each known image, and for how many complete days none did; empty while usage is not read.",
+    ("snapshot_date", "project_id", "id"),
+    (
+        _SNAPSHOT_DATE,
+        _PROJECT_ID,
+        _ID,
+        _derived("notebooks", pa.int64(), "Notebooks of that image, whatever their status; null when not observed."),
+        _derived("running_notebooks", pa.int64(), "Those with status RUNNING; null when not observed."),
+        Column("is_observed", pa.bool_(), "derived", "Whether the day is complete and all notebooks were read.", True),
+        _derived("last_used_date", pa.date32(), "Last observed day with a notebook; null when there was none."),
+        Column(
+            "observed_days",
+            pa.int64(),
+            "derived",
+            "Observed days since the image was first known, or came back after a complete day without it.",
+            True,
+        ),
+        Column(
+            "unused_days",
+            pa.int64(),
+            "derived",
+            "Those of the observed days that came after the last one with a notebook.",
+            True,
+        ),
+    ),
+)
+
+AUDIT_RULES = Table(
+    "audit_rules",
+    "The audit rules that were applied, and what became of each.",
+    ("snapshot_date", "project_id", "rule"),
+    (
+        _SNAPSHOT_DATE,
+        _PROJECT_ID,
+        Column("rule", pa.string(), "key", "Id of the rule; directory and file where another has that id.", True),
+        _derived("title", pa.string(), "What it finds, in a few words."),
+        _derived("severity", pa.string(), "critical, high, medium, low or info."),
+        _derived("why", pa.string(), "Why it matters."),
+        _derived("what_to_do", pa.string(), "What to do about a finding."),
+        _derived("findings", pa.int64(), "Open findings, suppressed ones included; null when the rule failed."),
+        _derived("error", pa.string(), "Why the rule could not be applied; null when it was."),
+        Column("sql_sha256", pa.string(), "provenance", "SHA-256 of the rule's file; null when it could not be read."),
+    ),
+)
+
+AUDIT_FINDINGS = Table(
+    "audit_findings",
+    "What the audit rules found, and what they found on the last published day and no more.",
+    ("snapshot_date", "project_id", "finding_id"),
+    (
+        _SNAPSHOT_DATE,
+        _PROJECT_ID,
+        Column("finding_id", pa.string(), "key", "The same on all days, for project, rule and image.", True),
+        Column("rule", pa.string(), "derived", "Id of the rule.", True),
+        Column("severity", pa.string(), "derived", "critical, high, medium, low or info.", True),
+        Column("title", pa.string(), "derived", "What the rule finds, in a few words.", True),
+        _ID,
+        _derived("name", pa.string(), "Image name, as last known."),
+        *_OWNER,
+        Column(
+            "state",
+            pa.string(),
+            "derived",
+            "new, open, or resolved (found on the last published day, and no more).",
+            True,
+        ),
+        Column("first_seen", pa.date32(), "derived", "First day of the uninterrupted time it was found.", True),
+        Column(
+            "days_open",
+            pa.int64(),
+            "derived",
+            "Days from `first_seen` to the day, or to the day it was resolved.",
+            True,
+        ),
+        Column("evidence", pa.string(), "derived", "What the rule shows for it, as a JSON object.", True),
+        _derived("suppressed_until", pa.date32(), "Last day of a suppression that holds; null when none does."),
+        _derived("suppression_reason", pa.string(), "Why it is suppressed."),
+    ),
+)
+
+IMAGE_COSTS = Table(
+    "image_costs",
+    "What each known image weighs and what that would cost on that day by the price book: an estimate, no bill.",
+    ("snapshot_date", "project_id", "id"),
+    (
+        _SNAPSHOT_DATE,
+        _PROJECT_ID,
+        _ID,
+        _api("name", "Image name."),
+        _api("namespace", "Registry organisation."),
+        _derived("registry", pa.string(), "Host part of the registry address."),
+        _api("type", "BUILD_IN or DEDICATED."),
+        *_OWNER,
+        _derived("size_bytes", pa.int64(), "Size in bytes; null when the API states none."),
+        _derived(
+            "growth_bytes",
+            pa.int64(),
+            "Against the last complete day; the whole size for an image that is new; null when there is no such day, "
+            "or a size is unknown.",
+        ),
+        Column(
+            "is_carried",
+            pa.bool_(),
+            "derived",
+            "Whether content is that of an earlier day, for lack of an answer.",
+            True,
+        ),
+        _derived(
+            "unit_price",
+            pa.float64(),
+            "Price per GB-month (GB = 1024^3 bytes); null when the price book states none for the image.",
+        ),
+        Column("currency", pa.string(), "derived", "ISO 4217 code.", True),
+        _derived("price_valid_from", pa.date32(), "The day from which the price book states that price."),
+        _derived(
+            "estimated_cost",
+            pa.float64(),
+            "Estimated cost of the day: GB x unit price / days of the month; null without a price or a size.",
+        ),
+        _derived("unused_days", pa.int64(), "As in `image_usage`; null when usage is not read."),
+        _derived(
+            "reclaimable_bytes",
+            pa.int64(),
+            "Upper bound of what deleting it would free (layers are shared): the size of an image unused for 30 days, "
+            "0 of others and of preset ones; null when usage is not read.",
+        ),
+    ),
+)
+
+# Derived from sealed tables of several days; they can be derived again at any time.
+ANALYSIS_TABLES: dict[str, Table] = {
+    t.name: t
+    for t in (
+        IMAGE_HISTORY,
+        IMAGE_CHANGES,
+        IMAGE_RECONCILIATION,
+        IMAGE_USAGE,
+        AUDIT_RULES,
+        AUDIT_FINDINGS,
+        IMAGE_COSTS,
+    )
+}
+
+# What the API answered, byte for byte. All other tables of a day are what analysts read.
+ANSWER_TABLES: dict[str, Table] = {t.name: t for t in (LIST_PAGES, NOTEBOOKS, RESPONSES)}
+SNAPSHOT_TABLES: dict[str, Table] = {
+    name: table
+    for name, table in (TABLES | ANALYSIS_TABLES).items()
+    if name not in ANSWER_TABLES and table is not IMAGE_HISTORY
+}
+
+LIST_FIELDS = ("dev_services", "resource_categories", "support_res_categories")
+
+# Documented values of the open enumerations, in upper case: the API varies letter case and adds values.
+KNOWN_VALUES: dict[str, frozenset[str]] = {
+    "arch": frozenset({"X86_64", "AARCH64"}),
+    "type": frozenset({"BUILD_IN", "DEDICATED"}),
+    "origin": frozenset({"CUSTOMIZE", "IMAGE_SAVE"}),
+    "service_type": frozenset({"COMMON", "INFERENCE", "TRAIN", "DEV", "UNKNOWN"}),
+    "status": frozenset({"INIT", "CREATING", "CREATE_FAILED", "ERROR", "DELETED", "ACTIVE"}),
+    "visibility": frozenset({"PRIVATE", "PUBLIC"}),
+    "dev_services": frozenset({"NOTEBOOK", "SSH"}),
+    "resource_categories": frozenset({"CPU", "GPU", "ASCEND"}),
+    "support_res_categories": frozenset({"CPU", "GPU", "ASCEND"}),
+}

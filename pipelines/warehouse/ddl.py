@@ -1,0 +1,325 @@
+"""The tables of a warehouse, and their DDL in every dialect, from the column table.
+
+What `warehouse.loading` creates and loads is `WAREHOUSE_TABLES`. For warehouses that read the lake's Parquet files
+themselves, `python -m pipelines.warehouse.ddl NAME > sql/warehouse/NAME.sql` brings a script up to date; NAME is one of
+`SCRIPTS`. Loading does not belong here.
+"""
+
+import sys
+from collections.abc import Callable, Mapping
+
+import pyarrow as pa
+
+from pipelines.tables import (
+    ANALYSIS_TABLES,
+    IMAGE_HISTORY,
+    IMAGE_VALUES,
+    IMAGES,
+    INVENTORY,
+    RESPONSES,
+    TIMESTAMP,
+    Column,
+    Table,
+)
+
+PROJECT = Column("project", pa.string(), "key", "Partition key of the project.", True)
+_DATE = Column("snapshot_date", pa.date32(), "key", "Day (UTC) on which the API was asked.", True)
+
+# One value in each partition: in a primary key after `project` they would widen the index and tell nothing apart.
+_CONSTANT = frozenset({"project_id", "project_key"})
+
+# Bodies stay in the lake: they are as large as all the rest together, and binary.
+_STAYS_IN_THE_LAKE = frozenset({"body"})
+
+
+def _loaded(table: Table) -> Table:
+    key = tuple(name for name in table.key if name not in _CONSTANT)
+    columns = tuple(column for column in table.columns if column.name not in _STAYS_IN_THE_LAKE)
+    return Table(table.name, table.meaning, (PROJECT.name, *key), (PROJECT, *columns))
+
+
+def _count(outcome: str) -> Column:
+    return Column(outcome, pa.int64(), "provenance", f"Ids of the inventory with the outcome {outcome}.", True)
+
+
+OUTCOMES = ("ok", "deleted", "not_found", "forbidden", "failed", "invalid_id")
+
+DAYS = Table(
+    "days",
+    "The days that are loaded, one row for each day and project, from the manifest.",
+    (PROJECT.name, _DATE.name),
+    (
+        PROJECT,
+        _DATE,
+        Column("project_id", pa.string(), "key", "Project id in the cloud, as used in the URL.", True),
+        Column("is_complete", pa.bool_(), "provenance", "Whether every id got an answer.", True),
+        Column("is_sandbox", pa.bool_(), "provenance", "Whether the embedded sandbox stood in for a cloud.", True),
+        Column("mode", pa.string(), "provenance", "full, or changed (unchanged answers were carried forward).", True),
+        Column("run_id", pa.string(), "provenance", "Run that published the day.", True),
+        Column("published_at", TIMESTAMP, "provenance", "When the day was published (UTC).", True),
+        *(_count(outcome) for outcome in OUTCOMES),
+        Column("manifest_sha256", pa.string(), "provenance", "SHA-256 of the day's manifest.", True),
+        Column("basis", pa.string(), "provenance", "Hash over the manifests that the derived tables come from.", True),
+        Column(
+            "inventory_is_whole",
+            pa.bool_(),
+            "provenance",
+            "Whether what the inventory of the day lacks counts as gone.",
+            True,
+        ),
+    ),
+)
+
+# In the order in which they are loaded; `days` last.
+WAREHOUSE_TABLES: dict[str, Table] = {
+    table.name: table
+    for table in (
+        *(_loaded(table) for table in (INVENTORY, RESPONSES, IMAGES, IMAGE_VALUES)),
+        *(_loaded(table) for table in ANALYSIS_TABLES.values() if table is not IMAGE_HISTORY),
+        _loaded(IMAGE_HISTORY),
+        DAYS,
+    )
+}
+
+_TYPES: dict[pa.DataType, str] = {
+    pa.string(): "TEXT",
+    pa.int32(): "INTEGER",
+    pa.int64(): "BIGINT",
+    pa.bool_(): "BOOLEAN",
+    pa.float64(): "DOUBLE PRECISION",
+    pa.date32(): "DATE",
+    TIMESTAMP: "TIMESTAMP WITH TIME ZONE",
+}
+
+
+def sql_type(column: Column) -> str:
+    """SQL type of a column, as DuckDB and PostgreSQL know it."""
+    return _TYPES[column.type]
+
+
+def quoted(text: str) -> str:
+    """A string literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _comment(table: Table, column: Column) -> str:
+    return f'COMMENT ON COLUMN "{table.name}"."{column.name}" IS {quoted(column.meaning)}'
+
+
+def create_table(table: Table, *, keyed: bool) -> list[str]:
+    """Statements that create a table with its comments, for DuckDB and PostgreSQL; `keyed` with its primary key."""
+    lines = [f'    "{c.name}" {sql_type(c)}{" NOT NULL" if c.required else ""}' for c in table.columns]
+    if keyed:
+        lines.append("    PRIMARY KEY (" + ", ".join(f'"{name}"' for name in table.key) + ")")
+    return [
+        f'CREATE TABLE "{table.name}" (\n' + ",\n".join(lines) + "\n)",
+        f'COMMENT ON TABLE "{table.name}" IS {quoted(table.meaning)}',
+        *(_comment(table, column) for column in table.columns),
+    ]
+
+
+def add_column(table: Table, column: Column) -> list[str]:
+    """Statements that add a column to a table that has rows, so that it may be null."""
+    return [f'ALTER TABLE "{table.name}" ADD COLUMN "{column.name}" {sql_type(column)}', _comment(table, column)]
+
+
+# Scripts for warehouses that read the Parquet files where they are. `responses` is not among their tables (evidence
+# stays in the lake), nor is `days`, which is no Parquet file.
+
+_EXTERNAL_TABLES = tuple(
+    table
+    for table in (INVENTORY, IMAGES, IMAGE_VALUES, *ANALYSIS_TABLES.values())
+    if not any(column.name in _STAYS_IN_THE_LAKE for column in table.columns)
+)
+
+
+def _is_partitioned_by_day(table: Table) -> bool:
+    return table is not IMAGE_HISTORY
+
+
+def _header(*lines: str) -> str:
+    return "\n".join(f"-- {line}".rstrip() for line in lines) + "\n\n"
+
+
+def _columns(table: Table, types: Mapping[pa.DataType, str], quote: str) -> list[str]:
+    return [f"    {quote}{column.name}{quote} {types[column.type]}" for column in table.columns]
+
+
+def _postgresql() -> str:
+    statements = [statement for table in WAREHOUSE_TABLES.values() for statement in create_table(table, keyed=True)]
+    header = _header(
+        "PostgreSQL: the tables that are loaded. The loader creates them, and adds the columns of later versions, by",
+        "itself; run this beforehand, and the SELECTs of views/ as views, to see what it will make.",
+    )
+    return header + ";\n".join(statements) + ";\n"
+
+
+def _snowflake() -> str:
+    types = _TYPES | {pa.string(): "VARCHAR", TIMESTAMP: "TIMESTAMP_TZ", pa.float64(): "DOUBLE"}
+
+    def key(name: str, type_: str) -> str:
+        path = f"SPLIT_PART(SPLIT_PART(METADATA$FILENAME, '{name}=', 2), '/', 1)"
+        return f"    {name} {type_} AS (CAST({path} AS {type_}))"
+
+    def table(table: Table) -> str:
+        by_day = _is_partitioned_by_day(table)
+        columns = [
+            *([key("dt", "DATE")] if by_day else []),
+            key("project", "VARCHAR"),
+            *(f"    {c.name} {types[c.type]} AS (CAST(VALUE:{c.name} AS {types[c.type]}))" for c in table.columns),
+        ]
+        return (
+            f"CREATE OR REPLACE EXTERNAL TABLE {table.name} (\n" + ",\n".join(columns) + "\n)\n"
+            f"PARTITION BY ({'dt, project' if by_day else 'project'})\n"
+            f"LOCATION = @image_snapshots/{table.name}/\n"
+            f"PATTERN = '.*/{table.name}[.]parquet'\n"
+            "AUTO_REFRESH = FALSE\n"
+            "FILE_FORMAT = (TYPE = PARQUET);\n"
+        )
+
+    header = _header(
+        "Snowflake: external tables over the lake's Parquet files.",
+        "First make a stage `image_snapshots` on the lake's root. After each day: ALTER EXTERNAL TABLE <name> REFRESH.",
+    )
+    return header + "\n".join(map(table, _EXTERNAL_TABLES))
+
+
+def _bigquery() -> str:
+    types = _TYPES | {pa.string(): "STRING", pa.bool_(): "BOOL", pa.float64(): "FLOAT64", TIMESTAMP: "TIMESTAMP"}
+    types |= {pa.int32(): "INT64", pa.int64(): "INT64"}
+
+    def table(table: Table) -> str:
+        keys = "`dt` DATE, `project` STRING" if _is_partitioned_by_day(table) else "`project` STRING"
+        return (
+            f"CREATE OR REPLACE EXTERNAL TABLE `image_snapshots.{table.name}` (\n"
+            + ",\n".join(_columns(table, types, "`"))
+            + f"\n)\nWITH PARTITION COLUMNS ({keys})\nOPTIONS (\n"
+            "    format = 'PARQUET',\n"
+            f"    uris = ['gs://bucket/lake/{table.name}/*'],\n"
+            f"    hive_partition_uri_prefix = 'gs://bucket/lake/{table.name}'\n);\n"
+        )
+
+    header = _header(
+        "BigQuery: external tables over the lake's Parquet files.",
+        "Replace gs://bucket/lake by the lake's root, and make the dataset `image_snapshots`. New days show by",
+        "themselves.",
+    )
+    return header + "\n".join(map(table, _EXTERNAL_TABLES))
+
+
+def _hive_quoted(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _hive_like(types: Mapping[pa.DataType, str], quote: str, table: Table, create: str, *, comments: bool) -> str:
+    columns = _columns(table, types, quote)
+    if comments:
+        columns = [
+            f"{line} COMMENT {_hive_quoted(column.meaning)}"
+            for line, column in zip(columns, table.columns, strict=True)
+        ]
+    text = types[pa.string()]
+    keys = [f"{quote}dt{quote} DATE"] if _is_partitioned_by_day(table) else []
+    keys.append(f"{quote}project{quote} {text}")
+    return (
+        f"{create} image_snapshots.{table.name} (\n" + ",\n".join(columns) + "\n)\n"
+        f"PARTITIONED BY ({', '.join(keys)})\nSTORED AS PARQUET\nLOCATION 's3://bucket/lake/{table.name}/';\n"
+    )
+
+
+def _redshift() -> str:
+    types = _TYPES | {pa.string(): "VARCHAR(65535)", TIMESTAMP: "TIMESTAMP"}
+
+    def table(table: Table) -> str:
+        by_day = _is_partitioned_by_day(table)
+        values = ("dt = '2026-01-01', " if by_day else "") + "project = 'default'"
+        folder = ("dt=2026-01-01/" if by_day else "") + "project=default/"
+        return (
+            _hive_like(types, '"', table, "CREATE EXTERNAL TABLE", comments=False)
+            + f"ALTER TABLE image_snapshots.{table.name} ADD IF NOT EXISTS PARTITION ({values})\n"
+            f"LOCATION 's3://bucket/lake/{table.name}/{folder}';\n"
+        )
+
+    header = _header(
+        "Redshift Spectrum: external tables over the lake's Parquet files.",
+        "Replace s3://bucket/lake by the lake's root, and make the external schema `image_snapshots`. The ALTER TABLE",
+        "statements show how a day is added: one for each day and project. Timestamps are UTC.",
+    )
+    return header + "\n".join(map(table, _EXTERNAL_TABLES))
+
+
+def _dws() -> str:
+    def table(table: Table) -> str:
+        # In a foreign table the partition columns stand among the others, which Hive's DDL does not have.
+        keys = ('"dt" DATE', '"project" TEXT') if _is_partitioned_by_day(table) else ('"project" TEXT',)
+        columns = [*_columns(table, _TYPES, '"'), *(f"    {key}" for key in keys)]
+        names = '"dt", "project"' if _is_partitioned_by_day(table) else '"project"'
+        return (
+            f'CREATE FOREIGN TABLE "{table.name}" (\n' + ",\n".join(columns) + "\n)\nSERVER image_snapshots\n"
+            f"OPTIONS (format 'parquet', encoding 'utf8', foldername '/bucket/lake/{table.name}/')\n"
+            f"READ ONLY\nDISTRIBUTE BY ROUNDROBIN\nPARTITION BY ({names}) AUTOMAPPED;\n"
+        )
+
+    header = _header(
+        "Data Warehouse Service (DWS, GaussDB): foreign tables over the lake's Parquet files in OBS.",
+        "Replace /bucket/lake by the lake's root, and make a server `image_snapshots` with the wrapper DFS_FDW. Set",
+        "IMAGE_SNAPSHOTS_PARQUET_COMPRESSION=snappy before the first day.",
+    )
+    return header + "\n".join(map(table, _EXTERNAL_TABLES))
+
+
+def _trino() -> str:
+    types = _TYPES | {pa.string(): "VARCHAR", TIMESTAMP: "TIMESTAMP(6)", pa.float64(): "DOUBLE"}
+
+    def table(table: Table) -> str:
+        keys = ("dt", "project") if _is_partitioned_by_day(table) else ("project",)
+        key_types = {"dt": "DATE", "project": "VARCHAR"}
+        columns = [*_columns(table, types, '"'), *(f'    "{name}" {key_types[name]}' for name in keys)]
+        names = ", ".join(quoted(name) for name in keys)
+        return (
+            f"CREATE TABLE hive.image_snapshots.{table.name} (\n" + ",\n".join(columns) + "\n)\nWITH (\n"
+            f"    external_location = 's3://bucket/lake/{table.name}/',\n"
+            f"    format = 'PARQUET',\n    partitioned_by = ARRAY[{names}]\n);\n"
+            f"CALL hive.system.sync_partition_metadata('image_snapshots', '{table.name}', 'FULL');\n"
+        )
+
+    header = _header(
+        "Trino (Hive connector, catalog `hive`): external tables over the lake's Parquet files.",
+        "Replace s3://bucket/lake by the lake's root, and make the schema `image_snapshots`. Timestamps are UTC, and",
+        "need hive.timestamp-precision=MICROSECONDS. The CALL statements make new days known: run them after each day.",
+    )
+    return header + "\n".join(map(table, _EXTERNAL_TABLES))
+
+
+def _hive() -> str:
+    types = _TYPES | {pa.string(): "STRING", pa.int32(): "INT", pa.float64(): "DOUBLE", TIMESTAMP: "TIMESTAMP"}
+
+    def table(table: Table) -> str:
+        return (
+            _hive_like(types, "`", table, "CREATE EXTERNAL TABLE IF NOT EXISTS", comments=True)
+            + f"MSCK REPAIR TABLE image_snapshots.{table.name};\n"
+        )
+
+    header = _header(
+        "Hive and Spark SQL: external tables over the lake's Parquet files.",
+        "Replace s3://bucket/lake by the lake's root, and make the database `image_snapshots`. Timestamps are UTC. The",
+        "MSCK statements make new days known: run them after each day.",
+    )
+    return header + "\n".join(map(table, _EXTERNAL_TABLES))
+
+
+SCRIPTS: dict[str, Callable[[], str]] = {
+    "postgresql": _postgresql,
+    "snowflake": _snowflake,
+    "bigquery": _bigquery,
+    "redshift": _redshift,
+    "dws": _dws,
+    "trino": _trino,
+    "hive": _hive,
+}
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2 or sys.argv[1] not in SCRIPTS:
+        sys.exit(f"usage: python -m pipelines.warehouse.ddl {{{','.join(SCRIPTS)}}}")
+    sys.stdout.write(SCRIPTS[sys.argv[1]]())

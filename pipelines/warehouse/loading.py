@@ -1,0 +1,351 @@
+"""Loading one published partition of the lake into a warehouse, in one transaction, and bringing its schema up to date.
+
+What a warehouse is to it is in `interface`, one module for each kind (`duckdb`, `postgres`) beside it; which tables and
+columns there are is decided in `ddl`.
+"""
+
+import hashlib
+import re
+import time
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.errors import ConfigurationError, StorageError
+from pipelines.inputs import local_files
+from pipelines.inputs.environment import at_home
+from pipelines.inputs.secret_urls import looks_like_url
+from pipelines.lake.derived_records import bases, read_seal
+from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.manifests import FileFacts, Manifest, published
+from pipelines.lake.object_storage import ObjectPath
+from pipelines.lake.retention_records import RemovedFiles
+from pipelines.lake.stored_files import LakePath, sha256_of_file, storage_errors
+from pipelines.settings import ROOT
+from pipelines.tables import ANALYSIS_TABLES, IMAGE_HISTORY, TABLES, Table
+from pipelines.warehouse.ddl import (
+    DAYS,
+    OUTCOMES,
+    PROJECT,
+    WAREHOUSE_TABLES,
+    add_column,
+    create_table,
+    quoted,
+    sql_type,
+)
+from pipelines.warehouse.duckdb import open_duckdb
+from pipelines.warehouse.interface import Source, Warehouse
+from pipelines.warehouse.postgres import open_postgres, parse_warehouse_url
+
+VIEWS = ROOT / "sql" / "warehouse" / "views"
+
+# In PostgreSQL: for another load of the same day, or a report that holds a table whose columns change.
+WAIT_SECONDS = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class LoadResult:
+    """What was loaded: the warehouse's name (without secrets), rows by table, and wall-clock seconds.
+
+    `other_days`: how many days were loaded besides the one that was asked for, of which the rows are.
+    """
+
+    warehouse: str
+    rows: dict[str, int]
+    other_days: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Day:
+    """What is loaded of a day: its row of `days`, and the open files of its tables."""
+
+    row: pa.RecordBatch
+    sources: list["Source"]
+
+
+def load_project(lake: Lake, partition: Partition, url: str | None, wait_seconds: float = WAIT_SECONDS) -> LoadResult:
+    """Load a day, and every other day of its project that the warehouse lacks or that was published or derived anew.
+
+    Each day is a transaction of its own. Arguments and errors are those of `load_partition`.
+    """
+    started = time.monotonic()
+    with ExitStack() as stack:
+        # Before anything is made or changed there.
+        day = _open_day(lake, partition, stack)
+        warehouse = stack.enter_context(_open(lake, url, wait_seconds))
+        _bring_up_to_date(warehouse)
+        loaded = warehouse.loaded_days(partition.project)
+        removed = RemovedFiles(lake, partition.project)
+        others = [
+            other
+            for other, basis in bases(lake, partition.project).items()
+            if other != partition and loaded.get(other.date) != basis and is_loadable(lake, other, removed)
+        ]
+        for other in others:
+            with ExitStack() as files:
+                # The history is the project's, and comes with the last of them.
+                _load(lake, other, _open_day(lake, other, files), warehouse, with_history=False)
+        rows = _load(lake, partition, day, warehouse)
+    return LoadResult(warehouse.name, rows, len(others), time.monotonic() - started)
+
+
+def is_loadable(_: Lake, partition: Partition, removed: RemovedFiles) -> bool:
+    """Whether retention has left all rows of a day that a warehouse holds."""
+    return WAREHOUSE_TABLES.keys().isdisjoint(removed.missing(partition))
+
+
+def load_partition(lake: Lake, partition: Partition, url: str | None, wait_seconds: float = WAIT_SECONDS) -> LoadResult:
+    """Replace one partition, and the history of its project, in the warehouse; readers see all of it or nothing.
+
+    `url` is None for the embedded DuckDB file in the lake's root. Creates what is missing in the warehouse.
+
+    Raises:
+        ConfigurationError: the URL is of no known kind, the warehouse refuses it, a table there has another type for a
+            column, or the partition is not published or not derived, or retention removed files of it.
+        EndpointUnreachableError: the warehouse does not answer, or the connection broke.
+        PartitionBusyError: others held the tables for longer than `wait_seconds`, or are changing the DuckDB file.
+        StorageError: a file is not the one that was sealed.
+    """
+    started = time.monotonic()
+    with ExitStack() as stack:
+        day = _open_day(lake, partition, stack)
+        warehouse = stack.enter_context(_open(lake, url, wait_seconds))
+        _bring_up_to_date(warehouse)
+        rows = _load(lake, partition, day, warehouse)
+    return LoadResult(warehouse.name, rows, 0, time.monotonic() - started)
+
+
+def _load(
+    lake: Lake, partition: Partition, day: _Day, warehouse: Warehouse, *, with_history: bool = True
+) -> dict[str, int]:
+    rows: dict[str, int] = {}
+    (is_sandbox,) = day.row["is_sandbox"].to_pylist()
+    key: dict[str, object] = {PROJECT.name: partition.project, "snapshot_date": partition.date}
+    with ExitStack() as stack, warehouse.transaction():
+        warehouse.hold(str(partition))
+        if warehouse.kinds() - {is_sandbox}:
+            raise ConfigurationError(
+                f"The warehouse {warehouse.name} holds days of {'a cloud' if is_sandbox else 'the sandbox'}, and "
+                f"{partition} is of {'the sandbox, whose images are invented' if is_sandbox else 'a cloud'}: set "
+                "IMAGE_SNAPSHOTS_WAREHOUSE to another one."
+            )
+        for source in day.sources:
+            name = source.table.name
+            rows[name] = warehouse.replace(WAREHOUSE_TABLES[name], key, source.batches(partition.project), source)
+        if with_history:
+            # Two days of a project may be loaded at once: whoever comes second reads and replaces what is newest then.
+            warehouse.hold(f"history of project {partition.project}")
+            history = open_source(IMAGE_HISTORY, lake.project_table(IMAGE_HISTORY.name, partition.project), stack)
+            rows[IMAGE_HISTORY.name] = warehouse.replace(
+                WAREHOUSE_TABLES[IMAGE_HISTORY.name],
+                {PROJECT.name: partition.project},
+                history.batches(partition.project),
+                history,
+            )
+        rows[DAYS.name] = warehouse.replace(DAYS, key, iter([day.row]))
+    return rows
+
+
+def _open(lake: Lake, url: str | None, wait_seconds: float) -> AbstractContextManager[Warehouse]:
+    if url is None:
+        path = lake.root / "warehouse.duckdb"
+        if isinstance(path, ObjectPath):
+            raise ConfigurationError(
+                f"There is no warehouse: {path} would be a database in an object store, which cannot be changed there. "
+                "Set IMAGE_SNAPSHOTS_WAREHOUSE."
+            )
+        return open_duckdb(path)
+    check_warehouse(url)
+    if (file := _duckdb_path(url)) is not None:
+        return open_duckdb(file)
+    return open_postgres(url, wait_seconds)
+
+
+def _duckdb_path(url: str) -> Path | None:
+    """The file of a DuckDB warehouse; None for what is none."""
+    if url.startswith("duckdb://"):
+        # As SQLAlchemy has it: three slashes for a relative path, four for an absolute one.
+        path = url.removeprefix("duckdb://").removeprefix("/")
+    elif url.endswith(".duckdb") and not looks_like_url(url):
+        path = url
+    else:
+        return None
+    try:
+        return Path(at_home(path)).absolute()
+    except ValueError as reason:
+        raise ConfigurationError(f"The path in the setting IMAGE_SNAPSHOTS_WAREHOUSE {reason}.") from None
+
+
+def check_warehouse(url: str) -> None:
+    """See that a setting names a warehouse, without opening it.
+
+    Raises:
+        ConfigurationError: it is of no known kind, a malformed URL, or below a home that there is not.
+    """
+    if _duckdb_path(url) is not None:
+        return
+    scheme = url.partition("://")[0] if "://" in url else None
+    if scheme in ("postgresql", "postgres"):
+        parse_warehouse_url(url)
+        return
+    kind = f", {scheme!r}" if scheme is not None and re.fullmatch(r"[a-z0-9+.-]+", scheme) else ""
+    raise ConfigurationError(
+        f"The setting IMAGE_SNAPSHOTS_WAREHOUSE names a warehouse of an unknown kind{kind}: it must be a path that "
+        "ends in .duckdb, duckdb:////path/to/file (four slashes for an absolute path), or "
+        "postgresql://user:password@host/database."
+    )
+
+
+# The lake's side
+
+
+def open_source(table: Table, path: LakePath, stack: ExitStack) -> Source:
+    """Open a table's file until `stack` ends.
+
+    Raises:
+        StorageError: it cannot be read, or has columns of another version of this software.
+    """
+    with storage_errors(path):
+        file = stack.enter_context(path.open("rb"))
+        try:
+            with pq.ParquetFile(file) as parquet:
+                found = parquet.schema_arrow
+        except pa.ArrowException:
+            raise StorageError(f"{path} is no Parquet file: derive it again with `image-snapshots rebuild`.") from None
+        file.seek(0)
+    known = {column.name: column for column in table.columns}
+    for field in found:
+        if field.name not in known or field.type != known[field.name].type:
+            raise StorageError(
+                f"{path} has a column {field.name} ({field.type}) that this version of the software does not know, so "
+                "nothing was loaded into the warehouse: load it with the version that wrote it, or a newer one."
+            )
+    missing = [column.name for column in table.columns if column.required and column.name not in found.names]
+    if missing:
+        raise StorageError(
+            f"{path} lacks the column {missing[0]}, so nothing was loaded into the warehouse: derive the day again "
+            "with `image-snapshots rebuild`."
+        )
+    wanted = WAREHOUSE_TABLES[table.name].schema.names
+    return Source(table, path, file, [name for name in found.names if name in wanted])
+
+
+def _open_day(lake: Lake, partition: Partition, stack: ExitStack) -> _Day:
+    """Open what is loaded of a day, and see that it is what was sealed."""
+    manifest = published(lake, partition)
+    if manifest is None:
+        raise ConfigurationError(
+            f"Nothing is published for {partition}, so nothing can be loaded into the warehouse. "
+            "`image-snapshots status` lists the days that are there."
+        )
+    RemovedFiles(lake, partition.project).check_has(
+        partition, WAREHOUSE_TABLES, "nothing of that day can be loaded into the warehouse"
+    )
+    seal = read_seal(lake, partition)
+    if seal is None or seal.basis != bases(lake, partition.project)[partition]:
+        raise ConfigurationError(
+            f"The derived tables of {partition} are missing, or older than the day or one before it, so nothing was "
+            f"loaded into the warehouse: derive them first with `image-snapshots derive --from {partition.date}`."
+        )
+    day = _day(manifest, sha256_of_file(lake.manifest(partition)), seal.basis)
+    sealed = manifest.files | seal.files
+    sources = []
+    for name, table in (TABLES | ANALYSIS_TABLES).items():
+        if name in WAREHOUSE_TABLES and table is not IMAGE_HISTORY:
+            source = open_source(table, lake.table(name, partition), stack)
+            _check_sealed(source, sealed[name], partition)
+            sources.append(source)
+    return _Day(day, sources)
+
+
+def _check_sealed(source: Source, sealed: FileFacts, partition: Partition) -> None:
+    with storage_errors(source.path):
+        found = hashlib.file_digest(source.file, "sha256").hexdigest()
+        source.file.seek(0)
+    if found != sealed.sha256:
+        raise StorageError(
+            f"{source.path} is not the file that was sealed for {partition}, so nothing was loaded into the warehouse: "
+            "load it again when no run replaces the day; `image-snapshots verify` says whether a file was changed."
+        )
+
+
+def _day(manifest: Manifest, sha256: str, basis: str) -> pa.RecordBatch:
+    row = {
+        PROJECT.name: manifest.project,
+        "snapshot_date": manifest.snapshot_date,
+        "project_id": manifest.fetch.project_id,
+        "is_complete": manifest.is_complete,
+        "is_sandbox": manifest.fetch.is_sandbox,
+        "mode": manifest.fetch.mode,
+        "run_id": manifest.run_id,
+        "published_at": manifest.published_at,
+        **{outcome: manifest.fetch.outcomes.get(outcome, 0) for outcome in OUTCOMES},
+        "manifest_sha256": sha256,
+        "basis": basis,
+        "inventory_is_whole": manifest.inventory.is_whole,
+    }
+    return pa.RecordBatch.from_pylist([row], schema=DAYS.schema)
+
+
+# The warehouse's schema
+
+
+def _bring_up_to_date(warehouse: Warehouse) -> None:
+    if _statements(warehouse):
+        with warehouse.transaction():
+            warehouse.hold("schema")
+            # Another load may have done it in the meantime.
+            for statement in _statements(warehouse):
+                warehouse.execute(statement)
+
+
+def _statements(warehouse: Warehouse) -> list[str]:
+    """DDL that is due: missing tables, columns and views, and views whose definition is another now."""
+    found = warehouse.column_types()
+    statements = []
+    for table in WAREHOUSE_TABLES.values():
+        if table.name in found:
+            statements += _missing_columns(warehouse, table, found[table.name])
+        else:
+            statements += create_table(table, keyed=warehouse.has_keys)
+    comments = warehouse.view_comments()
+    for path in local_files.matching(VIEWS, "*.sql"):
+        comment, select = _read_view(path)
+        # Tables that got a column are seen with it only by a view that is made anew.
+        if statements or comments.get(path.stem) != comment:
+            statements.append(f'CREATE OR REPLACE VIEW "{path.stem}" AS\n{select}')
+            statements.append(f'COMMENT ON VIEW "{path.stem}" IS {quoted(comment)}')
+    return statements
+
+
+def _missing_columns(warehouse: Warehouse, table: Table, found: dict[str, str]) -> list[str]:
+    statements = []
+    for column in table.columns:
+        type_ = found.get(column.name)
+        if type_ is None:
+            if column.name in table.key:
+                raise ConfigurationError(
+                    f"The warehouse {warehouse.name} has a table {table.name} without the key column {column.name}, so "
+                    "it is not one of ours and nothing was loaded: give us a schema or database of our own."
+                )
+            statements += add_column(table, column)
+        elif type_ != sql_type(column):
+            raise ConfigurationError(
+                f"The column {column.name} of the table {table.name} in the warehouse {warehouse.name} has the type "
+                f"{type_} instead of {sql_type(column)}, so nothing was loaded: alter its type, or rename the table "
+                "and load its days again."
+            )
+    return statements
+
+
+def _read_view(path: Path) -> tuple[str, str]:
+    """Comment and SELECT of a view's file; the comment tells one definition from another."""
+    sql = path.read_text()
+    lines = [line.removeprefix("-- ") for line in sql.splitlines() if line.startswith("-- ")]
+    version = hashlib.sha256(sql.encode()).hexdigest()[:12]
+    select = "\n".join(line for line in sql.splitlines() if not line.startswith("-- "))
+    return f"{' '.join(lines)} (definition {version})", select

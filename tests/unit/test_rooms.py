@@ -1,0 +1,94 @@
+"""The rooms of `pipelines/`: which may import which, and that no two import one another."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CODE = ROOT / "pipelines"
+
+# Each room, and each module beside the rooms, with those that it may import. Who comes later in this table may be
+# imported by nobody before it.
+FLOOR = {"errors", "tables", "inputs"}
+ARROWS = {
+    "plain_text": set(),
+    "errors": {"plain_text"},
+    "tables": set(),
+    "inputs": {"errors"},
+    "settings": {"errors", "inputs"},
+    "bodies": {"tables"},
+    "inventory": FLOOR,
+    "cloud": {*FLOOR, "bodies"},
+    "lake": FLOOR,
+    "run": {"lake", "settings"},
+    "engine": {*FLOOR, "lake", "settings"},
+    "snapshot": {*FLOOR, "bodies", "cloud", "inventory", "lake", "run", "settings"},
+    "derive": {*FLOOR, "bodies", "engine", "lake", "run", "settings"},
+    "query": {*FLOOR, "derive", "engine", "lake"},
+    "warehouse": {*FLOOR, "lake", "settings"},
+    "report": {*FLOOR, "derive", "engine", "lake", "plain_text"},
+    "maintenance": {*FLOOR, "bodies", "derive", "engine", "lake", "report", "run", "settings", "snapshot"},
+    "preflight": {*FLOOR, "cloud", "derive", "engine", "inventory", "lake", "settings", "warehouse"},
+    "data_dictionary": {"tables"},
+    # Started by the command line and the definitions, and imported by no room.
+    "sandbox": {"cloud", "errors", "inputs"},
+}
+
+
+def imports(path: Path) -> set[str]:
+    """Modules of the package that a file imports, within functions, too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(), path)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in found if name.split(".")[0] == "pipelines"}
+
+
+def room(path: Path) -> str:
+    parts = path.relative_to(CODE).with_suffix("").parts
+    return parts[0]
+
+
+def modules() -> list[Path]:
+    return sorted(path for path in CODE.rglob("*.py") if path != CODE / "__init__.py")
+
+
+def test_every_module_is_in_a_room_that_is_known():
+    assert {room(path) for path in modules()} == set(ARROWS)
+
+
+def test_rooms_import_along_the_arrows_alone():
+    wrong = [
+        (str(path.relative_to(ROOT)), name)
+        for path in modules()
+        for name in sorted(imports(path))
+        if (other := name.split(".")[1]) != room(path) and other not in ARROWS[room(path)]
+    ]
+    assert wrong == []
+
+
+def test_arrows_lead_to_rooms_further_up_in_the_table_alone():
+    order = list(ARROWS)
+    back = [
+        (name, other) for name, others in ARROWS.items() for other in others if order.index(other) > order.index(name)
+    ]
+    assert back == []
+
+
+def test_no_two_modules_import_one_another():
+    known = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in modules()}
+    needs = {
+        name: {other for other in known if any(f"{found}.".startswith(f"{other}.") for found in imports(path))}
+        for name, path in known.items()
+    }
+    while free := {name for name, others in needs.items() if not others - {name}}:
+        needs = {name: others - free for name, others in needs.items() if name not in free}
+    assert needs == {}
+
+
+@pytest.mark.parametrize("name", sorted({path.parent for path in modules()} - {CODE}))
+def test_a_room_says_what_belongs_in_it(name):
+    assert ast.get_docstring(ast.parse((name / "__init__.py").read_text()))
