@@ -80,9 +80,10 @@ def test_arrows_lead_to_rooms_further_up_in_the_table_alone():
 
 def test_no_two_modules_import_one_another():
     known = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in modules()}
+    found = {name: [f"{imported}." for imported in imports(path)] for name, path in known.items()}
     needs = {
-        name: {other for other in known if any(f"{found}.".startswith(f"{other}.") for found in imports(path))}
-        for name, path in known.items()
+        name: {other for other in known if any(imported.startswith(f"{other}.") for imported in found[name])}
+        for name in known
     }
     while free := {name for name, others in needs.items() if not others - {name}}:
         needs = {name: others - free for name, others in needs.items() if name not in free}

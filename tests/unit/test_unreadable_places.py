@@ -148,7 +148,7 @@ def test_no_code_asks_pathlib_what_is_there():
             node.func.attr
             for node in ast.walk(ast.parse(path.read_text()))
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
-            if ast.unparse(node.func.value) != "listing"
+            if ast.unparse(node.func.value) != "local_files"
         }
         if (
             odd := (calls & forbidden)
