@@ -477,6 +477,18 @@ def focus(
     print_line(f"{output}: {count_text(rows, 'row')}, estimates and no bill")
 
 
+@app.command()
+def ddl(
+    warehouse: Annotated[str, typer.Argument(metavar="WAREHOUSE", help="Such as snowflake; any other name lists all.")],
+) -> None:
+    """Print the statements that make the tables of a warehouse, for those that read the lake's files themselves."""
+    from pipelines.warehouse.ddl import SCRIPTS
+
+    if warehouse not in SCRIPTS:
+        raise ConfigurationError(f"There is no script for {warehouse!r}: choose one of {', '.join(SCRIPTS)}.")
+    typer.echo(SCRIPTS[warehouse](), nl=False)
+
+
 @app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def sandbox(context: typer.Context) -> None:
     """Serve a ModelArts-compatible endpoint on loopback; prints the settings that point a client at it."""

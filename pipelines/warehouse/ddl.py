@@ -1,11 +1,9 @@
 """The tables of a warehouse, and their DDL in every dialect, from the column table.
 
 What `warehouse.loading` creates and loads is `WAREHOUSE_TABLES`. For warehouses that read the lake's Parquet files
-themselves, `python -m pipelines.warehouse.ddl NAME > sql/warehouse/NAME.sql` brings a script up to date; NAME is one of
-`SCRIPTS`. Loading does not belong here.
+themselves there are `SCRIPTS`, which `image-snapshots ddl` prints. Loading does not belong here.
 """
 
-import sys
 from collections.abc import Callable, Mapping
 
 import pyarrow as pa
@@ -317,9 +315,3 @@ SCRIPTS: dict[str, Callable[[], str]] = {
     "trino": _trino,
     "hive": _hive,
 }
-
-
-if __name__ == "__main__":
-    if len(sys.argv) != 2 or sys.argv[1] not in SCRIPTS:
-        sys.exit(f"usage: python -m pipelines.warehouse.ddl {{{','.join(SCRIPTS)}}}")
-    sys.stdout.write(SCRIPTS[sys.argv[1]]())

@@ -11,9 +11,17 @@ from pipelines.warehouse.ddl import SCRIPTS, WAREHOUSE_TABLES
 from pipelines.warehouse.loading import VIEWS
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_scripts_are_those_of_the_column_table(name):
-    assert (VIEWS.parent / f"{name}.sql").read_text() == SCRIPTS[name]()
+def test_the_command_prints_a_script_as_it_is(image_snapshots):
+    printed = image_snapshots("ddl", "snowflake")
+    assert (printed.returncode, printed.stdout, printed.stderr) == (0, SCRIPTS["snowflake"](), "")
+
+
+def test_a_warehouse_without_a_script_is_one_sentence_that_lists_those_there_are(image_snapshots):
+    printed = image_snapshots("ddl", "oracle")
+    assert (printed.returncode, printed.stdout) == (2, "")
+    assert printed.stderr == (
+        "Error: There is no script for 'oracle': choose one of postgresql, snowflake, bigquery, redshift, dws, trino, hive.\n"
+    )
 
 
 # Dialect, and what sqlglot cannot parse of it, with what stands in for that.
