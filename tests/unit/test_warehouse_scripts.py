@@ -20,7 +20,8 @@ def test_a_warehouse_without_a_script_is_one_sentence_that_lists_those_there_are
     printed = image_snapshots("ddl", "oracle")
     assert (printed.returncode, printed.stdout) == (2, "")
     assert printed.stderr == (
-        "Error: There is no script for 'oracle': choose one of postgresql, snowflake, bigquery, redshift, dws, trino, hive.\n"
+        "Error: There is no script for 'oracle': choose one of postgresql, snowflake, bigquery, redshift, dws, trino, "
+        "hive.\n"
     )
 
 
