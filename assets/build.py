@@ -6,8 +6,8 @@ from collections.abc import Callable
 import dagster as dg
 
 from assets.compaction import COMPACT_JOB, monthly_asset, monthly_schedule
-from assets.daily_snapshot import daily_snapshot_assets
-from assets.delivery import delivery_assets
+from assets.daily_snapshot import image_inventory_asset, image_responses_asset, images_assets
+from assets.delivery import report_asset, warehouse_asset
 from assets.derived_tables import derived_assets
 from assets.partitions import partition_grid
 from assets.resources import LogReporter, Reporter, day_resource
@@ -40,10 +40,10 @@ def build_definitions(
     grid = partition_grid(settings)
     # Also of the jobs: a run that is tried again begins with whichever step it had not done.
     retry = None if reporter.is_attended else _RETRY
-    snapshot = daily_snapshot_assets(grid, freshness, retry)
-    derived = derived_assets(grid, settings)
-    delivery = delivery_assets(grid, settings, retry)
-    assets = [*snapshot, derived, *delivery]
+    images, derived = images_assets(grid, freshness), derived_assets(grid, settings)
+    warehouse = [warehouse_asset(grid, retry)] if settings.loads_warehouse else []
+    delivery = [*warehouse, report_asset(grid)]
+    assets = [image_inventory_asset(grid, retry), image_responses_asset(grid, retry), images, derived, *delivery]
     daily = dg.define_asset_job(
         DAILY_JOB,
         selection=assets,
@@ -52,13 +52,13 @@ def build_definitions(
     )
     rebuild = dg.define_asset_job(
         REBUILD_JOB,
-        selection=[snapshot[-1], derived, *delivery],
+        selection=[images, derived, *delivery],
         op_retry_policy=retry,
         description="Derive a published day's tables again from its stored answers, and what follows from them.",
     )
     republish = dg.define_asset_job(
         REPUBLISH_JOB,
-        selection=snapshot[-1:],
+        selection=[images],
         op_retry_policy=retry,
         description="Derive a published day's tables again from its stored answers, and not what follows.",
     )
@@ -68,10 +68,9 @@ def build_definitions(
         op_retry_policy=retry,
         description="Derive what follows from a published day again, and deliver it; the day itself stays as it is.",
     )
-    # The warehouse's is the first, when there is one.
     load = dg.define_asset_job(
         LOAD_JOB,
-        selection=delivery[:1],
+        selection=warehouse,
         op_retry_policy=retry,
         description="Load a published day into the warehouse again.",
     )
@@ -84,7 +83,7 @@ def build_definitions(
     webhook = failure_webhook(settings)
     return dg.Definitions(
         assets=[*assets, monthly],
-        jobs=[daily, rebuild, republish, derive, *([load] if settings.loads_warehouse else []), compact],
+        jobs=[daily, rebuild, republish, derive, *([load] if warehouse else []), compact],
         schedules=[daily_schedule(DAILY_JOB, settings), monthly_schedule(settings)],
         sensors=[webhook] if webhook else [],
         resources={"day": day_resource(settings, reporter, now, is_played=is_played)},

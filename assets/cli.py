@@ -45,9 +45,10 @@ from assets.terminal import (
 from assets.upkeep_commands import compact, retention
 from assets.verify_command import verify
 from pipelines.errors import ConfigurationError, PipelineError
+from pipelines.fingerprint import code_version
 from pipelines.lake.failures import Failure, note_failure
 from pipelines.lake.layout import Lake, Partition
-from pipelines.lake.manifests import code_version, known_partitions, published, read_attempt
+from pipelines.lake.manifests import known_partitions, published, read_attempt
 from pipelines.maintenance.status import DayStatus, day_statuses
 from pipelines.settings import ROOT, Settings, load_environment
 from pipelines.tables import ANSWER_TABLES

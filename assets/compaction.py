@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from assets.daily_snapshot import OWNERS
+from assets.common import OWNERS, made_by
 from assets.partitions import PROJECT
 from assets.resources import EXIT_STATUS
 from pipelines.errors import PipelineError
@@ -13,7 +13,7 @@ from pipelines.lake.layout import Lake
 from pipelines.maintenance.compaction import compact
 from pipelines.run import utc_now
 from pipelines.settings import Settings
-from pipelines.tables import SCHEMA_VERSION, SNAPSHOT_TABLES
+from pipelines.tables import SNAPSHOT_TABLES
 
 COMPACT_JOB = "compact_months"
 MONTH = "month"
@@ -36,7 +36,7 @@ def monthly_asset(settings: Settings) -> dg.AssetsDefinition:
         partitions_def=month_grid(settings),
         # Its days are those of the month; which of them are there is for the lake to say.
         deps=[dg.AssetDep(name, partition_mapping=dg.AllPartitionMapping()) for name in sorted(_inputs(settings))],
-        code_version=str(SCHEMA_VERSION),
+        code_version=made_by("pipelines/maintenance/compaction.py"),
     )
     def monthly_tables(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         keys = context.multi_partition_key.keys_by_dimension

@@ -4,11 +4,12 @@ Each step stages its table in the lake; the last one publishes the whole day at 
 `images` is what makes a day visible to readers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import dagster as dg
 
+from assets.common import OWNERS, check_result, check_specs, made_by
 from assets.metadata import (
     counts_metadata,
     definition_metadata,
@@ -23,18 +24,34 @@ from pipelines.lake.manifests import inventory_warning, short_list
 from pipelines.plain_text import visible
 from pipelines.preflight import check_inputs
 from pipelines.snapshot.steps import fetch_answers, publish_day, take_inventory
-from pipelines.tables import IMAGE_VALUES, IMAGES, INVENTORY, RESPONSES, SCHEMA_VERSION, Table
+from pipelines.tables import IMAGE_VALUES, IMAGES, INVENTORY, RESPONSES, Table
 
 API_POOL = "modelarts_api"
-OWNERS = ["team:platform"]
-_WARN = dg.AssetCheckSeverity.WARN
-_CODE_VERSION = str(SCHEMA_VERSION)
+_INVENTORY, _RESPONSES = "image_inventory", "image_responses"
+
+_INVENTORY_CHECKS = {
+    "source_is_fresh": "The inventory file was modified within IMAGE_SNAPSHOTS_INVENTORY_MAX_AGE_HOURS.",
+    "ids_are_usable": "Every row of the inventory has a UUID and a project that is configured.",
+    "list_is_whole": "The API's own list, when it is the inventory, showed as many images as it counts.",
+    "inventory_is_whole": "The inventory shows the images known on the last complete day, but for the share of "
+    "IMAGE_SNAPSHOTS_MAX_SHRUNK_RATIO; nothing counts as gone for not being in one that is not whole.",
+}
+_RESPONSES_CHECKS = {
+    "is_complete": "Every id has an answer of the API; a day with failed ids is published as incomplete.",
+    "list_was_read": "The API's own list could be read, if that was wanted (IMAGE_SNAPSHOTS_RECONCILE), and "
+    "showed as many images as it counts.",
+    "notebooks_were_read": "The project's notebooks could all be read, if that was wanted (IMAGE_SNAPSHOTS_USAGE).",
+}
+_IMAGES_CHECKS = {
+    "ids_are_unique": "One row per id; checked before publishing.",
+    "no_new_fields": "The API sent no field outside the contract.",
+    "no_new_values": "The API sent no enumeration value outside the contract.",
+    "no_anomalies": "Nothing had to be repaired or left unread.",
+}
 
 
-def daily_snapshot_assets(
-    grid: dg.MultiPartitionsDefinition, freshness: dg.FreshnessPolicy, retry: dg.RetryPolicy | None
-) -> list[dg.AssetsDefinition]:
-    """Make the assets for a grid of partitions; `retry` is for the steps that ask somebody over the network."""
+def image_inventory_asset(grid: dg.MultiPartitionsDefinition, retry: dg.RetryPolicy | None) -> dg.AssetsDefinition:
+    """Make the asset of the ids that are asked for."""
 
     @dg.asset(
         description="The image ids that the inventory source states for the project on that day, cleaned and counted.",
@@ -43,63 +60,33 @@ def daily_snapshot_assets(
         owners=OWNERS,
         partitions_def=grid,
         metadata=definition_metadata(INVENTORY),
-        code_version=_CODE_VERSION,
+        code_version=made_by("pipelines/inventory", "pipelines/snapshot/absence.py"),
         retry_policy=retry,
         pool=API_POOL,
-        check_specs=[
-            dg.AssetCheckSpec(
-                "source_is_fresh",
-                asset="image_inventory",
-                description="The inventory file was modified within IMAGE_SNAPSHOTS_INVENTORY_MAX_AGE_HOURS.",
-            ),
-            dg.AssetCheckSpec(
-                "ids_are_usable",
-                asset="image_inventory",
-                description="Every row of the inventory has a UUID and a project that is configured.",
-            ),
-            dg.AssetCheckSpec(
-                "list_is_whole",
-                asset="image_inventory",
-                description="The API's own list, when it is the inventory, showed as many images as it counts.",
-            ),
-            dg.AssetCheckSpec(
-                "inventory_is_whole",
-                asset="image_inventory",
-                description="The inventory shows the images known on the last complete day, but for the share of "
-                "IMAGE_SNAPSHOTS_MAX_SHRUNK_RATIO; nothing counts as gone for not being in one that is not whole.",
-            ),
-        ],
+        check_specs=check_specs(_INVENTORY, _INVENTORY_CHECKS),
     )
     def image_inventory(context: dg.AssetExecutionContext, day: dg.ResourceParam[DayResource]) -> dg.MaterializeResult:
         with day.step(context) as today:
             check_inputs(today.settings)
             taken = take_inventory(today)
         facts = taken.facts
+        unusable = {"blank": facts.blank, "invalid": facts.invalid, "unknown_project": facts.unknown_project}
+        seen = {"known": facts.known, "missing": facts.missing, "added": facts.added}
         return dg.MaterializeResult(
             metadata=file_metadata(today.lake, taken.file) | inventory_metadata(facts),
             check_results=[
-                dg.AssetCheckResult(check_name="source_is_fresh", passed=not taken.is_stale, severity=_WARN),
-                dg.AssetCheckResult(
-                    check_name="ids_are_usable",
-                    passed=not (facts.blank or facts.invalid or facts.unknown_project),
-                    severity=_WARN,
-                    metadata={"blank": facts.blank, "invalid": facts.invalid, "unknown_project": facts.unknown_project},
-                ),
-                dg.AssetCheckResult(
-                    check_name="list_is_whole",
-                    passed=facts.shortfall == 0,
-                    severity=_WARN,
-                    metadata={"shortfall": facts.shortfall},
-                ),
-                dg.AssetCheckResult(
-                    check_name="inventory_is_whole",
-                    passed=facts.is_whole,
-                    severity=_WARN,
-                    description=inventory_warning(facts),
-                    metadata={"known": facts.known, "missing": facts.missing, "added": facts.added},
-                ),
+                check_result(_INVENTORY, "source_is_fresh", not taken.is_stale),
+                check_result(_INVENTORY, "ids_are_usable", not any(unusable.values()), unusable),
+                check_result(_INVENTORY, "list_is_whole", facts.shortfall == 0, {"shortfall": facts.shortfall}),
+                check_result(_INVENTORY, "inventory_is_whole", facts.is_whole, seen, inventory_warning(facts)),
             ],
         )
+
+    return image_inventory
+
+
+def image_responses_asset(grid: dg.MultiPartitionsDefinition, retry: dg.RetryPolicy | None) -> dg.AssetsDefinition:
+    """Make the asset of what the API answered."""
 
     @dg.asset(
         description="Evidence: the API's answer for every inventory id, byte for byte, errors included.",
@@ -107,63 +94,50 @@ def daily_snapshot_assets(
         kinds={"parquet", "rest"},
         owners=OWNERS,
         partitions_def=grid,
-        deps=[image_inventory],
+        deps=[_INVENTORY],
         metadata=definition_metadata(RESPONSES),
-        code_version=_CODE_VERSION,
+        code_version=made_by("pipelines/cloud", "pipelines/snapshot/fetch.py", "pipelines/snapshot/incremental.py"),
         retry_policy=retry,
         pool=API_POOL,
-        check_specs=[
-            dg.AssetCheckSpec(
-                "is_complete",
-                asset="image_responses",
-                description="Every id has an answer of the API; a day with failed ids is published as incomplete.",
-            ),
-            dg.AssetCheckSpec(
-                "list_was_read",
-                asset="image_responses",
-                description="The API's own list could be read, if that was wanted (IMAGE_SNAPSHOTS_RECONCILE), and "
-                "showed as many images as it counts.",
-            ),
-            dg.AssetCheckSpec(
-                "notebooks_were_read",
-                asset="image_responses",
-                description="The project's notebooks could all be read, if that was wanted (IMAGE_SNAPSHOTS_USAGE).",
-            ),
-        ],
+        check_specs=check_specs(_RESPONSES, _RESPONSES_CHECKS),
     )
     def image_responses(context: dg.AssetExecutionContext, day: dg.ResourceParam[DayResource]) -> dg.MaterializeResult:
         with day.step(context) as today:
             fetched = fetch_answers(today, day.reporter.listener(context.log))
-
-        def read(check: str, error: str | None) -> dg.AssetCheckResult:
-            # Not as description, which the UI reads as Markdown: the error may quote what the API sent.
-            why = {} if error is None else {"error": dg.MetadataValue.text(visible(error))}
-            return dg.AssetCheckResult(check_name=check, passed=error is None, severity=_WARN, metadata=why)
-
+        facts = fetched.facts
         return dg.MaterializeResult(
-            metadata=file_metadata(today.lake, fetched.file) | fetch_metadata(fetched.facts),
+            metadata=file_metadata(today.lake, fetched.file) | fetch_metadata(facts),
             check_results=[
-                dg.AssetCheckResult(
-                    check_name="is_complete",
-                    passed=fetched.facts.failed == 0,
-                    severity=_WARN,
-                    metadata={"failed": fetched.facts.failed},
-                ),
-                read("list_was_read", fetched.facts.list_error or short_list(fetched.facts)),
-                read("notebooks_were_read", fetched.facts.notebooks_error),
+                check_result(_RESPONSES, "is_complete", facts.failed == 0, {"failed": facts.failed}),
+                _read_check("list_was_read", facts.list_error or short_list(facts)),
+                _read_check("notebooks_were_read", facts.notebooks_error),
             ],
         )
 
-    def derived(table: Table, description: str) -> dg.AssetSpec:
+    return image_responses
+
+
+def _read_check(name: str, error: str | None) -> dg.AssetCheckResult:
+    # Not as description, which the UI reads as Markdown: the error may quote what the API sent.
+    why = {} if error is None else {"error": dg.MetadataValue.text(visible(error))}
+    return check_result(_RESPONSES, name, error is None, why)
+
+
+def images_assets(grid: dg.MultiPartitionsDefinition, freshness: dg.FreshnessPolicy) -> dg.AssetsDefinition:
+    """Make the assets of the snapshot itself, which are published together."""
+
+    def spec(table: Table, description: str) -> dg.AssetSpec:
         return dg.AssetSpec(
             table.name,
             description=description,
             group_name="snapshot",
             kinds={"parquet", "pandas"},
             owners=OWNERS,
-            deps=[image_responses],
+            deps=[_RESPONSES],
             metadata=definition_metadata(table),
-            code_version=_CODE_VERSION,
+            code_version=made_by(
+                "pipelines/bodies", "pipelines/snapshot/normalise.py", "pipelines/snapshot/publish.py"
+            ),
             freshness_policy=freshness,
         )
 
@@ -173,27 +147,12 @@ def daily_snapshot_assets(
         # They are published together; one that is asked for alone is shown alone.
         can_subset=True,
         specs=[
-            derived(
+            spec(
                 IMAGES, "The snapshot: one row per image that the API described on that day. Publishes the whole day."
             ),
-            derived(IMAGE_VALUES, "The list fields of `images`, one row per element, in the API's order."),
+            spec(IMAGE_VALUES, "The list fields of `images`, one row per element, in the API's order."),
         ],
-        check_specs=[
-            dg.AssetCheckSpec(
-                "ids_are_unique", asset=IMAGES.name, description="One row per id; checked before publishing."
-            ),
-            dg.AssetCheckSpec(
-                "no_new_fields", asset=IMAGES.name, description="The API sent no field outside the contract."
-            ),
-            dg.AssetCheckSpec(
-                "no_new_values",
-                asset=IMAGES.name,
-                description="The API sent no enumeration value outside the contract.",
-            ),
-            dg.AssetCheckSpec(
-                "no_anomalies", asset=IMAGES.name, description="Nothing had to be repaired or left unread."
-            ),
-        ],
+        check_specs=check_specs(IMAGES.name, _IMAGES_CHECKS),
     )
     def publish_images(
         context: dg.AssetExecutionContext, day: dg.ResourceParam[DayResource]
@@ -203,11 +162,6 @@ def daily_snapshot_assets(
             check_inputs(today.settings)
             result = publish_day(today)
         manifest, derivation = result.manifest, result.derivation
-
-        def none_of(check: str, counts: dict[str, int]) -> dg.AssetCheckResult:
-            found = {"found": counts_metadata(counts)} if counts else {}
-            return dg.AssetCheckResult(check_name=check, passed=not counts, severity=_WARN, metadata=found)
-
         images = dg.MaterializeResult[Any](
             asset_key=IMAGES.name,
             metadata={
@@ -221,12 +175,10 @@ def daily_snapshot_assets(
                 "manifest": dg.MetadataValue.path(str(today.lake.manifest(today.partition))),
             },
             check_results=[
-                dg.AssetCheckResult(
-                    check_name="ids_are_unique", passed=True, metadata={"ids": manifest.files[IMAGES.name].rows}
-                ),
-                none_of("no_new_fields", derivation.unknown_fields),
-                none_of("no_new_values", derivation.unknown_values),
-                none_of("no_anomalies", derivation.anomalies),
+                check_result(IMAGES.name, "ids_are_unique", True, {"ids": manifest.files[IMAGES.name].rows}),
+                _none_of("no_new_fields", derivation.unknown_fields),
+                _none_of("no_new_values", derivation.unknown_values),
+                _none_of("no_anomalies", derivation.anomalies),
             ],
         )
         values = dg.MaterializeResult[Any](
@@ -234,4 +186,8 @@ def daily_snapshot_assets(
         )
         yield from selected(context, [images, values])
 
-    return [image_inventory, image_responses, publish_images]
+    return publish_images
+
+
+def _none_of(name: str, counts: Mapping[str, int]) -> dg.AssetCheckResult:
+    return check_result(IMAGES.name, name, not counts, {"found": counts_metadata(counts)} if counts else None)

@@ -2,10 +2,9 @@
 
 import dagster as dg
 
-from assets.daily_snapshot import OWNERS
+from assets.common import OWNERS, made_by
 from assets.resources import DayResource
 from pipelines.report.page import outdated_reports, write_report
-from pipelines.settings import Settings
 from pipelines.tables import (
     AUDIT_FINDINGS,
     AUDIT_RULES,
@@ -15,20 +14,16 @@ from pipelines.tables import (
     IMAGE_RECONCILIATION,
     IMAGE_VALUES,
     IMAGES,
-    SCHEMA_VERSION,
 )
 from pipelines.warehouse.loading import load_project
 
 WAREHOUSE_POOL = "warehouse"
-_CODE_VERSION = str(SCHEMA_VERSION)
 _REPORTED = (IMAGE_CHANGES, IMAGE_RECONCILIATION, AUDIT_RULES, AUDIT_FINDINGS, IMAGE_COSTS)
 _LOADED = (IMAGES, IMAGE_VALUES, IMAGE_HISTORY, *_REPORTED)
 
 
-def delivery_assets(
-    grid: dg.MultiPartitionsDefinition, settings: Settings, retry: dg.RetryPolicy | None
-) -> list[dg.AssetsDefinition]:
-    """Make the assets, the warehouse's when there is one; `retry` is for one that does not answer."""
+def warehouse_asset(grid: dg.MultiPartitionsDefinition, retry: dg.RetryPolicy | None) -> dg.AssetsDefinition:
+    """Make the asset of the warehouse; `retry` is for one that does not answer."""
 
     @dg.asset(
         description="The warehouse's tables and reporting views: the day, and others that it lacks or has outdated.",
@@ -37,7 +32,7 @@ def delivery_assets(
         owners=OWNERS,
         partitions_def=grid,
         deps=[table.name for table in _LOADED],
-        code_version=_CODE_VERSION,
+        code_version=made_by("pipelines/warehouse", "sql/warehouse"),
         retry_policy=retry,
         pool=WAREHOUSE_POOL,
     )
@@ -55,6 +50,12 @@ def delivery_assets(
             }
         )
 
+    return warehouse_tables
+
+
+def report_asset(grid: dg.MultiPartitionsDefinition) -> dg.AssetsDefinition:
+    """Make the asset of the daily report."""
+
     @dg.asset(
         description="The day on one page for people: figures, findings with evidence, changes, costs, provenance.",
         group_name="delivery",
@@ -62,7 +63,7 @@ def delivery_assets(
         owners=OWNERS,
         partitions_def=grid,
         deps=[table.name for table in _REPORTED],
-        code_version=_CODE_VERSION,
+        code_version=made_by("pipelines/report", "sql/report"),
     )
     def daily_report(context: dg.AssetExecutionContext, day: dg.ResourceParam[DayResource]) -> dg.MaterializeResult:
         with day.step(context, "its report was not written") as today:
@@ -80,4 +81,4 @@ def delivery_assets(
             }
         )
 
-    return [warehouse_tables, daily_report] if settings.loads_warehouse else [daily_report]
+    return daily_report

@@ -9,7 +9,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets.daily_snapshot import OWNERS
+from assets.common import OWNERS, check_result, check_specs, made_by
 from assets.metadata import definition_metadata, file_metadata, selected
 from assets.resources import DayResource
 from pipelines.derive.days import DerivedDay, derive_days
@@ -26,12 +26,9 @@ from pipelines.tables import (
     IMAGE_RECONCILIATION,
     IMAGE_USAGE,
     IMAGES,
-    SCHEMA_VERSION,
     Table,
 )
 
-_WARN = dg.AssetCheckSeverity.WARN
-_CODE_VERSION = str(SCHEMA_VERSION)
 _RESPONSES, _INVENTORY = "image_responses", "image_inventory"
 
 _DEPENDENCIES: dict[str, tuple[str, ...]] = {
@@ -45,18 +42,17 @@ _DEPENDENCIES: dict[str, tuple[str, ...]] = {
 }
 _GROUPS = {AUDIT_RULES.name: "audit", AUDIT_FINDINGS.name: "audit", IMAGE_COSTS.name: "cost", IMAGE_USAGE.name: "cost"}
 
-_CHECKS = (
-    (IMAGE_CHANGES, "day_is_complete", "The day is complete, so it could be compared with the last complete one."),
-    (
-        IMAGE_RECONCILIATION,
-        "inventory_matches",
-        "The API's list was read and the inventory is whole, every listed image is registered, and none that is gone.",
-    ),
-    (IMAGE_USAGE, "usage_was_observed", "The day is complete and all notebooks were read."),
-    (AUDIT_RULES, "rules_work", "Every audit rule could be applied."),
-    (AUDIT_FINDINGS, "no_grave_findings", "No finding of severity critical or high is open."),
-    (IMAGE_COSTS, "everything_is_priced", "The price book has a price for every image."),
-)
+_CHECKS = {
+    IMAGE_CHANGES.name: {"day_is_complete": "The day is complete, so it could be compared with the last complete one."},
+    IMAGE_RECONCILIATION.name: {
+        "inventory_matches": "The API's list was read and the inventory is whole, every listed image is registered, "
+        "and none that is gone."
+    },
+    IMAGE_USAGE.name: {"usage_was_observed": "The day is complete and all notebooks were read."},
+    AUDIT_RULES.name: {"rules_work": "Every audit rule could be applied."},
+    AUDIT_FINDINGS.name: {"no_grave_findings": "No finding of severity critical or high is open."},
+    IMAGE_COSTS.name: {"everything_is_priced": "The price book has a price for every image."},
+}
 
 
 def derived_assets(grid: dg.MultiPartitionsDefinition, settings: Settings) -> dg.AssetsDefinition:
@@ -74,7 +70,7 @@ def derived_assets(grid: dg.MultiPartitionsDefinition, settings: Settings) -> dg
             kinds={"parquet", "duckdb"},
             owners=OWNERS,
             metadata=definition_metadata(table),
-            code_version=_CODE_VERSION,
+            code_version=made_by("pipelines/derive", "pipelines/engine", "sql/derive", "sql/audit", "sql/cost"),
         )
 
     @dg.multi_asset(
@@ -83,11 +79,7 @@ def derived_assets(grid: dg.MultiPartitionsDefinition, settings: Settings) -> dg
         # They are made together; one that is asked for alone is shown alone.
         can_subset=True,
         specs=[spec(table) for table in tables],
-        check_specs=[
-            dg.AssetCheckSpec(name, asset=table.name, description=description)
-            for table, name, description in _CHECKS
-            if table in tables
-        ],
+        check_specs=[spec for name, checks in _CHECKS.items() if name in names for spec in check_specs(name, checks)],
     )
     def derive_tables(
         context: dg.AssetExecutionContext, day: dg.ResourceParam[DayResource]
@@ -99,7 +91,7 @@ def derived_assets(grid: dg.MultiPartitionsDefinition, settings: Settings) -> dg
                     "Deriving %s (%d of %d)", partition, number + 1, total
                 ),
             )
-        facts, checks, files = _facts(result), _checks(result), result.seal.files
+        facts, passed, files = _facts(result), _passed(result), result.seal.files
         results = [
             dg.MaterializeResult[Any](
                 asset_key=table.name,
@@ -107,7 +99,7 @@ def derived_assets(grid: dg.MultiPartitionsDefinition, settings: Settings) -> dg
                     **(file_metadata(today.lake, files[table.name]) if table.name in files else {}),
                     **facts[table.name],
                 },
-                check_results=[check for check in checks if check.asset_key == dg.AssetKey(table.name)],
+                check_results=[check_result(table.name, name, passed[name]) for name in _CHECKS.get(table.name, ())],
             )
             for table in tables
         ]
@@ -159,9 +151,10 @@ def _facts(result: DerivedDay) -> Mapping[str, dict[str, Any]]:
     }
 
 
-def _checks(result: DerivedDay) -> list[dg.AssetCheckResult]:
+def _passed(result: DerivedDay) -> dict[str, bool]:
+    """Which checks are passed."""
     summary = result.seal.summary
-    passed = {
+    return {
         "day_is_complete": summary.is_complete,
         "inventory_matches": result.reconciliation.was_compared and not any(result.reconciliation.counts.values()),
         "usage_was_observed": result.usage.used is not None,
@@ -169,7 +162,3 @@ def _checks(result: DerivedDay) -> list[dg.AssetCheckResult]:
         "no_grave_findings": not (summary.findings.get("critical") or summary.findings.get("high")),
         "everything_is_priced": summary.unpriced == 0,
     }
-    return [
-        dg.AssetCheckResult(check_name=name, asset_key=table.name, passed=passed[name], severity=_WARN)
-        for table, name, _ in _CHECKS
-    ]

@@ -19,14 +19,10 @@ from pipelines.derive.history import HistoryResult, derive_image_changes, derive
 from pipelines.derive.reconciliation import ReconciliationResult, derive_image_reconciliation
 from pipelines.derive.usage import UsageResult, derive_image_usage
 from pipelines.errors import ConfigurationError, StorageError
+from pipelines.fingerprint import code_version
 from pipelines.lake.derived_records import DaySummary, DerivedSeal, Inputs, bases, placed_seal, read_seal
 from pipelines.lake.layout import Lake, Partition
-from pipelines.lake.manifests import (
-    FileFacts,
-    code_version,
-    last_complete_day,
-    last_published_day,
-)
+from pipelines.lake.manifests import FileFacts, last_complete_day, last_published_day
 from pipelines.lake.records import derived_link, is_whole, newest_derived_record, record_bytes, with_own_sha256
 from pipelines.lake.retention_records import HANDED_ON, RemovedFiles, check_derivable, is_derivable
 from pipelines.lake.stored_files import LakePath, exists, remove_tree, sha256_of_file, storage_errors, write_atomically

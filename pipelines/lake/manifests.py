@@ -9,14 +9,10 @@ import datetime as dt
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import version
-from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipelines.errors import StorageError
-from pipelines.inputs import local_files
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.parquet_files import open_parquet
 from pipelines.lake.records import Link, Record, newest, record_bytes
@@ -177,16 +173,6 @@ def file_facts(lake: Lake, path: LakePath, name: str, partition: Partition) -> F
             bytes=path.stat().st_size,
             sha256=sha256_of_file(path),
         )
-
-
-@cache
-def code_version() -> str:
-    """Version of the package and a digest of the code and SQL that make the tables, by relative path."""
-    digest = hashlib.sha256()
-    root = Path(__file__).resolve().parents[2]
-    for path in [*local_files.below(root / "pipelines", "*.py"), *local_files.below(root / "sql", "*.sql")]:
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
-    return f"{version('image-snapshots')}+{digest.hexdigest()[:12]}"
 
 
 def misplaced(lake: Lake, partition: Partition, files: Mapping[str, FileFacts]) -> str | None:

@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 
 from pipelines.engine.duckdb import DuckDBEngine
 from pipelines.errors import ConfigurationError, StorageError
+from pipelines.fingerprint import code_version
 from pipelines.lake.derived_records import sealed_files
 from pipelines.lake.layout import Lake, Partition
-from pipelines.lake.manifests import FileFacts, code_version
+from pipelines.lake.manifests import FileFacts
 from pipelines.lake.monthly_records import (
     MonthlyFile,
     MonthSeal,

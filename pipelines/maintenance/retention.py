@@ -10,16 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipelines.errors import ConfigurationError, StorageError
+from pipelines.fingerprint import code_version
 from pipelines.lake.derived_records import sealed_files
 from pipelines.lake.layout import Lake, Partition
-from pipelines.lake.manifests import (
-    FileFacts,
-    chain_head,
-    code_version,
-    complete_days,
-    last_complete_day,
-    last_published_day,
-)
+from pipelines.lake.manifests import FileFacts, chain_head, complete_days, last_complete_day, last_published_day
 from pipelines.lake.monthly_records import is_as_sealed
 from pipelines.lake.records import record_bytes, with_own_sha256
 from pipelines.lake.retention_records import REPORT, Record, RemovedFile, RemovedFiles, Rules, last_record_sha256

@@ -18,8 +18,9 @@ import pyarrow.compute as pc
 
 from pipelines.bodies.json_text import NotJSONError
 from pipelines.errors import StorageError
+from pipelines.fingerprint import code_version
 from pipelines.lake.layout import Lake, Partition
-from pipelines.lake.manifests import Manifest, code_version, read_manifest
+from pipelines.lake.manifests import Manifest, read_manifest
 from pipelines.lake.parquet_files import read_batches
 from pipelines.lake.retention_records import RemovedFiles
 from pipelines.lake.stored_files import LakePath, exists, sha256_of_file, storage_errors

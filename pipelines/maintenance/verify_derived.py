@@ -17,9 +17,10 @@ from pipelines.derive.reconciliation import derive_image_reconciliation
 from pipelines.derive.usage import derive_image_usage
 from pipelines.engine.duckdb import DuckDBEngine
 from pipelines.errors import ConfigurationError
+from pipelines.fingerprint import code_version
 from pipelines.lake.derived_records import DaySummary, DerivedSeal, Inputs, bases, parse_seal
 from pipelines.lake.layout import Lake, Partition
-from pipelines.lake.manifests import FileFacts, code_version, published_days
+from pipelines.lake.manifests import FileFacts, published_days
 from pipelines.lake.records import chain_of_derived, newest_derived_record
 from pipelines.lake.retention_records import RemovedFiles, is_derivable
 from pipelines.lake.stored_files import LakePath, exists, sha256_of_file, storage_errors

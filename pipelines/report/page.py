@@ -19,9 +19,10 @@ from markupsafe import Markup
 from pipelines.derive.audit import SEVERITIES
 from pipelines.derive.usage import UNUSED_AFTER_DAYS
 from pipelines.errors import ConfigurationError
+from pipelines.fingerprint import code_version
 from pipelines.lake.derived_records import bases, read_seal
 from pipelines.lake.layout import Lake, Partition
-from pipelines.lake.manifests import code_version, published
+from pipelines.lake.manifests import published
 from pipelines.lake.records import UNSTATED, is_whole, state_sha256
 from pipelines.lake.retention_records import RemovedFiles
 from pipelines.lake.stored_files import LakePath, sha256_of_file, storage_errors, write_atomically

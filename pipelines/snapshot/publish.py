@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.errors import ValidationError
+from pipelines.fingerprint import code_version
 from pipelines.lake.clock import rising
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import (
@@ -22,7 +23,6 @@ from pipelines.lake.manifests import (
     InventoryFacts,
     Manifest,
     chain_head,
-    code_version,
     file_facts,
     write_manifest,
 )

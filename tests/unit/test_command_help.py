@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from assets import query_command
 from assets.cli import app
 from assets.terminal import Commands
-from pipelines.lake.manifests import code_version
+from pipelines.fingerprint import code_version
 
 
 def invoke(*arguments, env=None):
