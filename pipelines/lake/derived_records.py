@@ -6,20 +6,16 @@ Making the tables, and writing the seal, belongs to `derive.days`.
 import datetime as dt
 import hashlib
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from pipelines.errors import StorageError
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import FileFacts, check_places, misplaced, parse_manifest, read_manifest
-from pipelines.lake.records import Record
+from pipelines.lake.records import Facts, Record
 from pipelines.lake.stored_files import exists, storage_errors
 
 
-class _Facts(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DaySummary(_Facts):
+class DaySummary(Facts):
     """A day in a few figures.
 
     `changes`: images by kind of change since `compared_with`; `findings`: open ones that are not suppressed, by
@@ -46,7 +42,7 @@ class DaySummary(_Facts):
     reclaimable_bytes: int | None
 
 
-class Inputs(_Facts):
+class Inputs(Facts):
     """What the derived tables of a day were made from besides published days, so that it can be told when that changed.
 
     SHA-256 of the audit rules, the file of suppressions and the setting of allowed namespaces (None where there was

@@ -7,19 +7,18 @@ nothing of how a run ends.
 import datetime as dt
 import logging
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from pipelines.errors import PipelineError
 from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.records import Facts
 from pipelines.lake.stored_files import LakePath, storage_errors, write_atomically
 
 _logger = logging.getLogger(__name__)
 
 
-class Failure(BaseModel):
+class Failure(Facts):
     """Why a run of a partition ended; `step` is the one that failed, None when the run did not get that far."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     at: dt.datetime
     run_id: str

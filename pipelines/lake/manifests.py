@@ -10,20 +10,16 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from pipelines.errors import StorageError
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.parquet_files import open_parquet
-from pipelines.lake.records import Link, Record, newest, record_bytes
+from pipelines.lake.records import Facts, Link, Record, newest, record_bytes
 from pipelines.lake.stored_files import LakePath, exists, sha256_of_file, storage_errors, write_atomically
 
 
-class _Facts(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class InventoryFacts(_Facts):
+class InventoryFacts(Facts):
     """What was read from the inventory source; `source` is a name for people, without credentials.
 
     `shortfall`: images that the API's list counts but that were on none of its pages. `missing` of the images `known`
@@ -52,7 +48,7 @@ class InventoryFacts(_Facts):
     reason: str | None = None
 
 
-class FetchFacts(_Facts):
+class FetchFacts(Facts):
     """How the answers were had.
 
     `kept` of them were on disk already from an attempt that had not ended; `carried` were carried forward from an
@@ -95,7 +91,7 @@ class FetchFacts(_Facts):
         return self.outcomes.get("failed", 0)
 
 
-class FileFacts(_Facts):
+class FileFacts(Facts):
     """One table's file: path relative to the lake's root, rows, bytes and SHA-256."""
 
     path: str
@@ -104,7 +100,7 @@ class FileFacts(_Facts):
     sha256: str
 
 
-class FailedId(_Facts):
+class FailedId(Facts):
     """An id that got no answer, with the last error."""
 
     id: str
@@ -134,7 +130,7 @@ class Manifest(Record):
     derived_record_sha256: str | None = None
 
 
-class Attempt(_Facts):
+class Attempt(Facts):
     """An attempt that has not ended: who began it, what it has so far, and its staged files as written."""
 
     run_id: str

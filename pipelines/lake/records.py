@@ -22,10 +22,14 @@ UNSTATED = "0" * 64
 _STATED = re.compile(rb'"content_sha256": ?"([0-9a-f]{64})"')
 
 
-class Record(BaseModel):
-    """A record; `content_sha256` is the SHA-256 of its file with zeros in the place of these 64 digits."""
+class Facts(BaseModel):
+    """What is written down: a record, or a part of one. A field that this version does not know is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Record(Facts):
+    """A record; `content_sha256` is the SHA-256 of its file with zeros in the place of these 64 digits."""
 
     content_sha256: str = UNSTATED
 

@@ -9,12 +9,13 @@ import datetime as dt
 import hashlib
 from collections.abc import Collection
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake import records
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import FileFacts, last_complete_day, last_published_day
+from pipelines.lake.records import Facts
 from pipelines.lake.stored_files import LakePath, exists
 from pipelines.tables import AUDIT_FINDINGS, IMAGE_COSTS, IMAGE_USAGE, TABLES
 
@@ -25,11 +26,7 @@ REPORT = "report"
 HANDED_ON = (AUDIT_FINDINGS.name, IMAGE_COSTS.name, IMAGE_USAGE.name)
 
 
-class _Facts(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Rules(_Facts):
+class Rules(Facts):
     """How many days are kept, today included; None: for ever.
 
     `responses_days`: of what the API answered (responses, list pages, notebooks). `snapshots_days`: of all other tables
@@ -40,7 +37,7 @@ class Rules(_Facts):
     snapshots_days: int | None
 
 
-class RemovedFile(_Facts):
+class RemovedFile(Facts):
     """A file that was, or is about to be, removed; a report has the table `report` and no rows."""
 
     table: str
