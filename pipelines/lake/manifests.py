@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from pipelines.errors import StorageError
 from pipelines.lake.layout import Lake, Partition
@@ -137,7 +137,7 @@ class Attempt(Facts):
     started_at: dt.datetime
     inventory: InventoryFacts | None = None
     fetch: FetchFacts | None = None
-    files: dict[str, FileFacts] = {}
+    files: dict[str, FileFacts] = Field(default_factory=dict)
 
 
 def inventory_warning(facts: InventoryFacts) -> str | None:
