@@ -11,7 +11,7 @@ from pipelines.lake import Lake
 from pipelines.prices import read_price_book
 from pipelines.proxies import check_proxies
 from pipelines.settings import Settings
-from pipelines.transport import tls_context
+from pipelines.transport import stated_authorities, tls_context
 from pipelines.warehouse import check_warehouse
 from pipelines.witness import open_witness
 
@@ -32,7 +32,8 @@ def check_inputs(settings: Settings) -> None:
     if not settings.uses_sandbox:
         check_proxies()
         # Of all that the environment may name as well; where nothing is stated, the system's are no file of the user's.
-        tls_context(settings.ca_bundle)
+        if stated_authorities(settings.ca_bundle)[0] is not None:
+            tls_context(settings.ca_bundle)
     with open_witness(settings.witness, Lake(settings.lake)):
         pass
     if settings.inventory is not None:
