@@ -22,6 +22,9 @@ from pipelines.sandbox import SandboxOptions
 # A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Else each of some hundred processes, the tests' own first, compiles every module that it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # A test's own questions wait as long as a busy machine takes; by default httpx gives up after five seconds.
 for phase in ("connect", "read", "write", "pool"):
     setattr(httpx._config.DEFAULT_TIMEOUT_CONFIG, phase, None)
@@ -45,7 +48,7 @@ def pytest_unconfigure(config):
 def clean_environment(monkeypatch, tmp_path):
     """Each test has its own working directory and no settings or credentials of the machine."""
     for name in list(os.environ):
-        if name.startswith(("IMAGE_SNAPSHOTS_", "OS_", "AWS_", "DAGSTER_")):
+        if name.startswith(("IMAGE_SNAPSHOTS_", "OS_", "AWS_", "DAGSTER_", "SSL_CERT_", "REQUESTS_CA_BUNDLE")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("DAGSTER_DISABLE_TELEMETRY", "1")
     monkeypatch.chdir(tmp_path)
