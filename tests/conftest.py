@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import httpx
@@ -28,6 +29,9 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # A test's own questions wait as long as a busy machine takes; by default httpx gives up after five seconds.
 for phase in ("connect", "read", "write", "pool"):
     setattr(httpx._config.DEFAULT_TIMEOUT_CONFIG, phase, None)
+
+# Each of a test's own requests has a client of its own, which would read all authorities that the machine trusts.
+httpx._transports.default.create_ssl_context = cache(httpx._transports.default.create_ssl_context)
 
 COMMAND = Path(sys.executable).with_name("image-snapshots")
 
