@@ -4,7 +4,7 @@ A file of settings that is missing would else be found out when the day is publi
 what it must look like, belongs to the module that uses it.
 """
 
-from pipelines.cloud.transport import tls_context
+from pipelines.cloud.transport import stated_authorities, tls_context
 from pipelines.derive.audit import read_rules, read_suppressions
 from pipelines.derive.prices import read_price_book
 from pipelines.engine.opening import open_engine
@@ -32,7 +32,8 @@ def check_inputs(settings: Settings) -> None:
     if not settings.uses_sandbox:
         check_proxies()
         # Of all that the environment may name as well; where nothing is stated, the system's are no file of the user's.
-        tls_context(settings.ca_bundle)
+        if stated_authorities(settings.ca_bundle)[0] is not None:
+            tls_context(settings.ca_bundle)
     with open_witness(settings.witness, Lake(settings.lake)):
         pass
     if settings.inventory is not None:

@@ -41,7 +41,7 @@ class CommandServer:
     def run(self, arguments, *, env, cwd, timeout, keeps_runs):
         """Run `image-snapshots` with these arguments; what it printed, and its exit status, as of `subprocess.run`.
 
-        `keeps_runs`: Dagster keeps its runs in DAGSTER_HOME, which is a third of what a run costs; else in memory.
+        `keeps_runs`: Dagster keeps its runs in DAGSTER_HOME, which is half of what a run costs; else nowhere.
         """
         with (
             open(os.devnull) as nothing,
@@ -161,6 +161,8 @@ if __name__ == "__main__":
     sys.path.remove(str(Path(__file__).parent))
     # What the commands import, and what these import late.
     import dagster as dg
+    import upath.core  # noqa: F401
+    from dagster._core.storage.event_log import InMemoryEventLogStorage
 
     import assets.cli
     import assets.runner
@@ -172,11 +174,17 @@ if __name__ == "__main__":
     import pipelines.sandbox.__main__
     import pipelines.warehouse.duckdb
 
+    pipelines.report.page.template()
+    with dg.DagsterInstance.ephemeral():
+        pass  # Only now it has imported its storage.
+
     # A collection would touch, and so copy, every page that a fork shares with this process.
     gc.freeze()
     program = _serve(socket.socket(fileno=int(sys.argv[1])))
     if program == "sandbox":
         _end_with(lambda: sys.exit(pipelines.sandbox.__main__.main()))
     if program == "command":
+        # Of what is gone with the process, nobody asks for an event.
+        InMemoryEventLogStorage.store_event = lambda *_: None
         assets.runner.open_run_history = lambda warn: dg.DagsterInstance.ephemeral()
     _end_with(assets.cli.main)

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import httpx
@@ -22,9 +23,15 @@ from pipelines.sandbox import SandboxOptions
 # A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Else each of some hundred processes, the tests' own first, compiles every module that it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # A test's own questions wait as long as a busy machine takes; by default httpx gives up after five seconds.
 for phase in ("connect", "read", "write", "pool"):
     setattr(httpx._config.DEFAULT_TIMEOUT_CONFIG, phase, None)
+
+# Each of a test's own requests has a client of its own, which would read all authorities that the machine trusts.
+httpx._transports.default.create_ssl_context = cache(httpx._transports.default.create_ssl_context)
 
 COMMAND = Path(sys.executable).with_name("image-snapshots")
 
@@ -45,7 +52,7 @@ def pytest_unconfigure(config):
 def clean_environment(monkeypatch, tmp_path):
     """Each test has its own working directory and no settings or credentials of the machine."""
     for name in list(os.environ):
-        if name.startswith(("IMAGE_SNAPSHOTS_", "OS_", "AWS_", "DAGSTER_")):
+        if name.startswith(("IMAGE_SNAPSHOTS_", "OS_", "AWS_", "DAGSTER_", "SSL_CERT_", "REQUESTS_CA_BUNDLE")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("DAGSTER_DISABLE_TELEMETRY", "1")
     monkeypatch.chdir(tmp_path)

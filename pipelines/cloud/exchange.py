@@ -104,8 +104,12 @@ class Exchanges:
         Raises:
             ConfigurationError: the CA bundle or the proxy of the environment cannot be used.
         """
+        origin, proxy = httpx.URL(url), proxy_for(url)
+        if "https" not in (origin.scheme, proxy and proxy.url.scheme):
+            # Nobody need be trusted, and whom to trust takes a tenth of a second to read.
+            return PooledTransport(origin, connections, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), proxy)
         self._ssl_context = self._ssl_context or tls_context(self._ca_bundle)
-        return PooledTransport(httpx.URL(url), connections, self._ssl_context, proxy_for(url))
+        return PooledTransport(origin, connections, self._ssl_context, proxy)
 
     async def send(self, request: httpx.Request, transport: httpx.AsyncBaseTransport) -> Reply:
         """Send a request and read the answer.

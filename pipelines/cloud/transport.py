@@ -381,9 +381,7 @@ def tls_context(ca_bundle: Path | None) -> ssl.SSLContext:
     Raises:
         ConfigurationError: what is stated cannot be read; names the setting or variable.
     """
-    stated = [(ca_bundle, "IMAGE_SNAPSHOTS_CA_BUNDLE (or cacert)")]
-    stated += [(Path(os.environ[name]), name) for name in _AUTHORITY_VARIABLES if os.environ.get(name)]
-    place, name = next(((place, name) for place, name in stated if place is not None), (None, ""))
+    place, name = stated_authorities(ca_bundle)
     try:
         if place is None:
             return _system_context()
@@ -403,6 +401,13 @@ def tls_context(ca_bundle: Path | None) -> ssl.SSLContext:
         raise ConfigurationError(
             f"The certificate authorities in {place} cannot be read: correct {name} to {what}."
         ) from None
+
+
+def stated_authorities(ca_bundle: Path | None) -> tuple[Path | None, str]:
+    """Where the authorities are that were stated, and the name of the setting or variable; None for the system's."""
+    stated = [(ca_bundle, "IMAGE_SNAPSHOTS_CA_BUNDLE (or cacert)")]
+    stated += [(Path(os.environ[name]), name) for name in _AUTHORITY_VARIABLES if os.environ.get(name)]
+    return next(((place, name) for place, name in stated if place is not None), (None, ""))
 
 
 def _system_context() -> ssl.SSLContext:

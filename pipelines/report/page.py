@@ -8,12 +8,13 @@ What it counts comes from the day's seal and from the SQL under `sql/report/` (`
 
 import hashlib
 import re
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import orjson
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from pipelines.derive.audit import SEVERITIES
@@ -125,19 +126,8 @@ def render_report(lake: Lake, partition: Partition) -> str:
     compared_with = seal.summary.compared_with
     previous = read_seal(lake, Partition(compared_with, partition.project)) if compared_with else None
     before = previous.summary if previous else None
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_shown,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        count=count, size=size, signed=signed, money=money, long_date=long_date, moment=moment, words=words
-    )
     trend_sha256 = hashlib.sha256(repr(trend).encode()).hexdigest()
-    content = environment.get_template("page.html.j2").render(
+    content = template().render(
         partition=partition,
         manifest=manifest,
         manifest_path=lake.key(lake.manifest(partition)),
@@ -174,6 +164,23 @@ def render_report(lake: Lake, partition: Partition) -> str:
         unused_after_days=UNUSED_AFTER_DAYS,
     )
     return state_sha256(content.encode(), _STATED).decode()
+
+
+@cache
+def template() -> Template:
+    """The page, compiled once: that takes longer than to fill it in."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        count=count, size=size, signed=signed, money=money, long_date=long_date, moment=moment, words=words
+    )
+    return environment.get_template("page.html.j2")
 
 
 def _shown(value: Any) -> Any:
