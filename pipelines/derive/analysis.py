@@ -8,7 +8,8 @@ SQL, to `engine.interface`.
 """
 
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import chain, count, islice, pairwise
 from operator import attrgetter
 from pathlib import Path
@@ -57,13 +58,20 @@ _LISTED = pa.schema(
         ("position", pa.int64()),
     ]
 )
-_ListedItem = msgspec.defstruct(
-    "_ListedItem",
-    [("id", str), *((name, str | None, None) for name in _LISTED_TEXTS), ("size", int | str | None, None)],
-    gc=False,
+_LISTED_IDS = pa.schema([("id", pa.string()), ("position", pa.int64())])
+
+
+def _page_decoder(*fields: tuple[Any, ...]) -> Callable[[bytes], Any]:
+    """Reads a page whose items have these fields as documented."""
+    item = msgspec.defstruct("_ListedItem", fields, gc=False)
+    page = msgspec.defstruct("_ListedPage", [("data", list[item])], gc=False)  # type: ignore[valid-type]
+    return msgspec.json.Decoder(page).decode
+
+
+_decode_ids = _page_decoder(("id", str))
+_decode_page = _page_decoder(
+    ("id", str), *((name, str | None, None) for name in _LISTED_TEXTS), ("size", int | str | None, None)
 )
-_ListedPage = msgspec.defstruct("_ListedPage", [("data", list[_ListedItem])], gc=False)  # type: ignore[valid-type]
-_decode_page: Callable[[bytes], Any] = msgspec.json.Decoder(_ListedPage).decode
 _item_values = attrgetter("id", *_LISTED_TEXTS, "size")
 
 
@@ -136,16 +144,43 @@ class DayAnalysis:
     ) -> None:
         self.engine.__exit__(kind, error, trace)
 
-    def load_listed_rows(self) -> None:
-        """Make what the API's list shows on that day the relation `listed_rows`.
+    def load_unregistered_rows(self) -> None:
+        """Make what the API's list shows on that day of images that nobody registered the relation `unregistered_rows`.
 
-        Columns: id, name, namespace, swr_path, type, visibility (strings), size_bytes; position in the list, from 0. Of
-        an image that pages show twice, the first counts.
+        Columns: id, name, namespace, swr_path, type, visibility (strings), size_bytes; position in the list, from 0. An
+        image that pages show twice is there twice.
         """
-        pages = read_batches(self.lake.table(LIST_PAGES.name, self.partition), _PAGES_A_BATCH, ["body"])
-        positions = count()
-        batches = (_listed(batch["body"].to_pylist(), positions) for batch in pages)
-        self.engine.load("listed_rows", pa.RecordBatchReader.from_batches(_LISTED, batches))
+        # Nearly all images are registered, so of most items nothing but the id is read.
+        sizes: list[int] = []
+        self.engine.load("listed_ids", pa.RecordBatchReader.from_batches(_LISTED_IDS, self._listed_ids(sizes)))
+        wanted = self.engine.read(read_sql("derive/unregistered_positions.sql"))["position"].to_numpy()
+        batches = self._listed_rows(wanted, sizes)
+        self.engine.load("unregistered_rows", pa.RecordBatchReader.from_batches(_LISTED, batches))
+
+    def _listed_ids(self, sizes: list[int]) -> Iterator[pa.RecordBatch]:
+        """Id and position of each item of the list; how many items each batch of pages has is added to `sizes`."""
+        for bodies in self._page_bodies():
+            ids = [id_ for body in bodies for id_ in _ids(body)]
+            first = sum(sizes)
+            positions = pa.array(range(first, first + len(ids)), pa.int64())
+            sizes.append(len(ids))
+            yield pa.RecordBatch.from_arrays([pa.array(ids, pa.string()), positions], schema=_LISTED_IDS)
+
+    def _listed_rows(self, wanted: Sequence[int], sizes: list[int]) -> Iterator[pa.RecordBatch]:
+        """The items at the positions `wanted`, which are in order."""
+        if not len(wanted):
+            return
+        first = 0
+        for bodies, size in zip(self._page_bodies(), sizes, strict=True):
+            places = wanted[bisect_left(wanted, first) : bisect_left(wanted, first + size)]
+            if len(places):
+                yield _listed(bodies, count(first)).take(pa.array([place - first for place in places], pa.int64()))
+            first += size
+
+    def _page_bodies(self) -> Iterator[list[bytes]]:
+        """The pages of the list, some at a time."""
+        for batch in read_batches(self.lake.table(LIST_PAGES.name, self.partition), _PAGES_A_BATCH, ["body"]):
+            yield batch["body"].to_pylist()
 
     def hold_by_id(self, name: str, sql: str, sources: Collection[str]) -> None:
         """Make a relation of what a SELECT of each image alone gives, and hold it outside this process's memory.
@@ -292,6 +327,23 @@ def _listed(bodies: Iterable[bytes], positions: Iterator[int]) -> pa.RecordBatch
     columns = [ids, *texts, [_bytes(size) for size in sizes], list(islice(positions, len(found)))]
     arrays = [pa.array(values, field.type) for values, field in zip(columns, _LISTED, strict=True)]
     return pa.RecordBatch.from_arrays(arrays, schema=_LISTED)
+
+
+def _ids(body: bytes) -> list[str]:
+    """The id of each item of a page that has one."""
+    return _plain_ids(body) or [id_ for id_, *_ in _any_items(body)]
+
+
+def _plain_ids(body: bytes) -> list[str] | None:
+    """As `_plain_items`, of ids alone."""
+    try:
+        ids = [item.id for item in _decode_ids(body).data]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if max(map(len, ids), default=0) * 4 > MAX_TEXT_BYTES:
+        return None
+    ids = [id_.strip().lower() for id_ in ids]
+    return ids if all(ids) else None
 
 
 def _plain_items(body: bytes) -> list[tuple[Any, ...]] | None:

@@ -12,6 +12,7 @@ from itertools import takewhile
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.derive.analysis import DayAnalysis, id_ranges
 from pipelines.engine.interface import Engine
@@ -147,19 +148,21 @@ def _write_history(
     newest = lake.table(RESPONSES.name, days[-1].partition) if days else None
     ranges = id_ranges(newest, engine.ids_at_a_time) if newest is not None and exists(newest) else [None]
     metadata = days_metadata(days)
-    every_version = f"SELECT {_COLUMNS} FROM ended UNION ALL SELECT {_COLUMNS} FROM versions"  # noqa: S608
+    every_version = (
+        f"SELECT {_COLUMNS} FROM ended UNION ALL "  # noqa: S608  (names of ours)
+        f"SELECT {_COLUMNS} FROM {'stepped' if missing else 'versions'} ORDER BY id, valid_from"
+    )
     current = deleted = 0
     with lake.writer(path, IMAGE_HISTORY, run_id, metadata=metadata) as writer:
         for done, ids in enumerate(ranges):
             _load_until(engine, stored or path, last, ids)
             for number, day in enumerate(missing):
                 on_step(done * len(missing) + number, len(ranges) * len(missing))
-                _take_step(engine, lake, day, ids)
-            for batch in engine.stream(f"{every_version} ORDER BY id, valid_from", IMAGE_HISTORY.schema):
+                _take_step(engine, lake, day, ids, is_last=day is missing[-1])
+            for batch in engine.stream(every_version, IMAGE_HISTORY.schema):
                 writer.write(batch)
-            counts = engine.read("SELECT COUNT(*) AS all_, COUNT(*) FILTER (WHERE is_deleted) AS deleted FROM versions")
-            of_range = counts.to_pylist()[0]
-            current, deleted = current + of_range["all_"], deleted + of_range["deleted"]
+                current += batch["is_current"].true_count
+                deleted += pc.and_(batch["is_current"], batch["is_deleted"]).true_count
         if any(day.manifest.fetch.is_sandbox for day in days):
             writer.note(SANDBOX_MARK)
     on_step(len(ranges) * len(missing), len(ranges) * len(missing))
@@ -223,7 +226,8 @@ def _load_until(engine: Engine, path: LakePath, last: dt.date | None, ids: str |
     engine.create("ended", f"SELECT {_COLUMNS} FROM stored WHERE valid_to <= DATE '{last}'")  # noqa: S608
 
 
-def _take_step(engine: Engine, lake: Lake, day: PublishedDay, ids: str | None) -> None:
+def _take_step(engine: Engine, lake: Lake, day: PublishedDay, ids: str | None, *, is_last: bool) -> None:
+    """Let `stepped` be all versions after a day but those of `ended`; before another day they are divided again."""
     engine.load(
         "day",
         pa.table(
@@ -239,6 +243,10 @@ def _take_step(engine: Engine, lake: Lake, day: PublishedDay, ids: str | None) -
     if ids is not None:
         engine.narrow("day_responses", ids)
         engine.narrow("day_images", ids)
-    engine.create("stepped", read_sql("derive/image_history_step.sql"))
+    step = read_sql("derive/image_history_step.sql")
+    if is_last:
+        engine.create_view("stepped", step)
+        return
+    engine.create("stepped", step)
     engine.append("ended", f"SELECT {_COLUMNS} FROM stepped WHERE NOT is_current")  # noqa: S608
     engine.create("versions", f"SELECT {_COLUMNS} FROM stepped WHERE is_current")  # noqa: S608

@@ -30,9 +30,8 @@ def derive_image_reconciliation(analysis: DayAnalysis) -> ReconciliationResult:
     Raises:
         StorageError: the lake cannot be written.
     """
-    analysis.load_listed_rows()
     # The list lies in an order of its own, so each range looks through all that it is given of it.
-    analysis.engine.hold("unregistered_rows", [read_sql("derive/unregistered_rows.sql")])
+    analysis.load_unregistered_rows()
     sources = ("unregistered_rows", INVENTORY.name, RESPONSES.name, IMAGES.name, IMAGE_HISTORY.name)
     analysis.hold_by_id("unmatched_images", read_sql("derive/unmatched_images.sql"), sources)
     file = analysis.write(IMAGE_RECONCILIATION, read_sql("derive/image_reconciliation.sql"))

@@ -20,14 +20,13 @@ import _duckdb as duckdb
 
 _ONE_SELECT = "The file must hold one SELECT statement and nothing else."
 # An id of the relation `matches` that comes more than once; one group by, because it can spill.
-_REPEATED_ID = (
-    "SELECT LOWER(CAST(id AS VARCHAR)) AS repeated FROM matches GROUP BY repeated HAVING COUNT(*) > 1 "
-    "ORDER BY COUNT(*) DESC, repeated LIMIT 1"
-)
+_REPEATED_ID = "SELECT id FROM matches GROUP BY id HAVING COUNT(*) > 1 ORDER BY COUNT(*) DESC, id LIMIT 1"
 _ISO_TIMESTAMP = "%Y-%m-%dT%H:%M:%S.%f"
 # What a rule shows of an image, and of all that it finds: more is no evidence, and would have to be held.
 _MOST_BYTES, _MOST_BYTES_IN_ALL = 65_536, 256_000_000
 _LARGEST_FILE = 4 << 30
+# What is found is read again for ranges of ids.
+_GROUP_ROWS = 32_768
 # After these the engine may be of no more use; this process ends, and the next rule gets another.
 _FATAL = (duckdb.FatalException, duckdb.InternalException, duckdb.OutOfMemoryException)
 
@@ -127,18 +126,22 @@ class _Rules:
             if not self._is_one(view, duckdb.StatementType.CREATE):
                 raise RuleError(_ONE_SELECT)
             self._connection.execute(view)
-            self._connection.execute("CREATE OR REPLACE TEMP TABLE matches AS SELECT * FROM rule")
-            columns = self._connection.execute("SELECT * FROM matches LIMIT 0").description or []
+            columns = self._connection.execute("SELECT * FROM rule LIMIT 0").description or []
             _check_columns([column[0] for column in columns])
-            rows, nulls = self._row("SELECT COUNT(*), COUNT(*) - COUNT(id) FROM matches")
             selected = f"LOWER(CAST(id AS VARCHAR)) AS id, {_evidence(columns[1:])} AS evidence"
-            found = f"SELECT {_quoted(name)} AS rule, {selected} FROM matches"  # noqa: S608
+            self._connection.execute(f"CREATE OR REPLACE TEMP TABLE matches AS SELECT {selected} FROM rule")  # noqa: S608
+            rows, nulls, longest, total = self._row(
+                "SELECT COUNT(*), COUNT(*) - COUNT(id), MAX(STRLEN(evidence)), SUM(STRLEN(evidence)) FROM matches"
+            )
             # Most rules find nothing on most days.
             if rows:
                 _check_ids(nulls, *self._row(_REPEATED_ID))
-                _check_evidence(*self._row(f"SELECT MAX(STRLEN(evidence)), SUM(STRLEN(evidence)) FROM ({found})"))  # noqa: S608
+                _check_evidence(longest, total)
             path = self._scratch / "found" / f"{name}.parquet"
-            self._connection.execute(f"COPY ({found}) TO {_quoted(str(path))} (FORMAT parquet)")
+            self._connection.execute(
+                f"COPY (SELECT {_quoted(name)} AS rule, id, evidence FROM matches) TO {_quoted(str(path))} "  # noqa: S608
+                f"(FORMAT parquet, COMPRESSION lz4_raw, ROW_GROUP_SIZE {_GROUP_ROWS})"
+            )
             self._connection.execute("DROP TABLE matches")
         except _FATAL:
             raise

@@ -6,7 +6,7 @@ is written, so that a kill between two replacements is mended by the next run.
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -86,7 +86,7 @@ def validate(
         ValidationError: the first rule that does not hold.
     """
     counted: Counter[str] = Counter()
-    responses = _check_rows(files["responses"], RESPONSES, partition, project_id)
+    responses = _check_rows(files["responses"], RESPONSES, partition, project_id, ["outcome"])
     for batch in responses:
         for pair in pc.value_counts(batch["outcome"]).to_pylist():
             counted[pair["values"]] += pair["counts"]
@@ -95,7 +95,7 @@ def validate(
     if counted != Counter(outcomes):
         raise ValidationError(f"responses has the outcomes {dict(counted)}, and the fetch counted {dict(outcomes)}.")
     rows = 0
-    for batch in _check_rows(files["images"], IMAGES, partition, project_id):
+    for batch in _check_rows(files["images"], IMAGES, partition, project_id, ["create_at", "update_at", "observed_at"]):
         rows += batch.num_rows
         _check_timestamps(batch)
     described = counted["ok"] + counted["deleted"]
@@ -117,11 +117,14 @@ def failed_ids(responses: LakePath) -> list[FailedId]:
     ]
 
 
-def _check_rows(path: LakePath, table: Table, partition: Partition, project_id: str) -> Iterator[pa.RecordBatch]:
-    """Pass batches on after checking schema, keys and that ids are strictly ascending, hence unique."""
+def _check_rows(
+    path: LakePath, table: Table, partition: Partition, project_id: str, columns: Sequence[str] = ()
+) -> Iterator[pa.RecordBatch]:
+    """Pass batches of some columns on after checking schema, keys and that ids are strictly ascending, hence unique."""
+    with open_parquet(path) as file:
+        _check_schema(file.schema_arrow, table)
     last = ""
-    for batch in read_batches(path, _BATCH_ROWS):
-        _check_schema(batch.schema, table)
+    for batch in read_batches(path, _BATCH_ROWS, [*table.key, *columns]):
         if batch.num_rows == 0:
             continue
         ids = batch[table.key[-1]]

@@ -25,9 +25,9 @@ from pipelines.tables import Table
 from pipelines.warehouse.ddl import PROJECT, quoted
 from pipelines.warehouse.interface import Source
 
-# Rows are compressed a group at a time, which neither more memory nor more threads make faster.
+# Rows are compressed a group at a time. A second thread merges groups and spills, and takes as long.
 _MEMORY = "96MB"
-_THREADS = 2
+_THREADS = 1
 
 # Catalog names of types, where they are not those of the DDL.
 _TYPES = {"VARCHAR": "TEXT", "DOUBLE": "DOUBLE PRECISION"}

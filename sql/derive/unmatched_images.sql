@@ -1,7 +1,8 @@
 -- Of a day: listed images that nobody registered, and registered ids whose image is gone by the API's own answer. Rows of
 -- the first kind exist only for days on which the list was read.
 --
--- Reads parameters, unregistered_rows (see unregistered_rows.sql), inventory, responses, images and image_history.
+-- Reads parameters, unregistered_rows (see DayAnalysis.load_unregistered_rows), inventory, responses, images and
+-- image_history.
 WITH first_rows AS (
     -- The list may show an image twice.
     SELECT unregistered_rows.*

@@ -130,7 +130,7 @@ SCHEMAS = {
     "day_responses": {"id": TEXT, "outcome": TEXT},
     "day_images": IMAGES.schema,
     "versions": IMAGE_HISTORY.schema,
-    "listed_rows": LISTED | {"position": pa.int64()},
+    "listed_ids": {"id": TEXT, "position": pa.int64()},
     "unregistered_rows": LISTED | {"position": pa.int64()},
     "previous_usage": IMAGE_USAGE.schema,
     "usage_parameters": {"has_previous_usage": pa.bool_()},

@@ -18,7 +18,7 @@ from pipelines.cloud.answers import Kind, classify, classify_list
 from pipelines.cloud.credentials import PasswordLogin
 from pipelines.cloud.identity import read_token
 from pipelines.cloud.paging import Paging, reduce_notebook
-from pipelines.derive.analysis import _any_items, _listed, _plain_items
+from pipelines.derive.analysis import _any_items, _ids, _listed, _plain_items
 from pipelines.snapshot.image_list import ListedImages, confirms
 from pipelines.snapshot.normalise import normalise_images
 from pipelines.tables import RESPONSES, Outcome
@@ -75,6 +75,7 @@ def test_an_odd_value_in_the_list_is_read_everywhere(value, column, extra, named
     read = Paging("image", "/images", 200).take(page, NOW)
     assert [item["id"] for item in read.items] == [ID, other]
     assert _plain_items(page) in (None, _any_items(page))
+    assert _ids(page) == [ID, other]
     listed = _listed([page], itertools.count()).to_pylist()
     assert [(row["id"], row["position"]) for row in listed] == [(ID, 0), (other, 1)]
     assert listed[0]["name"] is None or listed[0]["name"] == column
@@ -211,6 +212,7 @@ def test_a_page_that_is_as_documented_is_read_faster_and_says_the_same(item, is_
     plain = _plain_items(page)
     assert (plain is not None) == is_plain
     assert plain in (None, _any_items(page))
+    assert _ids(page) == [id_ for id_, *_ in _any_items(page)]
 
 
 def test_an_item_whose_id_cannot_be_kept_is_counted():

@@ -1,0 +1,12 @@
+-- Where the API's list shows images that nobody registered, in its order.
+--
+-- Reads listed_ids (id, position in the list, see DayAnalysis.load_unregistered_rows), inventory and parameters.
+SELECT listed_ids.position
+FROM listed_ids
+CROSS JOIN parameters
+LEFT JOIN inventory
+    ON listed_ids.id = inventory.id
+WHERE parameters.list_was_read
+    AND parameters.inventory_is_whole
+    AND inventory.id IS NULL
+ORDER BY listed_ids.position
