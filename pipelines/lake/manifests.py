@@ -131,13 +131,17 @@ class Manifest(Record):
 
 
 class Attempt(Facts):
-    """An attempt that has not ended: who began it, what it has so far, and its staged files as written."""
+    """An attempt that has not ended: who began it, what it has so far, and its staged files as written.
+
+    `sandbox`: the endpoint and project whose answers, which may be kept, said that they are a sandbox's.
+    """
 
     run_id: str
     started_at: dt.datetime
     inventory: InventoryFacts | None = None
     fetch: FetchFacts | None = None
     files: dict[str, FileFacts] = Field(default_factory=dict)
+    sandbox: str | None = None
 
 
 def inventory_warning(facts: InventoryFacts) -> str | None:

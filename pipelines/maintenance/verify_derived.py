@@ -93,8 +93,11 @@ def verify_derived(
         yield from _derive_again(lake, project, seals, settings, days, on_note)
 
 
-def _again(partition: Partition) -> str:
-    return f"derive it again with `image-snapshots rebuild --date {partition.date}`"
+def _again(partition: Partition, *, can: bool = True) -> str:
+    """What to do about a derived table of a day, which can be derived again or not."""
+    if not can:
+        return "restore it from a backup: retention removed what it was made from"
+    return f"derive it again with `image-snapshots rebuild --date {partition.date} --project {partition.project}`"
 
 
 def _verify_files(
@@ -111,11 +114,14 @@ def _verify_files(
     for partition in sorted(basis.keys() | seals.keys()):
         seal = seals.get(partition)
         key = lake.key(lake.derived_seal(partition))
+        # What a damaged manifest says of the days is not to be had.
+        can = not is_sound or is_derivable(lake, partition, removed)
+        again = _again(partition, can=can)
         if seal is None:
             for name in ANALYSIS_TABLES.keys() - {IMAGE_HISTORY.name}:
                 path = lake.table(name, partition)
                 if exists(path):
-                    yield Problem(lake.key(path), f"No seal names this file: {_again(partition)}.")
+                    yield Problem(lake.key(path), f"No seal names this file: {again}.")
             continue
         own = Partition(seal.snapshot_date, seal.project)
         if own != partition:
@@ -124,33 +130,36 @@ def _verify_files(
         if partition not in basis:
             # Who knows the missing manifest is said elsewhere.
             continue
-        if is_sound and seal.basis != basis[partition] and is_derivable(lake, partition, removed):
-            yield Problem(
-                key,
-                f"The derived tables were made from days that were published anew since: {_again(partition)}.",
-            )
+        if is_sound and seal.basis != basis[partition] and can:
+            yield Problem(key, f"The derived tables were made from days that were published anew since: {again}.")
         for name, facts in seal.files.items():
-            yield from named(facts.path, _verify_file(lake, partition, name, facts, removed, ids))
+            yield from named(facts.path, _verify_file(lake, partition, name, facts, removed, ids, again))
     not_derived = [partition for partition in sorted(basis) if seals.get(partition) is None]
     yield from _verify_history_file(lake, project, set(ids.values()), not_derived, has_removed=bool(removed))
 
 
 def _verify_file(
-    lake: Lake, partition: Partition, name: str, facts: FileFacts, removed: RemovedFiles, ids: dict[Partition, str]
+    lake: Lake,
+    partition: Partition,
+    name: str,
+    facts: FileFacts,
+    removed: RemovedFiles,
+    ids: dict[Partition, str],
+    again: str,
 ) -> Iterator[Problem]:
     path = lake.table(name, partition)
     if facts.path != lake.key(path) or name not in ANALYSIS_TABLES:
         yield Problem(
             lake.key(lake.derived_seal(partition)),
-            f"It names {facts.path} as its table {name}, which is not the place of that table: {_again(partition)}.",
+            f"It names {facts.path} as its table {name}, which is not the place of that table: {again}.",
         )
     elif not exists(path):
         if not removed.names(facts):
-            yield Problem(facts.path, f"The file is missing: {_again(partition)}.")
+            yield Problem(facts.path, f"The file is missing: {again}.")
     elif _digest(path) != facts.sha256:
-        yield Problem(facts.path, f"The file was changed: {_again(partition)}.")
+        yield Problem(facts.path, f"The file was changed: {again}.")
     elif rows_of(path) != facts.rows:
-        yield Problem(facts.path, f"The record says {facts.rows} rows, and the file has others: {_again(partition)}.")
+        yield Problem(facts.path, f"The record says {facts.rows} rows, and the file has others: {again}.")
     else:
         expected: dict[str, set[Any]] = {"snapshot_date": {partition.date}}
         if partition in ids:
@@ -177,15 +186,18 @@ def _verify_history_file(
 ) -> Iterator[Problem]:
     path, seal = lake.project_table(IMAGE_HISTORY.name, project), newest_seal(lake, project)
     key, is_there = lake.key(path), exists(path)
+    again = (
+        "restore it from a backup: it cannot be made anew, because retention removed what it was made from"
+        if has_removed
+        else "derive any day again with `image-snapshots rebuild`"
+    )
     if seal is None:
         if is_there:
-            yield Problem(
-                key, "No record of derived tables names this file: derive any day again with `image-snapshots rebuild`."
-            )
+            yield Problem(key, f"No record of derived tables names this file: {again}.")
     elif seal.history.path != key:
         yield Problem(key, f"The newest record of derived tables names {seal.history.path} as the history instead.")
     elif not is_there:
-        yield Problem(key, "The file is missing: derive any day again with `image-snapshots rebuild`.")
+        yield Problem(key, f"The file is missing: {again}.")
     elif (digest := _digest(path)) == seal.history.sha256:
         if ids:
             yield from named(key, (Problem(key, sentence) for sentence in wrong_keys(path, {"project_id": ids})))

@@ -25,7 +25,7 @@ _KNOWN = [
         rf"{IMAGE_HISTORY.name}/{_PROJECT}/{IMAGE_HISTORY.name}\.parquet",
         rf"(_manifests|_derived)/{_DAY}/{_PROJECT}\.json",
         rf"(_manifests|_derived)/superseded/{_PROJECT}/[0-9a-f]{{64}}\.json",
-        rf"_monthly/(?P<table>{_MONTHLY})/month=\d{{4}}-\d{{2}}/{_PROJECT}/(?P=table)\.parquet",
+        rf"_monthly/(?P<table>{_MONTHLY})/month=(?P<month>\d{{4}}-\d{{2}})/{_PROJECT}/(?P=table)\.parquet",
         rf"_monthly/month=\d{{4}}-\d{{2}}/{_PROJECT}\.json",
         rf"_retention/{_PROJECT}/\d{{6}}\.json",
         rf"reports/{_DAY}/{_PROJECT}/report\.html",
@@ -55,6 +55,7 @@ def survey(lake: Lake, on_note: Callable[[Note], None]) -> tuple[list[Problem], 
     locks = 0
     published = set(lake.partitions())
     days = {(f"dt={partition.date}", f"project={partition.project}") for partition in published}
+    months = {(month, f"project={project}") for month, project in lake.monthly_seals()}
     for key in lake.all_files():
         found = next(filter(None, (pattern.fullmatch(key) for pattern in _KNOWN)), None)
         if found is not None and _is_named(found):
@@ -63,6 +64,8 @@ def survey(lake: Lake, on_note: Callable[[Note], None]) -> tuple[list[Problem], 
                 projects.add(facts["project"].removeprefix("project="))
             if key.endswith(".parquet") and "day" in facts and (facts["day"], facts["project"]) not in days:
                 problems.append(Problem(key, _no_manifest(key)))
+            elif "month" in facts and (facts["month"], facts["project"]) not in months:
+                on_note(Note(key, "No record of monthly files names it, so no reader uses it: remove it."))
         elif _LOCK.fullmatch(key):
             locks += 1
         elif _FAILURE.fullmatch(key):

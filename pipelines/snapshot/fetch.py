@@ -103,8 +103,9 @@ class Progress:
 class _Writer:
     """Gathers answers and puts them on disk a few times a second."""
 
-    def __init__(self, store: AnswerStore, progress: Progress) -> None:
+    def __init__(self, store: AnswerStore, progress: Progress, before_put: Callable[[], None]) -> None:
         self._store = store
+        self._before_put = before_put
         self._progress = progress
         self._pending: list[Answer] = []
         self._bytes = 0
@@ -124,6 +125,7 @@ class _Writer:
     def flush(self) -> None:
         if self._pending:
             pending, self._pending, self._bytes = self._pending, [], 0
+            self._before_put()
             self._store.put(pending)
         self._due = time.monotonic() + self._store.flush_seconds
 
@@ -135,17 +137,18 @@ async def fetch(
     concurrency: int,
     deadline: Callable[[], None],
     on_progress: Callable[[Progress], None],
+    before_put: Callable[[], None],
 ) -> None:
     """Ask for every id that `store` lacks, with at most `concurrency` requests in flight.
 
     Memory does not grow with the number of ids: a fixed number of workers draw from one iterator. `deadline` is
-    called now and then and raises when the fetch may not go on.
+    called now and then and raises when the fetch may not go on; `before_put` whenever answers are about to be stored.
 
     Raises:
         InterruptedFetchError: SIGTERM or SIGINT came; what was answered is on disk.
         PipelineError: whatever makes going on pointless, from `client` or `store`.
     """
-    writer = _Writer(store, progress)
+    writer = _Writer(store, progress, before_put)
     lacking = store.lacking()
 
     async def work() -> None:

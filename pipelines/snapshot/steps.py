@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import dataclasses
 import datetime as dt
+import functools
 import os
 import time
 from collections import Counter
@@ -357,6 +358,7 @@ def fetch_answers(day: Day, on_progress: Callable[[Progress], None]) -> AnswersF
         )
     names = (LIST_PAGES.name, NOTEBOOKS.name, RESPONSES.name)
     files = attempt.files | {name: file_facts(day.lake, day.staged(name), name, day.partition) for name in names}
+    attempt = read_attempt(day.lake, day.partition) or attempt
     write_attempt(day.lake, day.partition, attempt.model_copy(update={"fetch": facts, "files": files}))
     return AnswersFetched(facts, files[RESPONSES.name])
 
@@ -386,13 +388,21 @@ async def _fetch_answers(
     async with connection.client(day.observed_by) as client:
         # Again, because this step may be run alone.
         day.check_project(client.project_id, connection.host)
+        asked = f"{connection.endpoint} {client.project_id}"
 
         def is_sandbox() -> bool:
-            return day.settings.uses_sandbox or client.met_sandbox
+            return day.settings.uses_sandbox or client.met_sandbox or attempt.sandbox == asked
+
+        def note_sandbox() -> None:
+            # Of a run that finds every answer stored, nothing else says where they are from.
+            nonlocal attempt
+            if client.met_sandbox and attempt.sandbox != asked:
+                attempt = attempt.model_copy(update={"sandbox": asked})
+                write_attempt(day.lake, day.partition, attempt)
 
         staging = Staging(day.lake, directory, day.partition.date, client.project_id, day.run_id, is_sandbox)
         # Of another attempt, which ended and was not quite tidied up, nothing is taken over.
-        subject = f"{connection.endpoint} {client.project_id} {attempt.started_at.isoformat()}"
+        subject = f"{asked} {attempt.started_at.isoformat()}"
         with contextlib.closing(open_answers(directory, subject)) as store:
             total = store.want(inventory_ids(inventory))
             for answers in invalid_answers(inventory, started_at):
@@ -403,6 +413,16 @@ async def _fetch_answers(
             list_was_read = day.settings.mode == "changed" and await _carry_forward(day, client, staging, store)
             outcomes = store.outcomes()
             progress = Progress(total, outcomes.total(), time.monotonic(), outcomes)
+            ask = functools.partial(
+                fetch,
+                client,
+                store,
+                progress,
+                day.settings.concurrency,
+                lambda: day.check_date(attempt),
+                on_progress,
+                note_sandbox,
+            )
             reads_list = day.settings.reconcile and not list_was_read
             # One page after the other, which would make a fetch half as long again.
             beside = asyncio.create_task(
@@ -411,14 +431,7 @@ async def _fetch_answers(
                 )
             )
             try:
-                await fetch(
-                    client,
-                    store,
-                    progress,
-                    day.settings.concurrency,
-                    lambda: day.check_date(attempt),
-                    on_progress,
-                )
+                await ask()
                 async with stoppable(progress):
                     list_error, notebooks_error = await beside
             finally:
@@ -434,14 +447,7 @@ async def _fetch_answers(
                 for answers in invalid_answers(inventory, started_at):
                     store.put(answers)
                 progress.outcomes = store.outcomes()
-                await fetch(
-                    client,
-                    store,
-                    progress,
-                    day.settings.concurrency,
-                    lambda: day.check_date(attempt),
-                    on_progress,
-                )
+                await ask()
             else:
                 raise StorageError(
                     f"{len(damaged)} answers in {directory} are again not as they were stored: the storage damages "

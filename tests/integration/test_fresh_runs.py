@@ -1,15 +1,17 @@
-"""A fresh run throws away what an attempt has gathered, when nothing refuses the run any more."""
+"""A run goes on with what an attempt has gathered and knows of it, or, when it is fresh, throws that away."""
 
 import datetime as dt
+import os
 from dataclasses import replace
 
 import pytest
 
 from pipelines.errors import ConfigurationError
 from pipelines.lake.layout import Partition
+from pipelines.lake.manifests import read_attempt, write_attempt
 from pipelines.lake.stored_files import exists
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import Day, fetch_answers, take_inventory
+from pipelines.snapshot.steps import Day, fetch_answers, publish_day, take_inventory
 
 DATE = dt.date(2026, 11, 23)
 NOON = dt.datetime.combine(DATE, dt.time(12), dt.UTC)
@@ -52,3 +54,33 @@ def test_a_fresh_run_throws_nothing_away_before_it_may_go_on_and_then_all(day, m
     take_inventory(fresh)
     assert not exists(day.lake.staging(day.partition) / "answers.sqlite")
     assert fetch_answers(day, lambda progress: None).facts.kept == 0
+
+
+class EndedError(Exception):
+    pass
+
+
+def end(progress):
+    if progress.done == progress.total:
+        raise EndedError
+
+
+def test_a_run_that_finds_every_answer_stored_is_of_the_sandbox_that_gave_them(day):
+    take_inventory(day)
+    with pytest.raises(EndedError):
+        fetch_answers(day, end)
+    # Twice, because the second one that is cut off has no answer of its own either.
+    for _ in range(2):
+        facts = fetched(day)
+        assert (facts.requests, facts.is_sandbox) == (0, True)
+    assert publish_day(day).manifest.fetch.is_sandbox
+
+
+def test_what_another_endpoint_said_of_itself_in_the_same_attempt_does_not_count(day):
+    take_inventory(day)
+    with pytest.raises(EndedError):
+        fetch_answers(day, end)
+    attempt = read_attempt(day.lake, day.partition)
+    assert attempt.sandbox == f"{day.settings.endpoint} {os.environ['OS_PROJECT_ID']}"
+    write_attempt(day.lake, day.partition, attempt.model_copy(update={"sandbox": "https://modelarts.example p"}))
+    assert not fetched(day).is_sandbox

@@ -149,7 +149,7 @@ def test_verify_names_derived_files_that_were_changed_removed_or_are_outdated(fo
     assert problems() == []
     with lake.writer(changes, IMAGE_CHANGES, "forged"):
         pass
-    again = "derive it again with `image-snapshots rebuild --date 2026-11-02`."
+    again = "derive it again with `image-snapshots rebuild --date 2026-11-02 --project default`."
     assert problems() == [(str(changes.relative_to(lake.root)), f"The file was changed: {again}")]
     changes.unlink()
     assert problems() == [(str(changes.relative_to(lake.root)), f"The file is missing: {again}")]

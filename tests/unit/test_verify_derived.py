@@ -199,7 +199,7 @@ def test_forged_figures_of_the_newest_day_are_not_what_the_days_give(lake):
     report.unlink()
     assert problems(lake) == {
         "_derived/dt=2025-11-01/project=default.json": "Its figures are not what the published days give. Restore it "
-        "from a backup, or derive it again with `image-snapshots rebuild --date 2025-11-01`.",
+        "from a backup, or derive it again with `image-snapshots rebuild --date 2025-11-01 --project default`.",
     }
 
 
@@ -290,3 +290,24 @@ def test_a_project_of_which_no_day_is_left_is_still_known(lake):
     shutil.rmtree(lake.root / "_manifests" / "superseded")
     found = problems(lake)
     assert {f"_manifests/dt={date}/project=default.json" for date in DATES} <= found.keys()
+
+
+def test_what_retention_left_no_way_to_make_again_is_restored_and_not_derived(lake):
+    findings = lake.table(AUDIT_FINDINGS.name, proved_day(DATES[0]).partition)
+    history = lake.project_table(IMAGE_HISTORY.name, "default")
+    findings.unlink()
+    history.unlink()
+    found = problems(lake, quick=True)
+    assert found[lake.key(findings)] == (
+        "The file is missing: restore it from a backup: retention removed what it was made from."
+    )
+    assert found[lake.key(history)].startswith("The file is missing: restore it from a backup: it cannot be made anew")
+
+
+def test_a_monthly_file_without_a_record_is_said_to_be_there(lake):
+    lake.monthly_seal("2025-10", "default").unlink()
+    notes = []
+    assert problems(lake, notes, quick=True) == {}
+    assert "_monthly/images/month=2025-10/project=default/images.parquet" in {
+        note.path for note in notes if note.sentence.startswith("No record of monthly files names it")
+    }
