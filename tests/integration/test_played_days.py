@@ -4,6 +4,7 @@ import datetime as dt
 
 import pyarrow.parquet as pq
 
+from assets.embedded_sandbox import connect
 from pipelines.lake.layout import Partition
 from pipelines.settings import Settings
 from pipelines.snapshot.steps import Day, fetch_answers, publish_day, take_inventory
@@ -23,6 +24,7 @@ def test_answers_of_a_played_day_were_observed_on_that_day(start_sandbox, tmp_pa
         settings,
         lambda: dt.datetime.combine(DATE, dt.time(9), dt.UTC),
         is_played=True,
+        connect=connect,
     )
     take_inventory(day)
     fetch_answers(day, lambda _: None)

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from proved_days import forge_record
 
+from assets.embedded_sandbox import connect
 from pipelines.errors import ConfigurationError, EndpointUnreachableError, StorageError
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import published
@@ -17,7 +18,6 @@ from pipelines.lake.stored_files import sha256_of_file
 from pipelines.maintenance.status import day_statuses
 from pipelines.maintenance.verify import verify
 from pipelines.settings import Settings
-from pipelines.snapshot.connection import connect
 from pipelines.snapshot.steps import Day, fetch_answers, publish_day, start_over, take_inventory
 from pipelines.tables import IMAGES, RESPONSES, TABLES
 
@@ -256,7 +256,7 @@ def test_status_names_every_state(lake):
 def test_a_fresh_start_throws_the_attempt_away_and_leaves_the_published_day(lake):
     partition = PARTITIONS[2]
     moment = dt.datetime.combine(partition.date, dt.time(15), dt.UTC)
-    day = Day(partition, "r", Settings(lake=str(lake.root)), lambda: moment)
+    day = Day(partition, "r", Settings(lake=str(lake.root)), lambda: moment, connect=connect)
     take_inventory(day)
     assert lake.unfinished() == [partition]
     start_over(day)

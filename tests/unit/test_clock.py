@@ -7,6 +7,7 @@ from email.utils import format_datetime
 import pytest
 from published_days import day_of, publish_day
 
+from assets.embedded_sandbox import connect
 from pipelines.cloud.exchange import Stats
 from pipelines.errors import ConfigurationError
 from pipelines.lake.clock import clock_warnings, newest_publication
@@ -14,7 +15,6 @@ from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import chain_head, published, write_manifest
 from pipelines.maintenance.status import day_statuses
 from pipelines.settings import Settings
-from pipelines.snapshot.connection import connect
 from pipelines.snapshot.publish import publish
 from pipelines.snapshot.steps import Day, take_inventory
 from pipelines.snapshot.steps import publish_day as publish_stored
