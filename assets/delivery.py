@@ -32,7 +32,7 @@ def warehouse_asset(grid: dg.MultiPartitionsDefinition, retry: dg.RetryPolicy | 
         owners=OWNERS,
         partitions_def=grid,
         deps=[table.name for table in _LOADED],
-        code_version=made_by("pipelines/warehouse", "sql/warehouse"),
+        code_version=made_by("pipelines/warehouse", "sql/views"),
         retry_policy=retry,
         pool=WAREHOUSE_POOL,
     )

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from pipelines.derive.history import DAYS_KEY
 from pipelines.engine.duckdb import engine_types, parquet_files, quoted
-from pipelines.engine.sql_files import read_sql
+from pipelines.engine.sql_files import VIEWS, read_sql, read_view
 from pipelines.errors import ConfigurationError
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import known_partitions
@@ -43,7 +43,6 @@ class Format(StrEnum):
 
 
 # In the order in which they build on each other.
-_VIEWS = ("days", "latest_days", "images_latest", "images_with_owner", "public_periods")
 _AS_OF = "images_as_of"
 _AS_OF_PARAMETERS = "as_of_date, of_project := NULL"
 
@@ -88,10 +87,10 @@ _EXPLAIN_OPTIONS = {
 def relations() -> dict[str, str]:
     """What a connection of `connect_lake` holds: name -> meaning, tables first."""
     meanings = {name: table.meaning for name, table in _all_tables().items()}
-    for name in (*_VIEWS, _AS_OF):
-        lines = [line.removeprefix("--").strip() for line in read_sql(f"views/{name}.sql").splitlines()]
-        # The first paragraph of the leading comment.
-        meanings[name] = " ".join(lines[: lines.index("")])
+    for name in ("days", _AS_OF):
+        meanings[name] = read_view(f"query/{name}.sql").meaning
+    for name in VIEWS:
+        meanings[name] = read_view(f"views/{name}.sql").meaning
     return meanings
 
 
@@ -103,13 +102,13 @@ def connect_lake(lake: Lake, *, include_incomplete: bool = False) -> duckdb.Duck
 
     - `days`: the published days (project, snapshot_date, is_complete, run_id, published_at, ..., outcome counts);
     - `latest_days`: project, snapshot_date of each project's last complete day, or with `include_incomplete` last day;
-    - `images_latest`: the images of those days;
-    - `images_with_owner`: `images`, and owner, cost_center, environment, attributes of that day's inventory;
-    - `public_periods`: since when, and until when, each image was public;
+    - `images_latest`: the images that exist on those days, deleted ones left out;
+    - `images_with_owner`: images of complete days, with owner, cost_center, environment, attributes of the inventory;
+    - `public_periods`, `open_findings`, `unused_images`, `changes_by_class`, `daily_costs`: as in a warehouse;
     - `images_as_of('2026-11-01')`, `images_as_of('2026-11-01', 'default')`: the living images as of a day, of all
       projects or of one, with the columns of `image_history` and `rests_on`, the complete day that says so; fails for a
       day of which a project's complete days say nothing;
-    - `manifests`, `parameters` and `history_days`, which those views read.
+    - `manifests` and `history_days`, which those views read.
 
     The days are those that the lake has when it is opened. Where monthly files stand in for daily ones (see
     `maintenance.compaction`) they are read instead; the rows are the same.
@@ -202,13 +201,16 @@ def _create_views(
     connection.execute(
         f"CREATE VIEW manifests AS SELECT {columns} FROM (SELECT {manifest} FROM read_text([{manifests}]))"  # noqa: S608
     )
-    connection.execute(f"CREATE VIEW parameters AS SELECT {str(include_incomplete).upper()} AS include_incomplete")
     connection.execute(
         f"CREATE VIEW history_days AS {_history_days(sorted(projects), [name_of(path) for path in histories])}"
     )
-    for name in _VIEWS:
-        connection.execute(f"CREATE VIEW {name} AS {read_sql(f'views/{name}.sql')}")
-    connection.execute(f"CREATE MACRO {_AS_OF}({_AS_OF_PARAMETERS}) AS TABLE {read_sql(f'views/{_AS_OF}.sql')}")
+    connection.execute(f"CREATE VIEW days AS {read_sql('query/days.sql')}")
+    for name in VIEWS:
+        connection.execute(f"CREATE VIEW {name} AS {read_view(f'views/{name}.sql').select}")
+    if include_incomplete:
+        last = "SELECT project, MAX(snapshot_date) AS snapshot_date FROM days GROUP BY project"
+        connection.execute(f"CREATE OR REPLACE VIEW latest_days AS {last}")
+    connection.execute(f"CREATE MACRO {_AS_OF}({_AS_OF_PARAMETERS}) AS TABLE {read_sql(f'query/{_AS_OF}.sql')}")
 
 
 def _history_days(projects: Sequence[str], files: Sequence[str]) -> str:

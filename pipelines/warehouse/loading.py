@@ -14,8 +14,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.engine.sql_files import VIEWS, read_view
 from pipelines.errors import ConfigurationError, StorageError
-from pipelines.inputs import local_files
 from pipelines.inputs.environment import at_home
 from pipelines.inputs.secret_urls import looks_like_url
 from pipelines.lake.derived_records import bases, read_seal
@@ -24,7 +24,6 @@ from pipelines.lake.manifests import FileFacts, Manifest, published
 from pipelines.lake.object_storage import ObjectPath
 from pipelines.lake.retention_records import RemovedFiles
 from pipelines.lake.stored_files import LakePath, sha256_of_file, storage_errors
-from pipelines.settings import ROOT
 from pipelines.tables import ANALYSIS_TABLES, IMAGE_HISTORY, TABLES, Table
 from pipelines.warehouse.ddl import (
     DAYS,
@@ -39,8 +38,6 @@ from pipelines.warehouse.ddl import (
 from pipelines.warehouse.duckdb import open_duckdb
 from pipelines.warehouse.interface import Source, Warehouse
 from pipelines.warehouse.postgres import open_postgres, parse_warehouse_url
-
-VIEWS = ROOT / "sql" / "warehouse" / "views"
 
 # In PostgreSQL: for another load of the same day, or a report that holds a table whose columns change.
 WAIT_SECONDS = 300.0
@@ -313,12 +310,14 @@ def _statements(warehouse: Warehouse) -> list[str]:
         else:
             statements += create_table(table, keyed=warehouse.has_keys)
     comments = warehouse.view_comments()
-    for path in local_files.matching(VIEWS, "*.sql"):
-        comment, select = _read_view(path)
+    for name in VIEWS:
+        view = read_view(f"views/{name}.sql")
+        # The comment tells one definition from another.
+        comment = f"{view.meaning} (definition {hashlib.sha256(view.select.encode()).hexdigest()[:12]})"
         # Tables that got a column are seen with it only by a view that is made anew.
-        if statements or comments.get(path.stem) != comment:
-            statements.append(f'CREATE OR REPLACE VIEW "{path.stem}" AS\n{select}')
-            statements.append(f'COMMENT ON VIEW "{path.stem}" IS {quoted(comment)}')
+        if statements or comments.get(name) != comment:
+            statements.append(f'CREATE OR REPLACE VIEW "{name}" AS\n{view.select}')
+            statements.append(f'COMMENT ON VIEW "{name}" IS {quoted(comment)}')
     return statements
 
 
@@ -340,12 +339,3 @@ def _missing_columns(warehouse: Warehouse, table: Table, found: dict[str, str]) 
                 "and load its days again."
             )
     return statements
-
-
-def _read_view(path: Path) -> tuple[str, str]:
-    """Comment and SELECT of a view's file; the comment tells one definition from another."""
-    sql = path.read_text()
-    lines = [line.removeprefix("-- ") for line in sql.splitlines() if line.startswith("-- ")]
-    version = hashlib.sha256(sql.encode()).hexdigest()[:12]
-    select = "\n".join(line for line in sql.splitlines() if not line.startswith("-- "))
-    return f"{' '.join(lines)} (definition {version})", select

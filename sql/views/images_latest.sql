@@ -1,8 +1,13 @@
--- The images of each project's last day, as `latest_days` says which that is.
+-- The images that exist: what the API described on the last day of each project, deleted ones left out.
 --
--- Reads images and latest_days.
-SELECT images.*
-FROM images
-INNER JOIN latest_days
-    ON latest_days.project = images.project
-    AND latest_days.snapshot_date = images.snapshot_date
+-- Reads latest_days, images and responses.
+SELECT i.*
+FROM images AS i
+INNER JOIN latest_days AS latest
+    ON latest.project = i.project
+    AND latest.snapshot_date = i.snapshot_date
+INNER JOIN responses AS r
+    ON r.project = i.project
+    AND r.snapshot_date = i.snapshot_date
+    AND r.id = i.id
+WHERE r.outcome = 'ok'

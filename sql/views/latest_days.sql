@@ -1,11 +1,9 @@
--- The last day of each project: its last complete day or, when incomplete days are asked for, its last day.
+-- The last complete day of each project: join it to any table.
 --
--- Reads days, and parameters (one row: include_incomplete). Join it to any table with USING (project, snapshot_date).
+-- Reads days.
 SELECT
-    days.project,
-    MAX(days.snapshot_date) AS snapshot_date
-FROM days
-CROSS JOIN parameters
-WHERE days.is_complete
-    OR parameters.include_incomplete
-GROUP BY days.project
+    d.project,
+    MAX(d.snapshot_date) AS snapshot_date
+FROM days AS d
+WHERE d.is_complete
+GROUP BY d.project

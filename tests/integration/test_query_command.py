@@ -223,7 +223,7 @@ def terminal(command, lake):
 
 def test_without_a_query_a_terminal_is_asked(terminal):
     shown = terminal.wait_for("sql> ")
-    assert "images_latest         The images of each project's last day" in shown
+    assert "images_latest         The images that exist: what the API described" in shown
     terminal.type("SELECT name\n")
     terminal.wait_for("...> ")
     terminal.type("FROM images_latest;\n")

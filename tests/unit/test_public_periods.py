@@ -50,7 +50,7 @@ def in_warehouse(tables):
         connection.execute("SET TimeZone = 'Pacific/Auckland'")
         for name, table in zip(("image_history", "days"), tables, strict=True):
             connection.register(name, table)
-        view = (ROOT / "sql/warehouse/views/public_periods.sql").read_text()
+        view = (ROOT / "sql/views/public_periods.sql").read_text()
         return connection.sql(f"SELECT {PERIOD} FROM ({view}) ORDER BY public_since").fetchall()
 
 
@@ -59,7 +59,7 @@ TYPES = {pa.string(): "text", pa.date32(): "date", pa.bool_(): "boolean", pa.int
 
 def in_postgres(url, tables):
     """From tables of the session's own, in another time zone."""
-    view = (ROOT / "sql/warehouse/views/public_periods.sql").read_text()
+    view = (ROOT / "sql/views/public_periods.sql").read_text()
     with psycopg.connect(url) as connection:
         connection.execute("SET TimeZone = 'Pacific/Auckland'")
         for name, table in zip(("image_history", "days"), tables, strict=True):

@@ -27,7 +27,7 @@ ARROWS = {
     "snapshot": {*FLOOR, "fingerprint", "bodies", "cloud", "inventory", "lake", "run", "settings"},
     "derive": {*FLOOR, "fingerprint", "bodies", "engine", "lake", "run", "settings"},
     "query": {*FLOOR, "derive", "engine", "lake"},
-    "warehouse": {*FLOOR, "lake", "settings"},
+    "warehouse": {*FLOOR, "engine", "lake"},
     "report": {*FLOOR, "fingerprint", "derive", "engine", "lake", "plain_text"},
     "maintenance": {
         *FLOOR,

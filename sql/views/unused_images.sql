@@ -1,5 +1,6 @@
 -- The images of the last complete day of each project that no notebook ran for 30 observed days, largest cost known.
--- From days and image_costs. Empty while usage is not read.
+--
+-- Reads latest_days and image_costs. Empty while usage is not read.
 SELECT
     c.project,
     c.snapshot_date,
@@ -14,14 +15,7 @@ SELECT
     c.estimated_cost,
     c.currency
 FROM image_costs AS c
-INNER JOIN (
-    SELECT
-        d.project,
-        MAX(d.snapshot_date) AS snapshot_date
-    FROM days AS d
-    WHERE d.is_complete
-    GROUP BY d.project
-) AS latest
+INNER JOIN latest_days AS latest
     ON latest.project = c.project
     AND latest.snapshot_date = c.snapshot_date
 WHERE c.unused_days >= 30

@@ -1,5 +1,6 @@
 -- The findings of the last complete day of each project that are open and not suppressed, with what to do about them.
--- From days, audit_findings and audit_rules.
+--
+-- Reads latest_days, audit_findings and audit_rules.
 SELECT
     f.project,
     f.snapshot_date,
@@ -19,14 +20,7 @@ SELECT
     a.why,
     a.what_to_do
 FROM audit_findings AS f
-INNER JOIN (
-    SELECT
-        d.project,
-        MAX(d.snapshot_date) AS snapshot_date
-    FROM days AS d
-    WHERE d.is_complete
-    GROUP BY d.project
-) AS latest
+INNER JOIN latest_days AS latest
     ON latest.project = f.project
     AND latest.snapshot_date = f.snapshot_date
 LEFT JOIN audit_rules AS a

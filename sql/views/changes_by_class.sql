@@ -1,5 +1,6 @@
 -- How many images and fields changed on each complete day, by project, class and kind of change.
--- From days and image_changes. Days on which nothing changed have no row.
+--
+-- Reads days and image_changes. Days on which nothing changed have no row.
 SELECT
     c.project,
     c.snapshot_date,
