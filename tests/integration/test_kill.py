@@ -155,9 +155,9 @@ def test_a_run_killed_at_an_awkward_instant_loses_nothing_and_asks_for_nothing_t
 
 
 # How often the command is killed, and what has happened when it is.
-ASKED = 10, 400, 1_200, 2_400
-APPEARED = "_staging/{}/responses.parquet", "inventory/{}/inventory.parquet", "_derived/dt={}/project=default.json"
-IMAGES = 3_000
+ASKED = 10, 400
+APPEARED = "_staging/{}/responses.parquet", "_derived/dt={}/project=default.json"
+IMAGES = 1_500
 
 
 @pytest.mark.slow

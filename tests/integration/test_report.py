@@ -9,7 +9,6 @@ from functools import cache
 from itertools import pairwise
 
 import pytest
-from playwright.sync_api import sync_playwright
 from published_days import PROJECT_ID, publish_day
 
 from pipelines.derive.days import derive_days
@@ -133,6 +132,8 @@ def path_of(lake, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
+    from playwright.sync_api import sync_playwright
+
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)("no Chromium on the PATH")

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import expect, sync_playwright
 
 # Pages load from a server that imports, compiles and queries for the first time, maybe on a slow machine.
 PATIENCE_SECONDS = 120
@@ -162,6 +161,8 @@ def test_the_ui_serves_what_was_published_and_ends_with_all_that_it_started(repo
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_an_operator_sees_what_was_published(report, command, browser_path, tmp_path):
+    from playwright.sync_api import expect, sync_playwright
+
     images = report["tables"]["images"]
     with serving_ui(command, tmp_path / "ui.log") as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=BROWSER_ARGUMENTS)

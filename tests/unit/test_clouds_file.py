@@ -1,7 +1,6 @@
 """Files `clouds.yaml` that are broken, cannot be read, or lack what is asked for: the sentence says which it is."""
 
 import pytest
-from openstack.config import loader
 from permissions import unreadable
 
 from pipelines.cloud.credentials import PasswordLogin, load_credentials
@@ -86,6 +85,8 @@ def test_a_directory_and_a_file_that_is_not_there_are_said_so(tmp_path):
 
 
 def test_no_file_at_all_is_said_so(monkeypatch, tmp_path):
+    from openstack.config import loader
+
     monkeypatch.setattr(loader, "CONFIG_FILES", [f"{tmp_path}/clouds.yaml", f"{tmp_path}/clouds.json"])
     monkeypatch.setattr(loader, "SECURE_FILES", [])
     with pytest.raises(ConfigurationError) as raised:
@@ -97,6 +98,8 @@ def test_no_file_at_all_is_said_so(monkeypatch, tmp_path):
 
 
 def test_the_first_file_of_the_usual_places_is_used_and_no_other_in_its_place(monkeypatch, tmp_path, path):
+    from openstack.config import loader
+
     first = tmp_path / "first" / "clouds.yaml"
     first.parent.mkdir()
     first.write_text("clouds: {")

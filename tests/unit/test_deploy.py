@@ -10,8 +10,6 @@ import yaml
 from dagster._config import process_config
 from dagster._core.instance.config import dagster_instance_config_schema
 from dagster._core.run_coordinator import QueuedRunCoordinator
-from dagster_k8s.job import UserDefinedDagsterK8sConfig
-from dagster_k8s.launcher import K8sRunLauncher
 
 from pipelines.settings import PREFIX, ROOT, Settings
 
@@ -68,6 +66,10 @@ def test_images_have_a_version_and_no_secret_has_a_default():
 
 
 def test_dagster_and_its_kubernetes_launcher_take_the_values_of_the_chart():
+    # Here alone: they take a second to import.
+    from dagster_k8s.job import UserDefinedDagsterK8sConfig
+    from dagster_k8s.launcher import K8sRunLauncher
+
     values = yaml.safe_load((DEPLOY / "helm-values.yaml").read_text())
     launcher = snake(values["runLauncher"]["config"]["k8sRunLauncher"])
     # As the chart writes them.

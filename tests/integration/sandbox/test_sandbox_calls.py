@@ -5,8 +5,6 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from keystoneauth1 import session as keystone_session
-from keystoneauth1.identity.generic import Password
 from sandbox_calls import ALPHA, BETA, CATALOGUE, DAY, SEED, SIZE, error_of, set_faults, signed, token_of, token_request
 
 from pipelines.sandbox.catalogue import Catalogue
@@ -55,6 +53,9 @@ def test_a_malformed_token_request_is_refused(client, body):
 
 
 def test_the_clouds_own_library_gets_a_token(sandbox, client, some_id):
+    from keystoneauth1 import session as keystone_session
+    from keystoneauth1.identity.generic import Password
+
     env = sandbox.env
     login = Password(
         auth_url=env["OS_AUTH_URL"],
