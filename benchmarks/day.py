@@ -52,9 +52,12 @@ class Samples:
 
 def _family(pid: int) -> Iterator[int]:
     yield pid
+    command = Path(f"/proc/{pid}/cmdline").read_bytes()
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in children.read_text().split():
-            yield from _family(int(child))
+            # Until it begins a program of its own, a child has its parent's memory, which counts once.
+            if Path(f"/proc/{child}/cmdline").read_bytes() != command:
+                yield from _family(int(child))
 
 
 def _sample(pid: int, ended: threading.Event, samples: Samples) -> None:

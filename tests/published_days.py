@@ -18,6 +18,7 @@ from pipelines.snapshot.steps import Day
 from pipelines.tables import IMAGE_HISTORY, LIST_PAGES, TABLES, Table
 
 PROJECT_ID = "p1"
+_PAGE_ITEMS = 3
 
 
 def day_of(date: str) -> Day:
@@ -56,7 +57,11 @@ def publish_day(
     newest = newest_publication(day.lake, day.partition.project)
     given = {"notebooks": notebooks or [], **tables}
     if listed is not None:
-        given[LIST_PAGES.name] = [{"page": 0, "body": json.dumps({"data": listed}).encode(), "body_sha256": "0"}]
+        pages = [listed[first : first + _PAGE_ITEMS] for first in range(0, len(listed), _PAGE_ITEMS)] or [[]]
+        given[LIST_PAGES.name] = [
+            {"page": number, "body": json.dumps({"data": items}).encode(), "body_sha256": "0"}
+            for number, items in enumerate(pages)
+        ]
     files = {}
     for name, table in TABLES.items():
         files[name] = day.staged(name)

@@ -123,14 +123,15 @@ def derive_audit_findings(analysis: DayAnalysis) -> AuditResult:
     """
     settings = analysis.day.settings
     suppressions = read_suppressions(settings.suppressions) if settings.suppressions else []
-    rules = _apply_rules(analysis, read_rules(settings.audit_rules))
-    analysis.engine.load("rules", _rules_table(rules, analysis.manifest))
-    analysis.engine.load(
-        "suppressions", pa.Table.from_pylist([entry.model_dump() for entry in suppressions], schema=_SUPPRESSIONS)
-    )
-    analysis.load_today(IMAGE_RECONCILIATION)
-    analysis.load_derived(AUDIT_FINDINGS, "previous_findings", analysis.before)
-    findings = analysis.write_by_rule(AUDIT_FINDINGS, read_sql("derive/audit_findings.sql"), _FINDING_SOURCES)
+    with rule_scratch() as scratch:
+        rules = _apply_rules(analysis, read_rules(settings.audit_rules), scratch)
+        analysis.engine.load("rules", _rules_table(rules, analysis.manifest))
+        analysis.engine.load(
+            "suppressions", pa.Table.from_pylist([entry.model_dump() for entry in suppressions], schema=_SUPPRESSIONS)
+        )
+        analysis.load_today(IMAGE_RECONCILIATION)
+        analysis.load_derived(AUDIT_FINDINGS, "previous_findings", analysis.before)
+        findings = analysis.write_by_rule(AUDIT_FINDINGS, read_sql("derive/audit_findings.sql"), _FINDING_SOURCES)
     analysis.load_today(AUDIT_FINDINGS, "findings")
     files = (analysis.write(AUDIT_RULES, read_sql("derive/audit_rules.sql")), findings)
     return _summary(analysis, files, {rule.name: rule.error for rule in rules if rule.error is not None})
@@ -276,23 +277,22 @@ def _rules_table(rules: list[Rule], manifest: Manifest) -> pa.Table:
 # --- applying them --------------------------------------------------------------------------------------------------
 
 
-def _apply_rules(analysis: DayAnalysis, rules: list[Rule]) -> list[Rule]:
-    """Make what the rules find the relation `found` (rule, id, evidence); returns the rules with their errors."""
-    with rule_scratch() as scratch:
-        files, views = _rule_files(analysis, scratch), {}
-        if held := analysis.engine.held_files("current_images"):
-            files["current_images"] = RuleFile(held)
-        else:
-            views["current_images"] = read_sql("derive/current_images.sql")
-        # What the engine and that process hold adds up.
-        analysis.engine.rest()
-        give_back_memory()
-        with RuleProcess(scratch, files, views, analysis.day.settings.audit_rule_seconds) as process:
-            applied = [_with_error(rule, process.apply) for rule in rules]
-        # The process has ended, and its memory is free.
-        working = (rule.name for rule in applied if rule.error is None)
-        batches = (batch for name in working for batch in process.found(name, _FOUND))
-        analysis.engine.load("found", pa.RecordBatchReader.from_batches(_FOUND, batches))
+def _apply_rules(analysis: DayAnalysis, rules: list[Rule], scratch: Path) -> list[Rule]:
+    """Make what the rules find the relation `found` (rule, id, evidence); returns the rules with their errors.
+
+    What they find stays in `scratch`.
+    """
+    files, views = _rule_files(analysis, scratch), {}
+    if held := analysis.engine.held_files("current_images"):
+        files["current_images"] = RuleFile(held)
+    else:
+        views["current_images"] = read_sql("derive/current_images.sql")
+    # What the engine and that process hold adds up.
+    analysis.engine.rest()
+    give_back_memory()
+    with RuleProcess(scratch, files, views, analysis.day.settings.audit_rule_seconds) as process:
+        applied = [_with_error(rule, process.apply) for rule in rules]
+    analysis.engine.load_local("found", [process.found(rule.name) for rule in applied if rule.error is None], _FOUND)
     return applied
 
 

@@ -117,11 +117,9 @@ class RuleProcess:
         if told["error"] is not None:
             raise RuleError(told["error"])
 
-    def found(self, name: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        """What a rule that was applied has found."""
-        with pq.ParquetFile(self._scratch / "found" / f"{name}.parquet", pre_buffer=False) as file:
-            for batch in file.iter_batches(_BATCH_ROWS):
-                yield batch.cast(schema)
+    def found(self, name: str) -> Path:
+        """The Parquet file (rule, id, evidence) of what a rule that was applied has found."""
+        return self._scratch / "found" / f"{name}.parquet"
 
     def _answer(self, process: subprocess.Popen[bytes], request: object) -> bytes | None:
         """The answer to a request; empty when the process has died, None when there was none in time."""

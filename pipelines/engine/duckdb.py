@@ -126,9 +126,20 @@ class DuckDBEngine(Engine):
                 f"COPY ({sql}) TO {quoted(str(path))} "
                 f"(FORMAT parquet, COMPRESSION lz4_raw, ROW_GROUP_SIZE {_HELD_ROWS})"
             )
+        self._read_local(name, paths)
+        self._held[name] = tuple(map(str, paths))
+
+    def load_local(self, name: str, paths: Iterable[Path], schema: pa.Schema) -> None:
+        """Make a relation that reads Parquet files of this machine, where they are."""
+        # The engine takes all files to have as many rows as the first.
+        if files := sorted(paths, key=lambda path: path.stat().st_size, reverse=True):
+            self._read_local(name, files)
+        else:
+            self.load(name, schema.empty_table())
+
+    def _read_local(self, name: str, paths: Iterable[Path]) -> None:
         files = ", ".join(map(file_text, paths))
         self.create_view(name, f"SELECT * FROM read_parquet([{files}], hive_partitioning = false)")  # noqa: S608
-        self._held[name] = tuple(map(str, paths))
 
     def held_files(self, name: str) -> tuple[str, ...]:
         """The files that a relation made by `hold` is in."""

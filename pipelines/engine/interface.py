@@ -7,13 +7,17 @@ them.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
 
 import pyarrow as pa
 
 from pipelines.errors import ValidationError
+from pipelines.lake.parquet_files import read_batches
 from pipelines.lake.stored_files import LakePath
+
+_BATCH_ROWS = 32_768
 
 
 class Engine(ABC):
@@ -40,6 +44,11 @@ class Engine(ABC):
     @abstractmethod
     def load_file(self, name: str, path: LakePath, columns: str = "*") -> None:
         """Make a relation that reads a Parquet file of the lake, without its directory keys."""
+
+    def load_local(self, name: str, paths: Iterable[Path], schema: pa.Schema) -> None:
+        """Make a relation that reads Parquet files of this machine, which stay there while the engine is open."""
+        batches = (batch.cast(schema) for path in paths for batch in read_batches(path, _BATCH_ROWS))
+        self.load(name, pa.RecordBatchReader.from_batches(schema, batches))
 
     @abstractmethod
     def create(self, name: str, sql: str) -> None:

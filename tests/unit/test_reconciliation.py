@@ -67,6 +67,26 @@ def test_a_listed_image_that_nobody_registered(day):
     assert result.was_compared is True
 
 
+def test_unregistered_images_are_found_on_whatever_page_they_are(day):
+    """Pages are read some at a time, so these lie at the ends and beginnings of what is read together."""
+    listed = [{"id": f"i{number:03}", "name": f"name {number}", "size": number} for number in range(200)]
+    unknown = [0, 47, 48, 95, 96, 150, 199]
+    registered = {item["id"]: None for number, item in enumerate(listed) if number not in unknown}
+    listed[151] = {"id": "I150", "name": "shown twice"}
+    publish_day(
+        day,
+        listed=listed,
+        inventory=inventory(**registered),
+        responses=outcomes(**dict.fromkeys(registered, "ok")),
+        images=[{"id": id_} for id_ in registered],
+    )
+    assert derive(day).counts == {"not_registered": len(unknown), "registered_but_gone": 0}
+    found = published_rows(day, IMAGE_RECONCILIATION)
+    assert [(row["id"], row["name"], row["size_bytes"]) for row in found] == [
+        (f"i{number:03}", f"name {number}", number * 1024) for number in unknown
+    ]
+
+
 def test_a_registered_image_is_gone_only_when_the_api_said_so(day):
     publish_day(
         day,
