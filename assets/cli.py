@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from assets.query_command import query
+from assets.query_command import QueryCommand, query
 from assets.run_report import outcomes_text, print_reports, run_report, short_path
 from assets.streams import lasting_streams, output_loss
 from assets.terminal import (
@@ -430,7 +430,7 @@ def _removed(tables: list[str]) -> str:
 
 
 app.command()(verify)
-app.command()(query)
+app.command(cls=QueryCommand)(query)
 app.command()(compact)
 app.command()(retention)
 

@@ -6,6 +6,7 @@ What can be asked, and that it only reads, belongs to `pipelines.query`.
 import codecs
 import io
 import os
+import re
 import readline
 import shutil
 import sys
@@ -15,12 +16,13 @@ from contextlib import closing, contextmanager, redirect_stdout
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, BinaryIO, cast
+from typing import Annotated, Any, BinaryIO, cast
 
 import duckdb
 import typer
 from rich.console import Console
 from rich.markup import escape
+from typer.core import TyperCommand
 from typing_extensions import Buffer
 
 from assets.streams import output_error, raising_output
@@ -45,6 +47,10 @@ _HELPING = ("help", ".help", "?", "\\?", "\\h")
 _LISTING = (".tables", "\\d", "\\dt")
 
 
+# No option has a blank at its beginning, or a line break before its value.
+_COMMENT = re.compile(r"--(\s|[^=]*\n)")
+
+
 class OutputFormat(StrEnum):
     """How rows are written."""
 
@@ -55,6 +61,14 @@ class OutputFormat(StrEnum):
 
 
 _SUFFIXES = {f".{form}": form for form in (OutputFormat.CSV, OutputFormat.JSON, OutputFormat.PARQUET)}
+
+
+class QueryCommand(TyperCommand):
+    """The command, to which a text that begins with a comment is a query and no option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take the arguments apart."""
+        return super().parse_args(ctx, [f"\n{text}" if _COMMENT.match(text) else text for text in args])
 
 
 def query(
