@@ -32,6 +32,7 @@ from assets.terminal import (
     DateOption,
     JsonOption,
     ProjectOption,
+    check_output,
     count_text,
     note_sandbox,
     open_lake,
@@ -449,6 +450,7 @@ def report(
     projects = _projects(settings, project)
     if output is not None and len(projects) > 1:
         raise ConfigurationError("--output takes one report, and there are several projects: choose with --project.")
+    check_output(lake, output)
     note_sandbox(lake)
     days = {key: [day for day in lake.partitions() if day.project == key] for key in projects}
     for key in projects:
@@ -469,11 +471,11 @@ def focus(
     from pipelines.costs import write_focus
 
     settings = Settings.load()
-    note_sandbox(open_lake(settings))
+    lake = open_lake(settings)
+    check_output(lake, output)
+    note_sandbox(lake)
     until = parse_date(last) or _today()
-    rows = write_focus(
-        open_lake(settings), parse_date(first) or until.replace(day=1), until, _projects(settings, project), output
-    )
+    rows = write_focus(lake, parse_date(first) or until.replace(day=1), until, _projects(settings, project), output)
     print_line(f"{output}: {count_text(rows, 'row')}, estimates and no bill")
 
 

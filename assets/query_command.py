@@ -26,7 +26,7 @@ from typer.core import TyperCommand
 from typing_extensions import Buffer
 
 from assets.streams import output_error, raising_output
-from assets.terminal import note_sandbox, print_error
+from assets.terminal import check_output, note_sandbox, print_error
 from pipelines.errors import ConfigurationError, PipelineError, StorageError
 from pipelines.lake import Lake
 from pipelines.plain_text import visible
@@ -94,9 +94,7 @@ def query(
     """
     form = _format(output_format, output)
     lake = Lake(Settings.load().lake)
-    root = lake.root.resolve()
-    if output is not None and isinstance(root, Path) and _is_in(output, root):
-        raise ConfigurationError(f"--output {output} is inside the lake, which is only read: choose another place.")
+    check_output(lake, output)
     text = _text(sql, file)
     if text is None and output is not None:
         raise ConfigurationError("--output needs a query: give one as argument, with --file or on standard input.")
@@ -109,11 +107,6 @@ def query(
             _interruptible(connection, partial(_print, connection, text, form))
         else:
             _interruptible(connection, partial(_write, connection, text, output, form))
-
-
-def _is_in(output: Path, root: Path) -> bool:
-    # A link is replaced where it lies, whatever it points to.
-    return any(place.is_relative_to(root) for place in (output.resolve(), output.parent.resolve()))
 
 
 def _format(chosen: OutputFormat | None, output: Path | None) -> OutputFormat:

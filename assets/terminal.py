@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -92,6 +93,16 @@ def _without_types(params: list[Any]) -> list[Any]:
 def open_lake(settings: Settings) -> Lake:
     """The lake that the settings name."""
     return Lake(settings.lake, settings.parquet_compression)
+
+
+def check_output(lake: Lake, output: Path | None) -> None:
+    """Refuse to write what a command prints over a file of the lake.
+
+    Raises:
+        ConfigurationError: it would lie in the lake.
+    """
+    if output is not None and lake.holds(output):
+        raise ConfigurationError(f"--output {output} is inside the lake, which is only read: choose another place.")
 
 
 def parse_date(text: str | None) -> dt.date | None:
