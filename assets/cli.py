@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from assets.query_command import query
+from assets.query_command import QueryCommand, query
 from assets.run_report import outcomes_text, print_reports, run_report, short_path
 from assets.streams import lasting_streams, output_loss
 from assets.terminal import (
@@ -32,6 +32,7 @@ from assets.terminal import (
     DateOption,
     JsonOption,
     ProjectOption,
+    check_output,
     count_text,
     note_sandbox,
     open_lake,
@@ -431,7 +432,7 @@ def _removed(tables: list[str]) -> str:
 
 
 app.command()(verify)
-app.command()(query)
+app.command(cls=QueryCommand)(query)
 app.command()(compact)
 app.command()(retention)
 
@@ -450,6 +451,7 @@ def report(
     projects = _projects(settings, project)
     if output is not None and len(projects) > 1:
         raise ConfigurationError("--output takes one report, and there are several projects: choose with --project.")
+    check_output(lake, output)
     note_sandbox(lake)
     days = {key: [day for day in lake.partitions() if day.project == key] for key in projects}
     for key in projects:
@@ -470,11 +472,11 @@ def focus(
     from pipelines.derive.costs import write_focus
 
     settings = Settings.load()
-    note_sandbox(open_lake(settings))
+    lake = open_lake(settings)
+    check_output(lake, output)
+    note_sandbox(lake)
     until = parse_date(last) or _today()
-    rows = write_focus(
-        open_lake(settings), parse_date(first) or until.replace(day=1), until, _projects(settings, project), output
-    )
+    rows = write_focus(lake, parse_date(first) or until.replace(day=1), until, _projects(settings, project), output)
     print_line(f"{output}: {count_text(rows, 'row')}, estimates and no bill")
 
 

@@ -6,6 +6,7 @@ What can be asked, and that it only reads, belongs to `pipelines.query.views`.
 import codecs
 import io
 import os
+import re
 import readline
 import shutil
 import sys
@@ -15,16 +16,17 @@ from contextlib import closing, contextmanager, redirect_stdout
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, BinaryIO, cast
+from typing import Annotated, Any, BinaryIO, cast
 
 import duckdb
 import typer
 from rich.console import Console
 from rich.markup import escape
+from typer.core import TyperCommand
 from typing_extensions import Buffer
 
 from assets.streams import output_error, raising_output
-from assets.terminal import note_sandbox, print_error
+from assets.terminal import check_output, note_sandbox, print_error
 from pipelines.errors import ConfigurationError, PipelineError, StorageError
 from pipelines.inputs.text_files import decoded
 from pipelines.lake.layout import Lake
@@ -45,6 +47,10 @@ _HELPING = ("help", ".help", "?", "\\?", "\\h")
 _LISTING = (".tables", "\\d", "\\dt")
 
 
+# No option has a blank at its beginning, or a line break before its value.
+_COMMENT = re.compile(r"--(\s|[^=]*\n)")
+
+
 class OutputFormat(StrEnum):
     """How rows are written."""
 
@@ -55,6 +61,14 @@ class OutputFormat(StrEnum):
 
 
 _SUFFIXES = {f".{form}": form for form in (OutputFormat.CSV, OutputFormat.JSON, OutputFormat.PARQUET)}
+
+
+class QueryCommand(TyperCommand):
+    """The command, to which a text that begins with a comment is a query and no option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take the arguments apart."""
+        return super().parse_args(ctx, [f"\n{text}" if _COMMENT.match(text) else text for text in args])
 
 
 def query(
@@ -80,9 +94,7 @@ def query(
     """
     form = _format(output_format, output)
     lake = Lake(Settings.load().lake)
-    root = lake.root.resolve()
-    if output is not None and isinstance(root, Path) and _is_in(output, root):
-        raise ConfigurationError(f"--output {output} is inside the lake, which is only read: choose another place.")
+    check_output(lake, output)
     text = _text(sql, file)
     if text is None and output is not None:
         raise ConfigurationError("--output needs a query: give one as argument, with --file or on standard input.")
@@ -95,11 +107,6 @@ def query(
             _interruptible(connection, partial(_print, connection, text, form))
         else:
             _interruptible(connection, partial(_write, connection, text, output, form))
-
-
-def _is_in(output: Path, root: Path) -> bool:
-    # A link is replaced where it lies, whatever it points to.
-    return any(place.is_relative_to(root) for place in (output.resolve(), output.parent.resolve()))
 
 
 def _format(chosen: OutputFormat | None, output: Path | None) -> OutputFormat:

@@ -4,7 +4,13 @@ Tables on a terminal, plain lines when piped.
 """
 
 import datetime as dt
-from collections.abc import Sequence
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -23,6 +29,7 @@ COMPLETE, FAILED, USAGE, INCOMPLETE = 0, 1, 2, 3
 
 SAMPLE_DATA = "Sample data: the images of this lake are invented ones of the sandbox, not of a cloud account."
 
+_AGAIN_SECONDS = 0.05
 _NUMBERS = ("rows", "bytes", "images", "days", "files", "daily files", "daily bytes")
 
 ProjectOption = Annotated[
@@ -49,10 +56,31 @@ class Commands(TyperGroup):
     def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
         """Run the command that was asked for."""
         try:
-            return super().invoke(ctx)
+            with _hearing_every_interrupt():
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             print_error("Stopped by Ctrl-C.")
             raise typer.Exit(FAILED) from None
+
+
+@contextmanager
+def _hearing_every_interrupt() -> Iterator[None]:
+    """Send a Ctrl-C again that came while Python tidied up, where it prints and ignores whatever is raised."""
+    before = sys.unraisablehook
+
+    def send_again(ignored: "sys.UnraisableHookArgs") -> None:
+        # The second one is what Dagster makes of it; its import takes seconds.
+        if ignored.exc_type.__name__ in ("KeyboardInterrupt", "DagsterExecutionInterruptedError"):
+            # Once this is left: within, it would be ignored, too.
+            threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), signal.SIGINT)).start()
+        else:
+            before(ignored)
+
+    sys.unraisablehook = send_again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def _without_types(params: list[Any]) -> list[Any]:
@@ -65,6 +93,16 @@ def _without_types(params: list[Any]) -> list[Any]:
 def open_lake(settings: Settings) -> Lake:
     """The lake that the settings name."""
     return Lake(settings.lake, settings.parquet_compression)
+
+
+def check_output(lake: Lake, output: Path | None) -> None:
+    """Refuse to write what a command prints over a file of the lake.
+
+    Raises:
+        ConfigurationError: it would lie in the lake.
+    """
+    if output is not None and lake.holds(output):
+        raise ConfigurationError(f"--output {output} is inside the lake, which is only read: choose another place.")
 
 
 def parse_date(text: str | None) -> dt.date | None:

@@ -75,6 +75,14 @@ class Lake:
         """Where a file is, relative to the lake's root."""
         return path.relative_to(self.root).as_posix()  # type: ignore[arg-type]  # both are of the same kind
 
+    def holds(self, path: Path) -> bool:
+        """Whether a file of that name, or what it leads to, lies in the lake, or would."""
+        root = self.root.resolve()
+        # A link is replaced where it lies, whatever it points to.
+        return isinstance(root, Path) and any(
+            place.is_relative_to(root) for place in (path.resolve(), path.parent.resolve())
+        )
+
     @staticmethod
     def uri(path: LakePath) -> str:
         """A path of the lake as a URI."""

@@ -46,6 +46,8 @@ def _machine() -> str:
 
 def _has_ended(facts: dict[str, str]) -> bool:
     """Whether it is sure that the process of a claim is no more: it is known only of this machine."""
+    if not facts.keys() >= {"machine", "pid", "pid_began"}:
+        return False
     return bool(facts["machine"]) and facts["machine"] == _machine() and _began(facts["pid"]) != facts["pid_began"]
 
 
@@ -196,7 +198,16 @@ def _claim_alone(claim: _Claim, busy: Callable[[dict[str, str]], None]) -> None:
 
 
 def _since(facts: dict[str, str]) -> str:
-    return facts["since"]
+    return facts.get("since", "")
+
+
+def _read(content: bytes) -> dict[str, str]:
+    """What a claim says; nothing of what is none, which counts as somebody's until it runs out."""
+    with suppress(ValueError):
+        facts = json.loads(content)
+        if isinstance(facts, dict):
+            return {name: str(value) for name, value in facts.items()}
+    return {}
 
 
 def _others(claim: _Claim) -> list[dict[str, str]]:
@@ -214,7 +225,7 @@ def _others(claim: _Claim) -> list[dict[str, str]]:
         if path == claim.path:
             continue
         try:
-            facts = json.loads(path.read_bytes())
+            facts = _read(path.read_bytes())
         except FileNotFoundError:
             continue
         if now - stat.st_mtime > RUNS_OUT_SECONDS or _has_ended(facts):

@@ -42,7 +42,7 @@ def open_witness(path: Path | None, lake: Lake) -> Iterator[Callable[[Manifest],
     if path is None:
         yield lambda _: None
         return
-    if isinstance(lake.root, Path) and path.absolute().is_relative_to(lake.root):
+    if lake.holds(path):
         raise ConfigurationError(
             f"The witness file {path} is inside the lake, where whoever changes the lake can change it, too: set "
             "IMAGE_SNAPSHOTS_WITNESS to a file elsewhere."

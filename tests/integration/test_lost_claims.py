@@ -168,3 +168,17 @@ def test_projects_named_like_the_places_of_claims_are_apart(lake):
                 with lake.hold(Partition(PARTITION.date, other), "run-2"):
                     pass
     assert lake.unfinished() == [Partition(PARTITION.date, "a.lock")]
+
+
+@pytest.mark.parametrize("content", [b"", b"no claim", b"[]", b"{}", b'{"machine": 1}', b"\xff"])
+def test_what_is_no_claim_is_somebody_s_until_it_runs_out(lake, monkeypatch, content):
+    with lake.hold(PARTITION, "ours"):
+        (path,) = claims(lake)
+    stray = path.parent / "stray.json"
+    stray.write_bytes(content, held=False)
+    with pytest.raises(PartitionBusyError, match=r"is held by another run \(process \?"), lake.hold(PARTITION, "ours"):
+        pass
+    # By the store's clock, which no test waits for.
+    monkeypatch.setattr(leases, "RUNS_OUT_SECONDS", -1.0)
+    with lake.hold(PARTITION, "ours"):
+        assert stray not in claims(lake)

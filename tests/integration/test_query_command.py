@@ -16,7 +16,7 @@ import typer
 from published_days import publish_day
 from typer.testing import CliRunner
 
-from assets.query_command import query
+from assets.query_command import QueryCommand, query
 from pipelines.errors import ConfigurationError
 from pipelines.lake.layout import Partition
 from pipelines.settings import Settings
@@ -28,7 +28,7 @@ CSV = '"snapshot_date","name","size_bytes"\n2026-11-01,"base",1024\n2026-11-02,"
 
 # The command alone, without the seconds that the others need to be imported.
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-app.command()(query)
+app.command(cls=QueryCommand)(query)
 
 REFUSAL = (
     "The lake is only read here, and this DROP statement would do more: give a SELECT, WITH, SHOW, DESCRIBE, SUMMARIZE "
@@ -74,6 +74,16 @@ def refusal(ask, *arguments):
 
 def test_rows_are_csv_when_piped(ask):
     assert ask(NAMES) == CSV
+
+
+@pytest.mark.parametrize("comment", ["-- names\n", "--names\n", "--\n", "-- a=b\n"])
+def test_a_query_that_begins_with_a_comment_is_no_option(ask, comment):
+    assert ask(comment + NAMES) == CSV
+    assert ask("--format", "csv", comment + NAMES) == CSV
+
+
+def test_an_option_that_there_is_not_is_named(ask):
+    assert CliRunner().invoke(app, ["--formt", "csv"]).exit_code == 2
 
 
 def test_rows_are_a_table_when_asked_for(ask):

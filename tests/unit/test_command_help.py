@@ -1,6 +1,7 @@
 """What people try first: the version, help, completion, and words at the prompt of `query`."""
 
 import signal
+import threading
 
 import pytest
 import typer
@@ -51,6 +52,25 @@ def test_ctrl_c_ends_any_command_with_one_sentence():
     result = CliRunner().invoke(stopped, ["one"])
     assert result.exit_code == 1
     assert result.output == "Error: Stopped by Ctrl-C.\n"
+
+
+def test_ctrl_c_that_comes_while_python_tidies_up_ends_the_command_all_the_same(capfd):
+    stopped = typer.Typer(cls=Commands)
+
+    class Interrupted:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    @stopped.command()
+    def one() -> None:
+        # Python ignores what is raised here.
+        Interrupted()
+        threading.Event().wait(60)
+
+    stopped.command()(lambda: None)
+    result = CliRunner().invoke(stopped, ["one"])
+    assert (result.exit_code, result.output) == (1, "Error: Stopped by Ctrl-C.\n")
+    assert capfd.readouterr().err == ""
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from rich.console import Console
 from assets.run_report import print_reports, summary_lines
 from assets.terminal import print_error, print_note
 from pipelines.lake.derived_records import DaySummary
+from pipelines.settings import ROOT
 from pipelines.tables import ANALYSIS_TABLES, TABLES
 
 SUMMARY = {
@@ -106,3 +107,16 @@ def test_each_line_of_a_day_fits(changed):
     lines = summary_lines(DaySummary.model_validate(SUMMARY | changed))
     # Two blanks come before each.
     assert [line for line in lines if len(line) > 78] == []
+
+
+def test_what_the_readme_shows_of_a_run_has_the_shape_that_is_printed(on_a_terminal):
+    (shown,) = re.findall(r"^```\n(Published on.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    summary = SUMMARY | {"estimated_cost": 0.0, "is_priced": False, "unpriced": 0, "reclaimable_bytes": 0}
+    printed = on_a_terminal(print_reports, [report("default") | {"summary": summary}])
+
+    def shape(lines):
+        return [re.sub(r"[-+]?[\d,]+(\.\d+)?", "N", line.rstrip()) for line in lines if "│" not in line]
+
+    of_it = shape(line for line in shown.splitlines() if line != "Published on 2026-11-23")
+    assert of_it == [line for line in shape(printed) if line in of_it]
+    assert [line for line in shape(printed) if line.startswith("  ")] == [line for line in of_it if line[0] == " "]

@@ -10,9 +10,11 @@ import duckdb
 import pytest
 from published_days import publish_day
 
+from assets.cli import focus, report
 from assets.query_command import query
 from pipelines.errors import ConfigurationError
 from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.witnesses import open_witness
 from pipelines.query.views import Format, connect_lake, select, write_rows
 from pipelines.settings import Settings
 from pipelines.snapshot.steps import Day
@@ -191,7 +193,16 @@ def test_a_query_of_a_file_writes_nothing(lake, monkeypatch, sql):
     assert tree(lake.root.parent) == before
 
 
-def test_output_replaces_no_link_that_lies_in_the_lake(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda output: query("SELECT 1", output=output),
+        lambda output: focus(output=output),
+        lambda output: report(output=output),
+    ],
+    ids=["query", "focus", "report"],
+)
+def test_output_replaces_no_file_or_link_that_lies_in_the_lake(monkeypatch, tmp_path, write):
     monkeypatch.setenv("IMAGE_SNAPSHOTS_LAKE", "lake")
     images = tmp_path / "lake" / "images"
     images.mkdir(parents=True)
@@ -199,4 +210,10 @@ def test_output_replaces_no_link_that_lies_in_the_lake(monkeypatch, tmp_path):
     Path("way").symlink_to(images)
     for output in (images / "link.csv", Path("way/link.csv"), Path("way/x.csv"), Path("lake/x.csv")):
         with pytest.raises(ConfigurationError, match="is inside the lake, which is only read"):
-            query("SELECT 1", output=output)
+            write(output)
+
+
+def test_no_line_is_added_to_a_file_of_the_lake_by_way_of_a_link(lake, tmp_path):
+    Path("way").symlink_to(lake.root)
+    with pytest.raises(ConfigurationError, match="is inside the lake"), open_witness(Path("way") / EVIDENCE, lake):
+        pass
