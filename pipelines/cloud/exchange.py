@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
-import aiohttp
 import httpx
 
 from pipelines.cloud.answers import Kind, Verdict, classify_failure
@@ -134,8 +133,8 @@ class Exchanges:
                     body = await self._body(response, response.stream)
                 finally:
                     await response.stream.aclose()
-        except (httpx.HTTPError, aiohttp.ClientError, OSError) as error:
-            raise NoAnswerError(classify_failure(error), status) from None
+        except (httpx.TransportError, TimeoutError) as error:
+            raise NoAnswerError(classify_failure(error, status), status) from None
         finally:
             self._in_flight.discard(exchange)
         return Reply(status, response.headers, body)
