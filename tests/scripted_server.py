@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 
 from pipelines.cloud.credentials import ReadyToken
 from pipelines.cloud.modelarts import ModelArtsClient
+from pipelines.cloud.options import RetryPolicy, Timeouts
 
 ID = "0e1f2a3b-4c5d-6e7f-8091-a2b3c4d5e6f7"
+QUICK = RetryPolicy(attempts=3, backoff_seconds=0.01)
 TOKEN = "secret-token-of-the-test"
 GOOD = json.dumps({"id": ID, "name": "torch"}).encode()
 
@@ -136,7 +138,7 @@ async def good(request: Request, writer: asyncio.StreamWriter) -> None:
 
 def client(server: Server | str, credentials=None, **options) -> ModelArtsClient:
     url = server if isinstance(server, str) else server.url
-    options = {"backoff_seconds": 0.01, "timeout_seconds": 5, "max_attempts": 3} | options
+    options = {"timeouts": Timeouts(request=5), "retry_policy": QUICK} | options
     return ModelArtsClient(url, credentials or ReadyToken(TOKEN, "p1"), **options)
 
 

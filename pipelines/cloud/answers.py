@@ -10,16 +10,16 @@ import math
 import re
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Any
 
-import aiohttp
 import httpx
 
 from pipelines.bodies.json_text import NotJSONError, dumps, parse
+from pipelines.cloud.transport import ProxyRefusedError
 from pipelines.errors import AccessDeniedError, AccountSuspendedError, ConfigurationError, PipelineError
 from pipelines.tables import Outcome
 
@@ -69,15 +69,26 @@ class Verdict:
     stop: type[PipelineError] | None = None
 
 
+def _retry(code: str, message: str) -> Verdict:
+    return Verdict(Kind.RETRY, error_code=code, error_msg=message)
+
+
+def _unreachable(code: str, message: str) -> Verdict:
+    return Verdict(Kind.UNREACHABLE, error_code=code, error_msg=message)
+
+
 _OK = Verdict(Kind.FINAL, Outcome.OK)
 _DELETED = Verdict(Kind.FINAL, Outcome.DELETED)
 
-_NO_IMAGE_CODE = "ModelArts.6404"
 PAST_THE_END_CODE = "ModelArts.6400"
-_WRONG_PROJECT_CODES = {"ModelArts.2786", "ModelArts.0210"}
-_NO_PROJECT_CODE = "ModelArts.0204"
 WRONG_PATH_CODES = {"ModelArts.2836", "APIG.0101"}
-_WRONG_KEY_CODE = "ModelArts.0206"
+_NO_IMAGE_CODE = "ModelArts.6404"
+_NO_PROJECT_CODE = "ModelArts.0204"
+_WRONG_PROJECT_CODES = {"ModelArts.2786", "ModelArts.0210"}
+_WRONG_KEY_CODES = {"ModelArts.0206"}
+_FORBIDDEN_CODES = {"ModelArts.0108", "ModelArts.0112"}
+_THROTTLED_CODES = {"ModelArts.2799", "ModelArts.4206", "ModelArts.6101", "APIG.0308"}
+_THROTTLED_WORDS = re.compile(r"throttl|too\s*many|too\s*frequent|flow\s*control|rate\s*limit|\bbusy\b", re.IGNORECASE)
 _TOKEN_CODES = {
     "ModelArts.0201",
     "ModelArts.0202",
@@ -99,11 +110,114 @@ _SUSPENDED_CODES = {
     "ModelArts.6201",
     "ModelArts.6203",
 }
-_THROTTLED_CODES = {"ModelArts.2799", "ModelArts.4206", "ModelArts.6101", "APIG.0308"}
-_FORBIDDEN_CODES = {"ModelArts.0108", "ModelArts.0112"}
 # Of a proxy, beside those from 500 on: too slow, too early, too many.
 _PASSING_PROXY_FAULTS = {408, 425, 429}
-_THROTTLED_WORDS = re.compile(r"throttl|too\s*many|too\s*frequent|flow\s*control|rate\s*limit|\bbusy\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Error:
+    """An answer that is an error: what the conditions of `_ERRORS` look at. `code` and `message` are as sent."""
+
+    status: int
+    code: str | None
+    message: str | None
+    has_body: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What an answer means for which `when` holds; `code` and `message`, where set, replace what was sent."""
+
+    when: Callable[[_Error], bool]
+    kind: Kind
+    outcome: Outcome = Outcome.FAILED
+    code: str | None = None
+    message: str | None = None
+    stop: type[PipelineError] | None = None
+
+
+def _stop(codes: set[str], error: type[PipelineError], message: str) -> _Row:
+    return _Row(lambda e: e.code in codes, Kind.STOP, message=message, stop=error)
+
+
+_WRONG_PROJECT = "The credentials are not for this project: correct IMAGE_SNAPSHOTS_PROJECTS or OS_PROJECT_ID"
+
+# The first row that holds is the verdict.
+_ERRORS = (
+    _Row(lambda e: e.status == 408 or e.status >= 500, Kind.RETRY),
+    # Never followed, not even on the same host: the API has no redirects, and credentials would go along.
+    _Row(lambda e: 300 <= e.status < 400, Kind.FINAL, code="client.redirect", message="answered {status}, a redirect"),
+    _Row(lambda e: e.status == 429 or e.code in _THROTTLED_CODES, Kind.THROTTLED),
+    _stop(
+        _SUSPENDED_CODES,
+        AccountSuspendedError,
+        "The cloud account is suspended, in arrears or not authorised for ModelArts: ask who owns the account",
+    ),
+    _stop(
+        _WRONG_KEY_CODES,
+        AccessDeniedError,
+        "The access key or secret key is wrong: correct OS_ACCESS_KEY and OS_SECRET_KEY",
+    ),
+    _stop(_WRONG_PROJECT_CODES, AccessDeniedError, _WRONG_PROJECT),
+    _Row(
+        lambda e: e.status == 400 and e.code == _NO_PROJECT_CODE,
+        Kind.STOP,
+        message=_WRONG_PROJECT,
+        stop=AccessDeniedError,
+    ),
+    _stop(
+        WRONG_PATH_CODES,
+        ConfigurationError,
+        "The endpoint does not serve this API: correct IMAGE_SNAPSHOTS_ENDPOINT",
+    ),
+    _Row(lambda e: e.status == 401 or e.code in _TOKEN_CODES, Kind.RENEW_TOKEN),
+    _Row(lambda e: e.status == 403 or e.code in _FORBIDDEN_CODES, Kind.FINAL, Outcome.FORBIDDEN),
+    _Row(lambda e: e.status in (200, 400) and e.code == _NO_IMAGE_CODE, Kind.FINAL, Outcome.NOT_FOUND),
+    _Row(lambda e: e.status == 404 and not e.has_body, Kind.FINAL, Outcome.NOT_FOUND),
+    _Row(lambda e: e.status == 404 and _is_of_modelarts(e.code), Kind.FINAL, Outcome.NOT_FOUND),
+    # The page of some proxy: the API has not said that the image is gone.
+    _Row(lambda e: e.status == 404 and e.code is not None, Kind.RETRY),
+    _Row(
+        lambda e: e.status == 404,
+        Kind.RETRY,
+        code="client.not_json",
+        message="answered 404 with a body that is not the API's",
+    ),
+    _Row(lambda e: e.status in (200, 400) and _says_throttled(e), Kind.THROTTLED),
+    _Row(lambda e: 400 <= e.status < 500, Kind.FINAL),
+    # 200 with an error of unknown meaning, and successes that are none (204, 206).
+    _Row(lambda _: True, Kind.RETRY),
+)
+
+# What ended an exchange: the transport's error, the cause of that error (None: any), and the verdict.
+_FAILURES: tuple[tuple[type[Exception], type[Exception] | None, Verdict], ...] = (
+    (
+        httpx.ConnectError,
+        ssl.SSLCertVerificationError,
+        Verdict(
+            Kind.STOP,
+            error_code="client.certificate",
+            error_msg="Its certificate is not trusted: name the authority to trust in IMAGE_SNAPSHOTS_CA_BUNDLE",
+            stop=ConfigurationError,
+        ),
+    ),
+    (httpx.ConnectError, socket.gaierror, _unreachable("client.dns", "the name does not resolve")),
+    (httpx.ConnectError, ssl.SSLError, _unreachable("client.tls", "the TLS handshake failed")),
+    (
+        httpx.ConnectError,
+        ConnectionRefusedError,
+        _unreachable("client.connection_refused", "the connection was refused"),
+    ),
+    (httpx.ConnectError, None, _unreachable("client.no_connection", "no connection could be made")),
+    (
+        httpx.ConnectTimeout,
+        None,
+        _unreachable("client.connect_timeout", "the connection was not accepted in time"),
+    ),
+    (TimeoutError, None, _retry("client.timeout", "no whole answer came in time")),
+    (httpx.ReadError, None, _retry("client.connection_reset", "the connection was closed before an answer came")),
+    (Exception, None, _retry("client.bad_http", "the answer is not HTTP")),
+)
 
 
 def classify(
@@ -144,95 +258,29 @@ def classify_list(status: int, headers: Mapping[str, str], body: bytes, now: dt.
 def _classify_error(status: int, headers: Mapping[str, str], body: bytes, now: dt.datetime | None) -> Verdict:
     parsed = _json(body)
     fields = parsed if isinstance(parsed, dict) else {}
-    sent_code = _text(fields.get("error_code"))
-    code = sent_code or f"client.http_{status}"
-    message = _text(fields.get("error_msg"))
-    wait = retry_after(headers, now or dt.datetime.now(dt.UTC))
-
-    def verdict(kind: Kind, outcome: Outcome = Outcome.FAILED) -> Verdict:
-        return Verdict(kind, outcome, code, message, wait)
-
-    def stop(error: type[PipelineError], sentence: str) -> Verdict:
-        return Verdict(Kind.STOP, Outcome.FAILED, code, sentence, stop=error)
-
-    if status == 408 or status >= 500:
-        return verdict(Kind.RETRY)
-    if 300 <= status < 400:
-        # Never followed, not even on the same host: the API has no redirects, and credentials would go along.
-        return Verdict(Kind.FINAL, Outcome.FAILED, "client.redirect", f"answered {status}, a redirect")
-    if status == 429 or sent_code in _THROTTLED_CODES:
-        return verdict(Kind.THROTTLED)
-    if sent_code in _SUSPENDED_CODES:
-        return stop(
-            AccountSuspendedError,
-            "The cloud account is suspended, in arrears or not authorised for ModelArts: ask who owns the account",
-        )
-    if sent_code == _WRONG_KEY_CODE:
-        return stop(AccessDeniedError, "The access key or secret key is wrong: correct OS_ACCESS_KEY and OS_SECRET_KEY")
-    if sent_code in _WRONG_PROJECT_CODES or (status == 400 and sent_code == _NO_PROJECT_CODE):
-        return stop(
-            AccessDeniedError,
-            "The credentials are not for this project: correct IMAGE_SNAPSHOTS_PROJECTS or OS_PROJECT_ID",
-        )
-    if sent_code in WRONG_PATH_CODES:
-        return stop(ConfigurationError, "The endpoint does not serve this API: correct IMAGE_SNAPSHOTS_ENDPOINT")
-    if status == 401 or sent_code in _TOKEN_CODES:
-        return verdict(Kind.RENEW_TOKEN)
-    if status == 403 or sent_code in _FORBIDDEN_CODES:
-        return verdict(Kind.FINAL, Outcome.FORBIDDEN)
-    if status in (200, 400) and sent_code == _NO_IMAGE_CODE:
-        return verdict(Kind.FINAL, Outcome.NOT_FOUND)
-    if status == 404:
-        if not body.strip() or (sent_code or "").startswith("ModelArts."):
-            return verdict(Kind.FINAL, Outcome.NOT_FOUND)
-        # Some proxy's page: the API has not said that the image is gone.
-        return _retry(sent_code or "client.not_json", message or "answered 404 with a body that is not the API's")
-    if status in (200, 400) and _THROTTLED_WORDS.search(f"{sent_code} {message}"):
-        return verdict(Kind.THROTTLED)
-    if 400 <= status < 500:
-        return verdict(Kind.FINAL)
-    # 200 with an error of unknown meaning, and successes that are none (204, 206).
-    return verdict(Kind.RETRY)
+    error = _Error(status, _text(fields.get("error_code")), _text(fields.get("error_msg")), bool(body.strip()))
+    row = next(row for row in _ERRORS if row.when(error))
+    return Verdict(
+        row.kind,
+        row.outcome,
+        row.code or error.code or f"client.http_{status}",
+        row.message.format(status=status) if row.message else error.message,
+        retry_after(headers, now or dt.datetime.now(dt.UTC)),
+        row.stop,
+    )
 
 
-def classify_failure(error: BaseException) -> Verdict:
-    """Judge an exchange that brought no whole answer, by the exception that ended it.
-
-    The whole chain of causes is searched for what the operating system or aiohttp's classes say, because they name
-    what an exchange can die of more exactly than httpx's.
-    """
-    chain = list(_causes(error))
-
-    def caused_by(*types: type[BaseException]) -> bool:
-        return any(isinstance(cause, types) for cause in chain)
-
-    if caused_by(ssl.SSLCertVerificationError):
-        return Verdict(
-            Kind.STOP,
-            error_code="client.certificate",
-            error_msg="Its certificate is not trusted: name the authority to trust in IMAGE_SNAPSHOTS_CA_BUNDLE",
-            stop=ConfigurationError,
-        )
-    for cause in chain:
-        if isinstance(cause, aiohttp.ClientHttpProxyError):
-            return _of_proxy(cause.status)
-    if caused_by(socket.gaierror, aiohttp.ClientConnectorDNSError):
-        return _unreachable("client.dns", "the name does not resolve")
-    if caused_by(aiohttp.ClientConnectorSSLError):
-        return _unreachable("client.tls", "the TLS handshake failed")
-    if caused_by(aiohttp.ConnectionTimeoutError):
-        return _unreachable("client.connect_timeout", "the connection was not accepted in time")
-    if caused_by(ConnectionRefusedError):
-        return _unreachable("client.connection_refused", "the connection was refused")
-    if caused_by(aiohttp.ClientConnectorError):
-        return _unreachable("client.no_connection", "no connection could be made")
-    if caused_by(aiohttp.ClientPayloadError):
+def classify_failure(error: Exception, status: int | None = None) -> Verdict:
+    """Judge an exchange that brought no whole answer, by the error that ended it; `status` is set if it had begun."""
+    if isinstance(error, ProxyRefusedError):
+        return _of_proxy(error.status)
+    if isinstance(error, httpx.ReadError) and status is not None:
         return _retry("client.truncated", "the body ended before it was whole")
-    if caused_by(TimeoutError):
-        return _retry("client.timeout", "no whole answer came in time")
-    if caused_by(OSError, aiohttp.ClientConnectionError):
-        return _retry("client.connection_reset", "the connection was closed before an answer came")
-    return _retry("client.bad_http", "the answer is not HTTP")
+    return next(
+        verdict
+        for raised, cause, verdict in _FAILURES
+        if isinstance(error, raised) and (cause is None or isinstance(error.__cause__, cause))
+    )
 
 
 def retry_after(headers: Mapping[str, str], now: dt.datetime) -> float | None:
@@ -252,10 +300,6 @@ def retry_after(headers: Mapping[str, str], now: dt.datetime) -> float | None:
     return 0.0 if seconds < 0 else min(MAX_RETRY_AFTER_SECONDS, seconds if math.isfinite(seconds) else math.inf)
 
 
-def _retry(code: str, message: str) -> Verdict:
-    return Verdict(Kind.RETRY, error_code=code, error_msg=message)
-
-
 def _of_proxy(status: int) -> Verdict:
     if status in _PASSING_PROXY_FAULTS or status >= 500:
         return _unreachable("client.proxy", f"the proxy answered {status}")
@@ -267,27 +311,19 @@ def _of_proxy(status: int) -> Verdict:
     )
 
 
-def _unreachable(code: str, message: str) -> Verdict:
-    return Verdict(Kind.UNREACHABLE, error_code=code, error_msg=message)
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    pending: list[BaseException | None] = [error]
-    while pending:
-        current = pending.pop()
-        if current is None or id(current) in seen:
-            continue
-        seen.add(id(current))
-        yield current
-        pending += [current.__cause__, getattr(current, "os_error", None)]
-
-
 def _json(body: bytes) -> Any:
     try:
         return parse(body, exactly=False)
     except NotJSONError:
         return None
+
+
+def _is_of_modelarts(code: str | None) -> bool:
+    return code is not None and code.startswith("ModelArts.")
+
+
+def _says_throttled(error: _Error) -> bool:
+    return _THROTTLED_WORDS.search(f"{error.code} {error.message}") is not None
 
 
 def _same_id(sent: Any, asked: str) -> bool:

@@ -66,7 +66,7 @@ class Authentication:
             PipelineError: the credentials are refused, or the identity service cannot be reached.
         """
         if isinstance(self._credentials, PasswordLogin):
-            self.token = await self._fetch_token(self._credentials, self._retries.first_contact_seconds)
+            self.token = await self._fetch_token(self._credentials, self._retries.timeouts.first_contact)
         elif isinstance(self._credentials, ReadyToken):
             self.token = self._token_of(self._credentials.token, None)
 
@@ -130,7 +130,7 @@ class Authentication:
             if self.token is old:
                 assert isinstance(self._credentials, PasswordLogin)  # noqa: S101
                 try:
-                    self.token = await self._fetch_token(self._credentials, self._retries.outage_seconds)
+                    self.token = await self._fetch_token(self._credentials, self._retries.timeouts.outage)
                 except PipelineError as error:
                     self._retries.halt(error)
                 self.token.replaces_refused = refused
@@ -178,7 +178,7 @@ class Authentication:
                     faults += 1
                     wait = retry_after(reply.headers, dt.datetime.now(dt.UTC))
                     delay = max(delay, wait or 0.0)
-                if faults >= self._retries.max_attempts:
+                if faults >= self._retries.policy.attempts:
                     raise EndpointUnreachableError(
                         f"The identity service at {host} gives no token ({came}): run again when it has recovered."
                     )

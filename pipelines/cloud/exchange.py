@@ -12,17 +12,16 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
-import aiohttp
 import httpx
 
 from pipelines.cloud.answers import Kind, Verdict, classify_failure
+from pipelines.cloud.options import Limits, Timeouts
 from pipelines.cloud.transport import PooledTransport, proxy_for, tls_context
 from pipelines.inputs.endpoints import SANDBOX_HEADER
 from pipelines.tables import Outcome
 
 HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "image-snapshots"}
 
-_CONNECT_SECONDS = 10.0
 # Of so many answers that have one, the date is read.
 _DATES_READ = 8
 # A sandbox shows in its first answers; looking for its header in each would cost time.
@@ -83,9 +82,9 @@ class Exchanges:
     `met_sandbox`: whether what answers says that it is a sandbox of this software.
     """
 
-    def __init__(self, timeout_seconds: float, max_body_bytes: int, ca_bundle: Path | None) -> None:
-        self._timeout_seconds = timeout_seconds
-        self._max_body_bytes = max_body_bytes
+    def __init__(self, limits: Limits, timeouts: Timeouts, ca_bundle: Path | None) -> None:
+        self._timeout_seconds = timeouts.request
+        self._max_body_bytes = limits.body_bytes
         self._ca_bundle = ca_bundle
         self._ssl_context: ssl.SSLContext | None = None
         self._in_flight: set[asyncio.Timeout] = set()
@@ -94,8 +93,7 @@ class Exchanges:
         self._looked_at = 0
         # The whole exchange is limited in `send`. Waiting for a connection of the pool has no limit of its own: it
         # must not pass for an endpoint that accepts none.
-        connect = min(_CONNECT_SECONDS, timeout_seconds / 2)
-        timeout = httpx.Timeout(connect=connect, read=timeout_seconds, write=timeout_seconds, pool=None)
+        timeout = httpx.Timeout(timeouts.request, connect=timeouts.connect, pool=None)
         self.extensions = {"timeout": timeout.as_dict()}
 
     def open_transport(self, url: str, connections: int) -> httpx.AsyncBaseTransport:
@@ -138,8 +136,8 @@ class Exchanges:
                     body = await self._body(response, response.stream)
                 finally:
                     await response.stream.aclose()
-        except (httpx.HTTPError, aiohttp.ClientError, OSError) as error:
-            raise NoAnswerError(classify_failure(error), status) from None
+        except (httpx.TransportError, TimeoutError) as error:
+            raise NoAnswerError(classify_failure(error, status), status) from None
         finally:
             self._in_flight.discard(exchange)
         return Reply(status, response.headers, body)

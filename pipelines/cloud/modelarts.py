@@ -31,6 +31,7 @@ from pipelines.cloud.answers import (
 from pipelines.cloud.authentication import Authentication, Token
 from pipelines.cloud.credentials import Credentials
 from pipelines.cloud.exchange import Exchanges, NoAnswerError, Reply, brief
+from pipelines.cloud.options import Limits, RetryPolicy, Timeouts
 from pipelines.cloud.paging import NOTEBOOKS_PAGE_SIZE, PAGE_SIZE, ListPage, Notebook, Paging, reduce_notebook
 from pipelines.cloud.retries import Retries
 from pipelines.cloud.throttle import Throttle
@@ -40,8 +41,7 @@ from pipelines.tables import Outcome
 if TYPE_CHECKING:
     from pipelines.cloud.shared_rate import SharedRate
 
-MAX_BODY_BYTES = 8 * 2**20
-
+_LIMITS, _TIMEOUTS, _RETRY_POLICY = Limits(), Timeouts(), RetryPolicy()
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 _logger = logging.getLogger(__name__)
@@ -69,15 +69,10 @@ def _utc_now() -> dt.datetime:
 class ModelArtsClient:
     """A client of one project, shared by all workers; use it as an async context manager.
 
-    Entering fetches a token (with a password) and sets `project_id`. At most `concurrency` connections are open; calls
-    beyond that wait for one within their time-out. `timeout_seconds` is for one request, from connecting to the last
-    byte. `rate_limit` is in requests per second; `shared_rate`, in its place, is a limit for all processes together,
-    and is closed with the client. `ca_bundle` wins over the credentials' own. `now` is the clock by which answers are
+    Entering fetches a token (with a password) and sets `project_id`. Calls beyond the limit of connections wait for
+    one within their time-out. `shared_rate`, in place of `limits.rate`, is a limit for all processes together, and is
+    closed with the client. `ca_bundle` wins over the credentials' own. `now` is the clock by which answers are
     observed; that of a day which the sandbox plays shows that day.
-
-    An image is given up after `max_attempts` faults or `max_seconds_per_image`. The run is given up when the endpoint
-    cannot be reached for `first_contact_seconds` (`outage_seconds` once it had answered), or answers nothing but
-    faults for `stall_seconds`.
     """
 
     def __init__(
@@ -85,47 +80,29 @@ class ModelArtsClient:
         endpoint: str,
         credentials: Credentials,
         *,
-        concurrency: int = 32,
-        timeout_seconds: float = 30.0,
-        rate_limit: float | None = None,
+        limits: Limits = _LIMITS,
+        timeouts: Timeouts = _TIMEOUTS,
+        retry_policy: RetryPolicy = _RETRY_POLICY,
         shared_rate: "SharedRate | None" = None,
         ca_bundle: Path | None = None,
         now: Callable[[], dt.datetime] | None = None,
-        max_attempts: int = 6,
-        max_seconds_per_image: float = 300.0,
-        max_body_bytes: int = MAX_BODY_BYTES,
-        backoff_seconds: float = 0.5,
-        first_contact_seconds: float = 5.0,
-        outage_seconds: float = 60.0,
-        stall_seconds: float = 300.0,
     ) -> None:
         self._endpoint = endpoint.rstrip("/")
         self._host = urlsplit(endpoint).netloc
         self._now = now or _utc_now
-        self._concurrency = concurrency
-        self._max_attempts = max_attempts
-        self._max_seconds = max_seconds_per_image
+        self._connections = limits.connections
+        self._retry_policy = retry_policy
         # How many images of the list's `total` were not on its pages; None before a list was read.
         self.list_shortfall: int | None = None
         # How many items of the notebook list had no id; None before it was read.
         self.notebooks_skipped: int | None = None
         self._images_path = self._notebooks_path = ""
         self._transport: httpx.AsyncBaseTransport | None = None
-        self._throttle = Throttle(rate_limit)
+        self._throttle = Throttle(limits.rate)
         self._shared_rate = shared_rate
-        self._exchanges = Exchanges(timeout_seconds, max_body_bytes, ca_bundle or credentials.ca_bundle)
+        self._exchanges = Exchanges(limits, timeouts, ca_bundle or credentials.ca_bundle)
         self.stats = self._exchanges.stats
-        self._retries = Retries(
-            self._host,
-            self._throttle,
-            shared_rate,
-            self._exchanges,
-            max_attempts=max_attempts,
-            backoff_seconds=backoff_seconds,
-            first_contact_seconds=first_contact_seconds,
-            outage_seconds=outage_seconds,
-            stall_seconds=stall_seconds,
-        )
+        self._retries = Retries(self._host, self._throttle, shared_rate, self._exchanges, timeouts, retry_policy)
         self._authentication = Authentication(self._endpoint, credentials, self._exchanges, self._retries)
 
     @property
@@ -151,7 +128,7 @@ class ModelArtsClient:
         Raises:
             PipelineError: the credentials are refused, or the identity service cannot be reached.
         """
-        self._transport = self._exchanges.open_transport(self._endpoint, self._concurrency)
+        self._transport = self._exchanges.open_transport(self._endpoint, self._connections)
         try:
             await self._authentication.begin()
         except BaseException:
@@ -271,6 +248,7 @@ class ModelArtsClient:
         # The event loop's clock, without asking for the loop: that is a system call each time.
         clock = time.monotonic
         transport, authentication, retries = self._transport, self._authentication, self._retries
+        policy = self._retry_policy
         assert transport is not None, "enter the client first"  # noqa: S101
         attempts = faults = 0
         started = 0.0
@@ -316,7 +294,7 @@ class ModelArtsClient:
                 if verdict.kind is not Kind.UNREACHABLE:
                     faults += 1
             elapsed = now - started
-            if verdict.kind is Kind.FINAL or faults >= self._max_attempts or elapsed + delay > self._max_seconds:
+            if verdict.kind is Kind.FINAL or faults >= policy.attempts or elapsed + delay > policy.seconds:
                 retries.note_last(verdict, status)
                 return _Result(verdict, status, body, attempts, round(elapsed * 1000), observed_at)
             if delay:

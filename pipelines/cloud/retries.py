@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from pipelines.cloud.answers import Kind, Verdict
 from pipelines.cloud.exchange import Exchanges, brief
+from pipelines.cloud.options import RetryPolicy, Timeouts
 from pipelines.cloud.throttle import Throttle
 from pipelines.errors import ConfigurationError, EndpointUnreachableError, PipelineError
 
@@ -23,7 +24,7 @@ DNS_TRIES = 2
 _MAX_BACKOFF_SECONDS = 30.0
 # While the endpoint cannot be reached: time between the common tries, doubling.
 _FIRST_OUTAGE_PAUSE, _MAX_OUTAGE_PAUSE = 0.25, 5.0
-# Nothing but faults for `stall_seconds`, and so many of them: the endpoint is down although it accepts connections.
+# Nothing but faults for `Timeouts.stall`, and so many of them: the endpoint is down although it accepts connections.
 _STALL_FAULTS = 50
 # So many images answered by something that is not the API before the API was ever seen: it is not there.
 _STRANGE_ANSWERS = 20
@@ -31,7 +32,7 @@ _STRANGE_CODES = {"client.not_json", "client.not_object", "client.redirect"}
 
 
 class Retries:
-    """What has become of the requests of one client; its parameters are those of `cloud.modelarts.ModelArtsClient`."""
+    """What has become of the requests of one client to `host`."""
 
     def __init__(
         self,
@@ -39,22 +40,15 @@ class Retries:
         throttle: Throttle,
         shared_rate: "SharedRate | None",
         exchanges: Exchanges,
-        *,
-        max_attempts: int,
-        backoff_seconds: float,
-        first_contact_seconds: float,
-        outage_seconds: float,
-        stall_seconds: float,
+        timeouts: Timeouts,
+        policy: RetryPolicy,
     ) -> None:
         self._host = host
         self._throttle = throttle
         self._shared_rate = shared_rate
         self._exchanges = exchanges
-        self.max_attempts = max_attempts
-        self._backoff_seconds = backoff_seconds
-        self.first_contact_seconds = first_contact_seconds
-        self.outage_seconds = outage_seconds
-        self._stall_seconds = stall_seconds
+        self.timeouts = timeouts
+        self.policy = policy
         # Why no request can succeed; known to all workers at once.
         self.stop: PipelineError | None = None
         self._stopped = asyncio.Event()
@@ -71,7 +65,7 @@ class Retries:
     def backoff(self, faults: int) -> float:
         """Seconds to wait after so many faults of one call."""
         # Full jitter: workers that failed together do not come back together.
-        return random.uniform(0, min(_MAX_BACKOFF_SECONDS, self._backoff_seconds * 2.0**faults))  # noqa: S311
+        return random.uniform(0, min(_MAX_BACKOFF_SECONDS, self.policy.backoff_seconds * 2.0**faults))  # noqa: S311
 
     async def sleep(self, seconds: float) -> None:
         """Wait, but not beyond the moment at which no request can succeed any more."""
@@ -109,7 +103,7 @@ class Retries:
         if sent_at >= self._outage_seen:
             self._outage_tries += 1
             self._outage_seen = now
-        patience = self.outage_seconds if self._ever_answered else self.first_contact_seconds
+        patience = self.timeouts.outage if self._ever_answered else self.timeouts.first_contact
         left = self._outage_since + patience - now
         is_unknown_name = verdict.error_code == "client.dns" and not self._ever_answered
         if left <= 0 or (is_unknown_name and self._outage_tries >= DNS_TRIES):
@@ -123,10 +117,10 @@ class Retries:
         if self._fault_since is None:
             self._fault_since, self._faults = now, 0
         self._faults += 1
-        if self._faults >= _STALL_FAULTS and now - self._fault_since >= self._stall_seconds:
+        if self._faults >= _STALL_FAULTS and now - self._fault_since >= self.timeouts.stall:
             self.halt(
                 EndpointUnreachableError(
-                    f"{self._host} has answered nothing but errors for {self._stall_seconds:.0f} seconds "
+                    f"{self._host} has answered nothing but errors for {self.timeouts.stall:.0f} seconds "
                     f"(the last: {brief(status, verdict)}): run again when it has recovered."
                 )
             )

@@ -4,8 +4,9 @@ It exists because a day is one small request for each image: asyncio and a parse
 time of the transports that do everything. What is not needed is left out: cookies, redirects, unpacking, requests of
 unknown length, a time-out between two bytes (who sends limits the whole exchange), and sending again by itself.
 
-Errors are those of the operating system, of aiohttp (which names what an exchange can die of more exactly than httpx)
-and, for what is not HTTP, httpx.RemoteProtocolError. What they mean for an image belongs to `cloud.answers`.
+Errors are httpx's: ConnectTimeout and ConnectError (its cause is what the operating system or TLS said), ProxyError,
+ReadError for a connection that ends before its answer does, RemoteProtocolError for what is not HTTP. What they mean
+for an image belongs to `cloud.answers`.
 """
 
 import asyncio
@@ -20,10 +21,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import aiohappyeyeballs
-import aiohttp
 import httptools
 import httpx
-from aiohttp.client_reqrep import ConnectionKey
 
 from pipelines.errors import ConfigurationError
 from pipelines.inputs import local_files
@@ -39,6 +38,14 @@ _HAPPY_EYEBALLS_SECONDS = 0.25
 _PORTS = {"https": 443, "http": 80}
 # What other programs of the machine are told about authorities, in the order in which it is looked at.
 _AUTHORITY_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
+
+
+class ProxyRefusedError(httpx.ProxyError):
+    """The proxy opens no tunnel. Of its answer only the status is kept: the rest may quote the login."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"the proxy answered {status}")
+        self.status = status
 
 
 class PooledTransport(httpx.AsyncBaseTransport):
@@ -128,13 +135,9 @@ class PooledTransport(httpx.AsyncBaseTransport):
                     return await self._through(self._proxy)
                 return await self._dial(self._origin, self._is_tls)
         except TimeoutError as error:
-            raise aiohttp.ConnectionTimeoutError(f"no connection within {seconds} s") from error
-        except (ssl.SSLCertVerificationError, socket.gaierror):
-            raise
-        except ssl.SSLError as error:
-            raise aiohttp.ClientConnectorSSLError(self._key(), error) from error
-        except OSError as error:
-            raise aiohttp.ClientConnectorError(self._key(), error) from error
+            raise httpx.ConnectTimeout(f"no connection within {seconds} s") from error
+        except (OSError, httpx.ReadError) as error:
+            raise httpx.ConnectError("no connection") from error
 
     async def _through(self, proxy: httpx.Proxy) -> "_Connection":
         connection = await self._dial(proxy.url, proxy.url.scheme == "https")
@@ -147,8 +150,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
         try:
             await connection.exchange(b"\r\n".join(lines) + b"\r\n\r\n")
             if not 200 <= connection.status < 300:
-                # Nothing of the answer is shown: it may quote the login.
-                raise aiohttp.ClientHttpProxyError(None, (), status=connection.status)  # type: ignore[arg-type]  # noqa: TRY301
+                raise ProxyRefusedError(connection.status)  # noqa: TRY301
             # From here on the loop calls `secured` in its place.
             self._open.discard(connection)
             secured = _Connection(self._open)
@@ -186,9 +188,6 @@ class PooledTransport(httpx.AsyncBaseTransport):
 
     def _port(self, url: httpx.URL) -> int:
         return url.port or _PORTS[url.scheme]
-
-    def _key(self) -> ConnectionKey:
-        return ConnectionKey(self._origin.host, self._port(self._origin), self._is_tls, self._context, None, None, None)
 
 
 class _Connection(asyncio.Protocol):
@@ -287,13 +286,13 @@ class _Connection(asyncio.Protocol):
         self._is_among.discard(self)
         if not self._in_exchange or self._is_complete:
             return
-        if not self._has_head:
-            self._fail(error or aiohttp.ServerDisconnectedError())
-        elif error is None and self._ends_with_connection():
+        if self._has_head and error is None and self._ends_with_connection():
             self._is_complete = True
             self._wake()
         else:
-            self._fail(aiohttp.ClientPayloadError("the connection ended before the body"))
+            lost = httpx.ReadError("the connection ended before the answer")
+            lost.__cause__ = error
+            self._fail(lost)
 
     def data_received(self, data: bytes) -> None:
         if not self._in_exchange:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from pipelines.cloud.credentials import Credentials, load_credentials
 from pipelines.cloud.modelarts import ModelArtsClient
+from pipelines.cloud.options import Limits, Timeouts
 from pipelines.errors import ConfigurationError
 from pipelines.inventory.cleaning import LISTED
 from pipelines.lake.layout import Partition
@@ -47,9 +48,8 @@ class Connection:
         return ModelArtsClient(
             self.endpoint,
             self.credentials,
-            concurrency=self.settings.concurrency,
-            timeout_seconds=self.settings.timeout_seconds,
-            rate_limit=rate_limit,
+            limits=Limits(connections=self.settings.concurrency, rate=rate_limit),
+            timeouts=Timeouts(request=self.settings.timeout_seconds),
             shared_rate=shared_rate,
             ca_bundle=self.settings.ca_bundle,
             now=now,

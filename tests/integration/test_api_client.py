@@ -9,6 +9,7 @@ from scripted_server import fetch
 
 from pipelines.cloud.credentials import AccessKey, PasswordLogin, ReadyToken, load_credentials
 from pipelines.cloud.modelarts import ModelArtsClient
+from pipelines.cloud.options import RetryPolicy, Timeouts
 from pipelines.errors import AccessDeniedError, AccountSuspendedError, ConfigurationError, EndpointUnreachableError
 from pipelines.sandbox import Faults, SandboxConnection, SandboxOptions, running_sandbox
 from pipelines.tables import Outcome
@@ -61,7 +62,7 @@ def access_key(sandbox: SandboxConnection) -> AccessKey:
 
 
 def client(sandbox: SandboxConnection, credentials=None, **options) -> ModelArtsClient:
-    options = {"backoff_seconds": 0.02, "timeout_seconds": 10} | options
+    options = {"timeouts": Timeouts(request=10), "retry_policy": RetryPolicy(backoff_seconds=0.02)} | options
     return ModelArtsClient(sandbox.endpoint, credentials or password(sandbox), **options)
 
 
@@ -152,7 +153,7 @@ async def test_a_wrong_password_ends_the_run_before_it_began(sandbox):
 async def test_an_identity_service_that_is_down(sandbox):
     set_faults(sandbox, iam_down=True)
     with pytest.raises(EndpointUnreachableError, match=r"gives no token \(HTTP 503\)"):
-        await client(sandbox, max_attempts=3).__aenter__()
+        await client(sandbox, retry_policy=RetryPolicy(attempts=3, backoff_seconds=0.02)).__aenter__()
 
 
 async def test_an_identity_service_at_another_path(sandbox):
@@ -196,7 +197,7 @@ async def test_the_list_holds_every_image_once(sandbox):
 async def test_faults_of_every_kind_cost_no_image(sandbox):
     set_faults(sandbox, ratio_500=0.04, ratio_reset=0.04, ratio_truncated=0.04, ratio_html=0.04, ratio_429=0.02)
     set_faults(sandbox, retry_after="0")
-    async with client(sandbox, max_attempts=12) as modelarts:
+    async with client(sandbox, retry_policy=RetryPolicy(attempts=12, backoff_seconds=0.02)) as modelarts:
         wanted = await some_ids(modelarts, 600)
         answers = await fetch(modelarts, wanted)
     assert len(answers) == 600

@@ -8,6 +8,7 @@ import json
 import logging
 import time
 import zlib
+from dataclasses import replace
 from email.utils import format_datetime
 
 import pytest
@@ -15,6 +16,7 @@ from scripted_server import (
     GOOD,
     HTML,
     ID,
+    QUICK,
     TOKEN,
     Request,
     client,
@@ -29,6 +31,7 @@ from scripted_server import (
 )
 from virtual_clock import by_virtual_clock
 
+from pipelines.cloud.options import Limits, RetryPolicy, Timeouts
 from pipelines.tables import Outcome
 
 HALF_GZIP = gzip.compress(GOOD * 50)[:40]
@@ -93,7 +96,7 @@ HALF_GZIP = gzip.compress(GOOD * 50)[:40]
     ],
 )
 async def test_each_answer_has_its_outcome(happened, raw, outcome, status, code, attempts):
-    async with serving(replies(raw)) as server, client(server, max_body_bytes=1_000_000) as modelarts:
+    async with serving(replies(raw)) as server, client(server, limits=Limits(body_bytes=1_000_000)) as modelarts:
         before = dt.datetime.now(dt.UTC)
         answer = await modelarts.show_image(ID.upper())
         assert (answer.id, answer.outcome, answer.http_status, answer.error_code) == (ID, outcome, status, code)
@@ -147,7 +150,12 @@ async def test_slow_headers_and_a_slow_body_end_with_the_time_out():
             await asyncio.sleep(0.02)
 
     for script, status in ((never, None), (dribble, 200)):
-        async with serving(script) as server, client(server, timeout_seconds=0.2, max_attempts=2) as modelarts:
+        async with (
+            serving(script) as server,
+            client(
+                server, timeouts=Timeouts(request=0.2), retry_policy=RetryPolicy(attempts=2, backoff_seconds=0.01)
+            ) as modelarts,
+        ):
             started = time.monotonic()
             answer = await modelarts.show_image(ID)
             assert (answer.outcome, answer.http_status, answer.error_code) == (Outcome.FAILED, status, "client.timeout")
@@ -166,7 +174,7 @@ async def test_an_endless_body_is_cut_off():
             sent += 0x10000
             await writer.drain()
 
-    async with serving(endless) as server, client(server, max_body_bytes=500_000) as modelarts:
+    async with serving(endless) as server, client(server, limits=Limits(body_bytes=500_000)) as modelarts:
         answer = await modelarts.show_image(ID)
         assert (answer.outcome, answer.error_code, answer.attempts) == (Outcome.FAILED, "client.body_too_large", 1)
         await asyncio.sleep(0.05)
@@ -200,7 +208,7 @@ async def test_retry_after_is_honoured(stated, least, most):
 @by_virtual_clock
 async def test_an_absurd_retry_after_does_not_hold_an_image_longer_than_allowed():
     async with serving(replies(error(429, "APIG.0308", Retry_After="31536000"))) as server:
-        async with client(server, max_seconds_per_image=1) as modelarts:
+        async with client(server, retry_policy=replace(QUICK, seconds=1)) as modelarts:
             answer = await modelarts.show_image(ID)
     assert (answer.outcome, answer.error_code, answer.attempts) == (Outcome.FAILED, "APIG.0308", 1)
     assert answer.elapsed_ms < 1000
@@ -243,7 +251,7 @@ async def test_connections_are_kept_and_bounded_and_cookies_are_not():
         body = json.dumps({"id": request.id}).encode()
         writer.write(http(200, body, Set_Cookie="session=abc; Path=/"))
 
-    async with serving(script) as server, client(server, concurrency=8) as modelarts:
+    async with serving(script) as server, client(server, limits=Limits(connections=8)) as modelarts:
         answers = await fetch(modelarts, ids(200), workers=16)
     assert {answer.outcome for answer in answers} == {Outcome.OK}
     assert (server.connections, len(server.requests)) == (8, 200)
@@ -271,7 +279,7 @@ async def test_nothing_is_logged_for_an_image_and_no_secret_anywhere(caplog):
 
 @by_virtual_clock
 async def test_a_stated_rate_is_held():
-    async with serving(good) as server, client(server, rate_limit=30) as modelarts:
+    async with serving(good) as server, client(server, limits=Limits(rate=30)) as modelarts:
         await fetch(modelarts, ids(61))
     seconds = server.requests[-1].at - server.requests[0].at
     # Some may be sent at once at the beginning: those that would be due within a tenth of a second.
@@ -292,7 +300,10 @@ async def test_the_rate_that_the_server_allows_is_found():
             left -= 1
             writer.write(described(request))
 
-    async with serving(script) as server, client(server, max_attempts=9) as modelarts:
+    async with (
+        serving(script) as server,
+        client(server, retry_policy=replace(QUICK, attempts=9)) as modelarts,
+    ):
         answers = await fetch(modelarts, ids(240))
     assert {answer.outcome for answer in answers} == {Outcome.OK}
     # The bucket held one second's worth at the beginning.

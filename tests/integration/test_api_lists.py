@@ -169,6 +169,8 @@ async def test_no_frame_that_is_alive_holds_a_token():
         assert SECRET not in repr(reading.ag_frame.f_locals)
         with pytest.raises(ListUnreadableError) as raised:
             await anext(reading)
-    frames = [frame for frame, _ in walk_tb(raised.value.__traceback__) if frame.f_code.co_filename.endswith("api.py")]
+    frames = [
+        frame for frame, _ in walk_tb(raised.value.__traceback__) if frame.f_code.co_filename.endswith("modelarts.py")
+    ]
     assert len(frames) == 3
     assert SECRET not in repr([frame.f_locals for frame in frames])

@@ -27,6 +27,7 @@ from virtual_clock import by_virtual_clock
 
 from pipelines.cloud.credentials import ReadyToken
 from pipelines.cloud.modelarts import ModelArtsClient
+from pipelines.cloud.options import RetryPolicy, Timeouts
 from pipelines.errors import (
     AccessDeniedError,
     AccountSuspendedError,
@@ -39,7 +40,7 @@ from pipelines.tables import Outcome
 
 @by_virtual_clock
 async def test_the_connection_is_refused_then_back():
-    async with serving(good) as server, client(server, outage_seconds=10) as modelarts:
+    async with serving(good) as server, client(server, timeouts=Timeouts(outage=10, request=5)) as modelarts:
         assert (await modelarts.show_image(ID)).outcome is Outcome.OK
         await server.stop()
         fetching = asyncio.create_task(fetch(modelarts, ids(50)))
@@ -57,7 +58,12 @@ async def test_a_restart_in_mid_run_costs_no_image():
         await asyncio.sleep(0.01)
         writer.write(described(request))
 
-    async with serving(slow) as server, client(server, max_attempts=6, outage_seconds=10) as modelarts:
+    async with (
+        serving(slow) as server,
+        client(
+            server, retry_policy=RetryPolicy(attempts=6, backoff_seconds=0.01), timeouts=Timeouts(outage=10, request=5)
+        ) as modelarts,
+    ):
         fetching = asyncio.create_task(fetch(modelarts, ids(400), workers=16))
         while len(server.requests) < 100:
             await asyncio.sleep(0.01)
@@ -72,7 +78,7 @@ async def test_a_restart_in_mid_run_costs_no_image():
 
 @by_virtual_clock
 async def test_an_outage_that_lasts_ends_the_run():
-    async with serving(good) as server, client(server, outage_seconds=1) as modelarts:
+    async with serving(good) as server, client(server, timeouts=Timeouts(outage=1, request=5)) as modelarts:
         await modelarts.show_image(ID)
         await server.stop()
         started = time.monotonic()
@@ -91,7 +97,7 @@ async def test_an_endpoint_that_never_answered_is_given_up_soon():
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
-    async with client(url, first_contact_seconds=0.5) as modelarts:
+    async with client(url, timeouts=Timeouts(first_contact=0.5, request=5)) as modelarts:
         started = time.monotonic()
         with pytest.raises(EndpointUnreachableError, match="IMAGE_SNAPSHOTS_ENDPOINT"):
             await fetch(modelarts, ids(100))
@@ -99,7 +105,7 @@ async def test_an_endpoint_that_never_answered_is_given_up_soon():
 
 
 async def test_a_name_that_does_not_resolve_is_given_up_after_two_tries():
-    async with client("https://modelarts.invalid", first_contact_seconds=60) as modelarts:
+    async with client("https://modelarts.invalid", timeouts=Timeouts(first_contact=60, request=5)) as modelarts:
         with pytest.raises(EndpointUnreachableError, match="does not resolve"):
             await modelarts.show_image(ID)
         assert modelarts.stats.requests == 2
@@ -136,7 +142,7 @@ async def test_when_no_request_can_succeed_all_workers_learn_it_at_once(raw, err
             await asyncio.sleep(20)
         writer.write(raw)
 
-    async with serving(script) as server, client(server, timeout_seconds=30) as modelarts:
+    async with serving(script) as server, client(server, timeouts=Timeouts(request=30)) as modelarts:
         started = time.monotonic()
         message = await _raises_for_all(modelarts, error_type)
         assert time.monotonic() - started < 2
@@ -168,7 +174,10 @@ async def test_an_endpoint_that_is_not_the_api_is_given_up():
 
 
 async def test_an_endpoint_that_answers_nothing_but_errors_is_given_up():
-    async with serving(replies(http(503))) as server, client(server, stall_seconds=0.5) as modelarts:
+    async with (
+        serving(replies(http(503))) as server,
+        client(server, timeouts=Timeouts(stall=0.5, request=5)) as modelarts,
+    ):
         with pytest.raises(EndpointUnreachableError, match="nothing but errors"):
             await fetch(modelarts, ids(100_000))
         assert modelarts.stats.requests < 20_000
@@ -212,7 +221,7 @@ async def test_a_server_that_speaks_no_tls():
 
     server = await asyncio.start_server(greet, "127.0.0.1", 0)
     url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with server, client(url, first_contact_seconds=0.3) as modelarts:
+    async with server, client(url, timeouts=Timeouts(first_contact=0.3, request=5)) as modelarts:
         with pytest.raises(EndpointUnreachableError, match="TLS handshake failed"):
             await modelarts.show_image(ID)
 

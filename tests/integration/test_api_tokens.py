@@ -25,6 +25,7 @@ from scripted_server import (
 from virtual_clock import by_virtual_clock
 
 from pipelines.cloud.credentials import AccessKey, PasswordLogin
+from pipelines.cloud.options import Timeouts
 from pipelines.errors import (
     AccessDeniedError,
     ConfigurationError,
@@ -163,7 +164,7 @@ async def test_an_identity_service_that_cannot_be_reached():
     async with serving(good) as server:
         gone = _login(server, auth_url="http://127.0.0.1:9/v3")
         with pytest.raises(EndpointUnreachableError, match="OS_AUTH_URL"):
-            await client(server, gone, first_contact_seconds=0.2).__aenter__()
+            await client(server, gone, timeouts=Timeouts(first_contact=0.2, request=5)).__aenter__()
         unknown = _login(server, auth_url="https://iam.invalid/v3")
         with pytest.raises(EndpointUnreachableError, match="does not resolve"):
             await client(server, unknown).__aenter__()

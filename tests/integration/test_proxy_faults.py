@@ -9,6 +9,7 @@ import trustme
 from scripted_server import ID, client, good, http, replies, serving
 from virtual_clock import by_virtual_clock
 
+from pipelines.cloud.options import Timeouts
 from pipelines.errors import ConfigurationError, EndpointUnreachableError
 from pipelines.tables import Outcome
 
@@ -89,7 +90,7 @@ async def test_a_refusal_of_the_proxy_ends_the_run_at_the_first_request(status, 
 async def test_a_fault_of_the_proxy_that_lasts_is_an_outage_whose_sentence_names_the_proxy(monkeypatch):
     async with serving(replies(http(503))) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
-        async with client("https://modelarts.example", first_contact_seconds=2) as modelarts:
+        async with client("https://modelarts.example", timeouts=Timeouts(first_contact=2, request=5)) as modelarts:
             with pytest.raises(EndpointUnreachableError, match="the proxy answered 503"):
                 await modelarts.show_image(ID)
             assert modelarts.stats.requests > 1

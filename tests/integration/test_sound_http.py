@@ -7,6 +7,7 @@ import pytest
 from scripted_server import GOOD, ID, client, http, replies, serving
 from virtual_clock import by_virtual_clock
 
+from pipelines.cloud.options import Limits
 from pipelines.tables import Outcome
 
 
@@ -96,7 +97,7 @@ async def test_half_of_a_packed_body_is_never_taken_for_the_whole(encoding, body
 )
 @by_virtual_clock
 async def test_what_unpacks_to_more_than_the_limit_is_refused_at_once(encoding, body):
-    answered, requests = await _ask(http(200, body, Content_Encoding=encoding), max_body_bytes=1_000_000)
+    answered, requests = await _ask(http(200, body, Content_Encoding=encoding), limits=Limits(body_bytes=1_000_000))
     assert (answered.outcome, answered.error_code, requests) == (Outcome.FAILED, "client.body_too_large", 1)
 
 

@@ -5,12 +5,11 @@ import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 
-import aiohttp
 import httpx
 import pytest
 import trustme
 
-from pipelines.cloud.transport import PooledTransport
+from pipelines.cloud.transport import PooledTransport, ProxyRefusedError
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 Script = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
@@ -138,13 +137,13 @@ async def test_a_body_without_length_ends_with_the_connection():
         ),
         ("another protocol", b"HTTP/1.1 101 S\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", httpx.RemoteProtocolError),
         ("not HTTP", b"220 mail.example ESMTP\r\n", httpx.RemoteProtocolError),
-        ("nothing", b"", aiohttp.ServerDisconnectedError),
-        ("half of the headers", b"HTTP/1.1 200 OK\r\nConte", aiohttp.ServerDisconnectedError),
-        ("half of the body", ANSWER[:-1], aiohttp.ClientPayloadError),
+        ("nothing", b"", httpx.ReadError),
+        ("half of the headers", b"HTTP/1.1 200 OK\r\nConte", httpx.ReadError),
+        ("half of the body", ANSWER[:-1], httpx.ReadError),
         (
             "half of a chunk",
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nok",
-            aiohttp.ClientPayloadError,
+            httpx.ReadError,
         ),
     ],
 )
@@ -311,8 +310,9 @@ async def test_tls_through_a_proxy(is_secured):
                 # Within the TLS of a proxy, asyncio before Python 3.11.8 fails on its own error handling.
                 wrong = httpx.URL("https://other.example")
                 transport = pool(wrong, proxy=proxy, context=ours)
-                with pytest.raises(ssl.SSLCertVerificationError):
+                with pytest.raises(httpx.ConnectError) as caught:
                     await ask(transport, wrong)
+                assert isinstance(caught.value.__cause__, ssl.SSLCertVerificationError)
                 await transport.aclose()
         assert heads[0] == (
             b"CONNECT modelarts.example:443 HTTP/1.1\r\nHost: modelarts.example:443\r\n"
@@ -336,6 +336,16 @@ async def test_a_proxy_that_refuses():
     async with serving(always(b"HTTP/1.1 407 No\r\nContent-Length: 0\r\n\r\n")) as server:
         url = httpx.URL("https://modelarts.example")
         transport = pool(url, proxy=httpx.Proxy(str(server.url)))
-        with pytest.raises(aiohttp.ClientHttpProxyError):
+        with pytest.raises(ProxyRefusedError) as caught:
+            await ask(transport, url)
+        assert caught.value.status == 407
+        await transport.aclose()
+
+
+async def test_a_proxy_that_hangs_up_is_no_connection():
+    async with serving(then_close(b"")) as server:
+        url = httpx.URL("https://modelarts.example")
+        transport = pool(url, proxy=httpx.Proxy(str(server.url)))
+        with pytest.raises(httpx.ConnectError):
             await ask(transport, url)
         await transport.aclose()

@@ -4,15 +4,14 @@ import datetime as dt
 import errno
 import socket
 import ssl
-from types import SimpleNamespace
 
-import aiohttp
 import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.cloud.answers import Kind, Verdict, classify, classify_failure, classify_list, retry_after
+from pipelines.cloud.transport import ProxyRefusedError
 from pipelines.errors import AccessDeniedError, AccountSuspendedError, ConfigurationError
 from pipelines.tables import Outcome
 
@@ -238,67 +237,53 @@ def test_a_page_of_the_list(happened, status, body, kind, outcome, code):
     assert (verdict.kind, verdict.outcome, verdict.error_code) == (kind, outcome, code)
 
 
-KEY = SimpleNamespace(host="h", port=443, ssl=True, is_ssl=True)
 UNREACHABLE = Kind.UNREACHABLE
 
 
+def no_connection(cause: Exception) -> httpx.ConnectError:
+    error = httpx.ConnectError("no connection")
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
-    ("happened", "cause", "kind", "code"),
+    ("happened", "error", "kind", "code"),
     [
-        (
-            "the name does not resolve",
-            aiohttp.ClientConnectorDNSError(KEY, socket.gaierror(-2, "unknown")),
-            UNREACHABLE,
-            "client.dns",
-        ),
+        ("the name does not resolve", no_connection(socket.gaierror(-2, "unknown")), UNREACHABLE, "client.dns"),
         (
             "refused",
-            aiohttp.ClientConnectorError(KEY, ConnectionRefusedError(errno.ECONNREFUSED, "refused")),
+            no_connection(ConnectionRefusedError(errno.ECONNREFUSED, "refused")),
             UNREACHABLE,
             "client.connection_refused",
         ),
-        (
-            "no route",
-            aiohttp.ClientConnectorError(KEY, OSError(errno.EHOSTUNREACH, "no route")),
-            UNREACHABLE,
-            "client.no_connection",
-        ),
-        ("connecting took too long", aiohttp.ConnectionTimeoutError("t"), UNREACHABLE, "client.connect_timeout"),
+        ("no route", no_connection(OSError(errno.EHOSTUNREACH, "no route")), UNREACHABLE, "client.no_connection"),
+        ("a proxy hung up", no_connection(httpx.ReadError("x")), UNREACHABLE, "client.no_connection"),
+        ("connecting took too long", httpx.ConnectTimeout("t"), UNREACHABLE, "client.connect_timeout"),
         (
             "the certificate is not trusted",
-            aiohttp.ClientConnectorCertificateError(KEY, ssl.SSLCertVerificationError(1, "self-signed")),
+            no_connection(ssl.SSLCertVerificationError(1, "self-signed")),
             STOP,
             "client.certificate",
         ),
-        (
-            "the server speaks no TLS",
-            aiohttp.ClientConnectorSSLError(KEY, ssl.SSLError(1, "wrong version")),
-            UNREACHABLE,
-            "client.tls",
-        ),
-        ("the server hung up", aiohttp.ServerDisconnectedError(), RETRY, "client.connection_reset"),
-        ("reset", aiohttp.ClientOSError(errno.ECONNRESET, "reset"), RETRY, "client.connection_reset"),
-        ("reset by the kernel", ConnectionResetError(), RETRY, "client.connection_reset"),
-        ("broken pipe", BrokenPipeError(), RETRY, "client.connection_reset"),
-        ("the headers took too long", aiohttp.SocketTimeoutError("t"), RETRY, "client.timeout"),
+        ("the server speaks no TLS", no_connection(ssl.SSLError(1, "wrong version")), UNREACHABLE, "client.tls"),
+        ("the server hung up", httpx.ReadError("x"), RETRY, "client.connection_reset"),
         ("everything took too long", TimeoutError(), RETRY, "client.timeout"),
-        ("cancelled by the time-out", TimeoutError(), RETRY, "client.timeout"),
-        ("truncated", aiohttp.ClientPayloadError("p"), RETRY, "client.truncated"),
-        ("no HTTP", aiohttp.ClientResponseError(None, (), message="bad"), RETRY, "client.bad_http"),
-        ("the proxy refused", aiohttp.ClientHttpProxyError(None, (), status=407), STOP, "client.proxy"),
+        ("no HTTP", httpx.RemoteProtocolError("bad"), RETRY, "client.bad_http"),
+        ("the proxy refused", ProxyRefusedError(407), STOP, "client.proxy"),
+        ("the proxy is overloaded", ProxyRefusedError(503), UNREACHABLE, "client.proxy"),
     ],
 )
-def test_no_answer(happened, cause, kind, code):
-    direct = classify_failure(cause)
-    # The transport raises one of httpx's errors, not always a fitting one, from the cause.
-    wrapped = httpx.ConnectTimeout("x")
-    wrapped.__cause__ = cause
-    assert (direct.kind, direct.error_code) == (kind, code)
-    assert classify_failure(wrapped) == direct
-    assert direct.outcome is Outcome.FAILED
+def test_an_error_of_the_transport_has_its_code(happened, error, kind, code):
+    verdict = classify_failure(error)
+    assert (verdict.kind, verdict.outcome, verdict.error_code) == (kind, Outcome.FAILED, code)
+
+
+def test_a_connection_that_ends_within_the_body_truncates_it():
+    verdict = classify_failure(httpx.ReadError("x"), status=200)
+    assert (verdict.kind, verdict.error_code) == (RETRY, "client.truncated")
 
 
 def test_an_untrusted_certificate_says_what_to_set():
-    verdict = classify_failure(ssl.SSLCertVerificationError(1, "self-signed"))
+    verdict = classify_failure(no_connection(ssl.SSLCertVerificationError(1, "self-signed")))
     assert verdict.stop is ConfigurationError
     assert "IMAGE_SNAPSHOTS_CA_BUNDLE" in (verdict.error_msg or "")
