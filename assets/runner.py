@@ -223,8 +223,11 @@ def _failure(result: dg.ExecuteInProcessResult, partition: Partition) -> Failure
 
 def _interrupted(partition: Partition, step: str | None) -> Failure:
     if step in _AFTER_PUBLICATION:
-        command = f"`image-snapshots derive --from {partition.date}`"
-        sentence = f"Stopped while {partition} was published already: {command} makes what is lacking."
+        command = "load" if step == "warehouse_tables" else "derive"
+        sentence = (
+            f"Stopped while {partition} was published already: `image-snapshots {command} --from {partition.date} "
+            f"--project {partition.project}` makes what is lacking."
+        )
     else:
         sentence = f"Stopped before {partition} was published: run again today to go on with what there is of it."
     return Failure(sentence, PipelineError.exit_status, step, is_interrupt=True)

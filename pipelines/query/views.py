@@ -293,6 +293,10 @@ def sql_errors() -> Iterator[None]:
         if "Traceback (most recent call last)" in message:
             # What a file's reading failed of comes with the trace of its calls; the last line says why.
             message = message.strip().splitlines()[-1].partition(": ")[2]
+        if type(error) is duckdb.Error or message.startswith("Invalid Error: "):
+            # Of no kind that a query could be the cause of: the reader of files met what it does not know.
+            advice = "A file of the lake may be damaged: `image-snapshots verify --quick` says which."
+            message = f"{message.rstrip(' .:')}. {advice}"
         # What the views refuse, they say in a sentence.
         message = message.removeprefix("Invalid Input Error: ")
         # Only the parser counts lines in the text as it was given.

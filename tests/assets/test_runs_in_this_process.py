@@ -81,6 +81,10 @@ def test_ctrl_c_ends_a_run_with_one_sentence_in_every_phase(phase, home, sandbox
     assert failure.sentence.startswith(
         f"Stopped {'while' if failure.came_after_publication else 'before'} {PARTITION} was published"
     )
+    if failure.came_after_publication:
+        # Of all that follows, the last to be done is the warehouse.
+        command = "load" if phase == "load" else "derive"
+        assert f"`image-snapshots {command} --from {PARTITION.date} --project default`" in failure.sentence
     assert (published(Lake("lake"), PARTITION) is not None) == failure.came_after_publication
     # A line for each step that began, and nothing else.
     begun = [*LINES][: [*PHASES].index(phase) + 1]

@@ -420,3 +420,16 @@ def test_the_queries_of_the_documentation_run(connection):
         '2026-11-01 12:00:00.000000Z,"ok",,,"{""id"":1}"\n'
     )
     assert results[6] == ('"name","namespace","owner","cost_center","gib"\n"new",,"bob","c1",0\n"else",,,,0\n')
+
+
+@pytest.mark.parametrize("form", [*Format])
+def test_a_damaged_file_is_said_to_be_one(lake, form):
+    path = min(lake.root.glob("images/*/*/images.parquet"))
+    content = path.read_bytes()
+    length = int.from_bytes(content[-8:-4], "little")
+    path.write_bytes(content[: -8 - length] + b"\xff" * length + content[-8:])
+    with (
+        closing(connect_lake(lake)) as opened,
+        pytest.raises(ConfigurationError, match=r"^The query failed: .*\. A file of the lake may be damaged: `"),
+    ):
+        write_rows(select(opened, "SELECT * FROM images"), io.BytesIO(), form)
