@@ -32,7 +32,7 @@ from pipelines.tables import Table
 
 # What the engine holds before it spills, and what the process may have in all, itself included: a megabyte of text for
 # each of some hundred images fits, what would take the machine's memory does not.
-_MEMORY_LIMIT = "100MB"
+_MEMORY_LIMIT = "80MB"
 _MOST_BYTES = 700_000_000
 # A rule that waits, as on a busy machine, takes no time of the processor.
 _CLOCK_FOR_PROCESSOR = 10
