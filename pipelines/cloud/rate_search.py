@@ -1,7 +1,7 @@
 """Which rate a server allows, found from its refusals (429), because no limit is published.
 
 Until the first refusal there is no limit. From then on the rate grows by the third power of time, so that most of it
-passes near where it began. A refusal takes it to the geometric mean of what was served and what was refused, because
+passes near where it began. A refusal takes it to a geometric mean of what was served and what was refused, because
 the limit lies between them. The longer it took until the refusal, the slower the rate grows next time: so it comes to
 rest just below the limit, and a limit that fell or rose is found again in a few steps.
 
@@ -17,6 +17,8 @@ FLOOR_PER_SECOND = 1.0
 # The rate doubles in so many seconds at the fastest and at the slowest, and else in a multiple of the last quiet time.
 _FASTEST_DOUBLING, _SLOWEST_DOUBLING = 0.5, 60.0
 _DOUBLING_PER_QUIET_SECOND = 6.0
+# After a refusal: how much what was served weighs against the rate that was refused, in their geometric mean.
+_WORTH_OF_SERVED = 0.45
 # The pause after a refusal without Retry-After; it doubles while nothing is accepted in between.
 _PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 0.5, 30.0
 # A refusal is early within so many times the pause that it asks for. After so many more than others, they are ignored.
@@ -87,7 +89,9 @@ class RateSearch:
             self._base = max(FLOOR_PER_SECOND, self._served(sent_at, lost))
         elif self._accepted:
             self._fruitless = 0
-            self._base = max(FLOOR_PER_SECOND, math.sqrt(rate * self._served(sent_at, lost)))
+            self._base = max(
+                FLOOR_PER_SECOND, rate ** (1 - _WORTH_OF_SERVED) * self._served(sent_at, lost) ** _WORTH_OF_SERVED
+            )
             quiet = _DOUBLING_PER_QUIET_SECOND * self._used_seconds
             self._doubling_seconds = min(_SLOWEST_DOUBLING, max(_FASTEST_DOUBLING, quiet))
         else:

@@ -265,10 +265,10 @@ def test_refusals_that_have_nothing_to_do_with_the_rate_do_not_end_in_a_crawl():
     assert 0.05 * len(server.log) < server.refused() < 0.15 * len(server.log)
 
 
-def test_refusals_for_no_reason_leave_most_of_a_limit_in_use():
+def test_refusals_for_no_reason_leave_most_of_the_limit_in_use():
     server = _Server(200, 200, share_refused=0.01)
     _simulate(server, 60)
-    assert server.served(60) > 0.7 * 200
+    assert server.served(60) > 0.6 * 200
 
 
 def test_pauses_double_while_everything_is_refused():
