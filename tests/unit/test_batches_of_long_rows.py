@@ -43,7 +43,7 @@ def test_answers_are_put_when_many_bytes_wait(staging):
     with closing(open_answers(staging, "a")) as store:
         put = store.put
         store.put = lambda answers: (sizes.append(sum(len(a.body) for a in answers)), put(answers))
-        writer = _Writer(store, Progress(COUNT, 0, time.monotonic()))
+        writer = _Writer(store, Progress(COUNT, 0, time.monotonic()), lambda: None)
         for id_ in ids():
             writer.add(answer(id_))
         writer.flush()
