@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from published_days import publish_day
+from warehouse_targets import DuckDBTarget, PostgresTarget, read, rows
 
 from pipelines import tables as columns
 from pipelines.derive.days import derive_days
@@ -147,38 +148,6 @@ def lake(made, tmp_path):
 def days(lake):
     """The three days of project `default`."""
     return [day_in(lake, f"2026-11-{number}") for number in (20, 21, 22)]
-
-
-class DuckDBTarget:
-    def __init__(self, directory):
-        self.path = directory / "w.duckdb"
-        self.url = f"duckdb:///{self.path}"
-
-    def connect(self):
-        return duckdb.connect(self.path)
-
-
-class PostgresTarget:
-    def __init__(self, url):
-        self.url = url
-
-    def connect(self):
-        return psycopg.connect(self.url, autocommit=True)
-
-
-def read(target, *queries):
-    """Rows of each query, as dictionaries."""
-    found = []
-    with target.connect() as connection:
-        for query in queries:
-            cursor = connection.execute(query)
-            names = [column[0] for column in cursor.description]
-            found.append([dict(zip(names, row, strict=True)) for row in cursor.fetchall()])
-    return found
-
-
-def rows(target, query):
-    return read(target, query)[0]
 
 
 @pytest.fixture(params=["duckdb", "postgres"])
