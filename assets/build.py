@@ -68,12 +68,15 @@ def build_definitions(
         op_retry_policy=retry,
         description="Derive what follows from a published day again, and deliver it; the day itself stays as it is.",
     )
-    load = dg.define_asset_job(
-        LOAD_JOB,
-        selection=warehouse,
-        op_retry_policy=retry,
-        description="Load a published day into the warehouse again.",
-    )
+    load = [
+        dg.define_asset_job(
+            LOAD_JOB,
+            selection=[asset],
+            op_retry_policy=retry,
+            description="Load a published day into the warehouse again.",
+        )
+        for asset in warehouse
+    ]
     monthly = monthly_asset(settings)
     compact = dg.define_asset_job(
         COMPACT_JOB,
@@ -83,7 +86,7 @@ def build_definitions(
     webhook = failure_webhook(settings)
     return dg.Definitions(
         assets=[*assets, monthly],
-        jobs=[daily, rebuild, republish, derive, *([load] if warehouse else []), compact],
+        jobs=[daily, rebuild, republish, derive, *load, compact],
         schedules=[daily_schedule(DAILY_JOB, settings), monthly_schedule(settings)],
         sensors=[webhook] if webhook else [],
         resources={"day": day_resource(settings, reporter, now, is_played=is_played)},
