@@ -8,8 +8,7 @@ import time
 import pytest
 from virtual_clock import by_virtual_clock
 
-from pipelines.cloud.rate_search import FLOOR_PER_SECOND, RateSearch
-from pipelines.cloud.throttle import Throttle
+from pipelines.cloud.throttle import FLOOR_PER_SECOND, Throttle
 
 
 @by_virtual_clock
@@ -218,19 +217,19 @@ def test_a_stated_rate_is_held_without_bursts(rate, late):
     ("counts_by", "rate", "burst", "latency", "share"),
     [
         ("a bucket of a second", 200, 200, 0.004, 0.97),
-        ("a bucket of a tenth", 200, 20, 0.004, 0.83),
+        ("a bucket of a tenth", 200, 20, 0.004, 0.90),
         ("a bucket of a tenth, far away", 200, 20, 0.1, 0.80),
-        ("a bucket of a tenth, fast", 1000, 100, 0.004, 0.83),
-        ("a bucket of a few", 200, 5, 0.004, 0.69),
-        ("calendar seconds", 200, 0, 0.004, 0.80),
-        ("calendar seconds, slow", 20, 0, 0.004, 0.83),
+        ("a bucket of a tenth, fast", 1000, 100, 0.004, 0.88),
+        ("a bucket of a few", 200, 5, 0.004, 0.84),
+        ("calendar seconds", 200, 0, 0.004, 0.91),
+        ("calendar seconds, slow", 20, 0, 0.004, 0.85),
     ],
 )
 def test_the_limit_is_found_and_used_within_40_seconds(counts_by, rate, burst, latency, share):
     server = _Server(rate, burst)
     _simulate(server, 40, latency=latency)
     assert share < server.served(40) / rate <= 1.03
-    assert server.refused() < 0.06 * len(server.log)
+    assert server.refused() < 0.05 * len(server.log)
 
 
 def test_a_limit_that_is_known_is_used_nearly_whole():
@@ -263,17 +262,3 @@ def test_refusals_that_have_nothing_to_do_with_the_rate_do_not_end_in_a_crawl():
     _simulate(server, 6, retry_after=0.0, latency=0.02)
     assert server.served(6) > 250
     assert 0.05 * len(server.log) < server.refused() < 0.15 * len(server.log)
-
-
-def test_refusals_for_no_reason_leave_most_of_the_limit_in_use():
-    server = _Server(200, 200, share_refused=0.01)
-    _simulate(server, 60)
-    assert server.served(60) > 0.6 * 200
-
-
-def test_pauses_double_while_everything_is_refused():
-    search = RateSearch()
-    pauses = [search.refused(now, now, None) for now in (0.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0)]
-    assert pauses == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
-    search.accepted(80.0)
-    assert search.refused(80.0, 80.0, None) == 0.5
