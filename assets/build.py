@@ -10,7 +10,7 @@ from assets.daily_snapshot import image_inventory_asset, image_responses_asset, 
 from assets.delivery import report_asset, warehouse_asset
 from assets.derived_tables import derived_assets
 from assets.partitions import partition_grid
-from assets.resources import LogReporter, Reporter, day_resource
+from assets.resources import LogReporter, Reporter, run_resource
 from assets.schedules import daily_schedule, failure_webhook
 from pipelines.run import utc_now
 from pipelines.settings import Settings
@@ -23,7 +23,7 @@ LOAD_JOB = "load_days"
 # The schedule's day, and some hours for a slow run or one that is tried again.
 _FRESH_FOR = dt.timedelta(hours=30)
 # An endpoint, store or database that cannot be reached may be back in minutes, and a partition that is held may be
-# free; sentences of other kinds say that trying again changes nothing, and end the run (see DayResource).
+# free; sentences of other kinds say that trying again changes nothing, and end the run (see RunResource).
 _RETRY = dg.RetryPolicy(max_retries=3, delay=60, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 
 
@@ -89,7 +89,7 @@ def build_definitions(
         jobs=[daily, rebuild, republish, derive, *load, compact],
         schedules=[daily_schedule(DAILY_JOB, settings), monthly_schedule(settings)],
         sensors=[webhook] if webhook else [],
-        resources={"day": day_resource(settings, reporter, now, is_played=is_played)},
+        resources={"runs": run_resource(settings, reporter, now, is_played=is_played)},
         # One process for each run: the steps pass paths and share the hold on their partition.
         executor=dg.in_process_executor,
     )

@@ -50,12 +50,12 @@ from pipelines.fingerprint import code_version
 from pipelines.lake.failures import Failure, note_failure
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import known_partitions, published, read_attempt
-from pipelines.maintenance.status import DayStatus, day_statuses
+from pipelines.maintenance.status import PartitionStatus, day_statuses
 from pipelines.settings import ROOT, Settings, load_environment
 from pipelines.tables import ANSWER_TABLES
 
 if TYPE_CHECKING:
-    from pipelines.lake.retention_records import RemovedFiles
+    from pipelines.lake.retention_records import RetentionRecords
 
 app = typer.Typer(
     cls=Commands,
@@ -144,7 +144,7 @@ def run(
     """
     from assets.resources import ACCEPT_SHRUNK_TAG, FRESH_TAG, PROJECT_MOVED_TAG
     from pipelines.preflight import check_inputs
-    from pipelines.snapshot.steps import Day
+    from pipelines.snapshot.steps import SnapshotRun
 
     settings = Settings.load()
     if mode is not None:
@@ -165,10 +165,10 @@ def run(
     played = [last - dt.timedelta(days=back) for back in range((days or 1) - 1, -1, -1)]
     partitions = [Partition(day, key) for day in played for key in projects]
     for partition in partitions:
-        day = Day(partition, "", settings, _clock(partition, days), is_played=days is not None)
-        day.check_date(None if fresh else read_attempt(day.lake, partition))
-        day.check_source()
-        day.check_clock()
+        run = SnapshotRun(partition, "", settings, _clock(partition, days), is_played=days is not None)
+        run.check_date(None if fresh else read_attempt(run.lake, partition))
+        run.check_source()
+        run.check_clock()
     if settings.uses_sandbox:
         print_note(
             "No endpoint is configured (IMAGE_SNAPSHOTS_ENDPOINT): the embedded sandbox stands in for the cloud."
@@ -215,7 +215,7 @@ def rebuild(
 ) -> None:
     """Derive published days again from the answers stored on those days; asks the API nothing."""
     from assets.resources import ACCEPT_HISTORY_TAG
-    from pipelines.lake.retention_records import RemovedFiles, is_derivable
+    from pipelines.lake.retention_records import RetentionRecords, is_derivable
     from pipelines.preflight import check_inputs
 
     settings = Settings.load()
@@ -228,7 +228,7 @@ def rebuild(
         partitions = [Partition(day, key) for key in projects]
     else:
         lake = open_lake(settings)
-        removed = {key: RemovedFiles(lake, key) for key in projects}
+        removed = {key: RetentionRecords(lake, key) for key in projects}
         partitions = [
             partition
             for partition in lake.partitions()
@@ -285,19 +285,19 @@ def _published_between(
     first: str,
     last: str | None,
     project: list[str] | None,
-    is_whole: Callable[[Lake, Partition, "RemovedFiles"], bool],
+    is_whole: Callable[[Lake, Partition, "RetentionRecords"], bool],
 ) -> list[Partition]:
     """The published days from one to another that retention has left whole, in order.
 
     Raises:
         ConfigurationError: there are none.
     """
-    from pipelines.lake.retention_records import RemovedFiles
+    from pipelines.lake.retention_records import RetentionRecords
 
     lake = open_lake(settings)
     projects = _projects(settings, project)
     begin, end = parse_date(first), parse_date(last)
-    removed = {key: RemovedFiles(lake, key) for key in projects}
+    removed = {key: RetentionRecords(lake, key) for key in projects}
     found = [
         day
         for day in lake.partitions()
@@ -397,7 +397,7 @@ def status(
         raise typer.Exit(FAILED)
 
 
-def _print_statuses(statuses: list[DayStatus]) -> None:
+def _print_statuses(statuses: list[PartitionStatus]) -> None:
     rows = [
         (
             str(item.date),

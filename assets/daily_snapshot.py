@@ -19,11 +19,11 @@ from assets.metadata import (
     rows_metadata,
     selected,
 )
-from assets.resources import DayResource
+from assets.resources import RunResource
 from pipelines.lake.manifests import inventory_warning, short_list
 from pipelines.plain_text import visible
 from pipelines.preflight import check_inputs
-from pipelines.snapshot.steps import fetch_answers, publish_day, take_inventory
+from pipelines.snapshot.steps import fetch_responses, publish_snapshot, take_inventory
 from pipelines.tables import IMAGE_VALUES, IMAGES, INVENTORY, RESPONSES, Table
 
 API_POOL = "modelarts_api"
@@ -65,15 +65,15 @@ def image_inventory_asset(grid: dg.MultiPartitionsDefinition, retry: dg.RetryPol
         pool=API_POOL,
         check_specs=check_specs(_INVENTORY, _INVENTORY_CHECKS),
     )
-    def image_inventory(context: dg.AssetExecutionContext, day: dg.ResourceParam[DayResource]) -> dg.MaterializeResult:
-        with day.step(context) as today:
-            check_inputs(today.settings)
-            taken = take_inventory(today)
+    def image_inventory(context: dg.AssetExecutionContext, runs: dg.ResourceParam[RunResource]) -> dg.MaterializeResult:
+        with runs.step(context) as run:
+            check_inputs(run.settings)
+            taken = take_inventory(run)
         facts = taken.facts
         unusable = {"blank": facts.blank, "invalid": facts.invalid, "unknown_project": facts.unknown_project}
         seen = {"known": facts.known, "missing": facts.missing, "added": facts.added}
         return dg.MaterializeResult(
-            metadata=file_metadata(today.lake, taken.file) | inventory_metadata(facts),
+            metadata=file_metadata(run.lake, taken.file) | inventory_metadata(facts),
             check_results=[
                 check_result(_INVENTORY, "source_is_fresh", not taken.is_stale),
                 check_result(_INVENTORY, "ids_are_usable", not any(unusable.values()), unusable),
@@ -101,12 +101,12 @@ def image_responses_asset(grid: dg.MultiPartitionsDefinition, retry: dg.RetryPol
         pool=API_POOL,
         check_specs=check_specs(_RESPONSES, _RESPONSES_CHECKS),
     )
-    def image_responses(context: dg.AssetExecutionContext, day: dg.ResourceParam[DayResource]) -> dg.MaterializeResult:
-        with day.step(context) as today:
-            fetched = fetch_answers(today, day.reporter.listener(context.log))
+    def image_responses(context: dg.AssetExecutionContext, runs: dg.ResourceParam[RunResource]) -> dg.MaterializeResult:
+        with runs.step(context) as run:
+            fetched = fetch_responses(run, runs.reporter.listener(context.log))
         facts = fetched.facts
         return dg.MaterializeResult(
-            metadata=file_metadata(today.lake, fetched.file) | fetch_metadata(facts),
+            metadata=file_metadata(run.lake, fetched.file) | fetch_metadata(facts),
             check_results=[
                 check_result(_RESPONSES, "is_complete", facts.failed == 0, {"failed": facts.failed}),
                 _read_check("list_was_read", facts.list_error or short_list(facts)),
@@ -155,34 +155,34 @@ def images_assets(grid: dg.MultiPartitionsDefinition, freshness: dg.FreshnessPol
         check_specs=check_specs(IMAGES.name, _IMAGES_CHECKS),
     )
     def publish_images(
-        context: dg.AssetExecutionContext, day: dg.ResourceParam[DayResource]
+        context: dg.AssetExecutionContext, runs: dg.ResourceParam[RunResource]
     ) -> Iterator[dg.MaterializeResult]:
-        with day.step(context) as today:
+        with runs.step(context) as run:
             # Again, because a fetch may take hours, and a rebuild begins here.
-            check_inputs(today.settings)
-            result = publish_day(today)
-        manifest, derivation = result.manifest, result.derivation
+            check_inputs(run.settings)
+            result = publish_snapshot(run)
+        manifest, built = result.manifest, result.built
         images = dg.MaterializeResult[Any](
             asset_key=IMAGES.name,
             metadata={
-                **file_metadata(today.lake, manifest.files[IMAGES.name]),
+                **file_metadata(run.lake, manifest.files[IMAGES.name]),
                 "is_complete": manifest.is_complete,
                 "is_sandbox": manifest.fetch.is_sandbox,
                 "rebuilt": manifest.rebuilt,
                 **{f"outcome_{name}": count for name, count in manifest.fetch.outcomes.items()},
-                "anomalies": counts_metadata(derivation.anomalies),
-                "rows": rows_metadata(derivation.preview),
-                "manifest": dg.MetadataValue.path(str(today.lake.manifest(today.partition))),
+                "anomalies": counts_metadata(built.anomalies),
+                "rows": rows_metadata(built.preview),
+                "manifest": dg.MetadataValue.path(str(run.lake.manifest(run.partition))),
             },
             check_results=[
                 check_result(IMAGES.name, "ids_are_unique", True, {"ids": manifest.files[IMAGES.name].rows}),
-                _none_of("no_new_fields", derivation.unknown_fields),
-                _none_of("no_new_values", derivation.unknown_values),
-                _none_of("no_anomalies", derivation.anomalies),
+                _none_of("no_new_fields", built.unknown_fields),
+                _none_of("no_new_values", built.unknown_values),
+                _none_of("no_anomalies", built.anomalies),
             ],
         )
         values = dg.MaterializeResult[Any](
-            asset_key=IMAGE_VALUES.name, metadata=file_metadata(today.lake, manifest.files[IMAGE_VALUES.name])
+            asset_key=IMAGE_VALUES.name, metadata=file_metadata(run.lake, manifest.files[IMAGE_VALUES.name])
         )
         yield from selected(context, [images, values])
 

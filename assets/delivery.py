@@ -3,7 +3,7 @@
 import dagster as dg
 
 from assets.common import OWNERS, made_by
-from assets.resources import DayResource
+from assets.resources import RunResource
 from pipelines.report.page import outdated_reports, write_report
 from pipelines.tables import (
     AUDIT_FINDINGS,
@@ -36,10 +36,12 @@ def warehouse_asset(grid: dg.MultiPartitionsDefinition, retry: dg.RetryPolicy | 
         retry_policy=retry,
         pool=WAREHOUSE_POOL,
     )
-    def warehouse_tables(context: dg.AssetExecutionContext, day: dg.ResourceParam[DayResource]) -> dg.MaterializeResult:
-        with day.step(context, "it was not loaded into the warehouse") as today:
-            url = today.settings.warehouse
-            result = load_project(today.lake, today.partition, url.get_secret_value() if url else None)
+    def warehouse_tables(
+        context: dg.AssetExecutionContext, runs: dg.ResourceParam[RunResource]
+    ) -> dg.MaterializeResult:
+        with runs.step(context, "it was not loaded into the warehouse") as run:
+            url = run.settings.warehouse
+            result = load_project(run.lake, run.partition, url.get_secret_value() if url else None)
         return dg.MaterializeResult(
             metadata={
                 "warehouse": result.warehouse,
@@ -65,15 +67,15 @@ def report_asset(grid: dg.MultiPartitionsDefinition) -> dg.AssetsDefinition:
         deps=[table.name for table in _REPORTED],
         code_version=made_by("pipelines/report", "sql/report"),
     )
-    def daily_report(context: dg.AssetExecutionContext, day: dg.ResourceParam[DayResource]) -> dg.MaterializeResult:
-        with day.step(context, "its report was not written") as today:
-            path = write_report(today.lake, today.partition)
-            others = outdated_reports(today.lake, today.partition.project)
+    def daily_report(context: dg.AssetExecutionContext, runs: dg.ResourceParam[RunResource]) -> dg.MaterializeResult:
+        with runs.step(context, "its report was not written") as run:
+            path = write_report(run.lake, run.partition)
+            others = outdated_reports(run.lake, run.partition.project)
             for other in others:
-                write_report(today.lake, other)
+                write_report(run.lake, other)
         return dg.MaterializeResult(
             metadata={
-                "report": dg.MetadataValue.url(today.lake.uri(path)),
+                "report": dg.MetadataValue.url(run.lake.uri(path)),
                 # Browsers open no local file from a page of another host: a path can be copied.
                 "path": dg.MetadataValue.path(str(path)),
                 "bytes": path.stat().st_size,

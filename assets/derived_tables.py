@@ -11,8 +11,8 @@ import dagster as dg
 
 from assets.common import OWNERS, check_result, check_specs, made_by
 from assets.metadata import definition_metadata, file_metadata, selected
-from assets.resources import DayResource
-from pipelines.derive.days import DerivedDay, derive_days
+from assets.resources import RunResource
+from pipelines.derive.days import DerivationResult, derive_days
 from pipelines.lake.layout import Lake
 from pipelines.plain_text import visible
 from pipelines.settings import Settings
@@ -82,21 +82,21 @@ def derived_assets(grid: dg.MultiPartitionsDefinition, settings: Settings) -> dg
         check_specs=[spec for name, checks in _CHECKS.items() if name in names for spec in check_specs(name, checks)],
     )
     def derive_tables(
-        context: dg.AssetExecutionContext, day: dg.ResourceParam[DayResource]
+        context: dg.AssetExecutionContext, runs: dg.ResourceParam[RunResource]
     ) -> Iterator[dg.MaterializeResult]:
-        with day.step(context, "its changes, findings and costs were not derived") as today:
+        with runs.step(context, "its changes, findings and costs were not derived") as run:
             result = derive_days(
-                today,
+                run,
                 lambda partition, number, total: context.log.info(
                     "Deriving %s (%d of %d)", partition, number + 1, total
                 ),
             )
-        facts, passed, files = _facts(result), _passed(result), result.seal.files
+        facts, passed, files = _facts(result), _passed(result), result.derived_manifest.files
         results = [
             dg.MaterializeResult[Any](
                 asset_key=table.name,
                 metadata={
-                    **(file_metadata(today.lake, files[table.name]) if table.name in files else {}),
+                    **(file_metadata(run.lake, files[table.name]) if table.name in files else {}),
                     **facts[table.name],
                 },
                 check_results=[check_result(table.name, name, passed[name]) for name in _CHECKS.get(table.name, ())],
@@ -108,9 +108,9 @@ def derived_assets(grid: dg.MultiPartitionsDefinition, settings: Settings) -> dg
     return derive_tables
 
 
-def _facts(result: DerivedDay) -> Mapping[str, dict[str, Any]]:
+def _facts(result: DerivationResult) -> Mapping[str, dict[str, Any]]:
     """What an operator sees of each table; numbers become trends in the UI."""
-    summary, history = result.seal.summary, result.history
+    summary, history = result.derived_manifest.summary, result.history
     return {
         IMAGE_HISTORY.name: {
             "dagster/row_count": history.versions,
@@ -151,9 +151,9 @@ def _facts(result: DerivedDay) -> Mapping[str, dict[str, Any]]:
     }
 
 
-def _passed(result: DerivedDay) -> dict[str, bool]:
+def _passed(result: DerivationResult) -> dict[str, bool]:
     """Which checks are passed."""
-    summary = result.seal.summary
+    summary = result.derived_manifest.summary
     return {
         "day_is_complete": summary.is_complete,
         "inventory_matches": result.reconciliation.was_compared and not any(result.reconciliation.counts.values()),

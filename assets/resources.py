@@ -1,4 +1,4 @@
-"""What the assets of a run share: its day, held against other runs, and where progress is told."""
+"""What the assets of a run share: its partition, held against other runs, and where progress is told."""
 
 import datetime as dt
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from pipelines.run import utc_now
 from pipelines.settings import Settings
 from pipelines.snapshot.connection import Connection
 from pipelines.snapshot.fetch import InterruptedFetchError, Progress
-from pipelines.snapshot.steps import Day
+from pipelines.snapshot.steps import SnapshotRun
 
 EXIT_STATUS = "exit_status"
 # In the metadata of a failure when the process was told to stop.
@@ -77,8 +77,8 @@ class LogReporter:
         return tell
 
 
-class DayResource:
-    """Gives each step the day; the steps of a run share the hold on the partition and the connection."""
+class RunResource:
+    """Gives each step its run; the steps of a run share the hold on the partition and the connection."""
 
     def __init__(
         self, settings: Settings, reporter: Reporter, now: Callable[[], dt.datetime], *, is_played: bool
@@ -92,14 +92,14 @@ class DayResource:
         self._connection: Connection | None = None
 
     @contextmanager
-    def step(self, context: dg.AssetExecutionContext, lacking: str | None = None) -> Iterator[Day]:
+    def step(self, context: dg.AssetExecutionContext, lacking: str | None = None) -> Iterator[SnapshotRun]:
         """Run one step's code; what a user can cause ends it with one sentence and no traceback of ours.
 
         `lacking`: what a day lacks that was published and then fails here, such as "its tables were not derived".
         """
         keys = context.multi_partition_key.keys_by_dimension
         partition = Partition(dt.date.fromisoformat(keys[DATE]), keys[PROJECT])
-        day = Day(
+        run = SnapshotRun(
             partition,
             context.run.run_id,
             self._settings,
@@ -115,16 +115,16 @@ class DayResource:
         self.reporter.begin(partition, step)
         try:
             if not self._is_held:
-                self._held.enter_context(day.hold())
+                self._held.enter_context(run.hold())
                 self._is_held = True
-            yield day
+            yield run
             give_back_memory()
-            forget_failure(day.lake, partition, step, of_all_days=step in _OF_ALL_DAYS)
+            forget_failure(run.lake, partition, step, of_all_days=step in _OF_ALL_DAYS)
         except PipelineError as error:
             sentence = str(error) if lacking is None else f"{partition} is published, but {lacking}: {error}"
             if self._is_held:
                 note_failure(
-                    day.lake, partition, Failure(at=utc_now(), run_id=day.run_id, step=step, sentence=sentence)
+                    run.lake, partition, Failure(at=utc_now(), run_id=run.run_id, step=step, sentence=sentence)
                 )
             raise dg.Failure(
                 description=sentence,
@@ -148,14 +148,14 @@ class DayResource:
         self._held.close()
 
 
-def day_resource(
+def run_resource(
     settings: Settings, reporter: Reporter, now: Callable[[], dt.datetime] = utc_now, *, is_played: bool = False
 ) -> dg.ResourceDefinition:
-    """The resource `day` of every asset."""
+    """The resource `runs` of every asset."""
 
     @contextmanager
-    def make(_: dg.InitResourceContext) -> Iterator[DayResource]:
-        resource = DayResource(settings, reporter, now, is_played=is_played)
+    def make(_: dg.InitResourceContext) -> Iterator[RunResource]:
+        resource = RunResource(settings, reporter, now, is_played=is_played)
         try:
             yield resource
         finally:

@@ -12,19 +12,19 @@ from pipelines.lake.stored_files import exists
 from pipelines.tables import Outcome
 
 if TYPE_CHECKING:
-    from pipelines.lake.derived_records import DaySummary
+    from pipelines.lake.derived_manifests import DerivedSummary
 
 
 def run_report(
     lake: Lake, partition: Partition, status: int, error: str | None, manifest: Manifest | None
 ) -> dict[str, Any]:
     """What became of one partition, as JSON values; `status` is the exit status of its run."""
-    from pipelines.lake.derived_records import read_seal  # noqa: PLC0415  (it takes long)
+    from pipelines.lake.derived_manifests import read_derived_manifest  # noqa: PLC0415  (it takes long)
 
     report: dict[str, Any] = {"date": str(partition.date), "project": partition.project, "exit_status": status}
     if manifest is None:
         return report | {"state": "failed", "error": error}
-    seal = read_seal(lake, partition)
+    derived_manifest = read_derived_manifest(lake, partition)
     return report | {
         "state": "complete" if manifest.is_complete else "incomplete",
         # Why what follows from the published day is lacking; None when nothing is.
@@ -40,16 +40,16 @@ def run_report(
         "manifest": str(lake.manifest(partition)),
         "tables": {
             name: {"path": str(lake.root / file.path), "rows": file.rows, "bytes": file.bytes, "sha256": file.sha256}
-            for name, file in [*manifest.files.items(), *(seal.files.items() if seal else ())]
+            for name, file in [*manifest.files.items(), *(derived_manifest.files.items() if derived_manifest else ())]
         },
-        "summary": seal.summary.model_dump(mode="json") if seal else None,
+        "summary": derived_manifest.summary.model_dump(mode="json") if derived_manifest else None,
         "report": str(lake.report(partition)) if exists(lake.report(partition)) else None,
     }
 
 
 def print_reports(reports: list[dict[str, Any]]) -> None:
     """Print the reports of a command's runs, for people."""
-    from pipelines.lake.derived_records import DaySummary  # noqa: PLC0415  (it takes long)
+    from pipelines.lake.derived_manifests import DerivedSummary  # noqa: PLC0415  (it takes long)
 
     shown = [report for report in reports if "tables" in report and report["date"] == reports[-1]["date"]]
     rows = [
@@ -82,7 +82,7 @@ def print_reports(reports: list[dict[str, Any]]) -> None:
         if report["state"] != "failed" and report.get("error"):
             print_line("  published; what follows from it is not all there, see the error above")
         if report.get("summary") and not report.get("error"):
-            for line in summary_lines(DaySummary.model_validate(report["summary"])):
+            for line in summary_lines(DerivedSummary.model_validate(report["summary"])):
                 print_line(f"  {line}")
     # Of each project the newest one.
     for path in {report["project"]: report["report"] for report in reports if report.get("report")}.values():
@@ -96,7 +96,7 @@ def _pattern(report: dict[str, Any]) -> str:
     return path.replace(f"/{name}/", "/TABLE/").replace(f"{name}.parquet", "TABLE.parquet")
 
 
-def summary_lines(summary: "DaySummary") -> list[str]:
+def summary_lines(summary: "DerivedSummary") -> list[str]:
     """A day in five lines: images, changes, findings, bytes, estimated cost; more for what is unused or broken."""
     if not summary.is_complete:
         changes = "not compared: the day is incomplete; the next complete one will be"

@@ -142,7 +142,7 @@ def _print(report: dict[str, Any]) -> None:
         print_line(f"{problem['path']}: {problem['problem']}")
     for name in ("manifest", "derived_record", "retention_record"):
         for key, digest in report[f"newest_{name}_sha256"].items():
-            what = name.replace("derived_record", "record of derived tables").replace("_", " ")
+            what = name.replace("derived_record", "derived manifest").replace("_", " ")
             print_line(f"newest {what} of {key}: SHA-256 {digest}")
     problems = count_text(len(report["problems"]), "problem")
     print_line(f"verified {count_text(report['partitions'], 'partition')}: {problems}")

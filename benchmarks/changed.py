@@ -20,7 +20,7 @@ from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import Manifest
 from pipelines.sandbox import SandboxOptions, running_sandbox
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import Day, fetch_answers, publish_day, take_inventory
+from pipelines.snapshot.steps import SnapshotRun, fetch_responses, publish_snapshot, take_inventory
 from pipelines.tables import IMAGES
 
 FIRST, SECOND = dt.date(2026, 11, 16), dt.date(2026, 11, 17)
@@ -31,10 +31,10 @@ def take(root: Path, date: dt.date, mode: str, inventory: str) -> Manifest:
     """Take one day's snapshot at noon of that day."""
     moment = dt.datetime.combine(date, dt.time(12), dt.UTC)
     settings = Settings(lake=str(root), mode=mode, inventory=inventory, concurrency=64)
-    day = Day(Partition(date, "default"), mode, settings, lambda: moment)
+    day = SnapshotRun(Partition(date, "default"), mode, settings, lambda: moment)
     take_inventory(day)
-    fetch_answers(day, lambda _: None)
-    return publish_day(day).manifest
+    fetch_responses(day, lambda _: None)
+    return publish_snapshot(day).manifest
 
 
 def content(root: Path, date: dt.date) -> pa.Table:

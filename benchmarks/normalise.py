@@ -3,7 +3,7 @@
 For each number of rows: generated answers are written as a real `responses.parquet`, and two ways read it in turn, each
 run a process of its own.
 
-derive   `pipelines.snapshot.publish.derive_tables`: reads the answers, normalises, hashes, writes `images` and
+derive   `pipelines.snapshot.publish.build_tables`: reads the answers, normalises, hashes, writes `images` and
          `image_values`
 direct   the least pyarrow can do with the same bodies: its JSON reader under a fixed schema, one file of the documented
          fields and one of the list elements. It repairs, checks, derives and hashes nothing, keeps no unknown field,
@@ -34,7 +34,7 @@ import pyarrow.json as pj
 import pyarrow.parquet as pq
 
 from pipelines.lake.layout import Lake
-from pipelines.snapshot.publish import derive_tables
+from pipelines.snapshot.publish import build_tables
 from pipelines.tables import IMAGE_VALUES, IMAGES, LIST_FIELDS, RESPONSES
 
 RUNS = 3
@@ -96,7 +96,7 @@ def responses(first: int, rows: int, odd_share: float) -> pa.Table:
 
 def derive(answers: Path, folder: Path) -> Callable[[], None]:
     def run() -> None:
-        derive_tables(Lake(str(folder)), answers, folder, "benchmark")
+        build_tables(Lake(str(folder)), answers, folder, "benchmark")
 
     return run
 

@@ -1,7 +1,7 @@
 """One step of this project, as a process of its own: `python -m benchmarks.ours prepare|fetch|derive`.
 
-`prepare` takes the inventory of today; `fetch` runs and times `fetch_answers` of
-`pipelines.snapshot.steps`: from the token to the `responses` table on disk; `derive` runs and times `derive_tables`
+`prepare` takes the inventory of today; `fetch` runs and times `fetch_responses` of
+`pipelines.snapshot.steps`: from the token to the `responses` table on disk; `derive` runs and times `build_tables`
 of `pipelines.snapshot.publish` on that table. Settings and credentials come from the environment, as in any run.
 Prints JSON.
 """
@@ -18,8 +18,8 @@ from pipelines.lake.parquet_files import open_parquet
 from pipelines.lake.stored_files import LakePath
 from pipelines.settings import DEFAULT_PROJECT, Settings
 from pipelines.snapshot.fetch import Progress
-from pipelines.snapshot.publish import derive_tables
-from pipelines.snapshot.steps import Day, fetch_answers, take_inventory
+from pipelines.snapshot.publish import build_tables
+from pipelines.snapshot.steps import SnapshotRun, fetch_responses, take_inventory
 
 
 def _rows_of(path: LakePath) -> int:
@@ -28,14 +28,14 @@ def _rows_of(path: LakePath) -> int:
 
 
 def main() -> None:
-    day = Day(Partition(dt.datetime.now(dt.UTC).date(), DEFAULT_PROJECT), "benchmark", Settings.load())
+    day = SnapshotRun(Partition(dt.datetime.now(dt.UTC).date(), DEFAULT_PROJECT), "benchmark", Settings.load())
     if sys.argv[1] == "prepare":
         print(json.dumps({"rows": take_inventory(day).facts.ids}))
         return
     if sys.argv[1] == "derive":
         answers = day.staged("responses")
         started, spent = time.perf_counter(), time.process_time()
-        derive_tables(day.lake, answers, answers.parent, day.run_id)
+        build_tables(day.lake, answers, answers.parent, day.run_id)
         seconds, cpu = time.perf_counter() - started, time.process_time() - spent
         print(json.dumps({"seconds": seconds, "cpu": cpu, "rows": _rows_of(answers)}))
         return
@@ -47,7 +47,7 @@ def main() -> None:
             print(f"{progress.seconds:.0f} s {progress.done} of {progress.total}", file=sys.stderr)
 
     started, spent = time.perf_counter(), time.process_time()
-    fetched = fetch_answers(day, show)
+    fetched = fetch_responses(day, show)
     seconds, cpu = time.perf_counter() - started, time.process_time() - spent
     assert fetched.facts.outcomes == {"ok": fetched.file.rows}, fetched.facts.outcomes
     assert _rows_of(day.staged("responses")) == fetched.file.rows

@@ -21,28 +21,28 @@ from pathlib import Path
 
 from benchmarks.object_store import object_store
 from pipelines.derive.days import derive_days
-from pipelines.lake.derived_records import read_seal
+from pipelines.lake.derived_manifests import read_derived_manifest
 from pipelines.lake.layout import Partition
 from pipelines.lake.manifests import published
 from pipelines.report.page import write_report
 from pipelines.sandbox import SandboxOptions, running_sandbox
 from pipelines.settings import DEFAULT_PROJECT, Settings
-from pipelines.snapshot.steps import Day, fetch_answers, publish_day, take_inventory
+from pipelines.snapshot.steps import SnapshotRun, fetch_responses, publish_snapshot, take_inventory
 from pipelines.warehouse.loading import load_project
 
 COMMAND = str(Path(sys.executable).with_name("image-snapshots"))
-STEPS: dict[str, Callable[[Day], object]] = {
+STEPS: dict[str, Callable[[SnapshotRun], object]] = {
     "inventory": take_inventory,
-    "fetch": lambda day: fetch_answers(day, lambda _: None),
-    "publish": publish_day,
+    "fetch": lambda day: fetch_responses(day, lambda _: None),
+    "publish": publish_snapshot,
     "derive": derive_days,
     "warehouse": lambda day: load_project(day.lake, day.partition, f"{os.environ['WORK']}/warehouse.duckdb"),
     "report": lambda day: write_report(day.lake, day.partition),
 }
 
 
-def day_of_today() -> Day:
-    return Day(Partition(dt.datetime.now(dt.UTC).date(), DEFAULT_PROJECT), "benchmark", Settings.load())
+def day_of_today() -> SnapshotRun:
+    return SnapshotRun(Partition(dt.datetime.now(dt.UTC).date(), DEFAULT_PROJECT), "benchmark", Settings.load())
 
 
 def run_step(name: str) -> None:
@@ -60,10 +60,10 @@ def run_step(name: str) -> None:
 def run_facts() -> None:
     """What the lake says of the day: rows, requests, bytes by table."""
     day = day_of_today()
-    manifest, seal = published(day.lake, day.partition), read_seal(day.lake, day.partition)
+    manifest, derived_manifest = published(day.lake, day.partition), read_derived_manifest(day.lake, day.partition)
     assert manifest is not None
-    assert seal is not None
-    files = manifest.files | seal.files
+    assert derived_manifest is not None
+    files = manifest.files | derived_manifest.files
     print(
         json.dumps(
             {

@@ -145,7 +145,7 @@ def kill_session(session: int) -> None:
             continue
 
 
-def stored_answers(lake: Lake, partition: Partition) -> set[str]:
+def stored_responses(lake: Lake, partition: Partition) -> set[str]:
     """Ids whose answer is on disk in the open attempt."""
     path = lake.staging(partition) / "answers.sqlite"
     if not Path(path).exists():
@@ -313,7 +313,7 @@ def rehearse(
         # Each worker is a session.
         kill_session(os.getsid(process))
         killed_at = time.monotonic()
-        stored = stored_answers(lake, partition)
+        stored = stored_responses(lake, partition)
         before = httpx.get(f"{sandbox.endpoint}/sandbox/requested").json()
         print(f"killed the worker of {partition} at {len(stored)} answers", flush=True)
         until(lambda: database.query("SELECT 1 FROM runs WHERE run_id = %s AND status = 'FAILURE'", killed))

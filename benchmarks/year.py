@@ -33,7 +33,7 @@ from pipelines.lake.manifests import FetchFacts, InventoryFacts
 from pipelines.query.views import connect_lake
 from pipelines.settings import Settings
 from pipelines.snapshot.publish import publish
-from pipelines.snapshot.steps import Day
+from pipelines.snapshot.steps import SnapshotRun
 from pipelines.tables import IMAGE_HISTORY, IMAGE_VALUES, IMAGES, INVENTORY, LIST_PAGES, NOTEBOOKS, RESPONSES, Table
 
 LAST = dt.date(2026, 11, 22)
@@ -177,8 +177,8 @@ def write_year(root: Path, images: int, days: int) -> None:
             path.unlink()
 
 
-def _day(root: Path, date: dt.date) -> Day:
-    return Day(Partition(date, "default"), "benchmark", Settings(lake=str(root)))
+def _day(root: Path, date: dt.date) -> SnapshotRun:
+    return SnapshotRun(Partition(date, "default"), "benchmark", Settings(lake=str(root)))
 
 
 def derive_all(root: Path) -> object:
@@ -187,7 +187,7 @@ def derive_all(root: Path) -> object:
 
 
 def derive_day(root: Path) -> object:
-    return derive_days(_day(root, LAST)).seal.summary.changes
+    return derive_days(_day(root, LAST)).derived_manifest.summary.changes
 
 
 def history(root: Path) -> object:

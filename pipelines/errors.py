@@ -1,6 +1,6 @@
 """The errors a user can cause or meet, each one a sentence that says what was wrong, where, and what to do.
 
-Only errors that end a run belong here; what happens to one image is data (see `cloud.answers`).
+Only errors that end a run belong here; what happens to one image is data (see `cloud.classification`).
 The exit status is the command line's: 1 failed, 2 usage or configuration.
 """
 

@@ -2,7 +2,7 @@
 
 from published_days import published_rows
 
-from pipelines.derive.analysis import DayAnalysis
+from pipelines.derive.analysis import Analysis
 from pipelines.derive.audit import derive_audit_findings
 from pipelines.tables import AUDIT_FINDINGS
 
@@ -37,7 +37,7 @@ def write_rule(directory, id_, sql=NAMED_BADLY, header=HEADER):
 
 
 def derive(day):
-    with DayAnalysis(day) as analysis:
+    with Analysis(day) as analysis:
         return derive_audit_findings(analysis)
 
 

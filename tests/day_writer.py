@@ -16,7 +16,7 @@ from pipelines.derive.days import derive_days
 from pipelines.errors import PipelineError
 from pipelines.lake.layout import Partition
 from pipelines.settings import ROOT, Settings
-from pipelines.snapshot.steps import Day, fetch_answers, publish_day, take_inventory
+from pipelines.snapshot.steps import SnapshotRun, fetch_responses, publish_snapshot, take_inventory
 
 # What makes files of a lake on disk appear and disappear under their names, as Python's audit events call it.
 _OPERATIONS = {"os.rename": 1, "os.link": 1, "os.remove": 0}
@@ -97,15 +97,15 @@ def _watch(lake, operation, place):
 def _take_day(order):
     os.environ.update(order["env"])
     partition = Partition(dt.date.fromisoformat(order["date"]), "default")
-    day = Day(partition, order["run_id"], Settings.load())
+    day = SnapshotRun(partition, order["run_id"], Settings.load())
     kill_at = order.get("kill_at")
     if "kill_before" in order:
         _watch(order["env"]["IMAGE_SNAPSHOTS_LAKE"], *order["kill_before"])
     with day.hold():
         if "snapshot" in order["steps"]:
             take_inventory(day)
-            fetch_answers(day, lambda progress: _die() if kill_at is not None and progress.done >= kill_at else None)
-            publish_day(day)
+            fetch_responses(day, lambda progress: _die() if kill_at is not None and progress.done >= kill_at else None)
+            publish_snapshot(day)
         if "derive" in order["steps"]:
             derive_days(day)
 

@@ -12,7 +12,7 @@ from pipelines.derive.days import derive_days
 from pipelines.lake.layout import Partition
 from pipelines.sandbox import SandboxOptions, running_sandbox
 from pipelines.settings import DEFAULT_PROJECT, Settings
-from pipelines.snapshot.steps import Day, fetch_answers, publish_day, take_inventory
+from pipelines.snapshot.steps import SnapshotRun, fetch_responses, publish_snapshot, take_inventory
 
 LAST_DAY = dt.date(2026, 11, 23)
 DAYS = [LAST_DAY - dt.timedelta(days=number) for number in reversed(range(14))]
@@ -38,9 +38,9 @@ def make_fortnight(root: Path) -> Path:
             for date in DAYS:
                 httpx.put(f"{sandbox.endpoint}/sandbox/day", json={"day": date.isoformat()}).raise_for_status()
                 noon = dt.datetime.combine(date, dt.time(12), dt.UTC)
-                day = Day(Partition(date, DEFAULT_PROJECT), f"run-{date}", settings, lambda noon=noon: noon)
+                day = SnapshotRun(Partition(date, DEFAULT_PROJECT), f"run-{date}", settings, lambda noon=noon: noon)
                 take_inventory(day)
-                fetch_answers(day, lambda _: None)
-                publish_day(day)
+                fetch_responses(day, lambda _: None)
+                publish_snapshot(day)
                 derive_days(day)
     return root / "lake"

@@ -44,7 +44,7 @@ GB = 1024**3
 
 
 @dataclass(frozen=True)
-class PublishedDay:
+class PublishedPartition:
     """A published day: its register by id, the ids that got no answer, and those that were locked for that day."""
 
     date: dt.date
@@ -69,7 +69,7 @@ class Known:
 class Knowledge:
     """What is known after a published day, and the last complete day before it."""
 
-    day: PublishedDay
+    day: PublishedPartition
     previous: "Knowledge | None"
     after: dict[str, Known]
     current: dict[str, tuple[Row, bool]] = field(default_factory=dict)
@@ -110,10 +110,10 @@ class Oracle:
     """The sandbox's catalogue, and the days that were published of it, in order."""
 
     catalogue: Catalogue
-    days: list[PublishedDay]
+    days: list[PublishedPartition]
     prices: list[tuple[dt.date, float]]
 
-    def outcome(self, day: PublishedDay, id_: str) -> str:
+    def outcome(self, day: PublishedPartition, id_: str) -> str:
         """The outcome of a registered id."""
         if id_ in day.failed:
             return "failed"
@@ -124,7 +124,7 @@ class Oracle:
             return "deleted" if answer.body["status"] == "DELETED" else "ok"
         return "forbidden" if answer.http_status == 403 else "not_found"
 
-    def content(self, day: PublishedDay, id_: str) -> Row:
+    def content(self, day: PublishedPartition, id_: str) -> Row:
         return content_of(self.catalogue.image(id_, day.date), day.date)
 
     @cached_property
@@ -141,7 +141,7 @@ class Oracle:
                 last = one
         return found
 
-    def _learnt(self, day: PublishedDay, before: dict[str, Known]) -> dict[str, Known]:
+    def _learnt(self, day: PublishedPartition, before: dict[str, Known]) -> dict[str, Known]:
         after = dict(before)
         for id_ in day.register:
             known = before.get(id_)
@@ -373,7 +373,7 @@ def _whole(id_: str, change: str, old: str | None, new: str) -> Row:
     return {"id": id_, "change": change, "field": "outcome"} | values
 
 
-def _registered(day: PublishedDay, id_: str) -> Row:
+def _registered(day: PublishedPartition, id_: str) -> Row:
     """What the register says of an id; an empty cell says nothing."""
     registered = day.register.get(id_)
     names = ("owner", "cost_center", "environment")

@@ -3,13 +3,13 @@
 import datetime as dt
 from pathlib import Path
 
-from published_days import publish_day, rows_of
+from published_days import publish_snapshot, rows_of
 
-from pipelines.derive.analysis import DayAnalysis
+from pipelines.derive.analysis import Analysis
 from pipelines.derive.costs import derive_image_costs
 from pipelines.lake.layout import Partition
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import Day
+from pipelines.snapshot.steps import SnapshotRun
 from pipelines.tables import IMAGE_USAGE
 
 GB = 1024**3
@@ -24,15 +24,15 @@ per_gb_month = 1
 """
 
 
-def priced_day(date: str, book: str = BOOK, project: str = "default") -> Day:
+def priced_day(date: str, book: str = BOOK, project: str = "default") -> SnapshotRun:
     path = Path(f"book-{abs(hash(book))}.toml")
     path.write_text(book)
-    return Day(Partition(dt.date.fromisoformat(date), project), "run-1", Settings(lake="lake", price_book=path))
+    return SnapshotRun(Partition(dt.date.fromisoformat(date), project), "run-1", Settings(lake="lake", price_book=path))
 
 
 def publish_images(day, images, *, failed=(), inventory=None, **tables):
     """Publish a day on which the API described these images and failed for other ids."""
-    publish_day(
+    publish_snapshot(
         day,
         inventory=inventory or [{"id": i} for i in sorted([image["id"] for image in images] + list(failed))],
         responses=[{"id": image["id"], "outcome": "ok"} for image in images]
@@ -43,7 +43,7 @@ def publish_images(day, images, *, failed=(), inventory=None, **tables):
 
 
 def derive(day):
-    with DayAnalysis(day) as analysis:
+    with Analysis(day) as analysis:
         return derive_image_costs(analysis)
 
 

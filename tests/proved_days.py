@@ -5,13 +5,13 @@ import hashlib
 import json
 
 import pyarrow.parquet as pq
-from published_days import PROJECT_ID, publish_day, rows_of
+from published_days import PROJECT_ID, publish_snapshot, rows_of
 
 from pipelines.lake.layout import Partition
 from pipelines.lake.records import Record, record_bytes, with_own_sha256
 from pipelines.settings import Settings
-from pipelines.snapshot.publish import derive_tables
-from pipelines.snapshot.steps import Day
+from pipelines.snapshot.publish import build_tables
+from pipelines.snapshot.steps import SnapshotRun
 from pipelines.tables import RESPONSES
 
 A, B, C = (f"{letter * 8}-0000-4000-8000-000000000000" for letter in "abc")
@@ -20,7 +20,7 @@ A, B, C = (f"{letter * 8}-0000-4000-8000-000000000000" for letter in "abc")
 def proved_day(date, project="default", **settings):
     """A day of the lake in the working directory, whose clock shows its noon."""
     noon = dt.datetime.combine(dt.date.fromisoformat(date), dt.time(12), dt.UTC)
-    return Day(Partition(noon.date(), project), f"run-{date}", Settings(lake="lake", **settings), lambda: noon)
+    return SnapshotRun(Partition(noon.date(), project), f"run-{date}", Settings(lake="lake", **settings), lambda: noon)
 
 
 def publish_proved(day, visibilities, hour=12):
@@ -35,12 +35,12 @@ def publish_proved(day, visibilities, hour=12):
     with day.lake.writer(staged / "responses.parquet", RESPONSES, day.run_id) as writer:
         shared = {"snapshot_date": day.partition.date, "project_id": PROJECT_ID, "observed_at": noon}
         writer.write(rows_of(RESPONSES, responses, **shared, attempts=1, elapsed_ms=1))
-    derive_tables(day.lake, staged / "responses.parquet", staged, day.run_id)
+    build_tables(day.lake, staged / "responses.parquet", staged, day.run_id)
     images, values = (
         pq.ParquetFile(staged / f"{name}.parquet").read().to_pylist() for name in ("images", "image_values")
     )
     page = json.dumps({"data": [{"id": id_} for id_ in sorted(visibilities)]}).encode()
-    manifest = publish_day(
+    manifest = publish_snapshot(
         day,
         hour=hour,
         inventory=[{"id": id_, "owner": "o"} for id_ in sorted(visibilities)],

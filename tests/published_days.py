@@ -14,16 +14,16 @@ from pipelines.lake.layout import Partition
 from pipelines.lake.manifests import FetchFacts, InventoryFacts, Manifest, published_days
 from pipelines.settings import Settings
 from pipelines.snapshot.publish import publish
-from pipelines.snapshot.steps import Day
+from pipelines.snapshot.steps import SnapshotRun
 from pipelines.tables import IMAGE_HISTORY, LIST_PAGES, TABLES, Table
 
 PROJECT_ID = "p1"
 _PAGE_ITEMS = 3
 
 
-def day_of(date: str) -> Day:
+def day_of(date: str) -> SnapshotRun:
     """A day of the lake in the working directory."""
-    return Day(Partition(dt.date.fromisoformat(date), "default"), "run-1", Settings(lake="lake"))
+    return SnapshotRun(Partition(dt.date.fromisoformat(date), "default"), "run-1", Settings(lake="lake"))
 
 
 def rows_of(table: Table, rows: list[dict], **defaults) -> pa.Table:
@@ -37,8 +37,8 @@ def _zeros(facts: type[BaseModel]) -> dict:
     return {name: 0 for name, field in facts.model_fields.items() if field.is_required()}
 
 
-def publish_day(
-    day: Day,
+def publish_snapshot(
+    day: SnapshotRun,
     *,
     listed: list[dict] | None = None,
     notebooks: list[dict] | None = None,
@@ -111,7 +111,7 @@ def publish_day(
     )
 
 
-def write_history(day: Day, rows: list[dict]) -> None:
+def write_history(day: SnapshotRun, rows: list[dict]) -> None:
     """Write the project's history of these versions; what a row leaves out is a current, living version."""
     path = day.lake.project_table(IMAGE_HISTORY.name, day.partition.project)
     days = [one for one in published_days(day.lake, day.partition.project) if one.manifest.is_complete]
@@ -121,7 +121,7 @@ def write_history(day: Day, rows: list[dict]) -> None:
         )
 
 
-def published_rows(day: Day, table: Table) -> list[dict]:
+def published_rows(day: SnapshotRun, table: Table) -> list[dict]:
     """Rows of a published table, without the columns that every row of a day shares."""
     with day.lake.table(table.name, day.partition).open("rb") as file:
         read = pq.read_table(file)

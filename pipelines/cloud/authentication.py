@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from pipelines.cloud.answers import Kind, Verdict, retry_after
+from pipelines.cloud.classification import Kind, Verdict, retry_after
 from pipelines.cloud.credentials import AccessKey, Credentials, PasswordLogin, ReadyToken
-from pipelines.cloud.exchange import HEADERS, Exchanges, NoAnswerError, brief
 from pipelines.cloud.identity import read_token, refused_login, token_request
 from pipelines.cloud.retries import DNS_TRIES, Retries, pause_between_tries, unreachable_error
+from pipelines.cloud.sender import HEADERS, HTTPSender, NoResponseError, brief
 from pipelines.cloud.signing import sign_headers
 from pipelines.errors import AccessDeniedError, EndpointUnreachableError, PipelineError
 
@@ -45,9 +45,9 @@ class Authentication:
     `project_id` is None until a token says it; `was_accepted` is whether the API has accepted a request.
     """
 
-    def __init__(self, endpoint: str, credentials: Credentials, exchanges: Exchanges, retries: Retries) -> None:
+    def __init__(self, endpoint: str, credentials: Credentials, exchanges: HTTPSender, retries: Retries) -> None:
         self._credentials = credentials
-        self._exchanges = exchanges
+        self._sender = exchanges
         self._retries = retries
         self._host = urlsplit(endpoint).netloc
         # Requests name their target beside this URL: parsing one for each image costs more than sending to it.
@@ -81,7 +81,7 @@ class Authentication:
         else:
             assert token is not None  # noqa: S101
             headers = token.headers
-        extensions = self._exchanges.extensions | {"target": target.encode()}
+        extensions = self._sender.extensions | {"target": target.encode()}
         return httpx.Request("GET", self._origin_url, headers=headers, stream=_NO_BODY, extensions=extensions)
 
     def note_accepted(self, token: Token | None) -> None:
@@ -134,7 +134,7 @@ class Authentication:
                 except PipelineError as error:
                     self._retries.halt(error)
                 self.token.replaces_refused = refused
-                self._exchanges.stats.token_renewals += 1
+                self._sender.stats.token_renewals += 1
             assert self.token is not None  # noqa: S101
             return self.token
 
@@ -145,16 +145,16 @@ class Authentication:
             f"{login.auth_url}/auth/tokens",
             headers=HEADERS,
             json=token_request(login),
-            extensions=self._exchanges.extensions,
+            extensions=self._sender.extensions,
         )
         started = time.monotonic()
         faults = tries = 0
-        async with self._exchanges.open_transport(login.auth_url, 1) as transport:
+        async with self._sender.open_transport(login.auth_url, 1) as transport:
             while True:
                 delay = self._retries.backoff(faults)
                 try:
-                    reply = await self._exchanges.send(request, transport)
-                except NoAnswerError as error:
+                    reply = await self._sender.send(request, transport)
+                except NoResponseError as error:
                     verdict, came = error.verdict, brief(error.status, error.verdict)
                     waited = time.monotonic() - started
                     if verdict.stop is not None:

@@ -1,8 +1,8 @@
 """The ModelArts API as the rest of the project calls it: one client for the images, the list and the notebooks.
 
 `ModelArtsClient` asks until there is a verdict. Its parts: `cloud.authentication` signs or carries the token,
-`cloud.exchange` sends, `cloud.retries` knows when to try again and when to stop, `cloud.paging` adds up the
-pages of a list. What an answer means belongs to `cloud.answers`, how fast requests may leave to
+`cloud.sender` sends, `cloud.retries` knows when to try again and when to stop, `cloud.paging` adds up the
+pages of a list. What an answer means belongs to `cloud.classification`, how fast requests may leave to
 `cloud.throttle`.
 """
 
@@ -19,21 +19,21 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from pipelines.cloud.answers import (
+from pipelines.cloud.authentication import Authentication, Token
+from pipelines.cloud.classification import (
     PAST_THE_END_CODE,
     WRONG_PATH_CODES,
-    Answer,
+    ImageResponse,
     Kind,
     Verdict,
     classify,
     classify_list,
 )
-from pipelines.cloud.authentication import Authentication, Token
 from pipelines.cloud.credentials import Credentials
-from pipelines.cloud.exchange import Exchanges, NoAnswerError, Reply, brief
 from pipelines.cloud.options import Limits, RetryPolicy, Timeouts
 from pipelines.cloud.paging import NOTEBOOKS_PAGE_SIZE, PAGE_SIZE, ListPage, Notebook, Paging, reduce_notebook
 from pipelines.cloud.retries import Retries
+from pipelines.cloud.sender import HTTPSender, NoResponseError, Reply, brief
 from pipelines.cloud.throttle import Throttle
 from pipelines.errors import ListDeniedError, ListUnreadableError, PipelineError
 from pipelines.tables import Outcome
@@ -100,10 +100,10 @@ class ModelArtsClient:
         self._transport: httpx.AsyncBaseTransport | None = None
         self._throttle = Throttle(limits.rate)
         self._shared_rate = shared_rate
-        self._exchanges = Exchanges(limits, timeouts, ca_bundle or credentials.ca_bundle)
-        self.stats = self._exchanges.stats
-        self._retries = Retries(self._host, self._throttle, shared_rate, self._exchanges, timeouts, retry_policy)
-        self._authentication = Authentication(self._endpoint, credentials, self._exchanges, self._retries)
+        self._sender = HTTPSender(limits, timeouts, ca_bundle or credentials.ca_bundle)
+        self.stats = self._sender.stats
+        self._retries = Retries(self._host, self._throttle, shared_rate, self._sender, timeouts, retry_policy)
+        self._authentication = Authentication(self._endpoint, credentials, self._sender, self._retries)
 
     @property
     def project_id(self) -> str:
@@ -120,7 +120,7 @@ class ModelArtsClient:
     @property
     def met_sandbox(self) -> bool:
         """Whether what answers says that it is a sandbox of this software, so that its images are invented."""
-        return self._exchanges.met_sandbox
+        return self._sender.met_sandbox
 
     async def __aenter__(self) -> Self:
         """Open connections and fetch the token.
@@ -128,7 +128,7 @@ class ModelArtsClient:
         Raises:
             PipelineError: the credentials are refused, or the identity service cannot be reached.
         """
-        self._transport = self._exchanges.open_transport(self._endpoint, self._connections)
+        self._transport = self._sender.open_transport(self._endpoint, self._connections)
         try:
             await self._authentication.begin()
         except BaseException:
@@ -147,7 +147,7 @@ class ModelArtsClient:
         if self._transport is not None:
             await self._transport.aclose()
 
-    async def show_image(self, image_id: str) -> Answer:
+    async def show_image(self, image_id: str) -> ImageResponse:
         """Ask for one image, again as often as is worth it. What concerns only this image is in the answer.
 
         `image_id` is a UUID with hyphens; anything else raises ValueError, because it must never reach a URL.
@@ -163,7 +163,7 @@ class ModelArtsClient:
             f"{self._images_path}/{asked}", lambda status, headers, body: classify(asked, status, headers, body)
         )
         verdict = result.verdict
-        return Answer(
+        return ImageResponse(
             asked,
             verdict.outcome,
             result.status,
@@ -274,13 +274,13 @@ class ModelArtsClient:
             body: bytes | None
             reply: Reply | None
             try:
-                reply = await self._exchanges.send(authentication.request(target, token), transport)
-            except NoAnswerError as error:
+                reply = await self._sender.send(authentication.request(target, token), transport)
+            except NoResponseError as error:
                 verdict, status, body = error.verdict, error.status, None
             else:
                 status, body = reply.status, reply.body
                 verdict = judge(status, reply.headers, body)
-                retries.note_answer()
+                retries.note_response()
             now = clock()
             observed_at = self._now()
             if retries.stop is not None:

@@ -1,7 +1,7 @@
 """When a request is sent again, and when no request can succeed any more.
 
 One state for all workers: they pause together while the endpoint cannot be reached, and stop together. How fast
-requests may leave belongs to `cloud.throttle`, what a single answer asks for to `cloud.answers`.
+requests may leave belongs to `cloud.throttle`, what a single answer asks for to `cloud.classification`.
 """
 
 import asyncio
@@ -10,9 +10,9 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
-from pipelines.cloud.answers import Kind, Verdict
-from pipelines.cloud.exchange import Exchanges, brief
+from pipelines.cloud.classification import Kind, Verdict
 from pipelines.cloud.options import RetryPolicy, Timeouts
+from pipelines.cloud.sender import HTTPSender, brief
 from pipelines.cloud.throttle import Throttle
 from pipelines.errors import ConfigurationError, EndpointUnreachableError, PipelineError
 
@@ -39,14 +39,14 @@ class Retries:
         host: str,
         throttle: Throttle,
         shared_rate: "SharedRate | None",
-        exchanges: Exchanges,
+        exchanges: HTTPSender,
         timeouts: Timeouts,
         policy: RetryPolicy,
     ) -> None:
         self._host = host
         self._throttle = throttle
         self._shared_rate = shared_rate
-        self._exchanges = exchanges
+        self._sender = exchanges
         self.timeouts = timeouts
         self.policy = policy
         # Why no request can succeed; known to all workers at once.
@@ -81,7 +81,7 @@ class Retries:
             self._throttle.stop()
             if self._shared_rate is not None:
                 self._shared_rate.stop()
-            self._exchanges.cut_short()
+            self._sender.cut_short()
         self.raise_stop()
 
     def raise_stop(self) -> NoReturn:
@@ -90,7 +90,7 @@ class Retries:
         # A new one each time: workers must not share a traceback.
         raise type(self.stop)(str(self.stop))
 
-    def note_answer(self) -> None:
+    def note_response(self) -> None:
         """An answer came, whatever it says: the endpoint can be reached."""
         self._ever_answered = True
         self._outage_since = None

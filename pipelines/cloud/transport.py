@@ -6,7 +6,7 @@ unknown length, a time-out between two bytes (who sends limits the whole exchang
 
 Errors are httpx's: ConnectTimeout and ConnectError (its cause is what the operating system or TLS said), ProxyError,
 ReadError for a connection that ends before its answer does, RemoteProtocolError for what is not HTTP. What they mean
-for an image belongs to `cloud.answers`.
+for an image belongs to `cloud.classification`.
 """
 
 import asyncio

@@ -75,7 +75,7 @@ _decode_page = _page_decoder(
 _item_values = attrgetter("id", *_LISTED_TEXTS, "size")
 
 
-class DayAnalysis:
+class Analysis:
     """One published day, opened for SQL in `engine`; a context manager.
 
     Relations: `parameters` (one row: snapshot_date, project, project_id, is_complete, compared_with, list_was_read,
@@ -92,23 +92,23 @@ class DayAnalysis:
         ConfigurationError: the day is not published.
     """
 
-    def __init__(self, day: Run, staging: LakePath | None = None) -> None:
-        manifest = published(day.lake, day.partition)
+    def __init__(self, run: Run, staging: LakePath | None = None) -> None:
+        manifest = published(run.lake, run.partition)
         if manifest is None:
             raise ConfigurationError(
-                f"Nothing is published for {day.partition}, so nothing can be derived from it. "
+                f"Nothing is published for {run.partition}, so nothing can be derived from it. "
                 "`image-snapshots status` lists the days that are there."
             )
-        self.engine = open_engine(day.settings)
-        self.day = day
+        self.engine = open_engine(run.settings)
+        self.run = run
         self.staging = staging
-        self.lake = day.lake
-        self.partition = day.partition
+        self.lake = run.lake
+        self.partition = run.partition
         self.manifest = manifest
-        self.previous = last_complete_day(day.lake, day.partition)
-        self.before = last_published_day(day.lake, day.partition)
+        self.previous = last_complete_day(run.lake, run.partition)
+        self.before = last_published_day(run.lake, run.partition)
         facts = manifest.fetch
-        self._ranges = id_ranges(day.lake.table(RESPONSES.name, day.partition), self.engine.ids_at_a_time)
+        self._ranges = id_ranges(run.lake.table(RESPONSES.name, run.partition), self.engine.ids_at_a_time)
         parameters = {
             "snapshot_date": pa.array([self.partition.date], pa.date32()),
             "project": pa.array([self.partition.project]),
@@ -239,7 +239,7 @@ class DayAnalysis:
         path = self.lake.table(table.name, self.partition)
         if self.staging is not None:
             path = self.staging / path.name
-        with self.lake.writer(path, table, self.day.run_id) as writer:
+        with self.lake.writer(path, table, self.run.run_id) as writer:
             for batch in batches:
                 writer.write(batch)
             if self.manifest.fetch.is_sandbox:

@@ -17,7 +17,7 @@ from typing import Annotated, Self
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
 
-from pipelines.derive.analysis import DayAnalysis
+from pipelines.derive.analysis import Analysis
 from pipelines.derive.rule_process import RuleFile, RuleProcess, as_rule_file, rule_scratch, small_rule_file
 from pipelines.derive.rule_worker import RuleError
 from pipelines.engine.memory import give_back_memory
@@ -114,14 +114,14 @@ class AuditResult:
     rule_errors: dict[str, str]
 
 
-def derive_audit_findings(analysis: DayAnalysis) -> AuditResult:
+def derive_audit_findings(analysis: Analysis) -> AuditResult:
     """Apply the rules and write `audit_rules` and `audit_findings` of the day; a rule that fails stops no other.
 
     Raises:
         ConfigurationError: the directory of further rules or the file of suppressions cannot be read or is wrong.
         StorageError: the lake cannot be written.
     """
-    settings = analysis.day.settings
+    settings = analysis.run.settings
     suppressions = read_suppressions(settings.suppressions) if settings.suppressions else []
     with rule_scratch() as scratch:
         rules = _apply_rules(analysis, read_rules(settings.audit_rules), scratch)
@@ -137,7 +137,7 @@ def derive_audit_findings(analysis: DayAnalysis) -> AuditResult:
     return _summary(analysis, files, {rule.name: rule.error for rule in rules if rule.error is not None})
 
 
-def _summary(analysis: DayAnalysis, files: tuple[FileFacts, ...], rule_errors: dict[str, str]) -> AuditResult:
+def _summary(analysis: Analysis, files: tuple[FileFacts, ...], rule_errors: dict[str, str]) -> AuditResult:
     counts = analysis.engine.read(
         "SELECT severity, state, suppressed_until IS NOT NULL AS is_suppressed, COUNT(*) AS findings "
         "FROM findings GROUP BY severity, state, is_suppressed"
@@ -277,7 +277,7 @@ def _rules_table(rules: list[Rule], manifest: Manifest) -> pa.Table:
 # --- applying them --------------------------------------------------------------------------------------------------
 
 
-def _apply_rules(analysis: DayAnalysis, rules: list[Rule], scratch: Path) -> list[Rule]:
+def _apply_rules(analysis: Analysis, rules: list[Rule], scratch: Path) -> list[Rule]:
     """Make what the rules find the relation `found` (rule, id, evidence); returns the rules with their errors.
 
     What they find stays in `scratch`.
@@ -290,13 +290,13 @@ def _apply_rules(analysis: DayAnalysis, rules: list[Rule], scratch: Path) -> lis
     # What the engine and that process hold adds up.
     analysis.engine.rest()
     give_back_memory()
-    with RuleProcess(scratch, files, views, analysis.day.settings.audit_rule_seconds) as process:
+    with RuleProcess(scratch, files, views, analysis.run.settings.audit_rule_seconds) as process:
         applied = [_with_error(rule, process.apply) for rule in rules]
     analysis.engine.load_local("found", [process.found(rule.name) for rule in applied if rule.error is None], _FOUND)
     return applied
 
 
-def _rule_files(analysis: DayAnalysis, scratch: Path) -> dict[str, RuleFile]:
+def _rule_files(analysis: Analysis, scratch: Path) -> dict[str, RuleFile]:
     """What rules may read besides `current_images`, as files."""
     lake, partition = analysis.lake, analysis.partition
 
@@ -311,7 +311,7 @@ def _rule_files(analysis: DayAnalysis, scratch: Path) -> dict[str, RuleFile]:
         if table is not LIST_PAGES
     }
     files[IMAGE_HISTORY.name] = as_rule_file(scratch, IMAGE_HISTORY.name, history, IMAGE_HISTORY)
-    small = {"parameters": analysis.parameters} | _rule_values(analysis.day.settings)
+    small = {"parameters": analysis.parameters} | _rule_values(analysis.run.settings)
     return files | {name: small_rule_file(scratch, name, data) for name, data in small.items()}
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from pipelines.derive.analysis import DayAnalysis
+from pipelines.derive.analysis import Analysis
 from pipelines.derive.prices import read_price_book
 from pipelines.derive.usage import UNUSED_AFTER_DAYS
 from pipelines.engine.duckdb import DuckDBEngine, quoted
@@ -55,14 +55,14 @@ class CostResult:
     reclaimable_bytes: int | None
 
 
-def derive_image_costs(analysis: DayAnalysis) -> CostResult:
+def derive_image_costs(analysis: Analysis) -> CostResult:
     """Write `image_costs` of the day, by the price book of the settings; reads the day's `image_usage`.
 
     Raises:
         ConfigurationError: the price book is wrong.
         StorageError: the lake cannot be written.
     """
-    book = read_price_book(analysis.day.settings.price_book)
+    book = read_price_book(analysis.run.settings.price_book)
     # A last complete day whose costs were never derived is nothing to compare with: all images would seem new.
     has_previous = analysis.previous is not None and exists(analysis.lake.table(IMAGE_COSTS.name, analysis.previous))
     analysis.engine.load("prices", book.prices)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipelines.derive.analysis import DayAnalysis
+from pipelines.derive.analysis import Analysis
 from pipelines.derive.audit import AuditResult, derive_audit_findings, read_rules
 from pipelines.derive.costs import CostResult, derive_image_costs
 from pipelines.derive.history import HistoryResult, derive_image_changes, derive_image_history
@@ -20,18 +20,25 @@ from pipelines.derive.reconciliation import ReconciliationResult, derive_image_r
 from pipelines.derive.usage import UsageResult, derive_image_usage
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.fingerprint import code_version
-from pipelines.lake.derived_records import DaySummary, DerivedSeal, Inputs, bases, placed_seal, read_seal
+from pipelines.lake.derived_manifests import (
+    DerivedManifest,
+    DerivedSummary,
+    Inputs,
+    bases,
+    placed_derived_manifest,
+    read_derived_manifest,
+)
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import FileFacts, last_complete_day, last_published_day
 from pipelines.lake.records import derived_link, is_whole, newest_derived_record, record_bytes, with_own_sha256
-from pipelines.lake.retention_records import HANDED_ON, RemovedFiles, check_derivable, is_derivable
+from pipelines.lake.retention_records import HANDED_ON, RetentionRecords, check_derivable, is_derivable
 from pipelines.lake.stored_files import LakePath, exists, remove_tree, sha256_of_file, storage_errors, write_atomically
 from pipelines.run import Run
 from pipelines.tables import ANALYSIS_TABLES, IMAGE_HISTORY, SCHEMA_VERSION
 
 
 @dataclass(frozen=True, slots=True)
-class DerivedDay:
+class DerivationResult:
     """What deriving a day brought to light."""
 
     history: HistoryResult
@@ -39,10 +46,10 @@ class DerivedDay:
     usage: UsageResult
     audit: AuditResult
     costs: CostResult
-    seal: DerivedSeal
+    derived_manifest: DerivedManifest
 
 
-def derive_days(day: Run, on_day: Callable[[Partition, int, int], None] = lambda *_: None) -> DerivedDay:
+def derive_days(run: Run, on_day: Callable[[Partition, int, int], None] = lambda *_: None) -> DerivationResult:
     """Derive the tables of a published day, and those of every other day of its project that lacks them or is outdated.
 
     `on_day` is told each day before it is derived, its number and how many there are.
@@ -53,19 +60,19 @@ def derive_days(day: Run, on_day: Callable[[Partition, int, int], None] = lambda
         StorageError: the lake cannot be read or written.
     """
     # Two days of a project may end together: whoever comes second must see what the other has published.
-    with day.lake.deriving(day.partition.project, f"run {day.run_id}"):
-        return _derive_days(day, on_day)
+    with run.lake.deriving(run.partition.project, f"run {run.run_id}"):
+        return _derive_days(run, on_day)
 
 
-def _derive_days(day: Run, on_day: Callable[[Partition, int, int], None]) -> DerivedDay:
-    lake, asked = day.lake, day.partition
+def _derive_days(run: Run, on_day: Callable[[Partition, int, int], None]) -> DerivationResult:
+    lake, asked = run.lake, run.partition
     basis = bases(lake, asked.project)
     if asked not in basis:
         raise ConfigurationError(
             f"Nothing is published for {asked}, so nothing can be derived from it. "
             "`image-snapshots status` lists the days that are there."
         )
-    removed = RemovedFiles(lake, asked.project)
+    removed = RetentionRecords(lake, asked.project)
     check_derivable(lake, asked, removed)
     current = _current(lake, asked.project, basis)
     # Of days whose files were removed, what was derived before stands.
@@ -74,10 +81,10 @@ def _derive_days(day: Run, on_day: Callable[[Partition, int, int], None]) -> Der
         for partition in basis
         if partition == asked or (partition not in current and is_derivable(lake, partition, removed))
     ]
-    result: DerivedDay | None = None
+    result: DerivationResult | None = None
     for number, partition in enumerate(due):
         on_day(partition, number, len(due))
-        derived = _derive(replace(day, partition=partition), basis[partition])
+        derived = _derive(replace(run, partition=partition), basis[partition])
         if partition == asked:
             result = derived
     if result is None:
@@ -89,31 +96,31 @@ def _current(lake: Lake, project: str, basis: dict[Partition, str]) -> set[Parti
     """The days whose derived tables are there, and made from what is published now."""
     sizes = {path: size for name in ANALYSIS_TABLES for path, size in lake.sizes(name, project).items()}
     current = set()
-    for partition, content in lake.derived_seals(project).items():
-        seal = placed_seal(lake, partition, content)
+    for partition, content in lake.derived_manifests(project).items():
+        derived_manifest = placed_derived_manifest(lake, partition, content)
         if (
-            seal is not None
+            derived_manifest is not None
             and is_whole(content)
-            and seal.basis == basis.get(partition)
-            and seal.schema_version == SCHEMA_VERSION
-            and all(sizes.get(file.path) == file.bytes for file in seal.files.values())
+            and derived_manifest.basis == basis.get(partition)
+            and derived_manifest.schema_version == SCHEMA_VERSION
+            and all(sizes.get(file.path) == file.bytes for file in derived_manifest.files.values())
         ):
             current.add(partition)
     return current
 
 
-def derived_inputs(day: Run) -> Inputs:
+def derived_inputs(run: Run) -> Inputs:
     """What the tables of a day would be made from now besides published days.
 
     Raises:
         ConfigurationError: the price book, the suppressions or the directory of rules cannot be read.
     """
-    settings = day.settings
+    settings = run.settings
     rules = [f"{rule.name} {rule.sql_sha256}" for rule in read_rules(settings.audit_rules)]
     handed_on = {}
-    for before in (last_complete_day(day.lake, day.partition), last_published_day(day.lake, day.partition)):
-        seal = read_seal(day.lake, before) if before else None
-        files = seal.files if seal else {}
+    for before in (last_complete_day(run.lake, run.partition), last_published_day(run.lake, run.partition)):
+        derived_manifest = read_derived_manifest(run.lake, before) if before else None
+        files = derived_manifest.files if derived_manifest else {}
         handed_on.update({files[name].path: files[name].sha256 for name in HANDED_ON if name in files})
     namespaces = settings.allowed_namespaces
     return Inputs(
@@ -136,75 +143,75 @@ def _sha256_of(path: Path, name: str) -> str:
         raise ConfigurationError(f"The {name} {path} cannot be read: {error.strerror}.") from error
 
 
-def _derive(day: Run, basis: str) -> DerivedDay:
+def _derive(run: Run, basis: str) -> DerivationResult:
     """Make all tables of a day in staging, then put them in their places: what fails before that changes nothing."""
-    staging = day.lake.staged_derived(day.partition)
+    staging = run.lake.staged_derived(run.partition)
     with storage_errors(staging):
         # What a run that was killed left.
         remove_tree(staging)
     try:
-        return _derive_staged(day, basis, staging)
+        return _derive_staged(run, basis, staging)
     finally:
         with storage_errors(staging):
             remove_tree(staging)
 
 
-def _derive_staged(day: Run, basis: str, staging: LakePath) -> DerivedDay:
+def _derive_staged(run: Run, basis: str, staging: LakePath) -> DerivationResult:
     # First, because all that follows reads it.
-    history = derive_image_history(day, staging=staging)
-    inputs = derived_inputs(day)
-    with DayAnalysis(day, staging) as analysis:
+    history = derive_image_history(run, staging=staging)
+    inputs = derived_inputs(run)
+    with Analysis(run, staging) as analysis:
         changes_file, changes = derive_image_changes(analysis)
         reconciliation = derive_image_reconciliation(analysis)
         usage = derive_image_usage(analysis)
         audit = derive_audit_findings(analysis)
         costs = derive_image_costs(analysis)
         files = (changes_file, reconciliation.file, usage.file, *audit.files, costs.file)
-        seal = DerivedSeal(
-            snapshot_date=day.partition.date,
-            project=day.partition.project,
-            run_id=day.run_id,
-            derived_at=day.now(),
+        derived_manifest = DerivedManifest(
+            snapshot_date=run.partition.date,
+            project=run.partition.project,
+            run_id=run.run_id,
+            derived_at=run.now(),
             code_version=code_version(),
             schema_version=SCHEMA_VERSION,
             basis=basis,
-            manifest_sha256=sha256_of_file(day.lake.manifest(day.partition)),
+            manifest_sha256=sha256_of_file(run.lake.manifest(run.partition)),
             inputs=inputs,
             files={file.path.partition("/")[0]: file for file in files},
             history=FileFacts(
-                path=day.lake.key(day.lake.project_table(IMAGE_HISTORY.name, day.partition.project)),
+                path=run.lake.key(run.lake.project_table(IMAGE_HISTORY.name, run.partition.project)),
                 rows=history.versions,
-                bytes=day.lake.size(history.path),
+                bytes=run.lake.size(history.path),
                 sha256=sha256_of_file(history.path),
             ),
-            accepted_history=day.accepted_history,
+            accepted_history=run.accepted_history,
             summary=summarise(analysis, changes, audit, costs),
-            previous_record_sha256=newest_derived_record(day.lake, day.partition.project),
+            previous_record_sha256=newest_derived_record(run.lake, run.partition.project),
         )
-    content = record_bytes(with_own_sha256(seal))
+    content = record_bytes(with_own_sha256(derived_manifest))
     # Who finds a history that no record names yet can tell whose it is.
-    coming = day.lake.coming_seal(day.partition.project)
+    coming = run.lake.pending_derived_manifest(run.partition.project)
     with storage_errors(coming):
         write_atomically(coming, content)
-    _keep_seal(day.lake, day.partition)
-    path = day.lake.derived_seal(day.partition)
+    _keep_derived_manifest(run.lake, run.partition)
+    path = run.lake.derived_manifest(run.partition)
     # Without a seal while files change: whoever is killed here leaves a day that is not derived, and never files that
     # a seal says were changed by somebody.
-    day.lake.remove(path)
-    stored = day.lake.project_table(IMAGE_HISTORY.name, day.partition.project)
-    day.lake.replace(history.path, stored)
-    for name in seal.files:
-        day.lake.replace(staging / f"{name}.parquet", day.lake.table(name, day.partition))
+    run.lake.remove(path)
+    stored = run.lake.project_table(IMAGE_HISTORY.name, run.partition.project)
+    run.lake.replace(history.path, stored)
+    for name in derived_manifest.files:
+        run.lake.replace(staging / f"{name}.parquet", run.lake.table(name, run.partition))
     history = replace(history, path=stored)
     with storage_errors(path):
         write_atomically(path, content)
-    day.lake.remove(coming)
-    return DerivedDay(history, reconciliation, usage, audit, costs, seal)
+    run.lake.remove(coming)
+    return DerivationResult(history, reconciliation, usage, audit, costs, derived_manifest)
 
 
-def summarise(analysis: DayAnalysis, changes: dict[str, int], audit: AuditResult, costs: CostResult) -> DaySummary:
+def summarise(analysis: Analysis, changes: dict[str, int], audit: AuditResult, costs: CostResult) -> DerivedSummary:
     """A day in a few figures, by what deriving it has brought to light."""
-    return DaySummary(
+    return DerivedSummary(
         is_complete=analysis.manifest.is_complete,
         compared_with=analysis.previous.date if analysis.previous else None,
         images=costs.images,
@@ -224,13 +231,13 @@ def summarise(analysis: DayAnalysis, changes: dict[str, int], audit: AuditResult
     )
 
 
-def _keep_seal(lake: Lake, partition: Partition) -> None:
+def _keep_derived_manifest(lake: Lake, partition: Partition) -> None:
     """Keep a copy of the seal that is about to be replaced, or removed: later records name it."""
-    path = lake.derived_seal(partition)
+    path = lake.derived_manifest(partition)
     if exists(path):
         with storage_errors(path):
             replaced = path.read_bytes()
             # A damaged one is in no chain.
             if derived_link(replaced) is not None:
-                kept = lake.superseded_derived_seals(partition.project) / f"{_sha256(replaced)}.json"
+                kept = lake.superseded_derived_manifests(partition.project) / f"{_sha256(replaced)}.json"
                 write_atomically(kept, replaced)

@@ -14,16 +14,16 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.derive.analysis import DayAnalysis, id_ranges
+from pipelines.derive.analysis import Analysis, id_ranges
 from pipelines.engine.interface import Engine
 from pipelines.engine.opening import open_engine
 from pipelines.engine.sql_files import read_sql
 from pipelines.errors import StorageError
 from pipelines.lake.layout import Lake, Partition
-from pipelines.lake.manifests import FileFacts, PublishedDay, complete_days, published_days
+from pipelines.lake.manifests import FileFacts, PublishedPartition, complete_days, published_days
 from pipelines.lake.parquet_files import SANDBOX_MARK, open_parquet
 from pipelines.lake.records import coming_history_sha256, newest_history_sha256
-from pipelines.lake.retention_records import RemovedFiles
+from pipelines.lake.retention_records import RetentionRecords
 from pipelines.lake.stored_files import LakePath, exists, sha256_of_file
 from pipelines.run import Run
 from pipelines.tables import IMAGE_CHANGES, IMAGE_HISTORY, IMAGES, INVENTORY, RESPONSES
@@ -52,16 +52,16 @@ def derive_image_history(
 ) -> HistoryResult:
     """Bring `image_history` of the day's project up to its newest complete day, whatever day it is.
 
-    It goes on from what is there already, if that is the file that was sealed. Any other is damaged, was changed, or
-    was written by a run that was killed: it is made anew. Once retention removed files of its days, nothing else knows
-    them: then a file is gone on with that a run was killed over, or that somebody accepts, and no other. `on_step` is
-    told how many of the days to take are taken. With `staging` it is written to that directory, and without to its
-    place.
+    The file that is there is continued if the newest derived manifest names it. Any other file is damaged, was changed,
+    or was written by a run that was killed, so the history is made anew. After retention removed files of its days, it
+    cannot be made anew: then a file that a killed run left, or that somebody accepts, is continued, and no other.
+    `on_step` is told how many of the days to take are taken. With `staging` it is written to that directory, and
+    without to its place.
 
     Raises:
         ConfigurationError: retention removed files of a day that is to be taken.
-        StorageError: the history is not the one that was sealed, and cannot be made anew; or the lake cannot be read or
-            written.
+        StorageError: the history is not the one that its manifest names, and cannot be made anew; or the lake cannot
+            be read or written.
     """
     lake, project = day.lake, day.partition.project
     place = lake.project_table(IMAGE_HISTORY.name, project)
@@ -78,22 +78,23 @@ def _is_to_be_gone_on_with(day: Run, place: LakePath) -> bool:
         StorageError: it does not, and cannot be made anew.
     """
     lake, project = day.lake, day.partition.project
-    sealed = newest_history_sha256(lake, project)
-    has_removed = bool(RemovedFiles(lake, project))
-    if not exists(place) or (sealed is None and not has_removed):
+    recorded = newest_history_sha256(lake, project)
+    has_removed = bool(RetentionRecords(lake, project))
+    if not exists(place) or (recorded is None and not has_removed):
         return True
     digest = sha256_of_file(place)
-    if digest == sealed:
+    if digest == recorded:
         return True
     if not has_removed:
         return False
     if digest in (day.accepted_history, coming_history_sha256(lake, project)):
         return True
-    named = f"the newest record of derived tables names {sealed}" if sealed else "no record of derived tables names one"
+    named = f"the newest derived manifest names {recorded}" if recorded else "no derived manifest names one"
     raise StorageError(
-        f"{place} is not the file that was sealed: its SHA-256 is {digest}, and {named}. Retention removed what it "
-        "would be made anew from, so nothing was derived: restore the file from a backup, or, if you know it to be "
-        f"right, say so once with `image-snapshots rebuild --date {day.partition.date} --accept-history {digest}`."
+        f"{place} is not the file that its manifest names: its SHA-256 is {digest}, and {named}. Retention "
+        "removed what it would be made anew from, so nothing was derived: restore the file from a backup, or, if you "
+        f"know it to be right, say so once with `image-snapshots rebuild --date "
+        f"{day.partition.date} --accept-history {digest}`."
     )
 
 
@@ -105,13 +106,13 @@ def write_history_again(engine: Engine, lake: Lake, project: str, path: LakePath
     Raises:
         StorageError: the lake cannot be read or written.
     """
-    removed = RemovedFiles(lake, project)
+    removed = RetentionRecords(lake, project)
     gone = [day.date for day in complete_days(lake, project) if _lacks(removed, day)]
     stored = lake.project_table(IMAGE_HISTORY.name, project) if gone else path
     _write_history(engine, lake, project, path, "verify", stored, max(gone, default=None))
 
 
-def _lacks(removed: RemovedFiles, day: Partition) -> bool:
+def _lacks(removed: RetentionRecords, day: Partition) -> bool:
     return not {IMAGES.name, RESPONSES.name}.isdisjoint(removed.missing(day))
 
 
@@ -135,7 +136,7 @@ def _write_history(
     ]
     agreeing = list(takewhile(lambda pair: pair[0] == pair[1], zip(known, map(_entry, days), strict=False)))
     missing = days[len(agreeing) :]
-    removed = RemovedFiles(lake, project)
+    removed = RetentionRecords(lake, project)
     for day in missing:
         removed.check_has(
             day.partition,
@@ -169,7 +170,7 @@ def _write_history(
     return HistoryResult(path, writer.rows, current, deleted, len(days), len(missing))
 
 
-def derive_image_changes(analysis: DayAnalysis) -> tuple[FileFacts, dict[str, int]]:
+def derive_image_changes(analysis: Analysis) -> tuple[FileFacts, dict[str, int]]:
     """Write `image_changes` of the day; also returns how many images each kind of change concerns."""
     facts = analysis.write_by_id(
         IMAGE_CHANGES, read_sql("derive/image_changes.sql"), [IMAGE_HISTORY.name, INVENTORY.name]
@@ -181,12 +182,12 @@ def derive_image_changes(analysis: DayAnalysis) -> tuple[FileFacts, dict[str, in
     return facts, {row["change"]: row["images"] for row in counts.to_pylist()}
 
 
-def days_metadata(days: Sequence[PublishedDay]) -> dict[str, str]:
+def days_metadata(days: Sequence[PublishedPartition]) -> dict[str, str]:
     """What the file of a history says of the complete days that it was made from."""
     return {DAYS_KEY: orjson.dumps([_entry(day) for day in days]).decode()}
 
 
-def _entry(day: PublishedDay) -> list[str]:
+def _entry(day: PublishedPartition) -> list[str]:
     return [day.partition.date.isoformat(), day.sha256]
 
 
@@ -226,7 +227,7 @@ def _load_until(engine: Engine, path: LakePath, last: dt.date | None, ids: str |
     engine.create("ended", f"SELECT {_COLUMNS} FROM stored WHERE valid_to <= DATE '{last}'")  # noqa: S608
 
 
-def _take_step(engine: Engine, lake: Lake, day: PublishedDay, ids: str | None, *, is_last: bool) -> None:
+def _take_step(engine: Engine, lake: Lake, day: PublishedPartition, ids: str | None, *, is_last: bool) -> None:
     """Let `stepped` be all versions after a day but those of `ended`; before another day they are divided again."""
     engine.load(
         "day",

@@ -6,7 +6,7 @@ The comparison itself is `sql/derive/unmatched_images.sql`, and what is said of 
 
 from dataclasses import dataclass
 
-from pipelines.derive.analysis import DayAnalysis
+from pipelines.derive.analysis import Analysis
 from pipelines.engine.sql_files import read_sql
 from pipelines.lake.manifests import FileFacts
 from pipelines.tables import IMAGE_HISTORY, IMAGE_RECONCILIATION, IMAGES, INVENTORY, RESPONSES
@@ -24,7 +24,7 @@ class ReconciliationResult:
     was_compared: bool
 
 
-def derive_image_reconciliation(analysis: DayAnalysis) -> ReconciliationResult:
+def derive_image_reconciliation(analysis: Analysis) -> ReconciliationResult:
     """Write `image_reconciliation` of the day.
 
     Raises:

@@ -5,7 +5,7 @@ The counting itself is `sql/derive/image_usage.sql`; reading the notebooks belon
 
 from dataclasses import dataclass
 
-from pipelines.derive.analysis import DayAnalysis
+from pipelines.derive.analysis import Analysis
 from pipelines.engine.sql_files import read_sql
 from pipelines.lake.manifests import FileFacts
 from pipelines.tables import IMAGE_USAGE
@@ -27,7 +27,7 @@ class UsageResult:
     unused: int
 
 
-def derive_image_usage(analysis: DayAnalysis) -> UsageResult:
+def derive_image_usage(analysis: Analysis) -> UsageResult:
     """Write `image_usage` of the day; what it carries on is the table of the last complete day.
 
     Raises:

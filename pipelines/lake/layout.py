@@ -101,20 +101,20 @@ class Lake:
         """The manifest that says which files of a partition belong together."""
         return self.root / "_manifests" / f"dt={partition.date}" / f"project={partition.project}.json"
 
-    def derived_seal(self, partition: Partition) -> LakePath:
+    def derived_manifest(self, partition: Partition) -> LakePath:
         """The file that says what the derived tables of a partition were made from."""
         return self.root / "_derived" / f"dt={partition.date}" / f"project={partition.project}.json"
 
-    def coming_seal(self, project: str) -> LakePath:
+    def pending_derived_manifest(self, project: str) -> LakePath:
         """The seal that a derivation is about to write, while derived tables take their places."""
         return self.root / "_derived" / "coming" / f"project={project}.json"
 
     def superseded_derived(self, project: str) -> dict[LakePath, bytes]:
-        """The seals of derived tables that were derived again since."""
-        return self._small_files(self.superseded_derived_seals(project), "*.json")
+        """The derived manifests that were replaced."""
+        return self._small_files(self.superseded_derived_manifests(project), "*.json")
 
-    def superseded_derived_seals(self, project: str) -> LakePath:
-        """Directory of the seals of derived tables that were derived again since, each named by its SHA-256."""
+    def superseded_derived_manifests(self, project: str) -> LakePath:
+        """Directory of derived manifests that were replaced, each named by its SHA-256."""
         return self.root / "_derived" / "superseded" / f"project={project}"
 
     def report(self, partition: Partition) -> LakePath:
@@ -125,11 +125,11 @@ class Lake:
         """The file that holds a table's rows of a month, `2026-11`, of a project."""
         return self.root / "_monthly" / name / f"month={month}" / f"project={project}" / f"{name}.parquet"
 
-    def monthly_seal(self, month: str, project: str) -> LakePath:
+    def monthly_manifest(self, month: str, project: str) -> LakePath:
         """The file that says of which daily files a project's monthly ones were made."""
         return self.root / "_monthly" / f"month={month}" / f"project={project}.json"
 
-    def monthly_seals(self) -> list[tuple[str, str]]:
+    def monthly_manifests(self) -> list[tuple[str, str]]:
         """Month and project of each seal of monthly files, in order."""
         paths = self._paths(self.root / "_monthly", "month=*/project=*.json")
         names = ((month_of(path.parent.name), project_of(path.stem)) for path in paths)
@@ -208,8 +208,8 @@ class Lake:
         found = self._small_files(self.superseded_manifests(project), "*.json")
         return {path: content for path, content in found.items() if _SHA256.fullmatch(path.stem)}
 
-    def derived_seals(self, project: str) -> dict[Partition, bytes]:
-        """The seals of a project's derived tables, in order."""
+    def derived_manifests(self, project: str) -> dict[Partition, bytes]:
+        """The derived manifests of a project, in order."""
         return self._by_day(self._small_files(self.root / "_derived", f"dt=*/project={project}.json"))
 
     def sizes(self, name: str, project: str) -> dict[str, int]:

@@ -108,9 +108,9 @@ class FailedId(Facts):
 
 
 class Manifest(Record):
-    """The seal of a published partition. `rebuilt`: derived again from stored answers.
+    """The manifest of a day. `rebuilt`: derived again from stored answers.
 
-    `derived_record_sha256`: the newest record of derived tables that the project had then, which this one proves.
+    `derived_record_sha256`: the newest derived manifest that the project had then, which this one proves.
     """
 
     snapshot_date: dt.date
@@ -305,7 +305,7 @@ def holds_sandbox(lake: Lake) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class PublishedDay:
+class PublishedPartition:
     """A published partition with its manifest and the SHA-256 of that."""
 
     partition: Partition
@@ -313,7 +313,7 @@ class PublishedDay:
     manifest: Manifest
 
 
-def published_days(lake: Lake, project: str) -> list[PublishedDay]:
+def published_days(lake: Lake, project: str) -> list[PublishedPartition]:
     """The published days of a project, in order.
 
     Raises:
@@ -323,7 +323,7 @@ def published_days(lake: Lake, project: str) -> list[PublishedDay]:
     for partition, content in lake.manifests(project).items():
         manifest = parse_manifest(content, lake.manifest(partition))
         check_places(lake, partition, manifest)
-        days.append(PublishedDay(partition, hashlib.sha256(content).hexdigest(), manifest))
+        days.append(PublishedPartition(partition, hashlib.sha256(content).hexdigest(), manifest))
     return days
 
 

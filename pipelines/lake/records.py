@@ -84,18 +84,20 @@ def newest(links: Iterable[Link]) -> str | None:
 
 
 def chain_of_derived(lake: Lake, project: str) -> dict[LakePath, bytes]:
-    """All records of derived tables that a project ever had."""
-    current = {lake.derived_seal(partition): content for partition, content in lake.derived_seals(project).items()}
+    """All derived manifests that a project ever had."""
+    current = {
+        lake.derived_manifest(partition): content for partition, content in lake.derived_manifests(project).items()
+    }
     return current | lake.superseded_derived(project)
 
 
 def newest_derived_record(lake: Lake, project: str) -> str | None:
-    """SHA-256 of the record of derived tables that a project wrote last; None when there is none."""
+    """SHA-256 of the derived manifest that a project wrote last; None when there is none."""
     return newest(link for content in chain_of_derived(lake, project).values() if (link := derived_link(content)))
 
 
 def newest_history_sha256(lake: Lake, project: str) -> str | None:
-    """SHA-256 of `image_history` in the record of derived tables that a project wrote last; None without one."""
+    """SHA-256 of `image_history` in the derived manifest that a project wrote last; None without one."""
     newest_record = newest_derived_record(lake, project)
     for content in chain_of_derived(lake, project).values():
         if hashlib.sha256(content).hexdigest() == newest_record:
@@ -108,7 +110,7 @@ def coming_history_sha256(lake: Lake, project: str) -> str | None:
 
     Only a record counts that follows the newest one.
     """
-    path = lake.coming_seal(project)
+    path = lake.pending_derived_manifest(project)
     if not exists(path):
         return None
     with storage_errors(path):
@@ -119,13 +121,13 @@ def coming_history_sha256(lake: Lake, project: str) -> str | None:
     return _history_sha256(content)
 
 
-def _history_sha256(seal: bytes) -> str | None:
-    digest = orjson.loads(seal).get("history", {}).get("sha256")
+def _history_sha256(derived_manifest: bytes) -> str | None:
+    digest = orjson.loads(derived_manifest).get("history", {}).get("sha256")
     return digest if isinstance(digest, str) else None
 
 
 def derived_link(content: bytes) -> Link | None:
-    """A record of derived tables in its chain; None when it is damaged, and so to be derived again."""
+    """A derived manifest in its chain; None when it is damaged, and so to be derived again."""
     if not is_whole(content):
         return None
     try:

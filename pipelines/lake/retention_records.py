@@ -1,7 +1,7 @@
 """What retention has removed, as its records say: which files a day lacks lawfully, and what that rules out.
 
 A record is written before the files that it names are removed. It names each by the SHA-256 that the day's manifest, or
-the seal of its derived tables, has for it, and the record before it by its SHA-256. Deciding what to remove, and
+the derived manifest, has for it, and the record before it by its SHA-256. Deciding what to remove, and
 removing it, belong to `maintenance.retention`.
 """
 
@@ -60,7 +60,7 @@ class Record(records.Record):
     files: list[RemovedFile]
 
 
-class RemovedFiles:
+class RetentionRecords:
     """All that a project's records name; with `skip_damaged`, those of them that can be read.
 
     Raises:
@@ -144,7 +144,7 @@ def last_record_sha256(lake: Lake, project: str) -> str | None:
     return hashlib.sha256(contents[-1]).hexdigest() if contents else None
 
 
-def check_derivable(lake: Lake, partition: Partition, removed: RemovedFiles) -> None:
+def check_derivable(lake: Lake, partition: Partition, removed: RetentionRecords) -> None:
     """Refuse to derive the tables of a day when retention has removed what they are made from.
 
     Raises:
@@ -159,7 +159,7 @@ def check_derivable(lake: Lake, partition: Partition, removed: RemovedFiles) -> 
             removed.check_has(day, HANDED_ON, consequence)
 
 
-def is_derivable(lake: Lake, partition: Partition, removed: RemovedFiles) -> bool:
+def is_derivable(lake: Lake, partition: Partition, removed: RetentionRecords) -> bool:
     """Whether retention has left all that the tables of a day are made from."""
     try:
         check_derivable(lake, partition, removed)

@@ -1,6 +1,6 @@
 """A month's many daily files as one for each table, for analysis: made, sealed, and offered to readers.
 
-The daily files and their manifests stay: they are the evidence. The seal of a month names the SHA-256 of each daily
+The daily files and their manifests stay: they are the evidence. The monthly manifest names the SHA-256 of each daily
 file that went into its monthly ones, and a monthly file stands in for a daily one only while that one is still what the
 seal names. The seal is removed before the files are replaced, and written after them, so at any instant, also when the
 process is killed, readers see the same rows from one or the other.
@@ -13,20 +13,20 @@ from dataclasses import dataclass, replace
 from pipelines.engine.duckdb import DuckDBEngine
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.fingerprint import code_version
-from pipelines.lake.derived_records import sealed_files
+from pipelines.lake.derived_manifests import manifest_files
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import FileFacts
-from pipelines.lake.monthly_records import (
+from pipelines.lake.monthly_manifests import (
     MonthlyFile,
-    MonthSeal,
-    is_as_sealed,
+    MonthlyManifest,
     is_month_whole,
+    is_unchanged,
     monthly_files,
-    read_month_seal,
+    read_monthly_manifest,
 )
 from pipelines.lake.parquet_files import SANDBOX_MARK, is_marked_sandbox, open_parquet
 from pipelines.lake.records import record_bytes, with_own_sha256
-from pipelines.lake.retention_records import RemovedFiles
+from pipelines.lake.retention_records import RetentionRecords
 from pipelines.lake.stored_files import LakePath, sha256_of_file, storage_errors, write_atomically
 from pipelines.tables import SCHEMA_VERSION, SNAPSHOT_TABLES, Table
 
@@ -67,7 +67,7 @@ def compact(
 
     Raises:
         ConfigurationError: the month is not over, or has no published days.
-        StorageError: a daily file is not the one that was sealed, or the lake cannot be read or written.
+        StorageError: a daily file is not the one that its manifest names, or the lake cannot be read or written.
     """
     if month not in months_over(lake, project, now.date()):
         over = "is not over" if month >= _month(now.date()) else "has no published days"
@@ -77,17 +77,17 @@ def compact(
         )
     with lake.deriving(project, f"compaction of {month}"):
         days = _daily_files(lake, project, month)
-        seal = read_month_seal(lake, month, project)
-        was_current = seal is not None and _is_current(lake, seal, days) and is_month_whole(lake, month, project)
-        if seal is None or not was_current:
-            seal = _compact(lake, project, month, days, now, on_table)
+        monthly = read_monthly_manifest(lake, month, project)
+        was_current = monthly is not None and _is_current(lake, monthly, days) and is_month_whole(lake, month, project)
+        if monthly is None or not was_current:
+            monthly = _compact(lake, project, month, days, now, on_table)
     return CompactedMonth(
         month,
         project,
         was_current,
         days=len(days),
-        rows=sum(file.rows for file in seal.files.values()),
-        bytes=sum(file.bytes for file in seal.files.values()),
+        rows=sum(file.rows for file in monthly.files.values()),
+        bytes=sum(file.bytes for file in monthly.files.values()),
         daily_files=sum(map(len, days.values())),
         daily_bytes=sum(file.bytes for files in days.values() for file in files.values()),
     )
@@ -99,13 +99,13 @@ def _month(day: dt.date) -> str:
 
 def _daily_files(lake: Lake, project: str, month: str) -> dict[dt.date, dict[str, FileFacts]]:
     """The sealed daily files of a month that are there, by table by day; those that retention removed are not."""
-    removed = RemovedFiles(lake, project)
+    removed = RetentionRecords(lake, project)
     found = {}
     for day in lake.partitions():
         if day.project == project and _month(day.date) == month:
             files = {
                 name: file
-                for name, file in sealed_files(lake, day).items()
+                for name, file in manifest_files(lake, day).items()
                 if name in SNAPSHOT_TABLES and not removed.names(file)
             }
             if files:
@@ -117,10 +117,12 @@ def _hashes(days: Mapping[dt.date, Mapping[str, FileFacts]]) -> dict[dt.date, di
     return {day: {name: file.sha256 for name, file in files.items()} for day, files in days.items()}
 
 
-def _is_current(lake: Lake, seal: MonthSeal, days: Mapping[dt.date, Mapping[str, FileFacts]]) -> bool:
-    if seal.days != _hashes(days) or seal.schema_version != SCHEMA_VERSION:
+def _is_current(lake: Lake, monthly: MonthlyManifest, days: Mapping[dt.date, Mapping[str, FileFacts]]) -> bool:
+    if monthly.days != _hashes(days) or monthly.schema_version != SCHEMA_VERSION:
         return False
-    return all(is_as_sealed(lake.monthly(name, seal.month, seal.project), file) for name, file in seal.files.items())
+    return all(
+        is_unchanged(lake.monthly(name, monthly.month, monthly.project), file) for name, file in monthly.files.items()
+    )
 
 
 def _compact(
@@ -130,7 +132,7 @@ def _compact(
     days: Mapping[dt.date, Mapping[str, FileFacts]],
     now: dt.datetime,
     on_table: Callable[[str], None],
-) -> MonthSeal:
+) -> MonthlyManifest:
     decompact(lake, month, project)
     written = {}
     for name, table in SNAPSHOT_TABLES.items():
@@ -138,7 +140,7 @@ def _compact(
         if daily:
             on_table(name)
             written[name] = _compact_table(lake, table, project, month, daily)
-    seal = MonthSeal(
+    monthly = MonthlyManifest(
         month=month,
         project=project,
         compacted_at=now,
@@ -147,15 +149,15 @@ def _compact(
         days=_hashes(days),
         files=written,
     )
-    path = lake.monthly_seal(month, project)
+    path = lake.monthly_manifest(month, project)
     with storage_errors(path):
-        write_atomically(path, record_bytes(with_own_sha256(seal)))
-    return seal
+        write_atomically(path, record_bytes(with_own_sha256(monthly)))
+    return monthly
 
 
 def decompact(lake: Lake, month: str, project: str, *, with_files: bool = False) -> None:
-    """Remove the seal of a month, so that readers use the daily files, and then the monthly files if asked to."""
-    lake.remove(lake.monthly_seal(month, project))
+    """Remove the monthly manifest, so that readers use the daily files, and then the monthly files if asked to."""
+    lake.remove(lake.monthly_manifest(month, project))
     if with_files:
         for name in SNAPSHOT_TABLES:
             lake.remove(lake.monthly(name, month, project))
@@ -197,9 +199,9 @@ def _order(table: Table) -> list[str]:
 def _check_daily(lake: Lake, table: Table, daily: Mapping[dt.date, FileFacts], project: str) -> None:
     for day, file in daily.items():
         path = lake.table(table.name, Partition(day, project))
-        if not is_as_sealed(path, file):
+        if not is_unchanged(path, file):
             raise StorageError(
-                f"{path} is not the file that was sealed for {Partition(day, project)}, so its month was "
+                f"{path} is not the file that the manifest names for {Partition(day, project)}, so its month was "
                 "not compacted: run again when no run replaces the day; `image-snapshots verify` says whether the file "
                 "was changed."
             )
@@ -220,17 +222,21 @@ def check_months(lake: Lake, project: str, months: set[str], *, compares: bool =
         for file in files
         if file.project == project
     }
-    for month in sorted(month for month, owner in lake.monthly_seals() if owner == project and month in months):
-        key = lake.key(lake.monthly_seal(month, project))
+    for month in sorted(month for month, owner in lake.monthly_manifests() if owner == project and month in months):
+        key = lake.key(lake.monthly_manifest(month, project))
         again = f"make it again with `image-snapshots compact --month {month} --project {project}`"
-        seal = read_month_seal(lake, month, project)
-        if seal is None or not is_month_whole(lake, month, project) or any(_month(day) != month for day in seal.days):
-            yield key, f"The record of monthly files was changed, damaged, or moved here: {again}."
-        if seal is None:
+        monthly = read_monthly_manifest(lake, month, project)
+        if (
+            monthly is None
+            or not is_month_whole(lake, month, project)
+            or any(_month(day) != month for day in monthly.days)
+        ):
+            yield key, f"The monthly manifest was changed, damaged, or moved here: {again}."
+        if monthly is None:
             continue
-        for name, facts in seal.files.items():
+        for name, facts in monthly.files.items():
             file = standing.get((name, month))
-            if not is_as_sealed(lake.monthly(name, seal.month, seal.project), facts):
+            if not is_unchanged(lake.monthly(name, monthly.month, monthly.project), facts):
                 yield facts.path, f"The monthly file is missing or was changed: {again}."
             elif compares and file is not None and _differs(SNAPSHOT_TABLES[name], file, daily[name]):
                 yield facts.path, f"The monthly file does not hold the rows of the daily ones: {again}."

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.fingerprint import code_version
-from pipelines.lake.derived_records import sealed_files
+from pipelines.lake.derived_manifests import manifest_files
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import FileFacts, chain_head, complete_days, last_complete_day, last_published_day
-from pipelines.lake.monthly_records import is_as_sealed
+from pipelines.lake.monthly_manifests import is_unchanged
 from pipelines.lake.records import record_bytes, with_own_sha256
-from pipelines.lake.retention_records import REPORT, Record, RemovedFile, RemovedFiles, Rules, last_record_sha256
+from pipelines.lake.retention_records import REPORT, Record, RemovedFile, RetentionRecords, Rules, last_record_sha256
 from pipelines.lake.stored_files import LakePath, exists, sha256_of_file, storage_errors, write_atomically
 from pipelines.maintenance.compaction import decompact
 from pipelines.tables import ANSWER_TABLES, SNAPSHOT_TABLES
@@ -54,7 +54,7 @@ def plan_retention(lake: Lake, project: str, rules: Rules, today: dt.date) -> Pl
             "No rule says what may be removed, so everything is kept: give --responses-days or --snapshots-days, or "
             "set IMAGE_SNAPSHOTS_RETENTION_RESPONSES_DAYS or IMAGE_SNAPSHOTS_RETENTION_SNAPSHOTS_DAYS."
         )
-    removed = RemovedFiles(lake, project)
+    removed = RetentionRecords(lake, project)
     answers = _older(lake, project, rules.responses_days, today)
     snapshots = _older(lake, project, rules.snapshots_days, today)
     if snapshots:
@@ -70,7 +70,7 @@ def plan_retention(lake: Lake, project: str, rules: Rules, today: dt.date) -> Pl
             **(ANSWER_TABLES if day in answers else {}),
             **(SNAPSHOT_TABLES if day in snapshots else {}),
         }
-        for name, file in sealed_files(lake, day).items():
+        for name, file in manifest_files(lake, day).items():
             # What a record names goes, whatever the rules are now: its removal was cut off.
             if (name in wanted or removed.names(file)) and exists(lake.place(name, day)):
                 files.append(RemovedFile(table=name, snapshot_date=day.date, file=file))
@@ -109,8 +109,8 @@ def apply_retention(
 
     Raises:
         ConfigurationError: no rule is stated.
-        StorageError: a file is not the one that was sealed, so that removing it would hide what happened to it; or the
-            lake cannot be read or written.
+        StorageError: a file is not the one that its manifest names, so that removing it would hide what happened to
+            it; or the lake cannot be read or written.
     """
     # Nobody publishes, derives or compacts days of the project meanwhile.
     with lake.deriving(project, "retention"), lake.chain(project, "retention"):
@@ -118,9 +118,9 @@ def apply_retention(
         for removed in plan.files:
             path = _place(lake, project, removed)
             lake.check_within(path)
-            if not is_as_sealed(path, removed.file):
+            if not is_unchanged(path, removed.file):
                 raise StorageError(
-                    f"{path} is not the file that was sealed for "
+                    f"{path} is not the file that the manifest names for "
                     f"{Partition(removed.snapshot_date, project)}, so nothing was removed: `image-snapshots verify` "
                     "says what was changed; restore the file from a backup first."
                 )
@@ -141,7 +141,7 @@ def _place(lake: Lake, project: str, removed: RemovedFile) -> LakePath:
 
 
 def _write_record(lake: Lake, plan: Plan, now: dt.datetime) -> None:
-    recorded = RemovedFiles(lake, plan.project)
+    recorded = RetentionRecords(lake, plan.project)
     files = [removed for removed in plan.files if not recorded.names(removed.file)]
     if not files:
         return

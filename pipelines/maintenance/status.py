@@ -9,13 +9,13 @@ from pipelines.errors import StorageError
 from pipelines.lake.failures import Failure, last_failures
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import known_partitions, published
-from pipelines.lake.retention_records import RemovedFiles
+from pipelines.lake.retention_records import RetentionRecords
 
 State = Literal["complete", "incomplete", "unfinished", "missing", "damaged"]
 
 
 @dataclass(frozen=True, slots=True)
-class DayStatus:
+class PartitionStatus:
     """One partition; counts are None where nothing was published. A published day may have an open attempt too.
 
     `removed`: the tables that retention took from it; counts and bytes are those of the day as it was published.
@@ -47,7 +47,7 @@ class DayStatus:
         return dataclasses.asdict(self) | times | failure
 
 
-def day_statuses(lake: Lake, projects: list[str], first: dt.date, last: dt.date) -> list[DayStatus]:
+def day_statuses(lake: Lake, projects: list[str], first: dt.date, last: dt.date) -> list[PartitionStatus]:
     """The state of every partition from `first` to `last`, by day and project.
 
     Days before a project's first published one are left out: nothing can be missing before the beginning.
@@ -59,7 +59,7 @@ def day_statuses(lake: Lake, projects: list[str], first: dt.date, last: dt.date)
     for project in sorted({*projects, *(partition.project for partition in known)}):
         beginning = min((partition.date for partition in known if partition.project == project), default=last)
         day = max(first, beginning)
-        removed = RemovedFiles(lake, project)
+        removed = RetentionRecords(lake, project)
         while day <= last:
             partition = Partition(day, project)
             status = _status(lake, partition, removed, has_open_attempt=partition in open_attempts)
@@ -68,7 +68,7 @@ def day_statuses(lake: Lake, projects: list[str], first: dt.date, last: dt.date)
     return sorted(statuses, key=lambda status: (status.date, status.project))
 
 
-def _status(lake: Lake, partition: Partition, removed: RemovedFiles, *, has_open_attempt: bool) -> DayStatus:
+def _status(lake: Lake, partition: Partition, removed: RetentionRecords, *, has_open_attempt: bool) -> PartitionStatus:
     state: State = "unfinished" if has_open_attempt else "missing"
     try:
         manifest = published(lake, partition)
@@ -76,10 +76,10 @@ def _status(lake: Lake, partition: Partition, removed: RemovedFiles, *, has_open
         # One day must not keep the others from being listed; `verify` says what is wrong with it.
         manifest, state = None, "damaged"
     if manifest is None:
-        return DayStatus(
+        return PartitionStatus(
             partition.date, partition.project, state, has_open_attempt, None, None, None, None, None, [], None
         )
-    return DayStatus(
+    return PartitionStatus(
         partition.date,
         partition.project,
         "complete" if manifest.is_complete else "incomplete",

@@ -22,7 +22,7 @@ from pipelines.fingerprint import code_version
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import Manifest, read_manifest
 from pipelines.lake.parquet_files import read_batches
-from pipelines.lake.retention_records import RemovedFiles
+from pipelines.lake.retention_records import RetentionRecords
 from pipelines.lake.stored_files import LakePath, exists, sha256_of_file, storage_errors
 from pipelines.lake.witnesses import Witness
 from pipelines.maintenance.compaction import check_months
@@ -47,8 +47,8 @@ from pipelines.maintenance.verify_tables import (
 )
 from pipelines.maintenance.verify_witnesses import claims_of, find_witnesses, lost_manifests, warehouse_claims
 from pipelines.settings import Settings
-from pipelines.snapshot.image_list import ListedImages, confirms, microseconds
-from pipelines.snapshot.publish import derive_tables, failed_ids
+from pipelines.snapshot.image_list import ImageList, confirms, microseconds
+from pipelines.snapshot.publish import build_tables, failed_ids
 from pipelines.tables import IMAGE_VALUES, IMAGES, INVENTORY, LIST_PAGES, RESPONSES, TABLES
 
 __all__ = ["Note", "Problem", "verify", "verify_derived"]
@@ -70,7 +70,7 @@ def verify(
 
     An empty list means that all is as published. What only the newest manifest of a project states (times, run id) is
     proved by the next one; until then by its SHA-256, noted elsewhere. A file that is missing is no problem where a
-    retention record names it with the SHA-256 that its manifest, or the seal of the derived tables, has for it.
+    retention record names it with the SHA-256 that its manifest, or the derived manifest, has for it.
 
     Derived tables are derived once more by `settings`, if given. `quick` reads no rows but keys, and derives nothing
     once more. With `is_whole_lake`, the partitions are all that are published, and projects of which nothing is
@@ -85,7 +85,7 @@ def verify(
     found, marks = warehouse_claims(lake, on_note)
     problems += found
     projects = {partition.project for partition in partitions} | (seen if is_whole_lake else set())
-    removed = {project: RemovedFiles(lake, project, skip_damaged=True) for project in projects}
+    removed = {project: RetentionRecords(lake, project, skip_damaged=True) for project in projects}
     by_project: dict[str, list[Problem]] = {project: [] for project in projects}
     for partition in partitions:
         by_project[partition.project] += _verify_partition(lake, partition, removed[partition.project], quick=quick)
@@ -110,7 +110,7 @@ def verify(
             on_note=on_note,
         )
         is_sound = not mine
-        months = {month for month, owner in lake.monthly_seals() if owner == project}
+        months = {month for month, owner in lake.monthly_manifests() if owner == project}
         if not is_whole_lake:
             months &= {f"{day:%Y-%m}" for day in days}
         compared = check_months(lake, project, months, compares=is_sound and not quick)
@@ -133,7 +133,7 @@ def verify(
     return list(dict.fromkeys(problems))
 
 
-def _verify_partition(lake: Lake, partition: Partition, removed: RemovedFiles, *, quick: bool) -> Iterator[Problem]:
+def _verify_partition(lake: Lake, partition: Partition, removed: RetentionRecords, *, quick: bool) -> Iterator[Problem]:
     path = lake.manifest(partition)
     try:
         manifest = read_manifest(path)
@@ -159,7 +159,7 @@ def _verify_partition(lake: Lake, partition: Partition, removed: RemovedFiles, *
 
 
 def _verify_files(
-    lake: Lake, partition: Partition, manifest: Manifest, removed: RemovedFiles, *, quick: bool
+    lake: Lake, partition: Partition, manifest: Manifest, removed: RetentionRecords, *, quick: bool
 ) -> Iterator[Problem]:
     for name in TABLES:
         yield from named(
@@ -168,7 +168,7 @@ def _verify_files(
 
 
 def _verify_file(
-    lake: Lake, partition: Partition, name: str, manifest: Manifest, removed: RemovedFiles, *, quick: bool
+    lake: Lake, partition: Partition, name: str, manifest: Manifest, removed: RetentionRecords, *, quick: bool
 ) -> Iterator[Problem]:
     path = lake.table(name, partition)
     relative = lake.key(path)
@@ -227,7 +227,7 @@ def _verify_listed(lake: Lake, partition: Partition, *, has_carried: bool) -> It
         tempfile.NamedTemporaryFile(prefix="image-snapshots-") as file,
         closing(sqlite3.connect(file.name)) as database,
     ):
-        listed = ListedImages(database)
+        listed = ImageList(database)
         for batch in read_batches(pages, 64):
             for row in batch.to_pylist():
                 if hashlib.sha256(row["body"]).hexdigest() != row["body_sha256"]:
@@ -251,7 +251,7 @@ def _verify_listed(lake: Lake, partition: Partition, *, has_carried: bool) -> It
 def _verify_derivation(lake: Lake, partition: Partition, manifest: Manifest) -> Iterator[Problem]:
     """Derive the tables again from the stored answers and compare them with the published ones."""
     with tempfile.TemporaryDirectory(prefix="image-snapshots-") as directory:
-        derive_tables(lake, lake.table(RESPONSES.name, partition), Path(directory), manifest.run_id)
+        build_tables(lake, lake.table(RESPONSES.name, partition), Path(directory), manifest.run_id)
         for table in (IMAGES, IMAGE_VALUES):
             path = lake.table(table.name, partition)
             difference = first_difference(path, Path(directory) / f"{table.name}.parquet")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pipelines.derive.analysis import DayAnalysis
+from pipelines.derive.analysis import Analysis
 from pipelines.derive.audit import derive_audit_findings
 from pipelines.derive.costs import derive_image_costs
 from pipelines.derive.days import derived_inputs, summarise
@@ -18,11 +18,11 @@ from pipelines.derive.usage import derive_image_usage
 from pipelines.engine.duckdb import DuckDBEngine
 from pipelines.errors import ConfigurationError
 from pipelines.fingerprint import code_version
-from pipelines.lake.derived_records import DaySummary, DerivedSeal, Inputs, bases, parse_seal
+from pipelines.lake.derived_manifests import DerivedManifest, DerivedSummary, Inputs, bases, parse_derived_manifest
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import FileFacts, published_days
 from pipelines.lake.records import chain_of_derived, newest_derived_record
-from pipelines.lake.retention_records import RemovedFiles, is_derivable
+from pipelines.lake.retention_records import RetentionRecords, is_derivable
 from pipelines.lake.stored_files import LakePath, exists, sha256_of_file, storage_errors
 from pipelines.maintenance.verify_tables import (
     Note,
@@ -80,17 +80,19 @@ def verify_derived(
     those of `days` (None: of all); not when `quick`, nor when the published days are not `is_sound`. Those of days that
     retention took files from stand as they were sealed.
     """
-    removed = RemovedFiles(lake, project, skip_damaged=True)
-    seals = {partition: parse_seal(content) for partition, content in lake.derived_seals(project).items()}
+    removed = RetentionRecords(lake, project, skip_damaged=True)
+    derived_manifests = {
+        partition: parse_derived_manifest(content) for partition, content in lake.derived_manifests(project).items()
+    }
     found = False
-    for problem in _verify_files(lake, project, seals, removed, is_sound=is_sound):
+    for problem in _verify_files(lake, project, derived_manifests, removed, is_sound=is_sound):
         found = True
         yield problem
     if quick or found or not is_sound:
         return
     yield from named(lake.key(lake.project_table(IMAGE_HISTORY.name, project)), _verify_history(lake, project))
     if settings is not None:
-        yield from _derive_again(lake, project, seals, settings, days, on_note)
+        yield from _derive_again(lake, project, derived_manifests, settings, days, on_note)
 
 
 def _again(partition: Partition, *, can: bool = True) -> str:
@@ -103,38 +105,38 @@ def _again(partition: Partition, *, can: bool = True) -> str:
 def _verify_files(
     lake: Lake,
     project: str,
-    seals: dict[Partition, DerivedSeal | None],
-    removed: RemovedFiles,
+    derived_manifests: dict[Partition, DerivedManifest | None],
+    removed: RetentionRecords,
     *,
     is_sound: bool,
 ) -> Iterator[Problem]:
     basis = bases(lake, project)
     # By the published days, where these can be believed.
-    ids = {day.partition: day.manifest.fetch.project_id for day in published_days(lake, project)} if is_sound else {}
-    for partition in sorted(basis.keys() | seals.keys()):
-        seal = seals.get(partition)
-        key = lake.key(lake.derived_seal(partition))
+    ids = {run.partition: run.manifest.fetch.project_id for run in published_days(lake, project)} if is_sound else {}
+    for partition in sorted(basis.keys() | derived_manifests.keys()):
+        found_manifest = derived_manifests.get(partition)
+        key = lake.key(lake.derived_manifest(partition))
         # What a damaged manifest says of the days is not to be had.
         can = not is_sound or is_derivable(lake, partition, removed)
         again = _again(partition, can=can)
-        if seal is None:
+        if found_manifest is None:
             for name in ANALYSIS_TABLES.keys() - {IMAGE_HISTORY.name}:
                 path = lake.table(name, partition)
                 if exists(path):
                     yield Problem(lake.key(path), f"No seal names this file: {again}.")
             continue
-        own = Partition(seal.snapshot_date, seal.project)
+        own = Partition(found_manifest.snapshot_date, found_manifest.project)
         if own != partition:
             yield Problem(key, f"It is the record of {own}: it was moved or copied to the place of {partition}.")
             continue
         if partition not in basis:
             # Who knows the missing manifest is said elsewhere.
             continue
-        if is_sound and seal.basis != basis[partition] and can:
+        if is_sound and found_manifest.basis != basis[partition] and can:
             yield Problem(key, f"The derived tables were made from days that were published anew since: {again}.")
-        for name, facts in seal.files.items():
+        for name, facts in found_manifest.files.items():
             yield from named(facts.path, _verify_file(lake, partition, name, facts, removed, ids, again))
-    not_derived = [partition for partition in sorted(basis) if seals.get(partition) is None]
+    not_derived = [partition for partition in sorted(basis) if derived_manifests.get(partition) is None]
     yield from _verify_history_file(lake, project, set(ids.values()), not_derived, has_removed=bool(removed))
 
 
@@ -143,14 +145,14 @@ def _verify_file(
     partition: Partition,
     name: str,
     facts: FileFacts,
-    removed: RemovedFiles,
+    removed: RetentionRecords,
     ids: dict[Partition, str],
     again: str,
 ) -> Iterator[Problem]:
     path = lake.table(name, partition)
     if facts.path != lake.key(path) or name not in ANALYSIS_TABLES:
         yield Problem(
-            lake.key(lake.derived_seal(partition)),
+            lake.key(lake.derived_manifest(partition)),
             f"It names {facts.path} as its table {name}, which is not the place of that table: {again}.",
         )
     elif not exists(path):
@@ -172,40 +174,40 @@ def _digest(path: LakePath) -> str:
         return sha256_of_file(path)
 
 
-def newest_seal(lake: Lake, project: str) -> DerivedSeal | None:
-    """The record of derived tables that a project wrote last."""
+def newest_derived_manifest(lake: Lake, project: str) -> DerivedManifest | None:
+    """The derived manifest that a project wrote last."""
     newest = newest_derived_record(lake, project)
     for content in chain_of_derived(lake, project).values():
         if hashlib.sha256(content).hexdigest() == newest:
-            return parse_seal(content)
+            return parse_derived_manifest(content)
     return None
 
 
 def _verify_history_file(
     lake: Lake, project: str, ids: set[str], not_derived: list[Partition], *, has_removed: bool
 ) -> Iterator[Problem]:
-    path, seal = lake.project_table(IMAGE_HISTORY.name, project), newest_seal(lake, project)
+    path, found_manifest = lake.project_table(IMAGE_HISTORY.name, project), newest_derived_manifest(lake, project)
     key, is_there = lake.key(path), exists(path)
     again = (
         "restore it from a backup: it cannot be made anew, because retention removed what it was made from"
         if has_removed
         else "derive any day again with `image-snapshots rebuild`"
     )
-    if seal is None:
+    if found_manifest is None:
         if is_there:
-            yield Problem(key, f"No record of derived tables names this file: {again}.")
-    elif seal.history.path != key:
-        yield Problem(key, f"The newest record of derived tables names {seal.history.path} as the history instead.")
+            yield Problem(key, f"No derived manifest names this file: {again}.")
+    elif found_manifest.history.path != key:
+        yield Problem(key, f"The newest derived manifest names {found_manifest.history.path} as the history instead.")
     elif not is_there:
         yield Problem(key, f"The file is missing: {again}.")
-    elif (digest := _digest(path)) == seal.history.sha256:
+    elif (digest := _digest(path)) == found_manifest.history.sha256:
         if ids:
             yield from named(key, (Problem(key, sentence) for sentence in wrong_keys(path, {"project_id": ids})))
     elif not_derived:
         # It is put in its place before the record that names it.
         yield Problem(
             key,
-            f"The file is not the one that the newest record of derived tables names ({seal.snapshot_date}), and "
+            f"The file is not the one that the newest derived manifest names ({found_manifest.snapshot_date}), and "
             f"{not_derived[-1]} has no record: a run was ended while it derived that day, or somebody removed its "
             "record or put the file in. Derive that day with `image-snapshots rebuild --date "
             f"{not_derived[-1].date}`, which makes the file anew.",
@@ -213,8 +215,8 @@ def _verify_history_file(
     else:
         yield Problem(
             key,
-            f"The file was changed: its SHA-256 is {digest}, and {seal.history.sha256} in the newest record of derived "
-            f"tables ({seal.snapshot_date}). Restore it from a backup"
+            f"The file was changed: its SHA-256 is {digest}, and {found_manifest.history.sha256} in the newest "
+            f"derived manifest ({found_manifest.snapshot_date}). Restore it from a backup"
             + (
                 "; it cannot be made anew, because retention removed what it was made from."
                 if has_removed
@@ -250,33 +252,33 @@ def _verify_history(lake: Lake, project: str) -> Iterator[Problem]:
 def _derive_again(
     lake: Lake,
     project: str,
-    seals: dict[Partition, DerivedSeal | None],
+    derived_manifests: dict[Partition, DerivedManifest | None],
     settings: Settings,
     days: set[dt.date] | None,
     on_note: Callable[[Note], None],
 ) -> Iterator[Problem]:
     settings = settings.model_copy(update={"lake": str(lake.root), "engine": "duckdb"})
-    removed = RemovedFiles(lake, project)
+    removed = RetentionRecords(lake, project)
     left_out: Counter[str] = Counter()
-    for partition, seal in seals.items():
-        if seal is None or (days is not None and partition.date not in days):
+    for partition, found_manifest in derived_manifests.items():
+        if found_manifest is None or (days is not None and partition.date not in days):
             continue
         if not is_derivable(lake, partition, removed) or not exists(lake.manifest(partition)):
             left_out["retention removed what it was made from"] += 1
             continue
         with tempfile.TemporaryDirectory(prefix="image-snapshots-") as directory:
-            day = Run(partition, seal.run_id, settings)
+            run = Run(partition, found_manifest.run_id, settings)
             try:
-                inputs = derived_inputs(day)
+                inputs = derived_inputs(run)
             except ConfigurationError as error:
                 on_note(Note("_derived", f"Nothing of project {project} was derived once more: {error}"))
                 return
-            comparable = dict.fromkeys(seal.files, True)
-            for name, changed in _changed(seal.inputs, inputs).items():
+            comparable = dict.fromkeys(found_manifest.files, True)
+            for name, changed in _changed(found_manifest.inputs, inputs).items():
                 comparable[name] = False
                 left_out[f"{changed} changed since"] += 1
-            key = lake.key(lake.derived_seal(partition))
-            yield from named(key, _compare(lake, day, Path(directory), seal, comparable, left_out))
+            key = lake.key(lake.derived_manifest(partition))
+            yield from named(key, _compare(lake, run, Path(directory), found_manifest, comparable, left_out))
     for reason, count in left_out.items():
         on_note(
             Note(
@@ -299,22 +301,22 @@ def _changed(then: Inputs, now: Inputs) -> dict[str, str]:
 
 def _compare(
     lake: Lake,
-    day: Run,
+    run: Run,
     staging: Path,
-    seal: DerivedSeal,
+    found_manifest: DerivedManifest,
     comparable: dict[str, bool],
     left_out: Counter[str],
 ) -> Iterator[Problem]:
-    with DayAnalysis(day, staging) as analysis:
+    with Analysis(run, staging) as analysis:
         _, changes = derive_image_changes(analysis)
         derive_image_reconciliation(analysis)
         derive_image_usage(analysis)
         audit = derive_audit_findings(analysis) if comparable.get(AUDIT_FINDINGS.name) else None
         costs = derive_image_costs(analysis) if comparable.get(IMAGE_COSTS.name) else None
         summary = summarise(analysis, changes, audit, costs) if audit and costs else None
-    is_same_code = seal.code_version == code_version()
-    for name in seal.files:
-        path = lake.table(name, day.partition)
+    is_same_code = found_manifest.code_version == code_version()
+    for name in found_manifest.files:
+        path = lake.table(name, run.partition)
         yield from (Problem(lake.key(path), sentence) for sentence in false_statistics(path))
         if not comparable[name]:
             continue
@@ -322,21 +324,23 @@ def _compare(
         if difference is None:
             continue
         if not is_same_code:
-            left_out[f"they were derived by code {seal.code_version}, and this code derives them differently"] += 1
+            left_out[
+                f"they were derived by code {found_manifest.code_version}, and this code derives them differently"
+            ] += 1
             continue
         yield Problem(
             lake.key(path),
             f"The table is not what the published days give: {difference} differs. Restore it and its record from a "
-            f"backup, or {_again(day.partition)}.",
+            f"backup, or {_again(run.partition)}.",
         )
-    if is_same_code and summary is not None and _figures(summary) != _figures(seal.summary):
+    if is_same_code and summary is not None and _figures(summary) != _figures(found_manifest.summary):
         yield Problem(
-            lake.key(lake.derived_seal(day.partition)),
-            f"Its figures are not what the published days give. Restore it from a backup, or {_again(day.partition)}.",
+            lake.key(lake.derived_manifest(run.partition)),
+            f"Its figures are not what the published days give. Restore it from a backup, or {_again(run.partition)}.",
         )
 
 
-def _figures(summary: DaySummary) -> dict[str, object]:
+def _figures(summary: DerivedSummary) -> dict[str, object]:
     # Sums of fractions differ in their last digits with the order of the rows.
     cost = summary.estimated_cost
     return summary.model_dump() | {"estimated_cost": None if cost is None else f"{cost:.9e}"}

@@ -55,7 +55,7 @@ def survey(lake: Lake, on_note: Callable[[Note], None]) -> tuple[list[Problem], 
     locks = 0
     published = set(lake.partitions())
     days = {(f"dt={partition.date}", f"project={partition.project}") for partition in published}
-    months = {(month, f"project={project}") for month, project in lake.monthly_seals()}
+    months = {(month, f"project={project}") for month, project in lake.monthly_manifests()}
     for key in lake.all_files():
         found = next(filter(None, (pattern.fullmatch(key) for pattern in _KNOWN)), None)
         if found is not None and _is_named(found):

@@ -50,8 +50,7 @@ def verify_manifests(lake: Lake, project: str) -> Iterator[Problem]:
     for named, key in lacking.items():
         yield Problem(
             key,
-            f"It names a record of derived tables with SHA-256 {named}, which is not there: that one was changed or "
-            "removed.",
+            f"It names a derived manifest with SHA-256 {named}, which is not there: that one was changed or removed.",
         )
     yield from _broken_chain(links, "manifest", rises=True)
 
@@ -88,25 +87,25 @@ def _broken_chain(links: Mapping[str, tuple[str, Link]], what: str, *, rises: bo
 
 
 def verify_derived_chain(lake: Lake, project: str) -> Iterator[Problem]:
-    """Check all records of derived tables that a project ever had: that each is whole and follows one that is there."""
+    """Check all derived manifests that a project ever had: that each is whole and follows one that is there."""
     links: dict[str, tuple[str, Link]] = {}
-    places = {lake.derived_seal(partition): partition for partition in lake.derived_seals(project)}
+    places = {lake.derived_manifest(partition): partition for partition in lake.derived_manifests(project)}
     for path, content in chain_of_derived(lake, project).items():
         key, digest = lake.key(path), hashlib.sha256(content).hexdigest()
         kept = path not in places
         again = "" if kept else f", or derive it again with `image-snapshots rebuild --date {places[path].date}`"
         if kept and path.stem != digest:
-            yield Problem(key, f"The kept record of derived tables was changed: its SHA-256 is now {digest}.")
+            yield Problem(key, f"The kept derived manifest was changed: its SHA-256 is now {digest}.")
         link = derived_link(content)
         if link is not None:
             links[digest] = (key, link)
         elif not (kept and path.stem != digest):
             yield Problem(
                 key,
-                "The record of derived tables does not have the SHA-256 that it states of itself: it was changed or "
+                "The derived manifest does not have the SHA-256 that it states of itself: it was changed or "
                 f"damaged. Restore it from a backup{again}.",
             )
-    yield from _broken_chain(links, "record of derived tables", rises=False)
+    yield from _broken_chain(links, "derived manifest", rises=False)
 
 
 def verify_retention_records(lake: Lake, project: str) -> Iterator[Problem]:

@@ -55,7 +55,7 @@ def _verify_report(
     if marks.get("derived_record") not in known:
         yield Problem(
             key,
-            f"It names a record of derived tables with SHA-256 {marks.get('derived_record')}, which is not there: that "
+            f"It names a derived manifest with SHA-256 {marks.get('derived_record')}, which is not there: that "
             f"one was changed or removed. Restore it from a backup, or {again}.",
         )
         return

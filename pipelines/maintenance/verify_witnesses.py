@@ -14,10 +14,10 @@ import duckdb
 
 from pipelines.derive.history import known_days
 from pipelines.errors import StorageError
-from pipelines.lake.derived_records import parse_seal
+from pipelines.lake.derived_manifests import parse_derived_manifest
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import chain_of_manifests
-from pipelines.lake.monthly_records import read_month_seal
+from pipelines.lake.monthly_manifests import read_monthly_manifest
 from pipelines.lake.records import chain_of_derived, is_whole
 from pipelines.lake.retention_records import parse_record
 from pipelines.lake.stored_files import exists, storage_errors
@@ -75,14 +75,14 @@ def claims_of(lake: Lake, project: str) -> list[Claim]:
         days = []
     claims += [Claim(lake.key(history), date, sha256) for date, sha256 in days]
     for path, content in chain_of_derived(lake, project).items():
-        seal = parse_seal(content) if is_whole(content) else None
-        if seal is not None and seal.project == project:
-            claims.append(Claim(lake.key(path), seal.snapshot_date, seal.manifest_sha256))
-    for month, owner in lake.monthly_seals():
-        month_seal = read_month_seal(lake, month, project) if owner == project else None
-        if month_seal is not None and month_seal.project == project:
-            source = lake.key(lake.monthly_seal(month, project))
-            claims += [Claim(source, day, None) for day in month_seal.days]
+        derived_manifest = parse_derived_manifest(content) if is_whole(content) else None
+        if derived_manifest is not None and derived_manifest.project == project:
+            claims.append(Claim(lake.key(path), derived_manifest.snapshot_date, derived_manifest.manifest_sha256))
+    for month, owner in lake.monthly_manifests():
+        monthly_manifest = read_monthly_manifest(lake, month, project) if owner == project else None
+        if monthly_manifest is not None and monthly_manifest.project == project:
+            source = lake.key(lake.monthly_manifest(month, project))
+            claims += [Claim(source, day, None) for day in monthly_manifest.days]
     for path, content in lake.retention_records(project).items():
         try:
             record = parse_record(content, path)

@@ -26,7 +26,7 @@ from pipelines.engine.sql_files import VIEWS, read_sql, read_view
 from pipelines.errors import ConfigurationError
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import known_partitions
-from pipelines.lake.monthly_records import monthly_files
+from pipelines.lake.monthly_manifests import monthly_files
 from pipelines.lake.names import project_of
 from pipelines.lake.object_storage import ObjectFileSystem, ObjectPath
 from pipelines.lake.stored_files import LakePath

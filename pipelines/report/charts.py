@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 
 from markupsafe import Markup
 
-from pipelines.report.data import TrendDay
+from pipelines.report.data import TrendPoint
 from pipelines.report.words import UNITS
 
 # Colours that stand for variables of the style sheet until the drawing is done.
@@ -24,7 +24,7 @@ _SVG = "{http://www.w3.org/2000/svg}"
 _XLINK = "{http://www.w3.org/1999/xlink}"
 
 
-def charts(trend: Sequence[TrendDay]) -> list[dict[str, Any]]:
+def charts(trend: Sequence[TrendPoint]) -> list[dict[str, Any]]:
     """Line charts of the trend; none of what is not known on two days."""
     sizes = [None if day.summary is None else day.summary.total_bytes for day in trend]
     power = max(((size or 0).bit_length() - 1) // 10 for size in sizes)
@@ -55,7 +55,7 @@ def charts(trend: Sequence[TrendDay]) -> list[dict[str, Any]]:
     ]
 
 
-def _told(title: str, trend: Sequence[TrendDay], values: Sequence[float | None]) -> str:
+def _told(title: str, trend: Sequence[TrendPoint], values: Sequence[float | None]) -> str:
     """What a line shows, for those who do not see it."""
     known = [(value, day.date) for value, day in zip(values, trend, strict=True) if value is not None]
     (first, since), (last, until) = known[0], known[-1]
@@ -69,7 +69,7 @@ def _told(title: str, trend: Sequence[TrendDay], values: Sequence[float | None])
     )
 
 
-def _chart(key: str, title: str, trend: Sequence[TrendDay], series: Sequence[Sequence[float | None]]) -> Markup:
+def _chart(key: str, title: str, trend: Sequence[TrendPoint], series: Sequence[Sequence[float | None]]) -> Markup:
     """One or two lines over the days as inline SVG; incomplete days are hollow marks, missing days gaps."""
     # Slow to import, and needed here alone. No pyplot: nothing is shared between drawings.
     import matplotlib as mpl  # noqa: PLC0415

@@ -10,7 +10,7 @@ import pyarrow as pa
 from pipelines.engine.duckdb import DERIVING_MEMORY, DuckDBEngine
 from pipelines.engine.sql_files import read_sql
 from pipelines.errors import StorageError
-from pipelines.lake.derived_records import DaySummary, DerivedSeal, read_seal
+from pipelines.lake.derived_manifests import DerivedManifest, DerivedSummary, read_derived_manifest
 from pipelines.lake.layout import Lake, Partition
 from pipelines.report.words import SHOWN_TEXT
 from pipelines.tables import IMAGE_HISTORY, IMAGES, INVENTORY
@@ -31,11 +31,11 @@ _QUERIES = ("rules", "findings", "change_classes", "changes", "bytes_and_costs",
 
 
 @dataclass(frozen=True, slots=True)
-class TrendDay:
+class TrendPoint:
     """A day of the trend; `summary` is None when the day has no snapshot or was never derived."""
 
     date: dt.date
-    summary: DaySummary | None
+    summary: DerivedSummary | None
     currency: str
 
     @property
@@ -63,12 +63,12 @@ class TrendDay:
         return self.summary.estimated_cost
 
 
-def severe(summary: DaySummary) -> int:
+def severe(summary: DerivedSummary) -> int:
     """Open findings of a day that are critical or high."""
     return summary.findings["critical"] + summary.findings["high"]
 
 
-def read_tables(lake: Lake, partition: Partition, seal: DerivedSeal) -> dict[str, list[dict[str, Any]]]:
+def read_tables(lake: Lake, partition: Partition, derived_manifest: DerivedManifest) -> dict[str, list[dict[str, Any]]]:
     """Rows of each query of `sql/report/`; none gives more than the limits allow."""
     history = lake.project_table(IMAGE_HISTORY.name, partition.project)
     try:
@@ -76,7 +76,7 @@ def read_tables(lake: Lake, partition: Partition, seal: DerivedSeal) -> dict[str
             engine.load("report_limits", pa.table({name: [limit] for name, limit in _LIMITS.items()}))
             for table in (IMAGES, INVENTORY):
                 engine.load_file(table.name, lake.table(table.name, partition))
-            for name in seal.files:
+            for name in derived_manifest.files:
                 engine.load_file(name, lake.place(name, partition))
             engine.load_file(IMAGE_HISTORY.name, history)
             return {name: engine.read(read_sql(f"report/{name}.sql")).to_pylist() for name in _QUERIES}
@@ -88,15 +88,15 @@ def read_tables(lake: Lake, partition: Partition, seal: DerivedSeal) -> dict[str
         ) from error
 
 
-def read_trend(lake: Lake, partition: Partition, currency: str, basis: dict[Partition, str]) -> list[TrendDay]:
+def read_trend(lake: Lake, partition: Partition, currency: str, basis: dict[Partition, str]) -> list[TrendPoint]:
     """The days up to the report's, from the first that has figures; what is outdated has none."""
     first = partition.date - dt.timedelta(days=TREND_DAYS - 1)
     found = {}
     for day, its_basis in basis.items():
         if first <= day.date <= partition.date:
-            seal = read_seal(lake, day)
-            if seal is not None and seal.basis == its_basis:
-                found[day.date] = seal.summary
+            derived_manifest = read_derived_manifest(lake, day)
+            if derived_manifest is not None and derived_manifest.basis == its_basis:
+                found[day.date] = derived_manifest.summary
     begin = min(found)
     dates = [begin + dt.timedelta(days=number) for number in range((partition.date - begin).days + 1)]
-    return [TrendDay(date, found.get(date), currency) for date in dates]
+    return [TrendPoint(date, found.get(date), currency) for date in dates]

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from pipelines.lake.derived_records import DaySummary
+from pipelines.lake.derived_manifests import DerivedSummary
 from pipelines.lake.manifests import Manifest, inventory_warning, short_list
 from pipelines.report.data import severe
 from pipelines.report.words import count, long_date, money, plural, signed, size
@@ -17,7 +17,7 @@ def asked(manifest: Manifest) -> int:
     return sum(manifest.fetch.outcomes.values())
 
 
-def verdict(manifest: Manifest, summary: DaySummary) -> tuple[str, str, str]:
+def verdict(manifest: Manifest, summary: DerivedSummary) -> tuple[str, str, str]:
     """Tone, the verdict in a word or two, and its sentences."""
     sentences = []
     failed = manifest.fetch.failed
@@ -50,7 +50,7 @@ def verdict(manifest: Manifest, summary: DaySummary) -> tuple[str, str, str]:
     return tone, label, " ".join(sentences)
 
 
-def notes(manifest: Manifest, summary: DaySummary) -> Iterator[tuple[str, str]]:
+def notes(manifest: Manifest, summary: DerivedSummary) -> Iterator[tuple[str, str]]:
     """What a reader must know before reading figures: each with a heading."""
     fetch = manifest.fetch
     if not summary.is_complete:
@@ -97,7 +97,7 @@ def awaited(rules: list[dict[str, Any]], usage: list[dict[str, Any]]) -> Iterato
             yield "Not new, but known now", f"{reason} for the first time. Its {new} did not come about on this day."
 
 
-def figures(summary: DaySummary, before: DaySummary | None) -> list[tuple[str, str, str, str]]:
+def figures(summary: DerivedSummary, before: DerivedSummary | None) -> list[tuple[str, str, str, str]]:
     """Name, value, change since the last complete day, and what else to know, of each headline figure."""
     total = sum(summary.findings.values())
     images, findings, cost_change = None, None, None

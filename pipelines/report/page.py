@@ -21,11 +21,11 @@ from pipelines.derive.audit import SEVERITIES
 from pipelines.derive.usage import UNUSED_AFTER_DAYS
 from pipelines.errors import ConfigurationError
 from pipelines.fingerprint import code_version
-from pipelines.lake.derived_records import bases, read_seal
+from pipelines.lake.derived_manifests import bases, read_derived_manifest
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import published
 from pipelines.lake.records import UNSTATED, is_whole, state_sha256
-from pipelines.lake.retention_records import RemovedFiles
+from pipelines.lake.retention_records import RetentionRecords
 from pipelines.lake.stored_files import LakePath, sha256_of_file, storage_errors, write_atomically
 from pipelines.plain_text import visible
 from pipelines.report.charts import charts
@@ -111,20 +111,20 @@ def render_report(lake: Lake, partition: Partition) -> str:
             f"Nothing is published for {partition}, so there is nothing to report. "
             "`image-snapshots status` lists the days that are there."
         )
-    RemovedFiles(lake, partition.project).check_has(
+    RetentionRecords(lake, partition.project).check_has(
         partition, SNAPSHOT_TABLES, "there is nothing of that day left to report"
     )
     basis = bases(lake, partition.project)
-    seal = read_seal(lake, partition)
-    if seal is None or seal.basis != basis[partition]:
+    derived_manifest = read_derived_manifest(lake, partition)
+    if derived_manifest is None or derived_manifest.basis != basis[partition]:
         raise ConfigurationError(
             f"The tables derived from {partition} are missing, or made from what was replaced since: derive them with "
             f"`image-snapshots rebuild --date {partition.date} --project {partition.project}`, and report again."
         )
-    rows = read_tables(lake, partition, seal)
-    trend = read_trend(lake, partition, seal.summary.currency, basis)
-    compared_with = seal.summary.compared_with
-    previous = read_seal(lake, Partition(compared_with, partition.project)) if compared_with else None
+    rows = read_tables(lake, partition, derived_manifest)
+    trend = read_trend(lake, partition, derived_manifest.summary.currency, basis)
+    compared_with = derived_manifest.summary.compared_with
+    previous = read_derived_manifest(lake, Partition(compared_with, partition.project)) if compared_with else None
     before = previous.summary if previous else None
     trend_sha256 = hashlib.sha256(repr(trend).encode()).hexdigest()
     content = template().render(
@@ -132,18 +132,18 @@ def render_report(lake: Lake, partition: Partition) -> str:
         manifest=manifest,
         manifest_path=lake.key(lake.manifest(partition)),
         manifest_sha256=sha256_of_file(lake.manifest(partition)),
-        derived_record_sha256=sha256_of_file(lake.derived_seal(partition)),
+        derived_record_sha256=sha256_of_file(lake.derived_manifest(partition)),
         trend_sha256=trend_sha256,
         code=code_version(),
         unstated=UNSTATED,
-        seal=seal,
-        summary=seal.summary,
-        verdict=verdict(manifest, seal.summary),
-        notes=[*notes(manifest, seal.summary), *awaited(rows["rules"], rows["usage_observed"])],
-        figures=figures(seal.summary, before),
+        derived_manifest=derived_manifest,
+        summary=derived_manifest.summary,
+        verdict=verdict(manifest, derived_manifest.summary),
+        notes=[*notes(manifest, derived_manifest.summary), *awaited(rows["rules"], rows["usage_observed"])],
+        figures=figures(derived_manifest.summary, before),
         severity_counts=[
             (name, number, number - before.findings[name] if before else None)
-            for name, number in seal.summary.findings.items()
+            for name, number in derived_manifest.summary.findings.items()
         ],
         severities=_findings_by_severity(rows["rules"], rows["findings"]),
         set_aside=_set_aside(rows["rules"], rows["findings"]),
@@ -160,7 +160,7 @@ def render_report(lake: Lake, partition: Partition) -> str:
         outcomes=[(name, manifest.fetch.outcomes.get(name, 0), meaning) for name, meaning in _OUTCOMES.items()],
         asked=asked(manifest),
         failed=manifest.failed[:SHOWN_IDS],
-        files=[*manifest.files.values(), *seal.files.values()],
+        files=[*manifest.files.values(), *derived_manifest.files.values()],
         unused_after_days=UNUSED_AFTER_DAYS,
     )
     return state_sha256(content.encode(), _STATED).decode()

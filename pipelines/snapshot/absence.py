@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from pipelines.inventory.cleaning import FROM_LAST_COMPLETE_DAY, Inventory
 from pipelines.lake.layout import Lake, Partition
-from pipelines.lake.manifests import Manifest, PublishedDay, published_days
+from pipelines.lake.manifests import Manifest, PublishedPartition, published_days
 from pipelines.lake.parquet_files import read_batches
 from pipelines.lake.stored_files import LakePath, exists, sha256_of_file, storage_errors
 from pipelines.tables import INVENTORY, RESPONSES
@@ -80,7 +80,7 @@ def known_images(lake: Lake, partition: Partition, project_id: str) -> KnownImag
     return KnownImages(lake, None, damaged)
 
 
-def _is_before(day: PublishedDay, partition: Partition) -> bool:
+def _is_before(day: PublishedPartition, partition: Partition) -> bool:
     return day.partition < partition or (day.partition == partition and day.manifest.inventory.is_accepted)
 
 

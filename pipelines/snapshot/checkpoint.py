@@ -24,12 +24,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.cloud.answers import Answer
+from pipelines.cloud.classification import ImageResponse
 from pipelines.errors import StorageError
 from pipelines.lake.object_storage import ObjectPath
 from pipelines.lake.parquet_files import BATCH_BYTES
 from pipelines.lake.stored_files import LakePath, storage_errors
-from pipelines.snapshot.image_list import ListedImages, ListedNotebooks, microseconds
+from pipelines.snapshot.image_list import ImageList, NotebookList, microseconds
 from pipelines.tables import RESPONSES, Outcome
 
 _PAGE_IDS = 5_000
@@ -63,18 +63,18 @@ _T = TypeVar("_T")
 _logger = logging.getLogger(__name__)
 
 
-def open_answers(staging: LakePath, subject: str) -> "AnswerStore":
+def open_checkpoint(staging: LakePath, subject: str) -> "Checkpoint":
     """The answers kept in a staging directory. Those of another `subject` (endpoint, project, attempt) do not count."""
     if isinstance(staging, ObjectPath):
-        return ObjectAnswerStore(staging / "answers", subject)
+        return ObjectCheckpoint(staging / "answers", subject)
     path = staging / "answers.sqlite"
     try:
-        return AnswerStore(path, subject)
+        return Checkpoint(path, subject)
     except DamagedStoreError as error:
         _logger.warning("%s The ids are asked for again.", error)
         for suffix in ("", "-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
-        return AnswerStore(path, subject)
+        return Checkpoint(path, subject)
 
 
 class DamagedStoreError(StorageError):
@@ -110,12 +110,12 @@ def bounded(items: Iterable[_T], size: Callable[[_T], int], most: int) -> Iterat
         yield some
 
 
-class AnswerStore:
+class Checkpoint:
     """The answers of an attempt, in SQLite."""
 
     # A kill loses at most the answers of this time or this number, whichever comes first.
     flush_seconds = 0.2
-    flush_answers = 256
+    flush_responses = 256
 
     def __init__(self, path: Path, subject: str) -> None:
         self._path = path
@@ -136,8 +136,8 @@ class AnswerStore:
                     for statement in _SCHEMA:
                         self._db.execute(statement)
                     self._db.execute("INSERT INTO subject VALUES (?)", (subject,))
-            self.listed = ListedImages(self._db)
-            self.notebooks = ListedNotebooks(self._db)
+            self.listed = ImageList(self._db)
+            self.notebooks = NotebookList(self._db)
 
     def close(self) -> None:
         """Close the file."""
@@ -199,7 +199,7 @@ class AnswerStore:
             last = page[-1][0]
             yield from (id_ for (id_,) in page)
 
-    def put(self, answers: list[Answer]) -> None:
+    def put(self, answers: list[ImageResponse]) -> None:
         """Store answers in one transaction."""
         rows = []
         for answer in answers:
@@ -310,7 +310,7 @@ class AnswerStore:
             raise StorageError(f"The kept answers in {self._path} cannot be used: {error}.") from error
 
 
-class ObjectAnswerStore(AnswerStore):
+class ObjectCheckpoint(Checkpoint):
     """The answers of an attempt, in small Parquet objects; SQLite, in a temporary directory, knows which is where.
 
     An object, a part, holds the answers of some seconds by id, with the columns of `responses` after its two keys. A
@@ -319,7 +319,7 @@ class ObjectAnswerStore(AnswerStore):
 
     # Each part is a request, and an object to read again.
     flush_seconds = 5.0
-    flush_answers = 4_096
+    flush_responses = 4_096
 
     def __init__(self, directory: ObjectPath, subject: str) -> None:
         self._stack = ExitStack()

@@ -1,7 +1,7 @@
 """One outcome per inventory id: ask the API for what is lacking, store each answer as it comes, and what the API lists.
 
 How answers are stored belongs to `snapshot.checkpoint`; how one request is made, retried and judged, to
-`cloud.modelarts` and `cloud.answers`.
+`cloud.modelarts` and `cloud.classification`.
 """
 
 import asyncio
@@ -21,14 +21,14 @@ from typing import Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.cloud.answers import Answer
+from pipelines.cloud.classification import ImageResponse
 from pipelines.cloud.modelarts import ModelArtsClient
 from pipelines.errors import ListUnreadableError, PipelineError
 from pipelines.lake.layout import Lake
 from pipelines.lake.parquet_files import BATCH_BYTES, ROW_GROUP_ROWS, SANDBOX_MARK, TableWriter, read_batches
 from pipelines.lake.stored_files import LakePath
-from pipelines.snapshot.checkpoint import AnswerStore
-from pipelines.snapshot.image_list import ListedImages, microseconds
+from pipelines.snapshot.checkpoint import Checkpoint
+from pipelines.snapshot.image_list import ImageList, microseconds
 from pipelines.tables import LIST_PAGES, NOTEBOOKS, RESPONSES, Outcome, Table
 
 _TICK_SECONDS = 0.2
@@ -44,7 +44,7 @@ _logger = logging.getLogger(__name__)
 class ImageClient(Protocol):
     """What fetching needs of the API client."""
 
-    async def show_image(self, image_id: str) -> Answer:
+    async def show_image(self, image_id: str) -> ImageResponse:
         """Ask for one image; every failure that concerns only this image is in the answer."""
         ...
 
@@ -103,19 +103,19 @@ class Progress:
 class _Writer:
     """Gathers answers and puts them on disk a few times a second."""
 
-    def __init__(self, store: AnswerStore, progress: Progress, before_put: Callable[[], None]) -> None:
+    def __init__(self, store: Checkpoint, progress: Progress, before_put: Callable[[], None]) -> None:
         self._store = store
         self._before_put = before_put
         self._progress = progress
-        self._pending: list[Answer] = []
+        self._pending: list[ImageResponse] = []
         self._bytes = 0
         self._due = 0.0
 
-    def add(self, answer: Answer) -> None:
+    def add(self, answer: ImageResponse) -> None:
         self._pending.append(answer)
         self._bytes += len(answer.body or b"")
         self._progress.outcomes[answer.outcome] += 1
-        if len(self._pending) >= self._store.flush_answers or self._bytes >= BATCH_BYTES:
+        if len(self._pending) >= self._store.flush_responses or self._bytes >= BATCH_BYTES:
             self.flush()
 
     def flush_if_due(self) -> None:
@@ -132,7 +132,7 @@ class _Writer:
 
 async def fetch(
     client: ImageClient,
-    store: AnswerStore,
+    store: Checkpoint,
     progress: Progress,
     concurrency: int,
     deadline: Callable[[], None],
@@ -224,7 +224,7 @@ async def stoppable(progress: Progress) -> AsyncIterator[None]:
             signal.signal(number, handler)
 
 
-async def read_list(client: ModelArtsClient, staging: Staging, listed: ListedImages | None) -> None:
+async def read_list(client: ModelArtsClient, staging: Staging, listed: ImageList | None) -> None:
     """Write the pages of the API's own list to the staged `list_pages`, and with `listed` put their items there.
 
     Raises:
@@ -243,7 +243,7 @@ async def read_list(client: ModelArtsClient, staging: Staging, listed: ListedIma
             number += 1
 
 
-async def read_notebooks(client: ModelArtsClient, store: AnswerStore) -> None:
+async def read_notebooks(client: ModelArtsClient, store: Checkpoint) -> None:
     """Put the project's notebooks into an empty `store.notebooks`.
 
     Raises:
@@ -260,7 +260,7 @@ async def read_notebooks(client: ModelArtsClient, store: AnswerStore) -> None:
         raise
 
 
-def drop_damaged(store: AnswerStore, damaged: list[str]) -> None:
+def drop_damaged(store: Checkpoint, damaged: list[str]) -> None:
     """Forget answers that are not as they came, so that these ids are asked for again, and say so."""
     if damaged:
         _logger.warning(
@@ -274,7 +274,7 @@ def drop_damaged(store: AnswerStore, damaged: list[str]) -> None:
 async def read_beside(
     client: ModelArtsClient,
     staging: Staging,
-    store: AnswerStore,
+    store: Checkpoint,
     progress: Progress,
     *,
     reads_list: bool,
@@ -307,12 +307,12 @@ def inventory_ids(inventory: LakePath) -> Iterator[list[str]]:
         yield batch["id"].to_pylist()
 
 
-def invalid_answers(inventory: LakePath, now: dt.datetime) -> Iterator[list[Answer]]:
+def invalid_responses(inventory: LakePath, now: dt.datetime) -> Iterator[list[ImageResponse]]:
     """The outcome of ids that are never sent because they are no UUIDs."""
     for batch in _inventory_batches(inventory):
         ids = pc.filter(batch["id"], pc.invert(batch["is_valid"])).to_pylist()
         yield [
-            Answer(
+            ImageResponse(
                 id=id_,
                 outcome=Outcome.INVALID_ID,
                 http_status=None,
@@ -331,7 +331,7 @@ def _inventory_batches(inventory: LakePath) -> Iterator[pa.RecordBatch]:
     return read_batches(inventory, _INVENTORY_BATCH_ROWS, ["id", "is_valid"])
 
 
-def write_responses(staging: Staging, store: AnswerStore) -> list[str]:
+def write_responses(staging: Staging, store: Checkpoint) -> list[str]:
     """Turn the stored answers into the staged `responses`; the ids whose answers are not as they were stored.
 
     The table lacks these: it is whole when there are none.
@@ -349,7 +349,7 @@ def write_no_list(staging: Staging) -> None:
         pass
 
 
-def write_notebooks(staging: Staging, store: AnswerStore) -> None:
+def write_notebooks(staging: Staging, store: Checkpoint) -> None:
     """Turn the stored notebooks into the staged `notebooks`; without any it has no rows."""
     with staging.writer(NOTEBOOKS) as writer:
         for batch in store.notebooks.batches(staging.date, staging.project_id):

@@ -46,7 +46,7 @@ def _same(left: Any, right: Any) -> bool:
     return dumps(ordered(left)) == dumps(ordered(right))
 
 
-class ListedImages:
+class ImageList:
     """Items of the list, to be found by id, in a table of an SQLite database, so that memory stays as it is."""
 
     def __init__(self, database: sqlite3.Connection) -> None:
@@ -80,7 +80,7 @@ class ListedImages:
             yield id_, observed_at, parse(item)
 
 
-class ListedNotebooks:
+class NotebookList:
     """Notebooks, reduced to what is kept of them, in a table of an SQLite database."""
 
     def __init__(self, database: sqlite3.Connection) -> None:

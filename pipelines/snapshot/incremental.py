@@ -15,7 +15,7 @@ from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import last_complete_day, read_manifest
 from pipelines.lake.parquet_files import BATCH_BYTES, read_batches
 from pipelines.lake.stored_files import LakePath, sha256_of_file, storage_errors
-from pipelines.snapshot.checkpoint import AnswerStore
+from pipelines.snapshot.checkpoint import Checkpoint
 from pipelines.snapshot.image_list import confirms
 from pipelines.tables import RESPONSES, TIMESTAMP
 
@@ -49,7 +49,7 @@ def last_complete_responses(lake: Lake, partition: Partition, project_id: str) -
     return path
 
 
-def carry_forward(store: AnswerStore, responses: LakePath, fetched_after: dt.datetime) -> None:
+def carry_forward(store: Checkpoint, responses: LakePath, fetched_after: dt.datetime) -> None:
     """Store the answers of an earlier day's `responses` file that the list confirms, for ids that have none yet."""
     confirmed: list[tuple[dict[str, Any], int]] = []
     size = 0
@@ -64,7 +64,7 @@ def carry_forward(store: AnswerStore, responses: LakePath, fetched_after: dt.dat
             if confirms(item, rows[id_]["body"]):
                 confirmed.append((rows[id_], observed_at))
                 size += len(rows[id_]["body"])
-        if len(confirmed) >= store.flush_answers or size >= BATCH_BYTES:
+        if len(confirmed) >= store.flush_responses or size >= BATCH_BYTES:
             store.carry(confirmed)
             confirmed, size = [], 0
     store.carry(confirmed)

@@ -38,7 +38,7 @@ _PREVIEW_COLUMNS = ("id", "name", "status", "visibility", "size_bytes", "update_
 
 
 @dataclass(slots=True)
-class Derivation:
+class BuiltTables:
     """What deriving the tables brought to light; the counters are by name, `preview` holds a few rows of `images`."""
 
     images: int = 0
@@ -49,9 +49,9 @@ class Derivation:
     preview: list[dict[str, object]] = field(default_factory=list)
 
 
-def derive_tables(lake: Lake, responses: LakePath, directory: LakePath, run_id: str) -> Derivation:
+def build_tables(lake: Lake, responses: LakePath, directory: LakePath, run_id: str) -> BuiltTables:
     """Write `images` and `image_values` into `directory` from a `responses` file, in one pass of bounded memory."""
-    derivation = Derivation()
+    built = BuiltTables()
     mark = SANDBOX_MARK if is_marked_sandbox(responses) else {}
     with ExitStack() as stack:
         images = stack.enter_context(lake.writer(directory / "images.parquet", IMAGES, run_id))
@@ -61,16 +61,16 @@ def derive_tables(lake: Lake, responses: LakePath, directory: LakePath, run_id: 
             table = to_arrow(normalised.images, IMAGES)
             images.write(table)
             values.write(to_arrow(normalised.image_values, IMAGE_VALUES))
-            add_counts(derivation.unknown_fields, normalised.unknown_fields)
-            add_counts(derivation.unknown_values, normalised.unknown_values)
-            add_counts(derivation.anomalies, normalised.anomalies)
-            if len(derivation.preview) < _PREVIEW_ROWS:
-                rows = table.select(_PREVIEW_COLUMNS).slice(0, _PREVIEW_ROWS - len(derivation.preview))
-                derivation.preview += rows.to_pylist()
+            add_counts(built.unknown_fields, normalised.unknown_fields)
+            add_counts(built.unknown_values, normalised.unknown_values)
+            add_counts(built.anomalies, normalised.anomalies)
+            if len(built.preview) < _PREVIEW_ROWS:
+                rows = table.select(_PREVIEW_COLUMNS).slice(0, _PREVIEW_ROWS - len(built.preview))
+                built.preview += rows.to_pylist()
         for writer in (images, values):
             writer.note(mark)
-        derivation.images, derivation.image_values = images.rows, values.rows
-    return derivation
+        built.images, built.image_values = images.rows, values.rows
+    return built
 
 
 def validate(

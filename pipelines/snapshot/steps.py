@@ -36,20 +36,20 @@ from pipelines.lake.manifests import (
     write_attempt,
 )
 from pipelines.lake.parquet_files import SANDBOX_MARK
-from pipelines.lake.retention_records import RemovedFiles, check_derivable
+from pipelines.lake.retention_records import RetentionRecords, check_derivable
 from pipelines.lake.stored_files import LakePath, remove_tree, sha256_of_file, storage_errors
 from pipelines.lake.witnesses import open_witness
 from pipelines.run import Run, utc_now
 from pipelines.settings import Settings
 from pipelines.snapshot.absence import KnownImages, judge, known_images, missing_rows
-from pipelines.snapshot.checkpoint import AnswerStore, open_answers
+from pipelines.snapshot.checkpoint import Checkpoint, open_checkpoint
 from pipelines.snapshot.connection import Connection, connect
 from pipelines.snapshot.fetch import (
     Progress,
     Staging,
     drop_damaged,
     fetch,
-    invalid_answers,
+    invalid_responses,
     inventory_ids,
     read_beside,
     read_list,
@@ -59,7 +59,7 @@ from pipelines.snapshot.fetch import (
     write_responses,
 )
 from pipelines.snapshot.incremental import carry_forward, last_complete_responses
-from pipelines.snapshot.publish import Derivation, derive_tables, failed_ids, publish, validate
+from pipelines.snapshot.publish import BuiltTables, build_tables, failed_ids, publish, validate
 from pipelines.tables import IMAGE_VALUES, IMAGES, INVENTORY, LIST_PAGES, NOTEBOOKS, RESPONSES, Outcome
 
 _TRIES_TO_STORE = 3
@@ -67,7 +67,7 @@ _EVIDENCE = (INVENTORY.name, LIST_PAGES.name, NOTEBOOKS.name, RESPONSES.name)
 
 
 @dataclass(frozen=True, slots=True)
-class Day(Run):
+class SnapshotRun(Run):
     """A run that takes a snapshot, or publishes one again.
 
     `is_played`: the clock is set for a day that the sandbox plays, so the day is not published by it.
@@ -194,15 +194,15 @@ class Day(Run):
         return parse_manifest(contents[last], self.lake.manifest(last))
 
 
-def start_over(day: Day) -> None:
+def start_over(run: SnapshotRun) -> None:
     """Throw away what an attempt that did not end has gathered."""
-    directory = day.lake.staging(day.partition)
+    directory = run.lake.staging(run.partition)
     with storage_errors(directory):
         remove_tree(directory)
 
 
 @dataclass(frozen=True, slots=True)
-class InventoryTaken:
+class InventoryResult:
     """The staged inventory. `is_stale`: the source's file is older than the setting allows."""
 
     facts: InventoryFacts
@@ -210,7 +210,7 @@ class InventoryTaken:
     is_stale: bool
 
 
-def take_inventory(day: Day) -> InventoryTaken:
+def take_inventory(run: SnapshotRun) -> InventoryResult:
     """Read the inventory source into the staged `inventory` table; opens the day's attempt, or goes on with it.
 
     Raises:
@@ -218,41 +218,41 @@ def take_inventory(day: Day) -> InventoryTaken:
             source cannot be read, is empty, or holds too many ids that are none.
         PipelineError: the project's id or the API's list is asked for, and that fails.
     """
-    attempt = read_attempt(day.lake, day.partition)
-    ended = published(day.lake, day.partition)
+    attempt = read_attempt(run.lake, run.partition)
+    ended = published(run.lake, run.partition)
     if attempt is not None and ended is not None and ended.started_at == attempt.started_at:
         # Killed between the manifest and the removal of the attempt: the day ended.
-        start_over(day)
+        start_over(run)
         attempt = None
-    if day.is_fresh:
+    if run.is_fresh:
         attempt = None
-    day.check_date(attempt)
-    day.check_source()
-    day.check_clock()
-    attempt = attempt or Attempt(run_id=day.run_id, started_at=day.now())
-    path = day.staged(INVENTORY.name)
+    run.check_date(attempt)
+    run.check_source()
+    run.check_clock()
+    attempt = attempt or Attempt(run_id=run.run_id, started_at=run.now())
+    path = run.staged(INVENTORY.name)
     # What was accepted for an attempt holds for the run that goes on with it.
-    accepted = day.accepts_shrunk or (attempt.inventory is not None and attempt.inventory.is_accepted)
-    with day.connect(day.settings, day.partition) as connection:
-        project_id = asyncio.run(_project_id(day, connection))
-        if day.is_fresh:
+    accepted = run.accepts_shrunk or (attempt.inventory is not None and attempt.inventory.is_accepted)
+    with run.connect(run.settings, run.partition) as connection:
+        project_id = asyncio.run(_project_id(run, connection))
+        if run.is_fresh:
             # Nothing refuses the run any more.
-            start_over(day)
+            start_over(run)
         # Before anything slow: a lake that cannot be written is found out here.
-        write_attempt(day.lake, day.partition, attempt)
-        facts = asyncio.run(_read_inventory(day, connection, path, project_id, accepted=accepted))
-    file = file_facts(day.lake, path, INVENTORY.name, day.partition)
+        write_attempt(run.lake, run.partition, attempt)
+        facts = asyncio.run(_read_inventory(run, connection, path, project_id, accepted=accepted))
+    file = file_facts(run.lake, path, INVENTORY.name, run.partition)
     taken = {"inventory": facts, "fetch": None, "files": {INVENTORY.name: file}}
-    write_attempt(day.lake, day.partition, attempt.model_copy(update=taken))
-    limit = dt.timedelta(hours=day.settings.inventory_max_age_hours)
-    return InventoryTaken(
+    write_attempt(run.lake, run.partition, attempt.model_copy(update=taken))
+    limit = dt.timedelta(hours=run.settings.inventory_max_age_hours)
+    return InventoryResult(
         facts,
         file,
-        is_stale=facts.modified_at is not None and day.now() - facts.modified_at > limit,
+        is_stale=facts.modified_at is not None and run.now() - facts.modified_at > limit,
     )
 
 
-async def _project_id(day: Day, connection: Connection) -> str | None:
+async def _project_id(run: SnapshotRun, connection: Connection) -> str | None:
     """The project's id, checked against the days before; None when there are none and the credentials do not say it.
 
     Raises:
@@ -260,49 +260,49 @@ async def _project_id(day: Day, connection: Connection) -> str | None:
         PipelineError: the credentials name the project alone, and the identity service cannot be asked for its id.
     """
     project_id = connection.credentials.project_id
-    if project_id is None and day.lake.manifests(day.partition.project):
-        async with connection.client(day.observed_by) as client:
+    if project_id is None and run.lake.manifests(run.partition.project):
+        async with connection.client(run.observed_by) as client:
             project_id = client.project_id
     if project_id is not None:
-        day.check_project(project_id, connection.host)
+        run.check_project(project_id, connection.host)
     return project_id
 
 
 async def _read_inventory(
-    day: Day, connection: Connection, path: LakePath, project_id: str | None, *, accepted: bool
+    run: SnapshotRun, connection: Connection, path: LakePath, project_id: str | None, *, accepted: bool
 ) -> InventoryFacts:
     inventory = Inventory(
-        snapshot_date=day.partition.date,
-        project_key=day.partition.project,
-        project_keys=day.settings.project_keys,
-        allow_empty=day.settings.allow_empty_inventory,
-        max_invalid_ratio=day.settings.max_invalid_ratio,
+        snapshot_date=run.partition.date,
+        project_key=run.partition.project,
+        project_keys=run.settings.project_keys,
+        allow_empty=run.settings.allow_empty_inventory,
+        max_invalid_ratio=run.settings.max_invalid_ratio,
     )
     source = describe_source(connection.inventory)
-    shortfall, is_sandbox = 0, day.settings.uses_sandbox
-    with day.lake.writer(path, INVENTORY, day.run_id) as writer:
+    shortfall, is_sandbox = 0, run.settings.uses_sandbox
+    with run.lake.writer(path, INVENTORY, run.run_id) as writer:
         if connection.inventory == LISTED:
-            async with connection.client(day.observed_by) as client:
+            async with connection.client(run.observed_by) as client:
                 async for batch in inventory.read_listed(_listed_ids(client)):
                     writer.write(batch)
                 shortfall, is_sandbox = client.list_shortfall or 0, is_sandbox or client.met_sandbox
         else:
-            for batch in inventory.read(connection.inventory, day.settings.inventory_query):
+            for batch in inventory.read(connection.inventory, run.settings.inventory_query):
                 writer.write(batch)
         if is_sandbox:
             writer.note(SANDBOX_MARK)
-        images = known_images(day.lake, day.partition, project_id) if project_id else KnownImages(day.lake, None)
+        images = known_images(run.lake, run.partition, project_id) if project_id else KnownImages(run.lake, None)
         judgement = judge(
             inventory,
             source.name,
             images,
             shortfall=shortfall,
-            max_shrunk_ratio=day.settings.max_shrunk_ratio,
+            max_shrunk_ratio=run.settings.max_shrunk_ratio,
             accepted=accepted,
         )
         read = writer.rows
         if judgement.reason is not None:
-            for batch in missing_rows(inventory, images, day.partition.date):
+            for batch in missing_rows(inventory, images, run.partition.date):
                 writer.write(batch)
         added = writer.rows - read
     return InventoryFacts(
@@ -328,49 +328,49 @@ async def _listed_ids(client: ModelArtsClient) -> AsyncIterator[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class AnswersFetched:
+class FetchResult:
     """The staged responses."""
 
     facts: FetchFacts
     file: FileFacts
 
 
-def fetch_answers(day: Day, on_progress: Callable[[Progress], None]) -> AnswersFetched:
+def fetch_responses(run: SnapshotRun, on_progress: Callable[[Progress], None]) -> FetchResult:
     """Ask the API for every id of the day's inventory that has no answer yet, and stage the `responses` table.
 
     Raises:
         TooManyFailuresError: more ids failed than allowed; answers are kept, and the next run asks for the rest.
         PipelineError: no request can succeed, the run was told to stop, or the storage failed.
     """
-    attempt = read_attempt(day.lake, day.partition)
-    day.check_date(attempt)
+    attempt = read_attempt(run.lake, run.partition)
+    run.check_date(attempt)
     if attempt is None or attempt.inventory is None:
-        raise ConfigurationError(f"No inventory was taken for {day.partition}: run `image_inventory` first.")
-    _check_staged(day, attempt, [INVENTORY.name])
-    with day.connect(day.settings, day.partition) as connection:
-        facts = asyncio.run(_fetch_answers(day, attempt, connection, on_progress))
+        raise ConfigurationError(f"No inventory was taken for {run.partition}: run `image_inventory` first.")
+    _check_staged(run, attempt, [INVENTORY.name])
+    with run.connect(run.settings, run.partition) as connection:
+        facts = asyncio.run(_fetch_responses(run, attempt, connection, on_progress))
     total = sum(facts.outcomes.values())
-    if facts.failed > day.settings.max_failed_ratio * total:
+    if facts.failed > run.settings.max_failed_ratio * total:
         raise TooManyFailuresError(
-            f"{facts.failed} of {total} images of {day.partition} could not be fetched, more than "
-            f"IMAGE_SNAPSHOTS_MAX_FAILED_RATIO ({day.settings.max_failed_ratio:g}) allows, so nothing was published. "
-            f"{_most_common_errors(day)} Run again today to ask for those alone."
+            f"{facts.failed} of {total} images of {run.partition} could not be fetched, more than "
+            f"IMAGE_SNAPSHOTS_MAX_FAILED_RATIO ({run.settings.max_failed_ratio:g}) allows, so nothing was published. "
+            f"{_most_common_errors(run)} Run again today to ask for those alone."
         )
     names = (LIST_PAGES.name, NOTEBOOKS.name, RESPONSES.name)
-    files = attempt.files | {name: file_facts(day.lake, day.staged(name), name, day.partition) for name in names}
-    attempt = read_attempt(day.lake, day.partition) or attempt
-    write_attempt(day.lake, day.partition, attempt.model_copy(update={"fetch": facts, "files": files}))
-    return AnswersFetched(facts, files[RESPONSES.name])
+    files = attempt.files | {name: file_facts(run.lake, run.staged(name), name, run.partition) for name in names}
+    attempt = read_attempt(run.lake, run.partition) or attempt
+    write_attempt(run.lake, run.partition, attempt.model_copy(update={"fetch": facts, "files": files}))
+    return FetchResult(facts, files[RESPONSES.name])
 
 
-def _check_staged(day: Day, attempt: Attempt, names: Iterable[str]) -> None:
+def _check_staged(run: SnapshotRun, attempt: Attempt, names: Iterable[str]) -> None:
     """Refuse staged files that are not as they were written.
 
     Raises:
         StorageError: the first that is not.
     """
     for name in names:
-        path = day.staged(name)
+        path = run.staged(name)
         with storage_errors(path):
             intact = name in attempt.files and sha256_of_file(path) == attempt.files[name].sha256
         if not intact:
@@ -380,37 +380,37 @@ def _check_staged(day: Day, attempt: Attempt, names: Iterable[str]) -> None:
             )
 
 
-async def _fetch_answers(
-    day: Day, attempt: Attempt, connection: Connection, on_progress: Callable[[Progress], None]
+async def _fetch_responses(
+    run: SnapshotRun, attempt: Attempt, connection: Connection, on_progress: Callable[[Progress], None]
 ) -> FetchFacts:
-    inventory, started_at = day.staged(INVENTORY.name), day.now()
-    directory = day.lake.staging(day.partition)
-    async with connection.client(day.observed_by) as client:
+    inventory, started_at = run.staged(INVENTORY.name), run.now()
+    directory = run.lake.staging(run.partition)
+    async with connection.client(run.observed_by) as client:
         # Again, because this step may be run alone.
-        day.check_project(client.project_id, connection.host)
+        run.check_project(client.project_id, connection.host)
         asked = f"{connection.endpoint} {client.project_id}"
 
         def is_sandbox() -> bool:
-            return day.settings.uses_sandbox or client.met_sandbox or attempt.sandbox == asked
+            return run.settings.uses_sandbox or client.met_sandbox or attempt.sandbox == asked
 
         def note_sandbox() -> None:
             # Of a run that finds every answer stored, nothing else says where they are from.
             nonlocal attempt
             if client.met_sandbox and attempt.sandbox != asked:
                 attempt = attempt.model_copy(update={"sandbox": asked})
-                write_attempt(day.lake, day.partition, attempt)
+                write_attempt(run.lake, run.partition, attempt)
 
-        staging = Staging(day.lake, directory, day.partition.date, client.project_id, day.run_id, is_sandbox)
+        staging = Staging(run.lake, directory, run.partition.date, client.project_id, run.run_id, is_sandbox)
         # Of another attempt, which ended and was not quite tidied up, nothing is taken over.
         subject = f"{asked} {attempt.started_at.isoformat()}"
-        with contextlib.closing(open_answers(directory, subject)) as store:
+        with contextlib.closing(open_checkpoint(directory, subject)) as store:
             total = store.want(inventory_ids(inventory))
-            for answers in invalid_answers(inventory, started_at):
+            for answers in invalid_responses(inventory, started_at):
                 store.put(answers)
             store.forget()
             drop_damaged(store, store.damaged())
             kept = store.outcomes().total() - store.outcomes()[Outcome.INVALID_ID]
-            list_was_read = day.settings.mode == "changed" and await _carry_forward(day, client, staging, store)
+            list_was_read = run.settings.mode == "changed" and await _carry_forward(run, client, staging, store)
             outcomes = store.outcomes()
             progress = Progress(total, outcomes.total(), time.monotonic(), outcomes)
             ask = functools.partial(
@@ -418,16 +418,16 @@ async def _fetch_answers(
                 client,
                 store,
                 progress,
-                day.settings.concurrency,
-                lambda: day.check_date(attempt),
+                run.settings.concurrency,
+                lambda: run.check_date(attempt),
                 on_progress,
                 note_sandbox,
             )
-            reads_list = day.settings.reconcile and not list_was_read
+            reads_list = run.settings.reconcile and not list_was_read
             # One page after the other, which would make a fetch half as long again.
             beside = asyncio.create_task(
                 read_beside(
-                    client, staging, store, progress, reads_list=reads_list, reads_usage=day.settings.reads_usage
+                    client, staging, store, progress, reads_list=reads_list, reads_usage=run.settings.reads_usage
                 )
             )
             try:
@@ -444,7 +444,7 @@ async def _fetch_answers(
                 if not (damaged := write_responses(staging, store)):
                     break
                 drop_damaged(store, damaged)
-                for answers in invalid_answers(inventory, started_at):
+                for answers in invalid_responses(inventory, started_at):
                     store.put(answers)
                 progress.outcomes = store.outcomes()
                 await ask()
@@ -458,16 +458,16 @@ async def _fetch_answers(
                 project_id=client.project_id,
                 endpoint_host=connection.host,
                 is_sandbox=is_sandbox(),
-                mode=day.settings.mode,
+                mode=run.settings.mode,
                 started_at=started_at,
-                finished_at=day.now(),
+                finished_at=run.now(),
                 outcomes=dict(sorted(store.outcomes().items())),
                 kept=kept,
                 carried=store.carried(),
                 list_was_read=list_was_read,
                 list_error=list_error,
                 list_shortfall=client.list_shortfall or 0 if list_was_read else 0,
-                notebooks_were_read=day.settings.reads_usage and notebooks_error is None,
+                notebooks_were_read=run.settings.reads_usage and notebooks_error is None,
                 notebooks_error=notebooks_error,
                 notebooks_skipped=client.notebooks_skipped or 0,
                 requests=client.stats.requests,
@@ -479,30 +479,30 @@ async def _fetch_answers(
             )
 
 
-async def _carry_forward(day: Day, client: ModelArtsClient, staging: Staging, store: AnswerStore) -> bool:
+async def _carry_forward(run: SnapshotRun, client: ModelArtsClient, staging: Staging, store: Checkpoint) -> bool:
     """Carry answers forward from the last complete day; False when there is none, and the list was not read."""
-    responses = last_complete_responses(day.lake, day.partition, client.project_id)
+    responses = last_complete_responses(run.lake, run.partition, client.project_id)
     if responses is None:
         return False
     await read_list(client, staging, store.listed)
-    carry_forward(store, responses, day.now() - dt.timedelta(days=day.settings.full_refresh_days))
+    carry_forward(store, responses, run.now() - dt.timedelta(days=run.settings.full_refresh_days))
     return True
 
 
-def _most_common_errors(day: Day) -> str:
-    codes = Counter(failed.error_code or "no error code" for failed in failed_ids(day.staged(RESPONSES.name)))
+def _most_common_errors(run: SnapshotRun) -> str:
+    codes = Counter(failed.error_code or "no error code" for failed in failed_ids(run.staged(RESPONSES.name)))
     return "Most common: " + ", ".join(f"{code} ({count})" for code, count in codes.most_common(3)) + "."
 
 
 @dataclass(frozen=True, slots=True)
-class DayPublished:
+class Publication:
     """A published partition and what deriving it brought to light."""
 
     manifest: Manifest
-    derivation: Derivation
+    built: BuiltTables
 
 
-def publish_day(day: Day) -> DayPublished:
+def publish_snapshot(run: SnapshotRun) -> Publication:
     """Derive `images` and `image_values`, validate the day and publish it.
 
     With answers fetched by an open attempt this ends the attempt. Without, a published day is derived again from its
@@ -515,43 +515,43 @@ def publish_day(day: Day) -> DayPublished:
             what the published day would be derived from; or the lake holds days of a cloud and this one is the
             sandbox's, or the other way round.
     """
-    day.check_clock()
-    attempt = read_attempt(day.lake, day.partition)
+    run.check_clock()
+    attempt = read_attempt(run.lake, run.partition)
     if attempt is not None and attempt.inventory is not None and attempt.fetch is not None:
-        _check_staged(day, attempt, _EVIDENCE)
-        evidence = {name: day.staged(name) for name in _EVIDENCE}
-        directory = day.lake.staging(day.partition)
-        published_day = _publish(
-            day, evidence, directory, attempt.started_at, attempt.inventory, attempt.fetch, rebuilt=False
+        _check_staged(run, attempt, _EVIDENCE)
+        evidence = {name: run.staged(name) for name in _EVIDENCE}
+        directory = run.lake.staging(run.partition)
+        publication = _publish(
+            run, evidence, directory, attempt.started_at, attempt.inventory, attempt.fetch, rebuilt=False
         )
-        start_over(day)
-        return published_day
-    manifest = published(day.lake, day.partition)
+        start_over(run)
+        return publication
+    manifest = published(run.lake, run.partition)
     if manifest is None:
         raise ConfigurationError(
-            f"Nothing is published for {day.partition}, so nothing can be derived again. "
+            f"Nothing is published for {run.partition}, so nothing can be derived again. "
             "`image-snapshots status` lists the days that are there."
         )
-    check_derivable(day.lake, day.partition, RemovedFiles(day.lake, day.partition.project))
-    evidence = {name: day.lake.table(name, day.partition) for name in _EVIDENCE}
+    check_derivable(run.lake, run.partition, RetentionRecords(run.lake, run.partition.project))
+    evidence = {name: run.lake.table(name, run.partition) for name in _EVIDENCE}
     for name, path in evidence.items():
         with storage_errors(path):
             if name not in manifest.files or sha256_of_file(path) != manifest.files[name].sha256:
                 raise StorageError(
-                    f"{path} is not the file that the manifest of {day.partition} names: the evidence was changed. "
+                    f"{path} is not the file that the manifest of {run.partition} names: the evidence was changed. "
                     "`image-snapshots verify` says what else was; restore the file from a backup."
                 )
-    directory = day.lake.rebuilding(day.partition)
-    published_day = _publish(
-        day, evidence, directory, manifest.started_at, manifest.inventory, manifest.fetch, rebuilt=True
+    directory = run.lake.rebuilding(run.partition)
+    publication = _publish(
+        run, evidence, directory, manifest.started_at, manifest.inventory, manifest.fetch, rebuilt=True
     )
     with storage_errors(directory):
         remove_tree(directory)
-    return published_day
+    return publication
 
 
 def _publish(
-    day: Day,
+    run: SnapshotRun,
     evidence: dict[str, LakePath],
     directory: LakePath,
     started_at: dt.datetime,
@@ -559,22 +559,22 @@ def _publish(
     fetch: FetchFacts,
     *,
     rebuilt: bool,
-) -> DayPublished:
-    derivation = derive_tables(day.lake, evidence[RESPONSES.name], directory, day.run_id)
+) -> Publication:
+    built = build_tables(run.lake, evidence[RESPONSES.name], directory, run.run_id)
     files = evidence | {name: directory / f"{name}.parquet" for name in (IMAGES.name, IMAGE_VALUES.name)}
-    validate(day.partition, fetch.project_id, files, inventory.ids, fetch.outcomes)
-    with open_witness(day.settings.witness, day.lake) as note, day.lake.founding():
-        day.check_kind(is_sandbox=fetch.is_sandbox)
+    validate(run.partition, fetch.project_id, files, inventory.ids, fetch.outcomes)
+    with open_witness(run.settings.witness, run.lake) as note, run.lake.founding():
+        run.check_kind(is_sandbox=fetch.is_sandbox)
         manifest = publish(
-            day.lake,
-            day.partition,
+            run.lake,
+            run.partition,
             files,
-            run_id=day.run_id,
+            run_id=run.run_id,
             started_at=started_at,
-            published_at=day.publication_time(),
+            published_at=run.publication_time(),
             rebuilt=rebuilt,
             inventory=inventory,
             fetch=fetch,
         )
         note(manifest)
-    return DayPublished(manifest, derivation)
+    return Publication(manifest, built)

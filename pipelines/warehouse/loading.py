@@ -18,11 +18,11 @@ from pipelines.engine.sql_files import VIEWS, read_view
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.inputs.environment import at_home
 from pipelines.inputs.secret_urls import looks_like_url
-from pipelines.lake.derived_records import bases, read_seal
+from pipelines.lake.derived_manifests import bases, read_derived_manifest
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import FileFacts, Manifest, published
 from pipelines.lake.object_storage import ObjectPath
-from pipelines.lake.retention_records import RemovedFiles
+from pipelines.lake.retention_records import RetentionRecords
 from pipelines.lake.stored_files import LakePath, sha256_of_file, storage_errors
 from pipelines.tables import ANALYSIS_TABLES, IMAGE_HISTORY, TABLES, Table
 from pipelines.warehouse.ddl import (
@@ -57,7 +57,7 @@ class LoadResult:
 
 
 @dataclass(frozen=True, slots=True)
-class _Day:
+class _OpenPartition:
     """What is loaded of a day: its row of `days`, and the open files of its tables."""
 
     row: pa.RecordBatch
@@ -72,11 +72,11 @@ def load_project(lake: Lake, partition: Partition, url: str | None, wait_seconds
     started = time.monotonic()
     with ExitStack() as stack:
         # Before anything is made or changed there.
-        day = _open_day(lake, partition, stack)
+        day = _open_partition(lake, partition, stack)
         warehouse = stack.enter_context(_open(lake, url, wait_seconds))
         _bring_up_to_date(warehouse)
         loaded = warehouse.loaded_days(partition.project)
-        removed = RemovedFiles(lake, partition.project)
+        removed = RetentionRecords(lake, partition.project)
         others = [
             other
             for other, basis in bases(lake, partition.project).items()
@@ -85,12 +85,12 @@ def load_project(lake: Lake, partition: Partition, url: str | None, wait_seconds
         for other in others:
             with ExitStack() as files:
                 # The history is the project's, and comes with the last of them.
-                _load(lake, other, _open_day(lake, other, files), warehouse, with_history=False)
+                _load(lake, other, _open_partition(lake, other, files), warehouse, with_history=False)
         rows = _load(lake, partition, day, warehouse)
     return LoadResult(warehouse.name, rows, len(others), time.monotonic() - started)
 
 
-def is_loadable(_: Lake, partition: Partition, removed: RemovedFiles) -> bool:
+def is_loadable(_: Lake, partition: Partition, removed: RetentionRecords) -> bool:
     """Whether retention has left all rows of a day that a warehouse holds."""
     return WAREHOUSE_TABLES.keys().isdisjoint(removed.missing(partition))
 
@@ -105,11 +105,11 @@ def load_partition(lake: Lake, partition: Partition, url: str | None, wait_secon
             column, or the partition is not published or not derived, or retention removed files of it.
         EndpointUnreachableError: the warehouse does not answer, or the connection broke.
         PartitionBusyError: others held the tables for longer than `wait_seconds`, or are changing the DuckDB file.
-        StorageError: a file is not the one that was sealed.
+        StorageError: a file is not the one that its manifest names.
     """
     started = time.monotonic()
     with ExitStack() as stack:
-        day = _open_day(lake, partition, stack)
+        day = _open_partition(lake, partition, stack)
         warehouse = stack.enter_context(_open(lake, url, wait_seconds))
         _bring_up_to_date(warehouse)
         rows = _load(lake, partition, day, warehouse)
@@ -117,7 +117,7 @@ def load_partition(lake: Lake, partition: Partition, url: str | None, wait_secon
 
 
 def _load(
-    lake: Lake, partition: Partition, day: _Day, warehouse: Warehouse, *, with_history: bool = True
+    lake: Lake, partition: Partition, day: _OpenPartition, warehouse: Warehouse, *, with_history: bool = True
 ) -> dict[str, int]:
     rows: dict[str, int] = {}
     (is_sandbox,) = day.row["is_sandbox"].to_pylist()
@@ -231,7 +231,7 @@ def open_source(table: Table, path: LakePath, stack: ExitStack) -> Source:
     return Source(table, path, file, [name for name in found.names if name in wanted])
 
 
-def _open_day(lake: Lake, partition: Partition, stack: ExitStack) -> _Day:
+def _open_partition(lake: Lake, partition: Partition, stack: ExitStack) -> _OpenPartition:
     """Open what is loaded of a day, and see that it is what was sealed."""
     manifest = published(lake, partition)
     if manifest is None:
@@ -239,34 +239,35 @@ def _open_day(lake: Lake, partition: Partition, stack: ExitStack) -> _Day:
             f"Nothing is published for {partition}, so nothing can be loaded into the warehouse. "
             "`image-snapshots status` lists the days that are there."
         )
-    RemovedFiles(lake, partition.project).check_has(
+    RetentionRecords(lake, partition.project).check_has(
         partition, WAREHOUSE_TABLES, "nothing of that day can be loaded into the warehouse"
     )
-    seal = read_seal(lake, partition)
-    if seal is None or seal.basis != bases(lake, partition.project)[partition]:
+    derived_manifest = read_derived_manifest(lake, partition)
+    if derived_manifest is None or derived_manifest.basis != bases(lake, partition.project)[partition]:
         raise ConfigurationError(
             f"The derived tables of {partition} are missing, or older than the day or one before it, so nothing was "
             f"loaded into the warehouse: derive them first with `image-snapshots derive --from {partition.date}`."
         )
-    day = _day(manifest, sha256_of_file(lake.manifest(partition)), seal.basis)
-    sealed = manifest.files | seal.files
+    day = _day(manifest, sha256_of_file(lake.manifest(partition)), derived_manifest.basis)
+    recorded = manifest.files | derived_manifest.files
     sources = []
     for name, table in (TABLES | ANALYSIS_TABLES).items():
         if name in WAREHOUSE_TABLES and table is not IMAGE_HISTORY:
             source = open_source(table, lake.table(name, partition), stack)
-            _check_sealed(source, sealed[name], partition)
+            _check_unchanged(source, recorded[name], partition)
             sources.append(source)
-    return _Day(day, sources)
+    return _OpenPartition(day, sources)
 
 
-def _check_sealed(source: Source, sealed: FileFacts, partition: Partition) -> None:
+def _check_unchanged(source: Source, recorded: FileFacts, partition: Partition) -> None:
     with storage_errors(source.path):
         found = hashlib.file_digest(source.file, "sha256").hexdigest()
         source.file.seek(0)
-    if found != sealed.sha256:
+    if found != recorded.sha256:
         raise StorageError(
-            f"{source.path} is not the file that was sealed for {partition}, so nothing was loaded into the warehouse: "
-            "load it again when no run replaces the day; `image-snapshots verify` says whether a file was changed."
+            f"{source.path} is not the file that the manifest names for {partition}, so nothing was loaded into "
+            "the warehouse: load it again when no run replaces the day; `image-snapshots verify` says whether a file "
+            "was changed."
         )
 
 

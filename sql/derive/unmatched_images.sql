@@ -1,7 +1,7 @@
 -- Of a day: listed images that nobody registered, and registered ids whose image is gone by the API's own answer. Rows of
 -- the first kind exist only for days on which the list was read.
 --
--- Reads parameters, unregistered_rows (see DayAnalysis.load_unregistered_rows), inventory, responses, images and
+-- Reads parameters, unregistered_rows (see Analysis.load_unregistered_rows), inventory, responses, images and
 -- image_history.
 WITH first_rows AS (
     -- The list may show an image twice.

@@ -1,6 +1,6 @@
 -- Where the API's list shows images that nobody registered, in its order.
 --
--- Reads listed_ids (id, position in the list, see DayAnalysis.load_unregistered_rows), inventory and parameters.
+-- Reads listed_ids (id, position in the list, see Analysis.load_unregistered_rows), inventory and parameters.
 SELECT listed_ids.position
 FROM listed_ids
 CROSS JOIN parameters

@@ -18,13 +18,13 @@ import httpx
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from published_days import day_of, publish_day
+from published_days import day_of, publish_snapshot
 
 from assets import build
 from assets.build import DAILY_JOB, REBUILD_JOB, REPUBLISH_JOB, build_definitions
 from assets.partitions import partition_key
 from assets.resources import LogReporter
-from pipelines.lake.derived_records import read_seal
+from pipelines.lake.derived_manifests import read_derived_manifest
 from pipelines.lake.layout import Lake, Partition
 from pipelines.maintenance.verify import verify
 from pipelines.run import utc_now
@@ -134,8 +134,8 @@ def test_a_day_rebuilt_in_the_middle_corrects_what_follows_it_everywhere(instanc
         assert run(instance, partition=Partition(day, "default"), now=at_noon_of(day)).success
 
     def derived():
-        seals = (read_seal(lake, Partition(day, "default")) for day in days)
-        return [(seal.run_id, seal.summary) for seal in seals]
+        derived_manifests = (read_derived_manifest(lake, Partition(day, "default")) for day in days)
+        return [(derived_manifest.run_id, derived_manifest.summary) for derived_manifest in derived_manifests]
 
     before = derived()
     result = run(instance, REBUILD_JOB, Partition(days[1], "default"), now=at_noon_of(days[2]))
@@ -341,7 +341,7 @@ def test_the_schedule_is_on_where_there_is_a_cloud(endpoint, status):
 
 def test_a_month_that_is_over_is_compacted_by_a_job_of_its_own(instance):
     last = TODAY.replace(day=1) - dt.timedelta(days=1)
-    publish_day(day_of(str(last)), images=[{"id": "0", "name": "a"}])
+    publish_snapshot(day_of(str(last)), images=[{"id": "0", "name": "a"}])
     settings = Settings(lake="lake", first_day=last)
     definitions = build_definitions(settings)
     schedule = definitions.resolve_schedule_def("compact_months_schedule")

@@ -9,7 +9,7 @@ from proved_days import A, B, proved_day, publish_proved
 from assets.build import build_definitions
 from assets.partitions import partition_key
 from pipelines.derive.days import derive_days
-from pipelines.lake.derived_records import read_seal
+from pipelines.lake.derived_manifests import read_derived_manifest
 from pipelines.lake.manifests import published
 from pipelines.settings import Settings
 
@@ -42,7 +42,7 @@ def test_one_asset_of_a_step_that_makes_several(asset, checks, tmp_path):
     assert [event.asset_key.to_user_string() for event in result.get_asset_materialization_events()] == [asset]
     assert {check.check_name for check in result.get_asset_check_evaluations()} == checks
     if asset == "image_costs":
-        assert read_seal(day.lake, day.partition) is not None
+        assert read_derived_manifest(day.lake, day.partition) is not None
         assert published(day.lake, day.partition) == before
     else:
         assert published(day.lake, day.partition).rebuilt

@@ -10,7 +10,7 @@ from assets.resources import (
     FRESH_TAG,
     PROJECT_MOVED_TAG,
     LogReporter,
-    day_resource,
+    run_resource,
 )
 from pipelines.lake.layout import Partition
 from pipelines.run import utc_now
@@ -34,13 +34,13 @@ def test_a_tag_of_a_run_reaches_its_day(tmp_path, tags, said):
     days = []
 
     @dg.asset(partitions_def=partition_grid(settings))
-    def step(context: dg.AssetExecutionContext, day: dg.ResourceParam[object]) -> None:
-        with day.step(context) as today:
+    def step(context: dg.AssetExecutionContext, runs: dg.ResourceParam[object]) -> None:
+        with runs.step(context) as today:
             days.append(today)
 
     today = Partition(utc_now().date(), "default")
     result = dg.materialize(
-        [step], partition_key=partition_key(today), resources={"day": day_resource(settings, LogReporter())}, tags=tags
+        [step], partition_key=partition_key(today), resources={"runs": run_resource(settings, LogReporter())}, tags=tags
     )
     assert result.success
     (day,) = days

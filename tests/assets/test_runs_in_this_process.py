@@ -14,7 +14,7 @@ import assets.delivery
 import assets.derived_tables
 from assets.build import DAILY_JOB
 from assets.runner import Runner
-from pipelines.lake.derived_records import read_seal
+from pipelines.lake.derived_manifests import read_derived_manifest
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import published
 from pipelines.settings import Settings
@@ -22,8 +22,8 @@ from pipelines.settings import Settings
 PARTITION = Partition(dt.datetime.now(dt.UTC).date(), "default")
 PHASES = {
     "inventory": (assets.daily_snapshot, "take_inventory"),
-    "fetch": (assets.daily_snapshot, "fetch_answers"),
-    "publish": (assets.daily_snapshot, "publish_day"),
+    "fetch": (assets.daily_snapshot, "fetch_responses"),
+    "publish": (assets.daily_snapshot, "publish_snapshot"),
     "derive": (assets.derived_tables, "derive_days"),
     "report": (assets.delivery, "write_report"),
     "load": (assets.delivery, "load_project"),
@@ -132,7 +132,7 @@ def test_a_history_of_runs_that_breaks_in_mid_run_stops_nothing(phase, home, san
     assert not manifest.rebuilt
     # What was published is not fetched anew.
     assert not lake.superseded("default")
-    assert read_seal(lake, PARTITION) is not None
+    assert read_derived_manifest(lake, PARTITION) is not None
     assert lake.report(PARTITION).exists()
     # Dagster says something, too.
     warnings = [line for line in capfd.readouterr().err.splitlines() if line.startswith("Warning: ")]

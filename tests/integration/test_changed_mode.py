@@ -17,7 +17,7 @@ from pipelines.lake.stored_files import sha256_of_file
 from pipelines.maintenance.verify import verify
 from pipelines.settings import Settings
 from pipelines.snapshot.image_list import confirms
-from pipelines.snapshot.steps import Day, fetch_answers, publish_day, take_inventory
+from pipelines.snapshot.steps import SnapshotRun, fetch_responses, publish_snapshot, take_inventory
 from pipelines.tables import IMAGES, LIST_PAGES, RESPONSES
 
 MONDAY = dt.date(2026, 11, 16)
@@ -39,12 +39,12 @@ def set_day(cloud, date):
 
 def take(root, date, mode, **settings):
     moment = dt.datetime.combine(date, dt.time(12), dt.UTC)
-    day = Day(
+    day = SnapshotRun(
         Partition(date, "default"), f"{mode}-{date}", Settings(lake=str(root), mode=mode, **settings), lambda: moment
     )
     take_inventory(day)
-    fetch_answers(day, lambda _: None)
-    return publish_day(day).manifest
+    fetch_responses(day, lambda _: None)
+    return publish_snapshot(day).manifest
 
 
 def rows(root, date, table, columns=None):
@@ -154,7 +154,7 @@ def test_a_resumed_run_carries_forward_what_its_own_list_confirms(cloud, tmp_pat
     set_day(cloud, tuesday)
     noon = dt.datetime.combine(tuesday, dt.time(12), dt.UTC)
     settings = Settings(lake=str(tmp_path / "lake"), mode="changed")
-    day = Day(Partition(tuesday, "default"), "ended early", settings, lambda: noon)
+    day = SnapshotRun(Partition(tuesday, "default"), "ended early", settings, lambda: noon)
     take_inventory(day)
     carried = []
 
@@ -166,7 +166,7 @@ def test_a_resumed_run_carries_forward_what_its_own_list_confirms(cloud, tmp_pat
         raise EndedError
 
     with pytest.raises(EndedError):
-        fetch_answers(day, end)
+        fetch_responses(day, end)
     assert take(tmp_path / "lake", tuesday, "changed").fetch.carried >= carried[0] > 300
     lake = Lake(str(tmp_path / "lake"))
     assert verify(lake, lake.partitions()) == []
@@ -190,7 +190,7 @@ def test_a_rebuild_and_a_full_rerun_of_a_changed_day(cloud, tmp_path):
     lake, partition = Lake(str(tmp_path / "lake")), Partition(tuesday, "default")
     before = pq.read_table(lake.table("images", partition))
     noon = dt.datetime.combine(tuesday, dt.time(12), dt.UTC)
-    publish_day(Day(partition, "rebuild", Settings(lake=str(lake.root)), lambda: noon))
+    publish_snapshot(SnapshotRun(partition, "rebuild", Settings(lake=str(lake.root)), lambda: noon))
     assert pq.read_table(lake.table("images", partition)).equals(before)
     assert verify(lake, lake.partitions()) == []
     assert take(tmp_path / "lake", tuesday, "full", reconcile=False).fetch.carried == 0

@@ -96,13 +96,13 @@ def test_a_range_takes_its_days_alone(lake, monkeypatch):
 
 def test_load_brings_a_lost_warehouse_back_and_changes_nothing_else(image_snapshots, lake):
     before, rows = sealed(lake), costs(lake, "image_costs")
-    seals = {path: path.read_bytes() for path in lake.root.glob("_derived/**/*.json")}
+    derived_manifests = {path: path.read_bytes() for path in lake.root.glob("_derived/**/*.json")}
     (lake.root / "warehouse.duckdb").unlink()
     result = image_snapshots("load", "--from", str(YESTERDAY))
     assert result.returncode == 0, result.stderr
     assert costs(lake, "image_costs") == rows
     assert sealed(lake) == before
-    assert {path: path.read_bytes() for path in lake.root.glob("_derived/**/*.json")} == seals
+    assert {path: path.read_bytes() for path in lake.root.glob("_derived/**/*.json")} == derived_manifests
 
 
 @pytest.mark.parametrize("command", ["derive", "load"])

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from audited_days import SPINS, write_rule
-from published_days import day_of, publish_day
+from published_days import day_of, publish_snapshot
 from pyspark import SparkContext
 
 from pipelines.derive import audit
@@ -20,7 +20,7 @@ from pipelines.engine.opening import open_engine
 from pipelines.engine.spark import SparkEngine, _uri
 from pipelines.engine.sql_files import read_sql
 from pipelines.errors import ConfigurationError, PipelineError
-from pipelines.lake.derived_records import read_seal
+from pipelines.lake.derived_manifests import read_derived_manifest
 from pipelines.settings import ROOT, Settings
 from pipelines.tables import ANALYSIS_TABLES, AUDIT_FINDINGS, IMAGE_COSTS, IMAGE_HISTORY, IMAGE_USAGE, IMAGES, TABLES
 
@@ -170,7 +170,7 @@ def test_a_day_derived_by_spark_is_that_derived_by_duckdb(spark_master, tmp_path
     image = {"type": "DEDICATED", "status": "ACTIVE", "visibility": "PRIVATE", "size_bytes": 1024**3, "name": "a"}
     days = [day_of("2026-02-26"), day_of("2026-02-27")]
     for day, visibility, ids in zip(days, ("PRIVATE", "PUBLIC"), ("abc", "abd"), strict=True):
-        publish_day(
+        publish_snapshot(
             day,
             inventory=[{"id": id_, "owner": "o"} for id_ in ids],
             responses=[{"id": id_, "outcome": "ok"} for id_ in ids],
@@ -186,13 +186,13 @@ def test_a_day_derived_by_spark_is_that_derived_by_duckdb(spark_master, tmp_path
         paths.append(last.lake.project_table(IMAGE_HISTORY.name, last.partition.project))
         return {path.stem: pq.ParquetFile(path).read().to_pylist() for path in paths}
 
-    before, seal = derived(), read_seal(last.lake, last.partition)
+    before, derived_manifest = derived(), read_derived_manifest(last.lake, last.partition)
     assert all(before.values())
     on_spark = settings.model_copy(update={"engine": "spark", "spark_master": spark_master})
     derive_days(replace(last, settings=on_spark))
     assert derived() == before
-    assert read_seal(last.lake, last.partition).summary == seal.summary
-    assert seal.summary.rule_errors == {
+    assert read_derived_manifest(last.lake, last.partition).summary == derived_manifest.summary
+    assert derived_manifest.summary.rule_errors == {
         "spins": "The rule took more than 1 seconds of processor time and was stopped: let it do less, or raise "
         "IMAGE_SNAPSHOTS_AUDIT_RULE_SECONDS."
     }

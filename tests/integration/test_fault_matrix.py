@@ -20,7 +20,7 @@ from pipelines.lake.manifests import published
 from pipelines.maintenance.verify import verify
 from pipelines.sandbox import Faults, SandboxOptions, running_sandbox
 from pipelines.settings import ROOT, Settings
-from pipelines.snapshot.steps import Day, fetch_answers, publish_day, take_inventory
+from pipelines.snapshot.steps import SnapshotRun, fetch_responses, publish_snapshot, take_inventory
 
 TODAY = dt.datetime.now(dt.UTC).date()
 PARTITION = Partition(TODAY, "default")
@@ -101,7 +101,7 @@ def details_asked(sandbox):
 
 
 def day_of(now=lambda: dt.datetime.now(dt.UTC), **settings):
-    return Day(PARTITION, "run", Settings(**{"lake": "lake", **settings}), now)
+    return SnapshotRun(PARTITION, "run", Settings(**{"lake": "lake", **settings}), now)
 
 
 def test_every_kind_of_answer_has_its_outcome_and_none_is_lost(cloud, tmp_path):
@@ -115,8 +115,8 @@ def test_every_kind_of_answer_has_its_outcome_and_none_is_lost(cloud, tmp_path):
     (tmp_path / "ids.txt").write_text("\n".join([*answers, *invalid]))
     day = day_of(inventory="ids.txt", max_failed_ratio=1, max_invalid_ratio=1, concurrency=64)
     take_inventory(day)
-    facts = fetch_answers(day, lambda _: None).facts
-    manifest = publish_day(day).manifest
+    facts = fetch_responses(day, lambda _: None).facts
+    manifest = publish_snapshot(day).manifest
     rows = pq.read_table(day.lake.table("responses", PARTITION)).to_pylist()
     outcomes = {row["id"]: (row["outcome"], row["error_code"]) for row in rows}
     names = dict(zip(answers, MATRIX, strict=True))
@@ -183,7 +183,7 @@ def test_when_no_request_can_succeed_nothing_is_published(
     day = day_of(inventory="ids.txt")
     take_inventory(day)
     with pytest.raises(kind, match=words):
-        fetch_answers(day, lambda _: None)
+        fetch_responses(day, lambda _: None)
     assert published(day.lake, PARTITION) is None
     assert details_asked(one_cloud) - before < 100
 
@@ -200,12 +200,12 @@ def test_a_clock_that_jumps_past_the_day_stops_the_run_and_keeps_its_answers(clo
             clock[0] = noon + dt.timedelta(days=2)
 
     with pytest.raises(ConfigurationError, match=f"{TODAY} is over"):
-        fetch_answers(day, jump)
+        fetch_responses(day, jump)
     assert published(day.lake, PARTITION) is None
     clock[0] = noon - dt.timedelta(hours=3)
-    facts = fetch_answers(day, lambda _: None).facts
+    facts = fetch_responses(day, lambda _: None).facts
     assert facts.kept > 50
-    assert publish_day(day).manifest.is_complete
+    assert publish_snapshot(day).manifest.is_complete
 
 
 def test_a_server_that_is_gone_for_a_while_in_mid_run_costs_nothing(tmp_path, monkeypatch):
@@ -249,10 +249,10 @@ def test_a_server_that_is_gone_for_a_while_in_mid_run_costs_nothing(tmp_path, mo
                 was_noticed.set()
             seen[:] = seen[1], progress.done
 
-        facts = fetch_answers(day, tell).facts
+        facts = fetch_responses(day, tell).facts
         assert len(processes) == 2
         assert facts.failed == 0
-        assert publish_day(day).manifest.is_complete
+        assert publish_snapshot(day).manifest.is_complete
     finally:
         was_noticed.set()
         if replacing.ident is not None:
@@ -270,18 +270,18 @@ def test_answers_that_tidying_up_left_behind_are_not_taken_for_those_of_the_next
     lake = str(tmp_path / "lake") if storage == "disk" else s3.make_bucket("left-behind")
     day = day_of(lake=lake)
     take_inventory(day)
-    total = sum(fetch_answers(day, lambda _: None).facts.outcomes.values())
+    total = sum(fetch_responses(day, lambda _: None).facts.outcomes.values())
     staging = day.lake.staging(PARTITION)
     left = {path: path.read_bytes() for path in staging.glob("answers*") if storage == "disk"}
     left |= {path: path.read_bytes() for path in staging.glob("answers/*/*") if storage == "bucket"}
     assert left
-    publish_day(day)
+    publish_snapshot(day)
     for path, content in left.items():
         path.parent.mkdir(parents=True, exist_ok=True) if storage == "disk" else None
         path.write_bytes(content)
     again = day_of(lake=lake)
     take_inventory(again)
-    facts = fetch_answers(again, lambda _: None).facts
+    facts = fetch_responses(again, lambda _: None).facts
     assert (facts.kept, sum(facts.outcomes.values())) == (0, total)
 
 
@@ -289,14 +289,14 @@ def test_a_second_fetch_of_a_published_day_leaves_it_readable_until_it_is_replac
     sandbox = cloud(size=60, inventory_file=tmp_path / "inventory.csv")
     day = day_of()
     take_inventory(day)
-    fetch_answers(day, lambda _: None)
-    first = publish_day(day).manifest
+    fetch_responses(day, lambda _: None)
+    first = publish_snapshot(day).manifest
     path = Lake("lake").table("images", PARTITION)
     before = path.read_bytes()
     httpx.put(f"{sandbox.endpoint}/sandbox/faults", json={"suspended": True}).raise_for_status()
     take_inventory(day)
     with pytest.raises(AccountSuspendedError):
-        fetch_answers(day, lambda _: None)
+        fetch_responses(day, lambda _: None)
     assert path.read_bytes() == before
     assert published(day.lake, PARTITION) == first
     assert verify(day.lake, [PARTITION]) == []

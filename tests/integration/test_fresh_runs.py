@@ -11,7 +11,7 @@ from pipelines.lake.layout import Partition
 from pipelines.lake.manifests import read_attempt, write_attempt
 from pipelines.lake.stored_files import exists
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import Day, fetch_answers, publish_day, take_inventory
+from pipelines.snapshot.steps import SnapshotRun, fetch_responses, publish_snapshot, take_inventory
 
 DATE = dt.date(2026, 11, 23)
 NOON = dt.datetime.combine(DATE, dt.time(12), dt.UTC)
@@ -30,12 +30,12 @@ def day(start_sandbox, tmp_path, monkeypatch):
         reconcile=False,
         usage=False,
     )
-    return Day(Partition(DATE, "default"), "run-1", settings, lambda: NOON)
+    return SnapshotRun(Partition(DATE, "default"), "run-1", settings, lambda: NOON)
 
 
 def fetched(day):
     take_inventory(day)
-    return fetch_answers(day, lambda progress: None).facts
+    return fetch_responses(day, lambda progress: None).facts
 
 
 def test_a_fresh_run_throws_nothing_away_before_it_may_go_on_and_then_all(day, monkeypatch):
@@ -48,12 +48,12 @@ def test_a_fresh_run_throws_nothing_away_before_it_may_go_on_and_then_all(day, m
 
     fresh = replace(day, is_fresh=True, run_id="run-2")
     with monkeypatch.context() as patched, pytest.raises(ConfigurationError, match="another project"):
-        patched.setattr(Day, "check_project", refuse)
+        patched.setattr(SnapshotRun, "check_project", refuse)
         take_inventory(fresh)
     assert attempt.read_bytes() == gathered
     take_inventory(fresh)
     assert not exists(day.lake.staging(day.partition) / "answers.sqlite")
-    assert fetch_answers(day, lambda progress: None).facts.kept == 0
+    assert fetch_responses(day, lambda progress: None).facts.kept == 0
 
 
 class EndedError(Exception):
@@ -68,18 +68,18 @@ def end(progress):
 def test_a_run_that_finds_every_answer_stored_is_of_the_sandbox_that_gave_them(day):
     take_inventory(day)
     with pytest.raises(EndedError):
-        fetch_answers(day, end)
+        fetch_responses(day, end)
     # Twice, because the second one that is cut off has no answer of its own either.
     for _ in range(2):
         facts = fetched(day)
         assert (facts.requests, facts.is_sandbox) == (0, True)
-    assert publish_day(day).manifest.fetch.is_sandbox
+    assert publish_snapshot(day).manifest.fetch.is_sandbox
 
 
 def test_what_another_endpoint_said_of_itself_in_the_same_attempt_does_not_count(day):
     take_inventory(day)
     with pytest.raises(EndedError):
-        fetch_answers(day, end)
+        fetch_responses(day, end)
     attempt = read_attempt(day.lake, day.partition)
     assert attempt.sandbox == f"{day.settings.endpoint} {os.environ['OS_PROJECT_ID']}"
     write_attempt(day.lake, day.partition, attempt.model_copy(update={"sandbox": "https://modelarts.example p"}))

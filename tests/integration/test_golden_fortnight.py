@@ -17,17 +17,17 @@ import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from golden_oracle import FIELDS, Oracle, PublishedDay, as_text, content_of
+from golden_oracle import FIELDS, Oracle, PublishedPartition, as_text, content_of
 from once_per_run import once_per_run
 
 from pipelines.derive.days import derive_days
 from pipelines.errors import TooManyFailuresError
-from pipelines.lake.derived_records import read_seal
+from pipelines.lake.derived_manifests import read_derived_manifest
 from pipelines.lake.layout import Lake, Partition
 from pipelines.sandbox import Faults, SandboxOptions, running_sandbox
 from pipelines.sandbox.catalogue import Catalogue, InventoryRow
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import Day, fetch_answers, publish_day, take_inventory
+from pipelines.snapshot.steps import SnapshotRun, fetch_responses, publish_snapshot, take_inventory
 from pipelines.tables import ANALYSIS_TABLES, IMAGE_HISTORY
 
 MONDAY = dt.date(2026, 2, 23)
@@ -108,7 +108,7 @@ class Fortnight:
 
     def day(self, date):
         noon = dt.datetime.combine(date, dt.time(12), dt.UTC)
-        return Day(Partition(date, "default"), f"run-{date}", self.settings, lambda: noon)
+        return SnapshotRun(Partition(date, "default"), f"run-{date}", self.settings, lambda: noon)
 
     def copy_to(self, root):
         shutil.copytree(self.settings.lake, root)
@@ -138,7 +138,7 @@ class Fortnight:
         """The figures of each day; sums of costs to 12 digits, because the order of a sum is the engine's."""
         found = {}
         for partition in self.lake.partitions():
-            summary = read_seal(self.lake, partition).summary
+            summary = read_derived_manifest(self.lake, partition).summary
             cost = summary.estimated_cost
             found[partition] = summary.model_dump() | {"estimated_cost": cost and float(f"{cost:.12g}")}
         return found
@@ -186,7 +186,7 @@ def make_golden(root):
                 before = stats(sandbox)
                 if run(golden.day(date)):
                     failed, locked = frozenset(failing_on(date)), frozenset(locked_on(date))
-                    oracle.days.append(PublishedDay(date, registered, failed, locked))
+                    oracle.days.append(PublishedPartition(date, registered, failed, locked))
                 if date == BUSY:
                     golden.busy.update({kind: count - before.get(kind, 0) for kind, count in stats(sandbox).items()})
     return golden
@@ -204,10 +204,10 @@ def run(day):
     """Take a day as the daily run does; False when nothing was published."""
     take_inventory(day)
     try:
-        fetch_answers(day, lambda _: None)
+        fetch_responses(day, lambda _: None)
     except TooManyFailuresError:
         return False
-    publish_day(day)
+    publish_snapshot(day)
     derive_days(day)
     return True
 
@@ -458,12 +458,12 @@ def test_derived_again_from_nothing_all_tables_are_the_same(golden, tmp_path, da
 def test_derived_by_spark_all_tables_are_the_same(golden, tmp_path, spark_master):
     """The history of all days and each table of two, floats to the last bit: no float of a table is a sum."""
     copy = golden.copy_to(tmp_path / "lake")
-    before, seals = copy.tables(), copy.summaries()
+    before, derived_manifests = copy.tables(), copy.summaries()
     lose(copy, (INCOMPLETE, DATES[-1]))
     settings = copy.settings.model_copy(update={"engine": "spark", "spark_master": spark_master})
     derive_days(replace(copy, settings=settings).day(DATES[-1]))
     assert_same(copy.tables(), before)
-    assert copy.summaries() == seals
+    assert copy.summaries() == derived_manifests
 
 
 def test_a_day_in_the_middle_mends_what_follows(golden, tmp_path):
@@ -477,7 +477,7 @@ def test_a_day_in_the_middle_mends_what_follows(golden, tmp_path):
     assert_same(copy.tables(), before)
 
     # On the last day, because times of publication rise.
-    publish_day(replace(middle, now=copy.day(DATES[-1]).now))
+    publish_snapshot(replace(middle, now=copy.day(DATES[-1]).now))
     derived = []
     derive_days(middle, lambda partition, *_: derived.append(partition.date))
     assert derived == [date for date in DATES if date >= MIDDLE and date != MISSED]

@@ -22,7 +22,7 @@ from pipelines.lake.manifests import published, read_attempt
 from pipelines.maintenance.verify import verify
 from pipelines.sandbox import Faults
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import Day, fetch_answers, publish_day, take_inventory
+from pipelines.snapshot.steps import SnapshotRun, fetch_responses, publish_snapshot, take_inventory
 from pipelines.tables import ANALYSIS_TABLES, IMAGE_HISTORY, TABLES
 
 TODAY = dt.datetime.now(dt.UTC).date()
@@ -63,7 +63,7 @@ def readers(tmp_path):
     thread.join()
 
 
-def stored_answers(lake):
+def stored_responses(lake):
     """Ids whose answer is on disk in the attempt that was killed, if the day has not ended with it."""
     partition = Lake(str(lake))
     attempt, ended = read_attempt(partition, PARTITION), published(partition, PARTITION)
@@ -123,7 +123,7 @@ def test_a_run_killed_at_an_awkward_instant_loses_nothing_and_asks_for_nothing_t
 
         def take(number, **kill):
             """Take the day, killed or to its end, and see that no id is asked for whose answer was stored."""
-            stored, before = stored_answers(lake), requested(sandbox)
+            stored, before = stored_responses(lake), requested(sandbox)
             status = writer.take_day(lake, TODAY, f"run-{number}", **kill)
             after = requested(sandbox)
             assert {id_ for id_ in stored if after[id_] != before[id_]} == set()
@@ -186,7 +186,7 @@ def test_killed_commands_lose_nothing_and_ask_for_nothing_twice(start_sandbox, r
 
     kept = killed = 0
     for has_come in moments():
-        before, stored = requested(sandbox), stored_answers(lake)
+        before, stored = requested(sandbox), stored_responses(lake)
         kept, left = max(kept, len(stored)), expected - len(stored)
         with subprocess.Popen(
             [command, "run", "--json"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -237,16 +237,16 @@ def test_sigterm_stops_cleanly_and_says_how_to_go_on(start_sandbox, command, mon
     assert "Traceback" not in errors
     assert "Stopped by SIGTERM with " in errors
     assert "run again today to go on" in errors
-    stored = stored_answers(tmp_path / "lake")
+    stored = stored_responses(tmp_path / "lake")
     assert database.exists()
     assert len(stored) > 0
     assert not list(Path("lake").glob("images/**/*.parquet"))
     before = requested(sandbox)
     httpx.put(f"{sandbox.endpoint}/sandbox/faults", json={}).raise_for_status()
-    day = Day(PARTITION, "again", Settings.load())
+    day = SnapshotRun(PARTITION, "again", Settings.load())
     take_inventory(day)
-    facts = fetch_answers(day, lambda _: None).facts
-    assert publish_day(day).manifest.is_complete
+    facts = fetch_responses(day, lambda _: None).facts
+    assert publish_snapshot(day).manifest.is_complete
     assert facts.kept == len(stored)
     after = requested(sandbox)
     assert {id_ for id_ in stored if after[id_] != before[id_]} == set()

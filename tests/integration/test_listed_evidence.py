@@ -25,7 +25,7 @@ from pipelines.maintenance.verify import verify
 from pipelines.sandbox import SandboxOptions, running_sandbox
 from pipelines.sandbox.catalogue import Catalogue
 from pipelines.settings import ROOT, Settings
-from pipelines.snapshot.steps import Day, fetch_answers, publish_day, take_inventory
+from pipelines.snapshot.steps import SnapshotRun, fetch_responses, publish_snapshot, take_inventory
 from pipelines.tables import NOTEBOOKS
 
 DATE = dt.date(2026, 11, 16)
@@ -63,7 +63,7 @@ def requested(cloud):
 
 def day_of(**settings):
     # Compression would hide what is looked for in the files.
-    return Day(
+    return SnapshotRun(
         PARTITION,
         "run",
         Settings(**({"lake": "lake", "inventory": "ids.txt", "parquet_compression": "none"} | settings)),
@@ -74,8 +74,8 @@ def day_of(**settings):
 def take(**settings):
     day = day_of(**settings)
     take_inventory(day)
-    fetch_answers(day, lambda _: None)
-    return publish_day(day).manifest
+    fetch_responses(day, lambda _: None)
+    return publish_snapshot(day).manifest
 
 
 def rows(name):
@@ -116,12 +116,12 @@ def test_a_full_day_keeps_the_list_and_the_notebooks(cloud, tmp_path):
     before = requested(cloud)
     day = day_of(usage=True)
     take_inventory(day)
-    facts = fetch_answers(day, lambda _: None).facts
+    facts = fetch_responses(day, lambda _: None).facts
     staged = bytes_below(tmp_path / "lake")
     assert (tmp_path / f"lake/_staging/dt={DATE}/project=default/answers.sqlite").exists()
     assert b"-notebook-0" in staged
     assert [token for token in TOKENS if token.encode() in staged] == []
-    manifest = publish_day(day).manifest
+    manifest = publish_snapshot(day).manifest
     assert (facts.list_was_read, facts.list_error) == (True, None)
     assert (facts.notebooks_were_read, facts.notebooks_error, facts.notebooks_skipped) == (True, None, 0)
 
@@ -186,11 +186,11 @@ def test_a_list_that_fails_halfway_leaves_no_pages(cloud):
     take_inventory(day)
     forbidding = threading.Thread(target=forbid)
     forbidding.start()
-    facts = fetch_answers(day, lambda _: None).facts
+    facts = fetch_responses(day, lambda _: None).facts
     forbidding.join()
     assert facts.list_error is not None
     assert 42 < facts.requests < 47
-    assert publish_day(day).manifest.files["list_pages"].rows == 0
+    assert publish_snapshot(day).manifest.files["list_pages"].rows == 0
 
 
 def test_an_account_that_is_suspended_before_the_list_stops_the_run_as_ever(cloud):
@@ -203,7 +203,7 @@ def test_an_account_that_is_suspended_before_the_list_stops_the_run_as_ever(clou
             set_faults(cloud, suspended=True)
 
     with pytest.raises(AccountSuspendedError):
-        fetch_answers(day, suspend)
+        fetch_responses(day, suspend)
     assert published(day.lake, PARTITION) is None
     set_faults(cloud, suspended=False)
     manifest = take(usage=True)
@@ -213,7 +213,7 @@ def test_an_account_that_is_suspended_before_the_list_stops_the_run_as_ever(clou
 
 SCRIPT = """
 import datetime as dt
-from pipelines.snapshot.steps import Day, fetch_answers, take_inventory
+from pipelines.snapshot.steps import Day, fetch_responses, take_inventory
 from pipelines.errors import PipelineError
 from pipelines.lake.layout import Partition
 from pipelines.settings import Settings
@@ -222,7 +222,7 @@ noon = dt.datetime(2026, 11, 16, 12, tzinfo=dt.UTC)
 day = Day(Partition(noon.date(), "default"), "ended", Settings(lake="lake", inventory="ids.txt"), lambda: noon)
 take_inventory(day)
 try:
-    fetch_answers(day, lambda _: None)
+    fetch_responses(day, lambda _: None)
 except PipelineError as error:
     print(error)
 """
@@ -249,9 +249,9 @@ def test_a_run_that_ends_while_it_reads_the_list_reads_all_of_it_the_next_time(c
     day = day_of()
     assert not day.staged("list_pages").exists()
     set_faults(cloud, latency_ms=0)
-    facts = fetch_answers(day, lambda _: None).facts
+    facts = fetch_responses(day, lambda _: None).facts
     assert (facts.kept, facts.requests) == (40, 7)
-    publish_day(day)
+    publish_snapshot(day)
     pages = rows("list_pages")
     assert [page["page"] for page in pages] == list(range(7))
     assert all(page["observed_at"] > ended for page in pages)
@@ -268,7 +268,7 @@ def test_a_run_that_ends_while_it_reads_the_list_reads_all_of_it_the_next_time(c
 def test_notebooks_are_validated_before_anything_is_published(cloud, happened, change, says):
     day = day_of(usage=True)
     take_inventory(day)
-    fetch_answers(day, lambda _: None)
+    fetch_responses(day, lambda _: None)
     path = day.staged(NOTEBOOKS.name)
     pq.write_table(change(pq.read_table(path)), path)
     # As if it had been written so.
@@ -278,5 +278,5 @@ def test_notebooks_are_validated_before_anything_is_published(cloud, happened, c
         day.lake, day.partition, attempt.model_copy(update={"files": attempt.files | {NOTEBOOKS.name: facts}})
     )
     with pytest.raises(ValidationError, match=says):
-        publish_day(day)
+        publish_snapshot(day)
     assert published(day.lake, PARTITION) is None

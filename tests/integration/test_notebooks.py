@@ -13,7 +13,7 @@ import pytest
 from fortnight import DAYS, LAST_DAY
 from nbclient import NotebookClient
 from once_per_run import once_per_run
-from published_days import day_of, publish_day
+from published_days import day_of, publish_snapshot
 
 from pipelines.derive.days import derive_days
 from pipelines.settings import ROOT, Settings
@@ -106,7 +106,7 @@ def publish_one_day(root, outcome):
     known = {"name": "a", "type": "DEDICATED", "visibility": "PUBLIC", "status": "ACTIVE", "size_bytes": 10 * GB}
     images = [known | {"id": "a", "namespace": "vision"}, known | {"id": "b"}]
     ids = {"a": "ok", "b": outcome}
-    publish_day(
+    publish_snapshot(
         day,
         inventory=[{"id": id_, "owner": "h.weber"} for id_ in ids],
         responses=[{"id": id_, "outcome": outcome} for id_, outcome in ids.items()],

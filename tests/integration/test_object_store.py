@@ -11,9 +11,9 @@ from contextlib import closing
 
 import duckdb
 import pytest
-from published_days import publish_day as publish_rows
+from published_days import publish_snapshot as publish_rows
 
-from pipelines.cloud.answers import Answer
+from pipelines.cloud.classification import ImageResponse
 from pipelines.derive.costs import write_focus
 from pipelines.derive.days import derive_days
 from pipelines.errors import ConfigurationError, PartitionBusyError, StorageError, StorageUnreachableError
@@ -27,8 +27,8 @@ from pipelines.maintenance.status import day_statuses
 from pipelines.maintenance.verify import verify_derived
 from pipelines.query.views import connect_lake
 from pipelines.settings import Settings
-from pipelines.snapshot.checkpoint import open_answers
-from pipelines.snapshot.steps import Day, start_over
+from pipelines.snapshot.checkpoint import open_checkpoint
+from pipelines.snapshot.steps import SnapshotRun, start_over
 from pipelines.tables import Outcome
 
 DATE = dt.date(2026, 11, 23)
@@ -273,7 +273,7 @@ def test_sql_reads_the_lake_and_nothing_else_of_the_bucket(lake):
 def answer(number, outcome=Outcome.OK, size=1_000):
     id_ = f"00000000-0000-4000-8000-{number:012}"
     body = None if outcome == Outcome.FAILED else (id_ + os.urandom(size // 2).hex()).encode()
-    return Answer(id_, outcome, 200, None, None, 1, 5, NOON, body)
+    return ImageResponse(id_, outcome, 200, None, None, 1, 5, NOON, body)
 
 
 def test_answers_in_parts_are_merged_by_id_and_the_last_one_counts(lake):
@@ -282,12 +282,12 @@ def test_answers_in_parts_are_merged_by_id_and_the_last_one_counts(lake):
     # Retried ids come late, so that parts overlap; the second attempt fills what the first one left.
     late = list(range(0, 3_000, 100))
     first = [number for number in range(3_000) if number not in late]
-    with closing(open_answers(staging, "cloud a")) as store:
+    with closing(open_checkpoint(staging, "cloud a")) as store:
         store.want(iter([[answer.id for answer in answers.values()]]))
         store.put([answers[number] for number in first[:1_700]])
         store.put([answers[number] for number in first[1_700:] + late[:15]])
         store.put([answer(number, Outcome.FAILED) for number in (3_001, 3_002)])
-    with closing(open_answers(staging, "cloud a")) as store:
+    with closing(open_checkpoint(staging, "cloud a")) as store:
         store.want(iter([[answer.id for answer in answers.values()]]))
         assert store.outcomes() == {"ok": 2_985, "failed": 2}
         store.forget()
@@ -300,7 +300,7 @@ def test_answers_in_parts_are_merged_by_id_and_the_last_one_counts(lake):
         rows = [row for batch in store.batches(DATE, "p1", []) for row in batch.to_pylist()]
     assert [(row["id"], row["body"]) for row in rows] == [(a.id, a.body) for a in answers.values()]
     assert {(row["snapshot_date"], row["project_id"], row["observed_at"]) for row in rows} == {(DATE, "p1", NOON)}
-    with closing(open_answers(staging, "cloud b")) as store:
+    with closing(open_checkpoint(staging, "cloud b")) as store:
         store.want(iter([[answers[1].id]]))
         assert store.outcomes() == {}
 
@@ -357,7 +357,7 @@ def test_a_root_that_is_none_is_refused(root):
 def test_months_are_compacted_and_old_answers_removed_in_a_bucket(s3):
     root = s3.make_bucket("upkeep-bucket")
     dates = [dt.date(2025, 10, 30), dt.date(2025, 10, 31), dt.date(2025, 11, 1)]
-    days = [Day(Partition(date, "default"), "run", Settings(lake=root)) for date in dates]
+    days = [SnapshotRun(Partition(date, "default"), "run", Settings(lake=root)) for date in dates]
     lake = days[0].lake
     for number, day in enumerate(days):
         images = [{"id": f"i{n}", "name": f"v{number}", "size_bytes": n} for n in range(3)]

@@ -7,7 +7,7 @@ import sys
 from contextlib import ExitStack, contextmanager
 
 import pytest
-from published_days import day_of, publish_day
+from published_days import day_of, publish_snapshot
 
 FULL, GONE, TAKEN = "a full disk", "a reader that has gone", "a file"
 
@@ -63,7 +63,7 @@ COMMANDS = {
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_whose_output_is_lost_fails_unless_its_reader_had_enough(ended, command):
-    publish_day(day_of("2026-11-23"), images=[])
+    publish_snapshot(day_of("2026-11-23"), images=[])
     fine, printed, _ = ended(*COMMANDS[command], errors=FULL)
     assert printed
     assert fine == 0

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 from assets.embedded_sandbox import connect
 from pipelines.lake.layout import Partition
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import Day, fetch_answers, publish_day, take_inventory
+from pipelines.snapshot.steps import SnapshotRun, fetch_responses, publish_snapshot, take_inventory
 
 DATE = dt.date(2026, 3, 4)
 
@@ -18,7 +18,7 @@ def test_answers_of_a_played_day_were_observed_on_that_day(start_sandbox, tmp_pa
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("IMAGE_SNAPSHOTS_INVENTORY")
     settings = Settings(lake=str(tmp_path / "lake"), usage=True)
-    day = Day(
+    day = SnapshotRun(
         Partition(DATE, "default"),
         "run",
         settings,
@@ -27,8 +27,8 @@ def test_answers_of_a_played_day_were_observed_on_that_day(start_sandbox, tmp_pa
         connect=connect,
     )
     take_inventory(day)
-    fetch_answers(day, lambda _: None)
-    publish_day(day)
+    fetch_responses(day, lambda _: None)
+    publish_snapshot(day)
     for table in ("list_pages", "notebooks", "responses", "images"):
         rows = pq.ParquetFile(day.lake.table(table, day.partition)).read().to_pylist()
         assert rows, table

@@ -13,14 +13,14 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import typer
-from published_days import publish_day
+from published_days import publish_snapshot
 from typer.testing import CliRunner
 
 from assets.query_command import QueryCommand, query
 from pipelines.errors import ConfigurationError
 from pipelines.lake.layout import Partition
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import Day
+from pipelines.snapshot.steps import SnapshotRun
 
 ID = "00000000-0000-4000-8000-000000000001"
 NAMES = "SELECT snapshot_date, name, size_bytes FROM images ORDER BY snapshot_date"
@@ -44,8 +44,8 @@ def lake(tmp_path_factory):
         (1, {"name": "base", "size_bytes": 1024}, []),
         (2, {"name": "base, new"}, [{"id": "x", "outcome": "failed"}]),
     ):
-        publish_day(
-            Day(Partition(dt.date(2026, 11, number), "default"), "run", Settings(lake=root)),
+        publish_snapshot(
+            SnapshotRun(Partition(dt.date(2026, 11, number), "default"), "run", Settings(lake=root)),
             inventory=[{"id": ID}],
             responses=[{"id": ID, "outcome": "ok"}, *failed],
             images=[{"id": ID, **image}],

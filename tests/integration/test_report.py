@@ -9,7 +9,7 @@ from functools import cache
 from itertools import pairwise
 
 import pytest
-from published_days import PROJECT_ID, publish_day
+from published_days import PROJECT_ID, publish_snapshot
 
 from pipelines.derive.days import derive_days
 from pipelines.errors import ConfigurationError
@@ -17,7 +17,7 @@ from pipelines.lake.layout import Lake, Partition
 from pipelines.report import data as report_data
 from pipelines.report.page import render_report, write_report
 from pipelines.settings import ROOT, Settings
-from pipelines.snapshot.steps import Day
+from pipelines.snapshot.steps import SnapshotRun
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 MEGABYTE = 1_000_000
@@ -94,8 +94,8 @@ def lake(tmp_path_factory):
         )
 
     def publish(date, images, **tables):
-        day = Day(partition_of(date), "run-1", settings)
-        publish_day(day, images=[row | {"content_hash": str(row)} for row in images], **tables)
+        day = SnapshotRun(partition_of(date), "run-1", settings)
+        publish_snapshot(day, images=[row | {"content_hash": str(row)} for row in images], **tables)
         derive_days(day)
 
     plain, going, opened = image("plain", 10), image("going", 40), image("opened", 50, name=WIDE, namespace=BREAKOUT)
@@ -414,13 +414,13 @@ def test_what_is_left_out_is_said(lake, opened, tmp_path, monkeypatch):
 
 
 def test_five_thousand_findings_are_shown_at_once(opened, tmp_path):
-    day = Day(partition_of("2026-11-23"), "run-1", Settings(lake=str(tmp_path / "lake")))
+    day = SnapshotRun(partition_of("2026-11-23"), "run-1", Settings(lake=str(tmp_path / "lake")))
     images = [
         image(f"0f3c2a7e-1111-4222-8333-{number:012}", 1, name=f"training-image-{number}", visibility="PUBLIC")
         | {"description": ""}
         for number in range(2500)
     ]
-    publish_day(day, images=images, responses=answers(*images), inventory=registered(*images))
+    publish_snapshot(day, images=images, responses=answers(*images), inventory=registered(*images))
     derive_days(day)
     path = write_report(day.lake, day.partition)
     assert path.stat().st_size < 4 * MEGABYTE
@@ -440,8 +440,8 @@ def test_five_thousand_findings_are_shown_at_once(opened, tmp_path):
 def test_a_day_that_cannot_be_reported(lake, tmp_path):
     with pytest.raises(ConfigurationError, match="Nothing is published for 2026-11-22 of project default"):
         write_report(lake, partition_of("2026-11-22"))
-    day = Day(partition_of("2026-11-23"), "run-1", Settings(lake=str(tmp_path / "lake")))
-    publish_day(day)
+    day = SnapshotRun(partition_of("2026-11-23"), "run-1", Settings(lake=str(tmp_path / "lake")))
+    publish_snapshot(day)
     with pytest.raises(ConfigurationError, match="rebuild --date 2026-11-23 --project default"):
         write_report(day.lake, day.partition)
     (tmp_path / "file").touch()

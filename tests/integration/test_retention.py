@@ -25,7 +25,7 @@ from pipelines.maintenance.verify import verify
 from pipelines.query.views import connect_lake, select
 from pipelines.report.page import write_report
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import Day, publish_day
+from pipelines.snapshot.steps import SnapshotRun, publish_snapshot
 from pipelines.tables import ANALYSIS_TABLES, IMAGE_HISTORY, TABLES
 from pipelines.warehouse.loading import load_project
 
@@ -39,7 +39,7 @@ ANALYSED = (TABLES.keys() | ANALYSIS_TABLES.keys()) - ANSWERS - {"image_history"
 
 def day(partition):
     # Later than what was published at noon.
-    return Day(partition, "again", Settings(lake="lake", usage=True), lambda: NOW + dt.timedelta(hours=1))
+    return SnapshotRun(partition, "again", Settings(lake="lake", usage=True), lambda: NOW + dt.timedelta(hours=1))
 
 
 @pytest.fixture(scope="module")
@@ -152,13 +152,13 @@ def test_what_is_removed_is_on_record_and_everything_else_stays_provable(lake):
 
 def test_what_was_made_from_removed_files_stands(lake, tmp_path):
     apply_retention(lake, "default", RULES, NOW)
-    seals = {found: lake.derived_seal(found).read_bytes() for found in (FIRST, SECOND, THIRD)}
+    derived_manifests = {found: lake.derived_manifest(found).read_bytes() for found in (FIRST, SECOND, THIRD)}
     derived = []
     derive_days(day(LAST), lambda found, *_: derived.append(found))
     assert derived == [LAST]
-    assert {found: lake.derived_seal(found).read_bytes() for found in seals} == seals
+    assert {found: lake.derived_manifest(found).read_bytes() for found in derived_manifests} == derived_manifests
     with pytest.raises(ConfigurationError) as raised:
-        publish_day(day(THIRD))
+        publish_snapshot(day(THIRD))
     assert str(raised.value) == (
         f"Retention removed list_pages, notebooks, responses of {THIRD} on {LAST.date}, so the tables of {THIRD} "
         "cannot be derived again; what was derived before stands."
@@ -171,7 +171,7 @@ def test_what_was_made_from_removed_files_stands(lake, tmp_path):
     with pytest.raises(ConfigurationError, match=f"^Retention removed .* of {SECOND} on .*loaded into the warehouse.$"):
         load_project(lake, SECOND, f"duckdb:////{tmp_path}/new.duckdb")
     # The last day can still be had again from its answers.
-    publish_day(day(LAST))
+    publish_snapshot(day(LAST))
     derive_days(day(LAST))
     assert problems(lake) == []
 
@@ -181,10 +181,10 @@ def test_the_first_day_that_is_kept_has_what_it_goes_on_from(lake):
     with pytest.raises(
         ConfigurationError, match=f"^Retention removed audit_findings, .* of {FIRST} on .*derived again"
     ):
-        publish_day(day(SECOND))
+        publish_snapshot(day(SECOND))
     findings = lake.table("audit_findings", THIRD)
     before = sha256_of_file(findings)
-    publish_day(day(THIRD))
+    publish_snapshot(day(THIRD))
     derive_days(day(THIRD))
     assert sha256_of_file(findings) != before  # of another run
     states = "SELECT state, COUNT(*) FROM audit_findings WHERE snapshot_date = '{}' GROUP BY ALL ORDER BY ALL"
@@ -236,7 +236,9 @@ def test_a_file_that_was_changed_is_not_removed(lake):
     path = lake.table("responses", FIRST)
     path.write_bytes(path.read_bytes()[:-10])
     before = there(lake)
-    with pytest.raises(StorageError, match=rf"^{path} is not the file that was sealed for .*, so nothing was removed"):
+    with pytest.raises(
+        StorageError, match=rf"^{path} is not the file that the manifest names for .*, so nothing was removed"
+    ):
         apply_retention(lake, "default", RULES, NOW)
     assert there(lake) == before
     assert lake.retention_records("default") == {}
@@ -274,7 +276,7 @@ def test_whenever_it_is_killed_the_lake_is_provable_and_the_next_run_ends_it(lak
 def test_the_command_says_first_and_removes_when_told(image_snapshots):
     days = ["2025-11-01", "2025-11-02", "2025-11-03"]
     for date in days:
-        published_days.publish_day(published_days.day_of(date), responses=[{"id": "0", "outcome": "not_found"}])
+        published_days.publish_snapshot(published_days.day_of(date), responses=[{"id": "0", "outcome": "not_found"}])
     lake = Lake("lake")
     rule = {"IMAGE_SNAPSHOTS_RETENTION_RESPONSES_DAYS": "1"}
     before = there(lake)

@@ -16,7 +16,7 @@ from pipelines.maintenance.verify import verify
 from pipelines.sandbox import SandboxOptions, running_sandbox
 from pipelines.sandbox.catalogue import Catalogue
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import Day, fetch_answers, publish_day, take_inventory
+from pipelines.snapshot.steps import SnapshotRun, fetch_responses, publish_snapshot, take_inventory
 from pipelines.tables import AUDIT_FINDINGS, IMAGE_CHANGES, INVENTORY
 
 DATE = dt.date(2026, 11, 16)
@@ -56,7 +56,7 @@ def day_of(number, *, accepts_shrunk=False, is_moved=False, **settings):
     date = DATE + dt.timedelta(days=number)
     noon = dt.datetime.combine(date, dt.time(12), dt.UTC)
     stated = {"lake": "lake", "projects": {"default": PROJECTS["default"]}} | settings
-    return Day(
+    return SnapshotRun(
         Partition(date, "default"),
         f"run-{number}",
         Settings(**stated),
@@ -70,9 +70,9 @@ def take(number, **options):
     """Take a day and derive it; what is told of its inventory, its manifest, and the day in a few figures."""
     day = day_of(number, **options)
     taken = take_inventory(day)
-    fetch_answers(day, lambda _: None)
-    manifest = publish_day(day).manifest
-    return taken, manifest, derive_days(day).seal.summary
+    fetch_responses(day, lambda _: None)
+    manifest = publish_snapshot(day).manifest
+    return taken, manifest, derive_days(day).derived_manifest.summary
 
 
 def rows(number, table):

@@ -7,14 +7,14 @@ from contextlib import closing
 
 import pytest
 
-from pipelines.cloud.answers import Answer
+from pipelines.cloud.classification import ImageResponse
 from pipelines.errors import StorageError
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.parquet_files import read_batches
 from pipelines.maintenance.verify import verify
 from pipelines.settings import Settings
-from pipelines.snapshot.checkpoint import open_answers
-from pipelines.snapshot.steps import Day, fetch_answers, publish_day, take_inventory
+from pipelines.snapshot.checkpoint import open_checkpoint
+from pipelines.snapshot.steps import SnapshotRun, fetch_responses, publish_snapshot, take_inventory
 from pipelines.tables import RESPONSES, Outcome
 
 DATE = dt.date(2026, 11, 23)
@@ -27,7 +27,7 @@ def ids(count):
 
 
 def answer(id_):
-    return Answer(id_, Outcome.OK, 200, None, None, 1, 5, NOON, f'{{"id":"{id_}"}}'.encode())
+    return ImageResponse(id_, Outcome.OK, 200, None, None, 1, 5, NOON, f'{{"id":"{id_}"}}'.encode())
 
 
 def stored(store):
@@ -37,7 +37,7 @@ def stored(store):
 
 
 def fill(staging, count=5):
-    with closing(open_answers(staging, "a")) as store:
+    with closing(open_checkpoint(staging, "a")) as store:
         store.want(iter([ids(count)]))
         store.put([answer(id_) for id_ in ids(count)])
 
@@ -59,7 +59,7 @@ def test_an_answer_that_rotted_is_found_and_asked_for_again(tmp_path, change):
     fill(tmp_path)
     with closing(sqlite3.connect(tmp_path / "answers.sqlite")) as database, database:
         database.execute(f"UPDATE answers SET {change} WHERE id = ?", [ids(5)[2]])
-    with closing(open_answers(tmp_path, "a")) as store:
+    with closing(open_checkpoint(tmp_path, "a")) as store:
         assert stored(store) == ([*ids(5)[:2], *ids(5)[3:]], [ids(5)[2]])
         assert store.damaged() == [ids(5)[2]]
         store.drop(store.damaged())
@@ -71,7 +71,7 @@ def test_an_answer_that_rotted_is_found_and_asked_for_again(tmp_path, change):
 @pytest.mark.parametrize("content", [b"no database at all" * 100, b"SQLite format 3\0" + b"\xff" * 8_000])
 def test_a_file_of_answers_that_is_none_any_more_is_begun_again(tmp_path, caplog, content):
     (tmp_path / "answers.sqlite").write_bytes(content)
-    with closing(open_answers(tmp_path, "a")) as store:
+    with closing(open_checkpoint(tmp_path, "a")) as store:
         store.want(iter([ids(2)]))
         assert list(store.lacking()) == ids(2)
     (record,) = caplog.records
@@ -83,7 +83,7 @@ def test_a_part_in_a_bucket_that_rotted_is_asked_for_again(s3):
     lake = Lake(s3.make_bucket("rot-bucket") + "/lake")
     staging = lake.staging(PARTITION)
     fill(staging)
-    with closing(open_answers(staging, "a")) as store:
+    with closing(open_checkpoint(staging, "a")) as store:
         store.want(iter([ids(8)]))
         store.put([answer(id_) for id_ in ids(8)[5:]])
         first = min(path for path, _ in (staging / "answers").tree())
@@ -92,7 +92,7 @@ def test_a_part_in_a_bucket_that_rotted_is_asked_for_again(s3):
         first.write_bytes(bytes(content))
         # While the store is open: found when it is read.
         assert stored(store) == (ids(8)[5:], ids(8)[:5])
-    with closing(open_answers(staging, "a")) as store:
+    with closing(open_checkpoint(staging, "a")) as store:
         store.want(iter([ids(8)]))
         assert list(store.lacking()) == ids(8)[:5]
         store.put([answer(id_) for id_ in ids(8)[:5]])
@@ -114,7 +114,7 @@ def day(start_sandbox, tmp_path, monkeypatch):
     for name, value in sandbox.env.items():
         monkeypatch.setenv(name, value)
     settings = Settings(lake=str(tmp_path / "lake"), inventory=str(tmp_path / "inventory.csv"))
-    return Day(PARTITION, "run-1", settings, lambda: NOON)
+    return SnapshotRun(PARTITION, "run-1", settings, lambda: NOON)
 
 
 def bodies(path):
@@ -124,17 +124,17 @@ def bodies(path):
 def test_a_resumed_run_asks_again_for_what_rotted_and_publishes_what_came(day, caplog):
     take_inventory(day)
     with pytest.raises(EndedError):
-        fetch_answers(day, end)
+        fetch_responses(day, end)
     database = day.lake.staging(PARTITION) / "answers.sqlite"
     with closing(sqlite3.connect(database)) as connection, connection:
         (total,) = connection.execute("SELECT count(*) FROM answers WHERE outcome = 'ok'").fetchone()
         connection.execute("UPDATE answers SET body = CAST(replace(body, 'id', 'iD') AS BLOB) WHERE outcome = 'ok'")
     take_inventory(day)
-    fetched = fetch_answers(day, lambda progress: None)
+    fetched = fetch_responses(day, lambda progress: None)
     assert fetched.facts.requests >= total
     assert fetched.facts.outcomes["ok"] == total
     assert any("not as they came" in record.getMessage() for record in caplog.records)
-    publish_day(day)
+    publish_snapshot(day)
     published = bodies(day.lake.table(RESPONSES.name, PARTITION))
     assert sum(body is not None and b'"iD"' in body for body in published.values()) == 0
     assert verify(day.lake, [PARTITION]) == []
@@ -143,15 +143,15 @@ def test_a_resumed_run_asks_again_for_what_rotted_and_publishes_what_came(day, c
 @pytest.mark.parametrize("name", ["inventory", "list_pages", "notebooks", "responses"])
 def test_a_staged_file_that_rotted_is_not_published_and_the_next_run_writes_it_anew(day, name):
     take_inventory(day)
-    fetch_answers(day, lambda progress: None)
+    fetch_responses(day, lambda progress: None)
     path = day.staged(name)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(bytes(content))
     with pytest.raises(StorageError, match=rf"{name}\.parquet is not as it was written"):
-        publish_day(day)
+        publish_snapshot(day)
     assert day.lake.partitions() == []
     take_inventory(day)
-    fetch_answers(day, lambda progress: None)
-    publish_day(day)
+    fetch_responses(day, lambda progress: None)
+    publish_snapshot(day)
     assert verify(day.lake, [PARTITION]) == []

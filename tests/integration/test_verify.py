@@ -18,7 +18,7 @@ from pipelines.lake.stored_files import sha256_of_file
 from pipelines.maintenance.status import day_statuses
 from pipelines.maintenance.verify import verify
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import Day, fetch_answers, publish_day, start_over, take_inventory
+from pipelines.snapshot.steps import SnapshotRun, fetch_responses, publish_snapshot, start_over, take_inventory
 from pipelines.tables import IMAGES, RESPONSES, TABLES
 
 FIRST = dt.date(2026, 11, 21)
@@ -31,10 +31,10 @@ def take(lake, partition, hour=12, run_id="run", **settings):
     settings = Settings(lake=str(lake), **settings)
     # One sandbox for both steps.
     with connect(settings, partition) as connection:
-        day = Day(partition, run_id, settings, lambda: moment, connect=lambda *_: nullcontext(connection))
+        day = SnapshotRun(partition, run_id, settings, lambda: moment, connect=lambda *_: nullcontext(connection))
         take_inventory(day)
-        fetch_answers(day, lambda _: None)
-        return publish_day(day).manifest
+        fetch_responses(day, lambda _: None)
+        return publish_snapshot(day).manifest
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def three_days(tmp_path_factory):
     # The last to be published, and times of publication rise.
     later = dt.datetime.combine(PARTITIONS[2].date, dt.time(13), dt.UTC)
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(Day, "publication_time", lambda _: later)
+        monkeypatch.setattr(SnapshotRun, "publication_time", lambda _: later)
         take(root, PARTITIONS[1], hour=13, run_id="again")
     return root
 
@@ -185,14 +185,14 @@ def test_status_lists_the_other_days_beside_a_damaged_one(lake):
 def test_a_rebuild_refuses_changed_evidence(lake):
     path = lake.table(RESPONSES.name, PARTITIONS[0])
     pq.write_table(pq.read_table(path).slice(1), path)
-    day = Day(PARTITIONS[0], "r", Settings(lake=str(lake.root)))
+    day = SnapshotRun(PARTITIONS[0], "r", Settings(lake=str(lake.root)))
     with pytest.raises(StorageError, match="the evidence was changed"):
-        publish_day(day)
+        publish_snapshot(day)
 
 
 def test_a_rebuild_gives_the_same_rows_and_extends_the_chain(lake):
     before = pq.read_table(lake.table(IMAGES.name, PARTITIONS[0]))
-    manifest = publish_day(Day(PARTITIONS[0], "rebuild", Settings(lake=str(lake.root)))).manifest
+    manifest = publish_snapshot(SnapshotRun(PARTITIONS[0], "rebuild", Settings(lake=str(lake.root)))).manifest
     assert (manifest.rebuilt, manifest.run_id) == (True, "rebuild")
     assert pq.read_table(lake.table(IMAGES.name, PARTITIONS[0])).equals(before)
     assert problems(lake) == []
@@ -256,7 +256,7 @@ def test_status_names_every_state(lake):
 def test_a_fresh_start_throws_the_attempt_away_and_leaves_the_published_day(lake):
     partition = PARTITIONS[2]
     moment = dt.datetime.combine(partition.date, dt.time(15), dt.UTC)
-    day = Day(partition, "r", Settings(lake=str(lake.root)), lambda: moment, connect=connect)
+    day = SnapshotRun(partition, "r", Settings(lake=str(lake.root)), lambda: moment, connect=connect)
     take_inventory(day)
     assert lake.unfinished() == [partition]
     start_over(day)
@@ -268,4 +268,4 @@ def test_answers_cannot_be_fetched_without_an_inventory(lake):
     partition = Partition(dt.date(2026, 11, 26), "default")
     moment = dt.datetime.combine(partition.date, dt.time(15), dt.UTC)
     with pytest.raises(ConfigurationError, match="No inventory was taken"):
-        fetch_answers(Day(partition, "r", Settings(lake=str(lake.root)), lambda: moment), lambda _: None)
+        fetch_responses(SnapshotRun(partition, "r", Settings(lake=str(lake.root)), lambda: moment), lambda _: None)

@@ -19,7 +19,7 @@ import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from published_days import publish_day
+from published_days import publish_snapshot
 from warehouse_targets import DuckDBTarget, PostgresTarget, read, rows
 
 from pipelines import tables as columns
@@ -33,12 +33,12 @@ from pipelines.errors import (
     StorageError,
 )
 from pipelines.lake import locks
-from pipelines.lake.derived_records import read_seal
+from pipelines.lake.derived_manifests import read_derived_manifest
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.stored_files import sha256_of_file
 from pipelines.query.views import connect_lake
 from pipelines.settings import ROOT, Settings
-from pipelines.snapshot.steps import Day
+from pipelines.snapshot.steps import SnapshotRun
 from pipelines.warehouse import loading as warehouse
 from pipelines.warehouse.ddl import DAYS, WAREHOUSE_TABLES
 from pipelines.warehouse.loading import load_partition, load_project
@@ -74,13 +74,13 @@ def image(id_, **values):
 
 def day_in(lake, date, project="default"):
     settings = Settings(lake=str(lake), max_failed_ratio=1)
-    return Day(Partition(dt.date.fromisoformat(date), project), "run-1", settings)
+    return SnapshotRun(Partition(dt.date.fromisoformat(date), project), "run-1", settings)
 
 
 def publish_images(day, images, *, failed=(), inventory=(), **tables):
     """Publish a day on which the API described these images and failed for other ids."""
     ids = sorted([row["id"] for row in images] + list(failed))
-    publish_day(
+    publish_snapshot(
         day,
         inventory=[*({"id": id_, "owner": "vision", "cost_center": "0042"} for id_ in ids), *inventory],
         responses=[{"id": row["id"], "outcome": "ok", "body": b"{}", "http_status": 200} for row in images]
@@ -235,7 +235,7 @@ def test_the_table_of_days_says_what_the_manifests_say(target, days):
             "ok": 2,
             "failed": failed,
             "manifest_sha256": sha256_of_file(day.lake.manifest(day.partition)),
-            "basis": read_seal(day.lake, day.partition).basis,
+            "basis": read_derived_manifest(day.lake, day.partition).basis,
         }
         for day, failed in zip(days, (0, 1), strict=False)
     ]
@@ -468,11 +468,11 @@ def test_only_what_is_published_derived_and_unchanged_is_loaded(lake, days):
     costs = days[1].lake.table("image_costs", days[1].partition)
     costs.write_bytes(days[0].lake.table("image_costs", days[0].partition).read_bytes())
     assert refusal(lake, url, StorageError, day="2026-11-21") == (
-        f"{costs} is not the file that was sealed for 2026-11-21 of project default, so nothing was loaded into the "
-        "warehouse: load it again when no run replaces the day; `image-snapshots verify` says whether a file was "
-        "changed."
+        f"{costs} is not the file that the manifest names for 2026-11-21 of project default, so nothing was loaded "
+        "into the warehouse: load it again when no run replaces the day; `image-snapshots verify` says whether a file "
+        "was changed."
     )
-    days[2].lake.derived_seal(days[2].partition).unlink()
+    days[2].lake.derived_manifest(days[2].partition).unlink()
     assert refusal(lake, url, day="2026-11-22") == (
         "The derived tables of 2026-11-22 of project default are missing, or older than the day or one before it, so "
         "nothing was loaded into the warehouse: derive them first with `image-snapshots derive --from 2026-11-22`."

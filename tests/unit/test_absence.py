@@ -5,10 +5,10 @@ import shutil
 
 import pyarrow.parquet as pq
 import pytest
-from published_days import PROJECT_ID, day_of, publish_day, published_rows
+from published_days import PROJECT_ID, day_of, publish_snapshot, published_rows
 
 from pipelines.derive import audit
-from pipelines.derive.analysis import DayAnalysis
+from pipelines.derive.analysis import Analysis
 from pipelines.derive.audit import derive_audit_findings
 from pipelines.derive.history import derive_image_changes, derive_image_history
 from pipelines.derive.reconciliation import derive_image_reconciliation
@@ -24,7 +24,7 @@ NOT_WHOLE = {"is_whole": False, "reason": "It lacks too many."}
 
 def publish(date, outcomes, *, source="inventory", listed=None, notebooks=None, fetch=None, **facts):
     """Publish a day of ids with their outcomes; each `ok` one is a public image."""
-    publish_day(
+    publish_snapshot(
         day_of(date),
         inventory=[{"id": id_, "owner": "vision", "cost_center": "7", "id_source": source} for id_ in outcomes],
         responses=[{"id": id_, "outcome": outcome} for id_, outcome in sorted(outcomes.items())],
@@ -183,7 +183,7 @@ def derived(date):
     """Changes, findings (rule, id, state) and reconciliation of a day."""
     day = day_of(date)
     derive_image_history(day)
-    with DayAnalysis(day) as analysis:
+    with Analysis(day) as analysis:
         derive_image_changes(analysis)
         result = derive_image_reconciliation(analysis)
         derive_audit_findings(analysis)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.cloud.answers import Kind, Verdict, classify, classify_failure, classify_list, retry_after
+from pipelines.cloud.classification import Kind, Verdict, classify, classify_failure, classify_list, retry_after
 from pipelines.cloud.transport import ProxyRefusedError
 from pipelines.errors import AccessDeniedError, AccountSuspendedError, ConfigurationError
 from pipelines.tables import Outcome

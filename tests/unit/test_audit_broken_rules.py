@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from audited_days import HEADER, NAMED_BADLY, SHIPPED, derive, findings_of, write_rule
-from published_days import day_of, publish_day, published_rows
+from published_days import day_of, publish_snapshot, published_rows
 
 from pipelines.derive.audit import read_rules
 from pipelines.errors import ConfigurationError
@@ -107,7 +107,7 @@ def test_a_broken_rule_is_named_and_stops_no_other(tmp_path):
 
     day = day_of("2026-11-23")
     day = replace(day, settings=Settings(lake="lake", audit_rules=rules))
-    publish_day(
+    publish_snapshot(
         day,
         responses=[{"id": "a", "outcome": "ok"}],
         images=[{"id": "a", "name": "bad", "status": "ERROR"}],
@@ -128,7 +128,7 @@ def test_a_rule_reads_no_file_but_those_of_its_relations(tmp_path):
     secret = tmp_path / "secret.csv"
     secret.write_text("id,password\na,hunter2\n")
     day = day_of("2026-11-23")
-    publish_day(day, responses=[{"id": "a", "outcome": "ok"}], images=[{"id": "a"}])
+    publish_snapshot(day, responses=[{"id": "a", "outcome": "ok"}], images=[{"id": "a"}])
     elsewhere = day.lake.table("list_pages", day.partition)
     rules = tmp_path / "rules"
     write_rule(rules, "reads_text", f"SELECT filename AS id, content FROM READ_TEXT('{secret}')")
@@ -167,7 +167,7 @@ def test_evidence_of_any_type_is_json(tmp_path):
         FROM current_images""",
     )
     day = replace(day_of("2026-11-23"), settings=Settings(lake="lake", audit_rules=tmp_path / "rules"))
-    publish_day(day, responses=[{"id": "a", "outcome": "ok"}], images=[{"id": "a"}])
+    publish_snapshot(day, responses=[{"id": "a", "outcome": "ok"}], images=[{"id": "a"}])
     assert derive(day).rule_errors == {}
     assert findings_of(day, "typed")["a"]["evidence"] == (
         '{"instant":"2026-01-02T02:04:05.500000Z","local_time":"2026-01-02T03:04:05.000000","day":"2026-01-02",'

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from audited_days import HEADER, derive, findings_of, write_rule
-from published_days import day_of, publish_day, published_rows, write_history
+from published_days import day_of, publish_snapshot, published_rows, write_history
 
 from pipelines.derive.audit import Suppression, read_suppressions
 from pipelines.errors import ConfigurationError
@@ -30,7 +30,7 @@ class Life:
         names = names or {}
         outcomes = dict.fromkeys(names, "ok") | (outcomes or {})
         day = self.day(number)
-        publish_day(
+        publish_snapshot(
             day,
             inventory=[{"id": id_, "owner": "o", "cost_center": "cc"} for id_ in outcomes],
             responses=[{"id": id_, "outcome": outcome} for id_, outcome in outcomes.items()],

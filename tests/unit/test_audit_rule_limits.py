@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from audited_days import SHIPPED, SPINS, derive, findings_of, write_rule
-from published_days import day_of, publish_day, published_rows
+from published_days import day_of, publish_snapshot, published_rows
 
 from pipelines.derive import rule_process
 from pipelines.settings import Settings
@@ -21,7 +21,7 @@ def derived(tmp_path):
         write_rule(tmp_path / "rules", "works")
         settings = Settings(lake="lake", audit_rules=tmp_path / "rules", audit_rule_seconds=1)
         day = replace(day_of("2026-11-23"), settings=settings)
-        publish_day(day, responses=[{"id": "a", "outcome": "ok"}], images=[{"id": "a", "name": "bad"}])
+        publish_snapshot(day, responses=[{"id": "a", "outcome": "ok"}], images=[{"id": "a", "name": "bad"}])
         errors = derive(day).rule_errors
         rows = {row["rule"]: row["error"] for row in published_rows(day, AUDIT_RULES)}
         assert {name: error for name, error in rows.items() if error} == errors

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from audited_days import SHIPPED, derive, findings_of
-from published_days import PROJECT_ID, day_of, publish_day, published_rows, rows_of
+from published_days import PROJECT_ID, day_of, publish_snapshot, published_rows, rows_of
 
 from pipelines.derive.audit import SEVERITIES
 from pipelines.settings import ROOT, Settings
@@ -90,7 +90,7 @@ def audited(tmp_path_factory):
     day = replace(day_of(str(TODAY)), settings=settings)
     owners = {"no-owner": {"cost_center": "cc"}, "blank-cost-center": {"owner": "o", "cost_center": " "}}
     ids = [*(image["id"] for image in IMAGES), "gone"]
-    publish_day(
+    publish_snapshot(
         day,
         listed=[],
         notebooks=[],
@@ -245,5 +245,5 @@ def test_a_finding_says_who_answers_for_the_image(audited):
 
 def test_without_an_allow_list_every_namespace_is_allowed():
     day = day_of("2026-11-23")
-    publish_day(day, responses=[{"id": "a", "outcome": "ok"}], images=[{"id": "a", "namespace": "theirs"}])
+    publish_snapshot(day, responses=[{"id": "a", "outcome": "ok"}], images=[{"id": "a", "namespace": "theirs"}])
     assert derive(day).open_by_severity == dict.fromkeys(SEVERITIES, 0)

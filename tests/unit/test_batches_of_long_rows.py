@@ -9,13 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.cloud.answers import Answer
+from pipelines.cloud.classification import ImageResponse
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.parquet_files import BATCH_BYTES, ROW_GROUP_BYTES, open_parquet, read_batches
 from pipelines.maintenance.verify_tables import first_difference
-from pipelines.snapshot.checkpoint import bounded, open_answers
+from pipelines.snapshot.checkpoint import bounded, open_checkpoint
 from pipelines.snapshot.fetch import Progress, _Writer
-from pipelines.snapshot.publish import derive_tables
+from pipelines.snapshot.publish import build_tables
 from pipelines.tables import RESPONSES, Outcome
 
 DATE = dt.date(2026, 11, 23)
@@ -30,7 +30,7 @@ def ids(count=COUNT):
 
 def answer(id_):
     body = f'{{"id":"{id_}","description":"{"x" * LONG}"}}'.encode()
-    return Answer(id_, Outcome.OK, 200, None, None, 1, 5, NOON, body)
+    return ImageResponse(id_, Outcome.OK, 200, None, None, 1, 5, NOON, body)
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def staging(tmp_path):
 
 def test_answers_are_put_when_many_bytes_wait(staging):
     sizes = []
-    with closing(open_answers(staging, "a")) as store:
+    with closing(open_checkpoint(staging, "a")) as store:
         put = store.put
         store.put = lambda answers: (sizes.append(sum(len(a.body) for a in answers)), put(answers))
         writer = _Writer(store, Progress(COUNT, 0, time.monotonic()), lambda: None)
@@ -54,7 +54,7 @@ def test_answers_are_put_when_many_bytes_wait(staging):
 def test_long_answers_pass_from_store_to_tables_in_bounded_batches(staging, tmp_path):
     lake = Lake(str(tmp_path / "lake"))
     path = tmp_path / "responses.parquet"
-    with closing(open_answers(staging, "a")) as store, lake.writer(path, RESPONSES, "run-1") as writer:
+    with closing(open_checkpoint(staging, "a")) as store, lake.writer(path, RESPONSES, "run-1") as writer:
         store.want(iter([ids()]))
         for id_ in ids():
             store.put([answer(id_)])
@@ -71,7 +71,7 @@ def test_long_answers_pass_from_store_to_tables_in_bounded_batches(staging, tmp_
     assert max(batch.nbytes for batch in batches) < BATCH_BYTES + LONG
     # Columns that are short are read by rows.
     assert [batch.num_rows for batch in read_batches(path, 10_000, ["id"])] == [group.num_rows for group in groups]
-    derivation = derive_tables(lake, path, tmp_path, "run-1")
+    derivation = build_tables(lake, path, tmp_path, "run-1")
     assert (derivation.images, derivation.anomalies) == (COUNT, {"description:too_long": COUNT})
     hashes = [
         d for batch in read_batches(tmp_path / "images.parquet", 100) for d in batch["response_sha256"].to_pylist()

@@ -1,6 +1,6 @@
 """A change is told with the image's name and whose it is, so that nobody has to join for that."""
 
-from published_days import day_of, publish_day, published_rows
+from published_days import day_of, publish_snapshot, published_rows
 
 from pipelines.derive.days import derive_days
 from pipelines.tables import IMAGE_CHANGES
@@ -10,7 +10,7 @@ A, B, C = (f"{letter * 8}-0000-4000-8000-000000000000" for letter in "abc")
 
 def publish(date, images, owners, **outcomes):
     day = day_of(date)
-    publish_day(
+    publish_snapshot(
         day,
         images=[{"id": id_, "name": name, "content_hash": name} for id_, name in images.items()],
         responses=[

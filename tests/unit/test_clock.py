@@ -5,10 +5,10 @@ import datetime as dt
 from email.utils import format_datetime
 
 import pytest
-from published_days import day_of, publish_day
+from published_days import day_of, publish_snapshot
 
 from assets.embedded_sandbox import connect
-from pipelines.cloud.exchange import Stats
+from pipelines.cloud.sender import Stats
 from pipelines.errors import ConfigurationError
 from pipelines.lake.clock import clock_warnings, newest_publication
 from pipelines.lake.layout import Lake, Partition
@@ -16,8 +16,8 @@ from pipelines.lake.manifests import chain_head, published, write_manifest
 from pipelines.maintenance.status import day_statuses
 from pipelines.settings import Settings
 from pipelines.snapshot.publish import publish
-from pipelines.snapshot.steps import Day, take_inventory
-from pipelines.snapshot.steps import publish_day as publish_stored
+from pipelines.snapshot.steps import SnapshotRun, take_inventory
+from pipelines.snapshot.steps import publish_snapshot as publish_stored
 
 NOON = dt.datetime(2026, 11, 25, 12, tzinfo=dt.UTC)
 SECOND = dt.timedelta(seconds=1)
@@ -31,12 +31,12 @@ BEHIND = (
 @pytest.fixture
 def lake():
     """A lake with a day that was published at noon of the 25th."""
-    publish_day(day_of("2026-11-25"))
+    publish_snapshot(day_of("2026-11-25"))
     return Lake("lake")
 
 
 def day_at(now, date="2026-11-23", **options):
-    return Day(
+    return SnapshotRun(
         Partition(dt.date.fromisoformat(date), "default"), "run-2", Settings(lake="lake"), lambda: now, **options
     )
 
@@ -50,7 +50,7 @@ def test_a_run_by_a_clock_that_is_behind_the_lake_is_refused_before_anything_is_
         publish_stored(day_at(early, "2026-11-25"))
     assert newest_publication(lake, "default").published_at == NOON
     # Another project's chain is its own.
-    other = Day(Partition(early.date(), "other"), "run-2", Settings(lake="lake"), lambda: early)
+    other = SnapshotRun(Partition(early.date(), "other"), "run-2", Settings(lake="lake"), lambda: early)
     other.check_clock()
 
 
@@ -99,7 +99,7 @@ def test_a_publication_that_lies_ahead_is_said_until_its_time_has_come(lake):
 def fetched_with(lake, date, skew):
     """Publish a day whose answers came by a clock that was so far ahead."""
     day = day_of(date)
-    manifest = publish_day(day)
+    manifest = publish_snapshot(day)
     fetch = manifest.fetch.model_copy(update={"clock_skew_seconds": skew})
     write_manifest(lake, day.partition, manifest.model_copy(update={"fetch": fetch}))
 

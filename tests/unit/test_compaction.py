@@ -9,12 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 from cut_off import was_killed
 from once_per_run import once_per_run
-from published_days import day_of, publish_day
+from published_days import day_of, publish_snapshot
 
 from pipelines.derive.days import derive_days
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake.layout import Lake
-from pipelines.lake.monthly_records import read_month_seal
+from pipelines.lake.monthly_manifests import read_monthly_manifest
 from pipelines.lake.records import record_bytes, with_own_sha256
 from pipelines.lake.stored_files import sha256_of_file
 from pipelines.maintenance.compaction import check_months, compact, months_over
@@ -27,7 +27,7 @@ NOW = dt.datetime(2025, 11, 2, tzinfo=dt.UTC)
 
 
 def publish(date, names):
-    publish_day(
+    publish_snapshot(
         day_of(date),
         inventory=[{"id": id_, "owner": "o"} for id_ in sorted(names)],
         responses=[{"id": id_, "outcome": "ok"} for id_ in sorted(names)],
@@ -101,10 +101,10 @@ def test_a_month_becomes_one_file_for_each_table_and_readers_see_the_same(lake):
         ("b", "b", 2),
         ("b", "b", 31),
     ]
-    seal = read_month_seal(lake, "2025-10", "default")
-    assert {f"images/dt={day}/project=default/images.parquet": found["images"] for day, found in seal.days.items()} == {
-        path: sha256 for path, sha256 in daily.items() if path.startswith("images/dt=2025-10")
-    }
+    monthly = read_monthly_manifest(lake, "2025-10", "default")
+    assert {
+        f"images/dt={day}/project=default/images.parquet": found["images"] for day, found in monthly.days.items()
+    } == {path: sha256 for path, sha256 in daily.items() if path.startswith("images/dt=2025-10")}
     assert files(lake) == daily
     assert seen(lake) == before
     assert problems(lake) == []
@@ -156,10 +156,10 @@ def test_a_column_that_old_files_lack_is_null_in_the_monthly_one(lake):
     path = lake.table("image_costs", day.partition)
     table = pq.ParquetFile(path).read()
     pq.write_table(table.drop_columns(["currency", "reclaimable_bytes"]), path)
-    seal = lake.derived_seal(day.partition)
-    sealed = json.loads(seal.read_text())
+    monthly = lake.derived_manifest(day.partition)
+    sealed = json.loads(monthly.read_text())
     sealed["files"]["image_costs"] |= {"sha256": sha256_of_file(path), "bytes": path.stat().st_size}
-    seal.write_text(json.dumps(sealed))
+    monthly.write_text(json.dumps(sealed))
     before = seen(lake)
     compact(lake, "default", "2025-10", NOW)
     assert seen(lake) == before
@@ -174,10 +174,10 @@ def test_a_daily_file_that_was_changed_is_no_source(lake):
     with pytest.raises(StorageError) as raised:
         compact(lake, "default", "2025-10", NOW)
     assert str(raised.value) == (
-        f"{path} is not the file that was sealed for 2025-10-02 of project default, so its month was not compacted: "
-        "run again when no run replaces the day; `image-snapshots verify` says whether the file was changed."
+        f"{path} is not the file that the manifest names for 2025-10-02 of project default, so its month was not "
+        "compacted: run again when no run replaces the day; `image-snapshots verify` says whether the file was changed."
     )
-    assert read_month_seal(lake, "2025-10", "default") is None
+    assert read_monthly_manifest(lake, "2025-10", "default") is None
 
 
 def test_a_monthly_file_that_was_changed_is_named_and_made_again(lake):
@@ -194,11 +194,11 @@ def test_a_monthly_file_that_was_changed_is_named_and_made_again(lake):
     # Somebody who knows about hashes changes both.
     table = pq.ParquetFile(path).read()
     pq.write_table(table.slice(1), path)
-    seal = lake.monthly_seal("2025-10", "default")
-    sealed = read_month_seal(lake, "2025-10", "default")
+    monthly = lake.monthly_manifest("2025-10", "default")
+    sealed = read_monthly_manifest(lake, "2025-10", "default")
     facts = sealed.files["images"].model_copy(update={"sha256": sha256_of_file(path)})
     forged = sealed.model_copy(update={"files": sealed.files | {"images": facts}})
-    seal.write_bytes(record_bytes(with_own_sha256(forged)))
+    monthly.write_bytes(record_bytes(with_own_sha256(forged)))
     assert problems(lake) == [(lake.key(path), f"The monthly file does not hold the rows of the daily ones: {again}")]
 
 

@@ -6,14 +6,14 @@ import shutil
 from contextlib import closing
 
 import pytest
-from published_days import publish_day
+from published_days import publish_snapshot
 
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import known_partitions
 from pipelines.maintenance.status import day_statuses
 from pipelines.query.views import connect_lake
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import Day
+from pipelines.snapshot.steps import SnapshotRun
 
 DATE = dt.date(2026, 11, 23)
 ID = "00000000-0000-4000-8000-00000000000a"
@@ -21,8 +21,8 @@ ENDS = [".bak", ".orig", "~", " (copy)", "-old", "_2", ".2026-11-25"]
 
 
 def publish(date):
-    publish_day(
-        Day(Partition(date, "default"), "run", Settings(lake="lake")),
+    publish_snapshot(
+        SnapshotRun(Partition(date, "default"), "run", Settings(lake="lake")),
         inventory=[{"id": ID}],
         responses=[{"id": ID, "outcome": "ok"}],
         images=[{"id": ID, "name": "n", "visibility": "PUBLIC"}],

@@ -5,11 +5,11 @@ import shutil
 import pyarrow.parquet as pq
 import pytest
 from proved_days import forge_record
-from published_days import day_of, publish_day
+from published_days import day_of, publish_snapshot
 
 from pipelines.derive.days import derive_days
 from pipelines.errors import ConfigurationError
-from pipelines.lake.derived_records import read_seal
+from pipelines.lake.derived_manifests import read_derived_manifest
 from pipelines.lake.stored_files import sha256_of_file
 from pipelines.maintenance.verify import verify_derived
 from pipelines.tables import ANALYSIS_TABLES, IMAGE_CHANGES, IMAGE_HISTORY, IMAGE_USAGE
@@ -21,7 +21,7 @@ DATES = ("2026-11-01", "2026-11-02", "2026-11-03", "2026-11-04")
 def publish(date, names, failed=()):
     """Publish a day on which each image has a name and an owner."""
     answers = {**dict.fromkeys(names, "ok"), **dict.fromkeys(failed, "failed")}
-    publish_day(
+    publish_snapshot(
         day_of(date),
         inventory=[{"id": id_, "owner": "o", "cost_center": "c"} for id_ in sorted(answers)],
         responses=[{"id": id_, "outcome": answers[id_]} for id_ in sorted(answers)],
@@ -38,7 +38,7 @@ def derive(date):
     """Derive a day, and say which days were."""
     days = []
     result = derive_days(day_of(date), lambda partition, *_: days.append(str(partition.date)))
-    return result.seal, days
+    return result.derived_manifest, days
 
 
 def contents():
@@ -58,11 +58,15 @@ def four_days():
 
 
 def test_days_that_lack_their_tables_are_derived_with_the_one_that_was_asked_for(four_days):
-    seal, days = derive("2026-11-04")
+    manifest, days = derive("2026-11-04")
     assert days == list(DATES)
-    assert seal.summary.changes == {"changed": 1, "reappeared": 1}
-    assert str(seal.summary.compared_with) == "2026-11-02"
-    assert (seal.summary.images, seal.summary.total_bytes, seal.summary.growth_bytes) == (2, 2048, 1024)
+    assert manifest.summary.changes == {"changed": 1, "reappeared": 1}
+    assert str(manifest.summary.compared_with) == "2026-11-02"
+    assert (
+        manifest.summary.images,
+        manifest.summary.total_bytes,
+        manifest.summary.growth_bytes,
+    ) == (2, 2048, 1024)
     # What is up to date is left alone, but for the day that was asked for.
     assert derive("2026-11-02")[1] == ["2026-11-02"]
 
@@ -73,7 +77,7 @@ def test_a_day_published_anew_outdates_itself_and_what_was_compared_with_it(four
     _, days = derive("2026-11-02")
     assert days == ["2026-11-02", "2026-11-03", "2026-11-04"]
     lake = day_of("2026-11-04").lake
-    summary = read_seal(lake, day_of("2026-11-04").partition).summary
+    summary = read_derived_manifest(lake, day_of("2026-11-04").partition).summary
     assert summary.changes == {"changed": 1}
     # Nothing is compared with a day that is not complete.
     publish("2026-11-03", {A: "other"}, failed=[B])
@@ -103,8 +107,8 @@ def test_damaged_derived_files_mend_themselves_with_the_next_day(four_days):
     history.write_bytes(b"no Parquet")
     usage = day.lake.table(IMAGE_USAGE.name, day.partition)
     usage.write_bytes(usage.read_bytes()[:-10])
-    seal = day.lake.derived_seal(day_of("2026-11-01").partition)
-    seal.write_bytes(seal.read_bytes()[:-10])
+    manifest = day.lake.derived_manifest(day_of("2026-11-01").partition)
+    manifest.write_bytes(manifest.read_bytes()[:-10])
     assert derive("2026-11-04")[1] == ["2026-11-01", "2026-11-02", "2026-11-04"]
     after = contents()
     for path, table in before.items():
@@ -164,7 +168,7 @@ def test_verify_names_derived_files_that_were_changed_removed_or_are_outdated(fo
     assert sentence.startswith("The file was changed: its SHA-256 is ")
     # Its hash corrected, too: the history is made once more.
     facts = {"sha256": sha256_of_file(history), "bytes": history.stat().st_size, "rows": 0}
-    forge_record(lake.derived_seal(day.partition), lambda said: said["history"].update(facts))
+    forge_record(lake.derived_manifest(day.partition), lambda said: said["history"].update(facts))
     ((path, sentence),) = problems()
     assert path == "image_history/project=default/image_history.parquet"
     assert sentence.startswith("The history is not what the complete days give: the number of rows differs.")

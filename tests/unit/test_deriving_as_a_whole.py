@@ -3,12 +3,12 @@
 from dataclasses import replace
 
 import pytest
-from published_days import day_of, publish_day
+from published_days import day_of, publish_snapshot
 
 import pipelines.derive.days
 from pipelines.derive.days import derive_days
 from pipelines.errors import ConfigurationError
-from pipelines.lake.derived_records import read_seal
+from pipelines.lake.derived_manifests import read_derived_manifest
 from pipelines.lake.layout import Lake
 from pipelines.maintenance.verify import verify_derived
 from pipelines.preflight import check_inputs
@@ -26,7 +26,7 @@ def derived_files(lake):
 def published(date, name="torch"):
     day = day_of(date)
     image = {"id": ID, "status": "ACTIVE", "type": "BUILD_IN", "name": name}
-    publish_day(day, responses=[{"id": ID, "outcome": "ok"}], images=[image])
+    publish_snapshot(day, responses=[{"id": ID, "outcome": "ok"}], images=[image])
     return day
 
 
@@ -63,7 +63,7 @@ def test_a_kill_between_two_files_leaves_a_day_that_is_not_derived(monkeypatch):
         patched.setattr(Lake, "replace", killed)
         with pytest.raises(KeyboardInterrupt):
             derive_days(replace(day, run_id="run-2"))
-    assert read_seal(day.lake, day.partition) is None
+    assert read_derived_manifest(day.lake, day.partition) is None
     problems = [problem.sentence for problem in verify_derived(day.lake, "default")]
     assert problems
     assert not [sentence for sentence in problems if "was changed" in sentence]
@@ -75,7 +75,7 @@ def test_nothing_is_left_in_staging_after_deriving():
     day = published("2026-11-23")
     derive_days(day)
     assert not day.lake.staged_derived(day.partition).exists()
-    assert pipelines.derive.days.read_seal(day.lake, day.partition).files
+    assert pipelines.derive.days.read_derived_manifest(day.lake, day.partition).files
 
 
 @pytest.mark.parametrize(

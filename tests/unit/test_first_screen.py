@@ -7,7 +7,7 @@ from rich.console import Console
 
 from assets.run_report import print_reports, summary_lines
 from assets.terminal import print_error, print_note
-from pipelines.lake.derived_records import DaySummary
+from pipelines.lake.derived_manifests import DerivedSummary
 from pipelines.settings import ROOT
 from pipelines.tables import ANALYSIS_TABLES, TABLES
 
@@ -104,7 +104,7 @@ def test_sentences_break_between_words_on_a_terminal_and_nowhere_in_a_log(on_a_t
     ids=["usual", "first", "incomplete", "without-prices"],
 )
 def test_each_line_of_a_day_fits(changed):
-    lines = summary_lines(DaySummary.model_validate(SUMMARY | changed))
+    lines = summary_lines(DerivedSummary.model_validate(SUMMARY | changed))
     # Two blanks come before each.
     assert [line for line in lines if len(line) > 78] == []
 

@@ -4,9 +4,9 @@ import datetime as dt
 
 import pyarrow.parquet as pq
 import pytest
-from published_days import day_of, publish_day, published_rows
+from published_days import day_of, publish_snapshot, published_rows
 
-from pipelines.derive.analysis import DayAnalysis
+from pipelines.derive.analysis import Analysis
 from pipelines.derive.history import derive_image_changes, derive_image_history
 from pipelines.tables import IMAGE_CHANGES, IMAGE_HISTORY
 
@@ -18,7 +18,7 @@ def publish(date, described=None, **outcomes):
     described = described or {}
     outcomes = {{"a": A, "b": B, "c": C}[name]: outcome for name, outcome in outcomes.items()}
     answers = {**dict.fromkeys(described, "ok"), **outcomes}
-    return publish_day(
+    return publish_snapshot(
         day_of(date),
         inventory=[{"id": id_} for id_ in sorted(answers)],
         responses=[{"id": id_, "outcome": answers[id_]} for id_ in sorted(answers)],
@@ -31,7 +31,7 @@ def publish(date, described=None, **outcomes):
 
 def derive(date):
     result = derive_image_history(day_of(date))
-    with DayAnalysis(day_of(date)) as analysis:
+    with Analysis(day_of(date)) as analysis:
         derive_image_changes(analysis)
     return result
 

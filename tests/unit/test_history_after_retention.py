@@ -9,7 +9,7 @@ from proved_days import A, B, proved_day, publish_proved
 
 from pipelines.derive.days import derive_days
 from pipelines.errors import StorageError
-from pipelines.lake.derived_records import read_seal
+from pipelines.lake.derived_manifests import read_derived_manifest
 from pipelines.lake.layout import Lake
 from pipelines.lake.retention_records import Rules
 from pipelines.lake.stored_files import exists, sha256_of_file, write_atomically
@@ -48,19 +48,19 @@ def test_a_history_that_was_not_sealed_is_refused_and_nothing_changes(lake, hist
     with pytest.raises(StorageError) as raised:
         derive_days(THIRD)
     assert str(raised.value) == (
-        f"{history} is not the file that was sealed: its SHA-256 is {found}, and the newest record of derived tables "
+        f"{history} is not the file that its manifest names: its SHA-256 is {found}, and the newest derived manifest "
         f"names {sealed}. Retention removed what it would be made anew from, so nothing was derived: restore the file "
         "from a backup, or, if you know it to be right, say so once with `image-snapshots rebuild --date 2025-10-03 "
         f"--accept-history {found}`."
     )
     assert sha256_of_file(history) == found
-    assert read_seal(lake, THIRD.partition) is None
+    assert read_derived_manifest(lake, THIRD.partition) is None
 
 
 def test_a_history_that_no_record_names_is_refused(lake, history):
-    for seal in (FIRST, SECOND):
-        lake.remove(lake.derived_seal(seal.partition))
-    with pytest.raises(StorageError, match="no record of derived tables names one"):
+    for derived_manifest in (FIRST, SECOND):
+        lake.remove(lake.derived_manifest(derived_manifest.partition))
+    with pytest.raises(StorageError, match="no derived manifest names one"):
         derive_days(THIRD)
 
 
@@ -69,12 +69,12 @@ def test_a_history_that_somebody_accepts_is_gone_on_with_on_record(lake, history
     with pytest.raises(StorageError):
         derive_days(replace(THIRD, accepted_history="0" * 64))
     derive_days(replace(THIRD, accepted_history=found))
-    seal = read_seal(lake, THIRD.partition)
-    assert (seal.accepted_history, seal.history.sha256) == (found, sha256_of_file(history))
+    derived_manifest = read_derived_manifest(lake, THIRD.partition)
+    assert (derived_manifest.accepted_history, derived_manifest.history.sha256) == (found, sha256_of_file(history))
     with history.open("rb") as file:
         assert pq.read_table(file, columns=["id"])["id"].to_pylist() == [A, A, B, B]
     derive_days(THIRD)
-    assert read_seal(lake, THIRD.partition).accepted_history is None
+    assert read_derived_manifest(lake, THIRD.partition).accepted_history is None
 
 
 def kill_after_replacing(files, monkeypatch, day=THIRD):
@@ -97,25 +97,25 @@ def test_a_derivation_that_is_killed_before_its_history_has_a_record_is_mended_b
     before = sha256_of_file(history)
     kill_after_replacing(1, monkeypatch)
     assert sha256_of_file(history) != before
-    assert exists(lake.coming_seal("default"))
+    assert exists(lake.pending_derived_manifest("default"))
     derive_days(THIRD)
     assert list(verify(lake, lake.partitions())) == []
-    assert not exists(lake.coming_seal("default"))
+    assert not exists(lake.pending_derived_manifest("default"))
 
 
 def test_a_record_that_was_to_come_explains_no_other_file(lake, history, monkeypatch):
     kill_after_replacing(0, monkeypatch)
     rewritten(history)
-    with pytest.raises(StorageError, match="is not the file that was sealed"):
+    with pytest.raises(StorageError, match="is not the file that its manifest names"):
         derive_days(THIRD)
 
 
 def test_a_record_that_was_to_come_explains_nothing_once_another_was_written(lake, history, monkeypatch):
     kill_after_replacing(1, monkeypatch, replace(THIRD, run_id="cut off"))
     cut_off = history.read_bytes()
-    coming = lake.coming_seal("default").read_bytes()
+    coming = lake.pending_derived_manifest("default").read_bytes()
     derive_days(THIRD)
-    write_atomically(lake.coming_seal("default"), coming)
+    write_atomically(lake.pending_derived_manifest("default"), coming)
     write_atomically(history, cut_off)
-    with pytest.raises(StorageError, match="is not the file that was sealed"):
+    with pytest.raises(StorageError, match="is not the file that its manifest names"):
         derive_days(THIRD)

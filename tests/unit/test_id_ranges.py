@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from published_days import day_of, publish_day
+from published_days import day_of, publish_snapshot
 
 from pipelines.derive.analysis import by_rule, id_ranges
 from pipelines.derive.days import derive_days
@@ -39,7 +39,7 @@ def take(day: int, ids: list[str], outcomes: dict[str, str], *, reads_usage: boo
     responses = [{"id": id_, "outcome": outcomes.get(id_, "ok")} for id_ in sorted(ids)]
     described = [row["id"] for row in responses if row["outcome"] in ("ok", "deleted")]
     today = day_of(f"2026-11-{day}")
-    publish_day(
+    publish_snapshot(
         today,
         listed=[{"id": id_, "name": id_, "size": 1} for id_ in [LATE, *sorted(ids, reverse=True)]],
         notebooks=[{"notebook_id": "n", "image_id": IDS[0], "status": "RUNNING"}] if reads_usage else None,

@@ -4,25 +4,25 @@ import datetime as dt
 from contextlib import closing
 
 import pytest
-from published_days import publish_day, write_history
+from published_days import publish_snapshot, write_history
 
 from pipelines.errors import ConfigurationError
 from pipelines.lake.layout import Lake, Partition
 from pipelines.query.views import connect_lake, select, sql_errors
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import Day
+from pipelines.snapshot.steps import SnapshotRun
 from pipelines.tables import IMAGE_HISTORY
 
 ONE, TWO = "00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"
 
 
 def day_of(number, project="default"):
-    return Day(Partition(dt.date(2026, 11, number), project), "run", Settings(lake="lake"))
+    return SnapshotRun(Partition(dt.date(2026, 11, number), project), "run", Settings(lake="lake"))
 
 
 def publish(number, *ids, project="default", outcome="ok"):
     day = day_of(number, project)
-    publish_day(
+    publish_snapshot(
         day,
         inventory=[{"id": id_} for id_ in ids],
         responses=[{"id": id_, "outcome": outcome} for id_ in ids],

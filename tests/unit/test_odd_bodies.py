@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from pipelines.bodies.image import read_any, read_plain
 from pipelines.bodies.json_text import MAX_TEXT_BYTES, NotJSONError, parse
-from pipelines.cloud.answers import Kind, classify, classify_list
+from pipelines.cloud.classification import Kind, classify, classify_list
 from pipelines.cloud.credentials import PasswordLogin
 from pipelines.cloud.identity import read_token
 from pipelines.cloud.paging import Paging, reduce_notebook
 from pipelines.derive.analysis import _any_items, _ids, _listed, _plain_items
-from pipelines.snapshot.image_list import ListedImages, confirms
+from pipelines.snapshot.image_list import ImageList, confirms
 from pipelines.snapshot.normalise import normalise_images
 from pipelines.tables import RESPONSES, Outcome
 
@@ -80,7 +80,7 @@ def test_an_odd_value_in_the_list_is_read_everywhere(value, column, extra, named
     assert [(row["id"], row["position"]) for row in listed] == [(ID, 0), (other, 1)]
     assert listed[0]["name"] is None or listed[0]["name"] == column
     with closing(sqlite3.connect(":memory:")) as database:
-        images = ListedImages(database)
+        images = ImageList(database)
         images.index(1, page)
         found = {id_: item for id_, _, item in images.find([ID, other])}
     assert found.keys() == {ID, other}
@@ -145,7 +145,7 @@ def test_what_is_no_json_is_none_for_every_reader(body):
     assert read_plain(body) is None
     assert not confirms({"id": ID}, body)
     with pytest.raises(NotJSONError) as raised, closing(sqlite3.connect(":memory:")) as database:
-        ListedImages(database).index(1, body)
+        ImageList(database).index(1, body)
     # The parser's own error holds the document, which may hold a token.
     assert raised.value.__context__ is None
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import dagster as dg
 import duckdb
 import pytest
-from published_days import publish_day
+from published_days import publish_snapshot
 
 from assets.run_history import use_instance_home
 from pipelines.derive.days import derive_days
@@ -16,18 +16,18 @@ from pipelines.errors import ConfigurationError
 from pipelines.lake.layout import Lake, Partition
 from pipelines.query.views import connect_lake
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import Day
+from pipelines.snapshot.steps import SnapshotRun
 
 FIRST, SECOND = dt.date(2026, 11, 1), dt.date(2026, 11, 2)
 ID = "00000000-0000-4000-8000-00000000000a"
 
 
 def day(root, date):
-    return Day(Partition(date, "default"), "run", Settings(lake=str(root)))
+    return SnapshotRun(Partition(date, "default"), "run", Settings(lake=str(root)))
 
 
 def publish(root, date, name):
-    publish_day(
+    publish_snapshot(
         day(root, date),
         inventory=[{"id": ID}],
         responses=[{"id": ID, "outcome": "ok"}],

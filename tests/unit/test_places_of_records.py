@@ -4,14 +4,14 @@ import datetime as dt
 import json
 
 import pytest
-from published_days import day_of, publish_day
+from published_days import day_of, publish_snapshot
 
 from pipelines.errors import StorageError
-from pipelines.lake.derived_records import read_seal, readable_sealed_files, sealed_files
+from pipelines.lake.derived_manifests import manifest_files, read_derived_manifest, readable_manifest_files
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import published, published_days
-from pipelines.lake.monthly_records import read_month_seal
-from pipelines.lake.retention_records import RemovedFiles, Rules
+from pipelines.lake.monthly_manifests import read_monthly_manifest
+from pipelines.lake.retention_records import RetentionRecords, Rules
 from pipelines.lake.stored_files import sha256_of_file, write_atomically
 from pipelines.maintenance.compaction import compact
 from pipelines.maintenance.retention import apply_retention
@@ -36,7 +36,7 @@ def victim(tmp_path):
 def lake():
     """Three published days, the first with a seal of derived tables that names one."""
     for date in DAYS:
-        publish_day(day_of(date))
+        publish_snapshot(day_of(date))
     lake = Lake("lake")
     seal_first(lake, lake.key(lake.table(IMAGE_CHANGES.name, FIRST)))
     return lake
@@ -48,7 +48,7 @@ def seal_first(lake, path, name=IMAGE_CHANGES.name, sha256="0" * 64):
     )
     summary |= dict.fromkeys(("compared_with", "growth_bytes", "estimated_cost", "reclaimable_bytes"))
     summary |= {"changes": {}, "findings": {}, "rule_errors": {}, "currency": "EUR"}
-    seal = {
+    derived_manifest = {
         "snapshot_date": str(FIRST.date),
         "project": FIRST.project,
         "run_id": "run-1",
@@ -67,7 +67,7 @@ def seal_first(lake, path, name=IMAGE_CHANGES.name, sha256="0" * 64):
         "files": {name: {"path": path, "rows": 0, "bytes": 15, "sha256": sha256}},
         "summary": summary,
     }
-    write_atomically(lake.derived_seal(FIRST), json.dumps(seal).encode())
+    write_atomically(lake.derived_manifest(FIRST), json.dumps(derived_manifest).encode())
 
 
 def rewritten(path, change):
@@ -93,8 +93,8 @@ def odd_paths(lake, victim):
 def test_retention_removes_nothing_by_the_path_of_a_derived_record(lake, victim):
     for path in odd_paths(lake, victim):
         seal_first(lake, path, sha256=sha256_of_file(victim))
-        assert read_seal(lake, FIRST) is None, path
-        assert IMAGE_CHANGES.name not in readable_sealed_files(lake, "default")[FIRST]
+        assert read_derived_manifest(lake, FIRST) is None, path
+        assert IMAGE_CHANGES.name not in readable_manifest_files(lake, "default")[FIRST]
     seal_first(lake, "../victim", sha256=sha256_of_file(victim))
     plan = apply_retention(lake, "default", RULES, NOW)
     assert victim.read_text() == "not of the lake"
@@ -105,9 +105,9 @@ def test_retention_removes_nothing_by_the_path_of_a_derived_record(lake, victim)
     # A table that is none of ours has no place.
     for name in ("../victim", "_manifests", "victim"):
         seal_first(lake, f"{name}/x", name=name)
-        assert read_seal(lake, FIRST) is None
+        assert read_derived_manifest(lake, FIRST) is None
     seal_first(lake, lake.key(lake.table(IMAGE_CHANGES.name, FIRST)))
-    assert read_seal(lake, FIRST) is not None
+    assert read_derived_manifest(lake, FIRST) is not None
 
 
 def test_a_manifest_that_names_another_place_is_damaged_to_everybody(lake, victim):
@@ -116,14 +116,14 @@ def test_a_manifest_that_names_another_place_is_damaged_to_everybody(lake, victi
         for use in (
             lambda: published(lake, FIRST),
             lambda: published_days(lake, "default"),
-            lambda: sealed_files(lake, FIRST),
+            lambda: manifest_files(lake, FIRST),
             lambda: apply_retention(lake, "default", RULES, NOW),
             lambda: compact(lake, "default", "2026-10", NOW),
             lambda: load_partition(lake, FIRST, None),
         ):
             with pytest.raises(StorageError, match=r"^The manifest .* is damaged \(files\.responses\.path: not where"):
                 use()
-        assert FIRST not in readable_sealed_files(lake, "default")
+        assert FIRST not in readable_manifest_files(lake, "default")
         assert day_statuses(lake, [], FIRST.date, FIRST.date)[0].state == "damaged"
     assert victim.exists()
     assert lake.retention_records("default") == {}
@@ -132,19 +132,19 @@ def test_a_manifest_that_names_another_place_is_damaged_to_everybody(lake, victi
 def test_a_retention_record_excuses_no_file_outside_the_tables(lake):
     apply_retention(lake, "default", RULES, NOW)
     (record,) = lake.retention_records("default")
-    RemovedFiles(lake, "default")
+    RetentionRecords(lake, "default")
     for change in ({"file": {"path": "../victim", "rows": 0, "bytes": 1, "sha256": "0"}}, {"table": "../victim"}):
         rewritten(record, lambda found, change=change: found["files"][0].update(change))
         with pytest.raises(StorageError, match=r"^The retention record .* is damaged \(the path of .* is not where"):
-            RemovedFiles(lake, "default")
+            RetentionRecords(lake, "default")
 
 
 def test_a_record_of_a_month_that_names_another_place_is_as_good_as_none(lake, victim):
-    lake.derived_seal(FIRST).unlink()
+    lake.derived_manifest(FIRST).unlink()
     compact(lake, "default", "2026-10", NOW)
-    record = lake.monthly_seal("2026-10", "default")
+    record = lake.monthly_manifest("2026-10", "default")
     whole = record.read_bytes()
-    assert read_month_seal(lake, "2026-10", "default") is not None
+    assert read_monthly_manifest(lake, "2026-10", "default") is not None
     for change in (
         lambda found: found["files"]["images"].update(path="../victim", sha256=sha256_of_file(victim)),
         lambda found: found["files"].update({"../victim": found["files"]["images"]}),
@@ -153,9 +153,9 @@ def test_a_record_of_a_month_that_names_another_place_is_as_good_as_none(lake, v
     ):
         write_atomically(record, whole)
         rewritten(record, change)
-        assert read_month_seal(lake, "2026-10", "default") is None
+        assert read_monthly_manifest(lake, "2026-10", "default") is None
     assert not compact(lake, "default", "2026-10", NOW).was_current
-    assert record.read_bytes() != whole or read_month_seal(lake, "2026-10", "default") is not None
+    assert record.read_bytes() != whole or read_monthly_manifest(lake, "2026-10", "default") is not None
 
 
 def test_what_a_link_leads_to_outside_the_lake_is_not_removed(lake, tmp_path):
@@ -182,7 +182,7 @@ def test_a_record_is_not_written_over_when_one_before_it_was_removed(lake):
     first, second = lake.retention_records("default")
     kept = second.read_bytes()
     first.unlink()
-    publish_day(day_of("2026-10-23"))
+    publish_snapshot(day_of("2026-10-23"))
     apply_retention(lake, "default", RULES, NOW)
     assert [path.stem for path in lake.retention_records("default")] == ["000002", "000003"]
     assert second.read_bytes() == kept

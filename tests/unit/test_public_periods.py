@@ -7,12 +7,12 @@ import duckdb
 import psycopg
 import pyarrow as pa
 import pytest
-from published_days import publish_day, write_history
+from published_days import publish_snapshot, write_history
 
 from pipelines.lake.layout import Lake, Partition
 from pipelines.query.views import connect_lake
 from pipelines.settings import ROOT, Settings
-from pipelines.snapshot.steps import Day
+from pipelines.snapshot.steps import SnapshotRun
 
 LONG_AGO = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
 DAYS = "SELECT project, snapshot_date, published_at, is_complete FROM days"
@@ -27,8 +27,8 @@ def on(number):
 def periods(postgres):
     """The public periods of an image with these versions: complete on the 1st, 2nd, 4th to 6th, looked at at noon."""
     for number in (1, 2, 3, 4, 5, 6):
-        day = Day(Partition(on(number), "default"), "run", Settings(lake="lake"))
-        publish_day(day, responses=[{"id": "a", "outcome": "failed" if number == 3 else "ok"}], images=[])
+        day = SnapshotRun(Partition(on(number), "default"), "run", Settings(lake="lake"))
+        publish_snapshot(day, responses=[{"id": "a", "outcome": "failed" if number == 3 else "ok"}], images=[])
 
     def read(*versions):
         write_history(day, [{"id": "a", "create_at": LONG_AGO, "visibility": "PUBLIC"} | one for one in versions])

@@ -12,13 +12,13 @@ import duckdb
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from published_days import PROJECT_ID, publish_day, rows_of, write_history
+from published_days import PROJECT_ID, publish_snapshot, rows_of, write_history
 
 from pipelines.errors import ConfigurationError
 from pipelines.lake.layout import Lake, Partition
 from pipelines.query.views import Format, connect_lake, relations, select, write_rows
 from pipelines.settings import ROOT, Settings
-from pipelines.snapshot.steps import Day
+from pipelines.snapshot.steps import SnapshotRun
 from pipelines.tables import ANALYSIS_TABLES, IMAGE_COSTS, IMAGES, TABLES
 
 FIRST, SECOND, THIRD = (dt.date(2026, 11, day) for day in (1, 2, 3))
@@ -31,27 +31,27 @@ def published_lake(tmp_path_factory):
     root = tmp_path_factory.mktemp("published") / "lake"
 
     def day_of(date, project="default"):
-        return Day(Partition(date, project), f"run-{date}-{project}", Settings(lake=str(root)))
+        return SnapshotRun(Partition(date, project), f"run-{date}-{project}", Settings(lake=str(root)))
 
-    publish_day(
+    publish_snapshot(
         day_of(FIRST),
         inventory=[{"id": ONE, "owner": "ann", "cost_center": "c1"}, {"id": TWO}],
         responses=[{"id": ONE, "outcome": "ok", "body": b'{"id":1}'}, {"id": TWO, "outcome": "not_found"}],
         images=[{"id": ONE, "name": "old", "visibility": "PRIVATE", "size_bytes": 1024}],
     )
-    publish_day(
+    publish_snapshot(
         day_of(SECOND),
         inventory=[{"id": ONE, "owner": "bob", "cost_center": "c1"}],
         responses=[{"id": ONE, "outcome": "ok"}],
         images=[{"id": ONE, "name": "new", "visibility": "PUBLIC", "size_bytes": 2048}],
     )
-    publish_day(
+    publish_snapshot(
         day_of(THIRD),
         inventory=[{"id": ONE}, {"id": TWO}],
         responses=[{"id": ONE, "outcome": "ok"}, {"id": TWO, "outcome": "failed"}],
         images=[{"id": ONE, "name": "newest", "visibility": "PUBLIC", "size_bytes": 4096}],
     )
-    publish_day(
+    publish_snapshot(
         day_of(FIRST, "other"),
         inventory=[{"id": TWO}],
         responses=[{"id": TWO, "outcome": "ok"}],

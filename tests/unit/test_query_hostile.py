@@ -8,7 +8,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from published_days import publish_day
+from published_days import publish_snapshot
 
 from assets.cli import focus, report
 from assets.query_command import query
@@ -17,7 +17,7 @@ from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.witnesses import open_witness
 from pipelines.query.views import Format, connect_lake, select, write_rows
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import Day
+from pipelines.snapshot.steps import SnapshotRun
 
 ID = "00000000-0000-4000-8000-000000000001"
 EVIDENCE = "responses/dt=2026-11-01/project=default/responses.parquet"
@@ -28,8 +28,8 @@ def lake(tmp_path_factory):
     """A lake with a link that leads out of it, beside a secret; nothing here may change either."""
     around = tmp_path_factory.mktemp("around")
     root = around / "lake"
-    publish_day(
-        Day(Partition(dt.date(2026, 11, 1), "default"), "run", Settings(lake=str(root))),
+    publish_snapshot(
+        SnapshotRun(Partition(dt.date(2026, 11, 1), "default"), "run", Settings(lake=str(root))),
         inventory=[{"id": ID}],
         responses=[{"id": ID, "outcome": "ok", "body": b"{}"}],
         images=[{"id": ID, "name": "base"}],

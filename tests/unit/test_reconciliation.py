@@ -3,9 +3,9 @@
 import datetime as dt
 
 import pytest
-from published_days import day_of, publish_day, published_rows, write_history
+from published_days import day_of, publish_snapshot, published_rows, write_history
 
-from pipelines.derive.analysis import DayAnalysis
+from pipelines.derive.analysis import Analysis
 from pipelines.derive.reconciliation import derive_image_reconciliation
 from pipelines.tables import IMAGE_RECONCILIATION
 
@@ -18,7 +18,7 @@ def day():
 
 
 def derive(day):
-    with DayAnalysis(day) as analysis:
+    with Analysis(day) as analysis:
         return derive_image_reconciliation(analysis)
 
 
@@ -31,7 +31,7 @@ def outcomes(**outcomes):
 
 
 def test_a_listed_image_that_nobody_registered(day):
-    publish_day(
+    publish_snapshot(
         day,
         listed=[
             {
@@ -73,7 +73,7 @@ def test_unregistered_images_are_found_on_whatever_page_they_are(day):
     unknown = [0, 47, 48, 95, 96, 150, 199]
     registered = {item["id"]: None for number, item in enumerate(listed) if number not in unknown}
     listed[151] = {"id": "I150", "name": "shown twice"}
-    publish_day(
+    publish_snapshot(
         day,
         listed=listed,
         inventory=inventory(**registered),
@@ -88,7 +88,7 @@ def test_unregistered_images_are_found_on_whatever_page_they_are(day):
 
 
 def test_a_registered_image_is_gone_only_when_the_api_said_so(day):
-    publish_day(
+    publish_snapshot(
         day,
         listed=[],
         inventory=[
@@ -141,7 +141,7 @@ def test_a_registered_image_is_gone_only_when_the_api_said_so(day):
 
 
 def test_the_likely_owner_is_the_only_one_of_the_namespace(day):
-    publish_day(
+    publish_snapshot(
         day,
         listed=[
             {"id": "u1", "namespace": "one"},
@@ -169,7 +169,7 @@ def test_the_likely_owner_is_the_only_one_of_the_namespace(day):
 
 
 def test_without_the_list_nothing_is_said_about_what_is_not_registered(day):
-    publish_day(day, inventory=inventory(a=None), responses=outcomes(a="not_found"))
+    publish_snapshot(day, inventory=inventory(a=None), responses=outcomes(a="not_found"))
     result = derive(day)
     assert published_rows(day, IMAGE_RECONCILIATION) == [
         NOTHING | {"id": "a", "kind": "registered_but_gone", "outcome": "not_found"}
@@ -179,7 +179,7 @@ def test_without_the_list_nothing_is_said_about_what_is_not_registered(day):
 
 
 def test_an_old_day_derived_again_does_not_know_what_came_later(day):
-    publish_day(day, inventory=inventory(a=None), responses=outcomes(a="not_found"))
+    publish_snapshot(day, inventory=inventory(a=None), responses=outcomes(a="not_found"))
     write_history(
         day,
         [

@@ -3,10 +3,10 @@
 import re
 
 import pytest
-from published_days import day_of, publish_day
+from published_days import day_of, publish_snapshot
 
 from pipelines.derive.days import derive_days
-from pipelines.lake.derived_records import DaySummary
+from pipelines.lake.derived_manifests import DerivedSummary
 from pipelines.report.headline import AWAITED_DAYS, awaited, figures
 from pipelines.report.page import UNFOLDED_ROWS, render_report
 from pipelines.settings import ROOT
@@ -28,7 +28,7 @@ def page(tmp_path_factory):
         monkeypatch.chdir(tmp_path_factory.mktemp("report"))
         images = [image(number, visibility="PUBLIC", content_hash="1") for number in range(UNFOLDED_ROWS + 3)]
         day = day_of("2026-11-23")
-        publish_day(
+        publish_snapshot(
             day,
             images=images,
             responses=[{"id": row["id"], "outcome": "ok"} for row in images],
@@ -87,7 +87,7 @@ def test_the_days_that_rules_wait_for_are_those_in_their_sql():
 
 
 def summary(**facts):
-    return DaySummary.model_validate(
+    return DerivedSummary.model_validate(
         {
             "is_complete": True,
             "compared_with": "2026-11-22",

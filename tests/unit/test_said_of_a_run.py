@@ -1,7 +1,7 @@
 """What somebody says of one run: from the command line through the run's tags, and what is then printed."""
 
 import pytest
-from published_days import day_of, publish_day
+from published_days import day_of, publish_snapshot
 from typer.testing import CliRunner
 
 from assets import cli
@@ -54,7 +54,7 @@ def test_a_history_is_accepted_by_a_tag_of_the_run(monkeypatch, arguments, tags)
 )
 def test_a_run_says_what_to_know_of_its_inventory_and_stays_complete(capsys, facts, sentence):
     day = day_of("2026-11-02")
-    manifest = publish_day(
+    manifest = publish_snapshot(
         day,
         inventory=[{"id": A}],
         responses=[{"id": A, "outcome": "ok"}],
@@ -74,7 +74,7 @@ def test_status_says_where_an_inventory_was_not_whole(monkeypatch):
     monkeypatch.setenv("IMAGE_SNAPSHOTS_LAKE", "lake")
     monkeypatch.setattr(cli, "_today", lambda: day_of("2026-11-02").partition.date)
     for date, facts in (("2026-11-01", {}), ("2026-11-02", {"is_whole": False, "reason": "It lacks too many."})):
-        publish_day(
+        publish_snapshot(
             day_of(date), inventory=[{"id": A}], responses=[{"id": A, "outcome": "ok"}], images=[{"id": A}],
             inventory_facts=facts,
         )  # fmt: skip

@@ -4,7 +4,7 @@ import datetime as dt
 
 import pyarrow.parquet as pq
 import pytest
-from published_days import day_of, publish_day
+from published_days import day_of, publish_snapshot
 
 from pipelines.derive.costs import write_focus
 from pipelines.derive.days import derive_days
@@ -13,7 +13,7 @@ from pipelines.lake.layout import Partition
 from pipelines.lake.manifests import holds_sandbox, published, write_manifest
 from pipelines.maintenance.status import day_statuses
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import Day
+from pipelines.snapshot.steps import SnapshotRun
 from pipelines.tables import IMAGES
 from pipelines.warehouse.loading import load_partition
 
@@ -24,7 +24,7 @@ REAL = "https://modelarts.example"
 def publish_of(date, *, is_sandbox):
     """Publish a day whose manifest says where it is from."""
     day = day_of(date)
-    publish_day(
+    publish_snapshot(
         day, responses=[{"id": ID, "outcome": "ok"}], images=[{"id": ID, "status": "ACTIVE", "type": "BUILD_IN"}]
     )
     manifest = published(day.lake, day.partition)
@@ -34,7 +34,7 @@ def publish_of(date, *, is_sandbox):
 
 
 def another_project(**settings):
-    return Day(Partition(dt.date(2026, 11, 24), "other"), "run-2", Settings(lake="lake", **settings))
+    return SnapshotRun(Partition(dt.date(2026, 11, 24), "other"), "run-2", Settings(lake="lake", **settings))
 
 
 @pytest.mark.parametrize("endpoint", [None, "sandbox"])
@@ -110,16 +110,16 @@ def test_credentials_with_the_sandbox_asked_for_by_name_are_accepted(monkeypatch
 
 def test_every_derived_file_of_the_sandbox_says_so():
     day = publish_of("2026-11-23", is_sandbox=True)
-    seal = derive_days(day).seal
+    derived_manifest = derive_days(day).derived_manifest
     history = day.lake.project_table("image_history", "default")
-    for path in [*(day.lake.root / file.path for file in seal.files.values()), history]:
+    for path in [*(day.lake.root / file.path for file in derived_manifest.files.values()), history]:
         assert pq.read_metadata(path).metadata[b"image_snapshots.is_sandbox"] == b"true", path
 
 
 def test_no_file_of_a_cloud_says_that_it_is_of_the_sandbox():
     day = publish_of("2026-11-23", is_sandbox=False)
-    seal = derive_days(day).seal
-    for file in seal.files.values():
+    derived_manifest = derive_days(day).derived_manifest
+    for file in derived_manifest.files.values():
         assert b"image_snapshots.is_sandbox" not in pq.read_metadata(day.lake.root / file.path).metadata
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from permissions import unreadable
-from published_days import day_of, publish_day
+from published_days import day_of, publish_snapshot
 
 from pipelines.cloud.credentials import PasswordLogin, load_credentials
 from pipelines.derive.audit import read_rules, read_suppressions
@@ -258,7 +258,7 @@ def test_other_files_in_another_encoding_are_refused_as_that(tmp_path, read, enc
 
 
 def test_a_query_file_may_begin_with_a_mark(tmp_path, image_snapshots):
-    publish_day(day_of("2026-11-23"), images=[])
+    publish_snapshot(day_of("2026-11-23"), images=[])
     path = with_mark(tmp_path / "q.sql", "SELECT 1 AS one\n")
     done = image_snapshots("query", "--file", str(path), "--format", "json")
     assert (done.returncode, json.loads(done.stdout or "null")) == (0, [{"one": 1}]), done.stderr

@@ -3,7 +3,7 @@
 import datetime as dt
 
 import pytest
-from published_days import day_of, publish_day, write_history
+from published_days import day_of, publish_snapshot, write_history
 
 from pipelines.derive.suppression_targets import suppression_warnings
 from pipelines.settings import Settings
@@ -16,7 +16,7 @@ NOBODY = "0f3c2a7e-1111-4222-8333-000000000000"
 @pytest.fixture
 def warnings(tmp_path):
     day = day_of(DAY)
-    publish_day(day)
+    publish_snapshot(day)
     write_history(day, [{"id": KNOWN, "valid_from": dt.date(2026, 11, 23), "namespace": "archive"}])
 
     def of(rule="older_than_a_year", target=f'id = "{KNOWN}"', until=DAY):

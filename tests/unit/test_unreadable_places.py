@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from permissions import unreadable
-from published_days import day_of, publish_day
+from published_days import day_of, publish_snapshot
 
 from pipelines.derive.audit import read_rules
 from pipelines.errors import ConfigurationError, StorageError
@@ -37,7 +37,7 @@ READERS = {
     ],
     "_manifests/superseded": [lambda lake: lake.superseded("default")],
     "_derived/dt=2026-11-01": [
-        lambda lake: lake.derived_seals("default"),
+        lambda lake: lake.derived_manifests("default"),
         lambda lake: lake.derived("default"),
     ],
     "_retention/project=default": [lambda lake: lake.retention_records("default")],
@@ -45,7 +45,7 @@ READERS = {
         lambda lake: lake.unfinished(),
         lambda lake: day_statuses(lake, ["default"], DATE, DATE),
     ],
-    "_monthly/month=2026-11": [lambda lake: lake.monthly_seals(), connect_lake],
+    "_monthly/month=2026-11": [lambda lake: lake.monthly_manifests(), connect_lake],
     "images/dt=2026-11-01": [
         lambda lake: lake.partitions_of("images"),
         lambda lake: lake.files_of("images"),
@@ -63,7 +63,7 @@ READERS = {
 
 
 def test_a_directory_that_may_not_be_read_is_named_and_never_left_out(open_directory):
-    publish_day(day_of("2026-11-23"), images=[{"id": IMAGE}], responses=[{"id": IMAGE, "outcome": "ok"}])
+    publish_snapshot(day_of("2026-11-23"), images=[{"id": IMAGE}], responses=[{"id": IMAGE, "outcome": "ok"}])
     lake = Lake("lake")
     for name, readers in READERS.items():
         (open_directory / "lake" / name).mkdir(parents=True, exist_ok=True)
@@ -120,9 +120,14 @@ def test_what_is_no_day_month_or_project_is_not_read(tmp_path):
         write_atomically(tmp_path / "_retention" / "project=default" / f"{record}.json", b"{}")
     write_atomically(tmp_path / "images" / "dt=2026-11-24", b"no directory")
     assert lake.partitions() == lake.unfinished() == lake.partitions_of("images") == [PARTITION]
-    assert [*lake.manifests("default")] == [*lake.derived_seals("default")] == [*lake.files_of("images")] == [PARTITION]
+    assert (
+        [*lake.manifests("default")]
+        == [*lake.derived_manifests("default")]
+        == [*lake.files_of("images")]
+        == [PARTITION]
+    )
     assert [*lake.derived("default")] == [*lake.reported("default")] == [PARTITION]
-    assert lake.monthly_seals() == [("2026-11", "default")]
+    assert lake.monthly_manifests() == [("2026-11", "default")]
     assert [path.stem for path in lake.retention_records("default")] == ["000001"]
 
 

@@ -2,15 +2,15 @@
 
 import datetime as dt
 
-from published_days import day_of, publish_day, published_rows, rows_of, write_history
+from published_days import day_of, publish_snapshot, published_rows, rows_of, write_history
 
-from pipelines.derive.analysis import DayAnalysis
+from pipelines.derive.analysis import Analysis
 from pipelines.derive.usage import derive_image_usage
 from pipelines.tables import IMAGE_USAGE
 
 
 def derive(day):
-    with DayAnalysis(day) as analysis:
+    with Analysis(day) as analysis:
         return derive_image_usage(analysis)
 
 
@@ -21,7 +21,7 @@ def take(date, notebooks, ids="a", **outcomes):
     rows = notebooks and [
         {"notebook_id": f"n{i}", "image_id": image_id, "status": "RUNNING"} for i, image_id in enumerate(notebooks)
     ]
-    publish_day(
+    publish_snapshot(
         day,
         notebooks=rows,
         inventory=[{"id": id_} for id_ in outcomes],
@@ -38,7 +38,7 @@ def usage(date):
 
 def test_notebooks_are_counted_whatever_their_status():
     day = day_of("2026-11-23")
-    publish_day(
+    publish_snapshot(
         day,
         inventory=[{"id": "a"}, {"id": "b"}, {"id": "c"}],
         responses=[{"id": "a", "outcome": "ok"}, {"id": "b", "outcome": "ok"}, {"id": "c", "outcome": "deleted"}],

@@ -15,7 +15,7 @@ from pipelines.errors import ConfigurationError
 from pipelines.lake.layout import Lake
 from pipelines.lake.witnesses import open_witness, read_witnesses
 from pipelines.run import utc_now
-from pipelines.snapshot.steps import publish_day
+from pipelines.snapshot.steps import publish_snapshot
 
 DATES = ("2025-10-01", "2025-10-02")
 
@@ -128,7 +128,7 @@ def test_a_run_adds_its_manifest_to_the_witness_file(lake, tmp_path):
     notes = tmp_path / "witness.tsv"
     notes.write_text("# of this lake\n")
     day = dataclasses.replace(proved_day(DATES[1], witness=notes), run_id="again", now=utc_now)
-    publish_day(day)
+    publish_snapshot(day)
     comment, line = notes.read_text().splitlines()
     assert comment == "# of this lake"
     date, project, digest, published_at = line.split("\t")
@@ -149,7 +149,7 @@ def test_a_run_adds_its_manifest_to_the_witness_file(lake, tmp_path):
 def test_a_witness_file_that_is_of_no_use_keeps_the_day_from_being_published(lake, path, sentence):
     before = digest_of(lake, DATES[1])
     with pytest.raises(ConfigurationError) as raised:
-        publish_day(proved_day(DATES[1], witness=path))
+        publish_snapshot(proved_day(DATES[1], witness=path))
     assert str(raised.value).startswith(sentence)
     assert digest_of(lake, DATES[1]) == before
 

@@ -65,7 +65,7 @@ def problems(lake, notes=None, **options):
 
 
 def last(lake):
-    return lake.derived_seal(proved_day(DATES[2]).partition)
+    return lake.derived_manifest(proved_day(DATES[2]).partition)
 
 
 def replace_file(lake, date, name, table):
@@ -74,7 +74,7 @@ def replace_file(lake, date, name, table):
     path = lake.table(name, partition)
     pq.write_table(table, path)
     facts = {"sha256": sha256_of_file(path), "bytes": path.stat().st_size, "rows": len(table)}
-    forge_record(lake.derived_seal(partition), lambda said: said["files"][name].update(facts))
+    forge_record(lake.derived_manifest(partition), lambda said: said["files"][name].update(facts))
     return lake.key(path)
 
 
@@ -181,7 +181,7 @@ def test_findings_that_were_removed_from_an_older_day_break_the_chain_of_records
         "_manifests/dt=2025-11-01/project=default.json",
     } <= found.keys()
     for sentence in found.values():
-        assert "record of derived tables" in sentence
+        assert "derived manifest" in sentence
 
 
 def test_findings_that_were_removed_from_the_newest_day_are_not_what_the_days_give(lake):
@@ -195,7 +195,7 @@ def test_findings_that_were_removed_from_the_newest_day_are_not_what_the_days_gi
 def test_forged_figures_of_the_newest_day_are_not_what_the_days_give(lake):
     forge_record(last(lake), lambda said: said["summary"].update(images=2))
     report = lake.report(proved_day(DATES[2]).partition)
-    assert problems(lake)[lake.key(report)].startswith("It names a record of derived tables with SHA-256 ")
+    assert problems(lake)[lake.key(report)].startswith("It names a derived manifest with SHA-256 ")
     report.unlink()
     assert problems(lake) == {
         "_derived/dt=2025-11-01/project=default.json": "Its figures are not what the published days give. Restore it "
@@ -204,7 +204,7 @@ def test_forged_figures_of_the_newest_day_are_not_what_the_days_give(lake):
 
 
 def test_records_of_derived_tables_that_were_exchanged_are_named(lake):
-    one, other = (lake.derived_seal(proved_day(date).partition) for date in DATES[:2])
+    one, other = (lake.derived_manifest(proved_day(date).partition) for date in DATES[:2])
     first, second = one.read_bytes(), other.read_bytes()
     one.write_bytes(second)
     other.write_bytes(first)
@@ -254,7 +254,7 @@ def test_derived_tables_of_the_newest_day_that_were_removed_are_missed_by_histor
             shutil.rmtree(path)
     found = problems(lake)
     assert "somebody removed its record" in found["image_history/project=default/image_history.parquet"]
-    assert found["reports/dt=2025-11-01/project=default/report.html"].startswith("It names a record of derived tables")
+    assert found["reports/dt=2025-11-01/project=default/report.html"].startswith("It names a derived manifest")
 
 
 def remove_newest_day(lake):
@@ -305,7 +305,7 @@ def test_what_retention_left_no_way_to_make_again_is_restored_and_not_derived(la
 
 
 def test_a_monthly_file_without_a_record_is_said_to_be_there(lake):
-    lake.monthly_seal("2025-10", "default").unlink()
+    lake.monthly_manifest("2025-10", "default").unlink()
     notes = []
     assert problems(lake, notes, quick=True) == {}
     assert "_monthly/images/month=2025-10/project=default/images.parquet" in {

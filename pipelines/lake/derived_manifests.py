@@ -1,4 +1,4 @@
-"""The seal of a day's derived tables: what they were made from, their files, and the day in a few figures.
+"""The derived manifest of a day: what they were made from, their files, and the day in a few figures.
 
 Making the tables, and writing the seal, belongs to `derive.days`.
 """
@@ -15,7 +15,7 @@ from pipelines.lake.records import Facts, Record
 from pipelines.lake.stored_files import exists, storage_errors
 
 
-class DaySummary(Facts):
+class DerivedSummary(Facts):
     """A day in a few figures.
 
     `changes`: images by kind of change since `compared_with`; `findings`: open ones that are not suppressed, by
@@ -56,7 +56,7 @@ class Inputs(Facts):
     handed_on: dict[str, str]
 
 
-class DerivedSeal(Record):
+class DerivedManifest(Record):
     """What the derived tables of a day were made from, their files, and the day in a few figures.
 
     `manifest_sha256` is of the day's manifest. `history`: the project's `image_history` as it was after this day was
@@ -76,7 +76,7 @@ class DerivedSeal(Record):
     files: dict[str, FileFacts]
     history: FileFacts
     accepted_history: str | None = None
-    summary: DaySummary
+    summary: DerivedSummary
     previous_record_sha256: str | None
 
 
@@ -91,52 +91,56 @@ def bases(lake: Lake, project: str) -> dict[Partition, str]:
     return found
 
 
-def read_seal(lake: Lake, partition: Partition) -> DerivedSeal | None:
-    """The seal of a day's derived tables; None when there is none, or none that this version of the software can read.
+def read_derived_manifest(lake: Lake, partition: Partition) -> DerivedManifest | None:
+    """The derived manifest of a day; None when there is none, or none that this version of the software can read.
 
     What it seals can be derived again, so a damaged seal is as good as none; so is one that names other places than
     those where the tables of the day lie.
     """
-    path = lake.derived_seal(partition)
+    path = lake.derived_manifest(partition)
     if not exists(path):
         return None
     with storage_errors(path):
         content = path.read_bytes()
-    return placed_seal(lake, partition, content)
+    return placed_derived_manifest(lake, partition, content)
 
 
-def parse_seal(content: bytes) -> DerivedSeal | None:
-    """Make a seal of a file's content, wherever it lies; None as for `read_seal`."""
+def parse_derived_manifest(content: bytes) -> DerivedManifest | None:
+    """Make a seal of a file's content, wherever it lies; None as for `read_derived_manifest`."""
     try:
-        return DerivedSeal.model_validate_json(content)
+        return DerivedManifest.model_validate_json(content)
     except ValidationError:
         return None
 
 
-def placed_seal(lake: Lake, partition: Partition, content: bytes) -> DerivedSeal | None:
-    """Make a seal of a partition of a file's content; None as for `read_seal`."""
-    seal = parse_seal(content)
-    return seal if seal is not None and misplaced(lake, partition, seal.files) is None else None
+def placed_derived_manifest(lake: Lake, partition: Partition, content: bytes) -> DerivedManifest | None:
+    """Make a derived manifest of a partition of a file's content; None as for `read_derived_manifest`."""
+    derived_manifest = parse_derived_manifest(content)
+    return (
+        derived_manifest
+        if derived_manifest is not None and misplaced(lake, partition, derived_manifest.files) is None
+        else None
+    )
 
 
-def sealed_files(lake: Lake, partition: Partition) -> dict[str, FileFacts]:
-    """The files that the manifest of a published day and the seal of its derived tables name, by table.
+def manifest_files(lake: Lake, partition: Partition) -> dict[str, FileFacts]:
+    """The files that the manifest of a published day and the derived manifest name, by table.
 
     Raises:
         StorageError: the manifest is damaged, or names a place that is not that of the day's table.
     """
-    seal = read_seal(lake, partition)
+    derived_manifest = read_derived_manifest(lake, partition)
     manifest = read_manifest(lake.manifest(partition))
     check_places(lake, partition, manifest)
-    return manifest.files | (seal.files if seal else {})
+    return manifest.files | (derived_manifest.files if derived_manifest else {})
 
 
-def readable_sealed_files(lake: Lake, project: str) -> dict[Partition, dict[str, FileFacts]]:
-    """What `sealed_files` gives for each published day of a project; days with a damaged manifest are left out.
+def readable_manifest_files(lake: Lake, project: str) -> dict[Partition, dict[str, FileFacts]]:
+    """What `manifest_files` gives for each published day of a project; days with a damaged manifest are left out.
 
     Whoever reads rows need not be stopped by one; `verify` names it.
     """
-    seals = lake.derived_seals(project)
+    derived_manifests = lake.derived_manifests(project)
     found = {}
     for partition, content in lake.manifests(project).items():
         try:
@@ -144,6 +148,10 @@ def readable_sealed_files(lake: Lake, project: str) -> dict[Partition, dict[str,
             check_places(lake, partition, manifest)
         except StorageError:
             continue
-        seal = placed_seal(lake, partition, seals[partition]) if partition in seals else None
-        found[partition] = manifest.files | (seal.files if seal else {})
+        derived_manifest = (
+            placed_derived_manifest(lake, partition, derived_manifests[partition])
+            if partition in derived_manifests
+            else None
+        )
+        found[partition] = manifest.files | (derived_manifest.files if derived_manifest else {})
     return found

@@ -1,4 +1,4 @@
-"""The seal of a project's month: of which daily files its monthly ones were made, and where those stand in for them.
+"""The manifest of a project's monthly files: which daily files they were made of, and where they stand in for them.
 
 Making monthly files belongs to `maintenance.compaction`.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from pipelines.lake.derived_records import readable_sealed_files
+from pipelines.lake.derived_manifests import readable_manifest_files
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import FileFacts
 from pipelines.lake.records import Record, is_whole
@@ -17,7 +17,7 @@ from pipelines.lake.stored_files import LakePath, exists, sha256_of_file, storag
 from pipelines.tables import SCHEMA_VERSION, SNAPSHOT_TABLES
 
 
-class MonthSeal(Record):
+class MonthlyManifest(Record):
     """What a project's monthly files were made from, and their facts; `days` has SHA-256 by table by day."""
 
     month: str
@@ -40,36 +40,36 @@ class MonthlyFile:
     others: frozenset[dt.date]
 
 
-def is_as_sealed(path: LakePath, file: FileFacts) -> bool:
+def is_unchanged(path: LakePath, file: FileFacts) -> bool:
     """Whether a file is there and has the SHA-256 of these facts."""
     return exists(path) and sha256_of_file(path) == file.sha256
 
 
-def read_month_seal(lake: Lake, month: str, project: str) -> MonthSeal | None:
-    """The seal of a project's monthly files; None when there is none, or none that this version can read.
+def read_monthly_manifest(lake: Lake, month: str, project: str) -> MonthlyManifest | None:
+    """The monthly manifest of a project; None when there is none, or none that this version can read.
 
     What it seals can be made again, so a damaged seal is as good as none; so is one of another month or project, or one
     that names other places than theirs.
     """
-    path = lake.monthly_seal(month, project)
+    path = lake.monthly_manifest(month, project)
     if not exists(path):
         return None
     with storage_errors(path):
         content = path.read_bytes()
     try:
-        seal = MonthSeal.model_validate_json(content)
+        manifest = MonthlyManifest.model_validate_json(content)
     except ValidationError:
         return None
     is_placed = all(
         name in SNAPSHOT_TABLES and file.path == lake.key(lake.monthly(name, month, project))
-        for name, file in seal.files.items()
+        for name, file in manifest.files.items()
     )
-    return seal if is_placed and (seal.month, seal.project) == (month, project) else None
+    return manifest if is_placed and (manifest.month, manifest.project) == (month, project) else None
 
 
 def is_month_whole(lake: Lake, month: str, project: str) -> bool:
-    """Whether the seal of a project's monthly files has the SHA-256 that it states of itself."""
-    path = lake.monthly_seal(month, project)
+    """Whether the monthly manifest of a project has the SHA-256 that it states of itself."""
+    path = lake.monthly_manifest(month, project)
     with storage_errors(path):
         return is_whole(path.read_bytes())
 
@@ -78,15 +78,15 @@ def monthly_files(lake: Lake, daily: Mapping[str, Mapping[Partition, LakePath]])
     """The monthly files that stand in for daily ones, by table; `daily` has the daily files that are there."""
     found: dict[str, list[MonthlyFile]] = {name: [] for name in SNAPSHOT_TABLES}
     by_project: dict[str, dict[Partition, dict[str, FileFacts]]] = {}
-    for month, project in lake.monthly_seals():
-        seal = read_month_seal(lake, month, project)
-        if seal is None or seal.schema_version > SCHEMA_VERSION:
+    for month, project in lake.monthly_manifests():
+        manifest = read_monthly_manifest(lake, month, project)
+        if manifest is None or manifest.schema_version > SCHEMA_VERSION:
             continue
         if project not in by_project:
-            by_project[project] = readable_sealed_files(lake, project)
-        current = {day: by_project[project].get(Partition(day, project), {}) for day in seal.days}
-        for name in seal.files.keys() & found.keys():
-            sealed = {day: hashes[name] for day, hashes in seal.days.items() if name in hashes}
+            by_project[project] = readable_manifest_files(lake, project)
+        current = {day: by_project[project].get(Partition(day, project), {}) for day in manifest.days}
+        for name in manifest.files.keys() & found.keys():
+            sealed = {day: hashes[name] for day, hashes in manifest.days.items() if name in hashes}
             days = frozenset(
                 day
                 for day, sha256 in sealed.items()

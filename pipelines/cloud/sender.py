@@ -1,6 +1,6 @@
 """One exchange with a server: a request sent, and the whole answer or none, within limits of time and size.
 
-What an answer means belongs to `cloud.answers`; whether a request is sent again, to `cloud.retries`.
+What an answer means belongs to `cloud.classification`; whether a request is sent again, to `cloud.retries`.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 
-from pipelines.cloud.answers import Kind, Verdict, classify_failure
+from pipelines.cloud.classification import Kind, Verdict, classify_failure
 from pipelines.cloud.options import Limits, Timeouts
 from pipelines.cloud.transport import PooledTransport, proxy_for, tls_context
 from pipelines.inputs.endpoints import SANDBOX_HEADER
@@ -67,7 +67,7 @@ class Reply:
     body: bytes
 
 
-class NoAnswerError(Exception):
+class NoResponseError(Exception):
     """No whole answer came; `status` is set when its beginning did."""
 
     def __init__(self, verdict: Verdict, status: int | None) -> None:
@@ -76,7 +76,7 @@ class NoAnswerError(Exception):
         self.status = status
 
 
-class Exchanges:
+class HTTPSender:
     """The exchanges of one client, counted in `stats`; `extensions` belong to every request that is sent.
 
     `met_sandbox`: whether what answers says that it is a sandbox of this software.
@@ -113,7 +113,7 @@ class Exchanges:
         """Send a request and read the answer.
 
         Raises:
-            NoAnswerError: there is none, or not the whole of it, or it is too large.
+            NoResponseError: there is none, or not the whole of it, or it is too large.
         """
         self.stats.requests += 1
         status = None
@@ -137,7 +137,7 @@ class Exchanges:
                 finally:
                     await response.stream.aclose()
         except (httpx.TransportError, TimeoutError) as error:
-            raise NoAnswerError(classify_failure(error, status), status) from None
+            raise NoResponseError(classify_failure(error, status), status) from None
         finally:
             self._in_flight.discard(exchange)
         return Reply(status, response.headers, body)
@@ -154,7 +154,7 @@ class Exchanges:
         async for chunk in stream:
             size += len(chunk)
             if size > self._max_body_bytes:
-                raise NoAnswerError(self._too_large(), response.status_code)
+                raise NoResponseError(self._too_large(), response.status_code)
             chunks.append(chunk)
         self.stats.bytes_received += size
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
@@ -167,10 +167,10 @@ class Exchanges:
                 # Meant to be in zlib's wrapping, and sent by many without.
                 plain = _unpacked(body, self._max_body_bytes, -zlib.MAX_WBITS)
         except _UnpacksToTooMuchError:
-            raise NoAnswerError(self._too_large(), response.status_code) from None
+            raise NoResponseError(self._too_large(), response.status_code) from None
         if plain is None:
             broken = Verdict(Kind.RETRY, error_code="client.bad_encoding", error_msg="the body cannot be unpacked")
-            raise NoAnswerError(broken, response.status_code)
+            raise NoResponseError(broken, response.status_code)
         return plain
 
     def _too_large(self) -> Verdict:

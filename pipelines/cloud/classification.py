@@ -28,7 +28,7 @@ MAX_TEXT_CHARACTERS = 500
 
 
 @dataclass(slots=True)
-class Answer:
+class ImageResponse:
     """The last answer for one id, or its absence. `http_status` and `body` are None when no whole answer came."""
 
     id: str
