@@ -1,9 +1,8 @@
-"""The ModelArts API as the rest of the project calls it: one client for the images, the list and the notebooks.
+"""The client of the ModelArts API: image details, the image list and the notebook list.
 
-`ModelArtsClient` asks until there is a verdict. Its parts: `cloud.authentication` signs or carries the token,
-`cloud.sender` sends, `cloud.retries` knows when to try again and when to stop, `cloud.paging` adds up the
-pages of a list. What an answer means belongs to `cloud.classification`, how fast requests may leave to
-`cloud.throttle`.
+`ModelArtsClient` sends requests until there is a verdict. `cloud.authentication` signs them or adds the token,
+`cloud.throttle` limits their rate, `cloud.sender` sends them, `cloud.classification` classifies the responses,
+`cloud.retries` decides when to retry and when to stop, and `cloud.paging` puts the pages of a list together.
 """
 
 import datetime as dt
@@ -49,7 +48,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Result:
-    """The last answer to one call, or its absence (`status` or `body` are None)."""
+    """The last response to one call; `status` and `body` are None if no complete response came."""
 
     verdict: Verdict
     status: int | None
@@ -69,10 +68,10 @@ def _utc_now() -> dt.datetime:
 class ModelArtsClient:
     """A client of one project, shared by all workers; use it as an async context manager.
 
-    Entering fetches a token (with a password) and sets `project_id`. Calls beyond the limit of connections wait for
-    one within their time-out. `shared_rate`, in place of `limits.rate`, is a limit for all processes together, and is
-    closed with the client. `ca_bundle` wins over the credentials' own. `now` is the clock by which answers are
-    observed; that of a day which the sandbox plays shows that day.
+    Entering fetches a token (for a password) and sets `project_id`. Calls beyond the connection limit wait for a free
+    connection, within their time-out. `shared_rate` replaces `limits.rate` by one limit for all processes; it is closed
+    with the client. `ca_bundle` overrides the credentials' own. `now` is the clock that sets `observed_at`; when the
+    sandbox plays a day, this clock shows that day.
     """
 
     def __init__(
@@ -92,9 +91,9 @@ class ModelArtsClient:
         self._now = now or _utc_now
         self._connections = limits.connections
         self._retry_policy = retry_policy
-        # How many images of the list's `total` were not on its pages; None before a list was read.
+        # How many images the list counts (`total`) but does not show; None until the list has been read.
         self.list_shortfall: int | None = None
-        # How many items of the notebook list had no id; None before it was read.
+        # How many items of the notebook list have no id; None until it has been read.
         self.notebooks_skipped: int | None = None
         self._images_path = self._notebooks_path = ""
         self._transport: httpx.AsyncBaseTransport | None = None
@@ -107,19 +106,19 @@ class ModelArtsClient:
 
     @property
     def project_id(self) -> str:
-        """The project's id; known after entering."""
+        """The project's id, known after entering."""
         project_id = self._authentication.project_id
         assert project_id is not None, "enter the client first"  # noqa: S101
         return project_id
 
     @property
     def was_accepted(self) -> bool:
-        """Whether the API has accepted a request, so that endpoint, project and credentials are right."""
+        """Whether the API has accepted a request. If so, endpoint, project and credentials are right."""
         return self._authentication.was_accepted
 
     @property
     def met_sandbox(self) -> bool:
-        """Whether what answers says that it is a sandbox of this software, so that its images are invented."""
+        """Whether the server says that it is this software's sandbox, whose images are invented."""
         return self._sender.met_sandbox
 
     async def __aenter__(self) -> Self:
@@ -148,17 +147,16 @@ class ModelArtsClient:
             await self._transport.aclose()
 
     async def show_image(self, image_id: str) -> ImageResponse:
-        """Ask for one image, again as often as is worth it. What concerns only this image is in the answer.
-
-        `image_id` is a UUID with hyphens; anything else raises ValueError, because it must never reach a URL.
+        """Fetch one image's details, with retries. A fault of this image alone is in the result, not raised.
 
         Raises:
+            ValueError: `image_id` is not a UUID with hyphens; such a value must never reach a URL.
             AccountSuspendedError, AccessDeniedError, ConfigurationError, EndpointUnreachableError: no request can
-                succeed; from now on every call raises the same.
+                succeed; every later call raises the same error.
         """
         asked = image_id.lower()
         if _UUID.fullmatch(asked) is None:
-            raise ValueError("not a UUID, so it cannot be asked for")
+            raise ValueError("not a UUID, so it cannot be requested")
         result = await self._ask(
             f"{self._images_path}/{asked}", lambda status, headers, body: classify(asked, status, headers, body)
         )
@@ -176,7 +174,7 @@ class ModelArtsClient:
         )
 
     async def list_images(self, page_size: int = PAGE_SIZE) -> AsyncIterator[ListPage]:
-        """Read the API's own list, page by page, each image once; a list that is cut short is logged as a warning.
+        """Read the image list page by page, each image once. A warning is logged if images are missing on its pages.
 
         Raises:
             ListUnreadableError: a page cannot be read.
@@ -191,10 +189,10 @@ class ModelArtsClient:
             _logger.warning("The image list of %s has %d images, but its pages held %d.", self._host, total, seen)
 
     async def list_notebooks(self, page_size: int = NOTEBOOKS_PAGE_SIZE) -> AsyncIterator[list[Notebook]]:
-        """Read the notebooks of the project, page by page, each once. Those without an id are counted and logged.
+        """Read the notebook list page by page, each notebook once. Items without an id are counted and logged.
 
         Raises:
-            ListUnreadableError: a page cannot be read, or the pages held fewer notebooks than the list counts.
+            ListUnreadableError: a page cannot be read, or the pages hold fewer notebooks than the list counts.
             PipelineError: no request can succeed.
         """
         paging = Paging("notebook", self._notebooks_path, page_size)
@@ -205,18 +203,18 @@ class ModelArtsClient:
             _logger.warning("The notebook list of %s has %d items without an id.", self._host, paging.skipped)
         total, found = paging.most, len(paging.seen) + paging.skipped
         if found < total:
-            # Unlike an image that is not listed, a notebook that is not listed makes an image look unused.
+            # A missing notebook would make its image look unused, so this is an error, not a warning.
             raise ListUnreadableError(
                 f"The notebook list of {self._host} has {total} notebooks, but its pages held {found}."
             )
 
     async def _next_notebooks(self, paging: Paging) -> list[Notebook] | None:
-        # No generator: what it had read would live on in it while its caller is at work.
+        # Not a generator: a generator would keep the page alive while its caller works.
         page = await self._next_page(paging)
         return None if page is None else [reduce_notebook(item, page.observed_at) for item in page.items]
 
     async def _next_page(self, paging: Paging) -> ListPage | None:
-        """Read the next page of a list; None at its end. Offsets may not be what they seem, so several things end it.
+        """Read the next page of a list; None at its end. Offsets are unreliable, so several conditions end a list.
 
         Raises:
             PipelineError: the page cannot be read, or no request can succeed.
@@ -229,7 +227,7 @@ class ModelArtsClient:
             return None
         if verdict.outcome is not Outcome.OK or body is None:
             came = brief(result.status, result.verdict)
-            # Whoever holds the exception holds these.
+            # Drop the body here: a stored traceback would keep it alive.
             del result, body
             error = ListDeniedError if verdict.outcome is Outcome.FORBIDDEN else ListUnreadableError
             raise error(f"The {paging.what} list of {self._host} cannot be read ({came}).")
@@ -238,14 +236,14 @@ class ModelArtsClient:
     def _judge_page(self, status: int, headers: httpx.Headers, body: bytes) -> Verdict:
         verdict = classify_list(status, headers, body)
         if verdict.error_code in WRONG_PATH_CODES and self._authentication.was_accepted:
-            # The endpoint serves the API, but not this list: that is no reason to stop everything.
+            # The endpoint serves the API but not this list, so only the list fails.
             return Verdict(Kind.FINAL, Outcome.FAILED, verdict.error_code)
         return verdict
 
     # -- one call: requests until there is a verdict
 
     async def _ask(self, target: str, judge: Judge) -> _Result:
-        # The event loop's clock, without asking for the loop: that is a system call each time.
+        # The same clock as the event loop's, without fetching the loop: that would cost a system call each time.
         clock = time.monotonic
         transport, authentication, retries = self._transport, self._authentication, self._retries
         policy = self._retry_policy
@@ -298,14 +296,14 @@ class ModelArtsClient:
                 retries.note_last(verdict, status)
                 return _Result(verdict, status, body, attempts, round(elapsed * 1000), observed_at)
             if delay:
-                # Bodies may be large, and as many wait as there are workers.
+                # Drop the body while waiting: it may be large, and every worker may be waiting.
                 reply = body = None
                 await retries.sleep(delay)
 
     async def _handle(
         self, verdict: Verdict, status: int | None, token: Token | None, sent_at: float, faults: int
     ) -> float:
-        """Do what an answer that is not final asks for, and return the seconds to wait; raises when it is the end."""
+        """Act on a response that is not final and return the seconds to wait; raises if no request can succeed."""
         if verdict.kind is Kind.STOP:
             assert verdict.stop is not None  # noqa: S101
             self._retries.halt(verdict.stop(f"{verdict.error_msg} ({self._host}: {brief(status, verdict)})."))

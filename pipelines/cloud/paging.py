@@ -1,6 +1,6 @@
-"""The API's lists, page by page: how far the reading has come, and what a page adds to it.
+"""Puts the pages of the API's lists together: the position in a list, and the new items of each page.
 
-Asking for a page, and what a refusal means, belongs to `cloud.modelarts`.
+Requesting a page and handling a refusal belong to `cloud.modelarts`.
 """
 
 import datetime as dt
@@ -12,7 +12,7 @@ from pipelines.bodies.list_page import id_of, read_page
 
 PAGE_SIZE = 200
 NOTEBOOKS_PAGE_SIZE = 100
-# No list is longer; a count beyond it is none.
+# A larger count is ignored as nonsense.
 _MAX_TOTAL = 2**53
 
 
@@ -28,7 +28,7 @@ class ListPage:
 
 @dataclass(frozen=True, slots=True)
 class Notebook:
-    """What is kept of a notebook. The API sends more, access tokens among it: nothing of that is kept."""
+    """The fields of a notebook that are kept. The API sends more, such as access tokens; they are dropped."""
 
     id: str
     name: str | None
@@ -39,7 +39,7 @@ class Notebook:
 
 @dataclass(slots=True)
 class Paging:
-    """How far the reading of a list has come; `skipped` items had no id."""
+    """The position in a list that is being read; `skipped` counts items without an id."""
 
     what: str
     path: str
@@ -48,12 +48,12 @@ class Paging:
     skipped: int = 0
     offset: int = 0
     total: int | None = None
-    # The most that any page counted: a count that falls while pages are read must not hide what none of them showed.
+    # The largest total that any page stated: a total that falls during reading must not hide missing items.
     most: int = 0
 
     @property
     def is_whole(self) -> bool:
-        """Whether everything that the list counts was on its pages."""
+        """Whether the pages have shown all items that the list counts."""
         return self.total is not None and len(self.seen) >= self.total
 
     @property
@@ -62,7 +62,7 @@ class Paging:
         return f"{self.path}?limit={self.page_size}&offset={self.offset}"
 
     def take(self, body: bytes, observed_at: dt.datetime) -> ListPage | None:
-        """Add a page that came; None when it has nothing new, which is the end of the list."""
+        """Add a received page and return its new items; None if it has none, which is the end of the list."""
         page = read_page(body)
         self.total = _count(page.get("total"))
         self.most = max(self.most, self.total or 0)
@@ -79,7 +79,7 @@ class Paging:
 
 
 def reduce_notebook(item: dict[str, Any], observed_at: dt.datetime) -> Notebook:
-    """What is kept of an item of the notebook list."""
+    """Reduce an item of the notebook list to the fields that are kept."""
     image = item.get("image")
     return Notebook(
         item["id"].strip().lower(),
