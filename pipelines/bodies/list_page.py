@@ -1,4 +1,4 @@
-"""A page of one of the API's lists: its items, and the id of each."""
+"""Reads a page of one of the API's lists: its items and their ids."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ from pipelines.bodies.json_text import NotJSONError, parse, text_or_none
 
 
 def read_page(body: bytes) -> dict[str, Any]:
-    """A page of a list: an object with a list `data`.
+    """Parse a page of a list: an object with a list `data`.
 
     Raises:
-        NotJSONError: it is no page.
+        NotJSONError: the body is not such a page.
     """
     page = parse(body)
     if not isinstance(page, dict) or not isinstance(page.get("data"), list):
@@ -18,6 +18,6 @@ def read_page(body: bytes) -> dict[str, Any]:
 
 
 def id_of(item: Any) -> str | None:
-    """The id of an item of a list, in lower case; None when it has none, or none that can be kept."""
+    """The id of a list's item, in lower case; None if it has none, or one that cannot be stored."""
     id_ = text_or_none(item.get("id")) if isinstance(item, dict) else None
     return (id_ or "").strip().lower() or None
