@@ -1,9 +1,9 @@
 -- id: large_and_unused
--- title: Over 100 GiB, and unused for a week
+-- title: Over 100 GiB and unused for a week
 -- severity: medium
--- why: So large an image costs every day that nobody needs it. A day counts when it is complete and all notebooks were
---   read; other uses of an image than notebooks are not seen.
--- do: Ask the owner now rather than after months; delete it, or build it smaller.
+-- why: Such a large image costs money every day, even if nobody needs it. Only complete days on which all notebooks
+--   were read are counted; uses other than notebooks are not seen.
+-- do: Ask the owner now rather than after months. Delete the image, or build a smaller one.
 -- needs: usage
 SELECT
     current_images.id,

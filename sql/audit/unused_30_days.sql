@@ -1,8 +1,8 @@
 -- id: unused_30_days
 -- title: Unused for 30 days
 -- severity: low
--- why: The image takes up space, and nobody seems to need it. A day counts when it is complete and all notebooks were
---   read; other uses of an image than notebooks are not seen.
+-- why: The image takes up space, and nobody seems to need it. Only complete days on which all notebooks were read are
+--   counted; uses other than notebooks are not seen.
 -- do: Ask the owner whether it is still needed, and delete it if not.
 -- needs: usage
 SELECT

@@ -1,8 +1,8 @@
--- What deleting the unused images would free, by owner: an UPPER BOUND, because images share layers and the registry
--- frees a layer only when the last image with it is gone. Likewise the estimated cost of a month, which is no bill.
--- Without rows when usage is not read.
+-- The bytes that deleting the unused images would free, by owner: an UPPER BOUND, because images share layers and the
+-- registry frees a layer only with the last image that has it. Also their estimated cost for a month; not a bill.
+-- There are no rows if usage is not read.
 --
--- Reads image_costs, of which the last day of each project counts.
+-- Reads image_costs; only the last day of each project counts.
 WITH last_days AS (
     SELECT
         project_id,

@@ -1,6 +1,6 @@
--- How many notebooks run each known image, and for how many observed days none did. A day is observed when it is
--- complete and all notebooks were read; other days carry the state of the last complete day on unchanged. An image that
--- is not in the table of that day starts at 0: it is new, or it came back. No rows until notebooks were read once.
+-- How many notebooks use each known image, and for how many observed days none did. A day is observed if it is complete
+-- and all notebooks were read; other days repeat the state of the last complete day. An image that is not in that day's
+-- table starts at 0: it is new or has come back. There are no rows until notebooks have been read once.
 --
 -- Reads parameters, current_images, notebooks, previous_usage (image_usage of the last complete day) and usage_parameters
 -- (one row: has_previous_usage).

@@ -1,4 +1,4 @@
--- For how many days at most notebooks have been observed; null before there was one.
+-- The largest number of days for which notebooks have been observed; null before the first one.
 --
 -- Reads image_usage of one day.
 SELECT MAX(observed_days) AS observed_days

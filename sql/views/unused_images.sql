@@ -1,6 +1,6 @@
--- The images of the last complete day of each project that no notebook ran for 30 observed days, largest cost known.
+-- The images of the last complete day of each project that no notebook has used for 30 observed days, with their costs.
 --
--- Reads latest_days and image_costs. Empty while usage is not read.
+-- Reads latest_days and image_costs. Empty if usage is not read.
 SELECT
     c.project,
     c.snapshot_date,

@@ -210,7 +210,7 @@ def test_a_carried_answer_without_its_page_is_a_problem(cloud, tmp_path):
     forge_record(lake.manifest(partition), lambda said: said["files"][LIST_PAGES.name].update(facts))
     problems = verify(lake, [partition])
     assert len(problems) == manifest.fetch.carried
-    assert problems[0].sentence.startswith("No page of the list confirms the carried answer for ")
+    assert problems[0].sentence.startswith("No page of the list confirms the carried response for ")
 
 
 DETAILS = {"id": "A", "name": "n", "size": 1, "dev_services": ["SSH", "NOTEBOOK"], "support_res_categories": ["CPU"]}

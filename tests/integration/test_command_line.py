@@ -100,7 +100,7 @@ def test_days_of_the_sandbox_each_end_with_the_day_in_five_lines(image_snapshots
     assert lines[4] == "  cost      0.00 EUR for the day, estimated; no price above zero (docs/costs.md)"
 
     exported = image_snapshots("focus", "--output", "costs.csv")
-    assert exported.stdout == f"costs.csv: {len(pd.read_csv('costs.csv'))} rows, estimates and no bill\n"
+    assert exported.stdout == f"costs.csv: {len(pd.read_csv('costs.csv'))} rows, estimates, not a bill\n"
     assert pd.read_csv("costs.csv")["BilledCost"].eq(0).all()
 
     # The sandbox's days must not pass for those of a cloud.
@@ -111,7 +111,7 @@ def test_days_of_the_sandbox_each_end_with_the_day_in_five_lines(image_snapshots
     played = image_snapshots("run", "--days", "2", env=sandbox.env)
     assert (played.returncode, sentence_of(played)) == (
         2,
-        "--days plays days of the embedded sandbox; a real endpoint (IMAGE_SNAPSHOTS_ENDPOINT) cannot say what was.",
+        "--days plays days of the embedded sandbox; a real endpoint (IMAGE_SNAPSHOTS_ENDPOINT) has no past days.",
     )
 
 
@@ -152,7 +152,7 @@ def test_rebuild_of_a_day_that_is_not_there_says_so(image_snapshots):
     assert result.returncode == 2
     assert sentence_of(result).startswith("Nothing is published for 2026-11-01 of project default")
     result = image_snapshots("rebuild")
-    assert (result.returncode, sentence_of(result)) == (2, "Say which day to rebuild: --date YYYY-MM-DD, or --all.")
+    assert (result.returncode, sentence_of(result)) == (2, "State the day to rebuild: --date YYYY-MM-DD, or --all.")
 
 
 def test_one_failing_project_leaves_the_others_alone(image_snapshots, start_sandbox):
@@ -331,7 +331,7 @@ def test_invalid_ids_are_never_sent_and_are_an_outcome(image_snapshots, start_sa
     env = {**sandbox.env, "IMAGE_SNAPSHOTS_INVENTORY": "ids.txt", "IMAGE_SNAPSHOTS_MAX_INVALID_RATIO": "0.5"}
     result = image_snapshots("run", env=env)
     assert result.returncode == 0, result.stderr
-    assert "  no UUID, never sent: 3 ids (outcome invalid_id in lake/responses/" in result.stdout
+    assert "  not a UUID, never sent: 3 ids (outcome invalid_id in lake/responses/" in result.stdout
     manifest = json.loads((tmp_path / f"lake/_manifests/dt={TODAY}/project=default.json").read_text())
     assert manifest["fetch"]["outcomes"]["invalid_id"] == 3
     assert sum(manifest["fetch"]["outcomes"].values()) == len(good) + 3

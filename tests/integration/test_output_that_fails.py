@@ -98,6 +98,6 @@ main()
     told = subprocess.run(shell, stderr=subprocess.PIPE, text=True, check=False, cwd=tmp_path)
     assert told.returncode == 1
     assert told.stderr == (
-        "said\nError: Standard output cannot be written (it is closed), so what this command says is not all "
-        "there: send it elsewhere.\n"
+        "said\nError: Standard output cannot be written (it is closed), so the output of this command is "
+        "incomplete: send it elsewhere.\n"
     )

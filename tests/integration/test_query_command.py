@@ -31,8 +31,8 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 app.command(cls=QueryCommand)(query)
 
 REFUSAL = (
-    "The lake is read-only here, and this DROP statement does more than read: give a SELECT, WITH, SHOW, DESCRIBE, SUMMARIZE "
-    "or EXPLAIN; --output writes the rows to a file."
+    "The lake is read-only here, and this DROP statement does more than read: give a SELECT, WITH, SHOW, DESCRIBE, "
+    "SUMMARIZE or EXPLAIN; --output writes the rows to a file."
 )
 
 
@@ -150,7 +150,7 @@ def test_output_of_a_query_that_fails_leaves_the_file_as_it_was(ask):
         ),
         (
             ["SELECT 1", "--output", "x.txt"],
-            "--output x.txt does not say what to write: end it in .csv, .json or .parquet, or give --format.",
+            "--output x.txt does not show the format: end it in .csv, .json or .parquet, or give --format.",
         ),
         (["SELECT 1", "--output", "none/x.csv"], "--output none/x.csv cannot be written: No such file or directory."),
         (["DROP VIEW images"], REFUSAL),
@@ -233,7 +233,7 @@ def terminal(command, lake):
 
 def test_without_a_query_a_terminal_is_asked(terminal):
     shown = terminal.wait_for("sql> ")
-    assert "images_latest         The images that exist: what the API described" in shown
+    assert "images_latest         The images that the API described" in shown
     terminal.type("SELECT name\n")
     terminal.wait_for("...> ")
     terminal.type("FROM images_latest;\n")

@@ -187,18 +187,18 @@ def test_the_figures_are_those_of_the_lake(lake, path_of, opened):
     assert words(page, "h1") == "Project default, 23 November 2026"
     # 80 + 50 + 30 GiB at 3 EUR a month of 30 days; 100 GiB before.
     figures = [" ".join(div.inner_text().split()) for div in page.locator(".figures > div").all()]
-    shared = "171,798,691,840 bytes. Layers that images share count for each."
+    shared = "171,798,691,840 bytes. Shared layers count for each image."
     assert figures == [
         "Images 3 no change since 2026-11-20 1 added, 1 removed.",
         f"Stored size 160.00 GiB +60.00 GiB since 2026-11-20 {shared}",
-        "Estimated cost EUR 16.00 +6.00 since 2026-11-20 For one day; no bill.",
+        "Estimated cost EUR 16.00 +6.00 since 2026-11-20 For one day; an estimate, not a bill.",
         "Open findings 7 +7 since 2026-11-20 7 new, 0 resolved, 1 suppressed.",
     ]
     counts = [" ".join(div.inner_text().split()) for div in page.locator(".severities > div").all()]
     assert counts == ["Critical 2 +2", "High 2 +2", "Medium 2 +2", "Low 1 +1", "Info 0 no change"]
     assert words(page, ".verdict") == (
         "Incomplete audit. 7 findings are open: 2 critical, 2 high, 2 medium, 1 low. 7 are new since 20 November 2026, "
-        "none were resolved. 1 audit rule could not be applied, so more may be open."
+        "none were resolved. 1 audit rule could not be run, so there may be more findings."
     )
     notes = words(page, ".notes")
     assert "built-in sandbox" in words(page, ".sample")
@@ -218,7 +218,7 @@ def test_the_figures_are_those_of_the_lake(lake, path_of, opened):
     ]
     rules = words(page, "section[aria-labelledby=rules]")
     shipped = len(list((ROOT / "sql" / "audit").glob("*.sql")))
-    assert f"{shipped + 1} rules were applied; these could not be" in rules
+    assert f"{shipped + 1} rules were run. The following could not be run" in rules
     assert 'Referenced column "no_such_column" not found' in rules
     assert rows_of_table(page, "Outcomes of the day")[:3] == [
         "ok 3 The API described the image.",
@@ -377,10 +377,10 @@ def test_charts_are_drawings_with_words_beside(path_of, opened):
 
 def test_an_incomplete_day_says_so_first(path_of, opened):
     page = opened(path_of("2026-11-21"))
-    assert words(page, ".verdict").startswith("Incomplete day. 1 of 3 image ids got no answer.")
-    assert "Images without an answer are shown as they were last known" in words(page, ".notes")
+    assert words(page, ".verdict").startswith("Incomplete day. 1 of 3 image ids got no response.")
+    assert "Images without a response are shown in their last known state" in words(page, ".notes")
     assert "Not compared" in words(page, "section[aria-labelledby=changes]")
-    ids = page.get_by_role("table", name="Ids without an answer")
+    ids = page.get_by_role("table", name="Ids without a response")
     assert " ".join(ids.inner_text().split()).endswith("opened none stated")
 
 
@@ -388,7 +388,7 @@ def test_the_first_day_and_what_was_not_read(path_of, opened):
     page = opened(path_of("2026-11-20"))
     notes = words(page, ".notes")
     assert "There is no complete day before this one, so no changes are shown." in notes
-    assert "The API's list of images was not read" in notes
+    assert "The image list was not read" in notes
     assert "Usage was not read" in notes
     text = words(page)
     assert "No open findings." in text

@@ -100,7 +100,7 @@ def test_the_plan_keeps_what_is_needed_and_changes_nothing(lake):
     assert {found.snapshot_date for found in plan.files} == set(days)
     assert there(lake) == before
     assert not (lake.root / "_retention").exists()
-    with pytest.raises(ConfigurationError, match=r"^No rule says what may be removed, so everything is kept: give"):
+    with pytest.raises(ConfigurationError, match=r"^No retention rule is set, so everything is kept: give"):
         planned(lake, Rules(responses_days=None, snapshots_days=None))
 
 
@@ -163,7 +163,7 @@ def test_what_was_made_from_removed_files_stands(lake, tmp_path):
         f"Retention removed list_pages, notebooks, responses of {THIRD} on {LAST.date}, so the tables of {THIRD} "
         "cannot be derived again; what was derived before stands."
     )
-    with pytest.raises(ConfigurationError, match=f"^Retention removed .* of {FIRST} on .*nothing of that day left to"):
+    with pytest.raises(ConfigurationError, match=f"^Retention removed .* of {FIRST} on .*of that day is left to"):
         write_report(lake, FIRST)
     # A new warehouse gets the days that are whole.
     loaded = load_project(lake, LAST, f"duckdb:////{tmp_path}/new.duckdb")
@@ -288,7 +288,7 @@ def test_the_command_says_first_and_removes_when_told(image_snapshots):
         ["default", name, days[0], days[1], "2"] for name in sorted(ANSWERS)
     ]
     assert lines[4].startswith("6 files, ")
-    assert lines[4].endswith(" KiB, would be removed; --apply does it. Nothing was changed.")
+    assert lines[4].endswith(" KiB,would be removed with --apply. Nothing was changed.")
     assert there(lake) == before
     second = image_snapshots("retention", "--apply", "--json", env=rule)
     assert second.returncode == 0, second.stderr
@@ -297,4 +297,4 @@ def test_the_command_says_first_and_removes_when_told(image_snapshots):
     assert (plan["applied"], plan["unfinished"], len(plan["files"])) == (True, 0, 6)
     nothing = image_snapshots("retention")
     assert nothing.returncode == 2
-    assert nothing.stderr.startswith("Error: No rule says what may be removed, so everything is kept: give --responses")
+    assert nothing.stderr.startswith("Error: No retention rule is set, so everything is kept: give --responses")

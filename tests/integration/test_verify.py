@@ -127,7 +127,7 @@ def test_a_forged_table_differs_from_what_its_answers_give(lake):
     id_ = pq.read_table(lake.table("images", PARTITIONS[1]))["id"][0].as_py()
     ((where, sentence),) = problems(lake)
     assert where == "images/dt=2026-11-22/project=default/images.parquet"
-    assert sentence == f"The table is not what its stored answers give: visibility of {id_} differs."
+    assert sentence == f"The table is not what its stored responses give: visibility of {id_} differs."
 
 
 def test_a_forged_answer_does_not_have_its_hash(lake):
@@ -152,7 +152,7 @@ def test_a_forged_manifest_breaks_the_chain(lake):
         "_manifests/dt=2026-11-21/project=default.json",
         kept.relative_to(lake.root).as_posix(),
     }
-    assert "which is not there" in found[kept.relative_to(lake.root).as_posix()]
+    assert "which does not exist" in found[kept.relative_to(lake.root).as_posix()]
 
 
 def test_a_manifest_that_claims_to_be_complete_is_held_against_the_answers(lake):
@@ -161,14 +161,14 @@ def test_a_manifest_that_claims_to_be_complete_is_held_against_the_answers(lake)
     forge_record(lake.manifest(last), lambda said: said["fetch"].update(outcomes=outcomes | {"ok": outcomes["ok"] + 1}))
     ((where, sentence),) = problems(lake)
     assert where == "_manifests/dt=2026-11-22/project=default.json"
-    assert sentence.startswith("The manifest does not say what the stored answers show")
+    assert sentence.startswith("The manifest does not agree with the stored responses")
 
 
 def test_a_removed_manifest_is_missed(lake):
     lake.manifest(PARTITIONS[0]).unlink()
     found = problems(lake)
     assert {where.split("/")[0] for where, _ in found} == {*TABLES, "_manifests"}
-    assert any("which is not there" in sentence for _, sentence in found)
+    assert any("which does not exist" in sentence for _, sentence in found)
 
 
 def test_a_damaged_manifest_is_one_problem_and_no_traceback(lake):

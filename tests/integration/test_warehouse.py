@@ -424,7 +424,7 @@ def test_what_postgresql_refuses_is_one_sentence_without_the_password(postgres, 
     assert wrong.endswith(f'password authentication failed for user "{role}". Check IMAGE_SNAPSHOTS_WAREHOUSE.')
     assert 'database "gone" does not exist' in refusal(lake, url(right, path="/gone"))
     assert refusal(lake, url(right)) == (
-        f"The warehouse {name} refused: permission denied for schema public. What it held before is intact; correct "
+        f"The warehouse {name} refused: permission denied for schema public. Its previous content is intact; correct "
         "that and load again."
     )
     assert refusal(lake, url(PASSWORD)).startswith("The URL of the warehouse is malformed")
@@ -463,18 +463,18 @@ def test_only_what_is_published_derived_and_unchanged_is_loaded(lake, days):
     url = str(lake.parent / "w.duckdb")
     assert refusal(lake, url, day="2026-11-19") == (
         "Nothing is published for 2026-11-19 of project default, so nothing can be loaded into the warehouse. "
-        "`image-snapshots status` lists the days that are there."
+        "`image-snapshots status` lists the published days."
     )
     costs = days[1].lake.table("image_costs", days[1].partition)
     costs.write_bytes(days[0].lake.table("image_costs", days[0].partition).read_bytes())
     assert refusal(lake, url, StorageError, day="2026-11-21") == (
         f"{costs} is not the file that the manifest names for 2026-11-21 of project default, so nothing was loaded "
-        "into the warehouse: load it again when no run replaces the day; `image-snapshots verify` says whether a file "
+        "into the warehouse: load it again when no run replaces the day; `image-snapshots verify` shows whether a file "
         "was changed."
     )
     days[2].lake.derived_manifest(days[2].partition).unlink()
     assert refusal(lake, url, day="2026-11-22") == (
-        "The derived tables of 2026-11-22 of project default are missing, or older than the day or one before it, so "
+        "The derived tables of 2026-11-22 of project default are missing, or older than this day or an earlier one, so "
         "nothing was loaded into the warehouse: derive them first with `image-snapshots derive --from 2026-11-22`."
     )
     assert not Path(url).exists()

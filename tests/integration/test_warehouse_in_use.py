@@ -103,8 +103,8 @@ def test_who_has_it_open_keeps_the_old_rows_and_others_see_the_new(how, path, ho
     with open_duckdb(path) as warehouse:
         (said,) = (record.message for record in caplog.records)
         assert said == (
-            f"The warehouse {path} is open in process {holder.pid}, so a copy is loaded and takes its place: process "
-            f"{holder.pid} sees the rows of before until it opens the file again."
+            f"The warehouse {path} is open in process {holder.pid}, so a copy is loaded and replaces it: process "
+            f"{holder.pid} sees the old rows until it opens the file again."
         )
         warehouse.execute("INSERT INTO t VALUES (2)")
     assert holder.ask("SELECT * FROM t") == "[(1,)]"
@@ -186,7 +186,7 @@ def test_what_is_written_to_the_old_file_later_does_not_stop_the_next_load(path,
 
 def test_a_load_that_fails_leaves_the_file_and_nothing_beside(path, hold):
     hold("readers")
-    with pytest.raises(StorageError, match="What it held before is intact"), open_duckdb(path) as warehouse:
+    with pytest.raises(StorageError, match="Its previous content is intact"), open_duckdb(path) as warehouse:
         warehouse.execute("INSERT INTO t VALUES (2)")
         warehouse.execute("INSERT INTO nothing VALUES (2)")
     assert rows(path) == [1]
@@ -205,7 +205,7 @@ def test_a_full_disk_is_one_sentence(path, hold, monkeypatch):
         load(path)
     assert str(caught.value) == (
         f"The warehouse {path} could not be loaded: it is open in process {holder.pid}, and there is no space for a "
-        "copy beside it. What it held before is intact: free some, or close it there, and load again."
+        "copy beside it. Its previous content is intact: free some space, or close it there, and load again."
     )
     assert beside(path) == [".w.duckdb.lock"]
 

@@ -186,15 +186,15 @@ def test_every_rule_that_ships_is_applied_and_counted(audited):
         "rule": "owner_missing",
         "title": "No owner or no cost centre",
         "severity": "medium",
-        "why": "Without an owner nobody answers for the image, and without a cost centre nobody pays for it.",
+        "why": "Without an owner nobody is responsible for the image, and without a cost centre nobody pays for it.",
         "what_to_do": "State both in the inventory.",
         "findings": 2,
         "error": None,
         "sql_sha256": hashlib.sha256((ROOT / "sql/audit/owner_missing.sql").read_bytes()).hexdigest(),
     }
     assert rows["visibility_widened"]["why"] == (
-        "Since the last complete day somebody opened the image to everyone who knows its id. This is found on the day "
-        "of the change alone."
+        "Since the last complete day somebody has opened the image to everyone who knows its id. The finding appears "
+        "only on the day of the change."
     )
     assert result.open_by_severity == {"critical": 0, "high": 3, "medium": 12, "low": 6, "info": 0}
     assert (result.new, result.resolved, result.suppressed, result.rule_errors) == (21, 0, 0, {})

@@ -175,7 +175,8 @@ def test_a_daily_file_that_was_changed_is_no_source(lake):
         compact(lake, "default", "2025-10", NOW)
     assert str(raised.value) == (
         f"{path} is not the file that the manifest names for 2025-10-02 of project default, so its month was not "
-        "compacted: run again when no run replaces the day; `image-snapshots verify` says whether the file was changed."
+        "compacted: run again when no run replaces the day; `image-snapshots verify` shows whether the file "
+        "was changed."
     )
     assert read_monthly_manifest(lake, "2025-10", "default") is None
 
@@ -185,7 +186,7 @@ def test_a_monthly_file_that_was_changed_is_named_and_made_again(lake):
     path = lake.monthly("images", "2025-10", "default")
     whole = path.read_bytes()
     path.write_bytes(whole[:-10])
-    again = "make it again with `image-snapshots compact --month 2025-10 --project default`."
+    again = "write it again with `image-snapshots compact --month 2025-10 --project default`."
     assert problems(lake) == [
         (lake.key(path), f"The monthly file is missing or was changed: {again}"),
     ]
@@ -199,7 +200,7 @@ def test_a_monthly_file_that_was_changed_is_named_and_made_again(lake):
     facts = sealed.files["images"].model_copy(update={"sha256": sha256_of_file(path)})
     forged = sealed.model_copy(update={"files": sealed.files | {"images": facts}})
     monthly.write_bytes(record_bytes(with_own_sha256(forged)))
-    assert problems(lake) == [(lake.key(path), f"The monthly file does not hold the rows of the daily ones: {again}")]
+    assert problems(lake) == [(lake.key(path), f"The monthly file does not have the rows of the daily files: {again}")]
 
 
 @pytest.mark.parametrize(
@@ -209,8 +210,8 @@ def test_a_month_that_cannot_be_compacted(lake, month, why):
     with pytest.raises(ConfigurationError) as raised:
         compact(lake, "default", month, NOW)
     assert str(raised.value) == (
-        f"{month} {why} in project default, so there is nothing to compact: choose a month that is over, written as "
-        "YYYY-MM; `image-snapshots status` lists the days that are there."
+        f"{month} {why} in project default, so there is nothing to compact: choose a past month, written as "
+        "YYYY-MM; `image-snapshots status` lists the published days."
     )
 
 

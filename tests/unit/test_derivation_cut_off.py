@@ -34,5 +34,5 @@ def test_a_derivation_that_is_killed_anywhere_accuses_nobody_and_is_mended_by_th
         seen.update(sentences(lake))
         operations += 1
     assert operations > 10
-    assert [one for one in sorted(seen) if "was changed" in one or "backup" in one or "put in" in one] == []
+    assert [one for one in sorted(seen) if "was changed" in one or "backup" in one or "added" in one] == []
     assert sentences(lake) == []

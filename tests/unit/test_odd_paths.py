@@ -114,5 +114,5 @@ def test_a_link_of_somebody_else_is_not_followed(monkeypatch, tmp_path):
     link.unlink()
     link.symlink_to(tmp_path / "elsewhere")
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "x*"))
-    with pytest.raises(ConfigurationError, match=r"holds one of \* \? \[, which Dagster takes for a pattern"):
+    with pytest.raises(ConfigurationError, match=r"holds one of \* \? \[, which Dagster reads as a pattern"):
         use_instance_home()

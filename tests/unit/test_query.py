@@ -203,7 +203,7 @@ def test_what_there_is_has_a_meaning(connection):
     assert set(meanings) - {"images_as_of"} == shown - {"manifests", "history_days"}
     assert meanings["images"] == "The snapshot: one row per id that the API described on that day."
     assert meanings["images_latest"] == (
-        "The images that exist: what the API described on the last day of each project, deleted ones left out."
+        "The images that the API described on the last day of each project, without deleted ones."
     )
 
 
@@ -259,8 +259,8 @@ def test_what_does_more_than_read_is_refused(published_lake, connection, sql, na
     with pytest.raises(ConfigurationError) as raised:
         select(connection, sql.replace("{lake}", str(published_lake.root)))
     assert str(raised.value) == (
-        f"The lake is read-only here, and this {name} statement does more than read: give a SELECT, WITH, SHOW, DESCRIBE, "
-        "SUMMARIZE or EXPLAIN; --output writes the rows to a file."
+        f"The lake is read-only here, and this {name} statement does more than read: give a SELECT, WITH, SHOW, "
+        "DESCRIBE, SUMMARIZE or EXPLAIN; --output writes the rows to a file."
     )
     assert files_of(published_lake.root) == before
     assert list(Path.cwd().iterdir()) == []

@@ -70,8 +70,8 @@ def test_the_reason_is_told_when_a_rule_finds_much_because_observation_is_old_en
     ]
     ((_, sentence),) = awaited(rules, [{"observed_days": 30}])
     assert sentence == (
-        "Notebooks have been observed for 30 days, so “Unused for 30 days” can be told for the first time. Its 171 new "
-        "findings did not come about on this day."
+        "Notebooks have been observed for 30 days, so “Unused for 30 days” can be decided for the first time. Its 171 "
+        "new findings did not arise on this day."
     )
     for usage in ({"observed_days": 31}, {"observed_days": None}):
         assert [*awaited(rules, [usage])] == []

@@ -50,7 +50,7 @@ def test_what_is_as_published_is_told_with_the_newest_hashes(lake):
     status, report = run("--quick")
     assert (status, report["partitions"], report["problems"]) == (0, 2, [])
     assert report["newest_manifest_sha256"] == {"default": digest_of(lake, DATES[1])}
-    assert {"path": "", "note": "Left out by --quick: what the rows say, and deriving tables once more."} in report[
+    assert {"path": "", "note": "Left out by --quick: the content of rows, and deriving tables again."} in report[
         "notes"
     ]
 
@@ -74,7 +74,7 @@ def test_a_directory_copied_beside_a_day_does_not_end_verify(lake):
 
 def test_json_is_whole_when_a_choice_is_wrong_and_says_so(lake):
     status, report = run("--date", "yesterday")
-    assert (status, report["error"]) == (2, "yesterday is no day: write it as YYYY-MM-DD.")
+    assert (status, report["error"]) == (2, "yesterday is not a date: write it as YYYY-MM-DD.")
     status, report = run("--project", "none")
     assert status == 2
     assert report["error"].startswith("Nothing is published under ")
@@ -111,7 +111,7 @@ def test_a_noted_manifest_is_found_or_missed(lake, tmp_path):
         {
             "path": "_manifests",
             "problem": f"No record has the noted SHA-256 {second} (noted: 2025-10-02 default at noon): it was changed "
-            "or removed, or is of another lake.",
+            "or removed, or is from another lake.",
         }
     ]
 

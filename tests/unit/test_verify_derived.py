@@ -88,8 +88,8 @@ def test_a_lake_that_nobody_touched_is_as_it_was_made(lake):
     assert {note.path for note in notes} == {"", "_derived", "warehouse.duckdb"}
     (note,) = (note.sentence for note in notes if note.path == "_derived")
     assert note == (
-        "1 derived tables of project default could not be derived once more, because retention removed what it was "
-        "made from: the chain of records proves them."
+        "1 derived tables of project default could not be derived again, because retention removed the files "
+        "that they were made from: the chain of records proves them."
     )
 
 
@@ -135,7 +135,7 @@ def test_damage_whose_hash_was_corrected_is_named_too(lake):
     path = lake.root / name
     path.write_bytes(path.read_bytes()[:-10] + b"\0" * 10)
     forge_record(last(lake), lambda said: said["history"].update(sha256=sha256_of_file(path)))
-    assert problems(lake)[name].startswith("It cannot be read to its end: ")
+    assert problems(lake)[name].startswith("It cannot be read completely: ")
 
 
 def test_a_false_statistic_in_the_footer_of_the_history_is_named_although_its_hash_was_corrected(lake):
@@ -149,7 +149,7 @@ def test_a_false_statistic_in_the_footer_of_the_history_is_named_although_its_ha
     assert problems(lake)[lake.key(path)].startswith("The file was changed: its SHA-256 is ")
     forge_record(last(lake), lambda said: said["history"].update(sha256=sha256_of_file(path)))
     assert problems(lake)[lake.key(path)] == (
-        "The footer states other values of visibility than the rows have, so engines may leave rows out."
+        "The footer's values of visibility differ from those of the rows, so engines may skip rowsout."
     )
 
 
@@ -189,7 +189,7 @@ def test_findings_that_were_removed_from_the_newest_day_are_not_what_the_days_gi
     # Who forges the record must forget the report, too.
     lake.report(proved_day(DATES[2]).partition).unlink()
     assert problems(lake, quick=True) == {}
-    assert problems(lake)[path].startswith("The table is not what the published days give: finding_id of ")
+    assert problems(lake)[path].startswith("The table does not follow from the published days: finding_id of ")
 
 
 def test_forged_figures_of_the_newest_day_are_not_what_the_days_give(lake):
@@ -198,7 +198,7 @@ def test_forged_figures_of_the_newest_day_are_not_what_the_days_give(lake):
     assert problems(lake)[lake.key(report)].startswith("It names a derived manifest with SHA-256 ")
     report.unlink()
     assert problems(lake) == {
-        "_derived/dt=2025-11-01/project=default.json": "Its figures are not what the published days give. Restore it "
+        "_derived/dt=2025-11-01/project=default.json": "Its figures do not follow from the published days. Restore it "
         "from a backup, or derive it again with `image-snapshots rebuild --date 2025-11-01 --project default`.",
     }
 
@@ -222,14 +222,14 @@ def test_another_price_book_is_no_problem_but_said(lake, tmp_path):
     notes = []
     assert problems(lake, notes, settings=Settings(lake="lake", price_book=book)) == {}
     assert any(
-        note.sentence.startswith("2 derived tables of project default could not be derived once more, because the ")
+        note.sentence.startswith("2 derived tables of project default could not be derived again, because the ")
         and "the price book changed since" in note.sentence
         for note in notes
     )
     # One that cannot be read is not the lake's fault either.
     notes.clear()
     assert problems(lake, notes, settings=Settings(lake="lake", price_book=tmp_path / "none.toml")) == {}
-    assert any("Nothing of project default was derived once more: The price book " in note.sentence for note in notes)
+    assert any("Nothing of project default was derived again: The price book " in note.sentence for note in notes)
     # Forged by the way: the record is the newest, so nothing but deriving it once more can tell.
     costs = pq.read_table(lake.table(IMAGE_COSTS.name, proved_day(DATES[2]).partition), partitioning=None)
     path = replace_file(lake, DATES[2], IMAGE_COSTS.name, costs.slice(1))
@@ -271,7 +271,7 @@ def test_a_newest_day_that_was_removed_is_named_with_all_that_knows_it(lake):
         "_derived/dt=2025-11-01/project=default.json, _retention/project=default/000001.json, "
         "image_history/project=default/image_history.parquet, reports/dt=2025-11-01/project=default/report.html, "
         f"warehouse.duckdb know this manifest by its SHA-256 {digest}, and it is missing. Restore the day from a "
-        "backup, and do not remove what knows it."
+        "backup, and keep the files that name it."
     )
     # One witness is enough.
     shutil.rmtree(lake.root / "_derived" / f"dt={DATES[2]}")
@@ -299,9 +299,10 @@ def test_what_retention_left_no_way_to_make_again_is_restored_and_not_derived(la
     history.unlink()
     found = problems(lake, quick=True)
     assert found[lake.key(findings)] == (
-        "The file is missing: restore it from a backup: retention removed what it was made from."
+        "The file is missing: restore it from a backup: retention removed the files that it was made from."
     )
-    assert found[lake.key(history)].startswith("The file is missing: restore it from a backup: it cannot be made anew")
+    sentence = found[lake.key(history)]
+    assert sentence.startswith("The file is missing: restore it from a backup: it cannot be derived again")
 
 
 def test_a_monthly_file_without_a_record_is_said_to_be_there(lake):
@@ -309,5 +310,5 @@ def test_a_monthly_file_without_a_record_is_said_to_be_there(lake):
     notes = []
     assert problems(lake, notes, quick=True) == {}
     assert "_monthly/images/month=2025-10/project=default/images.parquet" in {
-        note.path for note in notes if note.sentence.startswith("No record of monthly files names it")
+        note.path for note in notes if note.sentence.startswith("No monthly manifest names it")
     }

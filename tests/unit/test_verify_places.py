@@ -114,7 +114,7 @@ def test_rows_of_another_day_or_project_are_named_although_all_hashes_fit(lake, 
     pq.write_table(table.set_column(table.schema.get_field_index(key), field, values), path)
     facts = {"sha256": sha256_of_file(path), "bytes": path.stat().st_size}
     forge_record(lake.manifest(day.partition), lambda said: said["files"][name].update(facts))
-    assert problems(lake, quick=True)[lake.key(path)].startswith(f"The file holds rows whose {key} is another than ")
+    assert problems(lake, quick=True)[lake.key(path)].startswith(f"The file has rows whose {key} does not match ")
 
 
 def test_a_manifest_that_names_files_of_another_place_is_named(lake):
@@ -140,7 +140,7 @@ def test_a_record_that_was_changed_by_hand_does_not_have_its_own_hash(lake):
     path = lake.manifest(proved_day(DATES[1]).partition)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"run_id": "somebody-else"}))
     assert problems(lake, quick=True) == {
-        lake.key(path): "The record does not have the SHA-256 that it states of itself: it was changed or damaged. "
+        lake.key(path): "The record does not have the SHA-256 that it states for itself: it was changed or damaged. "
         "Restore it from a backup."
     }
 
@@ -156,7 +156,7 @@ def test_what_lies_about_is_named_as_a_problem_or_a_note(lake):
     unseen = {
         "images.bak/dt=2025-10-01/project=default/images.parquet": ("images.bak", "Not part of the lake: 1 files"),
         "_manifests/dt=2025-10-01.bak/project=default.json": ("_manifests/dt=2025-10-01.bak", "Not part of the lake"),
-        "reports/dt=2025-10-01/project=default/.report.html.1.part": (None, "Left over from a write that was cut off"),
+        "reports/dt=2025-10-01/project=default/.report.html.1.part": (None, "Left over from an interrupted write"),
         "_staging/dt=2025-10-03/project=default/attempt.json": (
             "_staging/dt=2025-10-03/project=default",
             "Not checked: 1 files of an attempt that has not ended.",
