@@ -288,7 +288,7 @@ def test_the_command_says_first_and_removes_when_told(image_snapshots):
         ["default", name, days[0], days[1], "2"] for name in sorted(ANSWERS)
     ]
     assert lines[4].startswith("6 files, ")
-    assert lines[4].endswith(" KiB,would be removed with --apply. Nothing was changed.")
+    assert lines[4].endswith(" KiB, would be removed with --apply. Nothing was changed.")
     assert there(lake) == before
     second = image_snapshots("retention", "--apply", "--json", env=rule)
     assert second.returncode == 0, second.stderr
