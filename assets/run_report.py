@@ -99,7 +99,7 @@ def _pattern(report: dict[str, Any]) -> str:
 def summary_lines(summary: "DerivedSummary") -> list[str]:
     """A day in five lines: images, changes, findings, bytes, estimated cost; more lines if needed."""
     if not summary.is_complete:
-        changes = "not compared: the day is incomplete; the next complete day will be compared"
+        changes = "not compared, because the day is incomplete"
     elif summary.compared_with is None:
         changes = "none known: there is no complete day before this one"
     else:

@@ -119,7 +119,7 @@ def test_ctrl_c_during_the_list_ends_a_run_with_one_sentence(home, sandbox, monk
 
 
 @pytest.mark.parametrize("phase", ["fetch", "report"])
-def test_a_history_of_runs_that_breaks_in_mid_run_stops_nothing(phase, home, sandbox, monkeypatch, capfd):
+def test_run_storage_that_breaks_during_a_run_does_not_stop_it(phase, home, sandbox, monkeypatch, capfd):
     def spoil():
         shutil.rmtree(home / "history")
         (home / "history").write_text("")

@@ -171,13 +171,13 @@ def audited(tmp_path_factory):
         ("visibility_widened", {"widened"}),
     ],
 )
-def test_a_rule_that_ships_finds_what_it_is_for_and_no_near_miss(audited, rule, ids):
+def test_shipped_rule_finds_its_case_and_no_near_miss(audited, rule, ids):
     found = findings_of(audited[0], rule)
     assert found.keys() == ids
     assert {finding["severity"] for finding in found.values()} == {SHIPPED[rule]}
 
 
-def test_every_rule_that_ships_is_applied_and_counted(audited):
+def test_every_shipped_rule_is_run_and_counted(audited):
     day, result = audited
     rows = {row["rule"]: row for row in published_rows(day, AUDIT_RULES)}
     assert {name: row["severity"] for name, row in rows.items()} == SHIPPED
@@ -204,7 +204,7 @@ def test_every_rule_that_ships_is_applied_and_counted(audited):
     ]
 
 
-def test_evidence_is_what_the_rule_shows_in_its_order(audited):
+def test_evidence_has_the_rule_s_columns_in_order(audited):
     day, _ = audited
 
     def evidence(rule, id_):
@@ -235,7 +235,7 @@ def test_evidence_is_what_the_rule_shows_in_its_order(audited):
     }
 
 
-def test_a_finding_says_who_answers_for_the_image(audited):
+def test_finding_names_the_owner_of_the_image(audited):
     day, _ = audited
     finding = findings_of(day, "registered_but_gone")["gone"]
     assert (finding["name"], finding["owner"], finding["cost_center"]) == ("was-here", "o", "cc")
@@ -243,7 +243,7 @@ def test_a_finding_says_who_answers_for_the_image(audited):
     assert finding["finding_id"] == hashlib.sha256(b"p1/registered_but_gone/gone").hexdigest()[:32]
 
 
-def test_without_an_allow_list_every_namespace_is_allowed():
+def test_unset_allow_list_allows_every_namespace():
     day = day_of("2026-11-23")
     publish_snapshot(day, responses=[{"id": "a", "outcome": "ok"}], images=[{"id": "a", "namespace": "theirs"}])
     assert derive(day).open_by_severity == dict.fromkeys(SEVERITIES, 0)

@@ -82,7 +82,7 @@ def problems(lake):
     return list(check_months(lake, "default", {"2025-10"}))
 
 
-def test_a_month_becomes_one_file_for_each_table_and_readers_see_the_same(lake):
+def test_compact_writes_one_file_per_table_with_the_same_rows(lake):
     before, daily = seen(lake), files(lake)
     assert months_over(lake, "default", NOW.date()) == ["2025-09", "2025-10"]
     done = compact(lake, "default", "2025-10", NOW)
@@ -113,14 +113,14 @@ def test_a_month_becomes_one_file_for_each_table_and_readers_see_the_same(lake):
     assert seen(lake) == before
 
 
-def test_a_month_that_is_compacted_is_left_alone(lake):
+def test_compact_skips_a_month_that_is_current(lake):
     compact(lake, "default", "2025-10", NOW)
     written = files(lake, "_monthly/*/*/*/*.parquet")
     assert compact(lake, "default", "2025-10", NOW).was_current
     assert files(lake, "_monthly/*/*/*/*.parquet") == written
 
 
-def test_a_day_that_is_published_anew_is_read_from_its_daily_file_until_the_month_is_compacted_again(lake):
+def test_rerun_day_is_read_from_its_daily_file_until_compacted_again(lake):
     compact(lake, "default", "2025-10", NOW)
     publish("2025-10-02", {A: "other"})
     derive_days(day_of("2025-10-02"))
@@ -141,7 +141,7 @@ def test_a_day_that_is_published_anew_is_read_from_its_daily_file_until_the_mont
     assert seen(lake) == after
 
 
-def test_a_day_that_somebody_drops_is_not_seen(lake):
+def test_dropped_day_is_not_read_from_the_monthly_file(lake):
     compact(lake, "default", "2025-10", NOW)
     lake.manifest(day_of("2025-10-02").partition).unlink()
     for name in TABLES | ANALYSIS_TABLES:
@@ -151,7 +151,7 @@ def test_a_day_that_somebody_drops_is_not_seen(lake):
     assert days == [(1,), (30,), (31,)]
 
 
-def test_a_column_that_old_files_lack_is_null_in_the_monthly_one(lake):
+def test_column_missing_in_old_files_is_null_in_the_monthly_file(lake):
     day = day_of("2025-10-01")
     path = lake.table("image_costs", day.partition)
     table = pq.ParquetFile(path).read()
@@ -168,7 +168,7 @@ def test_a_column_that_old_files_lack_is_null_in_the_monthly_one(lake):
     assert (2, "EUR") in currencies
 
 
-def test_a_daily_file_that_was_changed_is_no_source(lake):
+def test_changed_daily_file_is_not_compacted(lake):
     path = lake.table("images", day_of("2025-10-02").partition)
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(StorageError) as raised:
@@ -181,7 +181,7 @@ def test_a_daily_file_that_was_changed_is_no_source(lake):
     assert read_monthly_manifest(lake, "2025-10", "default") is None
 
 
-def test_a_monthly_file_that_was_changed_is_named_and_made_again(lake):
+def test_changed_monthly_file_is_reported_and_written_again(lake):
     compact(lake, "default", "2025-10", NOW)
     path = lake.monthly("images", "2025-10", "default")
     whole = path.read_bytes()
@@ -206,7 +206,7 @@ def test_a_monthly_file_that_was_changed_is_named_and_made_again(lake):
 @pytest.mark.parametrize(
     ("month", "why"), [("2025-11", "is not over"), ("2099-01", "is not over"), ("2025-08", "has no published days")]
 )
-def test_a_month_that_cannot_be_compacted(lake, month, why):
+def test_month_that_cannot_be_compacted_is_refused(lake, month, why):
     with pytest.raises(ConfigurationError) as raised:
         compact(lake, "default", month, NOW)
     assert str(raised.value) == (
@@ -215,7 +215,7 @@ def test_a_month_that_cannot_be_compacted(lake, month, why):
     )
 
 
-def test_readers_see_the_same_rows_whenever_a_compaction_is_killed(lake):
+def test_killed_compaction_leaves_readers_the_same_rows(lake):
     compact(lake, "default", "2025-10", NOW)
     # A day of it void, so that a killed run leaves new files beside what the old seal would say.
     publish("2025-10-02", {A: "other"})
@@ -231,7 +231,7 @@ def test_readers_see_the_same_rows_whenever_a_compaction_is_killed(lake):
     assert seen(lake, names) == before
 
 
-def test_history_is_no_table_of_a_month():
+def test_history_is_not_compacted():
     assert IMAGE_HISTORY.name not in SNAPSHOT_TABLES
     assert set(SNAPSHOT_TABLES) == {
         "inventory",
@@ -246,7 +246,7 @@ def test_history_is_no_table_of_a_month():
     }
 
 
-def test_the_command_compacts_what_is_over(lake, image_snapshots):
+def test_compact_command_compacts_all_past_months(lake, image_snapshots):
     first = image_snapshots("compact", "--json", "--month", "2025-10")
     assert first.returncode == 0, first.stderr
     (month,) = json.loads(first.stdout)

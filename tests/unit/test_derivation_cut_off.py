@@ -28,7 +28,7 @@ def sentences(lake):
 
 
 @pytest.mark.slow
-def test_a_derivation_that_is_killed_anywhere_accuses_nobody_and_is_mended_by_the_next(lake):
+def test_killed_derivation_is_not_reported_as_tampering_and_is_repaired(lake):
     operations, seen = 0, set()
     while was_killed(operations, lambda: derive_days(proved_day("2025-10-03"))):
         seen.update(sentences(lake))

@@ -57,7 +57,7 @@ def four_days():
     publish("2026-11-04", {A: "a3", B: "b"})
 
 
-def test_days_that_lack_their_tables_are_derived_with_the_one_that_was_asked_for(four_days):
+def test_derive_also_derives_days_without_tables(four_days):
     manifest, days = derive("2026-11-04")
     assert days == list(DATES)
     assert manifest.summary.changes == {"changed": 1, "reappeared": 1}
@@ -71,7 +71,7 @@ def test_days_that_lack_their_tables_are_derived_with_the_one_that_was_asked_for
     assert derive("2026-11-02")[1] == ["2026-11-02"]
 
 
-def test_a_day_published_anew_outdates_itself_and_what_was_compared_with_it(four_days):
+def test_rerun_outdates_the_day_and_days_compared_with_it(four_days):
     derive("2026-11-04")
     publish("2026-11-02", {A: "a", B: "b"})
     _, days = derive("2026-11-02")
@@ -84,7 +84,7 @@ def test_a_day_published_anew_outdates_itself_and_what_was_compared_with_it(four
     assert derive("2026-11-04")[1] == ["2026-11-03", "2026-11-04"]
 
 
-def test_all_that_is_derived_can_be_had_again_from_the_published_days(four_days):
+def test_deleted_derived_tables_are_derived_again_from_published_days(four_days):
     for date in DATES:
         derive(date)
     before = contents()
@@ -99,7 +99,7 @@ def test_all_that_is_derived_can_be_had_again_from_the_published_days(four_days)
         assert after[path].equals(table), path
 
 
-def test_damaged_derived_files_mend_themselves_with_the_next_day(four_days):
+def test_damaged_derived_files_are_repaired_with_the_next_day(four_days):
     derive("2026-11-04")
     before = contents()
     day = day_of("2026-11-02")
@@ -116,7 +116,7 @@ def test_damaged_derived_files_mend_themselves_with_the_next_day(four_days):
 
 
 @pytest.mark.parametrize("where", ["rows", "footer", "days"])
-def test_a_history_that_is_not_the_one_that_was_sealed_is_made_anew(four_days, where):
+def test_history_that_differs_from_its_record_is_derived_again(four_days, where):
     """Damage is no error of the engine, and what somebody put in is not gone on with."""
     derive("2026-11-03")
     lake = day_of("2026-11-03").lake
@@ -137,12 +137,12 @@ def test_a_history_that_is_not_the_one_that_was_sealed_is_made_anew(four_days, w
     assert [(row["id"], row["name"]) for row in names] == [(A, "a"), (A, "a2"), (A, "a3"), (B, "b"), (B, "b"), (B, "b")]
 
 
-def test_a_day_that_is_not_published_has_nothing_to_derive():
+def test_derive_refuses_an_unpublished_day():
     with pytest.raises(ConfigurationError, match=r"^Nothing is published for 2026-11-01 of project default"):
         derive("2026-11-01")
 
 
-def test_verify_names_derived_files_that_were_changed_removed_or_are_outdated(four_days):
+def test_verify_reports_changed_removed_and_outdated_derived_files(four_days):
     derive("2026-11-04")
     day = day_of("2026-11-02")
     lake, changes = day.lake, day.lake.table(IMAGE_CHANGES.name, day.partition)

@@ -43,7 +43,7 @@ def rewritten(history):
     return sealed, sha256_of_file(history)
 
 
-def test_a_history_that_was_not_sealed_is_refused_and_nothing_changes(lake, history):
+def test_history_that_differs_from_its_record_is_refused(lake, history):
     sealed, found = rewritten(history)
     with pytest.raises(StorageError) as raised:
         derive_days(THIRD)
@@ -57,14 +57,14 @@ def test_a_history_that_was_not_sealed_is_refused_and_nothing_changes(lake, hist
     assert read_derived_manifest(lake, THIRD.partition) is None
 
 
-def test_a_history_that_no_record_names_is_refused(lake, history):
+def test_history_without_a_record_is_refused(lake, history):
     for derived_manifest in (FIRST, SECOND):
         lake.remove(lake.derived_manifest(derived_manifest.partition))
     with pytest.raises(StorageError, match="no derived manifest names one"):
         derive_days(THIRD)
 
 
-def test_a_history_that_somebody_accepts_is_gone_on_with_on_record(lake, history):
+def test_accepted_history_is_continued_and_recorded(lake, history):
     _, found = rewritten(history)
     with pytest.raises(StorageError):
         derive_days(replace(THIRD, accepted_history="0" * 64))
@@ -93,7 +93,7 @@ def kill_after_replacing(files, monkeypatch, day=THIRD):
         derive_days(day)
 
 
-def test_a_derivation_that_is_killed_before_its_history_has_a_record_is_mended_by_the_next(lake, history, monkeypatch):
+def test_kill_between_history_and_record_is_repaired_by_the_next_derivation(lake, history, monkeypatch):
     before = sha256_of_file(history)
     kill_after_replacing(1, monkeypatch)
     assert sha256_of_file(history) != before
@@ -103,14 +103,14 @@ def test_a_derivation_that_is_killed_before_its_history_has_a_record_is_mended_b
     assert not exists(lake.pending_derived_manifest("default"))
 
 
-def test_a_record_that_was_to_come_explains_no_other_file(lake, history, monkeypatch):
+def test_coming_record_accepts_only_its_own_history(lake, history, monkeypatch):
     kill_after_replacing(0, monkeypatch)
     rewritten(history)
     with pytest.raises(StorageError, match="is not the file that its manifest names"):
         derive_days(THIRD)
 
 
-def test_a_record_that_was_to_come_explains_nothing_once_another_was_written(lake, history, monkeypatch):
+def test_coming_record_is_ignored_after_a_later_record(lake, history, monkeypatch):
     kill_after_replacing(1, monkeypatch, replace(THIRD, run_id="cut off"))
     cut_off = history.read_bytes()
     coming = lake.pending_derived_manifest("default").read_bytes()

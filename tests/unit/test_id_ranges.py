@@ -88,7 +88,7 @@ def write_responses(path: Path, ids: list[str], body: bytes) -> Path:
     return path
 
 
-def test_each_id_is_in_one_range_even_one_that_the_file_lacks(tmp_path):
+def test_each_id_is_in_exactly_one_range(tmp_path):
     ranges = id_ranges(write_responses(tmp_path / "r.parquet", IDS, b"{}"), 4)
     assert len(ranges) == 3
     asked = ["", "0", "it's", LATE, *IDS, *(id_ + "x" for id_ in IDS)]
@@ -99,7 +99,7 @@ def test_each_id_is_in_one_range_even_one_that_the_file_lacks(tmp_path):
     assert next(ids for ids in found if IDS[0] in ids) == [i for i in asked if i < IDS[4]]
 
 
-def test_ranges_are_of_fewer_ids_where_answers_are_long(tmp_path):
+def test_long_responses_make_smaller_ranges(tmp_path):
     short = write_responses(tmp_path / "short.parquet", IDS, b"{}")
     assert id_ranges(short, 100) == [None]
     assert id_ranges(short, None) == [None]
@@ -110,7 +110,7 @@ def test_ranges_are_of_fewer_ids_where_answers_are_long(tmp_path):
     assert len(id_ranges(tmp_path / "long.parquet", 100)) == len(IDS)
 
 
-def test_rows_of_ranges_come_by_rule_and_then_by_id(tmp_path):
+def test_findings_of_ranges_are_ordered_by_rule_and_id(tmp_path):
     schema = pa.schema([("rule", pa.string()), ("id", pa.string())])
     rows = [[("b", "1"), ("z", "1")], [], [("a", "2"), ("b", "2"), ("b", "3")], [("z", "4")]]
     ranges = [

@@ -134,13 +134,13 @@ def test_no_field_is_lost(sent: list[dict[str, Any]]) -> None:
 
 @settings(max_examples=80, deadline=None)
 @given(st.lists(st.binary(max_size=40) | anything.map(lambda value: json.dumps(value).encode()), max_size=6))
-def test_any_body_keeps_its_row(bodies: list[bytes]) -> None:
+def test_any_body_gives_one_row(bodies: list[bytes]) -> None:
     normalised(bodies)
 
 
 @settings(max_examples=60, deadline=None)
 @given(objects.map(lambda body: json.dumps(body, ensure_ascii=False)), st.data())
-def test_a_damaged_body_keeps_its_row(text: str, data: st.DataObject) -> None:
+def test_damaged_body_gives_one_row(text: str, data: st.DataObject) -> None:
     body = bytearray(text.encode("utf-8", "surrogatepass"))
     for _ in range(data.draw(st.integers(1, 3))):
         body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
@@ -208,7 +208,7 @@ def bodies_as_sent(draw: st.DrawFn) -> bytes:
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(bodies_as_sent(), max_size=4))
-def test_both_ways_of_reading_say_the_same(bodies: list[bytes]) -> None:
+def test_plain_and_any_reading_give_equal_values(bodies: list[bytes]) -> None:
     sent = responses(bodies)
     by_either_way = normalise_images(sent)
     with pytest.MonkeyPatch.context() as patch:
@@ -229,7 +229,7 @@ def test_both_ways_of_reading_say_the_same(bodies: list[bytes]) -> None:
         dict.fromkeys(API_FIELDS, "x") | {field: ["x"] for field in LIST_FIELDS} | dict.fromkeys(NUMBER_FIELDS, 2**40),
     ],
 )
-def test_what_is_documented_is_plain(body: dict[str, Any]) -> None:
+def test_documented_body_is_read_as_plain(body: dict[str, Any]) -> None:
     sent = {"id": ID} | body
     plain = read_plain(json.dumps(sent, indent=1).encode())
     assert json.loads(canonical_of_plain(plain)) == sent
@@ -238,11 +238,11 @@ def test_what_is_documented_is_plain(body: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "change", [{"id": None}, {"size": 1.0}, {"size": -1}, {"tag": 5}, {"new": 1}, {"name": "\udc80"}]
 )
-def test_what_needs_a_closer_look_is_not_plain(change: dict[str, Any]) -> None:
+def test_odd_body_is_not_read_as_plain(change: dict[str, Any]) -> None:
     assert read_plain(json.dumps({"id": ID} | change).encode()) is None
 
 
 @settings(max_examples=60, deadline=None)
 @given(anything)
-def test_what_is_written_reads_back(value: Any) -> None:
+def test_canonical_json_reads_back_equal(value: Any) -> None:
     assert same(json.loads(dumps(value)), value)

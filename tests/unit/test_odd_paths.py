@@ -53,14 +53,14 @@ def check_each(roots):
             assert connection.sql(changed).fetchall() == [(f"old {root}", f"new {root}")]
 
 
-def test_a_lake_whose_path_is_a_pattern_reads_no_files_but_its_own(tmp_path):
+def test_lake_path_with_wildcards_reads_only_its_own_files(tmp_path):
     for name in ("lake1", "lake?"):
         publish(name, FIRST, "of another lake")
         publish(name, SECOND, "of another lake")
     check_each(["lake*", "lake[1]"])
 
 
-def test_a_lake_in_an_object_store_whose_prefix_is_a_pattern_reads_no_files_but_its_own(s3):
+def test_object_store_prefix_with_wildcards_reads_only_its_own_files(s3):
     bucket = s3.make_bucket("patterns")
     for date in (FIRST, SECOND):
         publish(f"{bucket}/lake[1]", date, "of another lake")
@@ -68,7 +68,7 @@ def test_a_lake_in_an_object_store_whose_prefix_is_a_pattern_reads_no_files_but_
 
 
 @pytest.mark.parametrize(("table", "is_day"), [("images", False), ("image_changes", True), ("_manifests", True)])
-def test_a_directory_that_is_a_link_is_read_like_any_other(tmp_path, table, is_day):
+def test_linked_directory_is_read(tmp_path, table, is_day):
     publish("lake", FIRST, "old")
     publish("lake", SECOND, "new")
     derive_days(day("lake", SECOND))
@@ -88,7 +88,7 @@ def test_a_directory_that_is_a_link_is_read_like_any_other(tmp_path, table, is_d
 
 
 @pytest.mark.parametrize("name", ["x[1]", "x*", "x?"])
-def test_telemetry_is_off_wherever_the_storage_lies(monkeypatch, tmp_path, name):
+def test_telemetry_is_off_for_any_storage_path(monkeypatch, tmp_path, name):
     # Of a pattern, the settings of another would be found.
     (tmp_path / "x1").mkdir()
     (tmp_path / "x1" / "dagster.yaml").write_text("telemetry:\n  enabled: true\n")
@@ -105,7 +105,7 @@ def test_telemetry_is_off_wherever_the_storage_lies(monkeypatch, tmp_path, name)
     assert not (tmp_path / "x1" / "history").exists()
 
 
-def test_a_link_of_somebody_else_is_not_followed(monkeypatch, tmp_path):
+def test_link_of_another_user_is_not_followed(monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "links"))
     (tmp_path / "links").mkdir()
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "x*"))

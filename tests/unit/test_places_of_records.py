@@ -90,7 +90,7 @@ def odd_paths(lake, victim):
     ]
 
 
-def test_retention_removes_nothing_by_the_path_of_a_derived_record(lake, victim):
+def test_path_in_a_derived_manifest_cannot_remove_other_files(lake, victim):
     for path in odd_paths(lake, victim):
         seal_first(lake, path, sha256=sha256_of_file(victim))
         assert read_derived_manifest(lake, FIRST) is None, path
@@ -110,7 +110,7 @@ def test_retention_removes_nothing_by_the_path_of_a_derived_record(lake, victim)
     assert read_derived_manifest(lake, FIRST) is not None
 
 
-def test_a_manifest_that_names_another_place_is_damaged_to_everybody(lake, victim):
+def test_manifest_that_names_another_place_is_damaged_for_all_readers(lake, victim):
     for path in odd_paths(lake, victim)[:4]:
         rewritten(lake.manifest(FIRST), lambda record, path=path: record["files"]["responses"].update(path=path))
         for use in (
@@ -129,7 +129,7 @@ def test_a_manifest_that_names_another_place_is_damaged_to_everybody(lake, victi
     assert lake.retention_records("default") == {}
 
 
-def test_a_retention_record_excuses_no_file_outside_the_tables(lake):
+def test_retention_record_cannot_excuse_files_outside_the_tables(lake):
     apply_retention(lake, "default", RULES, NOW)
     (record,) = lake.retention_records("default")
     RetentionRecords(lake, "default")
@@ -139,7 +139,7 @@ def test_a_retention_record_excuses_no_file_outside_the_tables(lake):
             RetentionRecords(lake, "default")
 
 
-def test_a_record_of_a_month_that_names_another_place_is_as_good_as_none(lake, victim):
+def test_monthly_manifest_that_names_another_place_is_ignored(lake, victim):
     lake.derived_manifest(FIRST).unlink()
     compact(lake, "default", "2026-10", NOW)
     record = lake.monthly_manifest("2026-10", "default")
@@ -158,7 +158,7 @@ def test_a_record_of_a_month_that_names_another_place_is_as_good_as_none(lake, v
     assert record.read_bytes() != whole or read_monthly_manifest(lake, "2026-10", "default") is not None
 
 
-def test_what_a_link_leads_to_outside_the_lake_is_not_removed(lake, tmp_path):
+def test_retention_removes_nothing_behind_a_link_out_of_the_lake(lake, tmp_path):
     path = lake.table("responses", FIRST)
     outside = tmp_path / "outside"
     path.parent.rename(outside)
@@ -176,7 +176,7 @@ def test_what_a_link_leads_to_outside_the_lake_is_not_removed(lake, tmp_path):
     assert apply_retention(Lake("linked"), "default", RULES, NOW).files
 
 
-def test_a_record_is_not_written_over_when_one_before_it_was_removed(lake):
+def test_retention_record_is_not_overwritten_after_an_earlier_one_was_removed(lake):
     apply_retention(lake, "default", Rules(responses_days=1, snapshots_days=None), NOW)
     apply_retention(lake, "default", RULES, NOW)
     first, second = lake.retention_records("default")
