@@ -53,7 +53,7 @@ def page(names: list[str], total: object) -> bytes:
         ),
     ],
 )
-async def test_the_list(happened, answers, pages, shortfall, caplog):
+async def test_image_list_is_read_from_any_pages(happened, answers, pages, shortfall, caplog):
     async with serving(replies(*answers)) as server, client(server) as modelarts:
         read = [one async for one in modelarts.list_images(page_size=2)]
         assert [[item["id"] for item in one.items] for one in read] == pages
@@ -63,7 +63,7 @@ async def test_the_list(happened, answers, pages, shortfall, caplog):
     assert len(warnings) == (1 if shortfall else 0)
 
 
-async def test_the_next_page_begins_after_the_records_of_the_last():
+async def test_next_page_begins_after_the_last_record():
     answers = [page(["a", "b"], 4), page(["b", "c"], 4), page(["d"], 4)]
     async with serving(replies(*answers)) as server, client(server) as modelarts:
         read = [one async for one in modelarts.list_images(page_size=2)]
@@ -84,13 +84,13 @@ async def test_the_next_page_begins_after_the_records_of_the_last():
         (HTML, ListUnreadableError),
     ],
 )
-async def test_a_list_that_cannot_be_read(raw, error_type):
+async def test_unreadable_list_is_an_error(raw, error_type):
     async with serving(replies(raw)) as server, client(server) as modelarts:
         with pytest.raises(error_type):
             [one async for one in modelarts.list_images()]
 
 
-async def test_a_list_that_the_api_does_not_have_stops_nothing_else():
+async def test_missing_list_call_stops_nothing_else():
     async def script(request: Request, writer: asyncio.StreamWriter) -> None:
         writer.write(error(404, "APIG.0101") if "notebooks" in request.path else described(request))
 
@@ -132,7 +132,7 @@ def notebooks_page(*items: object, total: int) -> bytes:
         ("a name and a status that are no text", notebook(name={"a": 1}, status=5), ("n1", None, None, None)),
     ],
 )
-async def test_a_notebook_is_reduced(happened, item, kept):
+async def test_notebook_is_reduced_to_kept_fields(happened, item, kept):
     async with serving(replies(notebooks_page(item, total=1))) as server, client(server) as modelarts:
         (read,) = [one async for one in modelarts.list_notebooks()]
         assert [request.path for request in server.requests] == ["/v1/p1/notebooks/all?limit=100&offset=0"]
@@ -153,14 +153,14 @@ async def test_notebooks_without_an_id_are_counted(caplog):
     assert SECRET not in caplog.text
 
 
-async def test_notebooks_that_are_not_on_the_pages_are_missed():
+async def test_notebooks_missing_from_the_pages_are_an_error():
     pages = [notebooks_page(notebook(), total=3), notebooks_page(notebook(id="N1"), total=3)]
     async with serving(replies(*pages)) as server, client(server) as modelarts:
         with pytest.raises(ListUnreadableError, match="has 3 notebooks, but its pages held 1"):
             [one async for one in modelarts.list_notebooks()]
 
 
-async def test_no_frame_that_is_alive_holds_a_token():
+async def test_no_living_frame_holds_a_token():
     """Neither while a page is at work, nor in the traceback of what went wrong with one."""
     wrong = http(200, json.dumps({"data": notebook()}).encode())
     async with serving(replies(notebooks_page(notebook(), total=2), wrong)) as server, client(server) as modelarts:

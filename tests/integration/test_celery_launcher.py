@@ -76,7 +76,7 @@ def looks(launcher, task, times):
     return [launcher.check_run_worker_health(run).status for _ in range(times)]
 
 
-def test_a_worker_is_alive_until_it_was_asked_in_vain_three_times(launcher, redis_server, monkeypatch):
+def test_worker_is_lost_after_three_unanswered_checks(launcher, redis_server, monkeypatch):
     # The answer of the only worker that is asked ends the wait.
     monkeypatch.setattr(celery_launcher, "_REPLY_SECONDS", 60.0)
     with worker(redis_server.url) as process:
@@ -104,7 +104,7 @@ def test_a_worker_is_alive_until_it_was_asked_in_vain_three_times(launcher, redi
 
 
 @pytest.mark.slow
-def test_no_task_is_begun_twice_when_it_takes_longer_than_the_visibility_timeout(launcher, redis_server):
+def test_long_task_is_not_started_twice(launcher, redis_server):
     with worker(redis_server.url, "first"), worker(redis_server.url, "second"):
         until(lambda: len(launcher.celery.control.inspect(timeout=1).ping() or {}) == 2)
         tasks = [begin(launcher, 8) for _ in range(3)]
@@ -113,7 +113,7 @@ def test_no_task_is_begun_twice_when_it_takes_longer_than_the_visibility_timeout
         assert redis.Redis.from_url(redis_server.url).get("begun") == b"3"
 
 
-def test_a_run_is_handed_over_when_redis_is_back(redis_server, monkeypatch):
+def test_run_is_handed_over_when_redis_is_back(redis_server, monkeypatch):
     server = RedisServer(free_port(), redis_server.directory)
     launcher = CeleryLauncher(
         default_queue="dagster",

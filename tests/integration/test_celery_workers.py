@@ -12,7 +12,7 @@ PROJECTS, IMAGES, RATE = 3, 150, 30
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_killed_worker_costs_no_answer_and_the_limit_holds_for_all(postgres, redis_server: RedisServer, tmp_path):
+def test_killed_worker_costs_no_response_and_the_shared_limit_holds(postgres, redis_server: RedisServer, tmp_path):
     outcome = rehearse(
         tmp_path,
         postgres.new_database(),

@@ -63,7 +63,7 @@ def new_price(tmp_path):
     return {"IMAGE_SNAPSHOTS_PRICE_BOOK": str(book)}
 
 
-def test_a_new_price_is_derived_and_loaded_for_a_range_of_days(image_snapshots, lake, tmp_path):
+def test_new_price_is_derived_and_loaded_for_a_range_of_days(image_snapshots, lake, tmp_path):
     before, zero = sealed(lake), costs(lake, "image_costs")
     env = new_price(tmp_path)
     result = image_snapshots("derive", "--from", str(YESTERDAY), "--to", str(YESTERDAY), env=env)
@@ -78,7 +78,7 @@ def test_a_new_price_is_derived_and_loaded_for_a_range_of_days(image_snapshots, 
     assert verify(lake, lake.partitions(), settings=Settings(price_book=env["IMAGE_SNAPSHOTS_PRICE_BOOK"])) == []
 
 
-def test_a_range_takes_its_days_alone(lake, monkeypatch):
+def test_range_selects_only_its_days(lake, monkeypatch):
     def days_of(*arguments):
         asked = []
         monkeypatch.setattr(cli, "_run_jobs", lambda settings, days, jobs, **_: asked.append((days, jobs)))
@@ -94,7 +94,7 @@ def test_a_range_takes_its_days_alone(lake, monkeypatch):
         assert days_of(command, "--from", "2026-01-01", "--to", str(YESTERDAY)) == [YESTERDAY]
 
 
-def test_load_brings_a_lost_warehouse_back_and_changes_nothing_else(image_snapshots, lake):
+def test_load_restores_a_lost_warehouse_and_changes_nothing_else(image_snapshots, lake):
     before, rows = sealed(lake), costs(lake, "image_costs")
     derived_manifests = {path: path.read_bytes() for path in lake.root.glob("_derived/**/*.json")}
     (lake.root / "warehouse.duckdb").unlink()
@@ -106,7 +106,7 @@ def test_load_brings_a_lost_warehouse_back_and_changes_nothing_else(image_snapsh
 
 
 @pytest.mark.parametrize("command", ["derive", "load"])
-def test_a_range_without_days_is_one_sentence(command, image_snapshots):
+def test_range_without_days_is_one_sentence(command, image_snapshots):
     result = image_snapshots(command, "--from", "2026-01-01", "--to", "2026-01-02")
     assert result.returncode == 2
     assert "No day from 2026-01-01 to 2026-01-02" in result.stderr

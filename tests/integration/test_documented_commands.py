@@ -52,7 +52,7 @@ def settings_of(text):
     return {one[1]: one[2].strip("'") for one in found if one}
 
 
-def test_every_block_of_commands_is_run_or_it_is_said_why_not():
+def test_every_documented_command_block_is_run_or_excused():
     seen = Counter()
     for page in PAGES:
         for block in blocks(page, "sh"):
@@ -80,7 +80,7 @@ def of_fortnight(image_snapshots, fortnight, tmp_path):
 
 
 @pytest.mark.parametrize("page", ["docs/query.md", "docs/costs.md", "docs/report.md"])
-def test_commands_that_read(of_fortnight, tmp_path, page):
+def test_documented_reading_commands_run(of_fortnight, tmp_path, page):
     for words in commands(page):
         # A prompt, without a terminal, takes the query from standard input.
         done = of_fortnight(*words, *(["SELECT 1"] if words == ["query"] else []))
@@ -91,14 +91,14 @@ def test_commands_that_read(of_fortnight, tmp_path, page):
             assert done.stdout.startswith('"'), words
 
 
-def test_the_export_for_finops_tools(of_fortnight, tmp_path):
+def test_documented_focus_export_runs(of_fortnight, tmp_path):
     (line,) = re.findall(r"`image-snapshots (focus --from [^`]*)`", (ROOT / "docs/costs.md").read_text())
     assert of_fortnight(*line.split()).returncode == 0
     rows = duckdb.sql("SELECT count(*), sum(BilledCost) FROM 'focus.csv'").fetchall()
     assert rows == duckdb.sql("SELECT count(*), 0.0 FROM 'lake/image_costs/*/*/*.parquet'").fetchall()
 
 
-def test_commands_of_every_day_and_what_verify_says(of_fortnight):
+def test_documented_daily_commands_run(of_fortnight):
     ran = {tuple(words): of_fortnight(*words) for words in commands("docs/operations.md") if words != ["verify"]}
     assert ran.keys() == {("status",), ("status", "--check"), ("verify", "--quick")}
     assert ran[("status",)].returncode == 0
@@ -123,7 +123,7 @@ def make_old(directory):
     return directory / "lake"
 
 
-def test_compaction_and_retention(image_snapshots, tmp_path_factory, tmp_path):
+def test_documented_compaction_and_retention_run(image_snapshots, tmp_path_factory, tmp_path):
     shutil.copytree(once_per_run(tmp_path_factory, "documented-old", make_old), tmp_path / "lake")
     env = {"IMAGE_SNAPSHOTS_PROJECTS": '{"default": "p1", "prod": "p1"}'}
     every, one, planned, applied = (image_snapshots(*words, env=env) for words in commands("docs/retention.md"))
@@ -140,7 +140,7 @@ def test_compaction_and_retention(image_snapshots, tmp_path_factory, tmp_path):
 
 
 @pytest.mark.parametrize("page", ["docs/audit.md", "docs/costs.md"])
-def test_queries_of_other_pages(of_fortnight, page):
+def test_documented_queries_of_other_pages_run(of_fortnight, page):
     queries = [query for query in blocks(page, "sql") if not query.startswith("-- id:")]
     assert len(queries) == 2
     for query in queries:
@@ -152,7 +152,7 @@ def test_queries_of_other_pages(of_fortnight, page):
         assert len(done.stdout.splitlines()) >= 2
 
 
-def test_files_that_are_shown(tmp_path):
+def test_documented_files_are_valid(tmp_path):
     (rule,) = [query for query in blocks("docs/audit.md", "sql") if query.startswith("-- id:")]
     (tmp_path / "latest_tag.sql").write_text(rule)
     (found,) = [rule for rule in read_rules(tmp_path) if rule.name == "latest_tag"]
@@ -169,7 +169,7 @@ def test_files_that_are_shown(tmp_path):
 @pytest.mark.parametrize(
     "page", ["README.md", "docs/operations.md", "docs/object-storage.md", "docs/scale-out.md", "docs/engines.md"]
 )
-def test_settings_that_are_shown_are_accepted(monkeypatch, tmp_path, page):
+def test_documented_settings_are_accepted(monkeypatch, tmp_path, page):
     shown = {}
     for block in blocks(page, "sh"):
         found = settings_of(block)
@@ -189,7 +189,7 @@ def test_settings_that_are_shown_are_accepted(monkeypatch, tmp_path, page):
     assert settings is not None
 
 
-def test_lines_for_cron_are_lines_of_cron_and_the_default_schedule():
+def test_documented_cron_lines_are_valid():
     lines = [
         (page.name, re.match(r"((?:\S+ ){4}\S+)  (cd \S+ && \S+ (\w+))$", line))
         for page in PAGES

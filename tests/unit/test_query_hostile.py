@@ -101,7 +101,7 @@ def texts(sql, lake):
 
 
 @pytest.mark.parametrize("sql", COPIES)
-def test_no_query_writes(lake, connection, tmp_path, sql):
+def test_hostile_query_does_not_write(lake, connection, tmp_path, sql):
     before = tree(lake.root.parent), tree(tmp_path)
     for text in texts(sql, lake):
         with suppress(ConfigurationError):
@@ -111,7 +111,7 @@ def test_no_query_writes(lake, connection, tmp_path, sql):
 
 
 @pytest.mark.parametrize("sql", COPIES)
-def test_the_connection_itself_writes_nothing(lake, connection, tmp_path, sql):
+def test_connection_itself_cannot_write(lake, connection, tmp_path, sql):
     before = tree(lake.root.parent), tree(tmp_path)
     for text in texts(sql, lake):
         with suppress(duckdb.Error, OSError):
@@ -129,12 +129,12 @@ def test_the_connection_itself_writes_nothing(lake, connection, tmp_path, sql):
         "EXPLAIN ANALYZE SET threads = 1",
     ],
 )
-def test_what_an_explain_runs_is_judged(connection, sql):
+def test_query_inside_explain_is_checked(connection, sql):
     with pytest.raises(ConfigurationError, match="this EXPLAIN statement does more"):
         select(connection, sql)
 
 
-def test_a_query_in_nested_comments_is_the_engines_not_ours(connection):
+def test_query_in_nested_comments_is_parsed_by_the_engine(connection):
     # What stands in the comment is not run, whatever it looks like.
     with pytest.raises(ConfigurationError, match="this EXPLAIN statement does more"):
         select(connection, "EXPLAIN ANALYZE /* /* */ SELECT 1 -- */ COPY (SELECT 1) TO 'x'")
@@ -160,7 +160,7 @@ def test_a_query_in_nested_comments_is_the_engines_not_ours(connection):
         "SELECT getenv('HOME')",
     ],
 )
-def test_nothing_but_the_lake_is_read(lake, connection, sql):
+def test_query_reads_only_the_lake(lake, connection, sql):
     text = sql.replace("{root}", str(lake.root))
     with pytest.raises(ConfigurationError) as raised:
         write_rows(select(connection, text), io.BytesIO(), Format.CSV)
@@ -171,12 +171,12 @@ def test_nothing_but_the_lake_is_read(lake, connection, sql):
 @pytest.mark.parametrize(
     "sql", ["INSTALL httpfs", "LOAD httpfs", "CREATE PERSISTENT SECRET s (TYPE http)", "SET disabled_filesystems = ''"]
 )
-def test_the_connection_takes_no_extension_secret_or_setting(connection, sql):
+def test_connection_refuses_extensions_secrets_and_settings(connection, sql):
     with pytest.raises(duckdb.Error):
         connection.execute(sql)
 
 
-def test_a_file_of_the_lake_is_read_by_its_name(connection):
+def test_lake_file_is_read_by_its_name(connection):
     sql = f"SELECT decode(body) AS body FROM read_parquet('lake://{EVIDENCE}')"
     assert select(connection, sql).fetchall() == [("{}",)]
 
@@ -184,7 +184,7 @@ def test_a_file_of_the_lake_is_read_by_its_name(connection):
 @pytest.mark.parametrize(
     "sql", ["COPY (SELECT 1) TO '{root}/x'", "EXPLAIN ANALYZE -- SELECT 1\rCOPY (SELECT 1) TO '{root}/x'\n"]
 )
-def test_a_query_of_a_file_writes_nothing(lake, monkeypatch, sql):
+def test_query_from_a_file_does_not_write(lake, monkeypatch, sql):
     monkeypatch.setenv("IMAGE_SNAPSHOTS_LAKE", str(lake.root))
     Path("hostile.sql").write_bytes(sql.replace("{root}", str(lake.root)).encode())
     before = tree(lake.root.parent)
@@ -202,7 +202,7 @@ def test_a_query_of_a_file_writes_nothing(lake, monkeypatch, sql):
     ],
     ids=["query", "focus", "report"],
 )
-def test_output_replaces_no_file_or_link_that_lies_in_the_lake(monkeypatch, tmp_path, write):
+def test_output_does_not_replace_files_or_links_in_the_lake(monkeypatch, tmp_path, write):
     monkeypatch.setenv("IMAGE_SNAPSHOTS_LAKE", "lake")
     images = tmp_path / "lake" / "images"
     images.mkdir(parents=True)
@@ -213,7 +213,7 @@ def test_output_replaces_no_file_or_link_that_lies_in_the_lake(monkeypatch, tmp_
             write(output)
 
 
-def test_no_line_is_added_to_a_file_of_the_lake_by_way_of_a_link(lake, tmp_path):
+def test_output_through_a_link_does_not_append_to_the_lake(lake, tmp_path):
     Path("way").symlink_to(lake.root)
     with pytest.raises(ConfigurationError, match="is inside the lake"), open_witness(Path("way") / EVIDENCE, lake):
         pass

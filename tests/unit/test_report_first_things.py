@@ -46,7 +46,7 @@ def blocks(page, rule):
     return [(bool(is_open), title, text.count("<tr role")) for is_open, title, text in found]
 
 
-def test_the_first_of_the_gravest_findings_are_unfolded_and_lesser_ones_are_folded(page):
+def test_first_gravest_findings_are_unfolded_and_others_folded(page):
     severities = re.findall(r'<h3 id="severity-(\w+)"', page)
     assert severities[0] == "high"
     assert "medium" in severities
@@ -58,11 +58,11 @@ def test_the_first_of_the_gravest_findings_are_unfolded_and_lesser_ones_are_fold
     assert blocks(page, "No owner or no cost centre") == [(False, f"{total} images", total)]
 
 
-def test_nothing_but_the_gravest_findings_and_access_is_unfolded(page):
+def test_only_gravest_findings_and_access_changes_are_unfolded(page):
     assert page.count("<details open") == page.partition('id="severity-medium"')[0].count("<details open")
 
 
-def test_the_reason_is_told_when_a_rule_finds_much_because_observation_is_old_enough():
+def test_note_explains_findings_that_are_known_only_now():
     rules = [
         {"rule": "unused_30_days", "title": "Unused for 30 days", "new_findings": 171},
         {"rule": "unused_90_days", "title": "Unused for 90 days", "new_findings": 1},
@@ -78,7 +78,7 @@ def test_the_reason_is_told_when_a_rule_finds_much_because_observation_is_old_en
     assert [*awaited([rules[0] | {"new_findings": 0}], [{"observed_days": 30}])] == []
 
 
-def test_the_days_that_rules_wait_for_are_those_in_their_sql():
+def test_awaited_days_match_the_rules_sql():
     said = {}
     for path in (ROOT / "sql" / "audit").glob("*.sql"):
         if days := re.search(r"unused_days >= (\d+)", path.read_text()):
@@ -119,6 +119,6 @@ def summary(**facts):
         (1.0 + 1e-12, "no change since 2026-11-22"),
     ],
 )
-def test_a_cost_that_changed_a_little_did_change(cost, said):
+def test_small_cost_change_is_shown_as_a_change(cost, said):
     (change,) = [change for name, _, change, _ in figures(summary(estimated_cost=cost), summary()) if "cost" in name]
     assert change == said

@@ -68,11 +68,11 @@ def modules() -> list[Path]:
     return sorted(path for path in CODE.rglob("*.py") if path != CODE / "__init__.py")
 
 
-def test_every_module_is_in_a_room_that_is_known():
+def test_every_module_is_in_a_known_room():
     assert {room(path) for path in modules()} == set(ARROWS)
 
 
-def test_rooms_import_along_the_arrows_alone():
+def test_rooms_import_only_along_the_arrows():
     wrong = [
         (str(path.relative_to(ROOT)), name)
         for path in modules()
@@ -82,7 +82,7 @@ def test_rooms_import_along_the_arrows_alone():
     assert wrong == []
 
 
-def test_arrows_lead_to_rooms_further_up_in_the_table_alone():
+def test_arrows_lead_only_to_rooms_above():
     order = list(ARROWS)
     back = [
         (name, other) for name, others in ARROWS.items() for other in others if order.index(other) > order.index(name)
@@ -103,5 +103,5 @@ def test_no_two_modules_import_one_another():
 
 
 @pytest.mark.parametrize("name", sorted({path.parent for path in modules()} - {CODE}))
-def test_a_room_says_what_belongs_in_it(name):
+def test_every_room_has_a_docstring(name):
     assert ast.get_docstring(ast.parse((name / "__init__.py").read_text()))

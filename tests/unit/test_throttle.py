@@ -12,7 +12,7 @@ from pipelines.cloud.throttle import FLOOR_PER_SECOND, Throttle
 
 
 @by_virtual_clock
-async def test_without_a_limit_nothing_waits():
+async def test_no_limit_means_no_waiting():
     throttle = Throttle()
     started = time.monotonic()
     for _ in range(5_000):
@@ -23,7 +23,7 @@ async def test_without_a_limit_nothing_waits():
 
 
 @by_virtual_clock
-async def test_a_refusal_pauses_all_workers_for_retry_after():
+async def test_refusal_pauses_all_workers_for_retry_after():
     throttle = Throttle()
     loop = asyncio.get_running_loop()
     await throttle.acquire()
@@ -58,7 +58,7 @@ async def test_refusals_of_one_burst_are_one_signal():
 
 
 @by_virtual_clock
-async def test_turns_are_given_in_order_and_a_cancelled_waiter_takes_none():
+async def test_turns_are_given_in_order_and_skip_cancelled_waiters():
     throttle = Throttle(50)
     order: list[int] = []
 
@@ -76,7 +76,7 @@ async def test_turns_are_given_in_order_and_a_cancelled_waiter_takes_none():
 
 
 @by_virtual_clock
-async def test_stop_lets_everybody_go():
+async def test_stop_releases_all_waiters():
     throttle = Throttle(0.01)
     await throttle.acquire()
     waiting = [asyncio.create_task(throttle.acquire()) for _ in range(5)]
@@ -86,7 +86,7 @@ async def test_stop_lets_everybody_go():
 
 
 @by_virtual_clock
-async def test_a_pause_without_a_rate_ends():
+async def test_pause_without_a_rate_ends():
     throttle = Throttle()
     loop = asyncio.get_running_loop()
     throttle.pause(0.1)
@@ -97,7 +97,7 @@ async def test_a_pause_without_a_rate_ends():
     assert throttle.rate is None
 
 
-async def test_the_rate_has_a_floor():
+async def test_rate_has_a_floor():
     throttle = Throttle()
     loop = asyncio.get_running_loop()
     throttle.accepted(loop.time() - 100)
@@ -203,7 +203,7 @@ def _simulate(server, seconds, changes=(), retry_after=1.0, latency=0.004, ceili
 
 @pytest.mark.parametrize("late", [0.0, 0.01], ids=["on time", "on a busy machine"])
 @pytest.mark.parametrize("rate", [20, 600])
-def test_a_stated_rate_is_held_without_bursts(rate, late):
+def test_configured_rate_is_kept_without_bursts(rate, late):
     server = _Server(1e9, 1e9)
     _simulate(server, 10, ceiling=rate, late=late)
     sent = [at for at, _ in server.log]
@@ -225,14 +225,14 @@ def test_a_stated_rate_is_held_without_bursts(rate, late):
         ("calendar seconds, slow", 20, 0, 0.004, 0.85),
     ],
 )
-def test_the_limit_is_found_and_used_within_40_seconds(counts_by, rate, burst, latency, share):
+def test_limit_is_found_and_used_within_40_seconds(counts_by, rate, burst, latency, share):
     server = _Server(rate, burst)
     _simulate(server, 40, latency=latency)
     assert share < server.served(40) / rate <= 1.03
     assert server.refused() < 0.05 * len(server.log)
 
 
-def test_a_limit_that_is_known_is_used_nearly_whole():
+def test_known_limit_is_used_almost_completely():
     server = _Server(100, 10)
     _simulate(server, 160)
     assert server.served(120, since=40) > 0.93 * 100
@@ -241,7 +241,7 @@ def test_a_limit_that_is_known_is_used_nearly_whole():
 
 
 @pytest.mark.parametrize("burst", [10, 100, 0], ids=["a bucket of a tenth", "a bucket of a second", "calendar seconds"])
-def test_a_limit_that_rises_is_found_again(burst):
+def test_rising_limit_is_found_again(burst):
     server = _Server(100, burst)
     _simulate(server, 180, changes=[(40, 200, 2 * burst)])
     assert server.served(60, since=120) > 0.85 * 200
@@ -249,7 +249,7 @@ def test_a_limit_that_rises_is_found_again(burst):
 
 
 @pytest.mark.parametrize("burst", [20, 200, 0], ids=["a bucket of a tenth", "a bucket of a second", "calendar seconds"])
-def test_a_limit_that_drops_is_found_again(burst):
+def test_falling_limit_is_found_again(burst):
     server = _Server(200, burst)
     _simulate(server, 90, changes=[(40, 50, burst // 4)])
     assert server.served(50, since=40) > 0.7 * 50
@@ -257,7 +257,7 @@ def test_a_limit_that_drops_is_found_again(burst):
     assert server.refused(since=40) < 0.05 * 50 * 50
 
 
-def test_refusals_that_have_nothing_to_do_with_the_rate_do_not_end_in_a_crawl():
+def test_refusals_independent_of_the_rate_do_not_slow_the_client_to_a_crawl():
     server = _Server(1e9, 1e9, share_refused=0.1)
     _simulate(server, 6, retry_after=0.0, latency=0.02)
     assert server.served(6) > 250

@@ -36,7 +36,7 @@ def usage(date):
     return {row.pop("id"): tuple(row.values()) for row in published_rows(day_of(date), IMAGE_USAGE)}
 
 
-def test_notebooks_are_counted_whatever_their_status():
+def test_notebooks_of_any_status_are_counted():
     day = day_of("2026-11-23")
     publish_snapshot(
         day,
@@ -62,7 +62,7 @@ def test_notebooks_are_counted_whatever_their_status():
     assert result.file.path == "image_usage/dt=2026-11-23/project=default/image_usage.parquet"
 
 
-def test_days_are_counted_when_they_are_observed_and_carried_otherwise():
+def test_observed_days_are_counted_and_others_carried():
     first = dt.date(2026, 11, 1)
     take("2026-11-01", ["a"])
     take("2026-11-02", [])
@@ -79,14 +79,14 @@ def test_days_are_counted_when_they_are_observed_and_carried_otherwise():
     assert usage("2026-11-08") == {"a": (2, 2, True, dt.date(2026, 11, 8), 4, 0)}
 
 
-def test_an_incomplete_day_is_no_ground_for_the_next_one():
+def test_incomplete_day_is_not_continued():
     take("2026-11-01", [])
     take("2026-11-02", [], b="failed")
     take("2026-11-03", [], ids="a b")
     assert usage("2026-11-03") == {"a": (0, 0, True, None, 2, 2), "b": (0, 0, True, None, 1, 1)}
 
 
-def test_there_are_no_rows_until_notebooks_were_read_once():
+def test_no_rows_before_notebooks_were_first_read():
     result = take("2026-11-01", None)
     assert usage("2026-11-01") == {}
     assert (result.images, result.used, result.unused, result.file.rows) == (0, None, 0, 0)
@@ -96,7 +96,7 @@ def test_there_are_no_rows_until_notebooks_were_read_once():
     assert usage("2026-11-03") == {"a": (0, 0, True, None, 1, 1)}
 
 
-def test_an_image_that_came_back_starts_again():
+def test_returning_image_starts_at_zero():
     take("2026-11-01", [], ids="a b")
     take("2026-11-02", [], ids="b", a="not_found")
     assert usage("2026-11-02") == {"b": (0, 0, True, None, 2, 2)}
@@ -104,7 +104,7 @@ def test_an_image_that_came_back_starts_again():
     assert usage("2026-11-03") == {"a": (0, 0, True, None, 1, 1), "b": (0, 0, True, None, 3, 3)}
 
 
-def test_an_image_that_could_not_be_read_today_is_observed_all_the_same():
+def test_image_without_response_is_still_observed():
     take("2026-11-01", [], ids="a b")
     write_history(day_of("2026-11-01"), [{"id": "b", "valid_from": dt.date(2026, 11, 1)}])
     take("2026-11-02", ["b"], b="forbidden")
@@ -114,7 +114,7 @@ def test_an_image_that_could_not_be_read_today_is_observed_all_the_same():
     }
 
 
-def test_an_image_is_unused_after_thirty_observed_days():
+def test_image_is_unused_after_thirty_observed_days():
     take("2026-11-01", [], ids="a b c")
     before = day_of("2026-11-01")
     with before.lake.writer(before.lake.table("image_usage", before.partition), IMAGE_USAGE, "run-1") as writer:

@@ -82,7 +82,7 @@ def findings(lake, date):
     return pq.read_table(lake.table(AUDIT_FINDINGS.name, proved_day(date).partition), partitioning=None)
 
 
-def test_a_lake_that_nobody_touched_is_as_it_was_made(lake):
+def test_untouched_lake_has_no_problems(lake):
     notes = []
     assert problems(lake, notes) == {}
     assert {note.path for note in notes} == {"", "_derived", "warehouse.duckdb"}
@@ -93,7 +93,7 @@ def test_a_lake_that_nobody_touched_is_as_it_was_made(lake):
     )
 
 
-def test_every_flipped_byte_of_a_trusted_file_is_a_named_problem(lake):
+def test_every_flipped_byte_of_a_trusted_file_is_reported(lake):
     """Seeded, so that a failure can be had again; some flips are at the ends, where formats have their footers."""
     chance = random.Random(11)
     kinds = {}
@@ -120,7 +120,7 @@ def test_every_flipped_byte_of_a_trusted_file_is_a_named_problem(lake):
     ["image_history/project=default/image_history.parquet", "images/dt=2025-10-02/project=default/images.parquet"],
 )
 @pytest.mark.parametrize("place", ["middle", "footer"])
-def test_damage_is_no_error_of_the_engine_when_everything_is_derived_once_more(lake, name, place):
+def test_damage_is_reported_without_an_engine_error(lake, name, place):
     path = lake.root / name
     content = bytearray(path.read_bytes())
     at = len(content) // 2 if place == "middle" else len(content) - 30
@@ -130,7 +130,7 @@ def test_damage_is_no_error_of_the_engine_when_everything_is_derived_once_more(l
     assert found[name].startswith("The file was changed")
 
 
-def test_damage_whose_hash_was_corrected_is_named_too(lake):
+def test_damage_with_a_corrected_hash_is_reported(lake):
     name = "image_history/project=default/image_history.parquet"
     path = lake.root / name
     path.write_bytes(path.read_bytes()[:-10] + b"\0" * 10)
@@ -138,7 +138,7 @@ def test_damage_whose_hash_was_corrected_is_named_too(lake):
     assert problems(lake)[name].startswith("It cannot be read completely: ")
 
 
-def test_a_false_statistic_in_the_footer_of_the_history_is_named_although_its_hash_was_corrected(lake):
+def test_false_statistic_of_the_history_is_reported_despite_a_corrected_hash(lake):
     path = lake.project_table(IMAGE_HISTORY.name, "default")
     assert pq.read_table(path, filters=pc.field("visibility") == "PUBLIC", partitioning=None).num_rows == 3
     content = path.read_bytes()
@@ -153,7 +153,7 @@ def test_a_false_statistic_in_the_footer_of_the_history_is_named_although_its_ha
     )
 
 
-def test_statistics_of_every_type_that_tables_have_are_believed(tmp_path):
+def test_correct_statistics_of_every_type_are_accepted(tmp_path):
     moment = dt.datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=dt.UTC)
     columns = {
         "text": pa.array(["b", None, "é"]),
@@ -172,7 +172,7 @@ def test_statistics_of_every_type_that_tables_have_are_believed(tmp_path):
     assert list(false_statistics(tmp_path / "empty.parquet")) == []
 
 
-def test_findings_that_were_removed_from_an_older_day_break_the_chain_of_records(lake):
+def test_findings_removed_from_an_older_day_break_the_chain(lake):
     replace_file(lake, DATES[1], AUDIT_FINDINGS.name, findings(lake, DATES[1]).slice(1))
     found = problems(lake, quick=True)
     # The next record, and the manifest that was published next, name the one that was there.
@@ -184,7 +184,7 @@ def test_findings_that_were_removed_from_an_older_day_break_the_chain_of_records
         assert "derived manifest" in sentence
 
 
-def test_findings_that_were_removed_from_the_newest_day_are_not_what_the_days_give(lake):
+def test_findings_removed_from_the_newest_day_are_reported(lake):
     path = replace_file(lake, DATES[2], AUDIT_FINDINGS.name, findings(lake, DATES[2]).slice(1))
     # Who forges the record must forget the report, too.
     lake.report(proved_day(DATES[2]).partition).unlink()
@@ -192,7 +192,7 @@ def test_findings_that_were_removed_from_the_newest_day_are_not_what_the_days_gi
     assert problems(lake)[path].startswith("The table does not follow from the published days: finding_id of ")
 
 
-def test_forged_figures_of_the_newest_day_are_not_what_the_days_give(lake):
+def test_forged_figures_of_the_newest_day_are_reported(lake):
     forge_record(last(lake), lambda said: said["summary"].update(images=2))
     report = lake.report(proved_day(DATES[2]).partition)
     assert problems(lake)[lake.key(report)].startswith("It names a derived manifest with SHA-256 ")
@@ -203,7 +203,7 @@ def test_forged_figures_of_the_newest_day_are_not_what_the_days_give(lake):
     }
 
 
-def test_records_of_derived_tables_that_were_exchanged_are_named(lake):
+def test_exchanged_derived_manifests_are_reported(lake):
     one, other = (lake.derived_manifest(proved_day(date).partition) for date in DATES[:2])
     first, second = one.read_bytes(), other.read_bytes()
     one.write_bytes(second)
@@ -216,7 +216,7 @@ def test_records_of_derived_tables_that_were_exchanged_are_named(lake):
     assert lake.key(other) in found
 
 
-def test_another_price_book_is_no_problem_but_said(lake, tmp_path):
+def test_different_price_book_is_a_note_not_a_problem(lake, tmp_path):
     book = tmp_path / "prices.toml"
     book.write_text('currency = "EUR"\n[[price]]\nvalid_from = 2020-01-01\nper_gb_month = 1.0\n')
     notes = []
@@ -236,7 +236,7 @@ def test_another_price_book_is_no_problem_but_said(lake, tmp_path):
     assert path in problems(lake)
 
 
-def test_a_report_that_was_changed_or_moved_is_named(lake):
+def test_changed_or_moved_report_is_reported(lake):
     path, other = (lake.report(proved_day(date).partition) for date in DATES[1:])
     content = path.read_bytes()
     path.write_bytes(content.replace(b"finding", b"f1nding", 1))
@@ -248,7 +248,7 @@ def test_a_report_that_was_changed_or_moved_is_named(lake):
     }
 
 
-def test_derived_tables_of_the_newest_day_that_were_removed_are_missed_by_history_and_report(lake):
+def test_removed_derived_tables_of_the_newest_day_are_reported(lake):
     for path in sorted(lake.root.glob(f"*/dt={DATES[2]}")):
         if path.parent.name == "_derived" or path.parent.name in ANALYSIS_TABLES:
             shutil.rmtree(path)
@@ -263,7 +263,7 @@ def remove_newest_day(lake):
             shutil.rmtree(path)
 
 
-def test_a_newest_day_that_was_removed_is_named_with_all_that_knows_it(lake):
+def test_removed_newest_day_is_reported_with_all_its_traces(lake):
     digest = hashlib.sha256(lake.manifest(proved_day(DATES[2]).partition).read_bytes()).hexdigest()
     remove_newest_day(lake)
     sentence = problems(lake)["_manifests/dt=2025-11-01/project=default.json"]
@@ -283,7 +283,7 @@ def test_a_newest_day_that_was_removed_is_named_with_all_that_knows_it(lake):
     )
 
 
-def test_a_project_of_which_no_day_is_left_is_still_known(lake):
+def test_project_without_any_day_left_is_reported(lake):
     for date in DATES:
         for path in sorted(lake.root.glob(f"*/dt={date}")):
             shutil.rmtree(path)
@@ -292,7 +292,7 @@ def test_a_project_of_which_no_day_is_left_is_still_known(lake):
     assert {f"_manifests/dt={date}/project=default.json" for date in DATES} <= found.keys()
 
 
-def test_what_retention_left_no_way_to_make_again_is_restored_and_not_derived(lake):
+def test_advice_is_to_restore_what_retention_made_underivable(lake):
     findings = lake.table(AUDIT_FINDINGS.name, proved_day(DATES[0]).partition)
     history = lake.project_table(IMAGE_HISTORY.name, "default")
     findings.unlink()
@@ -305,7 +305,7 @@ def test_what_retention_left_no_way_to_make_again_is_restored_and_not_derived(la
     assert sentence.startswith("The file is missing: restore it from a backup: it cannot be derived again")
 
 
-def test_a_monthly_file_without_a_record_is_said_to_be_there(lake):
+def test_monthly_file_without_a_manifest_is_a_note(lake):
     lake.monthly_manifest("2025-10", "default").unlink()
     notes = []
     assert problems(lake, notes, quick=True) == {}
