@@ -173,9 +173,7 @@ def test_failing_project_does_not_affect_the_others(image_snapshots, start_sandb
     assert reports["a"]["tables"]["images"]["rows"] > 0
 
 
-def test_too_many_failures_publish_nothing_and_only_those_are_requested_again(
-    image_snapshots, start_sandbox, tmp_path
-):
+def test_too_many_failures_publish_nothing_and_only_those_are_requested_again(image_snapshots, start_sandbox, tmp_path):
     sandbox = start_sandbox(size=60, inventory_file=tmp_path / "inventory.csv")
     ids = pd.read_csv(tmp_path / "inventory.csv", dtype=str)["id"].str.lower().tolist()
     broken = {"answers": {id_: {"status": 400, "body": "broken"} for id_ in ids[:3]}}

@@ -38,7 +38,7 @@ def fetched(day):
     return fetch_responses(day, lambda progress: None).facts
 
 
-def test_a_fresh_run_throws_nothing_away_before_it_may_go_on_and_then_all(day, monkeypatch):
+def test_fresh_run_discards_the_attempt_only_after_its_checks(day, monkeypatch):
     fetched(day)
     attempt = day.lake.staging(day.partition) / "attempt.json"
     gathered = attempt.read_bytes()
@@ -65,7 +65,7 @@ def end(progress):
         raise EndedError
 
 
-def test_a_run_that_finds_every_answer_stored_is_of_the_sandbox_that_gave_them(day):
+def test_resumed_run_without_requests_is_still_marked_as_sandbox(day):
     take_inventory(day)
     with pytest.raises(EndedError):
         fetch_responses(day, end)
@@ -76,7 +76,7 @@ def test_a_run_that_finds_every_answer_stored_is_of_the_sandbox_that_gave_them(d
     assert publish_snapshot(day).manifest.fetch.is_sandbox
 
 
-def test_what_another_endpoint_said_of_itself_in_the_same_attempt_does_not_count(day):
+def test_mark_of_another_endpoint_in_the_same_attempt_is_ignored(day):
     take_inventory(day)
     with pytest.raises(EndedError):
         fetch_responses(day, end)

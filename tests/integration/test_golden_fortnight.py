@@ -212,7 +212,7 @@ def run(day):
     return True
 
 
-def test_the_days_are_what_they_are_meant_to_be(golden):
+def test_days_have_their_planned_states(golden):
     """The stories that matter happen on the faulty days, and every kind of event in the fortnight."""
     published = golden.lake.partitions()
     assert [partition.date for partition in published] == [date for date in DATES if date != MISSED]
@@ -245,22 +245,22 @@ each_published_day = pytest.mark.parametrize("date", [date for date in DATES if 
 
 
 @each_published_day
-def test_change_log_of_a_day(golden, date):
+def test_changes_of_a_day_match_the_sandbox_record(golden, date):
     assert golden.changes(date) == golden.oracle.changes(date)
 
 
 @each_published_day
-def test_reconciliation_of_a_day(golden, date):
+def test_reconciliation_of_a_day_matches_the_sandbox_record(golden, date):
     assert golden.rows("image_reconciliation", date) == golden.oracle.reconciliation(date)
 
 
 @each_published_day
-def test_usage_of_a_day(golden, date):
+def test_usage_of_a_day_matches_the_sandbox_record(golden, date):
     assert by_id(golden.rows("image_usage", date)) == by_id(golden.oracle.usage(date))
 
 
 @each_published_day
-def test_costs_of_a_day(golden, date):
+def test_costs_of_a_day_match_the_sandbox_record(golden, date):
     expected = by_id(golden.oracle.costs(date))
     rows = by_id(golden.rows("image_costs", date))
     assert {row.pop("currency") for row in rows.values()} == {"EUR"}
@@ -275,7 +275,7 @@ def test_costs_of_a_day(golden, date):
 
 
 @each_published_day
-def test_findings_of_a_day(golden, date):
+def test_findings_of_a_day_match_the_sandbox_record(golden, date):
     expected = golden.oracle.findings(date)
     rules = golden.oracle.found(date).keys()
     names = ("rule", "id", "name", "state", "first_seen", "days_open", "owner", "cost_center", "environment")
@@ -289,7 +289,7 @@ def test_findings_of_a_day(golden, date):
     assert counts == still_found
 
 
-def test_a_finding_keeps_its_id_and_shows_its_evidence(golden):
+def test_finding_keeps_its_id_and_shows_its_evidence(golden):
     ids = {}
     for date in DATES:
         for row in golden.rows("audit_findings", date) if date != MISSED else ():
@@ -323,7 +323,7 @@ def by_id(rows):
     return keyed
 
 
-def test_history(golden):
+def test_history_matches_the_sandbox_record(golden):
     names = ("id", "valid_from", "valid_to", "is_current", "is_deleted", "deleted_reason", *FIELDS, "size_bytes")
     expected = golden.oracle.history()
     assert [{name: row[name] for name in names} for row in golden.history()] == expected
@@ -331,7 +331,7 @@ def test_history(golden):
 
 
 @pytest.mark.parametrize("date", COMPLETE, ids=str)
-def test_history_as_of_a_day_is_that_day(golden, date):
+def test_history_as_of_a_day_equals_that_day(golden, date):
     """Every image that the sandbox describes to us on that day, as it is on that day."""
     as_of = {
         row["id"]: {name: row[name] for name in FIELDS}
@@ -349,7 +349,7 @@ def test_history_as_of_a_day_is_that_day(golden, date):
 
 
 @pytest.mark.parametrize("date", COMPLETE[1:], ids=str)
-def test_every_event_has_its_rows_and_every_row_its_event(golden, date):
+def test_events_and_change_rows_correspond(golden, date):
     """The record's events since the last complete day, against the change log: no look at what the images say."""
     since = COMPLETE[COMPLETE.index(date) - 1]
     alive = {id_ for id_, known in golden.oracle.knowledge[since].after.items() if known.reason is None}
@@ -404,7 +404,7 @@ def text(value):
     return None if value is None else str(value)
 
 
-def test_what_people_did_to_the_register_shows(golden):
+def test_changes_of_the_inventory_are_visible(golden):
     """An image that left the register is gone for that reason alone, and back with what changed meanwhile."""
     left = [row for row in golden.changes(LEFT) if row["id"] == UNREGISTERED_FOR_A_WHILE]
     assert [(row["change"], row["field"], row["old_value"], row["new_value"]) for row in left] == [
@@ -444,7 +444,7 @@ def lose(copy, dates):
         pytest.param([date for date in DATES if date != MISSED], id="all days", marks=pytest.mark.slow),
     ],
 )
-def test_derived_again_from_nothing_all_tables_are_the_same(golden, tmp_path, dates):
+def test_deriving_from_nothing_gives_the_same_tables(golden, tmp_path, dates):
     copy = golden.copy_to(tmp_path / "lake")
     before = copy.tables()
     assert len(before) == 1 + 6 * 13
@@ -455,7 +455,7 @@ def test_derived_again_from_nothing_all_tables_are_the_same(golden, tmp_path, da
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_derived_by_spark_all_tables_are_the_same(golden, tmp_path, spark_master):
+def test_spark_derives_the_same_tables(golden, tmp_path, spark_master):
     """The history of all days and each table of two, floats to the last bit: no float of a table is a sum."""
     copy = golden.copy_to(tmp_path / "lake")
     before, derived_manifests = copy.tables(), copy.summaries()
@@ -466,7 +466,7 @@ def test_derived_by_spark_all_tables_are_the_same(golden, tmp_path, spark_master
     assert copy.summaries() == derived_manifests
 
 
-def test_a_day_in_the_middle_mends_what_follows(golden, tmp_path):
+def test_rerun_of_a_middle_day_corrects_later_days(golden, tmp_path):
     """With the history lost, and with a day published anew that others build on."""
     copy = golden.copy_to(tmp_path / "lake")
     before = copy.tables()

@@ -115,7 +115,7 @@ KILLED_BEFORE = {
 DERIVED = [("os.rename", f"/{place}/") for place in (IMAGE_HISTORY.name, "audit_findings", "_derived")]
 
 
-def test_a_run_killed_at_an_awkward_instant_loses_nothing_and_asks_for_nothing_twice(start_sandbox, readers, tmp_path):
+def test_run_killed_at_chosen_points_loses_nothing_and_requests_nothing_twice(start_sandbox, readers, tmp_path):
     sandbox = start_sandbox(size=500, inventory_file=tmp_path / "inventory.csv")
     expected, lake = registered_ids(tmp_path / "inventory.csv"), tmp_path / "lake"
     kept = []
@@ -162,7 +162,7 @@ IMAGES = 1_500
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_killed_commands_lose_nothing_and_ask_for_nothing_twice(start_sandbox, readers, command, tmp_path):
+def test_killed_commands_lose_nothing_and_request_nothing_twice(start_sandbox, readers, command, tmp_path):
     sandbox = start_sandbox(size=IMAGES, inventory_file=tmp_path / "inventory.csv", faults=Faults(latency_ms=5))
     expected, lake = registered_ids(tmp_path / "inventory.csv"), tmp_path / "lake"
     # Slow enough that kills fall into the fetch. Coverage would slow the start.
@@ -212,7 +212,7 @@ def test_killed_commands_lose_nothing_and_ask_for_nothing_twice(start_sandbox, r
     assert verified.returncode == 0, verified.stdout
 
 
-def test_sigterm_stops_cleanly_and_says_how_to_go_on(start_sandbox, command, monkeypatch, tmp_path):
+def test_sigterm_stops_cleanly_and_says_how_to_resume(start_sandbox, command, monkeypatch, tmp_path):
     # At this pace the fetch would take minutes.
     sandbox = start_sandbox(size=2_000, inventory_file=tmp_path / "inventory.csv", faults=Faults(latency_ms=1_000))
     database = tmp_path / f"lake/_staging/dt={TODAY}/project=default/answers.sqlite"

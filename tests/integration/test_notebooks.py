@@ -160,7 +160,7 @@ def gb_by(rows, key):
     return dict(sums)
 
 
-def test_audit_says_who_can_see_the_images(executed, table, history):
+def test_audit_shows_who_can_see_the_images(executed, table, history):
     figures = executed["audit", "fortnight"].figures
     images, owners = living(history, LAST_DAY), {row["id"]: row["owner"] or "" for row in table("inventory", LAST_DAY)}
     counted = Counter((image["visibility"] or "not stated", image["type"]) for image in images)
@@ -172,7 +172,7 @@ def test_audit_says_who_can_see_the_images(executed, table, history):
     assert figures["public_by_day"] == [sum(map(is_public, living(history, date))) for date in DAYS]
 
 
-def test_audit_says_who_was_opened(executed, table):
+def test_audit_shows_images_that_became_public(executed, table):
     figures = executed["audit", "fortnight"].figures
     changes, images = table("image_changes"), {(row["date"], row["id"]): row for row in table("images")}
     expected = [
@@ -189,7 +189,7 @@ def test_audit_says_who_was_opened(executed, table):
     assert figures["visibility_changes"] == sorted(expected)
 
 
-def test_audit_counts_changes_and_shows_one_image(executed, table, history):
+def test_audit_counts_changes_and_shows_one_image_s_history(executed, table, history):
     figures = executed["audit", "fortnight"].figures
     assert figures["changes_by_class"] == counts_by_day(table("image_changes"), "change_class")
     (id_,) = {version[0] for version in figures["versions"]}
@@ -198,7 +198,7 @@ def test_audit_counts_changes_and_shows_one_image(executed, table, history):
     assert {"PUBLIC", "PRIVATE"} <= {visibility for *_, visibility in versions}
 
 
-def test_audit_shows_what_is_open_and_for_how_long(executed, table):
+def test_audit_shows_open_findings_and_their_age(executed, table):
     figures = executed["audit", "fortnight"].figures
     findings = [row for row in table("audit_findings") if row["state"] in ("new", "open")]
     assert figures["open_findings"] == counts_by_day(findings, "severity")
@@ -209,7 +209,7 @@ def test_audit_shows_what_is_open_and_for_how_long(executed, table):
     assert figures["rules"] == len(table("audit_rules", LAST_DAY)) > 0
 
 
-def test_audit_reconciles(executed, table):
+def test_audit_shows_reconciliation(executed, table):
     figures = executed["audit", "fortnight"].figures
     registered = Counter(row["date"] for row in table("inventory"))
     kinds = counts_by_day(table("image_reconciliation"), "kind")
@@ -222,7 +222,7 @@ def test_audit_reconciles(executed, table):
     assert {kind for kind, _ in unreconciled} == {"not_registered", "registered_but_gone"}
 
 
-def test_cost_weighs_the_images(executed, table):
+def test_cost_shows_the_sizes_of_images(executed, table):
     figures = executed["cost", "fortnight"].figures
     images = table("image_costs", LAST_DAY)
     assert figures["gb_by_namespace"] == pytest.approx(gb_by(images, "namespace"))
@@ -243,7 +243,7 @@ def test_cost_shows_growth(executed, table):
     assert figures["growth_by_namespace"] == pytest.approx(growth, abs=1e-9)
 
 
-def test_cost_says_what_is_unused_and_what_it_might_cost(executed, table):
+def test_cost_shows_unused_images_and_their_costs(executed, table):
     notebook = executed["cost", "fortnight"]
     images = table("image_costs", LAST_DAY)
     unused = [row for row in images if row["type"] != "BUILD_IN" and row["unused_days"] >= 7]
@@ -262,7 +262,7 @@ def test_cost_says_what_is_unused_and_what_it_might_cost(executed, table):
     assert notebook.figures["what_if"] == pytest.approx({owner: 0.05 * size for owner, size in gb.items()})
 
 
-def test_a_lake_of_one_day_is_enough(executed):
+def test_notebooks_run_on_a_lake_of_one_day(executed):
     audit, cost = executed["audit", "one day"], executed["cost", "one day"]
     assert "Project default, 2026-11-23 to 2026-11-23. Published days: 1, of which" in audit.text
     assert "Images: 2, together 20.0 GB; of unknown size: 0." in cost.text
@@ -281,7 +281,7 @@ def test_a_lake_of_one_day_is_enough(executed):
     assert cost.figures["estimated_cost"] == {"h.weber": pytest.approx(2)}
 
 
-def test_an_incomplete_day_is_enough(executed):
+def test_notebooks_run_on_an_incomplete_day(executed):
     """Without a complete day nothing is known of the past, and the list was not read."""
     audit, cost = executed["audit", "incomplete day"], executed["cost", "incomplete day"]
     assert "incomplete (some images gave no answer): 1." in audit.text
@@ -308,7 +308,7 @@ def committed():
 
 
 @pytest.mark.parametrize("path", committed(), ids=lambda path: path.stem)
-def test_committed_notebooks_hold_no_outputs(path: Path):
+def test_committed_notebooks_have_no_outputs(path: Path):
     """In an editor: clear all outputs, then save."""
     notebook = json.loads(path.read_bytes())
     nbformat.validate(notebook)
@@ -319,5 +319,5 @@ def test_committed_notebooks_hold_no_outputs(path: Path):
     assert set(notebook["metadata"]) == {"kernelspec", "language_info"}
 
 
-def test_all_notebooks_are_executed():
+def test_every_notebook_is_executed_by_these_tests():
     assert [path.stem for path in committed()] == NAMES

@@ -55,7 +55,7 @@ def everything_in(url):
     return {str(path): path.read_bytes() for path, _ in ObjectPath.parse(url).tree()}
 
 
-def test_the_command_line_keeps_a_lake_in_a_bucket_and_its_secret_to_itself(s3, image_snapshots, tmp_path):
+def test_command_line_keeps_a_lake_in_a_bucket_and_hides_its_secret(s3, image_snapshots, tmp_path):
     root = s3.make_bucket("cli-bucket") + "/lake"
     env = {"IMAGE_SNAPSHOTS_LAKE": root}
     refused = []
@@ -93,7 +93,7 @@ def test_the_command_line_keeps_a_lake_in_a_bucket_and_its_secret_to_itself(s3, 
     assert not any(secret in content for content in contents)
 
 
-def test_a_run_of_a_partition_that_another_one_holds_says_so(s3, image_snapshots):
+def test_run_of_a_locked_partition_names_the_holder(s3, image_snapshots):
     root = s3.make_bucket("two-bucket")
     today = Partition(dt.datetime.now(dt.UTC).date(), "default")
     with Lake(root).hold(today, "the other"):
@@ -104,7 +104,7 @@ def test_a_run_of_a_partition_that_another_one_holds_says_so(s3, image_snapshots
     assert Lake(root).partitions() == []
 
 
-def test_of_many_that_come_at_once_never_two_hold(lake):
+def test_many_parallel_claims_never_give_two_holders(lake):
     inside, most, got, refused = 0, 0, 0, 0
     lock, start = threading.Lock(), threading.Barrier(6)
 
@@ -132,7 +132,7 @@ def test_of_many_that_come_at_once_never_two_hold(lake):
     assert got >= 1
 
 
-def test_who_waits_for_a_chain_gets_it_in_turn(lake):
+def test_waiter_for_a_chain_gets_its_turn(lake):
     inside, most, turns = 0, 0, 0
     lock = threading.Lock()
 
@@ -161,7 +161,7 @@ def claim_of(lake, **facts):
     path.write_bytes(json.dumps({"holder": "run other", "since": "2026-11-23T00:00:00", **facts}).encode())
 
 
-def test_a_claim_of_another_machine_holds_until_it_runs_out(lake, monkeypatch):
+def test_claim_of_another_machine_holds_until_it_expires(lake, monkeypatch):
     claim_of(lake, pid="1", host="elsewhere", machine="another", pid_began="1")
     with pytest.raises(PartitionBusyError, match=r"held by run other \(process 1 on elsewhere, since 2026-11-23T00"):
         with lake.hold(PARTITION, "ours"):
@@ -175,7 +175,7 @@ def test_a_claim_of_another_machine_holds_until_it_runs_out(lake, monkeypatch):
     assert list((lake.root / "_locks").tree()) == []
 
 
-def test_a_claim_of_a_process_of_this_machine_that_has_ended_does_not_hold(lake):
+def test_claim_of_an_ended_local_process_does_not_hold(lake):
     with subprocess.Popen(["true"]) as process:
         pass
     claim_of(lake, pid=str(process.pid), host="here", machine=leases._machine(), pid_began="1")
@@ -206,7 +206,7 @@ def clock(monkeypatch):
     return found
 
 
-def test_who_cannot_renew_writes_no_more(lake, monkeypatch, clock):
+def test_holder_that_cannot_renew_stops_writing(lake, monkeypatch, clock):
     monkeypatch.setattr(leases, "TRUSTED_SECONDS", 300.0)
     with lake.hold(PARTITION, "ours"):
         (lake.root / "written").write_bytes(b"")
@@ -218,7 +218,7 @@ def test_who_cannot_renew_writes_no_more(lake, monkeypatch, clock):
     assert [path.name for path, _ in lake.root.tree()] == ["written"]
 
 
-def test_a_renewed_hold_lasts(lake, s3, monkeypatch, clock):
+def test_renewed_lock_lasts(lake, s3, monkeypatch, clock):
     monkeypatch.setattr(leases, "TRUSTED_SECONDS", 300.0)
     monkeypatch.setattr(leases, "RENEWED_EVERY_SECONDS", 0.05)
 
@@ -236,7 +236,7 @@ def test_a_renewed_hold_lasts(lake, s3, monkeypatch, clock):
         (lake.root / "written").write_bytes(b"")
 
 
-def test_what_is_not_finished_never_appears(lake):
+def test_unfinished_upload_never_appears(lake):
     path = lake.root / "big"
     with pytest.raises(RuntimeError, match="half-way"), path.writing() as file:
         file.write(b"x" * 20_000_000)
@@ -244,7 +244,7 @@ def test_what_is_not_finished_never_appears(lake):
     assert not path.exists()
 
 
-def test_a_file_that_is_replaced_while_it_is_read_is_an_error_and_no_mixture(lake):
+def test_file_replaced_during_reading_is_an_error_not_a_mixture(lake):
     path = lake.root / "file"
     path.write_bytes(b"old" * 1_000_000)
     with path.open() as file:
@@ -255,7 +255,7 @@ def test_a_file_that_is_replaced_while_it_is_read_is_an_error_and_no_mixture(lak
             file.read(3)
 
 
-def test_sql_reads_the_lake_and_nothing_else_of_the_bucket(lake):
+def test_sql_reads_only_the_lake_in_the_bucket(lake):
     secret = ObjectPath(lake.root.bucket, "elsewhere.csv")
     secret.write_bytes(b"a\n1\n")
     (lake.root / "inside.csv").write_bytes(b"a\n2\n")
@@ -276,7 +276,7 @@ def answer(number, outcome=Outcome.OK, size=1_000):
     return ImageResponse(id_, outcome, 200, None, None, 1, 5, NOON, body)
 
 
-def test_answers_in_parts_are_merged_by_id_and_the_last_one_counts(lake):
+def test_response_parts_are_merged_by_id_and_the_last_counts(lake):
     staging = lake.staging(PARTITION)
     answers = {number: answer(number) for number in range(5_000)}
     # Retried ids come late, so that parts overlap; the second attempt fills what the first one left.
@@ -305,7 +305,7 @@ def test_answers_in_parts_are_merged_by_id_and_the_last_one_counts(lake):
         assert store.outcomes() == {}
 
 
-def test_a_store_that_stays_overloaded_ends_a_run_with_one_sentence(lake, s3, impatient):
+def test_overloaded_store_ends_a_run_with_one_sentence(lake, s3, impatient):
     lake = Lake(str(lake.root))
     s3.slow_down = lambda number, method, path: method == "PUT"
     with pytest.raises(StorageUnreachableError, match=r"overloaded at s3://lake-bucket/deep/lake/x \(SlowDown\)"):
@@ -325,7 +325,7 @@ def test_a_store_that_stays_overloaded_ends_a_run_with_one_sentence(lake, s3, im
         ({}, ConfigurationError, "s3://none/lake/_manifests cannot be used: there is no such bucket"),
     ],
 )
-def test_what_keeps_a_lake_from_being_used_is_one_sentence(s3, impatient, monkeypatch, env, error, sentence):
+def test_unusable_lake_is_one_sentence(s3, impatient, monkeypatch, env, error, sentence):
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(error, match=sentence) as raised:
@@ -333,7 +333,7 @@ def test_what_keeps_a_lake_from_being_used_is_one_sentence(s3, impatient, monkey
     assert s3.env["AWS_SECRET_ACCESS_KEY"] not in repr(raised.value)
 
 
-def test_a_refused_signature_is_one_sentence(s3, lake, impatient):
+def test_refused_signature_is_one_sentence(s3, lake, impatient):
     def refuse(environ, start_response):
         body = b"<Error><Code>SignatureDoesNotMatch</Code><AWSAccessKeyId>AKIDTESTONLY</AWSAccessKeyId></Error>"
         start_response("403 Forbidden", [("Content-Length", str(len(body)))])
@@ -349,12 +349,12 @@ def test_a_refused_signature_is_one_sentence(s3, lake, impatient):
 
 
 @pytest.mark.parametrize("root", ["s3://", "s3://UPPER/x", "s3://bucket/../x"])
-def test_a_root_that_is_none_is_refused(root):
+def test_invalid_root_is_refused(root):
     with pytest.raises(ConfigurationError, match=r"must look like s3://bucket/directory"):
         Lake(root)
 
 
-def test_months_are_compacted_and_old_answers_removed_in_a_bucket(s3):
+def test_months_are_compacted_and_old_responses_removed_in_a_bucket(s3):
     root = s3.make_bucket("upkeep-bucket")
     dates = [dt.date(2025, 10, 30), dt.date(2025, 10, 31), dt.date(2025, 11, 1)]
     days = [SnapshotRun(Partition(date, "default"), "run", Settings(lake=root)) for date in dates]
@@ -393,7 +393,7 @@ def test_months_are_compacted_and_old_answers_removed_in_a_bucket(s3):
     assert asked() == before
 
 
-def test_a_store_whose_listings_lag_behind_is_refused(lake, s3):
+def test_store_with_lagging_listings_is_refused(lake, s3):
     lists = s3.application
 
     def empty(environ, start_response):

@@ -40,7 +40,7 @@ def serving_tls(authority, monkeypatch):
 
 
 @pytest.mark.parametrize("name", [*FILES, "SSL_CERT_DIR"])
-def test_an_authority_that_is_stated_is_trusted(monkeypatch, tmp_path, name):
+def test_configured_authority_is_trusted(monkeypatch, tmp_path, name):
     authority = trustme.CA()
     place = tmp_path / "authorities"
     place.mkdir()
@@ -54,7 +54,7 @@ def test_an_authority_that_is_stated_is_trusted(monkeypatch, tmp_path, name):
             (root / "x").write_bytes(b"y")
 
 
-def test_an_authority_that_is_not_stated_is_not_trusted(monkeypatch, tmp_path):
+def test_unknown_authority_is_not_trusted(monkeypatch, tmp_path):
     monkeypatch.setattr("pipelines.lake.object_storage._RETRIES", 0)
     trustme.CA().cert_pem.write_to_path(str(tmp_path / "other.pem"))
     monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "other.pem"))
@@ -64,7 +64,7 @@ def test_an_authority_that_is_not_stated_is_not_trusted(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("content", [None, b"no certificate", BROKEN])
-def test_authorities_that_cannot_be_read_are_one_sentence(monkeypatch, tmp_path, name, content):
+def test_unreadable_authorities_are_one_sentence(monkeypatch, tmp_path, name, content):
     path = tmp_path / "ca.pem"
     if content is not None:
         path.write_bytes(content)
@@ -88,7 +88,7 @@ def test_authorities_that_cannot_be_read_are_one_sentence(monkeypatch, tmp_path,
         ("*", True),
     ],
 )
-def test_no_proxy_means_what_it_means_for_the_api(monkeypatch, no_proxy, is_direct):
+def test_no_proxy_means_the_same_as_for_the_api(monkeypatch, no_proxy, is_direct):
     monkeypatch.setenv("HTTPS_PROXY", "http://u:p%40ss@proxy.example:3128")
     monkeypatch.setenv("NO_PROXY", no_proxy)
     options = connection_options(OBS)
@@ -97,7 +97,7 @@ def test_no_proxy_means_what_it_means_for_the_api(monkeypatch, no_proxy, is_dire
     assert connection_options(None) == {}
 
 
-def test_a_store_on_loopback_is_asked_directly(monkeypatch, s3):
+def test_store_on_loopback_is_reached_without_proxy(monkeypatch, s3):
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     url = "s3://direct"
     with pytest.raises(ConfigurationError, match="there is no such bucket"):

@@ -157,7 +157,7 @@ def kills(s3, writer, start_sandbox, tmp_path):
     return Kills(start_sandbox(size=12, inventory_file=tmp_path / "inventory.csv"), s3, writer)
 
 
-def test_readers_see_whole_days_whatever_chosen_request_a_writer_dies_at(s3, writer, kills):
+def test_readers_see_whole_days_when_a_writer_dies_at_chosen_requests(s3, writer, kills):
     root = s3.make_bucket("killed-bucket")
     again = Lake(f"{root}/again")
     assert take_day(writer, s3, again, "first", SNAPSHOT) == 0
@@ -182,7 +182,7 @@ def test_readers_see_whole_days_whatever_chosen_request_a_writer_dies_at(s3, wri
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_readers_see_whole_days_whatever_request_a_writer_dies_at(s3, writer, kills):
+def test_readers_see_whole_days_when_a_writer_dies_at_any_request(s3, writer, kills):
     root = s3.make_bucket("killed-bucket")
     lake = Lake(f"{root}/again")
     assert take_day(writer, s3, lake, "first", SNAPSHOT) == 0
@@ -205,7 +205,7 @@ def derived_lake(s3, writer, start_sandbox, tmp_path):
     return lake
 
 
-def test_derived_tables_are_mended_whatever_chosen_request_their_writer_dies_at(s3, writer, derived_lake):
+def test_derived_tables_are_repaired_when_their_writer_dies_at_chosen_requests(s3, writer, derived_lake):
     expected = derived_tables_of(derived_lake)
     assert set(expected) == set(ANALYSIS_TABLES)
     changes = changes_of(s3, partial(take_day, writer, s3, derived_lake, "second", DERIVED))
@@ -220,7 +220,7 @@ def test_derived_tables_are_mended_whatever_chosen_request_their_writer_dies_at(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_derived_tables_are_mended_whatever_request_their_writer_dies_at(s3, writer, derived_lake):
+def test_derived_tables_are_repaired_when_their_writer_dies_at_any_request(s3, writer, derived_lake):
     expected = derived_tables_of(derived_lake)
     changes = changes_of(s3, partial(take_day, writer, s3, derived_lake, "second", DERIVED))
     for number in without_repetition(changes):

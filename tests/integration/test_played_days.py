@@ -12,7 +12,7 @@ from pipelines.snapshot.steps import SnapshotRun, fetch_responses, publish_snaps
 DATE = dt.date(2026, 3, 4)
 
 
-def test_answers_of_a_played_day_were_observed_on_that_day(start_sandbox, tmp_path, monkeypatch):
+def test_responses_of_a_played_day_are_observed_on_that_day(start_sandbox, tmp_path, monkeypatch):
     sandbox = start_sandbox(size=30, day=DATE, inventory_file=tmp_path / "inventory.csv")
     for name, value in sandbox.env.items():
         monkeypatch.setenv(name, value)

@@ -108,7 +108,7 @@ def service(name, *arguments):
                     os.kill(pid, signal.SIGKILL)
 
 
-def test_a_run_of_the_command_line_is_recorded_in_postgresql(image_snapshots, database, tmp_path):
+def test_command_line_run_is_recorded_in_postgresql(image_snapshots, database, tmp_path):
     result = image_snapshots("run", "--json", keeps_runs=True)
     assert result.returncode == 0, result.stderr
     (report,) = json.loads(result.stdout)
@@ -124,9 +124,7 @@ def test_a_run_of_the_command_line_is_recorded_in_postgresql(image_snapshots, da
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_schedule_starts_a_run_that_survives_a_kill_and_a_stop_of_the_daemon(
-    start_sandbox, database, monkeypatch, tmp_path
-):
+def test_scheduled_run_survives_a_kill_and_a_stop_of_the_daemon(start_sandbox, database, monkeypatch, tmp_path):
     # About thirty seconds of fetching, which is longer than it takes to see that it began.
     sandbox = start_sandbox(size=600, inventory_file=tmp_path / "inventory.csv", faults=Faults(latency_ms=1000))
     settings = {"IMAGE_SNAPSHOTS_SCHEDULE": "* * * * *", "IMAGE_SNAPSHOTS_CONCURRENCY": "20"}

@@ -77,48 +77,48 @@ def test_rows_are_csv_when_piped(ask):
 
 
 @pytest.mark.parametrize("comment", ["-- names\n", "--names\n", "--\n", "-- a=b\n"])
-def test_a_query_that_begins_with_a_comment_is_no_option(ask, comment):
+def test_query_that_begins_with_a_comment_is_not_an_option(ask, comment):
     assert ask(comment + NAMES) == CSV
     assert ask("--format", "csv", comment + NAMES) == CSV
 
 
-def test_an_option_that_there_is_not_is_named(ask):
+def test_unknown_option_is_named(ask):
     assert CliRunner().invoke(app, ["--formt", "csv"]).exit_code == 2
 
 
-def test_rows_are_a_table_when_asked_for(ask):
+def test_rows_are_a_table_if_requested(ask):
     text = ask("SELECT name FROM images ORDER BY snapshot_date", "--format", "table")
     assert [line for line in text.splitlines() if "base" in line] == ["│ base      │", "│ base, new │"]
 
 
-def test_a_plan_is_shown_as_it_is_drawn(ask):
+def test_plan_is_shown_as_it_is_drawn(ask):
     lines = ask("EXPLAIN SELECT 1", "--format", "table").splitlines()
     assert lines[0].startswith("╭─ Projection")
 
 
-def test_rows_are_json_when_asked_for(ask):
+def test_rows_are_json_if_requested(ask):
     assert json.loads(ask(NAMES, "--format", "json")) == [
         {"snapshot_date": "2026-11-01", "name": "base", "size_bytes": 1024},
         {"snapshot_date": "2026-11-02", "name": "base, new", "size_bytes": None},
     ]
 
 
-def test_a_query_is_read_from_a_file(ask):
+def test_query_is_read_from_a_file(ask):
     Path("names.sql").write_text(f"-- Names and sizes.\n{NAMES};\n")
     assert ask("--file", "names.sql") == CSV
 
 
-def test_a_query_is_read_from_standard_input(ask):
+def test_query_is_read_from_standard_input(ask):
     assert ask(given=NAMES) == CSV
 
 
-def test_incomplete_days_count_as_latest_when_asked_for(ask):
+def test_incomplete_days_count_as_latest_if_requested(ask):
     sql = "SELECT name FROM images_latest"
     assert ask(sql) == '"name"\n"base"\n'
     assert ask(sql, "--include-incomplete") == '"name"\n"base, new"\n'
 
 
-def test_output_goes_to_a_file_of_the_suffix_or_the_format(ask):
+def test_output_file_has_the_format_of_suffix_or_option(ask):
     assert ask(NAMES, "--output", "out.csv") == ""
     assert Path("out.csv").read_text() == CSV
     ask(NAMES, "--output", "out.JSON")
@@ -129,7 +129,7 @@ def test_output_goes_to_a_file_of_the_suffix_or_the_format(ask):
     assert Path("out.txt").read_text() == CSV
 
 
-def test_output_of_a_query_that_fails_leaves_the_file_as_it_was(ask):
+def test_failed_query_leaves_the_output_file_unchanged(ask):
     Path("out.csv").write_text("before")
     sql = "SELECT CAST(CASE WHEN i = 99999 THEN 'a' ELSE '1' END AS INTEGER) AS n FROM range(100000) AS r(i)"
     assert refusal(ask, sql, "--output", "out.csv") == (
@@ -156,11 +156,11 @@ def test_output_of_a_query_that_fails_leaves_the_file_as_it_was(ask):
         (["DROP VIEW images"], REFUSAL),
     ],
 )
-def test_a_mistake_is_one_sentence(ask, arguments, sentence):
+def test_mistake_is_one_sentence(ask, arguments, sentence):
     assert refusal(ask, *arguments) == sentence
 
 
-def test_output_does_not_go_into_the_lake(ask, lake):
+def test_output_into_the_lake_is_refused(ask, lake):
     path = f"{lake}/images/dt=2026-11-01/project=default/images.parquet"
     before = Path(path).read_bytes()
     assert refusal(ask, "SELECT 1", "--output", path) == (
@@ -169,7 +169,7 @@ def test_output_does_not_go_into_the_lake(ask, lake):
     assert Path(path).read_bytes() == before
 
 
-def test_an_empty_lake_and_a_wrong_query_end_with_status_2(image_snapshots, lake, tmp_path):
+def test_empty_lake_and_wrong_query_end_with_status_2(image_snapshots, lake, tmp_path):
     result = image_snapshots("query", "SELECT 1")
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == (
@@ -182,7 +182,7 @@ def test_an_empty_lake_and_a_wrong_query_end_with_status_2(image_snapshots, lake
     assert result.stderr.count("\n") == 1
 
 
-def test_a_reader_that_has_enough_ends_the_command(command, lake):
+def test_reader_that_stops_early_ends_the_command(command, lake):
     process = subprocess.Popen(
         [command, "query", "SELECT * FROM range(5000000)"],
         env={**os.environ, "IMAGE_SNAPSHOTS_LAKE": lake},
@@ -231,7 +231,7 @@ def terminal(command, lake):
     opened.close()
 
 
-def test_without_a_query_a_terminal_is_asked(terminal):
+def test_no_query_at_a_terminal_shows_a_prompt(terminal):
     shown = terminal.wait_for("sql> ")
     assert "images_latest         The images that the API described" in shown
     terminal.type("SELECT name\n")

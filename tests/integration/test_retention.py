@@ -87,7 +87,7 @@ def seen_days(lake, table):
         ]
 
 
-def test_the_plan_keeps_what_is_needed_and_changes_nothing(lake):
+def test_plan_keeps_needed_files_and_changes_nothing(lake):
     before = there(lake)
     days = [FIRST.date, SECOND.date, THIRD.date]
     # The day before those that are kept is what the first of them is compared with.
@@ -104,7 +104,7 @@ def test_the_plan_keeps_what_is_needed_and_changes_nothing(lake):
         planned(lake, Rules(responses_days=None, snapshots_days=None))
 
 
-def test_what_is_removed_is_on_record_and_everything_else_stays_provable(lake):
+def test_removed_files_are_recorded_and_the_rest_stays_provable(lake):
     write_report(lake, FIRST)
     before, manifests = there(lake), {path: path.read_bytes() for path in lake.root.glob("_manifests/**/*.json")}
     apply_retention(lake, "default", RULES, NOW)
@@ -150,7 +150,7 @@ def test_what_is_removed_is_on_record_and_everything_else_stays_provable(lake):
     }
 
 
-def test_what_was_made_from_removed_files_stands(lake, tmp_path):
+def test_tables_made_from_removed_files_are_kept(lake, tmp_path):
     apply_retention(lake, "default", RULES, NOW)
     derived_manifests = {found: lake.derived_manifest(found).read_bytes() for found in (FIRST, SECOND, THIRD)}
     derived = []
@@ -176,7 +176,7 @@ def test_what_was_made_from_removed_files_stands(lake, tmp_path):
     assert problems(lake) == []
 
 
-def test_the_first_day_that_is_kept_has_what_it_goes_on_from(lake):
+def test_first_kept_day_has_the_days_that_it_continues(lake):
     apply_retention(lake, "default", Rules(responses_days=None, snapshots_days=2), NOW)
     with pytest.raises(
         ConfigurationError, match=f"^Retention removed audit_findings, .* of {FIRST} on .*derived again"
@@ -193,7 +193,7 @@ def test_the_first_day_that_is_kept_has_what_it_goes_on_from(lake):
     assert problems(lake) == []
 
 
-def test_a_history_that_cannot_be_made_anew_says_so(lake):
+def test_history_that_cannot_be_derived_again_is_refused(lake):
     apply_retention(lake, "default", RULES, NOW)
     history = lake.project_table(IMAGE_HISTORY.name, "default")
     history.write_bytes(b"no Parquet")
@@ -205,7 +205,7 @@ def test_a_history_that_cannot_be_made_anew_says_so(lake):
     )
 
 
-def test_what_no_record_names_may_not_be_missing(lake):
+def test_missing_file_without_a_record_is_a_problem(lake):
     apply_retention(lake, "default", RULES, NOW)
     lake.table("images", SECOND).unlink()
     assert problems(lake) == [(f"images/dt={SECOND.date}/project=default/images.parquet", "The file is missing.")]
@@ -220,7 +220,7 @@ def test_what_no_record_names_may_not_be_missing(lake):
     assert problems(lake) == [(f"images/dt={SECOND.date}/project=default/images.parquet", "The file is missing.")]
 
 
-def test_records_form_a_chain(lake):
+def test_retention_records_form_a_chain(lake):
     apply_retention(lake, "default", Rules(responses_days=3, snapshots_days=None), NOW)
     apply_retention(lake, "default", Rules(responses_days=2, snapshots_days=None), NOW)
     first, second = lake.retention_records("default")
@@ -232,7 +232,7 @@ def test_records_form_a_chain(lake):
     ]
 
 
-def test_a_file_that_was_changed_is_not_removed(lake):
+def test_changed_file_is_not_removed(lake):
     path = lake.table("responses", FIRST)
     path.write_bytes(path.read_bytes()[:-10])
     before = there(lake)
@@ -244,7 +244,7 @@ def test_a_file_that_was_changed_is_not_removed(lake):
     assert lake.retention_records("default") == {}
 
 
-def test_monthly_files_lose_the_rows_too(lake):
+def test_monthly_files_of_removed_days_are_removed(lake):
     later = dt.datetime(2026, 12, 2, tzinfo=dt.UTC)
     compact(lake, "default", "2026-11", later)
     apply_retention(lake, "default", RULES, NOW)
@@ -258,7 +258,7 @@ def test_monthly_files_lose_the_rows_too(lake):
     assert compact(lake, "default", "2026-11", later).was_current
 
 
-def test_whenever_it_is_killed_the_lake_is_provable_and_the_next_run_ends_it(lake):
+def test_killed_retention_leaves_a_provable_lake_and_is_finished_by_the_next(lake):
     compact(lake, "default", "2026-11", dt.datetime(2026, 12, 2, tzinfo=dt.UTC))
     before, states = there(lake), []
     # The record appears; then monthly files go, and one daily file after the other. Each run gets further.
@@ -273,7 +273,7 @@ def test_whenever_it_is_killed_the_lake_is_provable_and_the_next_run_ends_it(lak
     assert plan_retention(lake, "default", RULES, NOW.date()).files == []
 
 
-def test_the_command_says_first_and_removes_when_told(image_snapshots):
+def test_retention_command_lists_first_and_removes_with_apply(image_snapshots):
     days = ["2025-11-01", "2025-11-02", "2025-11-03"]
     for date in days:
         published_days.publish_snapshot(published_days.day_of(date), responses=[{"id": "0", "outcome": "not_found"}])

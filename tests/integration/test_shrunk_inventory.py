@@ -94,7 +94,7 @@ def write_ids(ids, name="ids.csv", columns="id,owner,cost_center"):
     return name
 
 
-def test_a_short_list_removes_nothing_and_what_it_lacks_is_asked_for_by_id(cloud):
+def test_short_list_removes_nothing_and_missing_images_are_requested_by_id(cloud):
     _, before, _ = take(0, inventory="modelarts:")
     total = before.inventory.ids
     set_faults(cloud, list_shows=5)
@@ -121,7 +121,7 @@ def test_a_short_list_removes_nothing_and_what_it_lacks_is_asked_for_by_id(cloud
     assert verify(lake, lake.partitions()) == []
 
 
-def test_a_truncated_file_removes_nothing_until_it_is_whole_or_accepted(cloud):
+def test_truncated_file_removes_nothing_until_whole_or_accepted(cloud):
     ids = alive()[:10]
     take(0, inventory=write_ids(ids))
     _, manifest, summary = take(1, inventory=write_ids(ids[:5]))
@@ -140,9 +140,7 @@ def files_below(root):
 
 
 @pytest.mark.parametrize("moved", ["project id", "endpoint"])
-def test_another_project_under_the_same_key_is_refused_until_it_is_said_to_have_moved(
-    cloud, monkeypatch, tmp_path, moved
-):
+def test_other_project_under_the_same_key_is_refused_until_declared_moved(cloud, monkeypatch, tmp_path, moved):
     take(0, inventory=write_ids(alive()[:3]))
     if moved == "project id":
         settings = {"projects": {"default": PROJECTS["other"]}}

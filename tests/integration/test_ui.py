@@ -130,7 +130,7 @@ def report(image_snapshots):
 
 
 @pytest.mark.timeout(900)
-def test_the_ui_serves_what_was_published_and_ends_with_all_that_it_started(report, command, tmp_path):
+def test_ui_serves_published_assets_and_ends_all_its_processes(report, command, tmp_path):
     """What the pages ask the server for; how a browser shows it is seen by a slow test."""
 
     def shown():
@@ -160,7 +160,7 @@ def test_the_ui_serves_what_was_published_and_ends_with_all_that_it_started(repo
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_an_operator_sees_what_was_published(report, command, browser_path, tmp_path):
+def test_operator_sees_published_assets_and_metadata(report, command, browser_path, tmp_path):
     from playwright.sync_api import expect, sync_playwright
 
     images = report["tables"]["images"]

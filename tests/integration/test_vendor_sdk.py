@@ -100,7 +100,7 @@ def client(request, sandbox):
     return client_with(sandbox, request.param(sandbox))
 
 
-def test_show_image(client):
+def test_sdk_shows_an_image(client):
     image_id = CATALOGUE.storylines(DAY)["re-pushed"]
     expected = CATALOGUE.image(image_id, DAY)
     image = client.show_image(ShowImageRequest(image_id))
@@ -108,7 +108,7 @@ def test_show_image(client):
     assert {name: getattr(image, name) for name in expected} == expected
 
 
-def test_list_image(client):
+def test_sdk_lists_images(client):
     expected = CATALOGUE.page(DAY, 20, 10)
     page = client.list_image(ListImageRequest(limit=10, offset=20))
     assert (page.total, page.current, page.pages, page.size) == (CATALOGUE.count(DAY), 2, 8, 10)
@@ -116,12 +116,12 @@ def test_list_image(client):
     assert [image.swr_path for image in page.data] == [item["swr_path"] for item in expected]
 
 
-def test_list_image_with_odd_characters_in_the_query(client):
+def test_sdk_lists_images_with_odd_characters_in_the_query(client):
     page = client.list_image(ListImageRequest(namespace="ä ö/+&=~*", limit=5))
     assert (page.total, page.data) == (0, [])
 
 
-def test_list_image_group_and_notebooks(client):
+def test_sdk_lists_image_groups_and_notebooks(client):
     groups = client.list_image_group(ListImageGroupRequest())
     assert sum(group.version_count for group in groups.data) == CATALOGUE.count(DAY)
     notebooks = client.list_all_notebooks(ListAllNotebooksRequest())
@@ -135,19 +135,19 @@ def refusal(client, image_id="278e88d1-5b71-4766-8502-b3ba72e824d9"):
     return caught.value.status_code, caught.value.error_code
 
 
-def test_errors_of_images_are_those_the_sdk_understands(client):
+def test_sdk_understands_image_errors(client):
     assert refusal(client, CATALOGUE.storylines(DAY)["forbidden"]) == (403, "ModelArts.0108")
     gone = [row.id for row in CATALOGUE.inventory(DAY) if CATALOGUE.answer(row.id, DAY).http_status == 400]
     assert refusal(client, gone[0]) == (400, "ModelArts.6404")
 
 
-def test_wrong_credentials_are_refused(sandbox):
+def test_sdk_with_wrong_credentials_is_refused(sandbox):
     assert refusal(client_with(sandbox, token_credentials(sandbox, "invented"))) == (401, "ModelArts.0203")
     assert refusal(client_with(sandbox, key_credentials(sandbox, access_key="X"))) == (403, "ModelArts.0206")
     assert refusal(client_with(sandbox, key_credentials(sandbox, secret_key="X"))) == (403, "ModelArts.0206")
 
 
-def test_another_project_is_refused(sandbox):
+def test_sdk_with_another_project_is_refused(sandbox):
     other = "f" * 32
     assert refusal(client_with(sandbox, token_credentials(sandbox, project_id=other))) == (404, "ModelArts.2786")
     assert refusal(client_with(sandbox, key_credentials(sandbox, project_id=other))) == (400, "ModelArts.0210")

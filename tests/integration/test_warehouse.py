@@ -198,7 +198,7 @@ def everything(target):
     return dict(zip(WAREHOUSE_TABLES, map(normalised, held), strict=True))
 
 
-def test_the_warehouse_holds_what_the_lake_holds(target, days, lake):
+def test_warehouse_has_the_lake_s_rows(target, days, lake):
     other = day_in(lake, "2026-11-22", "other")
     load(target, *days[:2])
     result = load(target, days[2])
@@ -213,7 +213,7 @@ def test_the_warehouse_holds_what_the_lake_holds(target, days, lake):
     assert_same_as_lake(target, *days, other)
 
 
-def test_the_table_of_days_says_what_the_manifests_say(target, days):
+def test_days_table_has_the_manifests_facts(target, days):
     load(target, *days[:2])
     held = rows(target, "SELECT * FROM days ORDER BY snapshot_date")
     facts = {
@@ -241,7 +241,7 @@ def test_the_table_of_days_says_what_the_manifests_say(target, days):
     ]
 
 
-def test_a_rerun_changes_nothing_and_a_rebuilt_day_replaces_that_day_alone(target, days, lake, made_again):
+def test_rerun_changes_nothing_and_rebuild_replaces_only_that_day(target, days, lake, made_again):
     other = day_in(lake, "2026-11-22", "other")
     load(target, *days, other)
     before = everything(target)
@@ -263,7 +263,7 @@ def test_a_rerun_changes_nothing_and_a_rebuilt_day_replaces_that_day_alone(targe
     assert load_project(days[0].lake, days[0].partition, target.url).other_days == 0
 
 
-def test_a_text_with_nul_is_kept_as_far_as_the_warehouse_can(target, tmp_path):
+def test_text_with_nul_is_kept_or_replaced(target, tmp_path):
     day = day_in(tmp_path / "lake", "2026-11-20")
     publish_images(day, [image(A, name="a\0b", description="\0"), image(B, name="plain")])
     derive_days(day)
@@ -311,7 +311,7 @@ def loading(target, day, stop_before="days", seconds=120):
         process.stdout.close()
 
 
-def test_a_killed_load_leaves_the_old_day_and_blocks_no_other_project(target, days, lake, made_again, monkeypatch):
+def test_killed_load_leaves_the_old_day_and_blocks_no_other_project(target, days, lake, made_again, monkeypatch):
     other = day_in(lake, "2026-11-22", "other")
     load(target, *days)
     before = everything(target)
@@ -337,7 +337,7 @@ def test_a_killed_load_leaves_the_old_day_and_blocks_no_other_project(target, da
     assert_same_as_lake(target, *days, other)
 
 
-def test_days_and_projects_are_loaded_at_once(target, days, lake):
+def test_days_and_projects_are_loaded_in_parallel(target, days, lake):
     other = day_in(lake, "2026-11-22", "other")
     if isinstance(target, PostgresTarget):
         # Into an empty database, so that they all want to make the tables.
@@ -351,7 +351,7 @@ def test_days_and_projects_are_loaded_at_once(target, days, lake):
     assert_same_as_lake(target, *days, other)
 
 
-def test_a_new_column_is_added_and_old_days_have_nulls(target, days, monkeypatch):
+def test_new_column_is_added_and_is_null_on_old_days(target, days, monkeypatch):
     full = WAREHOUSE_TABLES["images"]
     monkeypatch.setitem(WAREHOUSE_TABLES, "images", replace(full, columns=full.columns[:-1]))
     load(target, days[0])
@@ -378,7 +378,7 @@ def test_a_new_column_is_added_and_old_days_have_nulls(target, days, monkeypatch
         ),
     ],
 )
-def test_a_table_that_does_not_fit_is_left_alone(target, days, table, reason):
+def test_unsuitable_table_is_left_alone(target, days, table, reason):
     with target.connect() as connection:
         connection.execute(f"CREATE TABLE {table}")
     name = str(target.path) if isinstance(target, DuckDBTarget) else f"{urlsplit(target.url).path[1:]} on 127.0.0.1"
@@ -401,7 +401,7 @@ def refusal(lake, url, kind=ConfigurationError, day="2026-11-20", wait_seconds=1
     return message
 
 
-def test_what_postgresql_refuses_is_one_sentence_without_the_password(postgres, days, lake):
+def test_refusal_by_postgresql_is_one_sentence_without_the_password(postgres, days, lake):
     database = postgres.new_database()
     where = urlsplit(database)
     with psycopg.connect(database, autocommit=True) as connection:
@@ -439,7 +439,7 @@ def test_what_postgresql_refuses_is_one_sentence_without_the_password(postgres, 
     assert_same_as_lake(PostgresTarget(database), *days[:2])
 
 
-def test_a_warehouse_that_cannot_be_opened_is_one_sentence(lake, tmp_path):
+def test_warehouse_that_cannot_be_opened_is_one_sentence(lake, tmp_path):
     damaged = tmp_path / "damaged.duckdb"
     damaged.write_text("no database " * 1000)
     assert refusal(lake, str(damaged)) == (
@@ -459,7 +459,7 @@ def test_a_warehouse_that_cannot_be_opened_is_one_sentence(lake, tmp_path):
         )
 
 
-def test_only_what_is_published_derived_and_unchanged_is_loaded(lake, days):
+def test_only_published_derived_and_unchanged_days_are_loaded(lake, days):
     url = str(lake.parent / "w.duckdb")
     assert refusal(lake, url, day="2026-11-19") == (
         "Nothing is published for 2026-11-19 of project default, so nothing can be loaded into the warehouse. "
@@ -480,7 +480,7 @@ def test_only_what_is_published_derived_and_unchanged_is_loaded(lake, days):
     assert not Path(url).exists()
 
 
-def test_a_file_of_a_newer_version_is_one_sentence(lake, days, monkeypatch):
+def test_file_of_a_newer_version_is_one_sentence(lake, days, monkeypatch):
     older = replace(columns.IMAGES, columns=columns.IMAGES.columns[:-1])
     monkeypatch.setitem(columns.TABLES, "images", older)
     path = days[0].lake.table("images", days[0].partition)
@@ -491,7 +491,7 @@ def test_a_file_of_a_newer_version_is_one_sentence(lake, days, monkeypatch):
 
 
 @pytest.mark.parametrize("damage", ["gone", "no Parquet"])
-def test_a_damaged_history_leaves_the_warehouse_as_it_was(target, lake, days, damage):
+def test_damaged_history_leaves_the_warehouse_unchanged(target, lake, days, damage):
     load(target, days[0])
     before = everything(target)
     history = lake / "image_history" / "project=default" / "image_history.parquet"
@@ -502,14 +502,14 @@ def test_a_damaged_history_leaves_the_warehouse_as_it_was(target, lake, days, da
     assert everything(target) == before
 
 
-def test_unset_it_is_a_file_in_the_lake(lake, days):
+def test_default_warehouse_is_a_file_in_the_lake(lake, days):
     result = load_partition(days[0].lake, days[0].partition, None)
     assert result.warehouse == str(lake / "warehouse.duckdb")
     with duckdb.connect(lake / "warehouse.duckdb", read_only=True) as connection:
         assert connection.execute("SELECT COUNT(*) FROM images").fetchall() == [(2,)]
 
 
-def test_rows_are_the_same_however_they_are_cut(days):
+def test_batch_size_does_not_change_the_rows(days):
     with days[2].lake.table("images", days[2].partition).open("rb") as file:
         batch = pq.read_table(file).to_batches()[0]
     pieces = [binary_rows(batch.slice(0, 4)), binary_rows(batch.slice(4, 1)), binary_rows(batch.slice(5))]
@@ -520,7 +520,7 @@ def test_rows_are_the_same_however_they_are_cut(days):
 # Views
 
 
-def test_views_give_the_same_in_every_warehouse(target, days, lake):
+def test_views_give_equal_rows_in_every_warehouse(target, days, lake):
     load(target, *days, day_in(lake, "2026-11-22", "other"))
 
     def view(name, selected, order):
@@ -555,7 +555,7 @@ def test_views_give_the_same_in_every_warehouse(target, days, lake):
     assert {finding[:2] for finding in findings} == {("default", dt.date(2026, 11, 22))}
 
 
-def test_a_view_follows_its_file(target, days, monkeypatch):
+def test_view_is_replaced_when_its_file_changes(target, days, monkeypatch):
     load(target, days[0])
     read = warehouse.read_view
     another = View("Another.", "SELECT i.* FROM images AS i WHERE i.id = 'x'")
@@ -564,7 +564,7 @@ def test_a_view_follows_its_file(target, days, monkeypatch):
     assert rows(target, "SELECT * FROM images_latest") == []
 
 
-def test_views_of_one_name_give_the_same_in_lake_and_warehouse(target, days, lake):
+def test_views_of_one_name_give_equal_rows_in_lake_and_warehouse(target, days, lake):
     load(target, *days, day_in(lake, "2026-11-22", "other"))
     with closing(connect_lake(Lake(str(lake)))) as connection:
         for name in VIEWS:

@@ -345,7 +345,9 @@ def test_ages_are_differences_of_utc_dates(instant: datetime, days: int) -> None
         (["\udc80"], '"\\udc80"', ['"\\udc80"'], ["not_utf8", "unknown_value"]),
     ],
 )
-def test_lists_are_flattened(field: str, sent: Any, flattened: str | None, elements: list[str], problems: list[str]) -> None:
+def test_lists_are_flattened(
+    field: str, sent: Any, flattened: str | None, elements: list[str], problems: list[str]
+) -> None:
     body = {"id": ID, field: sent}
     row = row_of(body)
     assert row[field] == flattened

@@ -95,11 +95,11 @@ def bytes_below(root):
         (False, None, False),
     ],
 )
-def test_notebooks_are_read_of_the_sandbox_or_when_that_is_stated(usage, endpoint, reads):
+def test_notebooks_are_read_for_the_sandbox_or_if_set(usage, endpoint, reads):
     assert Settings(usage=usage, endpoint=endpoint).reads_usage is reads
 
 
-async def test_the_notebook_list_holds_every_notebook_once(cloud):
+async def test_notebook_list_has_every_notebook_once(cloud):
     async with ModelArtsClient(cloud.endpoint, load_credentials(None, cloud.env)) as modelarts:
         pages = [page async for page in modelarts.list_notebooks()]
         assert modelarts.stats.requests == 3
@@ -112,7 +112,7 @@ async def test_the_notebook_list_holds_every_notebook_once(cloud):
     assert [token for token in TOKENS if token in repr(pages)] == []
 
 
-def test_a_full_day_keeps_the_list_and_the_notebooks(cloud, tmp_path):
+def test_full_day_keeps_the_list_and_the_notebooks(cloud, tmp_path):
     before = requested(cloud)
     day = day_of(usage=True)
     take_inventory(day)
@@ -152,7 +152,7 @@ def test_a_full_day_keeps_the_list_and_the_notebooks(cloud, tmp_path):
     assert verify(day.lake, [PARTITION]) == []
 
 
-def test_neither_is_read_when_that_is_not_wanted(cloud):
+def test_neither_list_is_read_if_switched_off(cloud):
     manifest = take(reconcile=False)
     assert (manifest.files["list_pages"].rows, manifest.files["notebooks"].rows) == (0, 0)
     facts = manifest.fetch
@@ -160,7 +160,7 @@ def test_neither_is_read_when_that_is_not_wanted(cloud):
     assert (facts.notebooks_were_read, facts.notebooks_error) == (False, None)
 
 
-def test_a_day_is_published_without_the_lists_that_may_not_be_read(cloud):
+def test_day_is_published_without_unreadable_lists(cloud):
     set_faults(cloud, lists_forbidden=True)
     manifest = take(usage=True)
     host = cloud.endpoint.removeprefix("http://")
@@ -173,7 +173,7 @@ def test_a_day_is_published_without_the_lists_that_may_not_be_read(cloud):
     assert verify(Lake("lake"), [PARTITION]) == []
 
 
-def test_a_list_that_fails_halfway_leaves_no_pages(cloud):
+def test_list_that_fails_halfway_leaves_no_pages(cloud):
     set_faults(cloud, latency_ms=150)
     before = requested(cloud).get("list", 0)
 
@@ -193,7 +193,7 @@ def test_a_list_that_fails_halfway_leaves_no_pages(cloud):
     assert publish_snapshot(day).manifest.files["list_pages"].rows == 0
 
 
-def test_an_account_that_is_suspended_before_the_list_stops_the_run_as_ever(cloud):
+def test_account_suspended_before_the_list_stops_the_run(cloud):
     asked = requested(cloud).get("image", 0)
     day = day_of(usage=True)
     take_inventory(day)
@@ -235,7 +235,7 @@ except PipelineError as error:
         (signal.SIGTERM, "Stopped by SIGTERM with 40 of 40 ids answered: run again today to go on from there.\n"),
     ],
 )
-def test_a_run_that_ends_while_it_reads_the_list_reads_all_of_it_the_next_time(cloud, number, told):
+def test_run_stopped_during_the_list_reads_it_completely_next_time(cloud, number, told):
     set_faults(cloud, latency_ms=150)
     before = requested(cloud).get("list", 0)
     command, env = [sys.executable, "-c", SCRIPT], os.environ | {"PYTHONPATH": str(ROOT)}
