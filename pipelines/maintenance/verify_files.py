@@ -39,7 +39,7 @@ _ATTEMPT = re.compile(r"_staging/[^/]+/[^/]+|_derived/coming/[^/]+")
 _PART = re.compile(r"(?:.*/)?\.[^/]+\.part(\.wal)?")
 # Files that a pattern such as `images/**/*.parquet` matches.
 _READ = re.compile(rf"({_DAILY}|{IMAGE_HISTORY.name})/.*\.parquet")
-_SEALED = re.compile(rf"(?:{'|'.join(TABLES)})/")
+_IN_MANIFEST = re.compile(rf"(?:{'|'.join(TABLES)})/")
 
 
 def survey(lake: Lake, on_note: Callable[[Note], None]) -> tuple[list[Problem], set[str]]:
@@ -110,7 +110,7 @@ def _is_beside(key: str, days: set[tuple[str, str]]) -> bool:
 
 
 def _no_manifest(key: str) -> str:
-    if _SEALED.match(key):
+    if _IN_MANIFEST.match(key):
         return "No manifest names this file: it was added, or its manifest was removed or never written."
     return "Nothing is published for the day of this derived file: it was added, or its manifest was removed."
 

@@ -1,4 +1,4 @@
-"""The assets, materialised on real files against a running sandbox, and what they tell an operator."""
+"""The assets, materialised on real files against a running sandbox, and their metadata and checks."""
 
 import datetime as dt
 import json
@@ -38,7 +38,7 @@ DELIVERED = {"warehouse_tables", "daily_report", "monthly_tables"}
 
 @pytest.fixture
 def instance():
-    # Kept in memory, which costs half of what files cost.
+    # Kept in memory, which takes half the time of files.
     with dg.DagsterInstance.ephemeral() as instance:
         yield instance
 
@@ -52,7 +52,7 @@ def sandbox(start_sandbox, tmp_path, monkeypatch):
 
 
 class Attended(LogReporter):
-    """Somebody waits: failures come at once, without retries."""
+    """A user waits: failures come at once, without retries."""
 
     is_attended = True
 
@@ -141,7 +141,7 @@ def test_rebuild_of_a_middle_day_corrects_all_later_results(instance, tmp_path):
     result = run(instance, REBUILD_JOB, Partition(days[1], "default"), now=at_noon_of(days[2]))
     assert result.success
     after = derived()
-    # The same answers give the same figures, in the tables that were made anew.
+    # The same responses give the same figures in the rebuilt tables.
     assert [summary for _, summary in after] == [summary for _, summary in before]
     assert [run_id == result.run_id for run_id, _ in after] == [False, True, True]
     assert metadata(result, "warehouse_tables")["other_days_loaded"].value == 1
@@ -220,7 +220,7 @@ def test_old_inventory_file_fails_only_its_check(instance, sandbox, tmp_path):
 
 def test_failure_is_one_sentence_and_is_not_retried(instance, sandbox, monkeypatch):
     monkeypatch.setenv("OS_SECRET_KEY", "wrong")
-    # With nobody waiting: the steps have a retry policy then.
+    # Nobody waits, so the steps have a retry policy.
     job = build_definitions(Settings()).resolve_job_def(DAILY_JOB)
     result = job.execute_in_process(instance=instance, partition_key=partition_key(PARTITION), raise_on_error=False)
     assert not result.success
@@ -272,7 +272,7 @@ def test_run_waits_for_a_locked_partition(instance, sandbox, monkeypatch):
     waited = unattended(DAILY_JOB, "image_inventory")
     assert waited.success
     assert set(retries(waited)) == {"image_inventory"}
-    # A step that has no policy of its own.
+    # A step without its own policy.
     held = unattended(REPUBLISH_JOB, "images", "image_values", release=False)
     assert retries(held) == ["publish_images"] * 3
     assert "is held by run killed" in sentence(held)

@@ -1,4 +1,4 @@
-"""An asset that is materialised alone, as by `dagster asset materialize --select images`."""
+"""One asset materialised alone, such as by `dagster asset materialize --select images`."""
 
 import datetime as dt
 

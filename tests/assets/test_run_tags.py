@@ -1,4 +1,4 @@
-"""What is said of a run by its tags, in Dagster's UI or on the command line, reaches the day of every step."""
+"""Tags of a run, set in Dagster's UI or by the command line, reach the run of every step."""
 
 import dagster as dg
 import pytest

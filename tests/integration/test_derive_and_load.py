@@ -37,7 +37,7 @@ def lake(tmp_path_factory, tmp_path):
     return Lake(str(shutil.copytree(once_per_run(tmp_path_factory, "two-days", two_days), tmp_path / "lake")))
 
 
-def sealed(lake):
+def published_files(lake):
     """All bytes but those of what is derived from several days."""
     days = [*lake.root.glob("_manifests/**/*.json")]
     for table in ("inventory", "responses", "list_pages", "notebooks", "images", "image_values"):
@@ -64,11 +64,11 @@ def new_price(tmp_path):
 
 
 def test_new_price_is_derived_and_loaded_for_a_range_of_days(image_snapshots, lake, tmp_path):
-    before, zero = sealed(lake), costs(lake, "image_costs")
+    before, zero = published_files(lake), costs(lake, "image_costs")
     env = new_price(tmp_path)
     result = image_snapshots("derive", "--from", str(YESTERDAY), "--to", str(YESTERDAY), env=env)
     assert result.returncode == 0, result.stderr
-    assert sealed(lake) == before
+    assert published_files(lake) == before
     (day, first), second = costs(lake, files(lake))
     assert day == YESTERDAY
     assert first > 0
@@ -95,13 +95,13 @@ def test_range_selects_only_its_days(lake, monkeypatch):
 
 
 def test_load_restores_a_lost_warehouse_and_changes_nothing_else(image_snapshots, lake):
-    before, rows = sealed(lake), costs(lake, "image_costs")
+    before, rows = published_files(lake), costs(lake, "image_costs")
     derived_manifests = {path: path.read_bytes() for path in lake.root.glob("_derived/**/*.json")}
     (lake.root / "warehouse.duckdb").unlink()
     result = image_snapshots("load", "--from", str(YESTERDAY))
     assert result.returncode == 0, result.stderr
     assert costs(lake, "image_costs") == rows
-    assert sealed(lake) == before
+    assert published_files(lake) == before
     assert {path: path.read_bytes() for path in lake.root.glob("_derived/**/*.json")} == derived_manifests
 
 

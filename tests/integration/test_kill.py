@@ -103,12 +103,12 @@ KILLED_BEFORE = {
         ("os.rename", "/responses.parquet"),  # staged, with all answers stored
         ("os.link", "/inventory/"),  # nothing is published
         ("os.rename", "/responses/"),  # some tables are published
-        ("os.rename", "/_manifests/"),  # all are, and nothing seals them
+        ("os.rename", "/_manifests/"),  # all tables are in place, but no manifest names them
     ],
     ENDED: [
         ("os.rename", "/images/"),  # some tables are the new ones
         ("os.rename", "/_manifests/"),
-        ("os.remove", "attempt.json"),  # sealed, and not tidied up
+        ("os.remove", "attempt.json"),  # published, but not cleaned up
         ("os.remove", "answers.sqlite"),
     ],
 }

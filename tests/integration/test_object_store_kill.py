@@ -135,7 +135,7 @@ class Kills:
             # What stands is the old table or the new one, whole; none that was there is missing.
             assert tables_before.keys() <= tables_after.keys()
         else:
-            # The manifest is last: it seals what is there.
+            # The manifest comes last: it names all files.
             assert tables_after == {name: facts.sha256 for name, facts in after.files.items()}
         status, stored = self.take(lake, f"mended-{kill_at}")
         assert status == 0
@@ -227,7 +227,7 @@ def test_derived_tables_are_repaired_when_their_writer_dies_at_any_request(s3, w
         assert take_day(writer, s3, derived_lake, f"killed-{number}", DERIVED, number) == -9, changes[number]
         # Each is whole, the old one or the new one, and they hold the same: the day is the same.
         assert derived_tables_of(derived_lake) == expected
-    # Two claims, seven tables and their seal, and the claims' removal.
+    # Two claims, seven tables and their derived manifest, and the removal of the claims.
     assert len(changes) > 10
     assert take_day(writer, s3, derived_lake, "mended", DERIVED) == 0
     assert derived_tables_of(derived_lake) == expected

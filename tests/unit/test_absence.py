@@ -1,4 +1,4 @@
-"""What an inventory lacks: when it may be believed, and that nothing follows from one that may not."""
+"""Images missing from the inventory: when they count as gone, and that a partial inventory changes nothing."""
 
 import datetime as dt
 import shutil
@@ -45,7 +45,7 @@ def all_ok(ids):
 
 
 def read_file(ids):
-    """An inventory of these ids, read to its end."""
+    """An inventory of these ids, read completely."""
     with open("ids.txt", "w") as file:
         file.write("\n".join(ids) + "\n")
     inventory = Inventory(
@@ -62,7 +62,7 @@ def judged(ids, *, date=THREE, shortfall=0, ratio=0.1, accepted=False, project_i
     return judge(read_file(ids), "ids.txt", images, shortfall=shortfall, max_shrunk_ratio=ratio, accepted=accepted)
 
 
-# -- whether it may be believed
+# -- whether the inventory is whole
 
 
 def test_nothing_is_missing_before_the_first_complete_day():
@@ -113,7 +113,7 @@ def test_accepted_inventory_is_whole_whatever_it_lacks():
     publish(ONE, all_ok(IDS))
     found = judged([A], accepted=True)
     assert (found.missing, found.reason, found.is_accepted) == (9, None, True)
-    # There is nothing to accept in one that lacks nothing.
+    # A complete inventory needs no acceptance.
     assert judged(IDS, accepted=True).is_accepted is False
 
 
@@ -167,12 +167,12 @@ def test_rows_of_missing_images_come_from_the_last_complete_day():
     assert row["snapshot_date"] == day.partition.date
 
 
-# -- what follows from it
+# -- the consequences
 
 
 @pytest.fixture
 def two_rules(tmp_path, monkeypatch):
-    """The audit has these rules alone: one about an image, one about the list."""
+    """The audit has only these rules: one about an image, one about the list."""
     (tmp_path / "rules").mkdir()
     for name in ("public_dedicated_image", "not_registered"):
         shutil.copy(audit.RULES / f"{name}.sql", tmp_path / "rules")
@@ -201,11 +201,11 @@ def test_images_missing_from_a_partial_inventory_stay_in_the_history(two_rules):
     assert derived(ONE)[1] == {(rule, A): "new", (rule, B): "new"}
     changes, found, _, _ = derived(TWO)
     assert (changes, found) == ([], {(rule, A): "open", (rule, B): "open"})
-    # The next whole inventory is believed.
+    # The next whole inventory counts.
     changes, found, _, _ = derived(THREE)
     assert changes == [(B, "removed", "not_in_inventory")]
     assert found == {(rule, A): "open", (rule, B): "resolved"}
-    # All of this is in the manifests, so the history can be made anew.
+    # All of this is in the manifests, so the history can be derived again.
     path = day_of(ONE).lake.project_table(IMAGE_HISTORY.name, "default")
     before = pq.ParquetFile(path).read()
     path.unlink()
@@ -221,7 +221,7 @@ def test_response_counts_even_if_the_inventory_is_not_whole(two_rules):
     changes, found, kinds, _ = derived(TWO)
     assert changes == [(B, "removed", "not_found")]
     assert found == {(rule, A): "open", (rule, B): "resolved"}
-    # The inventory of the day does not name it, so it is not registered and gone.
+    # The day's inventory does not name it, so it is not "registered and gone".
     assert kinds == {}
 
 

@@ -1,4 +1,4 @@
-"""Settings are checked before anything is asked or published, and derived files change together with their record."""
+"""Inputs are checked before the first request; derived files and their manifest change together."""
 
 from dataclasses import replace
 
@@ -18,7 +18,7 @@ ID = "0e1f2a3b-4c5d-6e7f-8091-a2b3c4d5e6f7"
 
 
 def derived_files(lake):
-    """Path and content of all files of the lake but locks."""
+    """Path and content of all files of the lake except locks."""
     files = (path for path in lake.root.rglob("*") if path.is_file() and "_locks" not in path.parts)
     return {lake.key(path): path.read_bytes() for path in files}
 

@@ -1,4 +1,4 @@
-"""Rules that cannot be applied, or reach for what they must not; evidence of any type."""
+"""Audit rules that cannot be run, or try to read other files; evidence of any type."""
 
 from dataclasses import replace
 

@@ -18,7 +18,7 @@ from pipelines.tables import (
 
 
 class Life:
-    """Days of a project whose own rule finds images with a bad name."""
+    """Days of a project with its own rule, which finds images with a bad name."""
 
     def __init__(self, directory):
         self.rules = directory / "rules"
@@ -26,7 +26,7 @@ class Life:
         write_rule(self.rules, "named")
 
     def take(self, number, names=None, *, history=(), outcomes=None, **derived):
-        """Publish and audit the day 2026-11-<number>; `names` of the images that are described, by id."""
+        """Publish and audit the day 2026-11-<number>; `names` of the described images, by id."""
         names = names or {}
         outcomes = dict.fromkeys(names, "ok") | (outcomes or {})
         day = self.day(number)
@@ -81,7 +81,7 @@ def test_incomplete_day_resolves_nothing(life):
     life.take(11, {"a": "good", "c": "bad"}, outcomes={"b": "failed"})
     assert life.seen(11) == {"a": ("open", 10, 1), "b": ("open", 10, 1), "c": ("new", 11, 0)}
     assert findings_of(life.day(11), "named")["a"]["evidence"] == '{"name":"bad"}'
-    # A finding of an incomplete day is one, and its time goes on.
+    # A finding of an incomplete day exists, and its age continues.
     life.take(12, {"a": "good", "b": "bad", "c": "bad"})
     assert life.seen(12) == {"a": ("resolved", 10, 2), "b": ("open", 10, 2), "c": ("open", 11, 1)}
 

@@ -1,4 +1,4 @@
-"""Rules that spin, wait, grow, or meddle with their process: each is an error, and the others are applied."""
+"""Audit rules that loop, wait, grow, or change their process: each is an error, and the others are run."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from pipelines.tables import AUDIT_RULES
 
 @pytest.fixture
 def derived(tmp_path):
-    """The errors of these rules and of those that ship; `works`, which comes last, must find what it finds."""
+    """The errors of these rules and of the shipped ones; `works`, which comes last, must find its images."""
 
     def derive_with(**rules):
         for name, sql in rules.items():
@@ -43,7 +43,7 @@ def test_spinning_rule_is_stopped_by_its_processor_time(derived):
 
 
 def test_waiting_rule_is_stopped_by_the_clock(derived, monkeypatch):
-    # The clock runs out for whichever request follows the others: the rule named waits_for_ever, last but one.
+    # The clock stops the request after the others: the rule named waits_for_ever, last but one.
     asked = []
 
     def wait(answers, seconds):

@@ -1,4 +1,4 @@
-"""What each rule that ships finds, and what it must not."""
+"""What each shipped rule must find, and what it must not find."""
 
 import datetime as dt
 import hashlib
@@ -43,7 +43,7 @@ def changed(id_, field, old, new):
     }
 
 
-# Named after the rule that finds it, or after what keeps that rule from finding it.
+# Named after the rule that finds it, or after the reason why that rule does not.
 IMAGES = [
     {"id": "public", "visibility": "public", "type": "Dedicated", "namespace": "ours", "description": "d"},
     {"id": "private", "visibility": "PRIVATE", "type": "DEDICATED"},
@@ -84,7 +84,7 @@ IMAGES = [
 
 @pytest.fixture(scope="module")
 def audited(tmp_path_factory):
-    """One day with what each rule finds and what it must not."""
+    """One day with cases that each rule must find, and cases that it must not."""
     lake = tmp_path_factory.mktemp("audited")
     settings = Settings(lake=str(lake), allowed_namespaces=["ours"])
     day = replace(day_of(str(TODAY)), settings=settings)

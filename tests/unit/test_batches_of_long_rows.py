@@ -1,4 +1,4 @@
-"""Batches are bounded by bytes as well as by rows, wherever rows of any length pass."""
+"""Batches are bounded by bytes as well as by rows, for rows of any length."""
 
 import datetime as dt
 import hashlib
@@ -69,7 +69,7 @@ def test_long_responses_reach_the_tables_in_bounded_batches(staging, tmp_path):
     batches = list(read_batches(path, 10_000))
     assert [id_ for batch in batches for id_ in batch["id"].to_pylist()] == ids()
     assert max(batch.nbytes for batch in batches) < BATCH_BYTES + LONG
-    # Columns that are short are read by rows.
+    # Short columns are read by rows.
     assert [batch.num_rows for batch in read_batches(path, 10_000, ["id"])] == [group.num_rows for group in groups]
     derivation = build_tables(lake, path, tmp_path, "run-1")
     assert (derivation.images, derivation.anomalies) == (COUNT, {"description:too_long": COUNT})

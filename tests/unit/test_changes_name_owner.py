@@ -1,4 +1,4 @@
-"""A change is told with the image's name and whose it is, so that nobody has to join for that."""
+"""A change has the image's name and owner, so that readers need no join."""
 
 from published_days import day_of, publish_snapshot, published_rows
 

@@ -1,4 +1,4 @@
-"""Each case is named after what happened."""
+"""The verdict for each response and failure; each case is named after what happened."""
 
 import datetime as dt
 import errno

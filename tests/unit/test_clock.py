@@ -1,4 +1,4 @@
-"""The clock against the lake's and the API's: times of publication rise, and a skew is said until it is mended."""
+"""The machine's clock compared with the lake's and the API's: publication times rise, and a skew is reported."""
 
 import asyncio
 import datetime as dt
@@ -49,7 +49,7 @@ def test_run_with_a_clock_behind_the_lake_is_refused_before_any_request(lake):
     with pytest.raises(ConfigurationError, match=BEHIND):
         publish_stored(day_at(early, "2026-11-25"))
     assert newest_publication(lake, "default").published_at == NOON
-    # Another project's chain is its own.
+    # Each project has its own chain.
     other = SnapshotRun(Partition(early.date(), "other"), "run-2", Settings(lake="lake"), lambda: early)
     other.check_clock()
 
@@ -97,7 +97,7 @@ def test_publication_in_the_future_is_reported_until_that_time(lake):
 
 
 def fetched_with(lake, date, skew):
-    """Publish a day whose answers came by a clock that was so far ahead."""
+    """Publish a day whose responses came from a clock that was this far ahead."""
     day = day_of(date)
     manifest = publish_snapshot(day)
     fetch = manifest.fetch.model_copy(update={"clock_skew_seconds": skew})
@@ -116,7 +116,7 @@ def test_clock_skew_is_reported_until_a_day_with_a_right_clock(lake):
     )
     (status,) = day_statuses(lake, ["default"], dt.date(2026, 11, 27), dt.date(2026, 11, 27))
     assert status.as_json()["clock_skew_seconds"] == 7_200.4
-    # Of a day whose answers did not say, nothing is known.
+    # A day without response dates says nothing about the skew.
     fetched_with(lake, "2026-11-28", None)
     assert clock_warnings(lake, "default", later) == [warning]
     fetched_with(lake, "2026-11-29", -600.0)
@@ -136,7 +136,7 @@ def test_smallest_skew_of_all_responses_is_kept():
     for header in ("", "yesterday", "Mon, 01 Jan 99999999999999999999 00:00:00 GMT"):
         stats.note_date(header, NOON.timestamp())
     assert stats.clock_skew_seconds is None
-    # Out of a cache, late, at once, late.
+    # From a cache, late, at once, late.
     for minutes in (90, 60.5, 60, 61):
         stats.note_date(format_datetime(NOON - dt.timedelta(minutes=minutes), usegmt=True), NOON.timestamp())
     assert stats.clock_skew_seconds == 3_600.0
@@ -156,5 +156,5 @@ def test_api_clock_is_read_from_response_dates(start_sandbox, monkeypatch):
                     pass
                 return client.stats.clock_skew_seconds
 
-    # Both are this machine's; only the API's has no fractions.
+    # Both clocks are this machine's; only the API's has no fractions.
     assert -1 < asyncio.run(skew()) < 60

@@ -1,4 +1,4 @@
-"""Files `clouds.yaml` that are broken, cannot be read, or lack what is asked for: the sentence says which it is."""
+"""Files `clouds.yaml` that are broken, unreadable, or lack the requested cloud: the message says which."""
 
 import pytest
 from permissions import unreadable

@@ -63,7 +63,7 @@ def test_ctrl_c_during_clean_up_still_ends_the_command(capfd):
 
     @stopped.command()
     def one() -> None:
-        # Python ignores what is raised here.
+        # Python ignores exceptions here.
         Interrupted()
         threading.Event().wait(60)
 

@@ -1,4 +1,4 @@
-"""Monthly files: readers see the same rows without them, with them, and whatever is in between."""
+"""Monthly files: readers see the same rows without them, with them, and in between."""
 
 import datetime as dt
 import json
@@ -43,7 +43,7 @@ def publish(date, names):
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
-    """Five days of three months with all that is derived from them."""
+    """Five days of three months with all derived tables."""
 
     def make(root):
         with pytest.MonkeyPatch.context() as monkeypatch:
@@ -63,7 +63,7 @@ def lake(published, tmp_path):
 
 
 def seen(lake, names=None):
-    """Every row that readers see, by table."""
+    """All rows that readers see, by table."""
     with closing(connect_lake(lake)) as connection:
         rows = {}
         for name, table in (TABLES | ANALYSIS_TABLES).items():
@@ -92,7 +92,7 @@ def test_compact_writes_one_file_per_table_with_the_same_rows(lake):
     ]
     table = pq.ParquetFile(lake.monthly("images", "2025-10", "default")).read()
     assert table.schema.names == IMAGES.schema.names
-    # An image's days side by side.
+    # An image's days are side by side.
     assert [(row["id"][0], row["name"], row["snapshot_date"].day) for row in table.to_pylist()] == [
         ("a", "a1", 1),
         ("a", "a2", 2),
@@ -108,7 +108,7 @@ def test_compact_writes_one_file_per_table_with_the_same_rows(lake):
     assert files(lake) == daily
     assert seen(lake) == before
     assert problems(lake) == []
-    # Were the daily files read, they would be missed.
+    # If the daily files were read, they would be missing.
     lake.table("images", day_of("2025-10-02").partition).write_bytes(b"no Parquet")
     assert seen(lake) == before
 
@@ -157,9 +157,9 @@ def test_column_missing_in_old_files_is_null_in_the_monthly_file(lake):
     table = pq.ParquetFile(path).read()
     pq.write_table(table.drop_columns(["currency", "reclaimable_bytes"]), path)
     monthly = lake.derived_manifest(day.partition)
-    sealed = json.loads(monthly.read_text())
-    sealed["files"]["image_costs"] |= {"sha256": sha256_of_file(path), "bytes": path.stat().st_size}
-    monthly.write_text(json.dumps(sealed))
+    manifest = json.loads(monthly.read_text())
+    manifest["files"]["image_costs"] |= {"sha256": sha256_of_file(path), "bytes": path.stat().st_size}
+    monthly.write_text(json.dumps(manifest))
     before = seen(lake)
     compact(lake, "default", "2025-10", NOW)
     assert seen(lake) == before
@@ -196,9 +196,9 @@ def test_changed_monthly_file_is_reported_and_written_again(lake):
     table = pq.ParquetFile(path).read()
     pq.write_table(table.slice(1), path)
     monthly = lake.monthly_manifest("2025-10", "default")
-    sealed = read_monthly_manifest(lake, "2025-10", "default")
-    facts = sealed.files["images"].model_copy(update={"sha256": sha256_of_file(path)})
-    forged = sealed.model_copy(update={"files": sealed.files | {"images": facts}})
+    manifest = read_monthly_manifest(lake, "2025-10", "default")
+    facts = manifest.files["images"].model_copy(update={"sha256": sha256_of_file(path)})
+    forged = manifest.model_copy(update={"files": manifest.files | {"images": facts}})
     monthly.write_bytes(record_bytes(with_own_sha256(forged)))
     assert problems(lake) == [(lake.key(path), f"The monthly file does not have the rows of the daily files: {again}")]
 
@@ -217,7 +217,7 @@ def test_month_that_cannot_be_compacted_is_refused(lake, month, why):
 
 def test_killed_compaction_leaves_readers_the_same_rows(lake):
     compact(lake, "default", "2025-10", NOW)
-    # A day of it void, so that a killed run leaves new files beside what the old seal would say.
+    # One of its days is void, so a killed run leaves new files beside the old monthly manifest.
     publish("2025-10-02", {A: "other"})
     derive_days(day_of("2025-10-02"))
     names = ("inventory", "images", "image_changes", "image_costs")
@@ -225,7 +225,7 @@ def test_killed_compaction_leaves_readers_the_same_rows(lake):
     while was_killed(kills, lambda: compact(lake, "default", "2025-10", NOW)):
         assert seen(lake, names) == before, kills
         kills += 1
-    # The old seal goes, then nine tables and the new seal appear.
+    # The old monthly manifest is removed, then nine tables and the new one appear.
     assert kills == 10
     assert compact(lake, "default", "2025-10", NOW).was_current
     assert seen(lake, names) == before

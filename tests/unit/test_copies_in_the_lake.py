@@ -1,4 +1,4 @@
-"""Copies of directories and manifests that somebody made beside ours: readers leave them alone, `verify` names them."""
+"""Copies of directories and manifests beside the originals: readers ignore them, `verify` reports them."""
 
 import datetime as dt
 import json
@@ -31,7 +31,7 @@ def publish(date):
 
 @pytest.fixture
 def lake(tmp_path):
-    """A published day with copies of all kinds beside it; some have names that a project could have."""
+    """A published day with copies of all kinds beside it; some have valid project names."""
     publish(DATE)
     lake = Lake("lake")
     for end in ENDS:
@@ -73,7 +73,7 @@ def test_verify_reports_each_copy(lake, image_snapshots):
             assert copy in said, copy
     for end in ("~", " (copy)"):
         assert f"images/dt={DATE}/project=default{end}/images.parquet: No record names this file" in said
-    # Of names that a project could have, the manifest says whose it is.
+    # For a valid project name, the manifest states the real project.
     assert f"_manifests/dt={DATE}/project=default.bak.json: It is the manifest of {DATE} of project default" in said
 
 

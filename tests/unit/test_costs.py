@@ -1,4 +1,4 @@
-"""Costs are what the price book says, an estimate and never a bill; weights and growth are the API's sizes."""
+"""Costs follow the price book and are estimates, never a bill; sizes and growth come from the API."""
 
 import datetime as dt
 from pathlib import Path
@@ -220,7 +220,7 @@ def test_incomplete_day_carries_images_without_response():
     assert costs_of(second, "estimated_cost") == {A: 1.1, B: 2.0}
     assert costs_of(second, "growth_bytes") == {A: 3 * GB, B: 0}
     assert (result.total_bytes, result.growth_bytes) == (93 * GB, 3 * GB)
-    # Growth of an incomplete day shows again on the next complete one, which is not compared with it.
+    # Growth on an incomplete day appears again on the next complete day, which is not compared with it.
     publish_images(third, [{"id": A, "size_bytes": 33 * GB}, {"id": B, "size_bytes": 60 * GB}])
     assert derive(third).growth_bytes == 3 * GB
 

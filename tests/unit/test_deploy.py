@@ -1,4 +1,4 @@
-"""The files of deploy/, as far as they can be checked without an engine: by linters, schemas and what they name."""
+"""The files of deploy/, checked without an engine: by linters, schemas and the names in them."""
 
 import re
 import subprocess
@@ -66,7 +66,7 @@ def test_images_are_pinned_and_secrets_have_no_default():
 
 
 def test_chart_values_match_dagster_s_schemas():
-    # Here alone: they take a second to import.
+    # Imported here, because these imports take a second.
     from dagster_k8s.job import UserDefinedDagsterK8sConfig
     from dagster_k8s.launcher import K8sRunLauncher
 

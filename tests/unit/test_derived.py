@@ -1,4 +1,4 @@
-"""Which days are derived again, and that everything derived can be had again from the published days alone."""
+"""Which days are derived again, and that all derived tables can be derived again from the published days alone."""
 
 import shutil
 
@@ -35,7 +35,7 @@ def publish(date, names, failed=()):
 
 
 def derive(date):
-    """Derive a day, and say which days were."""
+    """Derive a day, and return the days that were derived."""
     days = []
     result = derive_days(day_of(date), lambda partition, *_: days.append(str(partition.date)))
     return result.derived_manifest, days
@@ -50,7 +50,7 @@ def contents():
 
 @pytest.fixture
 def four_days():
-    """Four published days, of which the third is incomplete."""
+    """Four published days; the third is incomplete."""
     publish("2026-11-01", {A: "a", B: "b"})
     publish("2026-11-02", {A: "a2"})
     publish("2026-11-03", {A: "a3"}, failed=[B])
@@ -67,7 +67,7 @@ def test_derive_also_derives_days_without_tables(four_days):
         manifest.summary.total_bytes,
         manifest.summary.growth_bytes,
     ) == (2, 2048, 1024)
-    # What is up to date is left alone, but for the day that was asked for.
+    # Days that are up to date are skipped, except for the requested day.
     assert derive("2026-11-02")[1] == ["2026-11-02"]
 
 
@@ -79,7 +79,7 @@ def test_rerun_outdates_the_day_and_days_compared_with_it(four_days):
     lake = day_of("2026-11-04").lake
     summary = read_derived_manifest(lake, day_of("2026-11-04").partition).summary
     assert summary.changes == {"changed": 1}
-    # Nothing is compared with a day that is not complete.
+    # No day is compared with an incomplete day.
     publish("2026-11-03", {A: "other"}, failed=[B])
     assert derive("2026-11-04")[1] == ["2026-11-03", "2026-11-04"]
 
@@ -117,13 +117,13 @@ def test_damaged_derived_files_are_repaired_with_the_next_day(four_days):
 
 @pytest.mark.parametrize("where", ["rows", "footer", "days"])
 def test_history_that_differs_from_its_record_is_derived_again(four_days, where):
-    """Damage is no error of the engine, and what somebody put in is not gone on with."""
+    """Damage is not reported as an engine error, and a replaced history is not continued."""
     derive("2026-11-03")
     lake = day_of("2026-11-03").lake
     history = lake.project_table(IMAGE_HISTORY.name, "default")
     content = bytearray(history.read_bytes())
     if where == "days":
-        # Another's content under the days that it knows.
+        # Another project's content with the days of this history.
         metadata = {key.decode(): value.decode() for key, value in pq.read_schema(history).metadata.items()}
         with lake.writer(history, IMAGE_HISTORY, "forged", metadata=metadata):
             pass
@@ -166,7 +166,7 @@ def test_verify_reports_changed_removed_and_outdated_derived_files(four_days):
     ((path, sentence),) = problems()
     assert path == "image_history/project=default/image_history.parquet"
     assert sentence.startswith("The file was changed: its SHA-256 is ")
-    # Its hash corrected, too: the history is made once more.
+    # With a corrected hash: the history is derived again.
     facts = {"sha256": sha256_of_file(history), "bytes": history.stat().st_size, "rows": 0}
     forge_record(lake.derived_manifest(day.partition), lambda said: said["history"].update(facts))
     ((path, sentence),) = problems()

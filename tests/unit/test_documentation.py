@@ -1,4 +1,4 @@
-"""What the documentation says of commands, options, settings and pages is so."""
+"""The documentation's statements about commands, options, settings and pages are true."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ PAGES = [
     *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").glob("*.md"))),
 ]
 COMMANDS = typer.main.get_command(app).commands
-# What the command line of the sandbox, which is another parser's, takes besides.
+# Further options of the sandbox's own command line, which has another parser.
 SANDBOX = {
     f"--{name.replace('_', '-')}"
     for name in [f.name for f in dataclasses.fields(SandboxOptions)] + [*Faults.model_fields]
@@ -42,7 +42,7 @@ def options_of(command):
 
 
 def code(page):
-    """What stands as code on a page, in blocks and within lines."""
+    """The code on a page, in blocks and within lines."""
     found = re.findall(r"^```\w*\n(.*?)^```$|`([^`\n]+)`", text_of(page), re.MULTILINE | re.DOTALL)
     return "\n".join(block or line for block, line in found)
 
@@ -75,7 +75,7 @@ def test_readme_names_every_setting():
     table = text_of("README.md").partition("| `IMAGE_SNAPSHOTS_…` |")[2].partition("\n\n")[0]
     rows = dict(re.findall(r"^\| `([A-Z_]+)` \| (.*?) \|", table, re.MULTILINE))
     assert rows.keys() == {name.upper() for name in Settings.model_fields}
-    # Defaults that are a plain value stand there as such.
+    # Defaults that are plain values are shown as they are.
     for name, field in Settings.model_fields.items():
         stated = rows[name.upper()].strip("`")
         if isinstance(field.default, bool):

@@ -1,4 +1,4 @@
-"""The examples of the documentation that read the lake, run as they stand there; the oldest day lacks a column."""
+"""The documentation's examples that read the lake, run as they are; the oldest day lacks a column."""
 
 import datetime as dt
 import re
@@ -14,7 +14,7 @@ from proved_days import A, B, C, proved_day, publish_proved
 from pipelines.settings import ROOT
 
 TODAY = dt.datetime.now(dt.UTC).date()
-# The day that the examples name.
+# The day in the examples.
 DAY = dt.date(2026, 11, 25)
 LATEST = "anomalies"
 
@@ -26,7 +26,7 @@ def examples(page, language):
 
 
 def make(directory):
-    """Two projects; of the day before the newest one, the files lack the column that was added last."""
+    """Two projects; the files of the day before the newest lack the column that was added last."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(directory)
         for project in ("default", "other"):
@@ -51,7 +51,7 @@ def run(example):
 
 
 def test_reading_by_the_oldest_file_loses_the_new_column():
-    # What the examples are there to avoid.
+    # The examples avoid this.
     assert LATEST not in pd.read_parquet("lake/images").columns
 
 

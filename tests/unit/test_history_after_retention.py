@@ -36,20 +36,20 @@ def history(lake):
 
 
 def rewritten(history):
-    """The same rows and days in a file that nobody sealed."""
-    sealed = sha256_of_file(history)
+    """The same rows and days in a file that no record names."""
+    recorded = sha256_of_file(history)
     with history.open("rb") as file:
         pq.write_table(pq.read_table(file), history)
-    return sealed, sha256_of_file(history)
+    return recorded, sha256_of_file(history)
 
 
 def test_history_that_differs_from_its_record_is_refused(lake, history):
-    sealed, found = rewritten(history)
+    recorded, found = rewritten(history)
     with pytest.raises(StorageError) as raised:
         derive_days(THIRD)
     assert str(raised.value) == (
         f"{history} is not the file that its manifest names: its SHA-256 is {found}, and the newest derived manifest "
-        f"names {sealed}. Retention removed what it would be made anew from, so nothing was derived: restore the file "
+        f"names {recorded}. Retention removed what it would be made anew from, so nothing was derived: restore the file "
         "from a backup, or, if you know it to be right, say so once with `image-snapshots rebuild --date 2025-10-03 "
         f"--accept-history {found}`."
     )

@@ -34,15 +34,15 @@ def victim(tmp_path):
 
 @pytest.fixture
 def lake():
-    """Three published days, the first with a seal of derived tables that names one."""
+    """Three published days, the first with a derived manifest that names one table."""
     for date in DAYS:
         publish_snapshot(day_of(date))
     lake = Lake("lake")
-    seal_first(lake, lake.key(lake.table(IMAGE_CHANGES.name, FIRST)))
+    name_in_first(lake, lake.key(lake.table(IMAGE_CHANGES.name, FIRST)))
     return lake
 
 
-def seal_first(lake, path, name=IMAGE_CHANGES.name, sha256="0" * 64):
+def name_in_first(lake, path, name=IMAGE_CHANGES.name, sha256="0" * 64):
     summary = dict.fromkeys(("is_complete", "is_priced"), True) | dict.fromkeys(
         ("images", "new_findings", "resolved_findings", "suppressed_findings", "total_bytes", "unpriced"), 0
     )
@@ -92,10 +92,10 @@ def odd_paths(lake, victim):
 
 def test_path_in_a_derived_manifest_cannot_remove_other_files(lake, victim):
     for path in odd_paths(lake, victim):
-        seal_first(lake, path, sha256=sha256_of_file(victim))
+        name_in_first(lake, path, sha256=sha256_of_file(victim))
         assert read_derived_manifest(lake, FIRST) is None, path
         assert IMAGE_CHANGES.name not in readable_manifest_files(lake, "default")[FIRST]
-    seal_first(lake, "../victim", sha256=sha256_of_file(victim))
+    name_in_first(lake, "../victim", sha256=sha256_of_file(victim))
     plan = apply_retention(lake, "default", RULES, NOW)
     assert victim.read_text() == "not of the lake"
     assert {removed.file.path for removed in plan.files} <= {
@@ -104,9 +104,9 @@ def test_path_in_a_derived_manifest_cannot_remove_other_files(lake, victim):
     assert plan.files
     # A table that is none of ours has no place.
     for name in ("../victim", "_manifests", "victim"):
-        seal_first(lake, f"{name}/x", name=name)
+        name_in_first(lake, f"{name}/x", name=name)
         assert read_derived_manifest(lake, FIRST) is None
-    seal_first(lake, lake.key(lake.table(IMAGE_CHANGES.name, FIRST)))
+    name_in_first(lake, lake.key(lake.table(IMAGE_CHANGES.name, FIRST)))
     assert read_derived_manifest(lake, FIRST) is not None
 
 

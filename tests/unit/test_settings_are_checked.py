@@ -47,9 +47,9 @@ def test_valid_cron_lines_are_accepted_here_and_by_dagster(monkeypatch, line):
     ("line", "says"),
     [
         ("2:17", "must be a cron line with 5 fields (minute, hour, day of the month, month, day of the week)"),
-        ("17 2 * *", "and has 4."),
-        ("0 17 2 * * *", "and has 6."),
-        ("@daily", "and has 1."),
+        ("17 2 * *", "but has 4."),
+        ("0 17 2 * * *", "but has 6."),
+        ("@daily", "but has 1."),
         ("60 2 * * *", "has '60' for the minute: write numbers from 0 to 59, *, a-b, */n or a,b."),
         ("0 24 * * *", "has '24' for the hour: "),
         ("0 0 0 * *", "has '0' for the day of the month: "),
