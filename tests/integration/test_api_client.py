@@ -1,4 +1,4 @@
-"""The client against the sandbox: tokens, signatures, the list, a found rate."""
+"""The API client against the sandbox: tokens, signatures, lists, and the search for the rate."""
 
 import asyncio
 import urllib.request
@@ -15,7 +15,7 @@ from pipelines.sandbox import Faults, SandboxConnection, SandboxOptions, running
 from pipelines.tables import Outcome
 
 UNKNOWN = "ffffffff-0000-0000-0000-000000000000"
-# The catalogue lists images that may not be read, too.
+# The catalogue also lists images that cannot be read.
 ANSWERED = {Outcome.OK, Outcome.DELETED, Outcome.FORBIDDEN}
 PASSWORD_NAMES = ("OS_AUTH_URL", "OS_USERNAME", "OS_PASSWORD", "OS_USER_DOMAIN_NAME", "OS_PROJECT_ID")
 
@@ -28,7 +28,7 @@ def started():
 
 @pytest.fixture
 def sandbox(started: SandboxConnection):
-    """The sandbox without faults and with its counts read."""
+    """The sandbox without faults, with its counts read."""
     control(started, "faults", Faults().model_dump(mode="json"))
     return started
 
@@ -211,5 +211,5 @@ async def test_random_refusals_do_not_slow_the_client_to_a_crawl(sandbox):
         wanted = await some_ids(modelarts, 1500)
         answers = await fetch(modelarts, wanted)
     assert {answer.outcome for answer in answers} <= ANSWERED
-    # What a crawl would be, the throttle's own tests say by a clock that does not wait.
+    # The throttle's own tests define a crawl, with a clock that does not wait.
     assert 0.05 * 1500 < modelarts.stats.throttled < 0.25 * 1500

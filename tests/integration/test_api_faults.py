@@ -1,4 +1,4 @@
-"""What an image's own answers and faults come to, whatever bytes a server sends."""
+"""The outcome of an image's own responses and faults, for any bytes that a server sends."""
 
 import asyncio
 import datetime as dt
@@ -189,7 +189,7 @@ async def test_endless_body_is_cut_off():
         ("-3", 0.0, 0.5),
         (None, 0.5, 1.5),
         ("soon", 0.5, 1.5),
-        # By the wall clock, which goes on while the test runs.
+        # By the wall clock, which continues while the test runs.
         ("date", 60, 100),
     ],
 )
@@ -232,7 +232,7 @@ async def test_response_429_pauses_all_workers():
     assert {answer.outcome for answer in answers} == {Outcome.OK}
     gaps = [later.at - earlier.at for earlier, later in itertools.pairwise(server.requests)]
     assert max(gaps) >= 0.95
-    # Those in flight with the refused one still arrive, nobody else.
+    # Only requests in flight with the refused one still arrive.
     assert gaps.index(max(gaps)) <= 20 + 8
 
 
@@ -282,7 +282,7 @@ async def test_configured_rate_is_kept():
     async with serving(good) as server, client(server, limits=Limits(rate=30)) as modelarts:
         await fetch(modelarts, ids(61))
     seconds = server.requests[-1].at - server.requests[0].at
-    # Some may be sent at once at the beginning: those that would be due within a tenth of a second.
+    # Some may be sent at once at the beginning: those due within a tenth of a second.
     assert 57 / 30 <= seconds <= 60.1 / 30
 
 
@@ -306,6 +306,6 @@ async def test_server_s_rate_limit_is_found():
     ):
         answers = await fetch(modelarts, ids(240))
     assert {answer.outcome for answer in answers} == {Outcome.OK}
-    # The bucket held one second's worth at the beginning.
+    # The bucket had one second's worth at the beginning.
     assert 200 / (server.requests[-1].at - server.requests[0].at) > 0.7 * allowed
     assert modelarts.stats.throttled <= 32 + 0.05 * 240

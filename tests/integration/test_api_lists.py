@@ -1,4 +1,4 @@
-"""The list of images and the list of notebooks, on pages of every kind."""
+"""The image list and the notebook list, on pages of every kind."""
 
 import asyncio
 import datetime as dt
@@ -161,7 +161,7 @@ async def test_notebooks_missing_from_the_pages_are_an_error():
 
 
 async def test_no_living_frame_holds_a_token():
-    """Neither while a page is at work, nor in the traceback of what went wrong with one."""
+    """Neither while a page is in use, nor in the traceback of an error."""
     wrong = http(200, json.dumps({"data": notebook()}).encode())
     async with serving(replies(notebooks_page(notebook(), total=2), wrong)) as server, client(server) as modelarts:
         reading = modelarts.list_notebooks()

@@ -1,4 +1,4 @@
-"""What concerns every worker at once: an endpoint that is gone, TLS, proxies, and what ends a run."""
+"""Faults that concern all workers: an unreachable endpoint, TLS, proxies, and errors that end a run."""
 
 import asyncio
 import socket
@@ -87,7 +87,7 @@ async def test_long_outage_ends_the_run():
         assert {type(result) for result in results} == {EndpointUnreachableError}
         assert len({str(result) for result in results}) == 1
         assert "was refused" in str(results[0])
-        # All wait together: not one try after the other for each worker.
+        # All workers wait together and share each try.
         assert modelarts.stats.requests < 32 * 8
         await server.start()
 
@@ -138,7 +138,7 @@ async def _raises_for_all(modelarts: ModelArtsClient, error_type: type[PipelineE
 async def test_fatal_error_stops_all_workers_at_once(raw, error_type):
     async def script(request: Request, writer: asyncio.StreamWriter) -> None:
         if request is not server.requests[0]:
-            # Who has to wait longer than the test for its answer learns it all the same.
+            # A worker that waits longer than the test is stopped, too.
             await asyncio.sleep(20)
         writer.write(raw)
 

@@ -1,4 +1,4 @@
-"""Tokens and signatures, where the order of events must be exact."""
+"""Tokens and signatures, where the exact order of events matters."""
 
 import asyncio
 import datetime as dt
@@ -56,7 +56,7 @@ def _token(value: str, project: dict[str, str] | None = None, life: float = 86_4
 
 
 def tokens_and_images(is_valid: Callable[[str, Request], bool], life: float = 86_400):
-    """A script that issues token-1, token-2 …, and describes images to who holds one that is valid."""
+    """A script that issues token-1, token-2 …, and describes images to holders of a valid one."""
     issued: list[Request] = []
 
     async def script(request: Request, writer: asyncio.StreamWriter) -> None:

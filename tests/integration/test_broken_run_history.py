@@ -1,4 +1,4 @@
-"""A day is taken though the storage of runs cannot be used; the command says so."""
+"""A day is taken even if the run storage cannot be used, and the command says so."""
 
 import datetime as dt
 import shutil

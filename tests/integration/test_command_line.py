@@ -1,4 +1,4 @@
-"""The command line as a user meets it: what it prints, writes and returns, and one sentence for each mistake."""
+"""The command line for a user: its output, files and exit statuses, and one sentence for each mistake."""
 
 import datetime as dt
 import json
@@ -21,7 +21,7 @@ TODAY = dt.datetime.now(dt.UTC).date()
 
 
 def sentence_of(result):
-    """The error that was printed: one line, no traceback."""
+    """The printed error: one line, no traceback."""
     assert "Traceback" not in result.stderr + result.stdout
     lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
     assert len(lines) == 1, result.stderr
@@ -103,7 +103,7 @@ def test_played_days_each_print_a_summary_of_five_lines(image_snapshots, start_s
     assert exported.stdout == f"costs.csv: {len(pd.read_csv('costs.csv'))} rows, estimates, not a bill\n"
     assert pd.read_csv("costs.csv")["BilledCost"].eq(0).all()
 
-    # The sandbox's days must not pass for those of a cloud.
+    # The sandbox's days must not look like those of a cloud.
     mixed = image_snapshots("run", env={"IMAGE_SNAPSHOTS_ENDPOINT": "https://modelarts.example"})
     assert mixed.returncode == 2
     assert sentence_of(mixed).startswith(f"The lake {tmp_path}/lake holds days of the sandbox (project default), which")
@@ -357,7 +357,7 @@ def test_many_faults_at_once_still_give_a_complete_day(image_snapshots, start_sa
     manifest = json.loads(Path(report["manifest"]).read_text())
     stats = httpx.get(f"{sandbox.endpoint}/sandbox/stats").json()
     assert manifest["fetch"]["throttled"] == stats["answers"]["429"] > 30
-    # One renewal for each end of a token, not one for each of the 32 workers that were refused.
+    # One renewal for each expired token, not one for each of the 32 refused workers.
     began, ended = (dt.datetime.fromisoformat(manifest["fetch"][name]) for name in ("started_at", "finished_at"))
     ends_of_tokens = (ended - began).total_seconds() / 3 + 2
     assert 1 <= manifest["fetch"]["token_renewals"] <= ends_of_tokens

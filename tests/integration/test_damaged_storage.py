@@ -1,4 +1,4 @@
-"""Answers that rot on the disk between kill and resume, or between fetch and publication, are never published."""
+"""Responses damaged on the disk between kill and resume, or between fetch and publication, are never published."""
 
 import datetime as dt
 import logging
@@ -90,7 +90,7 @@ def test_damaged_checkpoint_object_is_requested_again(s3):
         content = bytearray(first.read_bytes())
         content[len(content) // 2] ^= 1
         first.write_bytes(bytes(content))
-        # While the store is open: found when it is read.
+        # While the store is open: found on reading.
         assert stored(store) == (ids(8)[5:], ids(8)[:5])
     with closing(open_checkpoint(staging, "a")) as store:
         store.want(iter([ids(8)]))

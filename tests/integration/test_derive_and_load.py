@@ -1,4 +1,4 @@
-"""What follows from published days is derived and loaded again, and the days stay as they are."""
+"""`derive` and `load`: published days are derived and loaded again, and the days themselves stay unchanged."""
 
 import contextlib
 import datetime as dt
@@ -22,7 +22,7 @@ YESTERDAY = TODAY - dt.timedelta(days=1)
 
 
 def two_days(directory):
-    """Two days with all that follows from them, loaded."""
+    """Two days with their derived tables, loaded."""
     with contextlib.chdir(directory):
         days = [proved_day(str(YESTERDAY)), proved_day(str(TODAY))]
         for day in days:
@@ -38,7 +38,7 @@ def lake(tmp_path_factory, tmp_path):
 
 
 def published_files(lake):
-    """All bytes but those of what is derived from several days."""
+    """All bytes except those of derived tables."""
     days = [*lake.root.glob("_manifests/**/*.json")]
     for table in ("inventory", "responses", "list_pages", "notebooks", "images", "image_values"):
         days += [*(lake.root / table).rglob("*.parquet")]

@@ -1,6 +1,6 @@
-"""What the documentation shows of commands, files and settings does, as it stands there, what the page says.
+"""The commands, files and settings in the documentation work as the page says.
 
-Queries of docs/query.md are run by test_query, examples that read the lake by test_documented_reading.
+test_query runs the queries of docs/query.md, test_documented_reading the examples that read the lake.
 """
 
 import re
@@ -20,7 +20,7 @@ from pipelines.settings import ROOT, Settings
 
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md")] + sorted((ROOT / "docs").glob("*.md"))
 
-# Blocks of commands that are not run here, by their page and first word, and why.
+# Blocks of commands that are not run here, by page and first word, with the reason.
 NOT_RUN = {
     ("CONTRIBUTING.md", ".ci/compile-requirements"): "asks a registry",
     ("CONTRIBUTING.md", ".venv/bin/python"): "the tests of the dictionary and of the scripts compare what it writes",
@@ -47,7 +47,7 @@ def commands(page):
 
 
 def settings_of(text):
-    """Values by name, as far as lines are settings."""
+    """Values by name, for lines that are settings."""
     found = (re.match(r"([A-Z][A-Z_]+)=('[^']*'|\S+)", line) for line in text.splitlines())
     return {one[1]: one[2].strip("'") for one in found if one}
 
@@ -66,7 +66,7 @@ def test_every_documented_command_block_is_run_or_excused():
 
 @pytest.fixture
 def of_fortnight(image_snapshots, fortnight, tmp_path):
-    """Run a command on two weeks that end on the day that the pages name."""
+    """Run a command on two weeks that end on the day in the pages."""
     (tmp_path / "sql").symlink_to(ROOT / "sql")
     (tmp_path / "lake").symlink_to(fortnight)
     (tmp_path / "top.sql").write_text("SELECT name FROM images_latest")
@@ -82,7 +82,7 @@ def of_fortnight(image_snapshots, fortnight, tmp_path):
 @pytest.mark.parametrize("page", ["docs/query.md", "docs/costs.md", "docs/report.md"])
 def test_documented_reading_commands_run(of_fortnight, tmp_path, page):
     for words in commands(page):
-        # A prompt, without a terminal, takes the query from standard input.
+        # Without a terminal, the prompt takes the query from standard input.
         done = of_fortnight(*words, *(["SELECT 1"] if words == ["query"] else []))
         assert done.returncode == 0, done.stderr
         if "--output" in words:
@@ -102,7 +102,7 @@ def test_documented_daily_commands_run(of_fortnight):
     ran = {tuple(words): of_fortnight(*words) for words in commands("docs/operations.md") if words != ["verify"]}
     assert ran.keys() == {("status",), ("status", "--check"), ("verify", "--quick")}
     assert ran[("status",)].returncode == 0
-    # The fortnight is over, whatever today is.
+    # The fortnight is in the past, whatever today is.
     assert ran[("status", "--check")].returncode == 1
     assert ran[("status", "--check")].stdout == ran[("status",)].stdout
     verified = ran[("verify", "--quick")]
@@ -114,7 +114,7 @@ def test_documented_daily_commands_run(of_fortnight):
 
 
 def make_old(directory):
-    """Two projects with a day of a year ago, one of a month that is over, and a newest one."""
+    """Two projects with a day a year ago, one in a past month, and a newest one."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(directory)
         for project in ("default", "prod"):
@@ -176,7 +176,7 @@ def test_documented_settings_are_accepted(monkeypatch, tmp_path, page):
         if found and not block.startswith(("as_user", "useradd")):
             (tmp_path / ".env").write_text(block if page != "docs/engines.md" else block[block.index("IMAGE_") :])
             with monkeypatch.context() as patched:
-                # What the file sets is gone with the block.
+                # Settings of the file are dropped with the block.
                 for name in found:
                     patched.setenv(name, "")
                     patched.delenv(name)

@@ -1,4 +1,4 @@
-"""Spark beside DuckDB: the same statements give the same rows, and rules have their limits whichever it is."""
+"""Spark compared with DuckDB: the same statements give the same rows, and rules have the same limits."""
 
 import datetime as dt
 import os
@@ -44,7 +44,7 @@ ROWS = pa.table(
     }
 )
 
-# Where the two differ, or sqlglot would let them.
+# Cases in which the engines differ, or sqlglot would let them.
 STATEMENTS = {
     "nulls_last": "SELECT id, n FROM rows ORDER BY n, id",
     "nulls_last_downwards": "SELECT id, n FROM rows ORDER BY n DESC, id DESC",
@@ -94,7 +94,7 @@ def test_statements_give_the_same_rows_on_both_engines(engines):
 
 
 def test_rows_arrive_in_order_and_in_parts(engines, monkeypatch):
-    """More rows than are sent or fetched at a time, and a relation that is added to more often than it has parts."""
+    """More rows than are sent or fetched at a time, and a relation with more additions than parts."""
     _, spark = engines
     monkeypatch.setattr("pipelines.engine.spark._BATCH_ROWS", 1000)
     schema = pa.schema([pa.field("id", pa.int32(), nullable=False)])
@@ -150,7 +150,7 @@ FILES += ["cost/image_costs.sql", "cost/unused.sql"]
 
 
 def test_spark_runs_every_sql_file(spark_master):
-    """And gives the columns of the table of that name."""
+    """Each result has the columns of the table of that name."""
     with SparkEngine(spark_master) as spark:
         for name, schema in SCHEMAS.items():
             spark.load(name, (schema if isinstance(schema, pa.Schema) else pa.schema(schema)).empty_table())

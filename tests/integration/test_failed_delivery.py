@@ -1,4 +1,4 @@
-"""What fails after publication is told as that, and what is refused beforehand leaves no secret anywhere."""
+"""A failure after publication is reported as such, and a refusal before it leaves no secret anywhere."""
 
 import json
 

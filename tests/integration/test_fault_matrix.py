@@ -1,4 +1,4 @@
-"""What can happen to a day, fault by fault: one outcome per id, nothing lost, nothing published too early."""
+"""Faults of a day, one by one: one outcome per id, nothing lost, nothing published too early."""
 
 import datetime as dt
 import json
@@ -34,7 +34,7 @@ def error(code, message="said the API"):
     return {"error_code": code, "error_msg": message}
 
 
-# What happened -> (the answer that the image gets every time, the outcome, the code that is kept).
+# Name of the fault -> (the image's response each time, the outcome, the kept code).
 MATRIX = {
     "described": ({"body": {"id": "SAME", "name": "n"}}, "ok", None),
     "described under its id in capitals": ({"body": {"id": "SAME IN CAPITALS"}}, "ok", None),
@@ -91,7 +91,7 @@ def cloud(start_sandbox, monkeypatch):
 
 @pytest.fixture(scope="module")
 def one_cloud():
-    """A sandbox whose faults each test sets for itself."""
+    """A sandbox whose faults each test sets itself."""
     with running_sandbox(SandboxOptions(size=1)) as sandbox:
         yield sandbox
 
@@ -207,7 +207,7 @@ def test_clock_that_jumps_past_the_day_stops_the_run_and_keeps_responses(cloud, 
 
 
 def test_server_that_is_away_for_a_while_costs_no_image(tmp_path, monkeypatch):
-    """The sandbox is killed, its port refuses, and another one takes its place when that was noticed."""
+    """The sandbox is killed, its port refuses, and another one replaces it after that was noticed."""
     secrets = {"SANDBOX_PASSWORD": "p" * 20, "SANDBOX_ACCESS_KEY": "A" * 20, "SANDBOX_SECRET_KEY": "s" * 40}
     environment = {**os.environ, **secrets, "PYTHONPATH": str(ROOT)}
 
@@ -242,7 +242,7 @@ def test_server_that_is_away_for_a_while_costs_no_image(tmp_path, monkeypatch):
         def tell(progress):
             if progress.done > 200 and not replacing.is_alive() and len(processes) == 1:
                 replacing.start()
-            # Nothing was answered since it was last told, twice.
+            # No response came between the two reports.
             elif replacing.ident is not None and {*seen} == {progress.done}:
                 was_noticed.set()
             seen[:] = seen[1], progress.done
@@ -263,7 +263,7 @@ def test_server_that_is_away_for_a_while_costs_no_image(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("storage", ["disk", "bucket"])
 def test_leftover_responses_are_not_used_by_the_next_attempt(cloud, tmp_path, s3, storage):
-    """The run is killed when it has removed the note of its attempt, and not yet the answers."""
+    """The run is killed after removing the note of its attempt, but before removing the responses."""
     cloud(size=5, inventory_file=tmp_path / "inventory.csv")
     lake = str(tmp_path / "lake") if storage == "disk" else s3.make_bucket("left-behind")
     day = day_of(lake=lake)

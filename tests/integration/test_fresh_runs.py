@@ -1,4 +1,4 @@
-"""A run goes on with what an attempt has gathered and knows of it, or, when it is fresh, throws that away."""
+"""A run resumes an attempt with its responses, or, with `--fresh`, discards them."""
 
 import datetime as dt
 import os
@@ -19,7 +19,7 @@ NOON = dt.datetime.combine(DATE, dt.time(12), dt.UTC)
 
 @pytest.fixture
 def day(start_sandbox, tmp_path, monkeypatch):
-    """By access key, which needs no token, and with nothing read beside the images."""
+    """With an access key, which needs no token, and without list and notebooks."""
     sandbox = start_sandbox(size=20, inventory_file=tmp_path / "inventory.csv", day=DATE)
     for name in ("OS_ACCESS_KEY", "OS_SECRET_KEY", "OS_PROJECT_ID"):
         monkeypatch.setenv(name, sandbox.env[name])
@@ -69,7 +69,7 @@ def test_resumed_run_without_requests_is_still_marked_as_sandbox(day):
     take_inventory(day)
     with pytest.raises(EndedError):
         fetch_responses(day, end)
-    # Twice, because the second one that is cut off has no answer of its own either.
+    # Twice, because the second interrupted run has no response of its own, either.
     for _ in range(2):
         facts = fetched(day)
         assert (facts.requests, facts.is_sandbox) == (0, True)

@@ -1,4 +1,4 @@
-"""Answers that are unusual and sound: bodies packed in every way HTTP knows of, and heads written the old way."""
+"""Unusual but valid responses: bodies in every encoding of HTTP, and old-style headers."""
 
 import gzip
 import zlib
@@ -21,7 +21,7 @@ def members(*parts: bytes) -> bytes:
 
 
 NOISE = bytes(range(256)) * 4
-# Larger than what is unpacked at a time, on both sides.
+# Larger than one unpacking step, on both sides.
 LARGE = GOOD[:-1] + b', "pad": "' + b"".join(b"%x" % (number * number) for number in range(40_000)) + b'"}'
 
 

@@ -1,4 +1,4 @@
-"""What a day reads of the API besides its answers: the list of images and the notebooks."""
+"""The further evidence of a day: the image list and the notebooks."""
 
 import datetime as dt
 import hashlib
@@ -62,7 +62,7 @@ def requested(cloud):
 
 
 def day_of(**settings):
-    # Compression would hide what is looked for in the files.
+    # Compression would hide the searched text in the files.
     return SnapshotRun(
         PARTITION,
         "run",

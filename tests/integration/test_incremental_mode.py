@@ -1,4 +1,4 @@
-"""Change-only days against a sandbox that lives on: few requests, the same table, evidence for each row."""
+"""Incremental days against a sandbox that changes: few requests, the same table, evidence for each row."""
 
 import datetime as dt
 import shutil
@@ -52,7 +52,7 @@ def rows(root, date, table, columns=None):
 
 
 def fake_clock(root, date):
-    """Set `fetched_at` to noon of the day the test pretends: the API's answers carry the machine's clock."""
+    """Set `fetched_at` to noon of the test's day, because responses carry the machine's clock."""
     lake, partition = Lake(str(root)), Partition(date, "default")
     path = lake.table(RESPONSES.name, partition)
     table = pq.read_table(path)
@@ -84,7 +84,7 @@ def test_incremental_day_equals_the_full_day_with_few_requests(cloud, tmp_path):
         assert len(carried) == changed.fetch.carried > 300
         pages = rows(tmp_path / "changed", date, LIST_PAGES.name).to_pylist()
         fetched = len(answers) - len(carried)
-        # The sandbox answers the last page's successor with 400.
+        # The sandbox answers 400 to a page past the end.
         assert changed.fetch.requests <= fetched + len(pages) + 1 < full.fetch.requests / 3
         assert changed.fetch.list_was_read
         assert full.fetch.list_was_read
@@ -92,7 +92,7 @@ def test_incremental_day_equals_the_full_day_with_few_requests(cloud, tmp_path):
             assert (row["attempts"], row["observed_at"]) == (0, row["confirmed_at"])
             assert row["fetched_at"] < row["confirmed_at"]
             assert row["confirmed_at"] in {page["observed_at"] for page in pages}
-        # Both have read the whole list, and once.
+        # Both have read the whole list, once.
         listed = rows(tmp_path / "full", date, LIST_PAGES.name)
         assert listed["body"].to_pylist() == [page["body"] for page in pages]
     lake = Lake(str(tmp_path / "changed"))

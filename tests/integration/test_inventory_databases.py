@@ -79,7 +79,7 @@ def sqlite_url(tmp_path) -> str:
 
 @pytest.fixture(scope="module")
 def reader(postgres) -> Iterator[str]:
-    """URL of a role that needs a password, for a database of its own with the default table."""
+    """URL of a role with a password, for its own database with the default table."""
     admin_url = postgres.new_database()
     with psycopg.connect(admin_url) as connection:
         connection.execute(TABLE)

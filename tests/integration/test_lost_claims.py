@@ -1,4 +1,4 @@
-"""A claim in an object store that is lost, whatever became of it, is a lost hold: nothing more is written."""
+"""A claim in an object store that is lost, for any reason, is a lost lock: nothing more is written."""
 
 import datetime as dt
 import logging
@@ -22,7 +22,7 @@ def lake(s3):
 
 @pytest.fixture
 def claim(monkeypatch):
-    """Our claim as it holds; it is renewed when the test says so."""
+    """Our claim while it holds; the test says when it is renewed."""
     made = []
     begin = leases._Claim.__init__
 
@@ -58,7 +58,7 @@ def test_removed_claim_ends_writing_and_is_not_put_again(lake, claim, caplog):
                 write()
         claim().renew()
         assert claims(lake) == []
-        # Another takes what is free, and neither its claim nor its hold is touched by the end of ours.
+        # Another run takes the free lock; the end of our claim affects neither its claim nor its lock.
         other = lake.hold(PARTITION, "another's")
         other.__enter__()
     assert len(claims(lake)) == 1
@@ -178,7 +178,7 @@ def test_unreadable_claim_counts_until_it_expires(lake, monkeypatch, content):
     stray.write_bytes(content, held=False)
     with pytest.raises(PartitionBusyError, match=r"is held by another run \(process \?"), lake.hold(PARTITION, "ours"):
         pass
-    # By the store's clock, which no test waits for.
+    # By the store's clock, which no test can move.
     monkeypatch.setattr(leases, "RUNS_OUT_SECONDS", -1.0)
     with lake.hold(PARTITION, "ours"):
         assert stray not in claims(lake)

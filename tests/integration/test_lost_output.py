@@ -1,4 +1,4 @@
-"""Standard streams behind which nothing is left to write to: what is done is done, and the exit status tells."""
+"""Standard streams that cannot be written: the work is done, and the exit status shows the loss."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def stream(kind, path):
 
 @pytest.fixture
 def ended(command_server, tmp_path):
-    """Run the command line with such streams; its exit status and what it said on each."""
+    """Run the command line with such streams; returns its exit status and the output of each."""
 
     def run(*arguments, out=TAKEN, errors=TAKEN):
         files = [tmp_path / "out", tmp_path / "errors"]
@@ -76,7 +76,7 @@ def test_lost_output_fails_the_command_unless_the_reader_stopped_early(ended, co
 
 
 def test_closed_streams_are_not_reused_by_opened_files(tmp_path):
-    # A file that is opened takes the lowest number, and would have what is printed written into it.
+    # An opened file takes the lowest number, and would receive the printed text.
     script = """
 import os, sys
 from assets.streams import lasting_streams

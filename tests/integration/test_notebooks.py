@@ -1,4 +1,4 @@
-"""The notebooks run on a fortnight, on one day and on one incomplete day, and their figures are right."""
+"""The notebooks run on a fortnight, on one day and on one incomplete day, with correct figures."""
 
 import base64
 import json
@@ -23,7 +23,7 @@ NAMES = ["audit", "cost"]
 GB = 1024**3
 DATES = [date.isoformat() for date in DAYS]
 
-# What a notebook computed, read from its variables after it ran.
+# The results of a notebook, read from its variables after it ran.
 FIGURES = {
     "audit": """
         "visibility": visibility[["visibility", "type", "images"]].values.tolist(),
@@ -52,7 +52,7 @@ FIGURES = {
 
 
 class Executed:
-    """A notebook after it ran: the figures of its variables, what it printed, and its plots."""
+    """A notebook after it ran: its variables, its printed text, and its plots."""
 
     def __init__(self, notebook, figures):
         outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
@@ -63,7 +63,7 @@ class Executed:
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory, fortnight):
-    """(notebook, lake) -> Executed. One kernel for all, emptied in between: what takes its time are the imports."""
+    """(notebook, lake) -> Executed. One kernel for all, cleared in between, because imports take most of the time."""
     return once_per_run(tmp_path_factory, "notebooks", lambda root: execute_all(root, fortnight))
 
 
@@ -97,7 +97,7 @@ def execute(client, name, lake):
 
 
 def publish_one_day(root, outcome):
-    """A lake of one day with two images, one of `outcome`; list and notebooks not read, a GB-month for 3."""
+    """A lake of one day with two images, one of `outcome`; list and notebooks not read, 3 per GB-month."""
     root.mkdir()
     prices = root / "prices.toml"
     prices.write_text('currency = "EUR"\n[[price]]\nvalid_from = 2026-01-01\nper_gb_month = 3\n')
@@ -118,7 +118,7 @@ def publish_one_day(root, outcome):
 
 @pytest.fixture(scope="module")
 def table(fortnight):
-    """Rows of a table of the fortnight, of all its days or one, read from the files."""
+    """Rows of a table of the fortnight, of all days or one, read from the files."""
 
     def rows(name, date=None):
         files = sorted((fortnight / name).glob(f"dt={date or '*'}/project=default/*.parquet"))
@@ -148,7 +148,7 @@ def is_public(image):
 
 
 def counts_by_day(rows, key):
-    """Value of the column -> how many rows on each day of the fortnight."""
+    """Value of the column -> the number of rows on each day of the fortnight."""
     counted = Counter((row[key], row["date"]) for row in rows)
     return {value: [counted[value, date] for date in DATES] for value, _ in sorted(counted)}
 
@@ -282,7 +282,7 @@ def test_notebooks_run_on_a_lake_of_one_day(executed):
 
 
 def test_notebooks_run_on_an_incomplete_day(executed):
-    """Without a complete day nothing is known of the past, and the list was not read."""
+    """Without a complete day, nothing is known of the past, and the list was not read."""
     audit, cost = executed["audit", "incomplete day"], executed["cost", "incomplete day"]
     assert "incomplete (some images gave no answer): 1." in audit.text
     assert (audit.figures["public"], audit.figures["public_by_day"], audit.figures["versions"]) == ([], [], [])
@@ -309,7 +309,7 @@ def committed():
 
 @pytest.mark.parametrize("path", committed(), ids=lambda path: path.stem)
 def test_committed_notebooks_have_no_outputs(path: Path):
-    """In an editor: clear all outputs, then save."""
+    """To fix this in an editor: clear all outputs, then save."""
     notebook = json.loads(path.read_bytes())
     nbformat.validate(notebook)
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]

@@ -1,4 +1,4 @@
-"""A lake in an object store: whole runs, two writers at once, an overloaded store, and what is said when it refuses."""
+"""A lake in an object store: whole runs, two parallel writers, an overloaded store, and error messages."""
 
 import datetime as dt
 import json
@@ -83,7 +83,7 @@ def test_command_line_keeps_a_lake_in_a_bucket_and_hides_its_secret(s3, image_sn
     assert [status.state for status in day_statuses(lake, ["default"], today, today)] == ["complete"]
     costs = write_focus(lake, today, today, ["default"], tmp_path / "focus.csv")
     assert costs == report["outcomes"]["ok"]
-    # Nothing of the data is on the local disk, and the secret is nowhere.
+    # The local disk has no data, and the secret is nowhere.
     local = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert [path.name for path in local if path.suffix in (".parquet", ".sqlite", ".duckdb")] == []
     secret = s3.env["AWS_SECRET_ACCESS_KEY"].encode()
@@ -156,7 +156,7 @@ def test_waiter_for_a_chain_gets_its_turn(lake):
 
 
 def claim_of(lake, **facts):
-    """Put a claim as another process would have."""
+    """Put a claim like another process."""
     path = lake.root / f"_locks/partitions/dt={DATE}/project=default/0.json"
     path.write_bytes(json.dumps({"holder": "run other", "since": "2026-11-23T00:00:00", **facts}).encode())
 
@@ -167,10 +167,10 @@ def test_claim_of_another_machine_holds_until_it_expires(lake, monkeypatch):
         with lake.hold(PARTITION, "ours"):
             pass
     monkeypatch.setattr(leases, "RUNS_OUT_SECONDS", 0)
-    # By the store's clock, which has seconds.
+    # By the store's clock, which counts seconds.
     time.sleep(1.1)
     with lake.hold(PARTITION, "ours"):
-        # The dead claim was removed; ours is there.
+        # The dead claim was removed; ours exists.
         assert len(list((lake.root / "_locks").tree())) == 1
     assert list((lake.root / "_locks").tree()) == []
 
@@ -184,7 +184,7 @@ def test_claim_of_an_ended_local_process_does_not_hold(lake):
 
 
 class Clock:
-    """Time as the leases see it, which passes when the test says so."""
+    """The leases' clock, which the test moves."""
 
     def __init__(self):
         self.ahead = 0.0
@@ -210,7 +210,7 @@ def test_holder_that_cannot_renew_stops_writing(lake, monkeypatch, clock):
     monkeypatch.setattr(leases, "TRUSTED_SECONDS", 300.0)
     with lake.hold(PARTITION, "ours"):
         (lake.root / "written").write_bytes(b"")
-        # Never renewed: this is less than the time after which it would be.
+        # Not renewed: this is shorter than the renewal interval.
         monkeypatch.setattr(leases, "RENEWED_EVERY_SECONDS", 3_600.0)
         clock.ahead = 301
         with pytest.raises(StorageError, match="was lost: the object store could not be reached"):
@@ -229,7 +229,7 @@ def test_renewed_lock_lasts(lake, s3, monkeypatch, clock):
         for _ in range(3):
             clock.ahead += 200
             seen, deadline = renewals(), time.monotonic() + 120
-            # Of two, the second began after the clock was moved.
+            # The second of two renewals began after the clock was moved.
             while renewals() < seen + 2:
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
@@ -279,7 +279,7 @@ def answer(number, outcome=Outcome.OK, size=1_000):
 def test_response_parts_are_merged_by_id_and_the_last_counts(lake):
     staging = lake.staging(PARTITION)
     answers = {number: answer(number) for number in range(5_000)}
-    # Retried ids come late, so that parts overlap; the second attempt fills what the first one left.
+    # Retried ids come late, so parts overlap; the second attempt completes the first.
     late = list(range(0, 3_000, 100))
     first = [number for number in range(3_000) if number not in late]
     with closing(open_checkpoint(staging, "cloud a")) as store:
@@ -294,7 +294,7 @@ def test_response_parts_are_merged_by_id_and_the_last_counts(lake):
         lacking = list(store.lacking())
         assert lacking == [answers[number].id for number in sorted([*late[15:], *range(3_000, 5_000)])]
         store.put([answers[number] for number in [*late[15:], *range(3_000, 5_000)]])
-        # Asked for again after all: the later answer counts.
+        # Requested again after all: the later response counts.
         answers[7] = answer(7)
         store.put([answers[7]])
         rows = [row for batch in store.batches(DATE, "p1", []) for row in batch.to_pylist()]

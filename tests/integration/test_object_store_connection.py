@@ -1,4 +1,4 @@
-"""Whom the client of an object store trusts and which proxy it asks: as the API's client does."""
+"""The trust and the proxy of the object store's client: the same as the API client's."""
 
 import ssl
 from contextlib import contextmanager
@@ -25,7 +25,7 @@ def nothing_of_the_machine(monkeypatch):
 
 @contextmanager
 def serving_tls(authority, monkeypatch):
-    """An S3 server behind TLS, and the environment that points this process at it."""
+    """An S3 server behind TLS, and an environment that points this process to it."""
     server = S3Server()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
@@ -49,7 +49,7 @@ def test_configured_authority_is_trusted(monkeypatch, tmp_path, name):
     monkeypatch.setenv(name, str(place if name == "SSL_CERT_DIR" else place / "ours.pem"))
     with serving_tls(authority, monkeypatch):
         root = Lake("s3://authorities/lake").root
-        # It answers, and so is trusted.
+        # It responds, so it is trusted.
         with pytest.raises(ConfigurationError, match="there is no such bucket"):
             (root / "x").write_bytes(b"y")
 

@@ -1,4 +1,4 @@
-"""A day that the sandbox plays looks like a day that was: its answers came on that day."""
+"""A day that the sandbox plays looks like a real past day: its responses came on that day."""
 
 import datetime as dt
 

@@ -1,4 +1,4 @@
-"""What a proxy answers to CONNECT: what passes is waited out, what does not ends the run, and any success is one."""
+"""A proxy's responses to CONNECT: temporary faults are waited out, others end the run, and any 2xx is a success."""
 
 import asyncio
 import ssl
@@ -26,7 +26,7 @@ async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
 
 @asynccontextmanager
 async def proxy_that_answers(port: int, *answers: bytes):
-    """A proxy that gives these answers to its CONNECTs, the last one for ever, and forwards after a success."""
+    """A proxy that sends these responses to its CONNECTs, the last one for ever, and forwards after a success."""
     left = list(answers)
     tasks = []
 

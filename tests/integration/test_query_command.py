@@ -1,4 +1,4 @@
-"""`image-snapshots query` as a user meets it: formats, files, standard input, the prompt, a sentence for a mistake."""
+"""`image-snapshots query` for a user: formats, files, standard input, the prompt, one sentence for a mistake."""
 
 import datetime as dt
 import json
@@ -26,7 +26,7 @@ ID = "00000000-0000-4000-8000-000000000001"
 NAMES = "SELECT snapshot_date, name, size_bytes FROM images ORDER BY snapshot_date"
 CSV = '"snapshot_date","name","size_bytes"\n2026-11-01,"base",1024\n2026-11-02,"base, new",\n'
 
-# The command alone, without the seconds that the others need to be imported.
+# Only this command, to save the seconds for importing the others.
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 app.command(cls=QueryCommand)(query)
 
@@ -55,7 +55,7 @@ def lake(tmp_path_factory):
 
 @pytest.fixture
 def ask(lake, monkeypatch):
-    """Run the command in this process and return what it printed."""
+    """Run the command in this process and return its output."""
     monkeypatch.setenv("IMAGE_SNAPSHOTS_LAKE", lake)
 
     def run(*arguments, given=None):
@@ -196,7 +196,7 @@ def test_reader_that_stops_early_ends_the_command(command, lake):
 
 
 class Terminal:
-    """The command at a terminal of its own."""
+    """The command at its own terminal."""
 
     def __init__(self, command, environment):
         self._terminal, inside = pty.openpty()
@@ -210,7 +210,7 @@ class Terminal:
         os.write(self._terminal, text.encode())
 
     def wait_for(self, text):
-        """What is shown up to and with this text; the rest is for the next call."""
+        """The output up to this text; the rest is for the next call."""
         while text not in self.shown:
             assert select.select([self._terminal], [], [], 60)[0], self.shown
             self.shown += os.read(self._terminal, 65536).decode(errors="replace")
@@ -240,7 +240,7 @@ def test_no_query_at_a_terminal_shows_a_prompt(terminal):
     assert "│ base    │" in terminal.wait_for("sql> ")
     terminal.type("DROP VIEW images;\n")
     assert "Error: The lake is read-only here" in terminal.wait_for("sql> ")
-    # Ctrl-C ends a query that takes long, or what was typed, and not the prompt.
+    # Ctrl-C ends a long query, or clears the typed text, but not the prompt.
     terminal.type("SELECT MAX(a.range + b.range) FROM range(60000) a, range(200000) b;\n")
     time.sleep(0.5)
     terminal.process.send_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""The report of a day as a reader sees it, in a real browser: figures, layout, and that no value is ever markup."""
+"""The report in a real browser: figures, layout, and that no value is ever markup."""
 
 import datetime as dt
 import hashlib
@@ -24,7 +24,7 @@ MEGABYTE = 1_000_000
 GIB = 1024**3
 SCRIPT = "<script>document.title = 'owned'</script>"
 BREAKOUT = '"><img src=x onerror="document.title=\'owned\'">'
-# Would be a formula to whoever draws it, and is longer than any column.
+# It would be a formula when drawn, and is longer than any column.
 WIDE = "$\\frac{1}{0}$" + "w" * 300
 
 PRICE_BOOK = """
@@ -145,7 +145,7 @@ def browser():
 
 @pytest.fixture
 def opened(browser):
-    """Open a report; fails at the end on whatever the page said to the console or asked of anyone."""
+    """Open a report; fails at the end if the page wrote to the console or made a request."""
     noise, pages = [], []
 
     def open_(path, **options):
@@ -165,7 +165,7 @@ def opened(browser):
 
 
 def words(page, selector="body"):
-    """Text of a part of the page, what is folded included, without line breaks and with plain blanks and signs."""
+    """Text of a part of the page, including folded parts, without line breaks and with plain blanks and signs."""
     text = " ".join(page.locator(selector).first.evaluate("element => element.textContent").split())
     return text.replace("\u2212", "-")
 
@@ -264,7 +264,7 @@ def test_page_makes_no_request_even_with_injected_markup(path_of, browser):
     page.close()
 
 
-# For each text that shows: its contrast with what is behind it, where below what WCAG asks (AA).
+# For each visible text whose contrast with its background is below WCAG's limit (AA): that contrast.
 LOW_CONTRAST = """() => {
     const channels = text => (text.match(/[\\d.]+/g) ?? []).map(Number);
     const luminance = ([red, green, blue]) => {
@@ -408,7 +408,7 @@ def test_report_is_published_and_reproducible(lake):
 def test_omissions_are_stated(lake, opened, tmp_path, monkeypatch):
     monkeypatch.setitem(report_data._LIMITS, "shown_findings", 7)
     page = opened(write_report(lake, partition_of("2026-11-23"), tmp_path / "report.html"))
-    # Of eight, a rule with two gives up its second.
+    # Of eight, a rule with two drops its second.
     assert page.get_by_text("1 of 2 are shown").count() == 1
     assert "audit_findings/dt=2026-11-23/project=default/audit_findings.parquet" in words(page)
 

@@ -1,4 +1,4 @@
-"""Old files removed by rule from a real lake: a record says which, all else stays provable, whenever it is killed."""
+"""Retention on a real lake: removed files are recorded, and the rest stays provable, even after a kill."""
 
 import datetime as dt
 import json
@@ -30,7 +30,7 @@ from pipelines.tables import ANALYSIS_TABLES, IMAGE_HISTORY, TABLES
 from pipelines.warehouse.loading import load_project
 
 FIRST, SECOND, THIRD, LAST = (Partition(date, "default") for date in DAYS[:4])
-# Noon of the last of the four days: one day of answers stays, and two of the rest beside the one they go on from.
+# Noon of the last of the four days: one day of responses stays, and two other days beside the one they continue.
 NOW = dt.datetime.combine(LAST.date, dt.time(12), dt.UTC)
 RULES = Rules(responses_days=1, snapshots_days=2)
 ANSWERS = {"list_pages", "notebooks", "responses"}
@@ -38,13 +38,13 @@ ANALYSED = (TABLES.keys() | ANALYSIS_TABLES.keys()) - ANSWERS - {"image_history"
 
 
 def day(partition):
-    # Later than what was published at noon.
+    # Later than the publications at noon.
     return SnapshotRun(partition, "again", Settings(lake="lake", usage=True), lambda: NOW + dt.timedelta(hours=1))
 
 
 @pytest.fixture(scope="module")
 def four_days(fortnight, tmp_path_factory):
-    """The first four days of the fortnight, with what is derived from them alone."""
+    """The first four days of the fortnight, with their derived tables."""
 
     def make(root):
         shutil.copytree(fortnight, root / "lake")
@@ -70,7 +70,7 @@ def problems(lake):
 
 
 def planned(lake, rules=RULES):
-    """Table -> days of which a file would go."""
+    """Table -> days whose files would be removed."""
     plan = plan_retention(lake, "default", rules, NOW.date())
     return {table: [found.snapshot_date for found in files] for table, files in plan.by_table().items()}
 
@@ -90,11 +90,11 @@ def seen_days(lake, table):
 def test_plan_keeps_needed_files_and_changes_nothing(lake):
     before = there(lake)
     days = [FIRST.date, SECOND.date, THIRD.date]
-    # The day before those that are kept is what the first of them is compared with.
+    # The first kept day is compared with the day before it.
     assert planned(lake) == dict.fromkeys(ANSWERS, days) | {name: [FIRST.date] for name in ANALYSED}
     assert planned(lake, Rules(responses_days=None, snapshots_days=1)) == dict.fromkeys(ANALYSED, days[:2])
     assert planned(lake, Rules(responses_days=4, snapshots_days=3)) == {}
-    # However old the last complete day is, it and all after it stay.
+    # However old the last complete day is, it and all later days stay.
     later = NOW.date() + dt.timedelta(days=400)
     plan = plan_retention(lake, "default", Rules(responses_days=1, snapshots_days=1), later)
     assert {found.snapshot_date for found in plan.files} == set(days)
@@ -165,12 +165,12 @@ def test_tables_made_from_removed_files_are_kept(lake, tmp_path):
     )
     with pytest.raises(ConfigurationError, match=f"^Retention removed .* of {FIRST} on .*of that day is left to"):
         write_report(lake, FIRST)
-    # A new warehouse gets the days that are whole.
+    # A new warehouse gets the days with all their files.
     loaded = load_project(lake, LAST, f"duckdb:////{tmp_path}/new.duckdb")
     assert loaded.other_days == 0
     with pytest.raises(ConfigurationError, match=f"^Retention removed .* of {SECOND} on .*loaded into the warehouse.$"):
         load_project(lake, SECOND, f"duckdb:////{tmp_path}/new.duckdb")
-    # The last day can still be had again from its answers.
+    # The last day can still be derived from its responses.
     publish_snapshot(day(LAST))
     derive_days(day(LAST))
     assert problems(lake) == []
@@ -209,7 +209,7 @@ def test_missing_file_without_a_record_is_a_problem(lake):
     apply_retention(lake, "default", RULES, NOW)
     lake.table("images", SECOND).unlink()
     assert problems(lake) == [(f"images/dt={SECOND.date}/project=default/images.parquet", "The file is missing.")]
-    # Nor is a record good for a file with another content.
+    # A record does not excuse a file with other content.
     (path,) = lake.retention_records("default")
     other = {
         "table": "images",
@@ -253,7 +253,7 @@ def test_monthly_files_of_removed_days_are_removed(lake):
     assert compact(lake, "default", "2026-11", later).days == 3
     assert seen_days(lake, "images") == [SECOND.date, THIRD.date, LAST.date]
     assert problems(lake) == []
-    # What is kept for analysis is not lost with the answers.
+    # The monthly files for analysis keep their rows when responses are removed.
     apply_retention(lake, "default", Rules(responses_days=1, snapshots_days=None), NOW)
     assert compact(lake, "default", "2026-11", later).was_current
 
@@ -261,7 +261,7 @@ def test_monthly_files_of_removed_days_are_removed(lake):
 def test_killed_retention_leaves_a_provable_lake_and_is_finished_by_the_next(lake):
     compact(lake, "default", "2026-11", dt.datetime(2026, 12, 2, tzinfo=dt.UTC))
     before, states = there(lake), []
-    # The record appears; then monthly files go, and one daily file after the other. Each run gets further.
+    # The record appears; then monthly files are removed, and one daily file after the other. Each run gets further.
     for operations in range(1000):
         was_cut_off = was_killed(operations, lambda: apply_retention(lake, "default", RULES, NOW))
         states.append(len(before - there(lake)))

@@ -15,8 +15,8 @@ from pipelines.cloud.shared_rate import SharedRate
 from pipelines.errors import ConfigurationError, EndpointUnreachableError
 from pipelines.settings import ROOT, Settings
 
-# Asks for turns for some seconds, from as many places at once. Prints when it began, for how many seconds the machine
-# kept it from going on, and when it got its turns.
+# Takes turns for some seconds, from many callers at once. Prints when it began, for how many seconds the machine
+# paused it, and when it got its turns.
 ASKER = """
 import asyncio, sys, time
 from pipelines.cloud.shared_rate import SharedRate
@@ -41,7 +41,7 @@ asyncio.run(main())
 
 
 def askers(url, rate, seconds, *workers):
-    """Times of the turns of processes that ask at the same time."""
+    """The times of the turns of parallel processes."""
     commands = [[sys.executable, "-P", "-c", ASKER, url, str(rate), str(seconds), str(count)] for count in workers]
     processes = [
         subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, env={"PYTHONPATH": str(ROOT)})
@@ -56,23 +56,23 @@ def askers(url, rate, seconds, *workers):
 
 
 def most_early(rate, began, turns):
-    """How many more turns there were at any moment than were due. A busy machine gives turns late, and never early."""
+    """The largest excess of turns over those due at any moment. A busy machine gives turns late, never early."""
     return max(number - rate * (turn - began) for number, turn in enumerate(sorted(turns)))
 
 
 def test_two_processes_together_keep_and_use_the_limit(redis_server):
     (began, late, *first), (also_began, also_late, *second) = askers(redis_server.url, 200, 4, 32, 32)
-    # Ten that were not taken in time may be caught up.
+    # Ten late turns may be caught up.
     assert most_early(200, min(began, also_began), first + second) <= 10
     start, end = max(first[0], second[0]), min(first[-1], second[-1])
     shares = [sum(start <= turn <= end for turn in turns) for turns in (first, second)]
     assert sum(shares) >= 0.9 * 200 * (end - start - late - also_late)
-    # Equal demand: each gets turns while the other does.
+    # With equal demand, each gets turns while the other does.
     assert min(shares) > sum(shares) / 4 > 0
 
 
 def test_unused_share_of_one_process_goes_to_the_others(redis_server):
-    # With one worker, the second can ask for the next turn only when it has had the last.
+    # With one worker, the second turn can be requested only after the first.
     (began, late, *many), (also_began, also_late, *few) = askers(redis_server.url, 300, 3, 32, 1)
     assert most_early(300, min(began, also_began), many + few) <= 10
     start, end = max(many[0], few[0]), min(many[-1], few[-1])

@@ -1,4 +1,4 @@
-"""`status` for cron and monitors: its exit status, and why a day is not there, from the lake alone."""
+"""`status` for cron and monitors: its exit status, and why a day is missing, from the lake alone."""
 
 import datetime as dt
 import json
@@ -37,7 +37,7 @@ def test_failure_is_shown_until_the_day_is_published(image_snapshots, sandbox, t
     code, [(state, sentence)] = status(image_snapshots)
     assert (code, state) == (1, "unfinished")
     assert f"Error: {sentence}" in failed.stderr
-    # Nothing but the note is left of it, when somebody clears up.
+    # Only the note remains after somebody has cleaned up.
     (tmp_path / f"lake/_staging/dt={TODAY}/project=default/attempt.json").unlink()
     assert status(image_snapshots) == (1, [("missing", sentence)])
     piped = image_snapshots("status").stdout.splitlines()

@@ -1,4 +1,4 @@
-"""Connections against a server that sends any bytes at any time: when they are kept, when not, and through a proxy."""
+"""Connections to a server that sends any bytes at any time: when they are reused, when not, and through a proxy."""
 
 import asyncio
 import ssl
@@ -16,7 +16,7 @@ Script = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Server:
-    """Hands each head of a request to a script; counts connections."""
+    """Passes each request's headers to a script; counts connections."""
 
     def __init__(self, script: Script) -> None:
         self.script = script
@@ -153,7 +153,7 @@ async def test_incomplete_response_is_an_error(happened, raw, error):
         for _ in range(2):
             with pytest.raises(error):
                 await ask(transport, server.url)
-        # The place among the connections is free again.
+        # The connection's slot is free again.
         server.script = always(ANSWER)
         assert await ask(transport, server.url) == (200, b"ok")
         await transport.aclose()
@@ -173,7 +173,7 @@ async def test_connections_are_bounded_and_waiting_can_be_cancelled():
             await asyncio.sleep(0.001)
         await asyncio.sleep(0.05)
         assert server.connections == 2
-        # One that waits for a place, and one that waits for its answer.
+        # One waits for a slot, and one for its response.
         asking.pop().cancel()
         asking.pop(0).cancel()
         await asyncio.sleep(0)
@@ -300,7 +300,7 @@ async def test_tls_uses_a_tunnel_through_the_proxy(is_secured):
     authority.issue_cert("127.0.0.1", "modelarts.example").configure_cert(theirs)
     async with serving(always(ANSWER), theirs) as server:
         async with tunnelling(server.url.port, theirs if is_secured else None) as (proxy, heads):
-            # The name is resolved by the proxy, and checked against the certificate here.
+            # The proxy resolves the name; it is checked here against the certificate.
             url = httpx.URL("https://modelarts.example")
             transport = pool(url, proxy=proxy, context=ours)
             for _ in range(3):

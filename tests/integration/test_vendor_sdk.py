@@ -1,4 +1,4 @@
-"""The vendor's own SDK against the sandbox: what it accepts as ModelArts, our client may accept as ModelArts."""
+"""The vendor's own SDK against the sandbox: what the SDK accepts as ModelArts, our client may accept, too."""
 
 import socket
 from datetime import date
@@ -35,7 +35,7 @@ def sandbox():
 
 @pytest.fixture(autouse=True)
 def loopback_only(monkeypatch):
-    """Fails a test that looks up or connects to anything but 127.0.0.1."""
+    """Fails a test that resolves or connects to anything but 127.0.0.1."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     connect, look_up = socket.socket.connect, socket.getaddrinfo
 
@@ -52,14 +52,14 @@ def loopback_only(monkeypatch):
 
 
 class TokenCredentials(BasicCredentials):
-    """Lets the SDK send a token instead of a signature, for which it has no class of its own."""
+    """Lets the SDK send a token instead of a signature, for which it has no class."""
 
     def __init__(self, token, project_id):
         super().__init__(project_id=project_id)
         self._token = token
 
     def process_auth_request(self, request, http_client):
-        # Not the inherited one, which would ask the virtual machine's metadata service for keys.
+        # Not the inherited method, which would ask the virtual machine's metadata service for keys.
         return http_client.executor.submit(self.sign_request, request)
 
     def sign_request(self, request):
@@ -71,7 +71,7 @@ class TokenCredentials(BasicCredentials):
 def client_with(sandbox, credentials):
     placeholder = BasicCredentials("AK", "SK", sandbox.project_id)
     builder = ModelArtsClient.new_builder().with_endpoint(sandbox.endpoint).with_http_config(HttpConfig())
-    # The builder accepts its own class of credentials only, by name.
+    # The builder accepts only its own class of credentials, by name.
     return builder.with_credentials(placeholder).build().with_credentials(credentials)
 
 

@@ -1,4 +1,4 @@
-"""A published lake that somebody changed: `verify` names what and where."""
+"""A published lake that somebody changed: `verify` reports what and where."""
 
 import datetime as dt
 import json
@@ -39,11 +39,11 @@ def take(lake, partition, hour=12, run_id="run", **settings):
 
 @pytest.fixture(scope="module")
 def three_days(tmp_path_factory):
-    """A lake with three days, the second of them taken twice."""
+    """A lake with three days, the second taken twice."""
     root = tmp_path_factory.mktemp("three") / "lake"
     for partition in PARTITIONS:
         take(root, partition, run_id=f"run-{partition.date}")
-    # The last to be published, and times of publication rise.
+    # Published last, because publication times rise.
     later = dt.datetime.combine(PARTITIONS[2].date, dt.time(13), dt.UTC)
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(SnapshotRun, "publication_time", lambda _: later)
@@ -106,7 +106,7 @@ def test_added_file_is_reported(lake):
 
 
 def forge(lake, partition, name, change):
-    """Change a table and make the manifest fit, as somebody would who knows about hashes."""
+    """Change a table and its manifest, like somebody who knows about hashes."""
     path = lake.table(name, partition)
     table = change(pq.read_table(path))
     pq.write_table(table, path)
@@ -200,7 +200,7 @@ def test_rebuild_gives_the_same_rows_and_extends_the_chain(lake):
 
 
 def test_kill_between_two_replacements_is_repaired_by_the_next_run(lake, monkeypatch):
-    """The process ends after the first table of the day was replaced; readers still have a whole table of each kind."""
+    """The process ends after the first table of the day was replaced; each table is still whole for readers."""
     partition = Partition(dt.date(2026, 11, 24), "default")
     replaced = []
     original = Lake.replace_published
@@ -226,7 +226,7 @@ def test_kill_between_two_replacements_is_repaired_by_the_next_run(lake, monkeyp
 
 
 def test_finished_attempt_that_was_not_removed_is_not_resumed(lake, monkeypatch):
-    """The process ends between the manifest and the removal of the attempt: the next run fetches anew."""
+    """The process ends between the manifest and the removal of the attempt: the next run fetches again."""
     partition = Partition(dt.date(2026, 11, 24), "default")
     monkeypatch.setattr("pipelines.snapshot.steps.start_over", lambda day: None)
     ended = take(lake.root, partition)
@@ -241,7 +241,7 @@ def test_finished_attempt_that_was_not_removed_is_not_resumed(lake, monkeypatch)
 def test_status_shows_every_state(lake):
     unfinished = Partition(dt.date(2026, 11, 25), "default")
     with pytest.raises(EndpointUnreachableError):
-        # No connection is made so fast.
+        # No connection can be made so fast.
         take(lake.root, unfinished, timeout_seconds=0.001)
     states = day_statuses(lake, ["default"], FIRST - dt.timedelta(days=5), unfinished.date)
     assert [(str(state.date), state.state, state.has_open_attempt) for state in states] == [

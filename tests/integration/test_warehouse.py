@@ -1,4 +1,4 @@
-"""The warehouse holds what the lake holds, value by value, whole days only; DuckDB and PostgreSQL by the same tests."""
+"""The warehouse has the lake's rows, value by value, whole days only; the same tests for DuckDB and PostgreSQL."""
 
 import datetime as dt
 import re
@@ -48,7 +48,7 @@ A, B, C = (f"{letter * 8}-0000-4000-8000-000000000000" for letter in "abc")
 MB = 1024**2
 PASSWORD = "c0rrect/h0rse@battery"
 
-# What texts can hold that a format of lines, quotes or escapes would break on.
+# Text that breaks formats based on lines, quotes or escapes.
 AWKWARD = [
     "",
     " ",
@@ -78,7 +78,7 @@ def day_in(lake, date, project="default"):
 
 
 def publish_images(day, images, *, failed=(), inventory=(), **tables):
-    """Publish a day on which the API described these images and failed for other ids."""
+    """Publish a day with these images; the requests for the other ids failed."""
     ids = sorted([row["id"] for row in images] + list(failed))
     publish_snapshot(
         day,
@@ -122,7 +122,7 @@ def made(tmp_path_factory):
     )
     other = day_in(lake, "2026-11-22", "other")
     publish_images(other, [image(A), image(C, namespace="other")])
-    # With every other day of the project.
+    # With all other days of the project.
     derive_days(day_in(lake, "2026-11-20"))
     derive_days(other)
     return lake
@@ -130,7 +130,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def made_again(made, tmp_path_factory):
-    """That lake, after the first and the last day of the first project were published anew."""
+    """That lake, after reruns of the first and the last day of the first project."""
     lake = Path(shutil.copytree(made, tmp_path_factory.mktemp("made-again") / "lake"))
     publish_images(day_in(lake, "2026-11-20"), [image(B, name="not seen before")])
     publish_images(day_in(lake, "2026-11-22"), [image(B, name="new")])
@@ -162,7 +162,7 @@ def load(target, *days, **options):
 
 
 def lake_rows(name, *days):
-    """Rows of the lake as the warehouse must have them, read by pyarrow alone."""
+    """The expected warehouse rows, read from the lake by pyarrow."""
     found = []
     files = {
         day.lake.project_table(name, day.partition.project)
@@ -177,7 +177,7 @@ def lake_rows(name, *days):
 
 
 def normalised(rows):
-    """Rows in an order of their own, times in UTC."""
+    """Rows in a fixed order, times in UTC."""
 
     def value(item):
         return item.astimezone(dt.UTC) if isinstance(item, dt.datetime) else item
@@ -208,7 +208,7 @@ def test_warehouse_has_the_lake_s_rows(target, days, lake):
     assert result.rows["image_values"] == 1
     assert result.rows["days"] == 1
     assert set(result.rows) == set(WAREHOUSE_TABLES)
-    # So that the comparison compares something.
+    # Make sure that the comparison compares something.
     assert min(len(rows) for rows in everything(target).values()) > 0
     assert_same_as_lake(target, *days, other)
 
@@ -256,7 +256,7 @@ def test_rerun_changes_nothing_and_rebuild_replaces_only_that_day(target, days, 
         assert [row for row in after[name] if row["snapshot_date"] != dt.date(2026, 11, 20)] == [
             row for row in before[name] if row["snapshot_date"] != dt.date(2026, 11, 20)
         ]
-    # What is derived for the days after it, and the history, follows from the rebuilt day: those are loaded again.
+    # Later days' derived tables, and the history, depend on the rebuilt day: those are loaded again.
     result = load_project(days[0].lake, days[0].partition, target.url)
     assert (result.other_days, result.rows["images"]) == (2, 1)
     assert_same_as_lake(target, *days, other)
@@ -273,7 +273,7 @@ def test_text_with_nul_is_kept_or_replaced(target, tmp_path):
     assert shown == {A: (f"a{nul}b", nul), B: ("plain", None)}
 
 
-# Loads in a process of its own, which stops before it writes the table that is given.
+# Loads in a separate process, which stops before it writes the given table.
 LOADING = """
 import datetime as dt, sys, time
 from pipelines.lake.layout import Lake, Partition
@@ -317,7 +317,7 @@ def test_killed_load_leaves_the_old_day_and_blocks_no_other_project(target, days
     before = everything(target)
     days = [replace(day, settings=Settings(lake=str(made_again))) for day in days]
     with loading(target, days[2]) as process:
-        # All is written, but for the row in `days`.
+        # Everything is written except the row in `days`.
         if isinstance(target, PostgresTarget):
             assert everything(target) == before
             load(target, other, wait_seconds=20)
@@ -340,7 +340,7 @@ def test_killed_load_leaves_the_old_day_and_blocks_no_other_project(target, days
 def test_days_and_projects_are_loaded_in_parallel(target, days, lake):
     other = day_in(lake, "2026-11-22", "other")
     if isinstance(target, PostgresTarget):
-        # Into an empty database, so that they all want to make the tables.
+        # Into an empty database, so that all of them want to create the tables.
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda day: load(target, day), [*days, other]))
     else:
@@ -431,7 +431,7 @@ def test_refusal_by_postgresql_is_one_sentence_without_the_password(postgres, da
     assert refusal(lake, url(PASSWORD.replace("/", ""))).startswith("The URL of the warehouse is malformed")
     assert refusal(lake, url(PASSWORD.replace("/", "?"))).startswith("The URL of the warehouse is malformed")
 
-    # A role that may not change the schema can load when there is nothing to change.
+    # A role that cannot change the schema can load if there is nothing to change.
     load(PostgresTarget(database), days[0])
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute(f"GRANT SELECT, INSERT, DELETE ON ALL TABLES IN SCHEMA public TO {role}")
@@ -531,7 +531,7 @@ def test_views_give_equal_rows_in_every_warehouse(target, days, lake):
         *(("default", id_, dt.date(2026, 11, 22)) for id_ in sorted(awkward)),
         *(("other", id_, dt.date(2026, 11, 22)) for id_ in (A, C)),
     ]
-    # The incomplete day of the 21st is in none of them.
+    # None of them has the incomplete day of the 21st.
     owners = "project, snapshot_date, owner, cost_center, COUNT(*) AS images"
     by_owner = "images_with_owner GROUP BY project, snapshot_date, owner, cost_center"
     assert view(by_owner, owners, "project, snapshot_date") == [

@@ -1,4 +1,4 @@
-"""A DuckDB warehouse that others have open: they keep what they see, the load takes place, and says so at once."""
+"""A DuckDB warehouse that others have open: they keep their rows, and the load works at once and says so."""
 
 import contextlib
 import errno
@@ -48,7 +48,7 @@ class Holder:
 
 @pytest.fixture
 def path(tmp_path):
-    """A warehouse with a table of the user's own, of one row."""
+    """A warehouse with a user's own table of one row."""
     path = tmp_path / "w" / "w.duckdb"
     path.parent.mkdir()
     with duckdb.connect(path) as connection:
@@ -158,7 +158,7 @@ def test_rows_in_the_log_of_a_killed_load_are_in_the_copy(path, hold):
     killed = hold("a writer")
     killed.ask("INSERT INTO t VALUES (7)")
     killed.kill()
-    # Beside the file lies a log now, which whoever opens it reads.
+    # Now a log lies beside the file; whoever opens the file reads it.
     reader = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(path), "readers"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -229,7 +229,7 @@ def test_parallel_loads_take_turns(path, hold, monkeypatch):
 
     def wait(_):
         waited.append(rows(path))
-        # As the other load ends: it has swapped the file.
+        # Like the end of the other load, which has swapped the file.
         shutil.copyfile(path, path.with_suffix(".other"))
         with duckdb.connect(path.with_suffix(".other")) as connection:
             connection.execute("INSERT INTO t VALUES (3)")

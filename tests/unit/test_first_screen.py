@@ -1,4 +1,4 @@
-"""What a run says at last: it fits 80 columns, and names every project's report."""
+"""The last output of a run: it fits 80 columns, and names every project's report."""
 
 import re
 
@@ -50,7 +50,7 @@ def report(project, date="2026-11-23"):
 
 @pytest.fixture
 def on_a_terminal(monkeypatch, capsys):
-    """What is printed on a terminal of 80 columns, by lines; as the terminal gets it, without colours."""
+    """The lines printed on a terminal of 80 columns, without colours."""
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "80")
     assert Console().is_terminal
@@ -105,7 +105,7 @@ def test_sentences_wrap_on_a_terminal_but_not_in_a_log(on_a_terminal, monkeypatc
 )
 def test_each_summary_line_fits_80_columns(changed):
     lines = summary_lines(DerivedSummary.model_validate(SUMMARY | changed))
-    # Two blanks come before each.
+    # Each line is indented by two blanks.
     assert [line for line in lines if len(line) > 78] == []
 
 

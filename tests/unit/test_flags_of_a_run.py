@@ -1,4 +1,4 @@
-"""What somebody says of one run: from the command line through the run's tags, and what is then printed."""
+"""Flags for a single run: from the command line through the run's tags to the output."""
 
 import pytest
 from published_days import day_of, publish_snapshot

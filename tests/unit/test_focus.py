@@ -1,4 +1,4 @@
-"""The export of costs in the shape of FOCUS: its columns, its formats, and what it refuses."""
+"""The export of costs in FOCUS form: its columns, its formats, and what it refuses."""
 
 import csv
 import datetime as dt
@@ -155,7 +155,7 @@ def test_focus_export_writes_csv(cost_lake, tmp_path):
     unpriced = dict(zip(header, rows[1], strict=True))
     assert unpriced["ResourceId"] == B
     assert unpriced["ChargeDescription"].endswith("; the price book states no price for it")
-    # Unknown is neither zero nor an empty tag.
+    # An unknown value is neither zero nor an empty tag.
     absent = ("EffectiveCost", "ListCost", "ContractedCost", "ListUnitPrice", "ProviderName", "RegionId", "Tags")
     assert {unpriced[name] for name in absent} == {""}
     assert (unpriced["BilledCost"], unpriced["ConsumedQuantity"]) == ("0.000000000000", "1.000000000000")

@@ -1,4 +1,4 @@
-"""The history of a project and its changes, on small published days: what counts as a version, a change, a removal."""
+"""A project's history and its changes, on small published days: versions, changes, removals."""
 
 import datetime as dt
 
@@ -14,7 +14,7 @@ A, B, C = (f"{letter * 8}-0000-4000-8000-000000000000" for letter in "abc")
 
 
 def publish(date, described=None, **outcomes):
-    """Publish a day: `described` maps an id to its content; further ids by keyword, each with its outcome."""
+    """Publish a day: `described` maps ids to their content; further ids are given by keyword with their outcome."""
     described = described or {}
     outcomes = {{"a": A, "b": B, "c": C}[name]: outcome for name, outcome in outcomes.items()}
     answers = {**dict.fromkeys(described, "ok"), **outcomes}
@@ -163,7 +163,7 @@ def test_continued_history_equals_one_derived_from_nothing():
     publish("2026-11-03", {A: {"name": "a2"}, B: {"name": "b"}, C: {"name": "c"}})
     publish("2026-11-04", {B: {"name": "b"}, C: {"name": "c2"}}, a="deleted")
     steps = [derive(f"2026-11-0{number}").steps for number in (1, 2, 3, 4)]
-    # Each run brings the whole history up to date; a day that is derived again adds nothing.
+    # Each run updates the whole history; a day that is derived again adds nothing.
     assert steps == [4, 0, 0, 0]
     everything = versions(*IMAGE_HISTORY.schema.names)
     day_of("2026-11-01").lake.project_table(IMAGE_HISTORY.name, "default").unlink()

@@ -1,4 +1,4 @@
-"""After retention nothing but the stored history knows the days that are gone: which file is gone on with."""
+"""After retention only the stored history knows the removed days: when it is continued, and when it is refused."""
 
 from dataclasses import replace
 
@@ -49,8 +49,8 @@ def test_history_that_differs_from_its_record_is_refused(lake, history):
         derive_days(THIRD)
     assert str(raised.value) == (
         f"{history} is not the file that its manifest names: its SHA-256 is {found}, and the newest derived manifest "
-        f"names {recorded}. Retention removed what it would be made anew from, so nothing was derived: restore the file "
-        "from a backup, or, if you know it to be right, say so once with `image-snapshots rebuild --date 2025-10-03 "
+        f"names {recorded}. Retention removed what it would be made anew from, so nothing was derived: restore the "
+        "file from a backup, or, if you know it to be right, say so once with `image-snapshots rebuild --date 2025-10-03 "
         f"--accept-history {found}`."
     )
     assert sha256_of_file(history) == found
@@ -78,7 +78,7 @@ def test_accepted_history_is_continued_and_recorded(lake, history):
 
 
 def kill_after_replacing(files, monkeypatch, day=THIRD):
-    """Let a derivation of the third day put so many files in their places, the history first, and no more."""
+    """Let a derivation of the third day put this many files in their places, the history first, and no more."""
     done = []
 
     def replaced(lake, source, target):

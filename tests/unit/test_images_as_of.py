@@ -1,4 +1,4 @@
-"""What is asked of a day that nothing is known of: one sentence, and never today's answer."""
+"""`images_as_of` for a day that nothing is known about: one sentence, never today's content."""
 
 import datetime as dt
 from contextlib import closing
@@ -62,7 +62,7 @@ def sentence(lake, arguments, columns="project, name, rests_on"):
 def test_images_as_of_names_the_complete_day_behind_it(lake):
     assert as_of(lake, "'2026-11-05'") == [("default", "b", dt.date(2026, 11, 5)), ("other", "a", dt.date(2026, 11, 5))]
     assert as_of(lake, "DATE '2026-11-03', 'default'") == [("default", "a", dt.date(2026, 11, 3))]
-    # Between two complete days the earlier one speaks.
+    # Between two complete days, the earlier one counts.
     assert as_of(lake, "'2026-11-04', of_project := 'default'") == [("default", "a", dt.date(2026, 11, 3))]
 
 
@@ -74,10 +74,10 @@ ADVICE = "Ask for such a day, or for one project: images_as_of('2026-11-01', 'pr
 @pytest.mark.parametrize(
     ("day", "said"),
     [
-        # After the last complete day: also where an incomplete one was published, and a year later.
+        # After the last complete day: even if an incomplete one was published, and a year later.
         ("'2026-11-06'", "2026-11-06"),
         ("'2027-11-10'", "2027-11-10"),
-        # Before the first one of all projects, and of one of them.
+        # Before the first day of all projects, and of one of them.
         ("'2026-11-02'", "2026-11-02"),
         ("'2026-11-04'", "2026-11-04"),
         ("NULL", "NULL"),

@@ -1,4 +1,4 @@
-"""Values at the edge of what a type holds: they cost no inventory, and are kept as what they are."""
+"""Extreme values do not break an inventory, and are kept unchanged."""
 
 import csv
 import json
@@ -64,7 +64,7 @@ def test_value_of_any_length_is_read(tmp_path, name):
 
 
 def database(postgres, encoding, content):
-    """URL of a database of this encoding whose table has a note of these bytes."""
+    """URL of a database with this encoding whose table has a note of these bytes."""
     name = f"coded_{encoding.lower()}"
     with psycopg.connect(postgres.url, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0 LOCALE 'C'")

@@ -54,7 +54,7 @@ def write(path: Path, content: str | bytes) -> Path:
     return path
 
 
-# What every kind of file gives
+# What every kind of file must give
 
 
 def make_csv(path: Path, rows: list[dict]) -> None:
@@ -183,7 +183,7 @@ def test_json_attributes_keep_their_types(tmp_path):
 
 
 def test_json_objects_may_differ_in_their_fields(tmp_path, monkeypatch):
-    # The second chunk has no id at all, which blank ids are, not a file without the column.
+    # The second chunk has no id at all; these are blank ids, not a missing column.
     monkeypatch.setattr(inventory_sources, "BATCH_ROWS", 2)
     lines = [{"ID": A}, {"ID": B, "owner": "x"}, {"owner": "y"}, {"team": "z"}]
     rows, counts = read(write(tmp_path / "i.jsonl", "\n".join(map(json.dumps, lines))))
@@ -341,7 +341,7 @@ def test_too_many_invalid_ids_are_refused_but_fewer_are_not(tmp_path):
     path = write(tmp_path / "i.json", json.dumps([A, B, C, "no id"]))
     assert len(ids(path, max_invalid_ratio=0.25)) == 4
     assert "IMAGE_SNAPSHOTS_MAX_INVALID_RATIO allows 0.2 of them" in refusal(path, max_invalid_ratio=0.2)
-    # That it may be empty does not make it one of images.
+    # `allow_empty` does not make invalid ids acceptable.
     only = write(tmp_path / "j.json", json.dumps(["no id"]))
     assert "not image ids" in refusal(only, max_invalid_ratio=0.2, allow_empty=True)
 
@@ -471,7 +471,7 @@ def test_describe_source_describes_the_image_list():
     assert describe_source("modelarts:") == InventorySource("modelarts", "modelarts:", None)
 
 
-# The API's own list
+# The image list
 
 
 async def listed(given_ids: list[str]) -> AsyncIterator[str]:

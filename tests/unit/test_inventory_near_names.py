@@ -1,4 +1,4 @@
-"""Headers of inventories: those that mean one of our columns are taken for it, or refused, and never passed over."""
+"""Inventory headers that nearly match one of our columns are used or refused, never ignored."""
 
 import json
 from datetime import date

@@ -1,4 +1,4 @@
-"""The lake's own promises: a file appears whole or not at all, and a partition has one holder."""
+"""The lake's own promises: a file appears completely or not at all, and a partition has one holder."""
 
 import datetime as dt
 import os
@@ -104,7 +104,7 @@ def test_staged_file_replaces_the_published_one_repeatedly(tmp_path):
     for count in (2, 5):
         with lake.writer(staged, IMAGE_VALUES, "r") as writer:
             writer.write(values(count))
-        # The second time is what a run does after a kill between the replacement and the manifest.
+        # The second time, a run repeats the replacement after a kill before the manifest.
         for _ in range(2):
             lake.replace_published(staged, "image_values", PARTITION)
             assert pq.read_metadata(target).num_rows == count

@@ -1,4 +1,4 @@
-"""Locks on a local disk: whoever waits says for whom and gives up, and a lock that was taken away is a lost hold."""
+"""Locks on a local disk: a waiter names the holder and gives up, and a removed lock is a lost lock."""
 
 import datetime as dt
 import logging
@@ -92,5 +92,5 @@ def test_removed_lock_file_is_a_lost_lock(lake, tmp_path, is_replaced):
         with pytest.raises(StorageError, match="was lost"):
             lake.remove(tmp_path / "written")
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["written"]
-    # What is not held any more is not asked for.
+    # A released lock is not checked.
     write_atomically(tmp_path / "written-later", b"")

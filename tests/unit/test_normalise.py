@@ -1,4 +1,4 @@
-"""What one stored body becomes: body in, row out."""
+"""How one stored body becomes a row."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ OBSERVED = datetime(2026, 3, 2, 6, 30, tzinfo=UTC)
 ID = "7c1de1f0-2a44-4b0e-9d4d-0f6a3c5b8e21"
 OBSERVED_MS = int(OBSERVED.timestamp() * 1000)
 
-# The two shapes of a body that the API is known to send: sparse, and with every field.
+# The two forms of bodies that the API sends: sparse, and with every field.
 SPARSE = {
     "arch": "x86_64",
     "create_at": 1_700_000_000_123,

@@ -1,4 +1,4 @@
-"""What holds for any body whatever: no error, no row lost, no field lost, and a hash of the meaning alone."""
+"""Properties for any body: no error, no row lost, no field lost, and a hash of the meaning only."""
 
 import json
 import random
@@ -21,11 +21,11 @@ DERIVED = [column.name for column in IMAGES.columns if column.origin in {"derive
 
 
 def as_read(value: Any) -> Any:
-    """The value as a reader of its JSON sees it: two surrogates next to each other are one character."""
+    """The value as a JSON reader sees it: two adjacent surrogates are one character."""
     return json.loads(json.dumps(value))
 
 
-# Every code point, lone surrogates included: json.dumps writes them as the escapes a sender may write.
+# Every code point, including lone surrogates: json.dumps writes them as the escapes that a sender may write.
 texts = st.text(st.characters(exclude_categories=()), max_size=6)
 numbers = st.integers() | st.integers(-(10**40), 10**40) | st.floats(allow_nan=False, allow_infinity=False)
 scalars = st.none() | st.booleans() | numbers | texts
@@ -85,7 +85,7 @@ def normalised(bodies: list[bytes]) -> tuple[list[dict[str, Any]], list[dict[str
 
 
 def same(a: Any, b: Any) -> bool:
-    """Equality that tells 1 from 1.0 and from true, which Python's does not."""
+    """Equality that distinguishes 1, 1.0 and true, which Python's does not."""
     return json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True)
 
 
@@ -194,7 +194,7 @@ twice = st.sampled_from(
 
 @st.composite
 def bodies_as_sent(draw: st.DrawFn) -> bytes:
-    """Mostly a plain body, in some layout; else with odd values, with a key that occurs twice, or with a bad byte."""
+    """Usually a plain body in some layout; otherwise with odd values, a repeated key, or a bad byte."""
     kind = draw(st.integers(0, 7))
     sent = draw(plain_objects) | (draw(objects) if kind == 0 else {})
     text = json.dumps(sent, ensure_ascii=draw(st.booleans()), indent=draw(st.sampled_from([None, 1])))

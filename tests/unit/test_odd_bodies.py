@@ -1,4 +1,4 @@
-"""One odd value costs that value: whatever reads a body reads it alike, and none gives up the image or the list."""
+"""One odd value costs only that value: all readers of a body agree, and none gives up the image or the list."""
 
 import datetime as dt
 import itertools
@@ -33,8 +33,8 @@ def described(value: bytes, field: bytes = b"description") -> bytes:
     return b'{"id":"%s","name":"n",%s:%s}' % (ID.encode(), json.dumps(field.decode()).encode(), value)
 
 
-# What came, its description as a column, what was kept of it in `extra` when the field is unknown, and the anomalies of
-# either. None: not kept. The bytes themselves are in `responses` in any case.
+# The value sent, its text as a column, its text in `extra` if the field is unknown, and the anomalies of each. None:
+# not kept. `responses` has the bytes in any case.
 ODD = {
     "half a character": (b'"cut off \\ud83d"', None, '"cut off \\ud83d"', "not_utf8", "extra:not_utf8"),
     "the other half": (b'"\\ude00"', None, '"\\ude00"', "not_utf8", "extra:not_utf8"),
@@ -84,7 +84,7 @@ def test_odd_value_in_the_list_does_not_stop_any_reader(value, column, extra, na
         images.index(1, page)
         found = {id_: item for id_, _, item in images.find([ID, other])}
     assert found.keys() == {ID, other}
-    # The same value on either side confirms; another one does not.
+    # An equal value on both sides confirms; a different one does not.
     assert confirms(found[ID], described(value, b"name"))
     assert not confirms(found[ID], described(b'"another"', b"name"))
     notebook = reduce_notebook(read.items[0], NOW)
@@ -157,7 +157,7 @@ def test_error_in_an_odd_encoding_is_still_that_error(prefix, message):
     for status in (200, 400, 404):
         verdict = classify(ID, status, {}, body)
         assert (verdict.outcome, verdict.error_code) == (Outcome.NOT_FOUND, "ModelArts.6404")
-        # What SQLite, Arrow and terminals take.
+        # Text that SQLite, Arrow and terminals accept.
         assert verdict.error_msg.startswith("gone ") and verdict.error_msg.encode()  # noqa: PT018
 
 
@@ -307,7 +307,7 @@ def test_one_parser_classifies_and_reads_a_body(body):
         assert confirms(parse(body), body)
     for text in (verdict.error_code, verdict.error_msg, reading.extra):
         assert text is None or text.encode() is not None
-    # Whatever the fast parser takes is taken, and says the same.
+    # Every body that the fast parser accepts is accepted, with the same values.
     try:
         fast = orjson.loads(body)
     except orjson.JSONDecodeError:

@@ -1,4 +1,4 @@
-"""Lakes and storage at paths that others take for patterns, and directories that are links."""
+"""Lakes and storage at paths with wildcards, and directories that are links."""
 
 import datetime as dt
 import shutil
@@ -38,7 +38,7 @@ def publish(root, date, name):
 
 
 def check_each(roots):
-    """Publish two days in each lake, whose image is named for it, derive them, and check what each lake has."""
+    """Publish two days in each lake, with an image named after it; derive them, and check each lake's content."""
     for root in roots:
         publish(root, FIRST, f"old {root}")
         publish(root, SECOND, f"new {root}")
@@ -78,7 +78,7 @@ def test_linked_directory_is_read(tmp_path, table, is_day):
     with closing(connect_lake(Lake("lake"))) as connection:
         assert connection.sql("SELECT name FROM images_latest").fetchall() == [("new",)]
         assert connection.sql("SELECT count(*) FROM image_changes WHERE field = 'name'").fetchall() == [(1,)]
-        # By their names alone; what else is there, is not in the lake.
+        # Only by their names; other files there are not in the lake.
         (tmp_path / "disk" / "secret.csv").write_text("a\n1\n")
         with pytest.raises(duckdb.Error, match="not in the lake"):
             connection.sql(f"FROM read_csv('lake://{place.relative_to(tmp_path / 'lake')}/secret.csv')").fetchall()
@@ -89,7 +89,7 @@ def test_linked_directory_is_read(tmp_path, table, is_day):
 
 @pytest.mark.parametrize("name", ["x[1]", "x*", "x?"])
 def test_telemetry_is_off_for_any_storage_path(monkeypatch, tmp_path, name):
-    # Of a pattern, the settings of another would be found.
+    # As a pattern, the path would match the settings of another directory.
     (tmp_path / "x1").mkdir()
     (tmp_path / "x1" / "dagster.yaml").write_text("telemetry:\n  enabled: true\n")
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / name))

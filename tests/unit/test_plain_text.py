@@ -1,4 +1,4 @@
-"""What others sent cannot steer a terminal or forge a line; what is kept as data stays as it is."""
+"""Text from outside cannot control a terminal or forge a line; data is kept unchanged."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""What is looked at before anything is asked, so that a day is not fetched in vain."""
+"""Checks before the first request, so that no day is fetched in vain."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Keys of projects: no two may come to one name in the lake, and what could is refused."""
+"""Project keys: no two keys share a name in the lake, and keys that could are refused."""
 
 import datetime as dt
 
@@ -13,7 +13,7 @@ KEYS = ["a", "a.lock", "a.json", "a.json.json", "a.b", "superseded", "rebuild", 
 
 
 def places(lake, key):
-    """Every name that a project's key stands in."""
+    """Every name in the lake that contains a project's key."""
     partition = Partition(DATE, key)
     return [
         lake.table("images", partition),
@@ -35,7 +35,7 @@ def test_paths_of_different_projects_never_collide(tmp_path):
     for key in KEYS:
         for place in places(lake, key):
             place.mkdir(parents=True)
-    # Held all at once, beside everything else of all of them.
+    # All are held at once.
     for key in KEYS:
         with lake.hold(Partition(DATE, key), "run-1"), lake.chain(key), lake.deriving(key):
             with pytest.raises(PartitionBusyError), lake.hold(Partition(DATE, key), "run-2"):

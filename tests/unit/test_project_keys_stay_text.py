@@ -1,4 +1,4 @@
-"""Keys of projects: readers take a directory's name for a number or a date where it looks like one."""
+"""Project keys: readers convert directory names that look like numbers or dates, so such keys are refused."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Since when an image was public: periods, however many versions they have, and whether their start is known."""
+"""Periods in which an image was public, over any number of versions, and whether their start is known."""
 
 import datetime as dt
 from contextlib import closing
@@ -25,7 +25,7 @@ def on(number):
 
 @pytest.fixture
 def periods(postgres):
-    """The public periods of an image with these versions: complete on the 1st, 2nd, 4th to 6th, looked at at noon."""
+    """The public periods of an image with these versions: complete on the 1st, 2nd, 4th to 6th, read at noon."""
     for number in (1, 2, 3, 4, 5, 6):
         day = SnapshotRun(Partition(on(number), "default"), "run", Settings(lake="lake"))
         publish_snapshot(day, responses=[{"id": "a", "outcome": "failed" if number == 3 else "ok"}], images=[])
@@ -58,7 +58,7 @@ TYPES = {pa.string(): "text", pa.date32(): "date", pa.bool_(): "boolean", pa.int
 
 
 def in_postgres(url, tables):
-    """From tables of the session's own, in another time zone."""
+    """From temporary tables, in another time zone."""
     view = (ROOT / "sql/views/public_periods.sql").read_text()
     with psycopg.connect(url) as connection:
         connection.execute("SET TimeZone = 'Pacific/Auckland'")
@@ -74,7 +74,7 @@ def in_postgres(url, tables):
 
 
 def version(first, last=None, **values):
-    """A version that holds from one day until before another."""
+    """A version that is valid from one day until before another."""
     name = f"from {first}"
     until = {"valid_to": on(last), "is_current": False} if last else {}
     return {"valid_from": on(first), "name": name, **until, **values}

@@ -1,4 +1,4 @@
-"""The lake opened for SQL: its views, and that nothing but reading is possible."""
+"""SQL over the lake: its views, and that it is read-only."""
 
 import datetime as dt
 import io
@@ -78,7 +78,7 @@ def connection(published_lake):
 
 @pytest.fixture
 def lake(published_lake, tmp_path):
-    """A copy, to be changed."""
+    """A copy that a test may change."""
     shutil.copytree(published_lake.root, tmp_path / "lake")
     return Lake(str(tmp_path / "lake"))
 
@@ -140,7 +140,7 @@ def test_condition_on_day_or_project_opens_no_other_file(lake):
 
 
 def test_first_rows_of_a_project_are_found(connection):
-    # The engine fails at this with its optimizer of late materialization.
+    # The engine's optimizer of late materialization fails on this.
     sql = "SELECT * FROM images WHERE project = 'default' ORDER BY size_bytes DESC LIMIT 2"
     assert select(connection, sql).project("name").fetchall() == [("newest",), ("new",)]
 
@@ -210,7 +210,7 @@ def test_every_table_and_view_has_a_meaning(connection):
 def test_notebook_reads_the_lake_as_frames(connection):
     frame = connection.sql("SELECT name, size_bytes FROM images_latest ORDER BY name").df()
     assert frame.to_dict("list") == {"name": ["else", "new"], "size_bytes": [8, 2048]}
-    # What it brings along can be joined; what merely lies about under a name of Python is not looked at.
+    # A registered frame can be joined; other Python variables are not read.
     mine = pd.DataFrame({"name": ["new"], "team": ["x"]})
     connection.register("teams", mine)
     assert connection.sql("SELECT team FROM images_latest JOIN teams USING (name)").fetchall() == [("x",)]

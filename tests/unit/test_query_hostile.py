@@ -1,4 +1,4 @@
-"""Hostile SQL against a real lake: whatever the text and the door, not one byte of the lake changes."""
+"""Hostile SQL against a real lake: no statement, by any route, changes a byte of the lake."""
 
 import datetime as dt
 import io
@@ -25,7 +25,7 @@ EVIDENCE = "responses/dt=2026-11-01/project=default/responses.parquet"
 
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory):
-    """A lake with a link that leads out of it, beside a secret; nothing here may change either."""
+    """A lake with a link out of it, beside a secret; nothing here may change either."""
     around = tmp_path_factory.mktemp("around")
     root = around / "lake"
     publish_snapshot(
@@ -46,7 +46,7 @@ def connection(lake):
 
 
 def tree(root):
-    """Every file and link under a directory, byte for byte."""
+    """All files and links under a directory, byte for byte."""
     found = {path: path.read_bytes() for path in Path(root).rglob("*") if path.is_file()}
     return found | {path: os.readlink(path) for path in Path(root).rglob("*") if path.is_symlink()}
 
@@ -54,11 +54,11 @@ def tree(root):
 COPIES = [
     "COPY (SELECT 1) TO '{to}'",
     "EXPLAIN ANALYZE COPY (SELECT 1) TO '{to}'",
-    # One text to who counts no nested comments, another to the engine.
+    # Parsers without nested comments read another text than the engine.
     "EXPLAIN ANALYZE /* /* */ SELECT 1 -- */ COPY (SELECT 1) TO '{to}'",
     "EXPLAIN /* /* */ ANALYZE SELECT 1 -- */ ANALYZE COPY (SELECT 1) TO '{to}'",
     "/* /* */ EXPLAIN SELECT 1 -- */ */ EXPLAIN ANALYZE COPY (SELECT 1) TO '{to}'",
-    # A carriage return ends a line to the engine.
+    # For the engine, a carriage return ends a line.
     "EXPLAIN ANALYZE -- a\rCOPY (SELECT 1) TO '{to}'",
     "EXPLAIN ANALYZE -- SELECT 1\rCOPY (SELECT 1) TO '{to}'\n",
     "EXPLAIN -- SELECT 1\r ANALYZE COPY (SELECT 1) TO '{to}' -- \n SELECT 1",
@@ -105,7 +105,7 @@ def test_hostile_query_does_not_write(lake, connection, tmp_path, sql):
     before = tree(lake.root.parent), tree(tmp_path)
     for text in texts(sql, lake):
         with suppress(ConfigurationError):
-            # An EXPLAIN of a SELECT may be answered, and must still not write.
+            # An EXPLAIN of a SELECT may be answered, but must not write.
             select(connection, text).fetchall()
     assert (tree(lake.root.parent), tree(tmp_path)) == before
 
@@ -135,7 +135,7 @@ def test_query_inside_explain_is_checked(connection, sql):
 
 
 def test_query_in_nested_comments_is_parsed_by_the_engine(connection):
-    # What stands in the comment is not run, whatever it looks like.
+    # The text in the comment is not run.
     with pytest.raises(ConfigurationError, match="this EXPLAIN statement does more"):
         select(connection, "EXPLAIN ANALYZE /* /* */ SELECT 1 -- */ COPY (SELECT 1) TO 'x'")
     plan = select(connection, "EXPLAIN /* é /* a */ SELECT 'no' */ SELECT 1 AS ü").fetchall()

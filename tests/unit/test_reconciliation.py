@@ -1,4 +1,4 @@
-"""The inventory against the API's list: who is missing on which side, and who may own it."""
+"""The inventory compared with the image list: what is missing on each side, and the likely owner."""
 
 import datetime as dt
 
@@ -68,7 +68,7 @@ def test_listed_image_without_registration_is_not_registered(day):
 
 
 def test_unregistered_images_are_found_on_any_page(day):
-    """Pages are read some at a time, so these lie at the ends and beginnings of what is read together."""
+    """Pages are read in groups, so these images are at the beginnings and ends of groups."""
     listed = [{"id": f"i{number:03}", "name": f"name {number}", "size": number} for number in range(200)]
     unknown = [0, 47, 48, 95, 96, 150, 199]
     registered = {item["id"]: None for number, item in enumerate(listed) if number not in unknown}

@@ -1,4 +1,4 @@
-"""Whatever path a record states: nothing is read, replaced or removed but in the place of its own table."""
+"""Whatever path a record states, only the right place of its own table is read, replaced or removed."""
 
 import datetime as dt
 import json
@@ -102,7 +102,7 @@ def test_path_in_a_derived_manifest_cannot_remove_other_files(lake, victim):
         lake.key(lake.table(removed.table, Partition(removed.snapshot_date, "default"))) for removed in plan.files
     }
     assert plan.files
-    # A table that is none of ours has no place.
+    # An unknown table has no place.
     for name in ("../victim", "_manifests", "victim"):
         name_in_first(lake, f"{name}/x", name=name)
         assert read_derived_manifest(lake, FIRST) is None
@@ -169,7 +169,7 @@ def test_retention_removes_nothing_behind_a_link_out_of_the_lake(lake, tmp_path)
         apply_retention(lake, "default", RULES, NOW)
     assert (outside / "responses.parquet").exists()
     assert lake.retention_records("default") == {}
-    # A link within the lake, or to the lake, leads nowhere else.
+    # A link within the lake, or to the lake, stays inside.
     (tmp_path / "linked").symlink_to(tmp_path / "lake")
     path.parent.unlink()
     outside.rename(path.parent)

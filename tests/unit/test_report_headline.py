@@ -1,4 +1,4 @@
-"""What a reader of the report meets first: the gravest findings unfolded, why much is new, and figures that agree."""
+"""The beginning of the report: gravest findings unfolded, notes on new findings, and consistent figures."""
 
 import re
 
@@ -23,7 +23,7 @@ def image(number, **columns):
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    """Many public images, which is grave, and all without an owner, which is less so."""
+    """Many public images, which is grave, all without an owner, which is less grave."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(tmp_path_factory.mktemp("report"))
         images = [image(number, visibility="PUBLIC", content_hash="1") for number in range(UNFOLDED_ROWS + 3)]
@@ -39,7 +39,7 @@ def page(tmp_path_factory):
 
 
 def blocks(page, rule):
-    """Whether each block of a rule is open, what it is called, and its rows."""
+    """For each block of a rule: whether it is open, its title, and its rows."""
     (article,) = [text for text in page.split("<article")[1:] if rule in text.partition("</h4>")[0]]
     article = article.partition("</article>")[0]
     found = re.findall(r"<details( open)?>\s*<summary>(.*?)</summary>(.*?)</details>", article, re.DOTALL)

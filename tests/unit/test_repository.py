@@ -13,13 +13,13 @@ import pipelines
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# In pieces, so that this file does not hold what it looks for.
+# In pieces, so that this file does not contain what it looks for.
 INDEX_HOSTS = ["py" + "pi.org", "python" + "hosted.org", "npm" + "js.org", "npm" + "js.com", "crates" + ".io"]
 INDEX_OPTIONS = ["--" + "index-url", "--" + "extra-index-url", "--" + "find-links", "--" + "trusted-host"]
 
 
 def git_files(*options: str) -> list[str]:
-    # CI may run as another user than the one who owns the files.
+    # CI may run as a user that does not own the files.
     command = ["git", "-c", "safe.directory=*", "ls-files", "-z", *options]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     return [name for name in listed.split("\0") if name and (ROOT / name).is_file()]
@@ -93,7 +93,7 @@ def test_pipelines_import_neither_dagster_nor_assets():
 
 
 def pins(name: str) -> dict[str, set[str]]:
-    """Package -> its versions in a requirements file; markers aside, which further packages may widen."""
+    """Package -> its versions in a requirements file, without markers, which other packages may widen."""
     found: dict[str, set[str]] = {}
     for line in (ROOT / name).read_text().splitlines():
         if match := re.match(r"([a-z0-9-]+)(?:\[[^]]*\])?==(.+?)(?: ;.*)? *\\$", line):

@@ -1,4 +1,4 @@
-"""The rooms of `pipelines/`: which may import which, and that no two import one another."""
+"""The rooms of `pipelines/`: which may import which, without circles."""
 
 import ast
 from pathlib import Path
@@ -8,8 +8,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 CODE = ROOT / "pipelines"
 
-# Each room, and each module beside the rooms, with those that it may import. Who comes later in this table may be
-# imported by nobody before it.
+# Each room, and each module beside the rooms, with those that it may import. A room can be imported only by those
+# below it in this table.
 FLOOR = {"errors", "tables", "inputs"}
 ARROWS = {
     "plain_text": set(),
@@ -43,13 +43,13 @@ ARROWS = {
     },
     "preflight": {*FLOOR, "cloud", "derive", "engine", "inventory", "lake", "settings", "warehouse"},
     "data_dictionary": {"tables"},
-    # Started by the command line and the definitions, and imported by no room.
+    # The command line and the definitions start it; no room imports it.
     "sandbox": {"cloud", "errors", "inputs"},
 }
 
 
 def imports(path: Path) -> set[str]:
-    """Modules of the package that a file imports, within functions, too."""
+    """The package's modules that a file imports, including imports within functions."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(), path)):
         if isinstance(node, ast.Import):

@@ -1,4 +1,4 @@
-"""Dagster's storage of runs is set up by one process at a time, and done without when it is broken."""
+"""Dagster's run storage: one process at a time sets it up, and a run continues without it if it is broken."""
 
 import fcntl
 import os
@@ -17,14 +17,14 @@ from pipelines.settings import ROOT
 
 @pytest.fixture
 def home(dagster_home, tmp_path, monkeypatch):
-    """A storage that was set up before."""
+    """A storage that was already set up."""
     home = shutil.copytree(dagster_home, tmp_path / "home")
     monkeypatch.setenv("DAGSTER_HOME", str(home))
     return home
 
 
 def opened():
-    """Whether runs are kept, and what was said."""
+    """Whether runs are kept, and the warnings."""
     said = []
     with open_run_history(said.append) as instance:
         assert instance.get_runs() == []
@@ -96,7 +96,7 @@ def no_database(home):
 
 
 def set_up_by_two_at_once(home):
-    """As two that set it up at once used to leave it: two rows where there may be one."""
+    """A storage as two parallel set-ups used to leave it: with two rows instead of one."""
     with sqlite3.connect(home / "history" / "runs.db") as database:
         database.execute("INSERT INTO alembic_version VALUES ('5771160a95ad')")
     database.close()

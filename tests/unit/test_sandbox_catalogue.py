@@ -1,4 +1,4 @@
-"""The sandbox's catalogue: reproducible, lively, and true to its own record."""
+"""The sandbox's catalogue: reproducible, lively, and consistent with its own record."""
 
 import re
 import time
@@ -30,7 +30,7 @@ def catalogue():
 
 @pytest.fixture(scope="module")
 def images(catalogue):
-    """What the details call says of everything listed on `DAY`."""
+    """The details call's responses for everything listed on `DAY`."""
     return {image_id: catalogue.answer(image_id, DAY) for image_id in catalogue.ids(DAY)}
 
 
@@ -42,7 +42,7 @@ def test_equal_arguments_give_equal_catalogues(catalogue, images):
 
 
 def test_values_do_not_depend_on_the_interpreter():
-    # Pinned: a change here gives everybody another catalogue under the same seed.
+    # Pinned: a change here gives everybody another catalogue for the same seed.
     assert next(Catalogue("pinned", 250).ids(DAY)) == PINNED_ID
 
 
@@ -129,7 +129,7 @@ def test_upper_case_id_is_not_found(catalogue):
 
 
 def week_of(catalogue, name, first):
-    """The story of each id that plays it in the 14 days from `first` on: id -> [(day, answer)]."""
+    """The story of each id that plays it in the 14 days from `first` on: id -> [(day, response)]."""
     days = days_from(first)
     ids = {catalogue.storylines(day)[name] for day in days}
     return {image_id: [(day, catalogue.answer(image_id, day)) for day in days] for image_id in ids}
@@ -140,7 +140,7 @@ def pairs(story):
 
 
 def changes(stories, name):
-    """All (old, new) values of one field, on neighbouring days that both describe the image."""
+    """All (old, new) values of one field on adjacent days that both describe the image."""
     return {
         (before.body[name], after.body[name])
         for story in stories.values()
@@ -316,7 +316,7 @@ def test_million_images_start_at_once():
     assert catalogue.image(last[-1]["id"], DAY) is not None or catalogue.answer(last[-1]["id"], DAY).http_status == 403
     assert len(list(islice(catalogue.ids(DAY), 100))) == 100
     assert len(list(catalogue.notebooks(DAY, 150_000, 10))) == 10
-    # Made one by one, a million images take minutes.
+    # One by one, a million images would take minutes.
     assert time.process_time() - started < 10
 
 

@@ -1,4 +1,4 @@
-"""Invented images of the sandbox never pass for real ones, neither in a lake nor in a warehouse nor by their files."""
+"""The sandbox's invented images never pass for real ones: not in a lake, in a warehouse, or in files."""
 
 import datetime as dt
 
@@ -22,7 +22,7 @@ REAL = "https://modelarts.example"
 
 
 def publish_of(date, *, is_sandbox):
-    """Publish a day whose manifest says where it is from."""
+    """Publish a day whose manifest states its origin."""
     day = day_of(date)
     publish_snapshot(
         day, responses=[{"id": ID, "outcome": "ok"}], images=[{"id": ID, "status": "ACTIVE", "type": "BUILD_IN"}]
@@ -59,7 +59,7 @@ def test_days_of_one_kind_share_a_lake(is_sandbox, endpoint):
 
 def test_publication_checks_which_kind_of_server_answered():
     publish_of("2026-11-23", is_sandbox=False)
-    # Nothing can be said of what listens on this machine until it has answered.
+    # A server on this machine is unknown until it has answered.
     day = another_project(endpoint="http://127.0.0.1:9")
     day.check_source()
     with pytest.raises(ConfigurationError, match="invented"):

@@ -1,4 +1,4 @@
-"""A URL that may hold a password is refused where it is ambiguous, and no part of it is shown, wherever it is used."""
+"""An ambiguous URL with a password is refused wherever it is used, and no part of it is shown."""
 
 import traceback
 
@@ -14,12 +14,12 @@ from pipelines.lake.layout import Lake
 from pipelines.settings import ROOT, Settings
 from pipelines.warehouse.loading import check_warehouse
 
-# Both halves of a password around a character that is not encoded.
+# The two halves of a password, around an unescaped character.
 SPECIAL = ["/", "@", "#", "?", "\\", " ", "%", ":12/"]
 
 
 def assert_hidden(raised):
-    # All that a log would show, but the lines of code.
+    # Everything that a log would show, except lines of code.
     shown, told = raised.value, ""
     while shown is not None:
         told += "".join(traceback.format_exception_only(shown))

@@ -1,4 +1,4 @@
-"""A value of a setting that cannot work is refused when settings are read, before anything else is."""
+"""Settings that cannot work are refused when they are read, before anything else happens."""
 
 import json
 
@@ -72,7 +72,7 @@ def test_invalid_schedule_is_refused(monkeypatch, line, says):
 
 
 def test_cron_steps_and_names_give_the_same_days():
-    # A day that only the greatest of several months has.
+    # A day that only the longest of several months has.
     assert check_cron("0 0 31 apr-may *") == "0 0 31 apr-may *"
     with pytest.raises(ValueError, match="never runs"):
         check_cron("0 0 31 4,6,9,11 *")

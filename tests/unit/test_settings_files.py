@@ -1,4 +1,4 @@
-"""Files of settings as they exist: other encodings, line ends and marks, quotes, homes, and no permission."""
+"""Settings files as they occur: other encodings, line ends, byte order marks, quotes, homes, and no permission."""
 
 import json
 from pathlib import Path
@@ -138,7 +138,7 @@ def test_password_in_quotation_marks_is_refused_unless_the_env_file_has_it(tmp_p
     assert "hidden" not in says
     environ = prepared(tmp_path / ".env", "OS_PASSWORD='\"hidden\"'\nIMAGE_SNAPSHOTS_LAKE=\"'a'\"\n")
     assert environ == {"OS_PASSWORD": '"hidden"', "IMAGE_SNAPSHOTS_LAKE": "'a'"}
-    # A process that this one starts has them in its environment, too.
+    # Child processes have them in their environment, too.
     again = dict(environ)
     prepare_environment(tmp_path / ".env", again)
     assert again == environ
@@ -215,7 +215,7 @@ def test_credential_files_may_begin_with_a_tilde(monkeypatch, tmp_path, variable
         load_credentials(None, stated | {variable: "~nobody-of-this-name/f"})
 
 
-# Marks at the beginning of other files
+# Byte order marks of other files
 
 
 def with_mark(path: Path, text: str) -> Path:

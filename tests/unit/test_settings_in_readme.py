@@ -1,4 +1,4 @@
-"""The README's table of settings has every setting, and no other."""
+"""The README's table of settings lists exactly the settings."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""A setting that is misspelt, or that a file cannot state, is refused: ignored, it would mean something else."""
+"""A misspelt setting is refused, because it would otherwise be ignored."""
 
 import pytest
 

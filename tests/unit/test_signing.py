@@ -1,4 +1,4 @@
-"""Our signature must be the one that the vendor's own signer computes, whatever the request."""
+"""Our signature must equal the vendor's own, for any request."""
 
 from datetime import UTC, datetime, timedelta, timezone
 from urllib.parse import quote, urlencode

@@ -1,4 +1,4 @@
-"""A suppression that names what there is not is named; others are not."""
+"""Suppressions with missing targets are reported; others are not."""
 
 import datetime as dt
 

@@ -1,4 +1,4 @@
-"""A table's file is encoded beside the making of its rows: it is whole, in order, or not there."""
+"""A table's file is encoded while its rows are made: it is complete and in order, or does not appear."""
 
 import random
 import resource

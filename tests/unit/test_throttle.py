@@ -1,4 +1,4 @@
-"""The throttle by itself: turns, rates and the search for a limit, all by clocks that do not wait."""
+"""The throttle by itself: turns, rates and the search for a limit, with clocks that do not wait."""
 
 import asyncio
 import random
@@ -37,7 +37,7 @@ async def test_refusal_pauses_all_workers_for_retry_after():
 
     first, *rest = sorted(await asyncio.gather(*(wait() for _ in range(3))))
     assert first - sent_at == pytest.approx(0.3)
-    # Paced afterwards, not released together.
+    # They leave one by one afterwards, not together.
     assert rest[0] - first >= 0.05
 
 
@@ -108,11 +108,11 @@ async def test_rate_has_a_floor():
     assert throttle.rate >= FLOOR_PER_SECOND
 
 
-# -- by a clock that does not wait
+# -- with a clock that does not wait
 
 
 class _Skip(selectors.SelectSelector):
-    """Waits for nothing: the clock of its loop jumps to when the next timer is due, or up to `late` seconds later."""
+    """Never waits: its loop's clock jumps to the next timer, or up to `late` seconds beyond."""
 
     def __init__(self, late):
         super().__init__()
@@ -138,8 +138,8 @@ class _SimulatedLoop(asyncio.SelectorEventLoop):
 class _Server:
     """Allows `rate` requests per second, and refuses the rest with `Retry-After: 1`.
 
-    It counts by a bucket that holds `burst`, or in calendar seconds when that is 0; and it refuses a share of all
-    requests for no reason.
+    It counts with a bucket of `burst`, or in calendar seconds if that is 0; in addition, it refuses a share of all
+    requests without a reason.
     """
 
     def __init__(self, rate, burst, share_refused=0.0):
@@ -160,7 +160,7 @@ class _Server:
         return is_allowed
 
     def served(self, seconds, since=0.0):
-        """Requests per second that were let through in `seconds` from `since` on."""
+        """Accepted requests per second during `seconds` from `since` on."""
         return sum(1 for at, is_allowed in self.log if is_allowed and 0 <= at - 1000 - since < seconds) / seconds
 
     def refused(self, since=0.0):
@@ -168,7 +168,7 @@ class _Server:
 
 
 def _simulate(server, seconds, changes=(), retry_after=1.0, latency=0.004, ceiling=None, late=0.0):
-    """Let 32 workers ask for `seconds`; `changes` are (second, rate, burst). Who is refused waits by itself, too."""
+    """Let 32 workers send requests for `seconds`; `changes` are (second, rate, burst). Refused workers also wait."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -209,7 +209,7 @@ def test_configured_rate_is_kept_without_bursts(rate, late):
     sent = [at for at, _ in server.log]
     assert 0.99 * rate * 10 <= len(sent) <= rate * 10 + 1
     most = max(sum(1 for at in sent[i : i + 200] if at < sent[i] + 0.1) for i in range(len(sent)))
-    # Those that are due in a tenth of a second, 10 late ones that may be caught up, and what was longer on its way.
+    # Those due in a tenth of a second, 10 late ones that may be caught up, and those delayed on their way.
     assert most <= rate / 10 + 10 + 2
 
 
@@ -236,7 +236,7 @@ def test_known_limit_is_used_almost_completely():
     server = _Server(100, 10)
     _simulate(server, 160)
     assert server.served(120, since=40) > 0.93 * 100
-    # One refusal, and what was in flight with it, at the end of each quiet time.
+    # One refusal, and the requests in flight with it, at the end of each quiet time.
     assert server.refused(since=40) < 20
 
 

@@ -1,4 +1,4 @@
-"""The authorities that are trusted when CA_BUNDLE is unset, in order, and the hosts that NO_PROXY leaves out."""
+"""The authorities that are trusted if CA_BUNDLE is unset, in order, and the hosts that NO_PROXY excludes."""
 
 import ssl
 from pathlib import Path
@@ -41,7 +41,7 @@ def test_first_configured_authorities_are_trusted_exclusively(monkeypatch, tmp_p
     assert trusted(tls_context(None)) == []
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "requests.pem"))
     monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
-    # Of a directory, each authority is looked up when it is met.
+    # From a directory, each authority is loaded when it is needed.
     assert trusted(tls_context(None)) == []
     monkeypatch.setenv("SSL_CERT_FILE", str(authority(tmp_path / "file.pem", "file")))
     assert trusted(tls_context(None)) == ["file"]

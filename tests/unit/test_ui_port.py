@@ -1,4 +1,4 @@
-"""`ui` begins nothing where it could not serve its page."""
+"""`ui` starts nothing if it cannot serve its page."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""What cannot be listed or read is an error that names it, never an absence; what is no name of ours is left alone."""
+"""An unreadable directory is an error that names it, never an absence; foreign names are ignored."""
 
 import ast
 import datetime as dt
@@ -132,16 +132,16 @@ def test_names_that_are_not_day_month_or_project_are_ignored(tmp_path):
 
 
 def test_no_code_lists_files_with_pathlib():
-    # `glob` and the like take what cannot be looked at for absent: `pipelines.inputs.local_files` does not.
+    # `glob` and similar functions report unreadable files as absent: `pipelines.inputs.local_files` does not.
     forbidden = {"glob", "rglob", "iglob", "iterdir", "exists", "is_dir", "is_file", "walk", "listdir", "scandir"}
     allowed = {
         "pipelines/inputs/local_files.py": forbidden,
-        # A bucket has methods of these names, which raise; `exists` of stored files is made of both.
+        # Buckets have methods of these names, which raise errors.
         "pipelines/lake/object_storage.py": {"exists", "glob"},
         "pipelines/lake/leases.py": {"exists"},
         "pipelines/lake/stored_files.py": {"exists"},
         "pipelines/lake/layout.py": {"glob"},
-        # Places of others that openstacksdk looks at, too.
+        # Other places that openstacksdk reads.
         "pipelines/cloud/clouds_file.py": {"exists"},
         # The syntax tree of a query.
         "pipelines/engine/spark.py": {"walk"},

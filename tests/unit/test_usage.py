@@ -1,4 +1,4 @@
-"""How long images have had no notebook: counted on observed days alone, carried over all others."""
+"""How long images have had no notebook: counted on observed days only, carried over on others."""
 
 import datetime as dt
 
@@ -32,7 +32,7 @@ def take(date, notebooks, ids="a", **outcomes):
 
 
 def usage(date):
-    """What is published: for each image notebooks, running, observed, last day of use, observed and unused days."""
+    """The published rows: for each image notebooks, running, observed, last day of use, observed and unused days."""
     return {row.pop("id"): tuple(row.values()) for row in published_rows(day_of(date), IMAGE_USAGE)}
 
 

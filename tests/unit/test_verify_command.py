@@ -1,4 +1,4 @@
-"""`verify` as scripts and auditors see it: JSON that is always whole, exit statuses, and hashes noted elsewhere."""
+"""`verify` for scripts and auditors: complete JSON, exit statuses, and hashes noted elsewhere."""
 
 import dataclasses
 import hashlib
@@ -37,7 +37,7 @@ def lake(two_days, tmp_path):
 
 
 def run(*arguments):
-    """Exit status and what was printed as JSON."""
+    """Exit status and the printed JSON."""
     result = CliRunner().invoke(app, ["verify", "--json", *arguments])
     return result.exit_code, json.loads(result.stdout)
 
@@ -65,7 +65,7 @@ def test_problem_gives_exit_status_1_and_a_path(lake):
 
 
 def test_copied_directory_does_not_stop_verify(lake):
-    """A copy of a directory of manifests that an operator made in a hurry."""
+    """A copy of a directory of manifests, made by a hurried operator."""
     shutil.copytree(lake.root / "_manifests" / f"dt={DATES[0]}", lake.root / "_manifests" / f"dt={DATES[0]}.bak")
     status, report = run("--quick")
     assert (status, report["problems"]) == (0, [])
@@ -101,7 +101,7 @@ def test_noted_manifest_is_found_or_reported_missing(lake, tmp_path):
         {"sha256": first, "path": "_manifests/dt=2025-10-01/project=default.json"},
         {"sha256": second, "path": "_manifests/dt=2025-10-02/project=default.json"},
     ]
-    # The newest day is removed as a whole: nothing but the note knows.
+    # The newest day is removed completely: only the note knows it.
     for path in sorted(lake.root.glob(f"*/dt={DATES[1]}")):
         shutil.rmtree(path)
     assert run("--quick")[0] == 0

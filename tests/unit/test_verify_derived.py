@@ -1,4 +1,4 @@
-"""What is derived from several days, changed by somebody who knows about hashes: `verify` names it all the same."""
+"""Derived tables changed by somebody who knows about hashes: `verify` reports it all the same."""
 
 import datetime as dt
 import hashlib
@@ -31,7 +31,7 @@ NOW = dt.datetime(2025, 11, 2, tzinfo=dt.UTC)
 
 @pytest.fixture(scope="module")
 def proved(tmp_path_factory):
-    """Three days, the second published twice, with all that can be made from them."""
+    """Three days, the second published twice, with everything that can be derived from them."""
     root = tmp_path_factory.mktemp("proved")
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(root)
@@ -58,7 +58,7 @@ def lake(proved, tmp_path):
 
 
 def problems(lake, notes=None, **options):
-    """Sentences by path; all is derived once more unless it is `quick`."""
+    """Sentences by path; everything is derived again unless `quick`."""
     options = {"settings": Settings(lake="lake"), "is_whole_lake": True, **options}
     found = verify(lake, lake.partitions(), on_note=([] if notes is None else notes).append, **options)
     return {problem.path: problem.sentence for problem in found}
@@ -69,7 +69,7 @@ def last(lake):
 
 
 def replace_file(lake, date, name, table):
-    """Write another table, and correct what the record says of it; returns the path."""
+    """Write another table and correct its derived manifest; returns the path."""
     partition = proved_day(date).partition
     path = lake.table(name, partition)
     pq.write_table(table, path)
@@ -94,7 +94,7 @@ def test_untouched_lake_has_no_problems(lake):
 
 
 def test_every_flipped_byte_of_a_trusted_file_is_reported(lake):
-    """Seeded, so that a failure can be had again; some flips are at the ends, where formats have their footers."""
+    """Seeded, so that a failure can be reproduced; some flips are at the ends, where formats have their footers."""
     chance = random.Random(11)
     kinds = {}
     for path in sorted(lake.root.rglob("*.*")):
@@ -149,7 +149,7 @@ def test_false_statistic_of_the_history_is_reported_despite_a_corrected_hash(lak
     assert problems(lake)[lake.key(path)].startswith("The file was changed: its SHA-256 is ")
     forge_record(last(lake), lambda said: said["history"].update(sha256=sha256_of_file(path)))
     assert problems(lake)[lake.key(path)] == (
-        "The footer's values of visibility differ from those of the rows, so engines may skip rowsout."
+        "The footer's values of visibility differ from those of the rows, so engines may skip rows."
     )
 
 
@@ -175,7 +175,7 @@ def test_correct_statistics_of_every_type_are_accepted(tmp_path):
 def test_findings_removed_from_an_older_day_break_the_chain(lake):
     replace_file(lake, DATES[1], AUDIT_FINDINGS.name, findings(lake, DATES[1]).slice(1))
     found = problems(lake, quick=True)
-    # The next record, and the manifest that was published next, name the one that was there.
+    # The next derived manifest, and the next manifest, name the original one.
     assert {
         "_derived/dt=2025-11-01/project=default.json",
         "_manifests/dt=2025-11-01/project=default.json",
@@ -186,7 +186,7 @@ def test_findings_removed_from_an_older_day_break_the_chain(lake):
 
 def test_findings_removed_from_the_newest_day_are_reported(lake):
     path = replace_file(lake, DATES[2], AUDIT_FINDINGS.name, findings(lake, DATES[2]).slice(1))
-    # Who forges the record must forget the report, too.
+    # Whoever forges the derived manifest must forge the report, too.
     lake.report(proved_day(DATES[2]).partition).unlink()
     assert problems(lake, quick=True) == {}
     assert problems(lake)[path].startswith("The table does not follow from the published days: finding_id of ")
@@ -226,11 +226,11 @@ def test_different_price_book_is_a_note_not_a_problem(lake, tmp_path):
         and "the price book changed since" in note.sentence
         for note in notes
     )
-    # One that cannot be read is not the lake's fault either.
+    # An unreadable price book is not the lake's fault, either.
     notes.clear()
     assert problems(lake, notes, settings=Settings(lake="lake", price_book=tmp_path / "none.toml")) == {}
     assert any("Nothing of project default was derived again: The price book " in note.sentence for note in notes)
-    # Forged by the way: the record is the newest, so nothing but deriving it once more can tell.
+    # Also forged: the derived manifest is the newest, so only deriving again can detect it.
     costs = pq.read_table(lake.table(IMAGE_COSTS.name, proved_day(DATES[2]).partition), partitioning=None)
     path = replace_file(lake, DATES[2], IMAGE_COSTS.name, costs.slice(1))
     assert path in problems(lake)
@@ -273,7 +273,7 @@ def test_removed_newest_day_is_reported_with_all_its_traces(lake):
         f"warehouse.duckdb know this manifest by its SHA-256 {digest}, and it is missing. Restore the day from a "
         "backup, and keep the files that name it."
     )
-    # One witness is enough.
+    # One trace is enough.
     shutil.rmtree(lake.root / "_derived" / f"dt={DATES[2]}")
     shutil.rmtree(lake.root / "reports" / f"dt={DATES[2]}")
     shutil.rmtree(lake.root / "_retention")

@@ -1,4 +1,4 @@
-"""Days and projects that are whole, but lie where they do not belong: `verify` names each."""
+"""Intact days and projects in wrong places: `verify` reports each."""
 
 import datetime as dt
 import json
@@ -40,7 +40,7 @@ def problems(lake, **options):
 
 
 def directories(lake, name):
-    """What stands for a day or a project in the tables and among the manifests."""
+    """The names of a day or project among tables and manifests."""
     return [path for path in sorted(lake.root.rglob(f"{name}*")) if "_staging" not in path.parts]
 
 
@@ -103,7 +103,7 @@ def test_copied_project_is_reported(lake):
 @pytest.mark.parametrize("name", [name for name in TABLES if name != "image_values"])
 @pytest.mark.parametrize("column", ["snapshot_date", "project"])
 def test_rows_of_another_day_or_project_are_reported_despite_matching_hashes(lake, name, column):
-    """The newest day, so that no later manifest proves this one."""
+    """The newest day, so that no later manifest proves it."""
     day = proved_day(DATES[1])
     path = lake.table(name, day.partition)
     table = pq.read_table(path, partitioning=None)

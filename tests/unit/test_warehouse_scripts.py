@@ -1,4 +1,4 @@
-"""The scripts and views for other warehouses: those of the column table, and SQL of their dialects."""
+"""The scripts and views for other warehouses follow `tables`, and are SQL of their dialects."""
 
 import re
 
@@ -26,13 +26,13 @@ def test_unknown_warehouse_is_one_sentence_with_the_known_names(image_snapshots)
     )
 
 
-# Dialect, and what sqlglot cannot parse of it, with what stands in for that.
+# Dialect, the parts that sqlglot cannot parse, and their replacements.
 DIALECTS = {
     "postgresql": [("postgres", [])],
     "snowflake": [("snowflake", [])],
     "bigquery": [("bigquery", [(r"WITH PARTITION COLUMNS \(.*\)\n", "")])],
     "redshift": [("redshift", [])],
-    # DWS is no dialect of sqlglot: columns and types are checked as those of a table of PostgreSQL.
+    # sqlglot has no DWS dialect: columns and types are checked as a PostgreSQL table.
     "dws": [("postgres", [("FOREIGN TABLE", "TABLE"), (r"\)\nSERVER [^;]*;", ");")])],
     "trino": [("trino", [(r"CALL .*;\n", "")])],
     "hive": [("hive", [(r"MSCK .*;\n", "")]), ("spark", [(r"MSCK .*;\n", "")])],

@@ -1,4 +1,4 @@
-"""The sandbox's calls as a client on the network sees them: tokens, images, lists, who may have them, the day."""
+"""The sandbox's calls for a client on the network: tokens, images, lists, permissions, the day."""
 
 import csv
 import time

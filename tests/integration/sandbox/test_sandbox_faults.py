@@ -1,4 +1,4 @@
-"""The faults that a sandbox can be told to commit."""
+"""The faults that a sandbox can be told to show."""
 
 import base64
 import socket
@@ -169,7 +169,7 @@ def test_impossible_faults_are_refused_and_change_nothing(client, wanted, named)
 
 
 def outcomes(connection, ids):
-    """Status of each of three requests for each id, or the error that it met."""
+    """The status, or the error, of three requests for each id."""
     seen = {}
     with httpx.Client(base_url=connection.endpoint, trust_env=False) as client:
         scope = {"project": {"id": connection.project_id}}

@@ -1,4 +1,4 @@
-"""A sandbox as a process: how it starts, what it announces, how it ends."""
+"""A sandbox as a process: its start, its announcements, its end."""
 
 import os
 import shlex
@@ -127,7 +127,7 @@ def test_sandbox_ends_cleanly_on_a_signal(number, tmp_path):
             "OS_ACCESS_KEY": "AK1",
             "OS_SECRET_KEY": "SK1",
         }
-        # An idle connection that is kept alive must not hold up the end.
+        # An idle connection must not delay the end.
         with httpx.Client(base_url=env["IMAGE_SNAPSHOTS_ENDPOINT"], trust_env=False) as client:
             faults = client.get("/sandbox/faults").json()
             assert (faults["latency_ms"], faults["suspended"]) == (5, True)
