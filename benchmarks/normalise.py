@@ -1,4 +1,4 @@
-"""What deriving the tables of a day costs: `python -m benchmarks.normalise [ROWS ...] [--odd-share SHARE]`.
+"""The cost of deriving the tables of a day: `python -m benchmarks.normalise [ROWS ...] [--odd-share SHARE]`.
 
 For each number of rows: generated answers are written as a real `responses.parquet`, and two ways read it in turn, each
 run a process of its own.
@@ -133,7 +133,7 @@ WAYS = {"derive": derive, "direct": direct}
 
 
 def measure(way: str, answers: Path, folder: Path) -> dict[str, float]:
-    """Run one way here and now: CPU seconds and peak memory in MB."""
+    """Run one variant in this process: CPU seconds and peak memory in MB."""
     run = WAYS[way](answers, folder)
     before = resource.getrusage(resource.RUSAGE_SELF)
     run()
