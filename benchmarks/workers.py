@@ -56,17 +56,17 @@ mutation($wanted: [ExecutionParams!]!) {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of it.
+    """The results.
 
     complete          partitions whose manifest says that they are complete
     problems          what `verify` found
     runs              statuses of all runs, in the order of submission
-    stored            answers that the killed attempt had on disk when it was killed, of as many ids
-    asked_again       those of them that were asked for again afterwards
-    taken_over        answers that the run in its place did not ask for, as its manifest says
+    stored            responses that the killed attempt had on disk, of as many ids
+    asked_again       those of them that were requested again
+    taken_over        responses that its retry did not request, according to its manifest
     requests          of details and lists, in all
     refused           429s
-    left_in_a_second  most details that were asked for within one second, by the clock that all processes share
+    left_in_a_second  most details requested within one second, by the clock that all processes share
     came_in_a_second  most requests that reached the sandbox within one second; more when the machine is busy, because
                       what waited reaches it at once
     noticed_seconds   from the kill until the killed run was marked failed
