@@ -229,23 +229,55 @@ IMAGE_VALUES = Table(
     ),
 )
 
-NOTEBOOKS = Table(
-    "notebooks",
-    "Evidence: the notebooks of the project and the image of each; empty when they were not read.",
-    ("snapshot_date", "project_id", "notebook_id"),
+# The sources of usage, by the setting's name for each, and the kind of resource that each reads.
+USAGE_SOURCES: dict[str, str] = {
+    "notebooks": "notebook",
+    "training_jobs": "training_job",
+    "algorithms": "algorithm",
+    "models": "model",
+    "services": "service",
+    "workflows": "workflow",
+}
+
+IMAGE_REFERENCES = Table(
+    "image_references",
+    "Evidence: the resources of the project that name an image, one row per reference; which sources were read, and how "
+    "far, is in the manifest.",
+    ("snapshot_date", "project_id", "kind", "resource_id", "position"),
     (
         _SNAPSHOT_DATE,
         _PROJECT_ID,
-        Column("notebook_id", pa.string(), "key", "Notebook id in lower case.", True),
-        Column("name", pa.string(), "api", "Notebook name."),
-        Column("status", pa.string(), "api", "Status of the notebook, as sent."),
-        Column("image_id", pa.string(), "api", "Id of the image it runs, in lower case; null when none is stated."),
-        Column("observed_at", TIMESTAMP, "provenance", "When the page with this notebook was received.", True),
+        Column("kind", pa.string(), "key", "notebook, training_job, algorithm, model, service or workflow.", True),
+        Column("resource_id", pa.string(), "key", "Id of the resource, in lower case.", True),
+        Column("position", pa.int32(), "key", "Position among the references of the resource, from 0.", True),
+        _api("name", "Name of the resource."),
+        _api("status", "Status of the resource, as sent."),
+        _api("workspace_id", "Workspace of the resource."),
+        _api("user", "Name (or id) of the user who owns the resource."),
+        _api("image_id", "Id of the image, in lower case; null when the resource names no id."),
+        _api("image_reference", "Registry address or path of the image, as sent, without credentials and query."),
+        _derived("image_path", pa.string(), "`namespace/repository` of `image_reference`, without host, in lower case."),
+        _derived("image_tag", pa.string(), "Tag of `image_reference`, in lower case; null when it names a digest alone."),
+        _derived("image_digest", pa.string(), "Digest of `image_reference`, `sha256:…`, in lower case."),
+        _api("via_id", "Id of the model or algorithm by which the resource uses the image; null for a direct use."),
+        Column(
+            "strength",
+            pa.string(),
+            "derived",
+            "running (uses it now), required (would break without it), past (used it until `last_active_at`) or copied "
+            "(was copied from it, and does not need it).",
+            True,
+        ),
+        _api("last_active_at", "When the resource was last active (UTC); null when the API does not say.", TIMESTAMP),
+        _api("updated_at", "When the resource was last changed (UTC); null when the list does not say.", TIMESTAMP),
+        Column("observed_at", TIMESTAMP, "provenance", "When the answer with this reference was received.", True),
     ),
 )
 
-# What manifests seal: the evidence of a day and what is derived from it alone.
-TABLES: dict[str, Table] = {t.name: t for t in (INVENTORY, LIST_PAGES, NOTEBOOKS, RESPONSES, IMAGES, IMAGE_VALUES)}
+# Evidence of a day, and what is derived from that evidence alone. The manifest has the hash of each file.
+TABLES: dict[str, Table] = {
+    t.name: t for t in (INVENTORY, LIST_PAGES, IMAGE_REFERENCES, RESPONSES, IMAGES, IMAGE_VALUES)
+}
 
 # The API's content of an image: what history keeps and what changes are computed on.
 CONTENT_COLUMNS: tuple[Column, ...] = (
@@ -483,7 +515,7 @@ ANALYSIS_TABLES: dict[str, Table] = {
 }
 
 # What the API answered, byte for byte. All other tables of a day are what analysts read.
-ANSWER_TABLES: dict[str, Table] = {t.name: t for t in (LIST_PAGES, NOTEBOOKS, RESPONSES)}
+ANSWER_TABLES: dict[str, Table] = {t.name: t for t in (LIST_PAGES, IMAGE_REFERENCES, RESPONSES)}
 SNAPSHOT_TABLES: dict[str, Table] = {
     name: table
     for name, table in (TABLES | ANALYSIS_TABLES).items()
