@@ -38,7 +38,7 @@ from pipelines.tables import (
     IMAGES,
     INVENTORY,
     LIST_PAGES,
-    NOTEBOOKS,
+    IMAGE_REFERENCES,
     RESPONSES,
     Table,
 )
@@ -116,7 +116,7 @@ class Analysis:
             "is_complete": pa.array([manifest.is_complete]),
             "compared_with": pa.array([self.previous.date if self.previous else None], pa.date32()),
             "list_was_read": pa.array([facts.list_was_read]),
-            "usage_was_read": pa.array([facts.notebooks_were_read]),
+            "usage_was_read": pa.array([facts.usage_is_observed]),
             "inventory_is_whole": pa.array([self.manifest.inventory.is_whole]),
         }
         self.parameters = pa.table(parameters)
@@ -124,7 +124,7 @@ class Analysis:
     def __enter__(self) -> Self:
         self.engine.__enter__()
         self.engine.load("parameters", self.parameters)
-        for table in (IMAGE_VALUES, NOTEBOOKS):
+        for table in (IMAGE_VALUES, IMAGE_REFERENCES):
             self.engine.load_file(table.name, self.lake.table(table.name, self.partition))
         columns = ", ".join(column.name for column in RESPONSES.columns if column.name != "body")
         self.engine.load_file(RESPONSES.name, self.lake.table(RESPONSES.name, self.partition), columns)

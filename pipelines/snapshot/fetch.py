@@ -29,7 +29,7 @@ from pipelines.lake.parquet_files import BATCH_BYTES, ROW_GROUP_ROWS, SANDBOX_MA
 from pipelines.lake.stored_files import LakePath
 from pipelines.snapshot.checkpoint import Checkpoint
 from pipelines.snapshot.image_list import ImageList, microseconds
-from pipelines.tables import LIST_PAGES, NOTEBOOKS, RESPONSES, Outcome, Table
+from pipelines.tables import LIST_PAGES, IMAGE_REFERENCES, RESPONSES, Outcome, Table
 
 _TICK_SECONDS = 0.2
 _PROGRESS_SECONDS = 0.5
@@ -351,6 +351,6 @@ def write_no_list(staging: Staging) -> None:
 
 def write_notebooks(staging: Staging, store: Checkpoint) -> None:
     """Turn the stored notebooks into the staged `notebooks`; without any it has no rows."""
-    with staging.writer(NOTEBOOKS) as writer:
+    with staging.writer(IMAGE_REFERENCES) as writer:
         for batch in store.notebooks.batches(staging.date, staging.project_id):
             writer.write(batch)

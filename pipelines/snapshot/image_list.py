@@ -14,7 +14,7 @@ import pyarrow as pa
 from pipelines.bodies.json_text import NotJSONError, dumps, ordered, parse
 from pipelines.bodies.list_page import id_of, read_page
 from pipelines.cloud.paging import Notebook
-from pipelines.tables import NOTEBOOKS, Table
+from pipelines.tables import IMAGE_REFERENCES, Table
 
 # Fields of the details that the list does not show; a change of these alone is found when the details are refreshed.
 NOT_LISTED = frozenset({"support_res_categories"})
@@ -102,7 +102,7 @@ class NotebookList:
     def batches(self, snapshot_date: dt.date, project_id: str) -> Iterator[pa.RecordBatch]:
         """All notebooks, by id, as batches of the `notebooks` table."""
         cursor = self._db.execute("SELECT * FROM notebooks ORDER BY id")
-        yield from batches_of(cursor, NOTEBOOKS, _NOTEBOOKS_A_BATCH, snapshot_date, project_id)
+        yield from batches_of(cursor, IMAGE_REFERENCES, _NOTEBOOKS_A_BATCH, snapshot_date, project_id)
 
 
 def batches_of(

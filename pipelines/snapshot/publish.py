@@ -30,7 +30,7 @@ from pipelines.lake.parquet_files import SANDBOX_MARK, is_marked_sandbox, open_p
 from pipelines.lake.records import newest_derived_record, with_own_sha256
 from pipelines.lake.stored_files import LakePath
 from pipelines.snapshot.normalise import add_counts, normalise_images, to_arrow
-from pipelines.tables import IMAGE_VALUES, IMAGES, LIST_PAGES, NOTEBOOKS, RESPONSES, SCHEMA_VERSION, Table
+from pipelines.tables import IMAGE_VALUES, IMAGES, LIST_PAGES, IMAGE_REFERENCES, RESPONSES, SCHEMA_VERSION, Table
 
 _BATCH_ROWS = 4_096
 _PREVIEW_ROWS = 5
@@ -101,7 +101,7 @@ def validate(
     described = counted["ok"] + counted["deleted"]
     if rows != described:
         raise ValidationError(f"images has {rows} rows, and {described} ids were described by the API.")
-    for _ in _check_rows(files["notebooks"], NOTEBOOKS, partition, project_id):
+    for _ in _check_rows(files["notebooks"], IMAGE_REFERENCES, partition, project_id):
         pass
     for table in (IMAGE_VALUES, LIST_PAGES):
         with open_parquet(files[table.name]) as file:

@@ -60,10 +60,10 @@ from pipelines.snapshot.fetch import (
 )
 from pipelines.snapshot.incremental import carry_forward, last_complete_responses
 from pipelines.snapshot.publish import BuiltTables, build_tables, failed_ids, publish, validate
-from pipelines.tables import IMAGE_VALUES, IMAGES, INVENTORY, LIST_PAGES, NOTEBOOKS, RESPONSES, Outcome
+from pipelines.tables import IMAGE_VALUES, IMAGES, INVENTORY, LIST_PAGES, IMAGE_REFERENCES, RESPONSES, Outcome
 
 _TRIES_TO_STORE = 3
-_EVIDENCE = (INVENTORY.name, LIST_PAGES.name, NOTEBOOKS.name, RESPONSES.name)
+_EVIDENCE = (INVENTORY.name, LIST_PAGES.name, IMAGE_REFERENCES.name, RESPONSES.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,7 +356,7 @@ def fetch_responses(run: SnapshotRun, on_progress: Callable[[Progress], None]) -
             f"IMAGE_SNAPSHOTS_MAX_FAILED_RATIO ({run.settings.max_failed_ratio:g}) allows, so nothing was published. "
             f"{_most_common_errors(run)} Run again today to ask for those alone."
         )
-    names = (LIST_PAGES.name, NOTEBOOKS.name, RESPONSES.name)
+    names = (LIST_PAGES.name, IMAGE_REFERENCES.name, RESPONSES.name)
     files = attempt.files | {name: file_facts(run.lake, run.staged(name), name, run.partition) for name in names}
     attempt = read_attempt(run.lake, run.partition) or attempt
     write_attempt(run.lake, run.partition, attempt.model_copy(update={"fetch": facts, "files": files}))

@@ -1,0 +1,68 @@
+"""In which workspaces a day looks: those that the user states, those that the API lists, or those that are known.
+
+Lists of the API show one workspace each, the default one unless told otherwise. So how far a day looked is a fact of
+the day, and what lies outside is unknown.
+"""
+
+import datetime as dt
+from collections.abc import Iterable
+from typing import Any
+
+from pipelines.bodies.list_page import text_at
+from pipelines.cloud.modelarts import ModelArtsClient
+from pipelines.cloud.paging import Listing
+from pipelines.cloud.service import Reading
+from pipelines.errors import ListDeniedError, ListMissingError
+from pipelines.lake.manifests import ScopeFacts
+
+DEFAULT_WORKSPACE = "0"
+STATED, ASKED, ASSUMED = "stated", "asked", "assumed"
+
+_WORKSPACES = Listing("workspace", "/v1/{project_id}/workspaces", items="workspaces", total="total_count", workspace=())
+
+
+class Scope:
+    """The `workspaces` of a day, in the order in which they became known, and those `outside` that answers name."""
+
+    def __init__(self, workspaces: Iterable[str], origin: str, error: str | None = None) -> None:
+        self.workspaces = list(dict.fromkeys(workspaces))
+        self.outside: set[str] = set()
+        self._origin, self._error = origin, error
+
+    def note(self, workspace: str | None) -> None:
+        """Take a workspace that an answer names: where the API does not list the workspaces, it is read too."""
+        if workspace is None or workspace in self.workspaces:
+            return
+        if self._origin == ASSUMED:
+            self.workspaces.append(workspace)
+        else:
+            self.outside.add(workspace)
+
+    @property
+    def facts(self) -> ScopeFacts:
+        """The scope as the manifest has it."""
+        return ScopeFacts(
+            workspaces=list(self.workspaces), origin=self._origin, error=self._error, outside=sorted(self.outside)
+        )
+
+
+async def find_scope(client: ModelArtsClient, stated: Iterable[str] | None, known: Iterable[str]) -> Scope:
+    """The workspaces to read: those `stated`, or those that the API lists; where it lists none, those `known` so far.
+
+    Raises:
+        ListUnreadableError: the API has such a list, and it cannot be read.
+        PipelineError: no request can succeed.
+    """
+    if stated is not None:
+        return Scope(stated, STATED)
+    found: list[str] = []
+    try:
+        async for some in client.rows(Reading(_WORKSPACES), None, _id):
+            found += [id_ for id_ in some if id_]
+    except (ListMissingError, ListDeniedError) as error:
+        return Scope([DEFAULT_WORKSPACE, *known], ASSUMED, str(error))
+    return Scope([DEFAULT_WORKSPACE, *found], ASKED)
+
+
+def _id(item: dict[str, Any], _: dt.datetime) -> str | None:
+    return text_at(item, "id")
