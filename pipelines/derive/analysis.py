@@ -34,11 +34,11 @@ from pipelines.lake.stored_files import LakePath, exists
 from pipelines.run import Run
 from pipelines.tables import (
     IMAGE_HISTORY,
+    IMAGE_REFERENCES,
     IMAGE_VALUES,
     IMAGES,
     INVENTORY,
     LIST_PAGES,
-    IMAGE_REFERENCES,
     RESPONSES,
     Table,
 )

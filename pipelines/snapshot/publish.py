@@ -30,7 +30,7 @@ from pipelines.lake.parquet_files import SANDBOX_MARK, is_marked_sandbox, open_p
 from pipelines.lake.records import newest_derived_record, with_own_sha256
 from pipelines.lake.stored_files import LakePath
 from pipelines.snapshot.normalise import add_counts, normalise_images, to_arrow
-from pipelines.tables import IMAGE_VALUES, IMAGES, LIST_PAGES, IMAGE_REFERENCES, RESPONSES, SCHEMA_VERSION, Table
+from pipelines.tables import IMAGE_REFERENCES, IMAGE_VALUES, IMAGES, LIST_PAGES, RESPONSES, SCHEMA_VERSION, Table
 
 _BATCH_ROWS = 4_096
 _PREVIEW_ROWS = 5

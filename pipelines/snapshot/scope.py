@@ -13,10 +13,16 @@ from pipelines.cloud.modelarts import ModelArtsClient
 from pipelines.cloud.paging import Listing
 from pipelines.cloud.service import Reading
 from pipelines.errors import ListDeniedError, ListMissingError
-from pipelines.lake.manifests import ScopeFacts
+from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.manifests import ScopeFacts, last_complete_day
+from pipelines.lake.parquet_files import read_batches
+from pipelines.lake.stored_files import LakePath, exists
+from pipelines.tables import IMAGES
 
 DEFAULT_WORKSPACE = "0"
 STATED, ASKED, ASSUMED = "stated", "asked", "assumed"
+
+_BATCH_ROWS = 10_000
 
 _WORKSPACES = Listing("workspace", "/v1/{project_id}/workspaces", items="workspaces", total="total_count", workspace=())
 
@@ -62,6 +68,22 @@ async def find_scope(client: ModelArtsClient, stated: Iterable[str] | None, know
     except (ListMissingError, ListDeniedError) as error:
         return Scope([DEFAULT_WORKSPACE, *known], ASSUMED, str(error))
     return Scope([DEFAULT_WORKSPACE, *found], ASKED)
+
+
+def known_workspaces(lake: Lake, partition: Partition) -> list[str]:
+    """The workspaces that the images of the last complete day are in."""
+    day = last_complete_day(lake, partition)
+    images = None if day is None else lake.table(IMAGES.name, day)
+    # Retention keeps the last complete day, unless somebody removed it otherwise.
+    return sorted(image_workspaces(images)) if images is not None and exists(images) else []
+
+
+def image_workspaces(images: LakePath) -> set[str]:
+    """The workspaces that the rows of an `images` file state."""
+    found: set[str | None] = set()
+    for batch in read_batches(images, _BATCH_ROWS, ["workspace_id"]):
+        found |= set(batch["workspace_id"].unique().to_pylist())
+    return {workspace for workspace in found if workspace is not None}
 
 
 def _id(item: dict[str, Any], _: dt.datetime) -> str | None:

@@ -28,7 +28,8 @@ from pipelines.maintenance.verify import verify_derived
 from pipelines.query.views import connect_lake
 from pipelines.settings import Settings
 from pipelines.snapshot.checkpoint import open_checkpoint
-from pipelines.snapshot.steps import SnapshotRun, start_over
+from pipelines.snapshot.snapshot_run import SnapshotRun
+from pipelines.snapshot.steps import start_over
 from pipelines.tables import Outcome
 
 DATE = dt.date(2026, 11, 23)

@@ -13,7 +13,10 @@ DIGEST = "sha256:" + "ab" * 32
     [
         (ID.upper(), ImageReference(image_id=ID)),
         ("org/repo:1.2", ImageReference(None, "org/repo:1.2", "org/repo", "1.2")),
-        ("swr.eu-de.otc.t-systems.com/Org/Repo:V1", (None, "swr.eu-de.otc.t-systems.com/Org/Repo:V1", "org/repo", "v1")),
+        (
+            "swr.example.com/Org/Repo:V1",
+            (None, "swr.example.com/Org/Repo:V1", "org/repo", "v1"),
+        ),
         ("100.125.3.4:20202/org/a/b:7", (None, "100.125.3.4:20202/org/a/b:7", "org/a/b", "7")),
         ("localhost/org/repo", (None, "localhost/org/repo", "org/repo", "latest")),
         ("org/repo", (None, "org/repo", "org/repo", "latest")),

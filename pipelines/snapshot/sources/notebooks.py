@@ -1,4 +1,4 @@
-"""Notebooks: each runs one image. Free instances are another feature, which the list leaves out unless it is asked for."""
+"""Notebooks: each runs one image. Free instances are another feature, which the list shows only when it is named."""
 
 import datetime as dt
 from collections.abc import AsyncIterator

@@ -83,8 +83,8 @@ def _add_images(service: Resource, details: dict[str, Any]) -> Resource:
     active = [time_at(details, "last_used_time")]
     for group in _list(value_at(details, "version", "instance_groups")):
         active.append(time_at(group, "last_used_time"))
-        for unit in _list(value_at(group, "unit_configs")):
-            named.append((_image_of(value_at(unit, "image")), service.strength))
+        images = [_image_of(value_at(unit, "image")) for unit in _list(value_at(group, "unit_configs"))]
+        named += [(image, service.strength) for image in images]
     last = max((one for one in active if one), default=None)
     return replace(service, images=references(*named), last_active_at=last)
 

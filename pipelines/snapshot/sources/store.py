@@ -1,13 +1,18 @@
-"""The references to images that the sources of usage found, in a table of an SQLite database until the day is staged."""
+"""The references to images that the sources of usage found: in an SQLite table until the day is staged."""
 
 import datetime as dt
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 
+from pipelines.bodies.image_reference import ImageReference
+from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.manifests import read_manifest
+from pipelines.lake.parquet_files import read_batches
+from pipelines.lake.stored_files import sha256_of_file, storage_errors
 from pipelines.snapshot.image_list import batches_of, microseconds
 from pipelines.snapshot.sources.resources import COPIED, PAST, Resource
 from pipelines.tables import IMAGE_REFERENCES
@@ -15,6 +20,7 @@ from pipelines.tables import IMAGE_REFERENCES
 _ROWS_A_BATCH = 10_000
 # By which resources those of a kind use images.
 _VIA = {"service": "model", "training_job": "algorithm"}
+_ASKED_ONE_BY_ONE = ("model", "service")
 
 _COLUMNS = [column.name for column in IMAGE_REFERENCES.columns[2:]]
 _TIMES = frozenset({"last_active_at", "updated_at", "observed_at"})
@@ -83,6 +89,45 @@ class ReferenceStore:
         """All references, by kind and resource, as batches of the `image_references` table."""
         cursor = self._db.execute("SELECT * FROM found ORDER BY kind, resource_id, position")
         yield from batches_of(cursor, IMAGE_REFERENCES, _ROWS_A_BATCH, snapshot_date, project_id)
+
+
+def earlier_resources(lake: Lake, day: Partition) -> dict[str, dict[str, Resource]]:
+    """The resources of a published day that were asked for one by one, by kind and id, with what they name.
+
+    None where the file is not the one that its manifest names: then all are asked for again, and `verify` names it.
+    """
+    path = lake.table(IMAGE_REFERENCES.name, day)
+    with storage_errors(path):
+        if sha256_of_file(path) != read_manifest(lake.manifest(day)).files[IMAGE_REFERENCES.name].sha256:
+            return {}
+    found: dict[str, dict[str, Resource]] = {kind: {} for kind in _ASKED_ONE_BY_ONE}
+    for batch in read_batches(path, _ROWS_A_BATCH):
+        for row in batch.to_pylist():
+            if row["kind"] in found:
+                _add(found[row["kind"]], row)
+    return found
+
+
+def _add(resources: dict[str, Resource], row: dict[str, Any]) -> None:
+    resource = resources.get(row["resource_id"]) or Resource(
+        row["kind"],
+        row["resource_id"],
+        row["name"],
+        row["status"],
+        row["workspace_id"],
+        row["user"],
+        row["observed_at"],
+        last_active_at=row["last_active_at"],
+        updated_at=row["updated_at"],
+    )
+    if row["via_id"] is not None:
+        resource = replace(resource, via_ids=tuple(dict.fromkeys((*resource.via_ids, row["via_id"]))))
+    else:
+        image = ImageReference(
+            row["image_id"], row["image_reference"], row["image_path"], row["image_tag"], row["image_digest"]
+        )
+        resource = replace(resource, images=(*resource.images, (image, row["strength"])))
+    resources[resource.id] = resource
 
 
 def _rows(resource: Resource) -> Iterator[tuple[Any, ...]]:

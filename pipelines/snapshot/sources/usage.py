@@ -1,7 +1,8 @@
 """Who uses images: reads the wanted sources of usage, each on its own, as far as each can be read."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from typing import Any
 
 from pipelines.cloud.modelarts import ModelArtsClient
 from pipelines.errors import ListUnreadableError
@@ -45,7 +46,7 @@ class UsageReading:
         Raises:
             PipelineError: no request can succeed, or the storage failed.
         """
-        await _together(self._read(name, session) for name, session in self._sessions.items())
+        await together(self._read(name, session) for name, session in self._sessions.items())
 
     async def _read(self, name: str, session: Session) -> None:
         if name in self._errors:
@@ -83,6 +84,9 @@ class UsageReading:
         if session is None:
             return SourceFacts(wanted=False)
         partial = session.partial
+        skipped = sum(reading.skipped for reading in session.readings)
+        if skipped:
+            partial = f"{skipped} of its items have no id"
         if unresolved:
             via = "models" if name == "services" else "algorithms"
             partial = f"{unresolved} of them use an image by {via} that were not read, or are not there"
@@ -93,14 +97,14 @@ class UsageReading:
             partial=None if name in self._errors else partial,
             items=sum(reading.items for reading in session.readings),
             requests=sum(reading.requests for reading in session.readings),
-            skipped=sum(reading.skipped for reading in session.readings),
+            skipped=skipped,
             unresolved=unresolved,
         )
 
 
-async def _together(readings: Iterable[object]) -> None:
+async def together(readings: Iterable[Coroutine[Any, Any, None]]) -> None:
     """Await all; the first error ends the others."""
-    tasks = [asyncio.ensure_future(reading) for reading in readings]  # type: ignore[call-overload]
+    tasks = [asyncio.create_task(reading) for reading in readings]
     try:
         await asyncio.gather(*tasks)
     finally:
