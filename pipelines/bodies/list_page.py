@@ -1,4 +1,4 @@
-"""A page of one of the API's lists: its items, and the id of each."""
+"""Reads a page of one of the API's lists: its items and their ids."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,10 +7,10 @@ from pipelines.bodies.json_text import NotJSONError, parse, text_or_none
 
 
 def read_page(body: bytes, items: str = "data") -> dict[str, Any]:
-    """A page of a list: an object with a list under the name `items`.
+    """Parse a page of a list: an object with a list under the name `items`.
 
     Raises:
-        NotJSONError: it is no page.
+        NotJSONError: the body is not such a page.
     """
     page = parse(body)
     if not isinstance(page, dict) or not isinstance(page.get(items), list):
@@ -31,5 +31,5 @@ def text_at(item: Any, *names: str) -> str | None:
 
 
 def id_of(item: Any, names: Sequence[str] = ("id",)) -> str | None:
-    """The id of an item of a list, in lower case; None when it has none, or none that can be kept."""
+    """The id of a list's item, in lower case; None if it has none, or one that cannot be stored."""
     return (text_at(item, *names) or "").strip().lower() or None

@@ -32,17 +32,16 @@ class ModelArtsClient(ServiceClient):
         return self
 
     async def show_image(self, image_id: str) -> ImageResponse:
-        """Ask for one image, again as often as is worth it. What concerns only this image is in the answer.
-
-        `image_id` is a UUID with hyphens; anything else raises ValueError, because it must never reach a URL.
+        """Fetch one image's details, with retries. A fault of this image alone is in the result, not raised.
 
         Raises:
+            ValueError: `image_id` is not a UUID with hyphens; such a value must never reach a URL.
             AccountSuspendedError, AccessDeniedError, ConfigurationError, EndpointUnreachableError: no request can
-                succeed; from now on every call raises the same.
+                succeed; every later call raises the same error.
         """
         asked = image_id.lower()
         if _UUID.fullmatch(asked) is None:
-            raise ValueError("not a UUID, so it cannot be asked for")
+            raise ValueError("not a UUID, so it cannot be requested")
         result = await self.ask(
             f"{self._images_path}/{asked}", lambda status, headers, body: classify(asked, status, headers, body)
         )

@@ -1,6 +1,6 @@
 """The lists of the API: how each is asked for, how far the reading of one has come, and what a page adds to it.
 
-Asking for a page, and what a refusal means, belongs to `cloud.modelarts`.
+Requesting a page and handling a refusal belong to `cloud.service`.
 """
 
 import datetime as dt
@@ -14,7 +14,7 @@ import orjson
 
 from pipelines.bodies.list_page import id_of, read_page
 
-# No list is longer; a count beyond it is none.
+# A larger count is ignored as nonsense.
 _MAX_TOTAL = 2**53
 
 
@@ -76,19 +76,19 @@ class Paging:
     skipped: int = 0
     offset: int = 0
     total: int | None = None
-    # The most that any page counted: a count that falls while pages are read must not hide what none of them showed.
+    # The largest total that any page stated: a total that falls during reading must not hide missing items.
     most: int = 0
     refused_sizes: int = 0
 
     @property
     def is_whole(self) -> bool:
-        """Whether everything that the list counts was on its pages."""
+        """Whether the pages have shown all items that the list counts."""
         return self.total is not None and len(self.found) >= self.total
 
     @property
     def shortfall(self) -> int:
         """How many items the list counts that were on none of its pages."""
-        return max(0, self.most - len(self.found) - self.skipped)
+        return max(0, self.most - len(self.found))
 
     @property
     def page_size(self) -> int:
@@ -119,7 +119,7 @@ class Paging:
         return True
 
     def take(self, body: bytes, observed_at: dt.datetime) -> ListPage | None:
-        """Add a page that came; None when it shows nothing new of this workspace, which is the end of the list."""
+        """Add a received page and return its new items; None if nothing on it is new in this workspace: the end of the list."""
         page = read_page(body, self.listing.items)
         self.total = _count(page.get(self.listing.total))
         self.most = max(self.most, self.total or 0)

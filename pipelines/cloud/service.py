@@ -44,7 +44,7 @@ _T = TypeVar("_T")
 
 @dataclass(slots=True)
 class Result:
-    """The last answer to one call, or its absence (`status` or `body` are None)."""
+    """The last response to one call; `status` and `body` are None if no complete response came."""
 
     verdict: Verdict
     status: int | None
@@ -93,10 +93,10 @@ class Reading:
 class ServiceClient:
     """A client of one project, shared by all workers; use it as an async context manager.
 
-    Entering fetches a token (with a password) and sets `project_id`. Calls beyond the limit of connections wait for
-    one within their time-out. `shared_rate`, in place of `limits.rate`, is a limit for all processes together, and is
-    closed with the client. `ca_bundle` wins over the credentials' own. `now` is the clock by which answers are
-    observed; that of a day which the sandbox plays shows that day.
+    Entering fetches a token (for a password) and sets `project_id`. Calls beyond the connection limit wait for a free
+    connection, within their time-out. `shared_rate` replaces `limits.rate` by one limit for all processes; it is closed
+    with the client. `ca_bundle` overrides the credentials' own. `now` is the clock that sets `observed_at`; when the
+    sandbox plays a day, this clock shows that day.
     """
 
     def __init__(
@@ -126,19 +126,19 @@ class ServiceClient:
 
     @property
     def project_id(self) -> str:
-        """The project's id; known after entering."""
+        """The project's id, known after entering."""
         project_id = self._authentication.project_id
         assert project_id is not None, "enter the client first"  # noqa: S101
         return project_id
 
     @property
     def was_accepted(self) -> bool:
-        """Whether the API has accepted a request, so that endpoint, project and credentials are right."""
+        """Whether the API has accepted a request. If so, endpoint, project and credentials are right."""
         return self._authentication.was_accepted
 
     @property
     def met_sandbox(self) -> bool:
-        """Whether what answers says that it is a sandbox of this software, so that its images are invented."""
+        """Whether the server says that it is this software's sandbox, whose images are invented."""
         return self._sender.met_sandbox
 
     async def __aenter__(self) -> Self:
@@ -213,12 +213,12 @@ class ServiceClient:
     async def _next_rows(
         self, reading: "Reading", paging: Paging, reduce: Callable[[dict[str, Any], dt.datetime], _T]
     ) -> list[_T] | None:
-        # No generator: what it had read would live on in it while its caller is at work.
+        # Not a generator: a generator would keep the page alive while its caller works.
         page = await self._next_page(reading, paging)
         return None if page is None else [reduce(item, page.observed_at) for item in page.items]
 
     async def _next_page(self, reading: "Reading", paging: Paging) -> ListPage | None:
-        """Read the next page of a list; None at its end. Offsets may not be what they seem, so several things end it.
+        """Read the next page of a list; None at its end. Offsets are unreliable, so several conditions end a list.
 
         Raises:
             PipelineError: the page cannot be read, or no request can succeed.
@@ -246,13 +246,11 @@ class ServiceClient:
         def judge(status: int, headers: httpx.Headers, body: bytes) -> Verdict:
             verdict = classify(status, headers, body)
             if verdict.error_code in WRONG_PATH_CODES and self._authentication.was_accepted:
-                # The endpoint serves the API, but not this list: that is no reason to stop everything.
+                # The endpoint serves the API but not this list, so only the list fails.
                 return Verdict(Kind.FINAL, Outcome.FAILED, verdict.error_code)
             return verdict
 
         return judge
-
-    # -- one call: requests until there is a verdict
 
     async def ask(self, target: str, judge: Judge, posted: bytes = b"") -> Result:
         """Send a request until there is a verdict: a GET of `target` (path and query), or a POST with a body.
@@ -260,7 +258,7 @@ class ServiceClient:
         Raises:
             PipelineError: no request can succeed; from now on every call raises the same.
         """
-        # The event loop's clock, without asking for the loop: that is a system call each time.
+        # The same clock as the event loop's, without fetching the loop: that would cost a system call each time.
         clock = time.monotonic
         transport, authentication, retries = self._transport, self._authentication, self._retries
         policy = self._retry_policy
@@ -313,14 +311,14 @@ class ServiceClient:
                 retries.note_last(verdict, status)
                 return Result(verdict, status, body, attempts, round(elapsed * 1000), observed_at)
             if delay:
-                # Bodies may be large, and as many wait as there are workers.
+                # Drop the body while waiting: it may be large, and every worker may be waiting.
                 reply = body = None
                 await retries.sleep(delay)
 
     async def _handle(
         self, verdict: Verdict, status: int | None, token: Token | None, sent_at: float, faults: int
     ) -> float:
-        """Do what an answer that is not final asks for, and return the seconds to wait; raises when it is the end."""
+        """Act on a response that is not final and return the seconds to wait; raises if no request can succeed."""
         if verdict.kind is Kind.STOP:
             assert verdict.stop is not None  # noqa: S101
             self._retries.halt(verdict.stop(f"{verdict.error_msg} ({self.host}: {brief(status, verdict)})."))

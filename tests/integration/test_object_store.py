@@ -265,7 +265,7 @@ def test_sql_reads_the_lake_and_nothing_else_of_the_bucket(lake):
         assert connection.sql(f"FROM read_csv('{lake.root}/inside.csv')").fetchall() == [(2,)]
         with pytest.raises(duckdb.Error, match="is not in the lake"):
             connection.sql(f"FROM read_csv('{secret}')").fetchall()
-        with pytest.raises(duckdb.Error, match="is only read here"):
+        with pytest.raises(duckdb.Error, match="is read-only here"):
             connection.sql(f"COPY (SELECT 1) TO '{lake.root}/new.csv'")
     with pytest.raises(ConfigurationError, match="Nothing is published in the lake s3://lake-bucket/deep/lake"):
         connect_lake(lake)
