@@ -86,9 +86,8 @@ class Authentication:
         if not posted:
             return httpx.Request(method, self._origin_url, headers=headers, stream=_NO_BODY, extensions=extensions)
         headers = httpx.Headers(headers)
-        headers.update({"Content-Type": "application/json", "Content-Length": str(len(posted))})
-        stream = httpx.ByteStream(posted)
-        return httpx.Request(method, self._origin_url, headers=headers, stream=stream, extensions=extensions)
+        headers["Content-Type"] = "application/json"
+        return httpx.Request(method, self._origin_url, headers=headers, content=posted, extensions=extensions)
 
     def note_accepted(self, token: Token | None) -> None:
         """Report that the API accepted a request with this token, or a signed request."""

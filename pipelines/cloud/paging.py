@@ -33,6 +33,7 @@ class Listing:
     `what` its items are called in messages; `path` below the endpoint, with `{project_id}`; `items`, `total` and `id`:
     where a page has its items and their number, and an item its id. The `page_sizes` are tried in order, because clouds
     refuse sizes that others document. `workspace`: the parameters that choose a workspace; none for a list of all.
+    `may_be_missing`: a cloud without this list is no wrong endpoint.
     """
 
     what: str
@@ -45,6 +46,7 @@ class Listing:
     parameters: Mapping[str, str] = field(default_factory=dict)
     workspace: tuple[str, ...] = ("workspace_id",)
     by_post: bool = False
+    may_be_missing: bool = False
 
 
 IMAGES = Listing("image", "/v1/{project_id}/images", page_sizes=(200, 50, 20, 10))
@@ -119,7 +121,7 @@ class Paging:
         return True
 
     def take(self, body: bytes, observed_at: dt.datetime) -> ListPage | None:
-        """Add a received page and return its new items; None if nothing on it is new in this workspace: the end of the list."""
+        """Add a received page and return its new items; None, at the end, if it shows nothing new of this workspace."""
         page = read_page(body, self.listing.items)
         self.total = _count(page.get(self.listing.total))
         self.most = max(self.most, self.total or 0)

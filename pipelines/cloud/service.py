@@ -225,7 +225,10 @@ class ServiceClient:
         """
         if paging.is_whole:
             return None
-        judge = self._judge(lambda *answer: classify_list(*answer, items=reading.listing.items))
+        listing = reading.listing
+        judge = self._judge(
+            lambda *answer: classify_list(*answer, items=listing.items), may_be_missing=listing.may_be_missing
+        )
         while True:
             result = await self.ask(paging.target, judge, paging.body)
             reading.requests += result.attempts
@@ -242,10 +245,10 @@ class ServiceClient:
             raise _unreadable(verdict, f"The {reading.listing.what} list of {self.host} cannot be read ({came}).")
         return paging.take(body, result.observed_at)
 
-    def _judge(self, classify: Judge) -> Judge:
+    def _judge(self, classify: Judge, *, may_be_missing: bool = False) -> Judge:
         def judge(status: int, headers: httpx.Headers, body: bytes) -> Verdict:
             verdict = classify(status, headers, body)
-            if verdict.error_code in WRONG_PATH_CODES and self._authentication.was_accepted:
+            if verdict.error_code in WRONG_PATH_CODES and (may_be_missing or self._authentication.was_accepted):
                 # The endpoint serves the API but not this list, so only the list fails.
                 return Verdict(Kind.FINAL, Outcome.FAILED, verdict.error_code)
             return verdict
@@ -301,7 +304,8 @@ class ServiceClient:
             delay = 0.0
             if verdict.kind is Kind.FINAL:
                 self._throttle.accepted(sent_at)
-                authentication.note_accepted(token)
+                if verdict.error_code not in WRONG_PATH_CODES:
+                    authentication.note_accepted(token)
             else:
                 delay = await self._handle(verdict, status, token, sent_at, faults)
                 if verdict.kind is not Kind.UNREACHABLE:

@@ -75,8 +75,8 @@ def notes(manifest: Manifest, summary: DerivedSummary) -> Iterator[tuple[str, st
             "The API's list of images was not read",
             f"So it is not known which images are present but not registered{reason}.",
         )
-    if not fetch.notebooks_were_read:
-        reason = f" ({fetch.notebooks_error})" if fetch.notebooks_error else ""
+    if not fetch.usage_is_observed:
+        reason = ""
         yield (
             "Usage was not read",
             f"So it is not known which images are in use{reason}; not known is not the same as unused.",

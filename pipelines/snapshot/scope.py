@@ -24,7 +24,14 @@ STATED, ASKED, ASSUMED = "stated", "asked", "assumed"
 
 _BATCH_ROWS = 10_000
 
-_WORKSPACES = Listing("workspace", "/v1/{project_id}/workspaces", items="workspaces", total="total_count", workspace=())
+_WORKSPACES = Listing(
+    "workspace",
+    "/v1/{project_id}/workspaces",
+    items="workspaces",
+    total="total_count",
+    workspace=(),
+    may_be_missing=True,
+)
 
 
 class Scope:

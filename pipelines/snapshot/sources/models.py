@@ -1,6 +1,7 @@
 """Models (AI applications): each was made from an image, and needs it, or has a copy of it.
 
-The list does not name the image, so the details of each model are asked for.
+The list does not name the image, so the details of each model that was made from one are asked for. The others are
+read as well, because services that run them use no image by them.
 """
 
 import datetime as dt
@@ -10,7 +11,7 @@ from typing import Any
 
 from pipelines.bodies.list_page import text_at
 from pipelines.cloud.paging import Listing, Step
-from pipelines.snapshot.sources.resources import COPIED, REQUIRED, Resource, Session, described, references, time_at
+from pipelines.snapshot.sources.resources import COPIED, REQUIRED, Resource, Session, described, references
 
 _LISTING = Listing(
     "model",
@@ -19,14 +20,15 @@ _LISTING = Listing(
     total="total_count",
     id=("model_id",),
     step=Step.PAGES,
-    parameters={"model_type": "Image"},
 )
 
 
 async def read(session: Session) -> AsyncIterator[list[Resource]]:
-    """Read the models that were made from images."""
+    """Read the models, and the images of those that were made from one."""
     async for resources in session.resources_of(_LISTING, _reduce):
-        yield await session.with_details(_LISTING, resources, "/v1/{project_id}/models/{id}", _add_images)
+        yield [model for model in resources if not model.has_image]
+        of_images = [model for model in resources if model.has_image]
+        yield await session.with_details(_LISTING, of_images, "/v1/{project_id}/models/{id}", _add_images)
 
 
 def _reduce(item: dict[str, Any], observed_at: dt.datetime) -> Resource:
@@ -34,7 +36,7 @@ def _reduce(item: dict[str, Any], observed_at: dt.datetime) -> Resource:
         described("model", item, observed_at, ("model_id",)),
         name=text_at(item, "model_name"),
         status=text_at(item, "model_status"),
-        updated_at=time_at(item, "update_at") or time_at(item, "update_time"),
+        has_image=(text_at(item, "model_type") or "IMAGE").strip().upper() == "IMAGE",
     )
 
 

@@ -29,8 +29,8 @@ _FIRST_MS, _LAST_MS = 0, 4_102_444_800_000
 class Resource:
     """What is kept of a resource. The API sends more, access tokens and environments among it: none of that is kept.
 
-    `images` are named by the resource itself, each with a strength; `via_id` is the model or algorithm by which it uses
-    images. `strength` is how it uses those.
+    `images` are named by the resource itself, each with a strength. `via_ids` are the models or algorithms by which it
+    uses images, and `strength` is how it uses those. `has_image`: whether it may have any.
     """
 
     kind: str
@@ -41,6 +41,7 @@ class Resource:
     user: str | None
     observed_at: dt.datetime
     strength: str = REQUIRED
+    has_image: bool = True
     images: tuple[tuple[ImageReference, str], ...] = ()
     via_ids: tuple[str, ...] = ()
     last_active_at: dt.datetime | None = None

@@ -38,22 +38,29 @@ class ReferenceStore:
     def __init__(self, database: sqlite3.Connection) -> None:
         self._db = database
         self._db.execute(_CREATE)
+        self._db.execute(
+            "CREATE TABLE IF NOT EXISTS resources (kind TEXT, id TEXT, PRIMARY KEY (kind, id)) WITHOUT ROWID"
+        )
 
     def clear(self, kind: str | None = None) -> None:
         """Drop the references of a kind of resource, or all."""
         if kind is None:
             self._db.execute("DELETE FROM found")
+            self._db.execute("DELETE FROM resources")
         else:
             self._db.execute("DELETE FROM found WHERE kind = ?", (kind,))
+            self._db.execute("DELETE FROM resources WHERE kind = ?", (kind,))
 
     def add(self, resources: list[Resource]) -> None:
         """Store the references of some resources; a resource that names no image has none."""
+        self._db.executemany("INSERT OR IGNORE INTO resources VALUES (?, ?)", [(one.kind, one.id) for one in resources])
         self._db.executemany(_INSERT, [row for resource in resources for row in _rows(resource)])
 
     def resolve(self) -> dict[str, int]:
         """Give references by a model or an algorithm the images of that; how many of each kind cannot be resolved.
 
-        A job that is over and whose algorithm is gone does not count: nobody can say any more what it used.
+        A model or an algorithm that is known may have no image: then there is no reference. A job that is over and
+        whose algorithm is gone does not count: nobody can say any more what it used.
         """
         unresolved: dict[str, int] = {}
         for kind, via in _VIA.items():
@@ -66,11 +73,14 @@ class ReferenceStore:
                     "SELECT * FROM found WHERE kind = ? AND resource_id = ? ORDER BY position",
                     (via, reference["via_id"]),
                 ).fetchall()
-                if found:
+                if found or self._is_known(via, reference["via_id"]):
                     self._replace(reference, [dict(zip(_COLUMNS, one, strict=True)) for one in found])
                 elif reference["strength"] != PAST:
                     unresolved[kind] = unresolved.get(kind, 0) + 1
         return unresolved
+
+    def _is_known(self, kind: str, id_: str) -> bool:
+        return self._db.execute("SELECT 1 FROM resources WHERE kind = ? AND id = ?", (kind, id_)).fetchone() is not None
 
     def _replace(self, reference: dict[str, Any], by: list[dict[str, Any]]) -> None:
         key = (reference["kind"], reference["resource_id"])
