@@ -105,6 +105,7 @@ def summary(**facts):
             "is_priced": True,
             "unpriced": 0,
             "reclaimable_bytes": None,
+            "unmatched_references": None,
         }
         | facts
     )
