@@ -241,8 +241,8 @@ USAGE_SOURCES: dict[str, str] = {
 
 IMAGE_REFERENCES = Table(
     "image_references",
-    "Evidence: the resources of the project that name an image, one row per reference; which sources were read, and how "
-    "far, is in the manifest.",
+    "Evidence: the resources of the project that name an image, one row per reference; which sources were read, and "
+    "how far, is in the manifest.",
     ("snapshot_date", "project_id", "kind", "resource_id", "position"),
     (
         _SNAPSHOT_DATE,
@@ -256,8 +256,12 @@ IMAGE_REFERENCES = Table(
         _api("user", "Name (or id) of the user who owns the resource."),
         _api("image_id", "Id of the image, in lower case; null when the resource names no id."),
         _api("image_reference", "Registry address or path of the image, as sent, without credentials and query."),
-        _derived("image_path", pa.string(), "`namespace/repository` of `image_reference`, without host, in lower case."),
-        _derived("image_tag", pa.string(), "Tag of `image_reference`, in lower case; null when it names a digest alone."),
+        _derived(
+            "image_path", pa.string(), "`namespace/repository` of `image_reference`, without host, in lower case."
+        ),
+        _derived(
+            "image_tag", pa.string(), "Tag of `image_reference`, in lower case; null when it names a digest alone."
+        ),
         _derived("image_digest", pa.string(), "Digest of `image_reference`, `sha256:…`, in lower case."),
         _api("via_id", "Id of the model or algorithm by which the resource uses the image; null for a direct use."),
         Column(
@@ -368,6 +372,7 @@ IMAGE_RECONCILIATION = Table(
         ),
     ),
 )
+
 
 def _references(source: str) -> Column:
     return _derived(source, pa.int64(), f"References of {source.replace('_', ' ')}; null when these were not read.")

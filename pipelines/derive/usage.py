@@ -4,7 +4,6 @@ Which image a reference means is `sql/derive/referenced_images.sql`, the countin
 the resources that name images belongs to the fetch. How far the days looked, and how that is said, belongs here.
 """
 
-import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -113,11 +112,30 @@ def _looked_as_far(one: FetchFacts, other: FetchFacts) -> bool:
 # --- in words -------------------------------------------------------------------------------------------------------
 
 
-def nobody_in_words(observed_kinds: str, workspaces: int) -> str:
-    """What was looked at and not found: "no notebook, model or service in 2 workspaces"."""
-    kinds = [USAGE_SOURCES[name].replace("_", " ") for name in observed_kinds.split("|")]
-    return f"no {_joined(kinds)} in {workspaces:,} {'workspace' if workspaces == 1 else 'workspaces'}"
+def users_in_words(kinds: Sequence[str], workspaces: int) -> str:
+    """What was looked at, for a sentence with "no" or "any": "notebook, model or service in 2 workspaces".
+
+    `kinds` are names of sources, at least one.
+    """
+    *others, last = (USAGE_SOURCES[name].replace("_", " ") for name in kinds)
+    words = f"{', '.join(others)} or {last}" if others else last
+    return f"{words} in {workspaces:,} {'workspace' if workspaces == 1 else 'workspaces'}"
 
 
-def _joined(words: Sequence[str]) -> str:
-    return " or ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
+def reasons_not_observed(fetch: FetchFacts) -> list[str]:
+    """Why a day that was to look at usage did not look at all of it, a sentence for each reason."""
+    reasons = []
+    for name in fetch.usage_kinds:
+        facts, words = fetch.sources[name], name.replace("_", " ").capitalize()
+        if not facts.was_read:
+            reasons.append(f"{words} were not read{_because(facts.error)}.")
+        elif facts.partial is not None:
+            reasons.append(f"{words} were read in part{_because(facts.partial)}.")
+    if outside := fetch.scope.outside:
+        named = f"{'workspace' if len(outside) == 1 else 'workspaces'} {', '.join(outside)}"
+        reasons.append(f"Nothing was read in the {named}{_because(fetch.scope.error)}.")
+    return reasons
+
+
+def _because(reason: str | None) -> str:
+    return f" ({reason.rstrip('.')})" if reason else ""

@@ -7,7 +7,7 @@ import pytest
 from published_days import day_of, publish_snapshot, published_rows, rows_of, write_history
 
 from pipelines.derive.analysis import Analysis
-from pipelines.derive.usage import derive_image_usage, nobody_in_words
+from pipelines.derive.usage import derive_image_usage, users_in_words
 from pipelines.lake.manifests import ScopeFacts, SourceFacts
 from pipelines.tables import IMAGE_USAGE, USAGE_SOURCES
 
@@ -86,22 +86,24 @@ def test_references_are_counted_by_kind_and_by_strength():
         scope=ScopeFacts(workspaces=["0", "7"], origin="asked"),
     )
     first, second = rows("2026-11-23")
-    kinds = {"algorithms": None, "workflows": None}
-    seen = {"is_observed": True, "observed_kinds": "notebooks|training_jobs|models|services", "workspaces": 2}
-    assert first == {
-        "id": "a",
-        **kinds,
-        **{"notebooks": 2, "training_jobs": 0, "models": 0, "services": 2, "running": 3, "required": 1, "copied": 0},
-        **seen,
-        **{"last_used_date": dt.date(2026, 11, 23), "observed_days": 1, "unused_days": 0},
-    }
-    assert second == {
-        "id": "b",
-        **kinds,
-        **{"notebooks": 0, "training_jobs": 1, "models": 1, "services": 0, "running": 0, "required": 0, "copied": 1},
-        **seen,
-        **{"last_used_date": None, "observed_days": 1, "unused_days": 1},
-    }
+    counts = (
+        "notebooks",
+        "training_jobs",
+        "algorithms",
+        "models",
+        "services",
+        "workflows",
+        "running",
+        "required",
+        "copied",
+    )
+    assert [tuple(row[name] for name in counts) for row in (first, second)] == [
+        (2, 0, None, 0, 2, None, 3, 1, 0),
+        (0, 1, None, 1, 0, None, 0, 0, 1),
+    ]
+    seen = {(row["observed_kinds"], row["workspaces"]) for row in (first, second)}
+    assert seen == {("notebooks|training_jobs|models|services", 2)}
+    assert usage("2026-11-23") == {"a": (True, dt.date(2026, 11, 23), 1, 0), "b": (True, None, 1, 1)}
     assert (result.images, result.used, result.unused, result.unmatched_references) == (2, 1, 0, 2)
     assert result.file.path == "image_usage/dt=2026-11-23/project=default/image_usage.parquet"
 
@@ -296,14 +298,14 @@ def test_an_image_is_unused_after_thirty_observed_days():
 @pytest.mark.parametrize(
     ("kinds", "workspaces", "words"),
     [
-        ("notebooks", 1, "no notebook in 1 workspace"),
-        ("notebooks|services", 2, "no notebook or service in 2 workspaces"),
+        ("notebooks", 1, "notebook in 1 workspace"),
+        ("notebooks|services", 2, "notebook or service in 2 workspaces"),
         (
             "|".join(USAGE_SOURCES),
             1000,
-            "no notebook, training job, algorithm, model, service or workflow in 1,000 workspaces",
+            "notebook, training job, algorithm, model, service or workflow in 1,000 workspaces",
         ),
     ],
 )
 def test_what_was_looked_at_in_words(kinds, workspaces, words):
-    assert nobody_in_words(kinds, workspaces) == words
+    assert users_in_words(kinds.split("|"), workspaces) == words
