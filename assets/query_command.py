@@ -90,7 +90,7 @@ def query(
 ) -> None:
     """Ask the lake in SQL (DuckDB's), over all days and projects; only reads.
 
-    SHOW TABLES lists what there is, DESCRIBE images the columns of a table.
+    SHOW TABLES lists the tables, DESCRIBE images the columns of a table.
     """
     form = _format(output_format, output)
     lake = Lake(Settings.load().lake)

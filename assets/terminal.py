@@ -102,7 +102,7 @@ def check_output(lake: Lake, output: Path | None) -> None:
         ConfigurationError: it would lie in the lake.
     """
     if output is not None and lake.holds(output):
-        raise ConfigurationError(f"--output {output} is inside the lake, which is only read: choose another place.")
+        raise ConfigurationError(f"--output {output} is inside the lake, which is read-only: choose another place.")
 
 
 def parse_date(text: str | None) -> dt.date | None:

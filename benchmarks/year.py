@@ -33,7 +33,7 @@ from pipelines.lake.manifests import FetchFacts, InventoryFacts
 from pipelines.query.views import connect_lake
 from pipelines.settings import Settings
 from pipelines.snapshot.publish import publish
-from pipelines.snapshot.steps import SnapshotRun
+from pipelines.snapshot.snapshot_run import SnapshotRun
 from pipelines.tables import IMAGE_HISTORY, IMAGE_VALUES, IMAGES, INVENTORY, LIST_PAGES, NOTEBOOKS, RESPONSES, Table
 
 LAST = dt.date(2026, 11, 22)

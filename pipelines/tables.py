@@ -241,7 +241,7 @@ USAGE_SOURCES: dict[str, str] = {
 
 IMAGE_REFERENCES = Table(
     "image_references",
-    "Evidence: the resources of the project that name an image, one row per reference; which sources were read, and "
+    "Evidence: the resources of the project that name an image, one row per reference. Which sources were read, and "
     "how far, is in the manifest.",
     ("snapshot_date", "project_id", "kind", "resource_id", "position"),
     (

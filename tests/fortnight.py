@@ -12,7 +12,8 @@ from pipelines.derive.days import derive_days
 from pipelines.lake.layout import Partition
 from pipelines.sandbox import SandboxOptions, running_sandbox
 from pipelines.settings import DEFAULT_PROJECT, Settings
-from pipelines.snapshot.steps import SnapshotRun, fetch_responses, publish_snapshot, take_inventory
+from pipelines.snapshot.snapshot_run import SnapshotRun
+from pipelines.snapshot.steps import fetch_responses, publish_snapshot, take_inventory
 
 LAST_DAY = dt.date(2026, 11, 23)
 DAYS = [LAST_DAY - dt.timedelta(days=number) for number in reversed(range(14))]

@@ -11,7 +11,7 @@ from pipelines.lake.layout import Partition
 from pipelines.lake.records import Record, record_bytes, with_own_sha256
 from pipelines.settings import Settings
 from pipelines.snapshot.publish import build_tables
-from pipelines.snapshot.steps import SnapshotRun
+from pipelines.snapshot.snapshot_run import SnapshotRun
 from pipelines.tables import RESPONSES
 
 A, B, C = (f"{letter * 8}-0000-4000-8000-000000000000" for letter in "abc")

@@ -15,7 +15,7 @@ from pipelines.lake.layout import Partition
 from pipelines.lake.manifests import FetchFacts, InventoryFacts, Manifest, ScopeFacts, SourceFacts, published_days
 from pipelines.settings import Settings
 from pipelines.snapshot.publish import publish
-from pipelines.snapshot.steps import SnapshotRun
+from pipelines.snapshot.snapshot_run import SnapshotRun
 from pipelines.tables import IMAGE_HISTORY, IMAGE_REFERENCES, LIST_PAGES, TABLES, USAGE_SOURCES, Table
 
 PROJECT_ID = "p1"

@@ -212,6 +212,25 @@ def short_list(facts: FetchFacts) -> str | None:
     )
 
 
+def unobserved_usage(facts: FetchFacts) -> dict[str, str]:
+    """Why each wanted source of usage does not show all that there is; empty when all do."""
+    return {
+        name: why
+        for name in facts.usage_kinds
+        if (why := facts.sources[name].error or facts.sources[name].partial) is not None
+    }
+
+
+def outside_scope(facts: FetchFacts) -> str | None:
+    """What is wrong when answers name workspaces that were not read, in a sentence; None when nothing is."""
+    if not facts.scope.outside:
+        return None
+    return (
+        f"Answers name workspaces that were not read ({', '.join(facts.scope.outside)}), so nothing there is known to "
+        "be unused or unregistered: add them to IMAGE_SNAPSHOTS_WORKSPACES, or set that to `all`."
+    )
+
+
 def file_facts(lake: Lake, path: LakePath, name: str, partition: Partition) -> FileFacts:
     """Rows, bytes and SHA-256 of a file that is, or will be, the published one of its table."""
     with storage_errors(path), open_parquet(path) as file:

@@ -101,7 +101,7 @@ def load_partition(lake: Lake, partition: Partition, url: str | None, wait_secon
     `url` is None for the embedded DuckDB file in the lake's root. Creates what is missing in the warehouse.
 
     Raises:
-        ConfigurationError: the URL is of no known kind, the warehouse refuses it, a table there has another type for a
+        ConfigurationError: the URL is of an unknown kind, the warehouse refuses it, a table there has another type for a
             column, or the partition is not published or not derived, or retention removed files of it.
         EndpointUnreachableError: the warehouse does not answer, or the connection broke.
         PartitionBusyError: others held the tables for longer than `wait_seconds`, or are changing the DuckDB file.
@@ -181,7 +181,7 @@ def check_warehouse(url: str) -> None:
     """See that a setting names a warehouse, without opening it.
 
     Raises:
-        ConfigurationError: it is of no known kind, a malformed URL, or below a home that there is not.
+        ConfigurationError: it is of an unknown kind, a malformed URL, or below a home that there is not.
     """
     if _duckdb_path(url) is not None:
         return

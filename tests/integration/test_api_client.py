@@ -152,7 +152,7 @@ async def test_a_wrong_password_ends_the_run_before_it_began(sandbox):
 
 async def test_an_identity_service_that_is_down(sandbox):
     set_faults(sandbox, iam_down=True)
-    with pytest.raises(EndpointUnreachableError, match=r"gives no token \(HTTP 503\)"):
+    with pytest.raises(EndpointUnreachableError, match=r"issues no token \(HTTP 503\)"):
         await client(sandbox, retry_policy=RetryPolicy(attempts=3, backoff_seconds=0.02)).__aenter__()
 
 

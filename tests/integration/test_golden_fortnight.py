@@ -27,7 +27,8 @@ from pipelines.lake.layout import Lake, Partition
 from pipelines.sandbox import Faults, SandboxOptions, running_sandbox
 from pipelines.sandbox.catalogue import Catalogue, InventoryRow
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import SnapshotRun, fetch_responses, publish_snapshot, take_inventory
+from pipelines.snapshot.snapshot_run import SnapshotRun
+from pipelines.snapshot.steps import fetch_responses, publish_snapshot, take_inventory
 from pipelines.tables import ANALYSIS_TABLES, IMAGE_HISTORY
 
 MONDAY = dt.date(2026, 2, 23)

@@ -28,7 +28,8 @@ from pipelines.maintenance.verify import verify_derived
 from pipelines.query.views import connect_lake
 from pipelines.settings import Settings
 from pipelines.snapshot.checkpoint import open_checkpoint
-from pipelines.snapshot.steps import SnapshotRun, start_over
+from pipelines.snapshot.snapshot_run import SnapshotRun
+from pipelines.snapshot.steps import start_over
 from pipelines.tables import Outcome
 
 DATE = dt.date(2026, 11, 23)
@@ -264,7 +265,7 @@ def test_sql_reads_the_lake_and_nothing_else_of_the_bucket(lake):
         assert connection.sql(f"FROM read_csv('{lake.root}/inside.csv')").fetchall() == [(2,)]
         with pytest.raises(duckdb.Error, match="is not in the lake"):
             connection.sql(f"FROM read_csv('{secret}')").fetchall()
-        with pytest.raises(duckdb.Error, match="is only read here"):
+        with pytest.raises(duckdb.Error, match="is read-only here"):
             connection.sql(f"COPY (SELECT 1) TO '{lake.root}/new.csv'")
     with pytest.raises(ConfigurationError, match="Nothing is published in the lake s3://lake-bucket/deep/lake"):
         connect_lake(lake)

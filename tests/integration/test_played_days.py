@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 from assets.embedded_sandbox import connect
 from pipelines.lake.layout import Partition
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import SnapshotRun, fetch_responses, publish_snapshot, take_inventory
+from pipelines.snapshot.snapshot_run import SnapshotRun
+from pipelines.snapshot.steps import fetch_responses, publish_snapshot, take_inventory
 
 DATE = dt.date(2026, 3, 4)
 

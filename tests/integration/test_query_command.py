@@ -20,7 +20,7 @@ from assets.query_command import QueryCommand, query
 from pipelines.errors import ConfigurationError
 from pipelines.lake.layout import Partition
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import SnapshotRun
+from pipelines.snapshot.snapshot_run import SnapshotRun
 
 ID = "00000000-0000-4000-8000-000000000001"
 NAMES = "SELECT snapshot_date, name, size_bytes FROM images ORDER BY snapshot_date"
@@ -31,7 +31,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 app.command(cls=QueryCommand)(query)
 
 REFUSAL = (
-    "The lake is only read here, and this DROP statement would do more: give a SELECT, WITH, SHOW, DESCRIBE, SUMMARIZE "
+    "The lake is read-only here, and this DROP statement does more than read: give a SELECT, WITH, SHOW, DESCRIBE, SUMMARIZE "
     "or EXPLAIN; --output writes the rows to a file."
 )
 
@@ -164,7 +164,7 @@ def test_output_does_not_go_into_the_lake(ask, lake):
     path = f"{lake}/images/dt=2026-11-01/project=default/images.parquet"
     before = Path(path).read_bytes()
     assert refusal(ask, "SELECT 1", "--output", path) == (
-        f"--output {path} is inside the lake, which is only read: choose another place."
+        f"--output {path} is inside the lake, which is read-only: choose another place."
     )
     assert Path(path).read_bytes() == before
 
@@ -239,7 +239,7 @@ def test_without_a_query_a_terminal_is_asked(terminal):
     terminal.type("FROM images_latest;\n")
     assert "│ base    │" in terminal.wait_for("sql> ")
     terminal.type("DROP VIEW images;\n")
-    assert "Error: The lake is only read here" in terminal.wait_for("sql> ")
+    assert "Error: The lake is read-only here" in terminal.wait_for("sql> ")
     # Ctrl-C ends a query that takes long, or what was typed, and not the prompt.
     terminal.type("SELECT MAX(a.range + b.range) FROM range(60000) a, range(200000) b;\n")
     time.sleep(0.5)

@@ -17,7 +17,7 @@ from pipelines.lake.layout import Lake, Partition
 from pipelines.report import data as report_data
 from pipelines.report.page import render_report, write_report
 from pipelines.settings import ROOT, Settings
-from pipelines.snapshot.steps import SnapshotRun
+from pipelines.snapshot.snapshot_run import SnapshotRun
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 MEGABYTE = 1_000_000

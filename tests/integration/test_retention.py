@@ -25,7 +25,8 @@ from pipelines.maintenance.verify import verify
 from pipelines.query.views import connect_lake, select
 from pipelines.report.page import write_report
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import SnapshotRun, publish_snapshot
+from pipelines.snapshot.snapshot_run import SnapshotRun
+from pipelines.snapshot.steps import publish_snapshot
 from pipelines.tables import ANALYSIS_TABLES, IMAGE_HISTORY, TABLES
 from pipelines.warehouse.loading import load_project
 

@@ -142,7 +142,7 @@ async def test_a_client_ends_with_one_sentence_when_redis_stays_away_or_refuses(
     assert (
         await ends_with(EndpointUnreachableError, f"redis://:other-secret@127.0.0.1:{free_port()}/0")
         == "The rate limiter at 127.0.0.1 (IMAGE_SNAPSHOTS_RATE_LIMITER) cannot be reached (tried for 0 s), and "
-        "without it the limit of all processes cannot be held: start Redis, and run again."
+        "the shared limit cannot be kept without it: start Redis and run again."
     )
     assert (
         await ends_with(ConfigurationError, redis_server.url.replace(PASSWORD, "other-secret"))

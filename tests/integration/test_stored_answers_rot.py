@@ -14,7 +14,8 @@ from pipelines.lake.parquet_files import read_batches
 from pipelines.maintenance.verify import verify
 from pipelines.settings import Settings
 from pipelines.snapshot.checkpoint import open_checkpoint
-from pipelines.snapshot.steps import SnapshotRun, fetch_responses, publish_snapshot, take_inventory
+from pipelines.snapshot.snapshot_run import SnapshotRun
+from pipelines.snapshot.steps import fetch_responses, publish_snapshot, take_inventory
 from pipelines.tables import RESPONSES, Outcome
 
 DATE = dt.date(2026, 11, 23)

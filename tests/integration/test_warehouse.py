@@ -38,7 +38,7 @@ from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.stored_files import sha256_of_file
 from pipelines.query.views import connect_lake
 from pipelines.settings import ROOT, Settings
-from pipelines.snapshot.steps import SnapshotRun
+from pipelines.snapshot.snapshot_run import SnapshotRun
 from pipelines.warehouse import loading as warehouse
 from pipelines.warehouse.ddl import DAYS, WAREHOUSE_TABLES
 from pipelines.warehouse.loading import load_partition, load_project

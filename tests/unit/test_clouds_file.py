@@ -44,9 +44,9 @@ def refusal(path, **env):
         (b"clouds:\n\totc: hidden\n", "is broken YAML in line 2: correct it."),
         (b"clouds: {otc: {at: 2026-13-45}}\n", "is broken YAML: correct it."),
         (b"clouds:\n  otc: *hidden\n", "is broken YAML in line 2: correct it."),
-        (b"", "describes no clouds: it must have them by name under `clouds:`."),
-        (b"cloud:\n  otc: {}\n", "describes no clouds: it must have them by name under `clouds:`."),
-        (b"clouds: [otc]\n", "describes no clouds: it must have them by name under `clouds:`."),
+        (b"", "describes no clouds: it must list them by name under `clouds:`."),
+        (b"cloud:\n  otc: {}\n", "describes no clouds: it must list them by name under `clouds:`."),
+        (b"clouds: [otc]\n", "describes no clouds: it must list them by name under `clouds:`."),
         ("clouds: {otc: {}}".encode("utf-16"), "is not UTF-8 text: save it as UTF-8."),
         ("# für uns\nclouds: {otc: {}}".encode("latin-1"), "is not UTF-8 text: save it as UTF-8."),
     ],
@@ -92,7 +92,7 @@ def test_no_file_at_all_is_said_so(monkeypatch, tmp_path):
     with pytest.raises(ConfigurationError) as raised:
         load_credentials(None, {"OS_CLOUD": "otc"})
     assert str(raised.value) == (
-        f"OS_CLOUD names the cloud 'otc', and there is no clouds.yaml that could describe it in {tmp_path}: write one, "
+        f"OS_CLOUD names the cloud 'otc', but there is no clouds.yaml in {tmp_path}: write one, "
         "or set OS_CLIENT_CONFIG_FILE to its path."
     )
 

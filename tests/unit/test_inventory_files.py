@@ -218,11 +218,11 @@ def test_json_is_read_the_same_in_blocks_of_any_size(tmp_path, monkeypatch, bloc
         pytest.param('[\n"a', "line 2: Unterminated string", id="cut off in a string"),
         pytest.param('["a",]', "line 1: Expecting value", id="trailing comma"),
         pytest.param('{"a" ["x"]}', "line 1: expected ':'", id="missing colon"),
-        pytest.param('["a"]\n["b"]', "line 2: there is more after its end", id="two documents"),
+        pytest.param('["a"]\n["b"]', "line 2: there is text after its end", id="two documents"),
         pytest.param('{"id": "a"}\n{"id": "b"}\n', "(it has 0)", id="JSON lines"),
         pytest.param('[["a"]]', "a list as its item 1", id="list of lists"),
         pytest.param("[" + "[" * 100_000, "line 1: it is nested too deeply", id="nested without end"),
-        pytest.param('["\\ud800"]', "a value that cannot be kept, between rows 1 and 1", id="half a surrogate pair"),
+        pytest.param('["\\ud800"]', "a value that cannot be stored, between rows 1 and 1", id="half a surrogate pair"),
     ],
 )
 def test_broken_json_is_refused_with_its_place(tmp_path, content, said):
@@ -272,7 +272,7 @@ def test_parquet_text_of_any_layout(tmp_path, type_):
 
 def test_parquet_bytes_that_are_no_text_are_refused(tmp_path):
     pq.write_table(pa.table({"id": pa.array([A.encode(), b"\xff"])}), tmp_path / "i.parquet")
-    assert "i.parquet holds a value that cannot be kept, between rows 1 and 2:" in refusal(tmp_path / "i.parquet")
+    assert "i.parquet holds a value that cannot be stored, between rows 1 and 2:" in refusal(tmp_path / "i.parquet")
 
 
 # Ids and projects
@@ -334,7 +334,7 @@ def test_an_inventory_without_a_usable_id_is_refused_with_an_example(tmp_path, w
     written = [A.replace("-", "") if wrong == "undashed" else wrong.format(id_) for id_ in (A, B, C)]
     message = refusal(write(tmp_path / "i.json", json.dumps(written)))
     count = len(set(written))
-    assert f"holds {count} of {count} ids for project 'main' that are no image ids, such as {written[0]!r}" in message
+    assert f", {count} of {count} ids for project 'main' are not image ids, such as {written[0]!r}" in message
 
 
 def test_a_share_of_ids_that_are_none_is_refused_and_less_is_not(tmp_path):
@@ -343,7 +343,7 @@ def test_a_share_of_ids_that_are_none_is_refused_and_less_is_not(tmp_path):
     assert "IMAGE_SNAPSHOTS_MAX_INVALID_RATIO allows 0.2 of them" in refusal(path, max_invalid_ratio=0.2)
     # That it may be empty does not make it one of images.
     only = write(tmp_path / "j.json", json.dumps(["no id"]))
-    assert "no image ids" in refusal(only, max_invalid_ratio=0.2, allow_empty=True)
+    assert "not image ids" in refusal(only, max_invalid_ratio=0.2, allow_empty=True)
 
 
 CELL = st.one_of(st.sampled_from(["", " ", A, A.upper(), B, f" {C}\t", "x", "X "]), st.text(max_size=4))
@@ -410,8 +410,8 @@ def test_parquet_without_an_id_is_refused_although_it_has_no_rows(tmp_path):
         pytest.param("i.txt", b"a\xe4\n", "is not UTF-8 text", id="latin-1 lines"),
         pytest.param("i.json", b'["\xe4"]', "is not UTF-8 text", id="latin-1 JSON"),
         pytest.param("i.jsonl", b'"\xe4"', "is not UTF-8 text", id="latin-1 JSON lines"),
-        pytest.param("i.parquet", b"", "is not sound PARQUET: Parquet file size is 0 bytes", id="empty parquet"),
-        pytest.param("i.parquet", b"id\n1\n" * 9, "is not sound PARQUET: Parquet magic", id="csv named parquet"),
+        pytest.param("i.parquet", b"", "is not valid PARQUET: Parquet file size is 0 bytes", id="empty parquet"),
+        pytest.param("i.parquet", b"id\n1\n" * 9, "is not valid PARQUET: Parquet magic", id="csv named parquet"),
     ],
 )
 def test_broken_files(tmp_path, name, content, said):
@@ -421,9 +421,9 @@ def test_broken_files(tmp_path, name, content, said):
 def test_a_parquet_file_cut_off_or_damaged(tmp_path):
     pq.write_table(pa.table({"id": [str(UUID(int=n)) for n in range(5000)]}), tmp_path / "whole.parquet")
     whole = (tmp_path / "whole.parquet").read_bytes()
-    assert "is not sound PARQUET" in refusal(write(tmp_path / "cut.parquet", whole[:-100]))
+    assert "is not valid PARQUET" in refusal(write(tmp_path / "cut.parquet", whole[:-100]))
     damaged = whole[:50] + bytes(2000) + whole[2050:]
-    assert "is not sound PARQUET" in refusal(write(tmp_path / "damaged.parquet", damaged))
+    assert "is not valid PARQUET" in refusal(write(tmp_path / "damaged.parquet", damaged))
 
 
 def test_a_missing_file(tmp_path):

@@ -77,8 +77,8 @@ def test_a_value_that_begins_with_a_blank_is_kept_as_read(tmp_path):
 def test_a_name_that_is_nearly_one_of_ours_is_refused_with_the_one_that_is_meant(tmp_path, header, meant):
     message = refusal(written(tmp_path / "i.csv", f"id,{header}\n{A},lab\n"))
     assert message == (
-        f"The inventory {tmp_path}/i.csv has a column {header!r}, which would be kept as an attribute alone: did you "
-        f"mean {meant!r}? Rename it, to that or to what is less alike."
+        f"The inventory {tmp_path}/i.csv has a column {header!r}, which would be kept only as an attribute: did you "
+        f"mean {meant!r}? Rename it to that, or to a name that is less similar."
     )
 
 

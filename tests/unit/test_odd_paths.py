@@ -16,7 +16,7 @@ from pipelines.errors import ConfigurationError
 from pipelines.lake.layout import Lake, Partition
 from pipelines.query.views import connect_lake
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import SnapshotRun
+from pipelines.snapshot.snapshot_run import SnapshotRun
 
 FIRST, SECOND = dt.date(2026, 11, 1), dt.date(2026, 11, 2)
 ID = "00000000-0000-4000-8000-00000000000a"

@@ -18,7 +18,7 @@ from pipelines.errors import ConfigurationError
 from pipelines.lake.layout import Lake, Partition
 from pipelines.query.views import Format, connect_lake, relations, select, write_rows
 from pipelines.settings import ROOT, Settings
-from pipelines.snapshot.steps import SnapshotRun
+from pipelines.snapshot.snapshot_run import SnapshotRun
 from pipelines.tables import ANALYSIS_TABLES, IMAGE_COSTS, IMAGES, TABLES
 
 FIRST, SECOND, THIRD = (dt.date(2026, 11, day) for day in (1, 2, 3))
@@ -259,7 +259,7 @@ def test_what_does_more_than_read_is_refused(published_lake, connection, sql, na
     with pytest.raises(ConfigurationError) as raised:
         select(connection, sql.replace("{lake}", str(published_lake.root)))
     assert str(raised.value) == (
-        f"The lake is only read here, and this {name} statement would do more: give a SELECT, WITH, SHOW, DESCRIBE, "
+        f"The lake is read-only here, and this {name} statement does more than read: give a SELECT, WITH, SHOW, DESCRIBE, "
         "SUMMARIZE or EXPLAIN; --output writes the rows to a file."
     )
     assert files_of(published_lake.root) == before
@@ -321,9 +321,9 @@ def test_what_only_reads_is_answered(connection, sql, count):
 @pytest.mark.parametrize(
     ("sql", "sentence"),
     [
-        ("", "The query holds no statements: give one; SHOW TABLES lists what there is."),
-        ("-- nothing", "The query holds no statements: give one; SHOW TABLES lists what there is."),
-        ("SELECT 1; SELECT 2", "The query holds 2 statements: give one; SHOW TABLES lists what there is."),
+        ("", "The query holds no statements: give one; SHOW TABLES lists the tables."),
+        ("-- nothing", "The query holds no statements: give one; SHOW TABLES lists the tables."),
+        ("SELECT 1; SELECT 2", "The query holds 2 statements: give one; SHOW TABLES lists the tables."),
         ("\nSELEC 1", 'The query failed: Parser Error: syntax error at or near "SELEC" (line 2)'),
         (
             "SELECT * FROM imagse",

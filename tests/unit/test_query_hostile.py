@@ -17,7 +17,7 @@ from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.witnesses import open_witness
 from pipelines.query.views import Format, connect_lake, select, write_rows
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import SnapshotRun
+from pipelines.snapshot.snapshot_run import SnapshotRun
 
 ID = "00000000-0000-4000-8000-000000000001"
 EVIDENCE = "responses/dt=2026-11-01/project=default/responses.parquet"
@@ -130,13 +130,13 @@ def test_the_connection_itself_writes_nothing(lake, connection, tmp_path, sql):
     ],
 )
 def test_what_an_explain_runs_is_judged(connection, sql):
-    with pytest.raises(ConfigurationError, match="this EXPLAIN statement would do more"):
+    with pytest.raises(ConfigurationError, match="this EXPLAIN statement does more"):
         select(connection, sql)
 
 
 def test_a_query_in_nested_comments_is_the_engines_not_ours(connection):
     # What stands in the comment is not run, whatever it looks like.
-    with pytest.raises(ConfigurationError, match="this EXPLAIN statement would do more"):
+    with pytest.raises(ConfigurationError, match="this EXPLAIN statement does more"):
         select(connection, "EXPLAIN ANALYZE /* /* */ SELECT 1 -- */ COPY (SELECT 1) TO 'x'")
     plan = select(connection, "EXPLAIN /* é /* a */ SELECT 'no' */ SELECT 1 AS ü").fetchall()
     assert "ü" in plan[0][1]
@@ -188,7 +188,7 @@ def test_a_query_of_a_file_writes_nothing(lake, monkeypatch, sql):
     monkeypatch.setenv("IMAGE_SNAPSHOTS_LAKE", str(lake.root))
     Path("hostile.sql").write_bytes(sql.replace("{root}", str(lake.root)).encode())
     before = tree(lake.root.parent)
-    with pytest.raises(ConfigurationError, match="would do more"):
+    with pytest.raises(ConfigurationError, match="does more"):
         query(file=Path("hostile.sql"))
     assert tree(lake.root.parent) == before
 
@@ -209,7 +209,7 @@ def test_output_replaces_no_file_or_link_that_lies_in_the_lake(monkeypatch, tmp_
     (images / "link.csv").symlink_to(tmp_path / "elsewhere.csv")
     Path("way").symlink_to(images)
     for output in (images / "link.csv", Path("way/link.csv"), Path("way/x.csv"), Path("lake/x.csv")):
-        with pytest.raises(ConfigurationError, match="is inside the lake, which is only read"):
+        with pytest.raises(ConfigurationError, match="is inside the lake, which is read-only"):
             write(output)
 
 

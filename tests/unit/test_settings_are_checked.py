@@ -46,7 +46,7 @@ def test_lines_of_cron_are_accepted_as_the_orchestrator_accepts_them(monkeypatch
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("2:17", "must be a line of cron with 5 fields (minute, hour, day of the month, month, day of the week)"),
+        ("2:17", "must be a cron line with 5 fields (minute, hour, day of the month, month, day of the week)"),
         ("17 2 * *", "and has 4."),
         ("0 17 2 * * *", "and has 6."),
         ("@daily", "and has 1."),
@@ -63,8 +63,8 @@ def test_lines_of_cron_are_accepted_as_the_orchestrator_accepts_them(monkeypatch
         ("a 2 * * *", "has 'a' for the minute: "),
         ("-5 2 * * *", "has '-5' for the minute: "),
         ("٣ 2 * * *", "for the minute: "),
-        ("0 0 30 2 *", "never comes: no month 2 has a day 30."),
-        ("0 0 31 feb,4,jun *", "never comes: no month feb,4,jun has a day 31."),
+        ("0 0 30 2 *", "never runs: month 2 has no day 30."),
+        ("0 0 31 feb,4,jun *", "never runs: month feb,4,jun has no day 31."),
     ],
 )
 def test_a_schedule_that_is_none_is_refused(monkeypatch, line, says):
@@ -74,7 +74,7 @@ def test_a_schedule_that_is_none_is_refused(monkeypatch, line, says):
 def test_steps_and_names_of_cron_come_to_the_same_days():
     # A day that only the greatest of several months has.
     assert check_cron("0 0 31 apr-may *") == "0 0 31 apr-may *"
-    with pytest.raises(ValueError, match="never comes"):
+    with pytest.raises(ValueError, match="never runs"):
         check_cron("0 0 31 4,6,9,11 *")
 
 
@@ -83,8 +83,8 @@ BAD_HOSTS = [
     (":", "has a port that is not one of 1 to 65535"),
     (":65536", "has a port that is not one of 1 to 65535"),
     (":99999", "has a port that is not one of 1 to 65535"),
-    ("..example", "has a host that is no name or address"),
-    (f".{'a' * 64}.example", "has a host that is no name or address"),
+    ("..example", "has a host that is not a valid name or address"),
+    (f".{'a' * 64}.example", "has a host that is not a valid name or address"),
 ]
 
 
@@ -104,7 +104,7 @@ def test_an_address_that_cannot_be_one_is_refused(monkeypatch, setting, start, r
 
 def test_an_ipv6_address_that_is_none_is_refused(monkeypatch):
     assert refusal(monkeypatch, "ENDPOINT", "https://[:::]:443") == (
-        "has an address in brackets that is no IPv6 address."
+        "has an address in brackets that is not an IPv6 address."
     )
 
 

@@ -86,7 +86,7 @@ def test_a_variable_that_is_not_set_is_refused_without_its_name(tmp_path, line):
     says = refusal(tmp_path / ".env", f"# a\n\n{line}\n")
     assert says == (
         f"Line 3 of the settings file {tmp_path}/.env uses a variable, ${{...}}, that is not set: set it, or write the "
-        "value in single quotes if it is meant as it is."
+        "value in single quotes to keep it as it is."
     )
 
 
@@ -177,14 +177,14 @@ def test_a_home_that_is_none_is_refused(monkeypatch, setting):
     with pytest.raises(ConfigurationError) as raised:
         Settings.load()
     assert str(raised.value) == (
-        f"The setting IMAGE_SNAPSHOTS_{setting} is wrong: begins with ~nobody-of-this-name, and there is no such home "
+        f"The setting IMAGE_SNAPSHOTS_{setting} is wrong: begins with ~nobody-of-this-name, but there is no such home "
         "directory."
     )
 
 
 def test_a_database_file_at_a_home_that_is_none_is_refused():
     source = "sqlite:///~nobody-of-this-name/i.db"
-    with pytest.raises(ConfigurationError, match="begins with ~nobody-of-this-name, and there is no such home"):
+    with pytest.raises(ConfigurationError, match="begins with ~nobody-of-this-name, but there is no such home"):
         list(read_source(source, ROOT / "sql" / "inventory.sql", "main"))
     url = "duckdb:///~nobody-of-this-name/w.duckdb"
     with pytest.raises(ConfigurationError, match="IMAGE_SNAPSHOTS_WAREHOUSE begins with ~nobody-of-this-name"):
@@ -210,7 +210,7 @@ def test_files_of_the_credentials_may_begin_at_home(monkeypatch, tmp_path, varia
     assert load_credentials(None, key).ca_bundle == tmp_path / "ca.pem"
     stated |= key if variable == "OS_CACERT" else {}
     with pytest.raises(
-        ConfigurationError, match=f"^{variable} .*begins with ~nobody-of-this-name, and there is no such home"
+        ConfigurationError, match=f"^{variable} .*begins with ~nobody-of-this-name, but there is no such home"
     ):
         load_credentials(None, stated | {variable: "~nobody-of-this-name/f"})
 
