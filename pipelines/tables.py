@@ -10,7 +10,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 Origin = Literal["key", "inventory", "api", "derived", "provenance"]
 
@@ -373,18 +373,37 @@ IMAGE_RECONCILIATION = Table(
     ),
 )
 
+
+def _references(source: str) -> Column:
+    return _derived(source, pa.int64(), f"References of {source.replace('_', ' ')}; null when these were not read.")
+
+
 IMAGE_USAGE = Table(
     "image_usage",
-    "How many notebooks run each known image, and for how many complete days none did; empty while usage is not read.",
+    "Who uses each known image, and for how many observed days nobody did; empty while usage is not read.",
     ("snapshot_date", "project_id", "id"),
     (
         _SNAPSHOT_DATE,
         _PROJECT_ID,
         _ID,
-        _derived("notebooks", pa.int64(), "Notebooks of that image, whatever their status; null when not observed."),
-        _derived("running_notebooks", pa.int64(), "Those with status RUNNING; null when not observed."),
-        Column("is_observed", pa.bool_(), "derived", "Whether the day is complete and all notebooks were read.", True),
-        _derived("last_used_date", pa.date32(), "Last observed day with a notebook; null when there was none."),
+        *(_references(source) for source in USAGE_SOURCES),
+        _derived("running", pa.int64(), "References of what uses it now; null when no source was read."),
+        _derived("required", pa.int64(), "References of what would break without it; null when no source was read."),
+        _derived("copied", pa.int64(), "References of what was copied from it; null when no source was read."),
+        Column(
+            "is_observed",
+            pa.bool_(),
+            "derived",
+            "Whether the day is complete and every wanted source was read as a whole, in every known workspace.",
+            True,
+        ),
+        _derived(
+            "observed_kinds",
+            pa.string(),
+            "'|'-joined names of the sources that were looked at, such as notebooks; null when not observed.",
+        ),
+        _derived("workspaces", pa.int64(), "Workspaces that were looked at; null when not observed."),
+        _derived("last_used_date", pa.date32(), "Last day on which a use was seen; null when there was none."),
         Column(
             "observed_days",
             pa.int64(),
@@ -396,7 +415,8 @@ IMAGE_USAGE = Table(
             "unused_days",
             pa.int64(),
             "derived",
-            "Those of the observed days that came after the last one with a notebook.",
+            "Observed days since the last use, of those that looked at no less than the newest: as many sources and "
+            "workspaces.",
             True,
         ),
     ),
@@ -494,12 +514,17 @@ IMAGE_COSTS = Table(
             pa.float64(),
             "Estimated cost of the day: GB x unit price / days of the month; null without a price or a size.",
         ),
-        _derived("unused_days", pa.int64(), "As in `image_usage`; null when usage is not read."),
+        _derived("unused_days", pa.int64(), "As in `image_usage`; null while usage is not read."),
         _derived(
             "reclaimable_bytes",
             pa.int64(),
             "Upper bound of what deleting it would free (layers are shared): the size of an image unused for 30 days, "
-            "0 of others and of preset ones; null when usage is not read.",
+            "0 of others and of preset ones; null when usage was not read as a whole on that day.",
+        ),
+        _derived(
+            "observed_kinds",
+            pa.string(),
+            "'|'-joined names of the sources that `reclaimable_bytes` goes by, such as notebooks; null with it.",
         ),
     ),
 )

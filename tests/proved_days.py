@@ -48,7 +48,7 @@ def publish_proved(day, visibilities, hour=12):
         images=images,
         image_values=values,
         list_pages=[{"page": 0, "body": page, "body_sha256": hashlib.sha256(page).hexdigest()}],
-        notebooks=[{"notebook_id": "n", "status": "RUNNING", "image_id": A}],
+        references=[{"resource_id": "n", "image_id": A, "strength": "running"}],
     )
     for left in sorted(day.lake.staging(day.partition).rglob("*.*")):
         left.unlink()

@@ -79,8 +79,9 @@ class Analysis:
     """One published day, opened for SQL in `engine`; a context manager.
 
     Relations: `parameters` (one row: snapshot_date, project, project_id, is_complete, compared_with, list_was_read,
-    usage_was_read, inventory_is_whole), the sealed tables of the day (`responses` without bodies), `image_history`, and
-    `current_images` (what is known of each living image, see sql/derive/current_images.sql).
+    usage_is_observed, usage_kinds, workspaces, inventory_is_whole), the sealed tables of the day (`responses` without
+    bodies), `image_history`, and `current_images` (what is known of each living image, see
+    sql/derive/current_images.sql).
 
     With `staging`, derived tables of the day are written to that directory, and read there where it has them; without,
     they are written to their places.
@@ -116,7 +117,9 @@ class Analysis:
             "is_complete": pa.array([manifest.is_complete]),
             "compared_with": pa.array([self.previous.date if self.previous else None], pa.date32()),
             "list_was_read": pa.array([facts.list_was_read]),
-            "usage_was_read": pa.array([facts.usage_is_observed]),
+            "usage_is_observed": pa.array([facts.usage_is_observed]),
+            "usage_kinds": pa.array(["|".join(facts.usage_kinds)]),
+            "workspaces": pa.array([len(facts.scope.workspaces)], pa.int64()),
             "inventory_is_whole": pa.array([self.manifest.inventory.is_whole]),
         }
         self.parameters = pa.table(parameters)

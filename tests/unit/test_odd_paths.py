@@ -33,7 +33,7 @@ def publish(root, date, name):
         responses=[{"id": ID, "outcome": "ok"}],
         images=[{"id": ID, "name": name, "content_hash": name, "size": 1, "size_bytes": 1024, "visibility": "PUBLIC"}],
         listed=[],
-        notebooks=[],
+        references=[],
     )
 
 
