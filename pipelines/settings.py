@@ -36,6 +36,7 @@ _OF_A_SERVICE = re.compile(r"SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP
 _ALIKE = 0.9
 
 
+_TRUE, _FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off"})
 # What `USAGE` could be when notebooks were all that was read.
 _USAGE_WORDS = {"true": "all", "false": "none", "1": "all", "0": "none", "yes": "all", "no": "none"}
 
@@ -96,6 +97,11 @@ class Settings(BaseSettings):
         + ", ".join(USAGE_SOURCES)
         + "); unset: all of the sandbox, none of a cloud",
     )
+    traces: str | None = Field(
+        None,
+        description="who changed images, by the cloud's audit service (CTS): `true`, `false`, or its endpoint where "
+        "that is not the ModelArts endpoint with `cts` for `modelarts`; unset: only of the sandbox",
+    )
     engine: Literal["duckdb", "spark"] = Field(
         "duckdb", description="what runs the SQL of the derived tables; spark needs the extra of that name"
     )
@@ -149,6 +155,15 @@ class Settings(BaseSettings):
         if re.search(r"/v[0-9.]+(/|$)", url):
             raise ValueError("must end before the API's version, such as /v1")
         return url
+
+    @field_validator("traces")
+    @classmethod
+    def _traces_are_read_or_not(cls, value: str | None) -> str | None:
+        if value is None or value.lower() in _TRUE | _FALSE:
+            return value and value.lower()
+        if looks_like_url(value):
+            return check_endpoint(value, "https://cts.eu-de.otc.t-systems.com")
+        raise ValueError("must be `true`, `false`, or the endpoint of the cloud's audit service (CTS)")
 
     @field_validator("workspaces")
     @classmethod
@@ -279,6 +294,16 @@ class Settings(BaseSettings):
         stated = self.usage or ("all" if self.uses_sandbox else "none")
         names = stated.split(",")
         return [name for name in USAGE_SOURCES if name in names or stated == "all"]
+
+    @property
+    def reads_traces(self) -> bool:
+        """Whether it is read who changed images."""
+        return self.uses_sandbox if self.traces is None else self.traces not in _FALSE
+
+    @property
+    def traces_endpoint(self) -> str | None:
+        """The stated endpoint of the audit service; None when it follows from the ModelArts endpoint."""
+        return None if self.traces is None or self.traces in _TRUE | _FALSE else self.traces
 
     @property
     def reads_usage(self) -> bool:

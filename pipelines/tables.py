@@ -278,9 +278,29 @@ IMAGE_REFERENCES = Table(
     ),
 )
 
+IMAGE_TRACES = Table(
+    "image_traces",
+    "Evidence: what the audit service recorded of images since the last complete day, and somewhat longer. It keeps "
+    "seven days.",
+    ("snapshot_date", "project_id", "trace_id"),
+    (
+        _SNAPSHOT_DATE,
+        _PROJECT_ID,
+        Column("trace_id", pa.string(), "key", "Id of the trace.", True),
+        Column("time", TIMESTAMP, "api", "When it was done (UTC).", True),
+        _api("name", "What was done, such as updateNotebookImage; clouds have names of their own."),
+        _api("resource_id", "Id of the image, in lower case."),
+        _api("resource_name", "Name of the image."),
+        _api("user", "Name of the user who did it."),
+        _api("source_ip", "Address from which it was done."),
+        _api("rating", "normal, warning or incident."),
+        Column("observed_at", TIMESTAMP, "provenance", "When the page with this trace was received.", True),
+    ),
+)
+
 # Evidence of a day, and what is derived from that evidence alone. The manifest has the hash of each file.
 TABLES: dict[str, Table] = {
-    t.name: t for t in (INVENTORY, LIST_PAGES, IMAGE_REFERENCES, RESPONSES, IMAGES, IMAGE_VALUES)
+    t.name: t for t in (INVENTORY, LIST_PAGES, IMAGE_REFERENCES, IMAGE_TRACES, RESPONSES, IMAGES, IMAGE_VALUES)
 }
 
 # The API's content of an image: what history keeps and what changes are computed on.
@@ -348,6 +368,14 @@ IMAGE_CHANGES = Table(
         Column("compared_with", pa.date32(), "derived", "The complete day that was compared with.", True),
         _api("name", "Image name since the change, or last known."),
         *_OWNER,
+        _derived("actor", pa.string(), "User of the one trace that can explain the change; null otherwise."),
+        _derived("actor_source_ip", pa.string(), "Address from which that user did it."),
+        _derived("trace_id", pa.string(), "That trace, in `image_traces`."),
+        _derived(
+            "actor_unknown",
+            pa.string(),
+            "Why there is no actor: traces_not_read, no_trace, several_traces; null when there is one.",
+        ),
     ),
 )
 
@@ -544,7 +572,7 @@ ANALYSIS_TABLES: dict[str, Table] = {
 }
 
 # What the API answered, byte for byte. All other tables of a day are what analysts read.
-ANSWER_TABLES: dict[str, Table] = {t.name: t for t in (LIST_PAGES, IMAGE_REFERENCES, RESPONSES)}
+ANSWER_TABLES: dict[str, Table] = {t.name: t for t in (LIST_PAGES, IMAGE_REFERENCES, IMAGE_TRACES, RESPONSES)}
 SNAPSHOT_TABLES: dict[str, Table] = {
     name: table
     for name, table in (TABLES | ANALYSIS_TABLES).items()

@@ -19,7 +19,7 @@ DATE = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
 @pytest.mark.parametrize(
     ("asset", "checks"),
     [
-        ("images", {"ids_are_unique", "no_new_fields", "no_new_values", "no_anomalies"}),
+        ("images", {"ids_are_unique", "no_new_fields", "no_new_values", "no_anomalies", "scope_is_whole"}),
         ("image_values", set()),
         ("image_costs", {"everything_is_priced"}),
     ],
@@ -56,4 +56,4 @@ def test_all_assets_of_the_step_are_shown_when_none_is_selected_alone(tmp_path):
         result = job.execute_in_process(instance=instance, partition_key=partition_key(day.partition))
     shown = {event.asset_key.to_user_string() for event in result.get_asset_materialization_events()}
     assert shown == {"images", "image_values"}
-    assert len(result.get_asset_check_evaluations()) == 4
+    assert len(result.get_asset_check_evaluations()) == 5
