@@ -65,7 +65,7 @@ class Catalogue(Slots):
         """What the details call answers on `day`: the image, or the error of one that is not there or not readable."""
         life = self.find(image_id)
         if life is not None:
-            state, body = self.state(life, day.toordinal())
+            state, body = self.state(life, day.toordinal(), image_id)
             if state in ("ok", "deleted"):
                 return Answer(200, body)
             if state == "forbidden":
@@ -164,8 +164,8 @@ class Catalogue(Slots):
     def events_of(self, life: Life, ordinal: int) -> Iterator[Event]:
         """The changes of one image that are first seen on a day."""
         day, image_id = date.fromordinal(ordinal), self.id_of(life)
-        before, old = self.state(life, ordinal - 1)
-        after, new = self.state(life, ordinal)
+        before, old = self.state(life, ordinal - 1, image_id)
+        after, new = self.state(life, ordinal, image_id)
         if before == after == "ok":
             for name in sorted(old.keys() | new.keys()):
                 if old.get(name) != new.get(name):
