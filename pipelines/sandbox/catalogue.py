@@ -6,7 +6,7 @@ each of them whole. Days before 2015 are not meant to be asked for. Who uses the
 who changed them to `sandbox.traces`. HTTP does not belong here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, NamedTuple
@@ -148,9 +148,12 @@ class Catalogue(Slots):
                     yield from self.events_of(self.before(life), ordinal)
                 yield from self.events_of(life, ordinal)
 
-    def references(self, day: date) -> Iterator[Reference]:
-        """Everything that refers to an image on `day`, in all workspaces and of all users, one by one."""
-        return self.resources.references(day)
+    def references(self, day: date, sources: Collection[str] | None = None) -> Iterator[Reference]:
+        """Everything that refers to an image on `day`, in all workspaces and of all users, one by one.
+
+        `sources` are those of `Resources`, for who does not read all of them.
+        """
+        return self.resources.references(day, sources)
 
     def inventory(self, day: date) -> Iterator[InventoryRow]:
         """The register kept by people: it lacks a few images and still holds a few that are gone."""

@@ -194,6 +194,14 @@ def test_every_reference_means_a_living_image_or_none(catalogue):
     }  # fmt: skip
 
 
+def test_references_can_be_those_of_some_sources(catalogue):
+    by_source = {source: list(catalogue.references(DAY, [source])) for source in SOURCES}
+    assert all(by_source.values())
+    assert [one for references in by_source.values() for one in references] == list(catalogue.references(DAY))
+    assert {one.kind for one in by_source["services_v1"] + by_source["services_v2"]} == {"service"}
+    assert {one.kind for one in by_source["notebooks"] + by_source["codelab"]} == {"notebook"}
+
+
 def test_references_come_in_all_shapes(catalogue):
     sent = [reference.reference for day in days_from(DAY, 4) for reference in catalogue.references(day)]
     host = "swr.eu-de.otc.t-systems.com/"
