@@ -3,8 +3,8 @@
 import datetime as dt
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pyarrow as pa
 
@@ -16,9 +16,6 @@ from pipelines.lake.stored_files import sha256_of_file, storage_errors
 from pipelines.snapshot.image_list import batches_of, microseconds
 from pipelines.snapshot.sources.resources import COPIED, PAST, Resource
 from pipelines.tables import IMAGE_REFERENCES, IMAGE_TRACES
-
-if TYPE_CHECKING:
-    from pipelines.snapshot.sources.traces import Trace
 
 _ROWS_A_BATCH = 10_000
 # By which resources those of a kind use images.
@@ -104,6 +101,21 @@ class ReferenceStore:
         yield from batches_of(cursor, IMAGE_REFERENCES, _ROWS_A_BATCH, snapshot_date, project_id)
 
 
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What is kept of a trace."""
+
+    id: str
+    time: dt.datetime
+    name: str | None
+    resource_id: str
+    resource_name: str | None
+    user: str | None
+    source_ip: str | None
+    rating: str | None
+    observed_at: dt.datetime
+
+
 class TraceStore:
     """Traces by id, each once."""
 
@@ -118,7 +130,7 @@ class TraceStore:
         """Drop all traces."""
         self._db.execute("DELETE FROM traces")
 
-    def add(self, traces: list["Trace"]) -> None:
+    def add(self, traces: list[Trace]) -> None:
         """Store traces; of two with one id the first counts."""
         rows = [
             (

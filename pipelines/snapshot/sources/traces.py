@@ -5,7 +5,6 @@ Requests and responses that a trace quotes may hold secrets, so they are not kep
 
 import datetime as dt
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from pipelines.bodies.json_text import NotJSONError, parse, text_or_none
@@ -16,27 +15,13 @@ from pipelines.errors import PipelineError, StorageError
 from pipelines.lake.manifests import SourceFacts
 from pipelines.snapshot.checkpoint import Checkpoint
 from pipelines.snapshot.sources.resources import as_time
+from pipelines.snapshot.sources.store import Trace
 
 KEPT = dt.timedelta(days=7)
 # Traces arrive late, and clocks differ.
 _OVERLAP = dt.timedelta(hours=1)
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MILLISECOND = dt.timedelta(milliseconds=1)
-
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """What is kept of a trace."""
-
-    id: str
-    time: dt.datetime
-    name: str | None
-    resource_id: str
-    resource_name: str | None
-    user: str | None
-    source_ip: str | None
-    rating: str | None
-    observed_at: dt.datetime
 
 
 async def read_traces(
