@@ -1,9 +1,9 @@
 -- id: tag_pushed_again
 -- title: Tag was pushed again
 -- severity: medium
--- why: The registry address is that of the last complete day and the content is not: whoever uses the tag now runs
---   something that nobody may have reviewed. This is found on the day of the change alone.
--- do: Ask the owner what was pushed; prefer a new tag for each version.
+-- why: The registry address has not changed since the last complete day, but the content has. Users of the tag now run
+--   content that may not have been reviewed. The finding appears only on the day of the change.
+-- do: Ask the owner what was pushed. Prefer a new tag for each version.
 WITH changes AS (
     SELECT
         id,

@@ -1,4 +1,4 @@
-"""The vendor's own SDK against the sandbox: what it accepts as ModelArts, our client may accept as ModelArts."""
+"""The vendor's own SDK against the sandbox: what the SDK accepts as ModelArts, our client may accept, too."""
 
 import socket
 from datetime import date
@@ -44,7 +44,7 @@ def sandbox():
 
 @pytest.fixture(autouse=True)
 def loopback_only(monkeypatch):
-    """Fails a test that looks up or connects to anything but 127.0.0.1."""
+    """Fails a test that resolves or connects to anything but 127.0.0.1."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     connect, look_up = socket.socket.connect, socket.getaddrinfo
 
@@ -61,14 +61,14 @@ def loopback_only(monkeypatch):
 
 
 class TokenCredentials(BasicCredentials):
-    """Lets the SDK send a token instead of a signature, for which it has no class of its own."""
+    """Lets the SDK send a token instead of a signature, for which it has no class."""
 
     def __init__(self, token, project_id):
         super().__init__(project_id=project_id)
         self._token = token
 
     def process_auth_request(self, request, http_client):
-        # Not the inherited one, which would ask the virtual machine's metadata service for keys.
+        # Not the inherited method, which would ask the virtual machine's metadata service for keys.
         return http_client.executor.submit(self.sign_request, request)
 
     def sign_request(self, request):
@@ -80,7 +80,7 @@ class TokenCredentials(BasicCredentials):
 def client_with(sandbox, credentials):
     placeholder = BasicCredentials("AK", "SK", sandbox.project_id)
     builder = ModelArtsClient.new_builder().with_endpoint(sandbox.endpoint).with_http_config(HttpConfig())
-    # The builder accepts its own class of credentials only, by name.
+    # The builder accepts only its own class of credentials, by name.
     return builder.with_credentials(placeholder).build().with_credentials(credentials)
 
 
@@ -109,7 +109,7 @@ def client(request, sandbox):
     return client_with(sandbox, request.param(sandbox))
 
 
-def test_show_image(client):
+def test_sdk_shows_an_image(client):
     image_id = CATALOGUE.storylines(DAY)["re-pushed"]
     expected = CATALOGUE.image(image_id, DAY)
     image = client.show_image(ShowImageRequest(image_id))
@@ -144,7 +144,7 @@ def test_list_image(client, workspace):
     assert [image.swr_path for image in page.data] == [item["swr_path"] for item in expected]
 
 
-def test_list_image_with_odd_characters_in_the_query(client):
+def test_sdk_lists_images_with_odd_characters_in_the_query(client):
     page = client.list_image(ListImageRequest(namespace="ä ö/+&=~*", limit=5))
     assert (page.total, page.data) == (0, [])
 
@@ -272,19 +272,19 @@ def refusal(client, image_id="278e88d1-5b71-4766-8502-b3ba72e824d9"):
     return caught.value.status_code, caught.value.error_code
 
 
-def test_errors_of_images_are_those_the_sdk_understands(client):
+def test_sdk_understands_image_errors(client):
     assert refusal(client, CATALOGUE.storylines(DAY)["forbidden"]) == (403, "ModelArts.0108")
     gone = [row.id for row in CATALOGUE.inventory(DAY) if CATALOGUE.answer(row.id, DAY).http_status == 400]
     assert refusal(client, gone[0]) == (400, "ModelArts.6404")
 
 
-def test_wrong_credentials_are_refused(sandbox):
+def test_sdk_with_wrong_credentials_is_refused(sandbox):
     assert refusal(client_with(sandbox, token_credentials(sandbox, "invented"))) == (401, "ModelArts.0203")
     assert refusal(client_with(sandbox, key_credentials(sandbox, access_key="X"))) == (403, "ModelArts.0206")
     assert refusal(client_with(sandbox, key_credentials(sandbox, secret_key="X"))) == (403, "ModelArts.0206")
 
 
-def test_another_project_is_refused(sandbox):
+def test_sdk_with_another_project_is_refused(sandbox):
     other = "f" * 32
     assert refusal(client_with(sandbox, token_credentials(sandbox, project_id=other))) == (404, "ModelArts.2786")
     assert refusal(client_with(sandbox, key_credentials(sandbox, project_id=other))) == (400, "ModelArts.0210")
