@@ -142,7 +142,7 @@ def run(
     """
     from assets.resources import ACCEPT_SHRUNK_TAG, FRESH_TAG, PROJECT_MOVED_TAG
     from pipelines.preflight import check_inputs
-    from pipelines.snapshot.steps import SnapshotRun
+    from pipelines.snapshot.snapshot_run import SnapshotRun
 
     settings = Settings.load()
     if mode is not None:

@@ -20,7 +20,7 @@ from assets.metadata import (
     selected,
 )
 from assets.resources import RunResource
-from pipelines.lake.manifests import inventory_warning, short_list
+from pipelines.lake.manifests import inventory_warning, outside_scope, short_list, unobserved_usage
 from pipelines.plain_text import visible
 from pipelines.preflight import check_inputs
 from pipelines.snapshot.steps import fetch_responses, publish_snapshot, take_inventory
@@ -40,13 +40,14 @@ _RESPONSES_CHECKS = {
     "is_complete": "Every id has a response of the API; a day with failed ids is published as incomplete.",
     "list_was_read": "The image list was read, if wanted (IMAGE_SNAPSHOTS_RECONCILE), and "
     "showed as many images as it counts.",
-    "notebooks_were_read": "All notebooks of the project were read, if wanted (IMAGE_SNAPSHOTS_USAGE).",
+    "usage_is_observed": "All sources of usage that are wanted (IMAGE_SNAPSHOTS_USAGE) could be read as a whole.",
 }
 _IMAGES_CHECKS = {
     "ids_are_unique": "One row per id; checked before publishing.",
     "no_new_fields": "The API sent no undocumented field.",
     "no_new_values": "The API sent no undocumented enumeration value.",
     "no_anomalies": "No value was repaired or unreadable.",
+    "scope_is_whole": "No answer names a workspace outside of those that were read (IMAGE_SNAPSHOTS_WORKSPACES).",
 }
 
 
@@ -110,17 +111,21 @@ def image_responses_asset(grid: dg.MultiPartitionsDefinition, retry: dg.RetryPol
             check_results=[
                 check_result(_RESPONSES, "is_complete", facts.failed == 0, {"failed": facts.failed}),
                 _read_check("list_was_read", facts.list_error or short_list(facts)),
-                _read_check("notebooks_were_read", facts.notebooks_error),
+                _read_check("usage_is_observed", _sentences(unobserved_usage(facts))),
             ],
         )
 
     return image_responses
 
 
-def _read_check(name: str, error: str | None) -> dg.AssetCheckResult:
+def _sentences(errors: Mapping[str, str]) -> str:
+    return "; ".join(f"{name}: {why}" for name, why in errors.items())
+
+
+def _read_check(name: str, error: str | None, asset: str = _RESPONSES) -> dg.AssetCheckResult:
     # Not as a description, which the UI renders as Markdown: the error may quote what the API sent.
-    why = {} if error is None else {"error": dg.MetadataValue.text(visible(error))}
-    return check_result(_RESPONSES, name, error is None, why)
+    why = {"error": dg.MetadataValue.text(visible(error))} if error else {}
+    return check_result(asset, name, not error, why)
 
 
 def images_assets(grid: dg.MultiPartitionsDefinition, freshness: dg.FreshnessPolicy) -> dg.AssetsDefinition:
@@ -179,6 +184,7 @@ def images_assets(grid: dg.MultiPartitionsDefinition, freshness: dg.FreshnessPol
                 _none_of("no_new_fields", built.unknown_fields),
                 _none_of("no_new_values", built.unknown_values),
                 _none_of("no_anomalies", built.anomalies),
+                _read_check("scope_is_whole", outside_scope(manifest.fetch), IMAGES.name),
             ],
         )
         values = dg.MaterializeResult[Any](

@@ -48,7 +48,9 @@ _CHECKS = {
         "inventory_matches": "The image list was read and the inventory is whole; every listed image is registered, "
         "and no registered image is gone."
     },
-    IMAGE_USAGE.name: {"usage_was_observed": "The day is complete and all notebooks were read."},
+    IMAGE_USAGE.name: {
+        "usage_was_observed": "The day is complete and all that could use an image was read, as far as that was wanted."
+    },
     AUDIT_RULES.name: {"rules_work": "Every audit rule could be run."},
     AUDIT_FINDINGS.name: {"no_grave_findings": "No finding of severity critical or high is open."},
     IMAGE_COSTS.name: {"everything_is_priced": "The price book has a price for every image."},
@@ -124,6 +126,11 @@ def _facts(result: DerivationResult) -> Mapping[str, dict[str, Any]]:
         IMAGE_USAGE.name: {
             **({} if result.usage.used is None else {"images_used": result.usage.used}),
             "images_unused": result.usage.unused,
+            **(
+                {}
+                if result.usage.unmatched_references is None
+                else {"unmatched_references": result.usage.unmatched_references}
+            ),
         },
         AUDIT_RULES.name: {
             "failed_rules": dg.MetadataValue.json({rule: visible(error) for rule, error in summary.rule_errors.items()})

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from pipelines.lake.layout import Lake
-from pipelines.lake.manifests import FetchFacts, FileFacts, InventoryFacts
+from pipelines.lake.manifests import FetchFacts, FileFacts, InventoryFacts, unobserved_usage
 from pipelines.plain_text import visible
 from pipelines.tables import Table
 
@@ -71,9 +71,11 @@ def fetch_metadata(facts: FetchFacts) -> dict[str, Any]:
         "list_was_read": facts.list_was_read,
         **({"list_error": visible(facts.list_error)} if facts.list_error else {}),
         **({"list_shortfall": facts.list_shortfall} if facts.list_shortfall else {}),
-        "notebooks_were_read": facts.notebooks_were_read,
-        **({"notebooks_error": visible(facts.notebooks_error)} if facts.notebooks_error else {}),
-        **({"notebooks_skipped": facts.notebooks_skipped} if facts.notebooks_skipped else {}),
+        "workspaces": ", ".join(map(visible, facts.scope.workspaces)),
+        **({"workspaces_outside": ", ".join(map(visible, facts.scope.outside))} if facts.scope.outside else {}),
+        "usage_is_observed": facts.usage_is_observed,
+        **{f"{name}_items": facts.sources[name].items for name in facts.usage_kinds},
+        **{f"{name}_error": visible(why) for name, why in unobserved_usage(facts).items()},
         **({} if facts.clock_skew_seconds is None else {"clock_skew_seconds": facts.clock_skew_seconds}),
     }
 

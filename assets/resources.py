@@ -17,7 +17,7 @@ from pipelines.run import utc_now
 from pipelines.settings import Settings
 from pipelines.snapshot.connection import Connection
 from pipelines.snapshot.fetch import InterruptedFetchError, Progress
-from pipelines.snapshot.steps import SnapshotRun
+from pipelines.snapshot.snapshot_run import SnapshotRun
 
 EXIT_STATUS = "exit_status"
 # Marks a failure's metadata if the process was told to stop.

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from assets.terminal import count_text, print_line, print_table, size_text
 from pipelines.lake.layout import Lake, Partition
-from pipelines.lake.manifests import Manifest, inventory_warning
+from pipelines.lake.manifests import Manifest, inventory_warning, outside_scope, unobserved_usage
 from pipelines.lake.stored_files import exists
 from pipelines.tables import Outcome
 
@@ -35,7 +35,8 @@ def run_report(
         "inventory_is_whole": manifest.inventory.is_whole,
         "inventory_warning": inventory_warning(manifest.inventory),
         "list_error": manifest.fetch.list_error,
-        "notebooks_error": manifest.fetch.notebooks_error,
+        "scope_error": outside_scope(manifest.fetch),
+        "usage_errors": unobserved_usage(manifest.fetch),
         "is_sandbox": manifest.fetch.is_sandbox,
         "manifest": str(lake.manifest(partition)),
         "tables": {
@@ -76,9 +77,11 @@ def print_reports(reports: list[dict[str, Any]]) -> None:
         if failed:
             first = ", ".join(f"{item['id']} ({item['error_code']})" for item in failed[:5])
             print_line(f"  without a response: {first}" + (f" and {len(failed) - 5} more" if len(failed) > 5 else ""))
-        for error in ("inventory_warning", "list_error", "notebooks_error"):
+        for error in ("inventory_warning", "list_error", "scope_error"):
             if report.get(error):
                 print_line(f"  {report[error]}")
+        for name, why in report.get("usage_errors", {}).items():
+            print_line(f"  usage by {name.replace('_', ' ')} is not known: {why}")
         if report["state"] != "failed" and report.get("error"):
             print_line("  published, but some derived results are missing: see the error above")
         if report.get("summary") and not report.get("error"):

@@ -37,6 +37,10 @@ class ListDeniedError(ListUnreadableError, AccessDeniedError):
     """The API denies a list to these credentials; other requests may succeed."""
 
 
+class ListMissingError(ListUnreadableError):
+    """The API does not have such a list; other requests may succeed."""
+
+
 class AccountSuspendedError(PipelineError):
     """The cloud account is suspended, in arrears or not authorised: no request can succeed."""
 

@@ -22,6 +22,7 @@ from pipelines.inputs.endpoints import SCHEME, check_endpoint
 from pipelines.inputs.environment import OURS, at_home, prepare_environment
 from pipelines.inputs.project_keys import wrong_with_key
 from pipelines.inputs.secret_urls import looks_like_url, parse_secret_url
+from pipelines.tables import USAGE_SOURCES
 
 PREFIX = OURS
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,6 +34,16 @@ SANDBOX = "sandbox"
 _OF_A_SERVICE = re.compile(r"SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?")
 # The similarity from which on one name counts as a misspelling of the other.
 _ALIKE = 0.9
+
+
+_TRUE, _FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off"})
+# What `USAGE` could be when notebooks were all that was read.
+_USAGE_WORDS = {"true": "all", "false": "none", "1": "all", "0": "none", "yes": "all", "no": "none"}
+
+
+def _names(value: str) -> list[str]:
+    """Names with commas between them, each once."""
+    return list(dict.fromkeys(name.strip() for name in value.split(",") if name.strip()))
 
 
 class Settings(BaseSettings):
@@ -77,7 +88,20 @@ class Settings(BaseSettings):
         7, description="in mode `changed`, details older than this many days are fetched anyway"
     )
     reconcile: bool = Field(True, description="read the image list on full days, too")
-    usage: bool | None = Field(None, description="read the project's notebooks; unset: only those of the sandbox")
+    workspaces: str = Field(
+        "all", description="workspaces whose lists are read: `all`, or ids with commas between them"
+    )
+    usage: str | None = Field(
+        None,
+        description="who uses images: `all`, `none`, or names with commas between them ("
+        + ", ".join(USAGE_SOURCES)
+        + "); unset: all of the sandbox, none of a cloud",
+    )
+    traces: str | None = Field(
+        None,
+        description="who changed images, by the cloud's audit service (CTS): `true`, `false`, or its endpoint where "
+        "that is not the ModelArts endpoint with `cts` for `modelarts`; unset: only of the sandbox",
+    )
     engine: Literal["duckdb", "spark"] = Field(
         "duckdb", description="engine for the SQL of the derived tables; spark needs the extra `spark`"
     )
@@ -131,6 +155,42 @@ class Settings(BaseSettings):
         if re.search(r"/v[0-9.]+(/|$)", url):
             raise ValueError("must end before the API's version, such as /v1")
         return url
+
+    @field_validator("traces")
+    @classmethod
+    def _traces_are_read_or_not(cls, value: str | None) -> str | None:
+        if value is None or value.lower() in _TRUE | _FALSE:
+            return value and value.lower()
+        if looks_like_url(value):
+            return check_endpoint(value, "https://cts.eu-de.otc.t-systems.com")
+        raise ValueError("must be `true`, `false`, or the endpoint of the cloud's audit service (CTS)")
+
+    @field_validator("workspaces")
+    @classmethod
+    def _workspaces_are_ids(cls, value: str) -> str:
+        names = _names(value)
+        for name in names:
+            if not re.fullmatch(r"[0-9A-Za-z-]{1,64}", name):
+                raise ValueError(f"the workspace {name!r} must be letters, digits and hyphens only")
+        if not names or ("all" in names and len(names) > 1):
+            raise ValueError("must be `all`, or ids of workspaces with commas between them")
+        return ",".join(names)
+
+    @field_validator("usage")
+    @classmethod
+    def _usage_names_sources(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        names = [_USAGE_WORDS.get(name.lower(), name.lower()) for name in _names(value)]
+        known = ["all", "none", *USAGE_SOURCES]
+        for name in names:
+            if name not in known:
+                near = get_close_matches(name, known, 1)
+                advice = f"did you mean {near[0]}?" if near else f"they are {', '.join(known)}"
+                raise ValueError(f"there is no source {name!r}: {advice}")
+        if not names or (len(names) > 1 and not set(names) <= set(USAGE_SOURCES)):
+            raise ValueError("must be `all`, `none`, or names of sources with commas between them")
+        return ",".join(names)
 
     @field_validator("rate_limiter")
     @classmethod
@@ -224,9 +284,31 @@ class Settings(BaseSettings):
         return self.warehouse is not None or not self.lake.startswith(SCHEME)
 
     @property
+    def stated_workspaces(self) -> list[str] | None:
+        """The workspaces whose lists are read; None for all that there are."""
+        return None if self.workspaces == "all" else self.workspaces.split(",")
+
+    @property
+    def usage_sources(self) -> list[str]:
+        """The sources of usage that are read, in the order of `USAGE_SOURCES`."""
+        stated = self.usage or ("all" if self.uses_sandbox else "none")
+        names = stated.split(",")
+        return [name for name in USAGE_SOURCES if name in names or stated == "all"]
+
+    @property
+    def reads_traces(self) -> bool:
+        """Whether it is read who changed images."""
+        return self.uses_sandbox if self.traces is None else self.traces not in _FALSE
+
+    @property
+    def traces_endpoint(self) -> str | None:
+        """The stated endpoint of the audit service; None when it follows from the ModelArts endpoint."""
+        return None if self.traces is None or self.traces in _TRUE | _FALSE else self.traces
+
+    @property
     def reads_usage(self) -> bool:
-        """Whether notebooks are read."""
-        return self.uses_sandbox if self.usage is None else self.usage
+        """Whether it is read who uses images."""
+        return bool(self.usage_sources)
 
     @classmethod
     def load(cls) -> Self:

@@ -10,7 +10,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 Origin = Literal["key", "inventory", "api", "derived", "provenance"]
 
@@ -237,23 +237,79 @@ IMAGE_VALUES = Table(
     ),
 )
 
-NOTEBOOKS = Table(
-    "notebooks",
-    "Evidence: the notebooks of the project, each with its image; empty if they were not read.",
-    ("snapshot_date", "project_id", "notebook_id"),
+# The sources of usage, by the setting's name for each, and the kind of resource that each reads.
+USAGE_SOURCES: dict[str, str] = {
+    "notebooks": "notebook",
+    "training_jobs": "training_job",
+    "algorithms": "algorithm",
+    "models": "model",
+    "services": "service",
+    "workflows": "workflow",
+}
+
+IMAGE_REFERENCES = Table(
+    "image_references",
+    "Evidence: the resources of the project that name an image, one row per reference. Which sources were read, and "
+    "how far, is in the manifest.",
+    ("snapshot_date", "project_id", "kind", "resource_id", "position"),
     (
         _SNAPSHOT_DATE,
         _PROJECT_ID,
-        Column("notebook_id", pa.string(), "key", "Notebook id in lower case.", True),
-        Column("name", pa.string(), "api", "Notebook name."),
-        Column("status", pa.string(), "api", "Status of the notebook, as sent."),
-        Column("image_id", pa.string(), "api", "Id of the notebook's image, in lower case; null if none is stated."),
-        Column("observed_at", TIMESTAMP, "provenance", "When the page with this notebook was received.", True),
+        Column("kind", pa.string(), "key", "notebook, training_job, algorithm, model, service or workflow.", True),
+        Column("resource_id", pa.string(), "key", "Id of the resource, in lower case.", True),
+        Column("position", pa.int32(), "key", "Position among the references of the resource, from 0.", True),
+        _api("name", "Name of the resource."),
+        _api("status", "Status of the resource, as sent."),
+        _api("workspace_id", "Workspace of the resource."),
+        _api("user", "Name (or id) of the user who owns the resource."),
+        _api("image_id", "Id of the image, in lower case; null when the resource names no id."),
+        _api("image_reference", "Registry address or path of the image, as sent, without credentials and query."),
+        _derived(
+            "image_path", pa.string(), "`namespace/repository` of `image_reference`, without host, in lower case."
+        ),
+        _derived(
+            "image_tag", pa.string(), "Tag of `image_reference`, in lower case; null when it names a digest alone."
+        ),
+        _derived("image_digest", pa.string(), "Digest of `image_reference`, `sha256:…`, in lower case."),
+        _api("via_id", "Id of the model or algorithm by which the resource uses the image; null for a direct use."),
+        Column(
+            "strength",
+            pa.string(),
+            "derived",
+            "running (uses it now), required (would break without it), past (used it until `last_active_at`) or copied "
+            "(was copied from it, and does not need it).",
+            True,
+        ),
+        _api("last_active_at", "When the resource was last active (UTC); null when the API does not say.", TIMESTAMP),
+        _api("updated_at", "When the resource was last changed (UTC); null when the list does not say.", TIMESTAMP),
+        Column("observed_at", TIMESTAMP, "provenance", "When the answer with this reference was received.", True),
     ),
 )
 
-# The tables that a manifest names: a day's evidence, and the tables made from it alone.
-TABLES: dict[str, Table] = {t.name: t for t in (INVENTORY, LIST_PAGES, NOTEBOOKS, RESPONSES, IMAGES, IMAGE_VALUES)}
+IMAGE_TRACES = Table(
+    "image_traces",
+    "Evidence: what the audit service recorded of images since the last complete day, and somewhat longer. It keeps "
+    "seven days.",
+    ("snapshot_date", "project_id", "trace_id"),
+    (
+        _SNAPSHOT_DATE,
+        _PROJECT_ID,
+        Column("trace_id", pa.string(), "key", "Id of the trace.", True),
+        Column("time", TIMESTAMP, "api", "When it was done (UTC).", True),
+        _api("name", "What was done, such as updateNotebookImage; clouds have names of their own."),
+        _api("resource_id", "Id of the image, in lower case."),
+        _api("resource_name", "Name of the image."),
+        _api("user", "Name of the user who did it."),
+        _api("source_ip", "Address from which it was done."),
+        _api("rating", "normal, warning or incident."),
+        Column("observed_at", TIMESTAMP, "provenance", "When the page with this trace was received.", True),
+    ),
+)
+
+# Evidence of a day, and what is derived from that evidence alone. The manifest has the hash of each file.
+TABLES: dict[str, Table] = {
+    t.name: t for t in (INVENTORY, LIST_PAGES, IMAGE_REFERENCES, IMAGE_TRACES, RESPONSES, IMAGES, IMAGE_VALUES)
+}
 
 # An image's content from the API: the history keeps these columns, and changes are computed from them.
 CONTENT_COLUMNS: tuple[Column, ...] = (
@@ -316,6 +372,14 @@ IMAGE_CHANGES = Table(
         Column("compared_with", pa.date32(), "derived", "The complete day before, which was compared with.", True),
         _api("name", "Image name after the change, or last known."),
         *_OWNER,
+        _derived("actor", pa.string(), "User of the one trace that can explain the change; null otherwise."),
+        _derived("actor_source_ip", pa.string(), "Address from which that user did it."),
+        _derived("trace_id", pa.string(), "That trace, in `image_traces`."),
+        _derived(
+            "actor_unknown",
+            pa.string(),
+            "Why there is no actor: traces_not_read, no_trace, several_traces; null when there is one.",
+        ),
     ),
 )
 
@@ -341,18 +405,37 @@ IMAGE_RECONCILIATION = Table(
     ),
 )
 
+
+def _references(source: str) -> Column:
+    return _derived(source, pa.int64(), f"References of {source.replace('_', ' ')}; null when these were not read.")
+
+
 IMAGE_USAGE = Table(
     "image_usage",
-    "How many notebooks use each known image, and for how many observed days none did; empty if usage is not read.",
+    "Who uses each known image, and for how many observed days nobody did; empty while usage is not read.",
     ("snapshot_date", "project_id", "id"),
     (
         _SNAPSHOT_DATE,
         _PROJECT_ID,
         _ID,
-        _derived("notebooks", pa.int64(), "Notebooks with this image, in any status; null if not observed."),
-        _derived("running_notebooks", pa.int64(), "Notebooks with status RUNNING; null if not observed."),
-        Column("is_observed", pa.bool_(), "derived", "Whether the day is complete and all notebooks were read.", True),
-        _derived("last_used_date", pa.date32(), "Last observed day with a notebook; null if there was none."),
+        *(_references(source) for source in USAGE_SOURCES),
+        _derived("running", pa.int64(), "References of what uses it now; null when no source was read."),
+        _derived("required", pa.int64(), "References of what would break without it; null when no source was read."),
+        _derived("copied", pa.int64(), "References of what was copied from it; null when no source was read."),
+        Column(
+            "is_observed",
+            pa.bool_(),
+            "derived",
+            "Whether the day is complete and every wanted source was read as a whole, in every known workspace.",
+            True,
+        ),
+        _derived(
+            "observed_kinds",
+            pa.string(),
+            "'|'-joined names of the sources that were looked at, such as notebooks; null when not observed.",
+        ),
+        _derived("workspaces", pa.int64(), "Workspaces that were looked at; null when not observed."),
+        _derived("last_used_date", pa.date32(), "Last day on which a use was seen; null when there was none."),
         Column(
             "observed_days",
             pa.int64(),
@@ -364,7 +447,8 @@ IMAGE_USAGE = Table(
             "unused_days",
             pa.int64(),
             "derived",
-            "Observed days since the last one with a notebook.",
+            "Observed days since the last use, of those that looked at no less than the newest: as many sources and "
+            "workspaces.",
             True,
         ),
     ),
@@ -464,12 +548,17 @@ IMAGE_COSTS = Table(
             pa.float64(),
             "Estimated cost for the day: GB x unit price / days of the month; null without a price or a size.",
         ),
-        _derived("unused_days", pa.int64(), "As in `image_usage`; null if usage is not read."),
+        _derived("unused_days", pa.int64(), "As in `image_usage`; null while usage is not read."),
         _derived(
             "reclaimable_bytes",
             pa.int64(),
-            "Upper bound of the bytes that deleting it would free (layers are shared): its size if it is unused for 30 "
-            "days, 0 for others and for preset images; null if usage is not read.",
+            "Upper bound of what deleting it would free (layers are shared): the size of an image unused for 30 days, "
+            "0 of others and of preset ones; null when usage was not read as a whole on that day.",
+        ),
+        _derived(
+            "observed_kinds",
+            pa.string(),
+            "'|'-joined names of the sources that `reclaimable_bytes` goes by, such as notebooks; null with it.",
         ),
     ),
 )
@@ -488,8 +577,8 @@ ANALYSIS_TABLES: dict[str, Table] = {
     )
 }
 
-# The API's responses, byte for byte. Analysts read the other tables of a day.
-ANSWER_TABLES: dict[str, Table] = {t.name: t for t in (LIST_PAGES, NOTEBOOKS, RESPONSES)}
+# What the cloud answered. Analysts read the other tables of a day.
+ANSWER_TABLES: dict[str, Table] = {t.name: t for t in (LIST_PAGES, IMAGE_REFERENCES, IMAGE_TRACES, RESPONSES)}
 SNAPSHOT_TABLES: dict[str, Table] = {
     name: table
     for name, table in (TABLES | ANALYSIS_TABLES).items()

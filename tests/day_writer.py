@@ -16,7 +16,8 @@ from pipelines.derive.days import derive_days
 from pipelines.errors import PipelineError
 from pipelines.lake.layout import Partition
 from pipelines.settings import ROOT, Settings
-from pipelines.snapshot.steps import SnapshotRun, fetch_responses, publish_snapshot, take_inventory
+from pipelines.snapshot.snapshot_run import SnapshotRun
+from pipelines.snapshot.steps import fetch_responses, publish_snapshot, take_inventory
 
 # The operations that make a lake's files appear and disappear, named as Python's audit events.
 _OPERATIONS = {"os.rename": 1, "os.link": 1, "os.remove": 0}

@@ -12,7 +12,8 @@ from pipelines.derive.days import derive_days
 from pipelines.lake.layout import Partition
 from pipelines.sandbox import SandboxOptions, running_sandbox
 from pipelines.settings import DEFAULT_PROJECT, Settings
-from pipelines.snapshot.steps import SnapshotRun, fetch_responses, publish_snapshot, take_inventory
+from pipelines.snapshot.snapshot_run import SnapshotRun
+from pipelines.snapshot.steps import fetch_responses, publish_snapshot, take_inventory
 
 LAST_DAY = dt.date(2026, 11, 23)
 DAYS = [LAST_DAY - dt.timedelta(days=number) for number in reversed(range(14))]
@@ -34,7 +35,7 @@ def make_fortnight(root: Path) -> Path:
         with running_sandbox(options) as sandbox:
             for name, value in sandbox.env.items():
                 monkeypatch.setenv(name, value)
-            settings = Settings(lake=str(root / "lake"), usage=True)
+            settings = Settings(lake=str(root / "lake"), usage="notebooks")
             for date in DAYS:
                 httpx.put(f"{sandbox.endpoint}/sandbox/day", json={"day": date.isoformat()}).raise_for_status()
                 noon = dt.datetime.combine(date, dt.time(12), dt.UTC)

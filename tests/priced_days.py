@@ -9,7 +9,7 @@ from pipelines.derive.analysis import Analysis
 from pipelines.derive.costs import derive_image_costs
 from pipelines.lake.layout import Partition
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import SnapshotRun
+from pipelines.snapshot.snapshot_run import SnapshotRun
 from pipelines.tables import IMAGE_USAGE
 
 GB = 1024**3

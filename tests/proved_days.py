@@ -11,7 +11,7 @@ from pipelines.lake.layout import Partition
 from pipelines.lake.records import Record, record_bytes, with_own_sha256
 from pipelines.settings import Settings
 from pipelines.snapshot.publish import build_tables
-from pipelines.snapshot.steps import SnapshotRun
+from pipelines.snapshot.snapshot_run import SnapshotRun
 from pipelines.tables import RESPONSES
 
 A, B, C = (f"{letter * 8}-0000-4000-8000-000000000000" for letter in "abc")
@@ -48,7 +48,7 @@ def publish_proved(day, visibilities, hour=12):
         images=images,
         image_values=values,
         list_pages=[{"page": 0, "body": page, "body_sha256": hashlib.sha256(page).hexdigest()}],
-        notebooks=[{"notebook_id": "n", "status": "RUNNING", "image_id": A}],
+        references=[{"resource_id": "n", "image_id": A, "strength": "running"}],
     )
     for left in sorted(day.lake.staging(day.partition).rglob("*.*")):
         left.unlink()

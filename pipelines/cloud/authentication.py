@@ -70,19 +70,24 @@ class Authentication:
         elif isinstance(self._credentials, ReadyToken):
             self.token = self._token_of(self._credentials.token, None)
 
-    def request(self, target: str, token: Token | None) -> httpx.Request:
-        """A GET of `target` (path and query), signed or with the token."""
+    def request(self, target: str, token: Token | None, posted: bytes = b"") -> httpx.Request:
+        """A GET of `target` (path and query), or a POST of a JSON body, signed or with the token."""
+        method = "POST" if posted else "GET"
         if isinstance(self._credentials, AccessKey):
             key = self._credentials
             identity = {"X-Project-Id": key.project_id}
             now = dt.datetime.now(dt.UTC)
-            signed = sign_headers("GET", self._origin + target, identity, b"", key.access_key, key.secret_key, now)
+            signed = sign_headers(method, self._origin + target, identity, posted, key.access_key, key.secret_key, now)
             headers = httpx.Headers(HEADERS | identity | signed)
         else:
             assert token is not None  # noqa: S101
             headers = token.headers
         extensions = self._sender.extensions | {"target": target.encode()}
-        return httpx.Request("GET", self._origin_url, headers=headers, stream=_NO_BODY, extensions=extensions)
+        if not posted:
+            return httpx.Request(method, self._origin_url, headers=headers, stream=_NO_BODY, extensions=extensions)
+        headers = httpx.Headers(headers)
+        headers["Content-Type"] = "application/json"
+        return httpx.Request(method, self._origin_url, headers=headers, content=posted, extensions=extensions)
 
     def note_accepted(self, token: Token | None) -> None:
         """Report that the API accepted a request with this token, or a signed request."""

@@ -243,15 +243,25 @@ def classify(
     return _OK
 
 
-def classify_list(status: int, headers: Mapping[str, str], body: bytes, now: dt.datetime | None = None) -> Verdict:
-    """Classify one page of a list: OK if it is an object with a list `data`."""
+def classify_list(
+    status: int, headers: Mapping[str, str], body: bytes, now: dt.datetime | None = None, *, items: str = "data"
+) -> Verdict:
+    """Classify one page of a list: OK if it is an object with a list under the name `items`."""
+    verdict = classify_object(status, headers, body, now)
+    if verdict is _OK and not isinstance(_json(body).get(items), list):
+        return _retry("client.not_a_page", "answered 200 with a body that is not a page of a list")
+    return verdict
+
+
+def classify_object(status: int, headers: Mapping[str, str], body: bytes, now: dt.datetime | None = None) -> Verdict:
+    """Classify a response that is OK if it is a JSON object without an error."""
     if status != 200:
         return _classify_error(status, headers, body, now)
-    page = _json(body)
-    if isinstance(page, dict) and page.get("error_code"):
+    content = _json(body)
+    if isinstance(content, dict) and content.get("error_code"):
         return _classify_error(status, headers, body, now)
-    if not isinstance(page, dict) or not isinstance(page.get("data"), list):
-        return _retry("client.not_a_page", "answered 200 with a body that is not a page of a list")
+    if not isinstance(content, dict):
+        return _retry("client.not_a_page", "answered 200 with a body that is not a JSON object")
     return _OK
 
 

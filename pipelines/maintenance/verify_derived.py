@@ -310,10 +310,10 @@ def _compare(
     with Analysis(run, staging) as analysis:
         _, changes = derive_image_changes(analysis)
         derive_image_reconciliation(analysis)
-        derive_image_usage(analysis)
+        usage = derive_image_usage(analysis)
         audit = derive_audit_findings(analysis) if comparable.get(AUDIT_FINDINGS.name) else None
         costs = derive_image_costs(analysis) if comparable.get(IMAGE_COSTS.name) else None
-        summary = summarise(analysis, changes, audit, costs) if audit and costs else None
+        summary = summarise(analysis, changes, usage, audit, costs) if audit and costs else None
     is_same_code = found_manifest.code_version == code_version()
     for name in found_manifest.files:
         path = lake.table(name, run.partition)

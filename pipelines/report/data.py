@@ -27,7 +27,7 @@ _LIMITS = {
     "shown_groups": SHOWN_GROUPS,
     "shown_text": SHOWN_TEXT,
 }
-_QUERIES = ("rules", "findings", "change_classes", "changes", "bytes_and_costs", "outliers", "usage_observed")
+_QUERIES = ("rules", "findings", "change_classes", "changes", "bytes_and_costs", "outliers")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from pipelines.derive.usage import reasons_not_observed
 from pipelines.lake.derived_manifests import DerivedSummary
 from pipelines.lake.manifests import Manifest, inventory_warning, short_list
 from pipelines.report.data import severe
@@ -75,11 +76,15 @@ def notes(manifest: Manifest, summary: DerivedSummary) -> Iterator[tuple[str, st
             "The image list was not read",
             f"So images that are present but not registered are unknown{reason}.",
         )
-    if not fetch.notebooks_were_read:
-        reason = f" ({fetch.notebooks_error})" if fetch.notebooks_error else ""
+    if not fetch.usage_kinds:
         yield (
             "Usage was not read",
-            f"So it is unknown which images are in use{reason}. Unknown does not mean unused.",
+            "So it is not known which images are in use; not known is not the same as unused.",
+        )
+    elif not fetch.usage_is_observed:
+        yield (
+            "Usage was not read as a whole",
+            f"{' '.join(reasons_not_observed(fetch))} What is used counts; no image counts as unused by this day.",
         )
     if warning := inventory_warning(manifest.inventory):
         is_whole = manifest.inventory.is_whole
@@ -88,13 +93,12 @@ def notes(manifest: Manifest, summary: DerivedSummary) -> Iterator[tuple[str, st
         yield "The image list has gaps", warning
 
 
-def awaited(rules: list[dict[str, Any]], usage: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
-    """Why a rule has many new findings: notebooks have now been observed for as long as it needs."""
-    (observed,) = (row["observed_days"] for row in usage)
+def awaited(rules: list[dict[str, Any]], observed: int) -> Iterator[tuple[str, str]]:
+    """Why a rule finds so much at once: on this day usage has been observed for as long as it asks."""
     for rule in rules:
-        if rule["new_findings"] and observed is not None and AWAITED_DAYS.get(rule["rule"]) == observed:
+        if rule["new_findings"] and AWAITED_DAYS.get(rule["rule"]) == observed:
             new = plural(rule["new_findings"], "new finding", "new findings")
-            reason = f"Notebooks have been observed for {observed} days, so “{rule['title']}” can be decided"
+            reason = f"Usage has been observed for {observed} days as now, so “{rule['title']}” can be decided"
             yield "Not new, but known now", f"{reason} for the first time. Its {new} did not arise on this day."
 
 

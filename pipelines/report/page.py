@@ -17,12 +17,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from pipelines.derive.audit import SEVERITIES
-from pipelines.derive.usage import UNUSED_AFTER_DAYS
+from pipelines.derive.usage import UNUSED_AFTER_DAYS, is_observed, observed_days, users_in_words
 from pipelines.errors import ConfigurationError
 from pipelines.fingerprint import code_version
 from pipelines.lake.derived_manifests import bases, read_derived_manifest
 from pipelines.lake.layout import Lake, Partition
-from pipelines.lake.manifests import published
+from pipelines.lake.manifests import Manifest, published
 from pipelines.lake.records import UNSTATED, is_whole, state_sha256
 from pipelines.lake.retention_records import RetentionRecords
 from pipelines.lake.stored_files import LakePath, sha256_of_file, storage_errors, write_atomically
@@ -31,11 +31,12 @@ from pipelines.report.charts import charts
 from pipelines.report.data import read_tables, read_trend
 from pipelines.report.headline import asked, awaited, figures, notes, verdict
 from pipelines.report.words import SHOWN_TEXT, count, long_date, moment, money, plural, signed, size, words
-from pipelines.tables import SNAPSHOT_TABLES, Outcome
+from pipelines.tables import SNAPSHOT_TABLES, USAGE_SOURCES, Outcome
 
 # Limits the size of the page, together with the row limits of `report.data`.
 SHOWN_IDS = 200
 SHOWN_EVIDENCE = 12
+SHOWN_WORKSPACES = 20
 # This many of the gravest findings and of access changes are shown unfolded; readers unfold the others.
 UNFOLDED_ROWS = 12
 
@@ -121,6 +122,8 @@ def render_report(lake: Lake, partition: Partition) -> str:
             f"`image-snapshots rebuild --date {partition.date} --project {partition.project}`, then report again."
         )
     rows = read_tables(lake, partition, derived_manifest)
+    kinds, workspaces = manifest.fetch.usage_kinds, manifest.fetch.scope.workspaces
+    observed = len(observed_days(lake, manifest)) if is_observed(manifest) else 0
     trend = read_trend(lake, partition, derived_manifest.summary.currency, basis)
     compared_with = derived_manifest.summary.compared_with
     previous = read_derived_manifest(lake, Partition(compared_with, partition.project)) if compared_with else None
@@ -138,7 +141,7 @@ def render_report(lake: Lake, partition: Partition) -> str:
         derived_manifest=derived_manifest,
         summary=derived_manifest.summary,
         verdict=verdict(manifest, derived_manifest.summary),
-        notes=[*notes(manifest, derived_manifest.summary), *awaited(rows["rules"], rows["usage_observed"])],
+        notes=[*notes(manifest, derived_manifest.summary), *awaited(rows["rules"], observed)],
         figures=figures(derived_manifest.summary, before),
         severity_counts=[
             (name, number, number - before.findings[name] if before else None)
@@ -161,6 +164,10 @@ def render_report(lake: Lake, partition: Partition) -> str:
         failed=manifest.failed[:SHOWN_IDS],
         files=[*manifest.files.values(), *derived_manifest.files.values()],
         unused_after_days=UNUSED_AFTER_DAYS,
+        is_observed=observed > 0,
+        users=users_in_words(kinds, len(workspaces)) if kinds else None,
+        usage=_usage(manifest),
+        workspaces=[*workspaces[:SHOWN_WORKSPACES], *(["…"] if workspaces[SHOWN_WORKSPACES:] else [])],
     )
     return state_sha256(content.encode(), _STATED).decode()
 
@@ -187,6 +194,15 @@ def _shown(value: Any) -> Any:
     return visible(value, keep="\n\t") if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
+def _usage(manifest: Manifest) -> list[str]:
+    """What became of each source of usage that was wanted."""
+    sources = manifest.fetch.sources
+    return [
+        f"{name.replace('_', ' ')} {'not read' if not facts.was_read else 'read in part' if facts.partial else 'read'}"
+        for name, facts in ((name, sources[name]) for name in manifest.fetch.usage_kinds)
+    ]
+
+
 def _grouped(rows: list[dict[str, Any]], name: str) -> dict[str, list[dict[str, Any]]]:
     """Rows grouped by a column that they are sorted by."""
     return {key: list(found) for key, found in groupby(rows, lambda row: row[name])}
@@ -196,7 +212,19 @@ def _evidence(text: str | None) -> list[tuple[str, str]] | None:
     """Names and values of a finding's evidence; None if it is too long to show."""
     if text is None:
         return None
-    return [(name[:SHOWN_TEXT], words(value)) for name, value in list(orjson.loads(text).items())[:SHOWN_EVIDENCE]]
+    values = _with_usage_in_words(orjson.loads(text))
+    return [(name[:SHOWN_TEXT], words(value)) for name, value in list(values.items())[:SHOWN_EVIDENCE]]
+
+
+def _with_usage_in_words(evidence: dict[str, Any]) -> dict[str, Any]:
+    """Evidence in which the columns that say together how long nobody used an image are one sentence."""
+    match evidence:
+        case {"observed_kinds": str(kinds), "workspaces": int(workspaces), "unused_days": int(days), **others}:
+            names = kinds.split("|")
+            if USAGE_SOURCES.keys() >= set(names):
+                users = users_in_words(names, workspaces)
+                return {"unused": f"no {users} for {plural(days, 'observed day', 'observed days')}"} | others
+    return evidence
 
 
 def _findings_by_severity(rules: list[dict[str, Any]], findings: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -8,7 +8,10 @@ SELECT
     id,
     old_value AS visibility_before,
     new_value AS visibility_now,
-    compared_with
+    compared_with,
+    actor,
+    actor_source_ip,
+    actor_unknown
 FROM image_changes
 WHERE change = 'changed'
     AND field = 'visibility'

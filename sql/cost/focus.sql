@@ -68,6 +68,7 @@ SELECT
     TRUE AS x_IsEstimate,
     focus_parameters.is_sandbox AS x_IsSandbox,
     namespace AS x_Namespace,
+    observed_kinds AS x_ObservedKinds,
     owner AS x_Owner,
     price_valid_from AS x_PriceValidFrom,
     reclaimable_bytes AS x_ReclaimableBytesUpperBound,

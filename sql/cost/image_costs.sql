@@ -77,13 +77,18 @@ SELECT
     / DAY(LAST_DAY(current_images.snapshot_date)) AS estimated_cost,
     image_usage.unused_days,
     CASE
-        WHEN image_usage.unused_days IS NULL THEN NULL
+        -- What was not looked at may use it.
+        WHEN NOT parameters.usage_is_observed OR image_usage.id IS NULL THEN NULL
         -- Users cannot delete preset images.
         WHEN UPPER(current_images.type) = 'BUILD_IN' THEN 0
+        -- However long nobody did, something needs it now.
+        WHEN image_usage.running > 0 OR image_usage.required > 0 THEN 0
         WHEN image_usage.unused_days >= cost_parameters.unused_after_days THEN current_images.size_bytes
         ELSE 0
-    END AS reclaimable_bytes
+    END AS reclaimable_bytes,
+    CASE WHEN parameters.usage_is_observed AND image_usage.id IS NOT NULL THEN parameters.usage_kinds END AS observed_kinds
 FROM current_images
+CROSS JOIN parameters
 CROSS JOIN cost_parameters
 LEFT JOIN previous_costs
     ON previous_costs.id = current_images.id

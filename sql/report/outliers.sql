@@ -1,5 +1,5 @@
--- Outliers among the images, at most 8 of each kind: largest, grown (most since the last complete day) and unused
--- (longest without a notebook, older images first; without preset images, which users cannot delete).
+-- Images that stand out, at most 8 of each kind: largest, grown (most since the last complete day) and unused (on most
+-- observed days, the older image first; preset images are not the user's to delete).
 --
 -- Reads image_costs, image_usage, image_changes and images of one day, and report_limits (one row: shown_text:
 -- characters).

@@ -19,7 +19,7 @@ DATE = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
 @pytest.mark.parametrize(
     ("asset", "checks"),
     [
-        ("images", {"ids_are_unique", "no_new_fields", "no_new_values", "no_anomalies"}),
+        ("images", {"ids_are_unique", "no_new_fields", "no_new_values", "no_anomalies", "scope_is_whole"}),
         ("image_values", set()),
         ("image_costs", {"everything_is_priced"}),
     ],
@@ -29,7 +29,7 @@ def test_materialise_one_asset_of_a_step_records_only_that_asset(asset, checks, 
     before = publish_proved(day, {A: "PUBLIC", B: "PRIVATE"})
     if asset == "image_costs":
         derive_days(day)
-    definitions = build_definitions(Settings(lake="lake", usage=True))
+    definitions = build_definitions(Settings(lake="lake", usage="notebooks"))
     with dg.DagsterInstance.ephemeral() as instance:
         result = dg.materialize(
             [asset for asset in definitions.assets if isinstance(asset, dg.AssetsDefinition)],
@@ -56,4 +56,4 @@ def test_materialise_a_step_without_selection_records_all_its_assets(tmp_path):
         result = job.execute_in_process(instance=instance, partition_key=partition_key(day.partition))
     shown = {event.asset_key.to_user_string() for event in result.get_asset_materialization_events()}
     assert shown == {"images", "image_values"}
-    assert len(result.get_asset_check_evaluations()) == 4
+    assert len(result.get_asset_check_evaluations()) == 5

@@ -14,7 +14,8 @@ from pipelines.lake.parquet_files import read_batches
 from pipelines.maintenance.verify import verify
 from pipelines.settings import Settings
 from pipelines.snapshot.checkpoint import open_checkpoint
-from pipelines.snapshot.steps import SnapshotRun, fetch_responses, publish_snapshot, take_inventory
+from pipelines.snapshot.snapshot_run import SnapshotRun
+from pipelines.snapshot.steps import fetch_responses, publish_snapshot, take_inventory
 from pipelines.tables import RESPONSES, Outcome
 
 DATE = dt.date(2026, 11, 23)
@@ -140,8 +141,8 @@ def test_resumed_run_requests_damaged_responses_again(day, caplog):
     assert verify(day.lake, [PARTITION]) == []
 
 
-@pytest.mark.parametrize("name", ["inventory", "list_pages", "notebooks", "responses"])
-def test_damaged_staged_file_is_not_published_and_written_again(day, name):
+@pytest.mark.parametrize("name", ["inventory", "list_pages", "image_references", "responses"])
+def test_a_staged_file_that_rotted_is_not_published_and_the_next_run_writes_it_anew(day, name):
     take_inventory(day)
     fetch_responses(day, lambda progress: None)
     path = day.staged(name)

@@ -22,7 +22,16 @@ from pipelines.engine.sql_files import read_sql
 from pipelines.errors import ConfigurationError, PipelineError
 from pipelines.lake.derived_manifests import read_derived_manifest
 from pipelines.settings import ROOT, Settings
-from pipelines.tables import ANALYSIS_TABLES, AUDIT_FINDINGS, IMAGE_COSTS, IMAGE_HISTORY, IMAGE_USAGE, IMAGES, TABLES
+from pipelines.tables import (
+    ANALYSIS_TABLES,
+    AUDIT_FINDINGS,
+    IMAGE_COSTS,
+    IMAGE_HISTORY,
+    IMAGE_USAGE,
+    IMAGES,
+    TABLES,
+    USAGE_SOURCES,
+)
 
 UTC = dt.UTC
 ROWS = pa.table(
@@ -119,7 +128,9 @@ DATE, TEXT = pa.date32(), pa.string()
 PARAMETERS = {"snapshot_date": DATE, "project": TEXT, "project_id": TEXT, "is_complete": pa.bool_()} | {
     "compared_with": DATE,
     "list_was_read": pa.bool_(),
-    "usage_was_read": pa.bool_(),
+    "usage_is_observed": pa.bool_(),
+    "usage_kinds": TEXT,
+    "workspaces": pa.int64(),
     "inventory_is_whole": pa.bool_(),
 }
 LISTED = dict.fromkeys(("id", "name", "namespace", "swr_path", "type", "visibility"), TEXT) | {"size_bytes": pa.int64()}
@@ -133,7 +144,13 @@ SCHEMAS = {
     "listed_ids": {"id": TEXT, "position": pa.int64()},
     "unregistered_rows": LISTED | {"position": pa.int64()},
     "previous_usage": IMAGE_USAGE.schema,
-    "usage_parameters": {"has_previous_usage": pa.bool_()},
+    "later_usage": IMAGE_USAGE.schema,
+    "observed_dates": {"snapshot_date": DATE},
+    "usage_parameters": dict.fromkeys(("was_read", "has_previous_usage"), pa.bool_())
+    | {f"{name}_were_read": pa.bool_() for name in USAGE_SOURCES}
+    | {"looked_at": pa.timestamp("us", "UTC")},
+    "referenced_images": dict.fromkeys(("id", "matched_by", "kind", "resource_id", "strength"), TEXT)
+    | {"position": pa.int32(), "last_active_at": pa.timestamp("us", "UTC")},
     "unmatched_images": dict.fromkeys(("kind", "outcome", "owner", "cost_center", "environment"), TEXT) | LISTED,
     "previous_costs": IMAGE_COSTS.schema,
     "previous_findings": AUDIT_FINDINGS.schema,
@@ -174,9 +191,20 @@ def test_day_derived_by_spark_equals_the_day_derived_by_duckdb(spark_master, tmp
             day,
             inventory=[{"id": id_, "owner": "o"} for id_ in ids],
             responses=[{"id": id_, "outcome": "ok"} for id_ in ids],
-            images=[image | {"id": id_, "visibility": visibility, "content_hash": visibility} for id_ in ids],
+            images=[
+                image
+                | {"id": id_, "visibility": visibility, "content_hash": visibility}
+                | {"registry": "swr.x", "swr_path": f"swr.x/Team/{id_}:1"}
+                for id_ in ids
+            ],
             listed=[{"id": "e", "name": "not registered", "size": 5}],
-            notebooks=[{"notebook_id": "n1", "image_id": "a", "status": "RUNNING"}],
+            references=[
+                {"resource_id": "n1", "image_id": "a", "strength": "running"},
+                {"resource_id": "n2", "image_id": "z", "image_path": "team/b", "image_tag": "1"},
+                {"resource_id": "n3", "image_path": "team/b"},
+                {"resource_id": "n4", "kind": "training_job", "image_id": "c", "strength": "past"}
+                | {"last_active_at": dt.datetime(2026, 2, 25, 22, tzinfo=UTC)},
+            ],
         )
     last = replace(days[-1], settings=settings)
     derive_days(last)

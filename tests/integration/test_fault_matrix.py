@@ -20,7 +20,8 @@ from pipelines.lake.manifests import published
 from pipelines.maintenance.verify import verify
 from pipelines.sandbox import Faults, SandboxOptions, running_sandbox
 from pipelines.settings import ROOT, Settings
-from pipelines.snapshot.steps import SnapshotRun, fetch_responses, publish_snapshot, take_inventory
+from pipelines.snapshot.snapshot_run import SnapshotRun
+from pipelines.snapshot.steps import fetch_responses, publish_snapshot, take_inventory
 
 TODAY = dt.datetime.now(dt.UTC).date()
 PARTITION = Partition(TODAY, "default")

@@ -11,7 +11,8 @@ from pipelines.lake.layout import Partition
 from pipelines.lake.manifests import read_attempt, write_attempt
 from pipelines.lake.stored_files import exists
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import SnapshotRun, fetch_responses, publish_snapshot, take_inventory
+from pipelines.snapshot.snapshot_run import SnapshotRun
+from pipelines.snapshot.steps import fetch_responses, publish_snapshot, take_inventory
 
 DATE = dt.date(2026, 11, 23)
 NOON = dt.datetime.combine(DATE, dt.time(12), dt.UTC)
@@ -28,7 +29,7 @@ def day(start_sandbox, tmp_path, monkeypatch):
         lake=str(tmp_path / "lake"),
         inventory=str(tmp_path / "inventory.csv"),
         reconcile=False,
-        usage=False,
+        usage="none",
     )
     return SnapshotRun(Partition(DATE, "default"), "run-1", settings, lambda: NOON)
 

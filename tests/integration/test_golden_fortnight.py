@@ -27,7 +27,8 @@ from pipelines.lake.layout import Lake, Partition
 from pipelines.sandbox import Faults, SandboxOptions, running_sandbox
 from pipelines.sandbox.catalogue import Catalogue, InventoryRow
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import SnapshotRun, fetch_responses, publish_snapshot, take_inventory
+from pipelines.snapshot.snapshot_run import SnapshotRun
+from pipelines.snapshot.steps import fetch_responses, publish_snapshot, take_inventory
 from pipelines.tables import ANALYSIS_TABLES, IMAGE_HISTORY
 
 MONDAY = dt.date(2026, 2, 23)
@@ -171,7 +172,11 @@ def make_golden(root):
             for name, value in sandbox.env.items():
                 monkeypatch.setenv(name, value)
             settings = Settings(
-                lake=str(root / "lake"), inventory=str(register), price_book=prices, usage=True, max_failed_ratio=0.05
+                lake=str(root / "lake"),
+                inventory=str(register),
+                price_book=prices,
+                usage="notebooks",
+                max_failed_ratio=0.05,
             )
             oracle = Oracle(CATALOGUE, [], PRICES)
             golden = Fortnight(settings, sandbox.project_id, oracle, {})

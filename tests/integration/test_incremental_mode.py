@@ -17,7 +17,8 @@ from pipelines.lake.stored_files import sha256_of_file
 from pipelines.maintenance.verify import verify
 from pipelines.settings import Settings
 from pipelines.snapshot.image_list import confirms
-from pipelines.snapshot.steps import SnapshotRun, fetch_responses, publish_snapshot, take_inventory
+from pipelines.snapshot.snapshot_run import SnapshotRun
+from pipelines.snapshot.steps import fetch_responses, publish_snapshot, take_inventory
 from pipelines.tables import IMAGES, LIST_PAGES, RESPONSES
 
 MONDAY = dt.date(2026, 11, 16)

@@ -22,7 +22,8 @@ from pipelines.lake.manifests import published, read_attempt
 from pipelines.maintenance.verify import verify
 from pipelines.sandbox import Faults
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import SnapshotRun, fetch_responses, publish_snapshot, take_inventory
+from pipelines.snapshot.snapshot_run import SnapshotRun
+from pipelines.snapshot.steps import fetch_responses, publish_snapshot, take_inventory
 from pipelines.tables import ANALYSIS_TABLES, IMAGE_HISTORY, TABLES
 
 TODAY = dt.datetime.now(dt.UTC).date()

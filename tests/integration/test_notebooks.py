@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+import re
 from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -254,6 +255,7 @@ def test_cost_shows_unused_images_and_their_costs(executed, table):
         for owner, gb in gb_by(unused, "owner").items()
     }
     assert notebook.figures["unused"] == expected
+    assert re.search(r"Unused: no notebook\b.* in \d+ workspaces?\.", notebook.text)
     gb = gb_by(images, "owner")
     assert notebook.figures["estimated_cost"] == dict.fromkeys(
         {row["owner"] or "not stated" for row in table("image_costs")}, 0
@@ -276,7 +278,7 @@ def test_notebooks_run_on_a_lake_of_one_day(executed):
     assert cost.figures["growth"] == [[2, 20]]
     assert cost.figures["unused"] == {}
     assert "Unused for" not in cost.text
-    assert "was not read on 2026-11-23, so nothing is known to be unused" in cost.text
+    assert "2026-11-23 is incomplete, or did not read all that could use an image." in cost.text
     # 20 GB at 3 for a month of 30 days.
     assert cost.figures["estimated_cost"] == {"h.weber": pytest.approx(2)}
 

@@ -28,7 +28,8 @@ from pipelines.maintenance.verify import verify_derived
 from pipelines.query.views import connect_lake
 from pipelines.settings import Settings
 from pipelines.snapshot.checkpoint import open_checkpoint
-from pipelines.snapshot.steps import SnapshotRun, start_over
+from pipelines.snapshot.snapshot_run import SnapshotRun
+from pipelines.snapshot.steps import start_over
 from pipelines.tables import Outcome
 
 DATE = dt.date(2026, 11, 23)
@@ -387,7 +388,7 @@ def test_months_are_compacted_and_old_responses_removed_in_a_bucket(s3):
         "/upkeep-bucket/images/dt=2025-11-01/project=default/images.parquet",
     }
     plan = apply_retention(lake, "default", Rules(responses_days=1, snapshots_days=None), now)
-    assert {removed.table for removed in plan.files} == {"responses", "list_pages", "notebooks"}
+    assert {removed.table for removed in plan.files} == {"responses", "list_pages", "image_references"}
     assert list(lake.files_of("responses")) == [days[2].partition]
     assert list(verify_derived(lake, "default")) == []
     assert asked() == before

@@ -20,7 +20,7 @@ from assets.query_command import QueryCommand, query
 from pipelines.errors import ConfigurationError
 from pipelines.lake.layout import Partition
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import SnapshotRun
+from pipelines.snapshot.snapshot_run import SnapshotRun
 
 ID = "00000000-0000-4000-8000-000000000001"
 NAMES = "SELECT snapshot_date, name, size_bytes FROM images ORDER BY snapshot_date"

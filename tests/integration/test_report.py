@@ -17,7 +17,7 @@ from pipelines.lake.layout import Lake, Partition
 from pipelines.report import data as report_data
 from pipelines.report.page import render_report, write_report
 from pipelines.settings import ROOT, Settings
-from pipelines.snapshot.steps import SnapshotRun
+from pipelines.snapshot.snapshot_run import SnapshotRun
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 MEGABYTE = 1_000_000
@@ -107,7 +107,7 @@ def lake(tmp_path_factory):
         responses=answers(plain, going, opened="failed"),
         inventory=registered(*before),
         listed=[],
-        notebooks=[],
+        references=[],
     )
     hostile = image("hostile", 80, name=SCRIPT, namespace=BREAKOUT, description=BREAKOUT)
     today = (plain | image("plain", 30), opened | {"visibility": "PUBLIC", "description": ""}, hostile)
@@ -118,7 +118,7 @@ def lake(tmp_path_factory):
         responses=answers(*today, going="not_found"),
         inventory=inventory,
         listed=[{"id": row["id"], "name": row["name"], "size": row["size"]} for row in (*today, image("wild", 1))],
-        notebooks=[{"notebook_id": "n1", "image_id": "hostile", "status": "RUNNING"}],
+        references=[{"resource_id": "n1", "image_id": "hostile", "strength": "running"}],
     )
     return Lake(settings.lake)
 
@@ -394,7 +394,7 @@ def test_first_day_shows_what_was_not_read(path_of, opened):
     assert "No open findings." in text
     assert "No suppressed findings." in text
     assert "A trend needs two days; this is the first." in text
-    assert "Not read: no notebooks were read" in text
+    assert "This day was not observed, so it is not known what is unused." in text
     assert "There is nothing to compare with." in text
 
 

@@ -25,7 +25,8 @@ from pipelines.maintenance.verify import verify
 from pipelines.query.views import connect_lake, select
 from pipelines.report.page import write_report
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import SnapshotRun, publish_snapshot
+from pipelines.snapshot.snapshot_run import SnapshotRun
+from pipelines.snapshot.steps import publish_snapshot
 from pipelines.tables import ANALYSIS_TABLES, IMAGE_HISTORY, TABLES
 from pipelines.warehouse.loading import load_project
 
@@ -33,13 +34,15 @@ FIRST, SECOND, THIRD, LAST = (Partition(date, "default") for date in DAYS[:4])
 # Noon of the last of the four days: one day of responses stays, and two other days beside the one they continue.
 NOW = dt.datetime.combine(LAST.date, dt.time(12), dt.UTC)
 RULES = Rules(responses_days=1, snapshots_days=2)
-ANSWERS = {"list_pages", "notebooks", "responses"}
+ANSWERS = {"list_pages", "image_references", "responses"}
 ANALYSED = (TABLES.keys() | ANALYSIS_TABLES.keys()) - ANSWERS - {"image_history"}
 
 
 def day(partition):
-    # Later than the publications at noon.
-    return SnapshotRun(partition, "again", Settings(lake="lake", usage=True), lambda: NOW + dt.timedelta(hours=1))
+    # Later than what was published at noon.
+    return SnapshotRun(
+        partition, "again", Settings(lake="lake", usage="notebooks"), lambda: NOW + dt.timedelta(hours=1)
+    )
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,8 @@ from pipelines.lake.stored_files import sha256_of_file
 from pipelines.maintenance.status import day_statuses
 from pipelines.maintenance.verify import verify
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import SnapshotRun, fetch_responses, publish_snapshot, start_over, take_inventory
+from pipelines.snapshot.snapshot_run import SnapshotRun
+from pipelines.snapshot.steps import fetch_responses, publish_snapshot, start_over, take_inventory
 from pipelines.tables import IMAGES, RESPONSES, TABLES
 
 FIRST = dt.date(2026, 11, 21)

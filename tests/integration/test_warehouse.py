@@ -38,7 +38,7 @@ from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.stored_files import sha256_of_file
 from pipelines.query.views import connect_lake
 from pipelines.settings import ROOT, Settings
-from pipelines.snapshot.steps import SnapshotRun
+from pipelines.snapshot.snapshot_run import SnapshotRun
 from pipelines.warehouse import loading as warehouse
 from pipelines.warehouse.ddl import DAYS, WAREHOUSE_TABLES
 from pipelines.warehouse.loading import load_partition, load_project
@@ -117,7 +117,7 @@ def made(tmp_path_factory):
         awkward_images(),
         inventory=[{"id": "no id \\.", "id_as_read": " No id\t", "is_valid": False, "attributes": '{"a": "\\n"}'}],
         listed=[{"id": A, "name": "a"}, {"id": C, "name": "c", "size": 5}],
-        notebooks=[{"notebook_id": "n1", "image_id": A, "status": "RUNNING"}],
+        references=[{"resource_id": "n1", "image_id": A, "strength": "running"}],
         image_values=[{"id": A, "field": "dev_services", "position": 0, "value": "SSH"}],
     )
     other = day_in(lake, "2026-11-22", "other")

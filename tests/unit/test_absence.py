@@ -22,7 +22,7 @@ A, B, C = IDS[:3]
 NOT_WHOLE = {"is_whole": False, "reason": "It lacks too many."}
 
 
-def publish(date, outcomes, *, source="inventory", listed=None, notebooks=None, fetch=None, **facts):
+def publish(date, outcomes, *, source="inventory", listed=None, references=None, fetch=None, **facts):
     """Publish a day of ids with their outcomes; each `ok` one is a public image."""
     publish_snapshot(
         day_of(date),
@@ -34,7 +34,7 @@ def publish(date, outcomes, *, source="inventory", listed=None, notebooks=None, 
             if outcome == "ok"
         ],
         listed=listed,
-        notebooks=notebooks,
+        references=references,
         inventory_facts=facts,
         fetch_facts=fetch,
     )

@@ -125,8 +125,8 @@ def test_rule_resolves_nothing_while_its_input_is_not_read(life):
         rows = published_rows(life.day(number), AUDIT_FINDINGS)
         return {(row["rule"], row["id"]): row["state"] for row in rows}
 
-    life.take(10, {"a": "bad"}, listed=[], notebooks=[])
-    assert life.take(11, {"a": "good", "b": "bad"}, notebooks=[]).rule_errors == {}
+    life.take(10, {"a": "bad"}, listed=[], references=[])
+    assert life.take(11, {"a": "good", "b": "bad"}, references=[]).rule_errors == {}
     assert states(11) == {
         ("named", "a"): "resolved",
         ("named", "b"): "new",

@@ -93,7 +93,7 @@ def audited(tmp_path_factory):
     publish_snapshot(
         day,
         listed=[],
-        notebooks=[],
+        references=[],
         inventory=[{"id": id_, **owners.get(id_, {"owner": "o", "cost_center": "cc"})} for id_ in ids],
         responses=[{"id": id_, "outcome": "not_found" if id_ == "gone" else "ok"} for id_ in ids],
         images=IMAGES,
@@ -130,7 +130,8 @@ def audited(tmp_path_factory):
         [
             {"id": "used", "is_observed": True, "observed_days": 95, "unused_days": 0},
             {"id": "unused-29", "is_observed": True, "observed_days": 29, "unused_days": 29},
-            {"id": "unused-30", "is_observed": True, "observed_days": 30, "unused_days": 30},
+            {"id": "unused-30", "is_observed": True, "observed_days": 30, "unused_days": 30}
+            | {"observed_kinds": "notebooks|services", "workspaces": 2},
             {"id": "unused-90", "is_observed": True, "observed_days": 95, "unused_days": 90},
             {"id": "unobserved", "is_observed": False, "observed_days": 95, "unused_days": 95},
             {"id": "giant", "is_observed": True, "observed_days": 7, "unused_days": 7},
@@ -233,6 +234,10 @@ def test_evidence_has_the_rule_s_columns_in_order(audited):
         "resource_categories": "CPU|FPGA|TPU",
         "support_res_categories": "TPU",
     }
+    assert evidence("unused_30_days", "unused-30") == (
+        '{"unused_days":30,"observed_days":30,"last_used_date":null,"observed_kinds":"notebooks|services",'
+        '"workspaces":2}'
+    )
 
 
 def test_finding_names_the_owner_of_the_image(audited):

@@ -16,8 +16,9 @@ from pipelines.lake.manifests import chain_head, published, write_manifest
 from pipelines.maintenance.status import day_statuses
 from pipelines.settings import Settings
 from pipelines.snapshot.publish import publish
-from pipelines.snapshot.steps import SnapshotRun, take_inventory
+from pipelines.snapshot.snapshot_run import SnapshotRun
 from pipelines.snapshot.steps import publish_snapshot as publish_stored
+from pipelines.snapshot.steps import take_inventory
 
 NOON = dt.datetime(2026, 11, 25, 12, tzinfo=dt.UTC)
 SECOND = dt.timedelta(seconds=1)
@@ -152,7 +153,7 @@ def test_api_clock_is_read_from_response_dates(start_sandbox, monkeypatch):
     async def skew():
         with connect(Settings(), Partition(NOON.date(), "default")) as connection:
             async with connection.client() as client:
-                async for _ in client.list_images():
+                async for _ in client.list_images(["0"]):
                     pass
                 return client.stats.clock_skew_seconds
 

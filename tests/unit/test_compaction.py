@@ -36,7 +36,7 @@ def publish(date, names):
             for id_, name in sorted(names.items())
         ],
         image_values=[{"id": A, "field": "dev_services", "position": n, "value": str(n)} for n in range(2)],
-        notebooks=[{"notebook_id": "n", "status": "RUNNING", "image_id": A}],
+        references=[{"resource_id": "n", "image_id": A, "strength": "running"}],
         listed=[],
     )
 

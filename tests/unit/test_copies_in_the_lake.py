@@ -13,7 +13,7 @@ from pipelines.lake.manifests import known_partitions
 from pipelines.maintenance.status import day_statuses
 from pipelines.query.views import connect_lake
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import SnapshotRun
+from pipelines.snapshot.snapshot_run import SnapshotRun
 
 DATE = dt.date(2026, 11, 23)
 ID = "00000000-0000-4000-8000-00000000000a"

@@ -58,6 +58,7 @@ def test_cost_row_has_image_and_price():
             "estimated_cost": 0.01,
             "unused_days": None,
             "reclaimable_bytes": None,
+            "observed_kinds": None,
         }
     ]
     assert result.file.rows == result.images == 1
@@ -235,11 +236,13 @@ def test_long_unused_images_of_users_are_reclaimable():
             {"id": C, "size_bytes": GB, "type": "BUILD_IN"},
             {"id": D, "size_bytes": GB},
         ],
+        references=[],
     )
     write_usage(day, {A: 30, B: 29, C: 99})
     result = derive(day)
     assert costs_of(day, "unused_days") == {A: 30, B: 29, C: 99, D: None}
     assert costs_of(day, "reclaimable_bytes") == {A: GB, B: 0, C: 0, D: None}
+    assert costs_of(day, "observed_kinds") == dict.fromkeys((A, B, C), "notebooks") | {D: None}
     assert result.reclaimable_bytes == GB
 
 
@@ -248,13 +251,14 @@ def test_unused_images_are_summed_by_owner():
     images = [{"id": i, "size_bytes": n * GB} for i, n in ((A, 1), (B, 2), (C, 4), (D, 8))]
     inventory = [{"id": A, "owner": "ann"}, {"id": B, "owner": "bob", "cost_center": "cc-2"}, {"id": C, "owner": "ann"}]
     for day in (first, second):
-        publish_images(day, images, inventory=[*inventory, {"id": D}])
+        publish_images(day, images, inventory=[*inventory, {"id": D}], references=[])
         write_usage(day, {A: 40, B: 40, C: 40, D: 0})
         derive(day)
     with DuckDBEngine() as engine:
         engine.create_view("image_costs", "SELECT * FROM read_parquet('lake/image_costs/*/*/*.parquet')")
         rows = engine.read(read_sql("cost/unused.sql")).to_pylist()
     shared = {"snapshot_date": dt.date(2026, 11, 23), "project_id": "p1", "currency": "EUR"}
+    shared["observed_kinds"] = "notebooks"
     assert rows == [
         {
             **shared,

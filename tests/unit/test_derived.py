@@ -30,7 +30,7 @@ def publish(date, names, failed=()):
             for id_, name in sorted(names.items())
         ],
         listed=[],
-        notebooks=[],
+        references=[],
     )
 
 

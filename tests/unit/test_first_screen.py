@@ -23,6 +23,7 @@ SUMMARY = {
     "total_bytes": 3 * 2**40,
     "growth_bytes": -6 * 2**30,
     "reclaimable_bytes": 2**40,
+    "unmatched_references": 0,
     "estimated_cost": 12.5,
     "currency": "EUR",
     "is_priced": True,

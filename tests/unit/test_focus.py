@@ -56,6 +56,7 @@ COLUMNS = [
     "x_IsEstimate",
     "x_IsSandbox",
     "x_Namespace",
+    "x_ObservedKinds",
     "x_Owner",
     "x_PriceValidFrom",
     "x_ReclaimableBytesUpperBound",
@@ -108,6 +109,7 @@ FULL_ROW = {
     "x_IsEstimate": "true",
     "x_IsSandbox": "true",
     "x_Namespace": "team",
+    "x_ObservedKinds": "notebooks",
     "x_Owner": 'ann "a"',
     "x_PriceValidFrom": "2020-01-01",
     "x_ReclaimableBytesUpperBound": "4160749568",
@@ -135,7 +137,7 @@ def cost_lake():
                 "size_bytes": 4160749568,
             }
             inventory = [{"id": A, "owner": 'ann "a"', "environment": "prod"}, {"id": B}]
-            publish_images(day, [image, {"id": B, "size_bytes": GB}], inventory=inventory)
+            publish_images(day, [image, {"id": B, "size_bytes": GB}], inventory=inventory, references=[])
             write_usage(day, {A: 31, B: 2})
             derive(day)
     return Lake("lake")

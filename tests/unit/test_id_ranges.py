@@ -42,7 +42,7 @@ def take(day: int, ids: list[str], outcomes: dict[str, str], *, reads_usage: boo
     publish_snapshot(
         today,
         listed=[{"id": id_, "name": id_, "size": 1} for id_ in [LATE, *sorted(ids, reverse=True)]],
-        notebooks=[{"notebook_id": "n", "image_id": IDS[0], "status": "RUNNING"}] if reads_usage else None,
+        references=[{"resource_id": "n", "image_id": IDS[0], "strength": "running"}] if reads_usage else None,
         inventory=[{"id": id_, "owner": None if number % 2 else "a"} for number, id_ in enumerate(reversed(ids))],
         responses=responses,
         images=[image(id_, day) for id_ in described],

@@ -16,7 +16,7 @@ from pipelines.errors import ConfigurationError
 from pipelines.lake.layout import Lake, Partition
 from pipelines.query.views import connect_lake
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import SnapshotRun
+from pipelines.snapshot.snapshot_run import SnapshotRun
 
 FIRST, SECOND = dt.date(2026, 11, 1), dt.date(2026, 11, 2)
 ID = "00000000-0000-4000-8000-00000000000a"
@@ -33,7 +33,7 @@ def publish(root, date, name):
         responses=[{"id": ID, "outcome": "ok"}],
         images=[{"id": ID, "name": name, "content_hash": name, "size": 1, "size_bytes": 1024, "visibility": "PUBLIC"}],
         listed=[],
-        notebooks=[],
+        references=[],
     )
 
 

@@ -12,7 +12,7 @@ from published_days import publish_snapshot, write_history
 from pipelines.lake.layout import Lake, Partition
 from pipelines.query.views import connect_lake
 from pipelines.settings import ROOT, Settings
-from pipelines.snapshot.steps import SnapshotRun
+from pipelines.snapshot.snapshot_run import SnapshotRun
 
 LONG_AGO = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
 DAYS = "SELECT project, snapshot_date, published_at, is_complete FROM days"

@@ -17,7 +17,7 @@ from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.witnesses import open_witness
 from pipelines.query.views import Format, connect_lake, select, write_rows
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import SnapshotRun
+from pipelines.snapshot.snapshot_run import SnapshotRun
 
 ID = "00000000-0000-4000-8000-000000000001"
 EVIDENCE = "responses/dt=2026-11-01/project=default/responses.parquet"

@@ -46,7 +46,9 @@ def name_in_first(lake, path, name=IMAGE_CHANGES.name, sha256="0" * 64):
     summary = dict.fromkeys(("is_complete", "is_priced"), True) | dict.fromkeys(
         ("images", "new_findings", "resolved_findings", "suppressed_findings", "total_bytes", "unpriced"), 0
     )
-    summary |= dict.fromkeys(("compared_with", "growth_bytes", "estimated_cost", "reclaimable_bytes"))
+    summary |= dict.fromkeys(
+        ("compared_with", "growth_bytes", "estimated_cost", "reclaimable_bytes", "unmatched_references")
+    )
     summary |= {"changes": {}, "findings": {}, "rule_errors": {}, "currency": "EUR"}
     derived_manifest = {
         "snapshot_date": str(FIRST.date),

@@ -7,8 +7,9 @@ from published_days import day_of, publish_snapshot
 
 from pipelines.derive.days import derive_days
 from pipelines.lake.derived_manifests import DerivedSummary
-from pipelines.report.headline import AWAITED_DAYS, awaited, figures
-from pipelines.report.page import UNFOLDED_ROWS, render_report
+from pipelines.lake.manifests import ScopeFacts, SourceFacts
+from pipelines.report.headline import AWAITED_DAYS, awaited, figures, notes
+from pipelines.report.page import UNFOLDED_ROWS, _evidence, render_report
 from pipelines.settings import ROOT
 
 GIB = 1024**3
@@ -68,14 +69,67 @@ def test_note_explains_findings_that_are_known_only_now():
         {"rule": "unused_90_days", "title": "Unused for 90 days", "new_findings": 1},
         {"rule": "owner_missing", "title": "No owner", "new_findings": 5},
     ]
-    ((_, sentence),) = awaited(rules, [{"observed_days": 30}])
+    ((_, sentence),) = awaited(rules, 30)
     assert sentence == (
-        "Notebooks have been observed for 30 days, so “Unused for 30 days” can be decided for the first time. Its 171 "
-        "new findings did not arise on this day."
+        "Usage has been observed for 30 days as now, so “Unused for 30 days” can be decided for the first time. Its "
+        "171 new findings did not arise on this day."
     )
-    for usage in ({"observed_days": 31}, {"observed_days": None}):
-        assert [*awaited(rules, [usage])] == []
-    assert [*awaited([rules[0] | {"new_findings": 0}], [{"observed_days": 30}])] == []
+    for observed in (31, 0):
+        assert [*awaited(rules, observed)] == []
+    assert [*awaited([rules[0] | {"new_findings": 0}], 30)] == []
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({}, None),
+        (
+            {"sources": {}},
+            "So it is not known which images are in use; not known is not the same as unused.",
+        ),
+        (
+            {
+                "sources": {
+                    "notebooks": SourceFacts(wanted=True, was_read=True),
+                    "training_jobs": SourceFacts(wanted=True, was_read=True, partial="Those of this user alone."),
+                    "services": SourceFacts(wanted=True, error="The services of 127.0.0.1 cannot be read (HTTP 403)."),
+                    "workflows": SourceFacts(wanted=False),
+                },
+                "scope": ScopeFacts(workspaces=["0"], origin="assumed", outside=["7", "8"]),
+            },
+            (
+                "Training jobs were read in part (Those of this user alone). Services were not read (The services of "
+                "127.0.0.1 cannot be read (HTTP 403)). Nothing was read in the workspaces 7, 8. What is used "
+                "counts; no image counts as unused by this day."
+            ),
+        ),
+    ],
+)
+def test_what_was_not_looked_at_is_said_and_why(facts, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    manifest = publish_snapshot(day_of("2026-11-23"), listed=[], references=[], fetch_facts=facts)
+    found = [sentence for heading, sentence in notes(manifest, summary()) if heading.startswith("Usage")]
+    assert found == ([said] if said else [])
+
+
+@pytest.mark.parametrize(
+    ("evidence", "shown"),
+    [
+        (
+            '{"size_bytes":5,"unused_days":30,"observed_days":31,"observed_kinds":"notebooks|models|services","workspaces":2}',
+            [
+                ("unused", "no notebook, model or service in 2 workspaces for 30 observed days"),
+                ("size_bytes", "5"),
+                ("observed_days", "31"),
+            ],
+        ),
+        # A rule of a user's own.
+        ('{"observed_kinds":"cats","workspaces":2,"unused_days":3}', [("observed_kinds", "cats"), ("workspaces", "2")]),
+        ('{"observed_kinds":null,"workspaces":null}', [("observed_kinds", "none"), ("workspaces", "none")]),
+    ],
+)
+def test_evidence_says_in_words_what_was_looked_at(evidence, shown):
+    assert _evidence(evidence)[: len(shown)] == shown
 
 
 def test_awaited_days_match_the_rules_sql():
@@ -105,6 +159,7 @@ def summary(**facts):
             "is_priced": True,
             "unpriced": 0,
             "reclaimable_bytes": None,
+            "unmatched_references": None,
         }
         | facts
     )

@@ -16,7 +16,7 @@ ARROWS = {
     "errors": {"plain_text"},
     "tables": set(),
     "inputs": {"errors"},
-    "settings": {"errors", "inputs"},
+    "settings": {"errors", "inputs", "tables"},
     "fingerprint": {"inputs", "settings"},
     "bodies": {"tables"},
     "inventory": FLOOR,

@@ -13,7 +13,7 @@ from pipelines.lake.layout import Partition
 from pipelines.lake.manifests import holds_sandbox, published, write_manifest
 from pipelines.maintenance.status import day_statuses
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import SnapshotRun
+from pipelines.snapshot.snapshot_run import SnapshotRun
 from pipelines.tables import IMAGES
 from pipelines.warehouse.loading import load_partition
 
