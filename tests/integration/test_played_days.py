@@ -18,7 +18,7 @@ def test_answers_of_a_played_day_were_observed_on_that_day(start_sandbox, tmp_pa
     for name, value in sandbox.env.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("IMAGE_SNAPSHOTS_INVENTORY")
-    settings = Settings(lake=str(tmp_path / "lake"), usage=True)
+    settings = Settings(lake=str(tmp_path / "lake"), usage="all")
     day = SnapshotRun(
         Partition(DATE, "default"),
         "run",

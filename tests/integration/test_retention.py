@@ -40,7 +40,7 @@ ANALYSED = (TABLES.keys() | ANALYSIS_TABLES.keys()) - ANSWERS - {"image_history"
 
 def day(partition):
     # Later than what was published at noon.
-    return SnapshotRun(partition, "again", Settings(lake="lake", usage=True), lambda: NOW + dt.timedelta(hours=1))
+    return SnapshotRun(partition, "again", Settings(lake="lake", usage="all"), lambda: NOW + dt.timedelta(hours=1))
 
 
 @pytest.fixture(scope="module")
