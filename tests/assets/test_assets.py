@@ -76,7 +76,7 @@ def test_a_run_materialises_all_assets_with_what_an_operator_wants(instance, san
     assert result.success
     lake = Lake("lake")
     manifest = json.loads(lake.manifest(PARTITION).read_text())
-    for name in TABLES.keys() - {"list_pages", "notebooks"}:
+    for name in TABLES.keys() - {"list_pages", "image_references"}:
         shown = metadata(result, {"inventory": "image_inventory", "responses": "image_responses"}.get(name, name))
         path = lake.table(name, PARTITION)
         assert shown["dagster/partition_row_count"].value == pq.read_metadata(path).num_rows
@@ -93,9 +93,10 @@ def test_a_run_materialises_all_assets_with_what_an_operator_wants(instance, san
         == dict(Counter(pq.read_table(lake.table("responses", PARTITION))["outcome"].to_pylist()))
     )
     pages = manifest["files"]["list_pages"]["rows"]
-    assert fetched["requests"].value == sum(outcomes.values()) + pages
-    assert (pages, fetched["list_was_read"].value, fetched["notebooks_were_read"].value) == (1, True, False)
-    assert fetched.keys() & {"list_error", "notebooks_error", "notebooks_skipped"} == set()
+    assert fetched["requests"].value == sum(outcomes.values()) + pages + 1  # the workspaces
+    assert (pages, fetched["list_was_read"].value, fetched["usage_is_observed"].value) == (1, True, False)
+    assert [name for name in fetched if name.endswith("_error")] == []
+    assert fetched["workspaces"].value == "0"
     assert fetched["requests_per_second"].value > 0
     assert fetched["retries"].value == 0
     images = metadata(result, "images")
@@ -159,8 +160,9 @@ def test_checks_are_evaluated_inside_the_assets(instance, sandbox, tmp_path):
         ("image_inventory", "source_is_fresh"),
         ("image_responses", "is_complete"),
         ("image_responses", "list_was_read"),
-        ("image_responses", "notebooks_were_read"),
+        ("image_responses", "usage_is_observed"),
         ("images", "ids_are_unique"),
+        ("images", "scope_is_whole"),
     }
     for name, found in {
         "no_new_fields": "accelerator",
@@ -188,7 +190,7 @@ def test_an_incomplete_day_succeeds_with_a_failed_check(instance, sandbox, tmp_p
 
 def test_lists_that_may_not_be_read_fail_their_checks_alone(instance, sandbox):
     httpx.put(f"{sandbox.endpoint}/sandbox/faults", json={"lists_forbidden": True}).raise_for_status()
-    result = run(instance, usage=True)
+    result = run(instance, usage="notebooks")
     assert result.success
     sentences = {
         name: f"The {what} list of {sandbox.endpoint.removeprefix('http://')} cannot be read (HTTP 403 ModelArts.0108)."
@@ -200,12 +202,12 @@ def test_lists_that_may_not_be_read_fail_their_checks_alone(instance, sandbox):
         failed.items()
         >= {
             "list_was_read": sentences["list"],
-            "notebooks_were_read": sentences["notebooks"],
+            "usage_is_observed": f"notebooks: {sentences['notebooks']}",
         }.items()
     )
     shown = metadata(result, "image_responses")
     assert (shown["list_error"].value, shown["notebooks_error"].value) == (sentences["list"], sentences["notebooks"])
-    assert (shown["list_was_read"].value, shown["notebooks_were_read"].value) == (False, False)
+    assert (shown["list_was_read"].value, shown["usage_is_observed"].value) == (False, False)
 
 
 def test_an_old_inventory_file_fails_its_check_alone(instance, sandbox, tmp_path):
@@ -387,7 +389,7 @@ def test_every_asset_says_what_it_is():
     assert all(column.description for column in columns)
     assert {key.path[-1] for key in (dep.asset_key for dep in specs["images"].deps)} == {"image_responses"}
     assert {dep.asset_key.path[-1] for dep in specs["image_changes"].deps} == {"image_history"}
-    without_usage = build_definitions(Settings(usage=False)).resolve_all_asset_specs()
+    without_usage = build_definitions(Settings(usage="none")).resolve_all_asset_specs()
     assert {spec.key.path[-1] for spec in without_usage} == set(specs) - {"image_usage"}
 
 

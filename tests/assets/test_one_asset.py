@@ -29,7 +29,7 @@ def test_one_asset_of_a_step_that_makes_several(asset, checks, tmp_path):
     before = publish_proved(day, {A: "PUBLIC", B: "PRIVATE"})
     if asset == "image_costs":
         derive_days(day)
-    definitions = build_definitions(Settings(lake="lake", usage=True))
+    definitions = build_definitions(Settings(lake="lake", usage="notebooks"))
     with dg.DagsterInstance.ephemeral() as instance:
         result = dg.materialize(
             [asset for asset in definitions.assets if isinstance(asset, dg.AssetsDefinition)],

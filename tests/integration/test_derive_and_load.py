@@ -40,7 +40,7 @@ def lake(tmp_path_factory, tmp_path):
 def sealed(lake):
     """All bytes but those of what is derived from several days."""
     days = [*lake.root.glob("_manifests/**/*.json")]
-    for table in ("inventory", "responses", "list_pages", "notebooks", "images", "image_values"):
+    for table in ("inventory", "responses", "list_pages", "image_references", "images", "image_values"):
         days += [*(lake.root / table).rglob("*.parquet")]
     return {path: path.read_bytes() for path in days}
 

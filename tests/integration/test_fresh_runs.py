@@ -29,7 +29,7 @@ def day(start_sandbox, tmp_path, monkeypatch):
         lake=str(tmp_path / "lake"),
         inventory=str(tmp_path / "inventory.csv"),
         reconcile=False,
-        usage=False,
+        usage="none",
     )
     return SnapshotRun(Partition(DATE, "default"), "run-1", settings, lambda: NOON)
 

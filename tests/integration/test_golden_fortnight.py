@@ -172,7 +172,11 @@ def make_golden(root):
             for name, value in sandbox.env.items():
                 monkeypatch.setenv(name, value)
             settings = Settings(
-                lake=str(root / "lake"), inventory=str(register), price_book=prices, usage="all", max_failed_ratio=0.05
+                lake=str(root / "lake"),
+                inventory=str(register),
+                price_book=prices,
+                usage="notebooks",
+                max_failed_ratio=0.05,
             )
             oracle = Oracle(CATALOGUE, [], PRICES)
             golden = Fortnight(settings, sandbox.project_id, oracle, {})

@@ -18,7 +18,7 @@ def test_answers_of_a_played_day_were_observed_on_that_day(start_sandbox, tmp_pa
     for name, value in sandbox.env.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("IMAGE_SNAPSHOTS_INVENTORY")
-    settings = Settings(lake=str(tmp_path / "lake"), usage="all")
+    settings = Settings(lake=str(tmp_path / "lake"), usage="notebooks")
     day = SnapshotRun(
         Partition(DATE, "default"),
         "run",
@@ -30,7 +30,7 @@ def test_answers_of_a_played_day_were_observed_on_that_day(start_sandbox, tmp_pa
     take_inventory(day)
     fetch_responses(day, lambda _: None)
     publish_snapshot(day)
-    for table in ("list_pages", "notebooks", "responses", "images"):
+    for table in ("list_pages", "image_references", "responses", "images"):
         rows = pq.ParquetFile(day.lake.table(table, day.partition)).read().to_pylist()
         assert rows, table
         times = {row[name] for row in rows for name in ("observed_at", "fetched_at") if row.get(name) is not None}

@@ -11,6 +11,7 @@ import pytest
 
 from pipelines.sandbox import Faults
 from pipelines.sandbox.catalogue import Catalogue
+from pipelines.sandbox.series import SECRET_MARK
 
 
 def everything_below(root, result):
@@ -79,7 +80,8 @@ def test_no_secret_is_written(image_snapshots, start_sandbox, tmp_path, login, e
     for notebook in Catalogue("sandbox", 30, env["OS_PROJECT_NAME"]).notebooks(dt.datetime.now(dt.UTC).date()):
         # The URL ends with the token.
         secrets |= {notebook["token"], notebook["url"].partition("?")[0]}
-    env["IMAGE_SNAPSHOTS_USAGE"] = "true"
+    env["IMAGE_SNAPSHOTS_USAGE"] = "all"
+    secrets.add(SECRET_MARK)
     # A secret in a compressed file would not be found.
     env["IMAGE_SNAPSHOTS_PARQUET_COMPRESSION"] = "none"
     env["IMAGE_SNAPSHOTS_FAILURE_WEBHOOK"] = "http://127.0.0.1:9/hook/webhook-secret-4711"
@@ -90,7 +92,7 @@ def test_no_secret_is_written(image_snapshots, start_sandbox, tmp_path, login, e
     searched = dict(everything_below(tmp_path, result))
     assert any(".dagster" in name and name.endswith(".db") for name in searched)
     if result.returncode == 0:
-        (table,) = (content for name, content in searched.items() if name.endswith("/notebooks.parquet"))
+        (table,) = (content for name, content in searched.items() if name.endswith("/image_references.parquet"))
         assert b"-notebook-0" in table
     found = {
         (name, secret)

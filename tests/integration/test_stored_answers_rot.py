@@ -141,7 +141,7 @@ def test_a_resumed_run_asks_again_for_what_rotted_and_publishes_what_came(day, c
     assert verify(day.lake, [PARTITION]) == []
 
 
-@pytest.mark.parametrize("name", ["inventory", "list_pages", "notebooks", "responses"])
+@pytest.mark.parametrize("name", ["inventory", "list_pages", "image_references", "responses"])
 def test_a_staged_file_that_rotted_is_not_published_and_the_next_run_writes_it_anew(day, name):
     take_inventory(day)
     fetch_responses(day, lambda progress: None)
