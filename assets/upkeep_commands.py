@@ -113,7 +113,7 @@ def retention(
     responses_days: Annotated[
         int | None,
         typer.Option(
-            min=1, max=36_500, help="Keep what the API answered (responses, list pages, notebooks) for so many days."
+            min=1, max=36_500, help="Keep what the API answered (responses, list pages, references) for so many days."
         ),
     ] = None,
     snapshots_days: Annotated[
