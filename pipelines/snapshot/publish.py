@@ -30,7 +30,16 @@ from pipelines.lake.parquet_files import SANDBOX_MARK, is_marked_sandbox, open_p
 from pipelines.lake.records import newest_derived_record, with_own_sha256
 from pipelines.lake.stored_files import LakePath
 from pipelines.snapshot.normalise import add_counts, normalise_images, to_arrow
-from pipelines.tables import IMAGE_REFERENCES, IMAGE_VALUES, IMAGES, LIST_PAGES, RESPONSES, SCHEMA_VERSION, Table
+from pipelines.tables import (
+    IMAGE_REFERENCES,
+    IMAGE_TRACES,
+    IMAGE_VALUES,
+    IMAGES,
+    LIST_PAGES,
+    RESPONSES,
+    SCHEMA_VERSION,
+    Table,
+)
 
 _BATCH_ROWS = 4_096
 _PREVIEW_ROWS = 5
@@ -103,8 +112,9 @@ def validate(
     described = counted["ok"] + counted["deleted"]
     if rows != described:
         raise ValidationError(f"images has {rows} rows, and {described} ids were described by the API.")
-    for _ in _check_rows(files[IMAGE_REFERENCES.name], IMAGE_REFERENCES, partition, project_id):
-        pass
+    for table in (IMAGE_REFERENCES, IMAGE_TRACES):
+        for _ in _check_rows(files[table.name], table, partition, project_id):
+            pass
     for table in (IMAGE_VALUES, LIST_PAGES):
         with open_parquet(files[table.name]) as file:
             _check_schema(file.schema_arrow, table)
