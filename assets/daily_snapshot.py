@@ -44,9 +44,9 @@ _RESPONSES_CHECKS = {
 }
 _IMAGES_CHECKS = {
     "ids_are_unique": "One row per id; checked before publishing.",
-    "no_new_fields": "The API sent no field outside the contract.",
-    "no_new_values": "The API sent no enumeration value outside the contract.",
-    "no_anomalies": "Nothing had to be repaired or left unread.",
+    "no_new_fields": "The API sent no undocumented field.",
+    "no_new_values": "The API sent no undocumented enumeration value.",
+    "no_anomalies": "No value was repaired or unreadable.",
     "scope_is_whole": "No answer names a workspace outside of those that were read (IMAGE_SNAPSHOTS_WORKSPACES).",
 }
 
@@ -123,7 +123,7 @@ def _sentences(errors: Mapping[str, str]) -> str:
 
 
 def _read_check(name: str, error: str | None, asset: str = _RESPONSES) -> dg.AssetCheckResult:
-    # Not as description, which the UI reads as Markdown: the error may quote what the API sent.
+    # Not as a description, which the UI renders as Markdown: the error may quote what the API sent.
     why = {"error": dg.MetadataValue.text(visible(error))} if error else {}
     return check_result(asset, name, not error, why)
 

@@ -51,7 +51,7 @@ _CHECKS = {
     IMAGE_USAGE.name: {
         "usage_was_observed": "The day is complete and all that could use an image was read, as far as that was wanted."
     },
-    AUDIT_RULES.name: {"rules_work": "Every audit rule could be applied."},
+    AUDIT_RULES.name: {"rules_work": "Every audit rule could be run."},
     AUDIT_FINDINGS.name: {"no_grave_findings": "No finding of severity critical or high is open."},
     IMAGE_COSTS.name: {"everything_is_priced": "The price book has a price for every image."},
 }

@@ -87,7 +87,7 @@ class Settings(BaseSettings):
     full_refresh_days: Annotated[int, Field(ge=1, le=366)] = Field(
         7, description="in mode `changed`, details older than this many days are fetched anyway"
     )
-    reconcile: bool = Field(True, description="read the API's own list on full days too")
+    reconcile: bool = Field(True, description="read the image list on full days, too")
     workspaces: str = Field(
         "all", description="workspaces whose lists are read: `all`, or ids with commas between them"
     )

@@ -577,7 +577,7 @@ ANALYSIS_TABLES: dict[str, Table] = {
     )
 }
 
-# What the API answered, byte for byte. All other tables of a day are what analysts read.
+# What the cloud answered. Analysts read the other tables of a day.
 ANSWER_TABLES: dict[str, Table] = {t.name: t for t in (LIST_PAGES, IMAGE_REFERENCES, IMAGE_TRACES, RESPONSES)}
 SNAPSHOT_TABLES: dict[str, Table] = {
     name: table

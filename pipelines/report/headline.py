@@ -98,8 +98,8 @@ def awaited(rules: list[dict[str, Any]], observed: int) -> Iterator[tuple[str, s
     for rule in rules:
         if rule["new_findings"] and AWAITED_DAYS.get(rule["rule"]) == observed:
             new = plural(rule["new_findings"], "new finding", "new findings")
-            reason = f"Usage has been observed for {observed} days as now, so “{rule['title']}” can be told"
-            yield "Not new, but known now", f"{reason} for the first time. Its {new} did not come about on this day."
+            reason = f"Usage has been observed for {observed} days as now, so “{rule['title']}” can be decided"
+            yield "Not new, but known now", f"{reason} for the first time. Its {new} did not arise on this day."
 
 
 def figures(summary: DerivedSummary, before: DerivedSummary | None) -> list[tuple[str, str, str, str]]:

@@ -37,7 +37,7 @@ from pipelines.tables import SNAPSHOT_TABLES, USAGE_SOURCES, Outcome
 SHOWN_IDS = 200
 SHOWN_EVIDENCE = 12
 SHOWN_WORKSPACES = 20
-# Of the gravest findings, and of changes in access, so many stand unfolded; all else a reader unfolds, on paper, too.
+# This many of the gravest findings and of access changes are shown unfolded; readers unfold the others.
 UNFOLDED_ROWS = 12
 
 _STATED = re.compile(rb'<meta name="image-snapshots:content" content="([0-9a-f]{64})">')

@@ -79,7 +79,7 @@ SELECT
     CASE
         -- What was not looked at may use it.
         WHEN NOT parameters.usage_is_observed OR image_usage.id IS NULL THEN NULL
-        -- Preset images are not the user's to delete.
+        -- Users cannot delete preset images.
         WHEN UPPER(current_images.type) = 'BUILD_IN' THEN 0
         -- However long nobody did, something needs it now.
         WHEN image_usage.running > 0 OR image_usage.required > 0 THEN 0

@@ -1,6 +1,6 @@
--- What a complete day changed against the one before it, a row for each changed field. From: parameters, image_history,
--- inventory, image_traces.
--- The versions that begin on the day, beside those that end on it: so nothing is said of an image without an answer.
+-- The changes from one complete day to the next, one row for each changed field.
+-- Reads parameters, image_history, inventory, image_traces.
+-- Compares the versions that begin on the day with those that end on it, so an image without a response has no changes.
 WITH begun AS (
     SELECT image_history.*
     FROM image_history

@@ -50,8 +50,8 @@ def test_history_that_differs_from_its_record_is_refused(lake, history):
     assert str(raised.value) == (
         f"{history} is not the file that its manifest names: its SHA-256 is {found}, and the newest derived manifest "
         f"names {recorded}. Retention removed what it would be made anew from, so nothing was derived: restore the "
-        "file from a backup, or, if you know it to be right, say so once with `image-snapshots rebuild --date 2025-10-03 "
-        f"--accept-history {found}`."
+        "file from a backup, or, if you know it to be right, say so once with `image-snapshots rebuild --date "
+        f"2025-10-03 --accept-history {found}`."
     )
     assert sha256_of_file(history) == found
     assert read_derived_manifest(lake, THIRD.partition) is None

@@ -71,8 +71,8 @@ def test_note_explains_findings_that_are_known_only_now():
     ]
     ((_, sentence),) = awaited(rules, 30)
     assert sentence == (
-        "Usage has been observed for 30 days as now, so “Unused for 30 days” can be told for the first time. Its 171 "
-        "new findings did not come about on this day."
+        "Usage has been observed for 30 days as now, so “Unused for 30 days” can be decided for the first time. Its "
+        "171 new findings did not arise on this day."
     )
     for observed in (31, 0):
         assert [*awaited(rules, observed)] == []
