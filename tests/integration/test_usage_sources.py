@@ -176,8 +176,9 @@ def test_an_incremental_day_confirms_images_of_all_workspaces(cloud):
     path = Lake("lake").table(RESPONSES.name, Partition(tuesday, "default"))
     with path.open("rb") as file:
         rows = pq.read_table(file, columns=["confirmed_at", "body"]).to_pylist()
-    carried = {json.loads(row["body"])["workspace_id"] for row in rows if row["confirmed_at"] is not None}
-    assert carried == set(manifest.fetch.scope.workspaces)
+    carried = [json.loads(row["body"]) for row in rows if row["confirmed_at"] is not None]
+    # Some images do not state theirs.
+    assert {one.get("workspace_id") for one in carried} - {None} == set(manifest.fetch.scope.workspaces)
     assert asked < manifest.inventory.ids / 4
 
 
