@@ -1,8 +1,8 @@
 """What the sources of usage and the traces add to a day: `.venv/bin/python -m benchmarks.usage [IMAGES]`.
 
-A day of the sandbox is fetched in a process of its own: with the image list alone, then with usage and traces too. Next,
-the day after it, on which only changed models and services are asked for again. Prints requests, seconds, CPU seconds
-of the process and its peak memory, and how many resources there are.
+A day of the sandbox is fetched in a process of its own: with the image list alone, then with usage and traces, too.
+Next, the day after it, on which only changed models and services are asked for again. Prints requests, seconds, CPU
+seconds of the process and its peak memory, and how many resources there are.
 """
 
 import argparse
