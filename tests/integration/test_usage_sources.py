@@ -104,7 +104,8 @@ def test_a_run_finds_every_reference_that_the_cloud_knows_of(cloud):
     assert (manifest.fetch.scope.origin, len(manifest.fetch.scope.workspaces)) == ("asked", 2)
     assert manifest.fetch.scope.outside == []
     assert manifest.fetch.usage_is_observed
-    assert {name: (facts.was_read, facts.error, facts.partial) for name, facts in manifest.fetch.sources.items()} == (
+    sources = {name: manifest.fetch.sources[name] for name in manifest.fetch.usage_kinds}
+    assert {name: (facts.was_read, facts.error, facts.partial) for name, facts in sources.items()} == (
         dict.fromkeys(USAGE.split(","), (True, None, None))
     )
 
@@ -212,7 +213,7 @@ def test_a_source_that_cannot_be_read_is_the_only_one_that_is_lost(cloud, source
     assert [row for row in rows if row["kind"] == kind] == []
     # Services and jobs that use an image by what could not be read say so.
     blind = {"models": "services", "algorithms": "training_jobs"}.get(source)
-    for name in set(facts) - {source}:
+    for name in set(manifest.fetch.usage_kinds) - {source}:
         assert facts[name].was_read
         assert (facts[name].partial is not None) == (name == blind), name
     others = {one for one in KINDS if one not in (kind, blind and blind.removesuffix("s"))}
@@ -290,3 +291,18 @@ def test_details_are_asked_for_again_only_of_what_changed(cloud):
     assert second["service_v1"] < first["service_v1"]
     assert named(row for row in rows if not is_built_copy(row)) == known(tuesday)
     assert manifest.fetch.sources["services"].requests < 10
+
+
+def test_what_a_source_showed_before_it_failed_is_kept(start_sandbox, tmp_path, monkeypatch):
+    """The second API of services fails after the first was read: its uses count, and the source is not whole."""
+    cloud = start_sandbox(size=SIZE, day=MONDAY, inventory_file=tmp_path / "inventory.csv")
+    for name, value in cloud.env.items():
+        monkeypatch.setenv(name, value)
+    steer(cloud, sources_broken=["services_v2"])
+    manifest, rows = take()
+    services = manifest.fetch.sources["services"]
+    assert (services.was_read, "cannot be read (HTTP 500" in services.error) == (False, True)
+    kept = [row for row in rows if row["kind"] == "service"]
+    assert kept
+    assert {row["via_id"] is None for row in kept} == {False}
+    assert not manifest.fetch.usage_is_observed
