@@ -28,7 +28,7 @@ from pipelines.engine.opening import open_engine
 from pipelines.engine.sql_files import read_sql
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake.layout import Partition
-from pipelines.lake.manifests import FileFacts, file_facts, last_complete_day, last_published_day, published
+from pipelines.lake.manifests import FileFacts, file_facts, last_days, published
 from pipelines.lake.parquet_files import SANDBOX_MARK, open_parquet, read_batches
 from pipelines.lake.stored_files import LakePath, exists
 from pipelines.run import Run
@@ -105,8 +105,7 @@ class Analysis:
         self.lake = run.lake
         self.partition = run.partition
         self.manifest = manifest
-        self.previous = last_complete_day(run.lake, run.partition)
-        self.before = last_published_day(run.lake, run.partition)
+        self.previous, self.before = last_days(run.lake, run.partition)
         facts = manifest.fetch
         self._ranges = id_ranges(run.lake.table(RESPONSES.name, run.partition), self.engine.ids_at_a_time)
         parameters = {

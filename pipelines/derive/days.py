@@ -29,7 +29,7 @@ from pipelines.lake.derived_manifests import (
     read_derived_manifest,
 )
 from pipelines.lake.layout import Lake, Partition
-from pipelines.lake.manifests import FileFacts, last_complete_day, last_published_day
+from pipelines.lake.manifests import FileFacts, last_days
 from pipelines.lake.records import derived_link, is_whole, newest_derived_record, record_bytes, with_own_sha256
 from pipelines.lake.retention_records import HANDED_ON, RetentionRecords, check_derivable, is_derivable
 from pipelines.lake.stored_files import LakePath, exists, remove_tree, sha256_of_file, storage_errors, write_atomically
@@ -118,7 +118,7 @@ def derived_inputs(run: Run) -> Inputs:
     settings = run.settings
     rules = [f"{rule.name} {rule.sql_sha256}" for rule in read_rules(settings.audit_rules)]
     handed_on = {}
-    for before in (last_complete_day(run.lake, run.partition), last_published_day(run.lake, run.partition)):
+    for before in last_days(run.lake, run.partition):
         derived_manifest = read_derived_manifest(run.lake, before) if before else None
         files = derived_manifest.files if derived_manifest else {}
         handed_on.update({files[name].path: files[name].sha256 for name in HANDED_ON if name in files})
