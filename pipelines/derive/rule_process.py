@@ -117,9 +117,10 @@ class RuleProcess:
         if told["error"] is not None:
             raise RuleError(told["error"])
 
-    def found(self, name: str) -> Path:
-        """The Parquet file (rule, id, evidence) of what a rule that was applied has found."""
-        return self._scratch / "found" / f"{name}.parquet"
+    def found(self, name: str) -> list[Path]:
+        """The Parquet file (rule, id, evidence) of what an applied rule has found; none when it found nothing."""
+        path = self._scratch / "found" / f"{name}.parquet"
+        return [path] if exists(path) else []
 
     def _answer(self, process: subprocess.Popen[bytes], request: object) -> bytes | None:
         """The answer to a request; empty when the process has died, None when there was none in time."""
