@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 from pipelines.bodies.json_text import MAX_TEXT_BYTES, text_or_none
 from pipelines.bodies.list_page import id_of, read_page
 from pipelines.engine.duckdb import quoted
+from pipelines.engine.interface import Engine
 from pipelines.engine.memory import give_back_memory
 from pipelines.engine.opening import open_engine
 from pipelines.engine.sql_files import read_sql
@@ -76,7 +77,7 @@ _item_values = attrgetter("id", *_LISTED_TEXTS, "size")
 
 
 class Analysis:
-    """One published day, opened for SQL in `engine`; a context manager.
+    """One published day, opened for SQL in an engine, its own unless one is given; a context manager.
 
     Relations: `parameters` (one row: snapshot_date, project, project_id, is_complete, compared_with, list_was_read,
     usage_was_read, inventory_is_whole), the sealed tables of the day (`responses` without bodies), `image_history`, and
@@ -92,14 +93,14 @@ class Analysis:
         ConfigurationError: the day is not published.
     """
 
-    def __init__(self, run: Run, staging: LakePath | None = None) -> None:
+    def __init__(self, run: Run, staging: LakePath | None = None, engine: Engine | None = None) -> None:
         manifest = published(run.lake, run.partition)
         if manifest is None:
             raise ConfigurationError(
                 f"Nothing is published for {run.partition}, so nothing can be derived from it. "
                 "`image-snapshots status` lists the days that are there."
             )
-        self.engine = open_engine(run.settings)
+        self.engine = engine or open_engine(run.settings)
         self.run = run
         self.staging = staging
         self.lake = run.lake

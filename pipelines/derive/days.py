@@ -18,6 +18,8 @@ from pipelines.derive.costs import CostResult, derive_image_costs
 from pipelines.derive.history import HistoryResult, derive_image_changes, derive_image_history
 from pipelines.derive.reconciliation import ReconciliationResult, derive_image_reconciliation
 from pipelines.derive.usage import UsageResult, derive_image_usage
+from pipelines.engine.interface import Engine
+from pipelines.engine.opening import open_engine
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.fingerprint import code_version
 from pipelines.lake.derived_manifests import (
@@ -82,11 +84,12 @@ def _derive_days(run: Run, on_day: Callable[[Partition, int, int], None]) -> Der
         if partition == asked or (partition not in current and is_derivable(lake, partition, removed))
     ]
     result: DerivationResult | None = None
-    for number, partition in enumerate(due):
-        on_day(partition, number, len(due))
-        derived = _derive(replace(run, partition=partition), basis[partition])
-        if partition == asked:
-            result = derived
+    with open_engine(run.settings) as engine:
+        for number, partition in enumerate(due):
+            on_day(partition, number, len(due))
+            derived = _derive(replace(run, partition=partition), basis[partition], engine)
+            if partition == asked:
+                result = derived
     if result is None:
         raise StorageError(f"{asked} was published, and then removed while its tables were derived: run again.")
     return result
@@ -143,24 +146,25 @@ def _sha256_of(path: Path, name: str) -> str:
         raise ConfigurationError(f"The {name} {path} cannot be read: {error.strerror}.") from error
 
 
-def _derive(run: Run, basis: str) -> DerivationResult:
+def _derive(run: Run, basis: str, engine: Engine) -> DerivationResult:
     """Make all tables of a day in staging, then put them in their places: what fails before that changes nothing."""
     staging = run.lake.staged_derived(run.partition)
     with storage_errors(staging):
         # What a run that was killed left.
         remove_tree(staging)
     try:
-        return _derive_staged(run, basis, staging)
+        return _derive_staged(run, basis, staging, engine)
     finally:
         with storage_errors(staging):
             remove_tree(staging)
 
 
-def _derive_staged(run: Run, basis: str, staging: LakePath) -> DerivationResult:
+def _derive_staged(run: Run, basis: str, staging: LakePath, engine: Engine) -> DerivationResult:
     # First, because all that follows reads it.
-    history = derive_image_history(run, staging=staging)
+    history = derive_image_history(run, staging=staging, engine=engine.session())
+    engine.rest()
     inputs = derived_inputs(run)
-    with Analysis(run, staging) as analysis:
+    with Analysis(run, staging, engine.session()) as analysis:
         changes_file, changes = derive_image_changes(analysis)
         reconciliation = derive_image_reconciliation(analysis)
         usage = derive_image_usage(analysis)

@@ -49,6 +49,7 @@ def derive_image_history(
     day: Run,
     on_step: Callable[[int, int], None] = lambda done, total: None,
     staging: LakePath | None = None,
+    engine: Engine | None = None,
 ) -> HistoryResult:
     """Bring `image_history` of the day's project up to its newest complete day, whatever day it is.
 
@@ -56,7 +57,7 @@ def derive_image_history(
     or was written by a run that was killed, so the history is made anew. After retention removed files of its days, it
     cannot be made anew: then a file that a killed run left, or that somebody accepts, is continued, and no other.
     `on_step` is told how many of the days to take are taken. With `staging` it is written to that directory, and
-    without to its place.
+    without to its place. The engine is opened for it unless one is given.
 
     Raises:
         ConfigurationError: retention removed files of a day that is to be taken.
@@ -67,8 +68,8 @@ def derive_image_history(
     place = lake.project_table(IMAGE_HISTORY.name, project)
     stored = place if _is_to_be_gone_on_with(day, place) else None
     path = place if staging is None else staging / place.name
-    with open_engine(day.settings) as engine:
-        return _write_history(engine, lake, project, path, day.run_id, stored, None, on_step)
+    with engine or open_engine(day.settings) as opened:
+        return _write_history(opened, lake, project, path, day.run_id, stored, None, on_step)
 
 
 def _is_to_be_gone_on_with(day: Run, place: LakePath) -> bool:

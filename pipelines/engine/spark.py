@@ -99,6 +99,10 @@ class SparkEngine(Engine):
                 f"Spark failed: {_reason(error)}. Its log says more; run again when that is mended."
             ) from error
 
+    def session(self) -> "SparkEngine":
+        """An engine with no relations yet: every engine has a session of its own."""
+        return SparkEngine(self._master)
+
     def load(self, name: str, data: pa.Table | pa.RecordBatchReader) -> None:
         """Make a relation from Arrow data."""
         if isinstance(data, pa.Table):
