@@ -24,22 +24,35 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipelines.derive.days import derive_days
-from pipelines.derive.history import write_history
+from pipelines.derive.history import write_history_again
 from pipelines.engine.duckdb import DuckDBEngine
 from pipelines.lake.layout import Lake, Partition
-from pipelines.lake.manifests import FetchFacts, InventoryFacts
+from pipelines.lake.manifests import FetchFacts, InventoryFacts, ScopeFacts, SourceFacts
 from pipelines.query.views import connect_lake
 from pipelines.settings import Settings
 from pipelines.snapshot.publish import publish
-from pipelines.snapshot.steps import SnapshotRun
-from pipelines.tables import IMAGE_HISTORY, IMAGE_VALUES, IMAGES, INVENTORY, LIST_PAGES, NOTEBOOKS, RESPONSES, Table
+from pipelines.snapshot.snapshot_run import SnapshotRun
+from pipelines.tables import (
+    IMAGE_HISTORY,
+    IMAGE_REFERENCES,
+    IMAGE_VALUES,
+    IMAGES,
+    INVENTORY,
+    LIST_PAGES,
+    RESPONSES,
+    TABLES,
+    Table,
+)
 
 LAST = dt.date(2026, 11, 22)
 RUNS = 3
-# Shares of the images that change, and that are replaced by new ones, from one day to the next.
+# The shares of images that change, and that are replaced by new ones, from one day to the next.
 CHANGED, REPLACED = 0.02, 0.002
+# Notebooks at most; of fewer images, a fifth has one.
+REFERENCES = 10_000
 KB = 1024
 
 
@@ -107,24 +120,29 @@ class Year:
         responses = {"id": ids, "outcome": "ok", "http_status": 200, "attempts": 1, "elapsed_ms": 20}
         inventory = {"id": ids, "id_as_read": ids, "is_valid": True, "owner": teams, "cost_center": "CC-1"}
         inventory["id_source"] = "inventory"
-        used = number[number % 5 == 0]
-        notebooks = {
-            "notebook_id": [f"{n:08x}" for n in used.tolist()],
-            "status": "RUNNING",
-            "image_id": [id_ for id_, n in zip(ids, number.tolist(), strict=True) if n % 5 == 0],
+        # Every second notebook names its image by the address, which several images may have.
+        used = [place for place, n in enumerate(number.tolist()) if n % max(5, rows // REFERENCES) == 0]
+        references = {
+            "kind": "notebook",
+            "resource_id": [f"{number[place]:08x}" for place in used],
+            "position": 0,
+            "strength": "running",
+            "image_id": [None if count % 2 else ids[place] for count, place in enumerate(used)],
+            "image_path": [f"{teams[place]}/{names[place]}" if count % 2 else None for count, place in enumerate(used)],
+            "image_tag": ["1" if count % 2 else None for count in range(len(used))],
         }
         return {
             IMAGES.name: _table(IMAGES, rows, shared | images),
             RESPONSES.name: _table(RESPONSES, rows, shared | responses),
             INVENTORY.name: _table(INVENTORY, rows, shared | inventory),
-            NOTEBOOKS.name: _table(NOTEBOOKS, len(used), shared | notebooks),
+            IMAGE_REFERENCES.name: _table(IMAGE_REFERENCES, len(used), shared | references),
             LIST_PAGES.name: LIST_PAGES.schema.empty_table(),
             IMAGE_VALUES.name: IMAGE_VALUES.schema.empty_table(),
         }
 
 
 def _table(table: Table, rows: int, columns: dict[str, object]) -> pa.Table:
-    """Columns by name; a single value stands for all rows, and what is not given is null."""
+    """Columns by name; a single value applies to all rows, and missing columns are null."""
 
     def array(field: pa.Field) -> pa.Array:
         value = columns.get(field.name)
@@ -143,7 +161,7 @@ def write_year(root: Path, images: int, days: int) -> None:
         year.pass_day(date)
         files = {name: lake.staging(partition) / f"{name}.parquet" for name in year.tables(date)}
         for name, data in year.tables(date).items():
-            table = {t.name: t for t in (IMAGES, RESPONSES, INVENTORY, NOTEBOOKS, LIST_PAGES, IMAGE_VALUES)}[name]
+            table = TABLES[name]
             with lake.writer(files[name], table, "benchmark") as writer:
                 writer.write(data)
         moment = dt.datetime.combine(date, dt.time(3), dt.UTC)
@@ -159,8 +177,8 @@ def write_year(root: Path, images: int, days: int) -> None:
             "outcomes": {"ok": images},
             "list_was_read": False,
             "list_error": None,
-            "notebooks_were_read": True,
-            "notebooks_error": None,
+            "scope": ScopeFacts(workspaces=["0"], origin="asked"),
+            "sources": {"notebooks": SourceFacts(wanted=True, was_read=True)},
         }
         publish(
             lake,
@@ -192,7 +210,8 @@ def derive_day(root: Path) -> object:
 
 def history(root: Path) -> object:
     with DuckDBEngine() as engine:
-        return write_history(engine, Lake(str(root)), "default", root / "history-again.parquet", "benchmark").versions
+        write_history_again(engine, Lake(str(root)), "default", root / "history-again.parquet")
+    return pq.read_metadata(root / "history-again.parquet").num_rows
 
 
 def as_of(root: Path) -> object:

@@ -1,8 +1,7 @@
-"""A lake on a local disk as SQL over the whole lake reaches it: files under `lake://`, only for reading.
+"""Serves the files of a local lake to the SQL engine under `lake://`, read-only.
 
-The engine does not tell reading from writing when it is told which directories are allowed. So it is allowed none, and
-gets its files from here, where nothing can be written whatever the statement. `object_storage` has the same for a lake
-in an object store.
+The engine's list of allowed directories permits writing, too. So no directory is allowed: the engine reads its files
+through this file system, which cannot write. `object_storage` does the same for a lake in an object store.
 """
 
 import datetime as dt
@@ -22,7 +21,7 @@ LAKE_SCHEME = "lake://"
 
 
 class LakeFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec publishes no types
-    """One directory as DuckDB asks for files: reading only, each by its name, nothing outside."""
+    """One directory for DuckDB: read-only, each file by its name, nothing outside."""
 
     protocol = "lake"
     cachable = False
@@ -33,14 +32,14 @@ class LakeFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec publis
         self._published: set[str] = set()
 
     def name(self, key: str) -> str:
-        """The name here of a published file, wherever a link of its table or day leads."""
+        """This file system's name for a published file, even if its table or day is a link to another place."""
         self._published.add(key)
         return f"{LAKE_SCHEME}{key}"
 
     def open(self, path: str, mode: str = "rb", **_: Any) -> io.RawIOBase:
         """Open for reading."""
         if mode != "rb":
-            raise PermissionError(f"{path} is only read here")
+            raise PermissionError(f"{path} is read-only here")
         return _SharedReader(self._path(path))
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
@@ -48,30 +47,30 @@ class LakeFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec publis
         return {"name": path, "size": self._path(path).stat().st_size, "type": "file"}
 
     def exists(self, path: str, **_: Any) -> bool:
-        """Whether there is a file of this name."""
+        """Whether a file of this name exists."""
         return local_files.exists(self._path(path))
 
     def modified(self, path: str) -> dt.datetime:
-        """When the file was written."""
+        """When the file was last written."""
         return dt.datetime.fromtimestamp(self._path(path).stat().st_mtime, dt.UTC)
 
     def glob(self, path: str, **_: Any) -> list[str]:
-        """The file of this name: patterns have no meaning here, so no name needs to be quoted."""
+        """The file with exactly this name. Patterns have no meaning here, so names need no quoting."""
         return [path]
 
     def _path(self, url: str) -> Path:
         key = posixpath.normpath(url.removeprefix(LAKE_SCHEME))
         path = self._root / key
-        # Other links are followed before it is looked at where a file is.
+        # Follow all other links before checking where the file is.
         if key not in self._published and not Path(os.path.realpath(path)).is_relative_to(self._root):
             raise PermissionError(f"{url} is not in the lake")
         return path
 
 
 class _SharedReader(io.RawIOBase):
-    """A file that several threads read; each has a position of its own.
+    """A file that several threads read, each with its own position.
 
-    DuckDB's threads share a file, and one may seek while another, that did, has not read yet.
+    DuckDB's threads share a file, and one may seek between another's seek and read.
     """
 
     def __init__(self, path: Path) -> None:
