@@ -157,7 +157,9 @@ def _write_history(
     current = deleted = 0
     with lake.writer(path, IMAGE_HISTORY, run_id, metadata=metadata) as writer:
         for done, ids in enumerate(ranges):
-            _load_until(engine, stored or path, last, ids)
+            # Read where they are used, unless several steps divide them again.
+            make = engine.create if len(missing) > 1 else engine.create_view
+            _load_until(engine, stored or path, last, ids, make)
             for number, day in enumerate(missing):
                 on_step(done * len(missing) + number, len(ranges) * len(missing))
                 _take_step(engine, lake, day, ids, is_last=day is missing[-1])
@@ -209,8 +211,13 @@ def known_days(path: LakePath) -> list[list[str]]:
     return days
 
 
-def _load_until(engine: Engine, path: LakePath, last: dt.date | None, ids: str | None) -> None:
-    """Open a history, of a range of ids, as it was after a day: `versions` are current then, `ended` are over."""
+def _load_until(
+    engine: Engine, path: LakePath, last: dt.date | None, ids: str | None, make: Callable[[str, str], None]
+) -> None:
+    """Open a history, of a range of ids, as it was after a day: `versions` are current then, `ended` are over.
+
+    `make` makes either a relation of a name and a SELECT.
+    """
     if last is None:
         for name in ("versions", "ended"):
             engine.load(name, IMAGE_HISTORY.schema.empty_table())
@@ -220,12 +227,12 @@ def _load_until(engine: Engine, path: LakePath, last: dt.date | None, ids: str |
         engine.narrow("stored", ids)
     reopened = {"valid_to": "CAST(NULL AS DATE) AS valid_to", "is_current": "TRUE AS is_current"}
     columns = ", ".join(reopened.get(column.name, column.name) for column in IMAGE_HISTORY.columns)
-    engine.create(
+    make(
         "versions",
         f"SELECT {columns} FROM stored WHERE valid_from <= DATE '{last}' "  # noqa: S608  (a date and names of ours)
         f"AND (valid_to IS NULL OR valid_to > DATE '{last}')",
     )
-    engine.create("ended", f"SELECT {_COLUMNS} FROM stored WHERE valid_to <= DATE '{last}'")  # noqa: S608
+    make("ended", f"SELECT {_COLUMNS} FROM stored WHERE valid_to <= DATE '{last}'")  # noqa: S608
 
 
 def _take_step(engine: Engine, lake: Lake, day: PublishedPartition, ids: str | None, *, is_last: bool) -> None:
