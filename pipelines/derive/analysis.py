@@ -264,8 +264,10 @@ class Analysis:
                 writer.write(batch)
             if self.manifest.fetch.is_sandbox:
                 writer.note(SANDBOX_MARK)
-        self.engine.rest()
-        give_back_memory()
+        if len(self._ranges) > 1:
+            # What a single range needs is no more than the next table will.
+            self.engine.rest()
+            give_back_memory()
         return file_facts(self.lake, path, table.name, self.partition)
 
     def staged_or(self, path: LakePath) -> LakePath:

@@ -41,6 +41,7 @@ class DuckDBEngine(Engine):
         self._views: dict[str, str] = {}
         self._held: dict[str, tuple[str, ...]] = {}
         self._objects: ObjectFileSystem | None = None
+        self._selected: tuple[str, duckdb.DuckDBPyRelation] | None = None
 
     def __enter__(self) -> Self:
         scratch = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="image-snapshots-"))
@@ -67,6 +68,7 @@ class DuckDBEngine(Engine):
         return duckdb.connect(":memory:", config=config)
 
     def __exit__(self, *_: object) -> None:
+        self._selected = None
         self._stack.close()
 
     def session(self) -> "DuckDBEngine":
@@ -175,7 +177,10 @@ class DuckDBEngine(Engine):
         return self.connection.sql(sql).to_arrow_table()
 
     def _select(self, sql: str) -> tuple[list[str], Iterator[pa.RecordBatch]]:
-        reader = self.connection.sql(sql).to_arrow_reader(_BATCH_ROWS)
+        # A SELECT that is given one range of ids after the other is looked at once.
+        if self._selected is None or self._selected[0] != sql:
+            self._selected = sql, self.connection.sql(sql)
+        reader = self._selected[1].to_arrow_reader(_BATCH_ROWS)
         return reader.schema.names, reader
 
 
