@@ -91,8 +91,8 @@ class Analysis:
     """One published day, opened for SQL in an engine, its own unless one is given; a context manager.
 
     Relations: `parameters` (one row: snapshot_date, project, project_id, is_complete, compared_with, list_was_read,
-    usage_is_observed, usage_kinds, workspaces, inventory_is_whole), the sealed tables of the day (`responses` without
-    bodies), `image_history`, and `current_images` (what is known of each living image, see
+    usage_is_observed, usage_kinds, workspaces, inventory_is_whole, ...), the published tables of the day (`responses`
+    without bodies), `image_history`, and `current_images` (what is known of each living image, see
     sql/derive/current_images.sql).
 
     With `staging`, derived tables of the day are written to that directory, and read there where it has them; without,
@@ -165,7 +165,7 @@ class Analysis:
         return changes_since(read_manifest(self.lake.manifest(self.previous))) if self.previous else None
 
     def load_unregistered_rows(self) -> None:
-        """Make what the API's list shows on that day of images that nobody registered the relation `unregistered_rows`.
+        """Create the relation `unregistered_rows`: the images on the API's list of that day that nobody registered.
 
         Columns: id, name, namespace, swr_path, type, visibility (strings), size_bytes; position in the list, from 0. An
         image that pages show twice is there twice.

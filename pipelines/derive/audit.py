@@ -83,7 +83,7 @@ _FINDING_SOURCES = (
 class Rule:
     """One rule as its file states it; `error` says why it cannot be applied, and then what is missing is None.
 
-    `needs`: what a day must have read for the rule to decide that something is found no more: list, usage.
+    `needs`: what a day must have read before a finding of the rule can be resolved: list, usage.
     """
 
     name: str

@@ -1,10 +1,10 @@
 """All that is derived from a project's published days, in order: history, changes, reconciliation, usage, audit, costs.
 
-A day's derived tables depend on the days before it. Each day has a seal, `_derived/dt=.../project=....json`, with the
-files' facts and the *basis*: a hash over its manifest and those of all days before it. A day whose seal is
-missing or of another basis is derived again with the next one, so that a day that was rebuilt in the middle, or a run
-that was killed, corrects what follows. Seals form a chain in the order in which they were written, and those that were
-replaced are kept under `_derived/superseded`. What each table means belongs to the module of its name.
+A day's derived tables depend on the days before it. Each day has a derived manifest,
+`_derived/dt=.../project=....json`, with the files' facts and the *basis*: a hash over its manifest and those of all
+days before it. A day whose derived manifest is missing or of another basis is derived again with the next day. So the
+days after a rebuilt day or a killed run are corrected. Derived manifests form a chain in the order in which they were
+written; replaced ones are kept under `_derived/superseded`. What each table means belongs to the module of its name.
 """
 
 import hashlib
@@ -61,7 +61,7 @@ def derive_days(run: Run, on_day: Callable[[Partition, int, int], None] = lambda
             or suppression file cannot be read.
         StorageError: the lake cannot be read or written.
     """
-    # Two days of a project may end together: whoever comes second must see what the other has published.
+    # Two days of a project may end at once: the second derivation must see what the first one has published.
     with run.lake.deriving(run.partition.project, f"run {run.run_id}"):
         return _derive_days(run, on_day)
 
@@ -199,8 +199,8 @@ def _derive_staged(run: Run, basis: str, staging: LakePath, engine: Engine) -> D
         write_atomically(coming, content)
     _keep_derived_manifest(run.lake, run.partition)
     path = run.lake.derived_manifest(run.partition)
-    # Without a seal while files change: whoever is killed here leaves a day that is not derived, and never files that
-    # a seal says were changed by somebody.
+    # No derived manifest while files change: a run killed here leaves a day that is not derived, never files that
+    # differ from their derived manifest as if somebody had changed them.
     run.lake.remove(path)
     stored = run.lake.project_table(IMAGE_HISTORY.name, run.partition.project)
     run.lake.replace(history.path, stored)
@@ -239,7 +239,7 @@ def summarise(
 
 
 def _keep_derived_manifest(lake: Lake, partition: Partition) -> None:
-    """Keep a copy of the seal that is about to be replaced, or removed: later records name it."""
+    """Keep a copy of the derived manifest that is about to be replaced or removed: later records name it."""
     path = lake.derived_manifest(partition)
     if exists(path):
         with storage_errors(path):

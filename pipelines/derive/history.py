@@ -1,7 +1,7 @@
 """What images were and what changed: the history of a project (slowly changing dimension, type 2), and a day's changes.
 
 The history is made from complete days, one after the other, by sql/derive/image_history_step.sql. The file names the
-days that went into it and their manifests: when one of them was published anew since, the history goes back to the day
+days that went into it and their manifests: when one of them was published again since, the history goes back to the day
 before it and takes the steps from there again.
 """
 
@@ -102,7 +102,7 @@ def _is_to_be_gone_on_with(day: Run, place: LakePath) -> bool:
 def write_history_again(engine: Engine, lake: Lake, project: str, path: LakePath) -> None:
     """Write a project's history to `path` from its days alone, as far as retention has left them.
 
-    Before the last day that it has not, nothing but the stored history can say what was: it is gone on with from there.
+    Up to the last day whose files are gone, only the stored history is known, and it is continued from there.
 
     Raises:
         StorageError: the lake cannot be read or written.

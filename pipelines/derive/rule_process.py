@@ -1,8 +1,8 @@
 """Audit rules in a process of their own, with limits of time and memory; a rule that breaks them stops no other.
 
 The process is `rule_worker`. It gets the names of the files that rules may read and the rules, one after the other; it
-has neither the environment of this process nor its open files. When it dies of a rule, or is ended because of one, that
-rule has an error, and the next rules get a new process.
+has neither the environment of this process nor its open files. When a rule ends it, or it is ended because of a rule,
+that rule has an error, and the next rules get a new process.
 """
 
 import json
