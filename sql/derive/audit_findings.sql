@@ -1,6 +1,6 @@
 -- What the audit rules found on a day, with the life of each finding since the last published day. From: parameters,
 -- found (rule, id, evidence: what the rules found), rules (rule, severity, title, is_decided), previous_findings
--- (audit_findings of the last published day), suppressions (rule, id, namespace, until, reason), inventory,
+-- (audit_findings of the last published day), suppressions (rule, id, namespace, until, reason), image_owners,
 -- responses, current_images, image_reconciliation, image_history.
 -- What was open and is not found any more is resolved, unless the day cannot say so: it is not complete, the rule could
 -- not decide (it broke, or what it needs was not read), the image gave no answer, or it was not asked for because the
@@ -99,9 +99,9 @@ SELECT
     findings.title,
     findings.id,
     findings.name,
-    inventory.owner,
-    inventory.cost_center,
-    inventory.environment,
+    image_owners.owner,
+    image_owners.cost_center,
+    image_owners.environment,
     findings.state,
     findings.first_seen,
     DATE_DIFF('day', findings.first_seen, parameters.snapshot_date) AS days_open,
@@ -110,6 +110,6 @@ SELECT
     suppressed.reason AS suppression_reason
 FROM findings
 CROSS JOIN parameters
-LEFT JOIN inventory ON inventory.id = findings.id
+LEFT JOIN image_owners ON image_owners.id = findings.id
 LEFT JOIN suppressed ON suppressed.rule = findings.rule AND suppressed.id = findings.id
 ORDER BY findings.rule, findings.id

@@ -1,8 +1,8 @@
 -- Of a day: listed images that nobody registered, and registered ids whose image is gone by the API's own answer. Rows of
 -- the first kind exist only for days on which the list was read.
 --
--- Reads parameters, unregistered_rows (see Analysis.load_unregistered_rows), inventory, responses, images and
--- image_history.
+-- Reads parameters, unregistered_rows (see Analysis.load_unregistered_rows), inventory, image_owners,
+-- responses, images and image_history.
 WITH first_rows AS (
     -- The list may show an image twice.
     SELECT unregistered_rows.*
@@ -48,9 +48,9 @@ gone AS (
         COALESCE(images.swr_path, last_versions.swr_path) AS swr_path,
         COALESCE(images.visibility, last_versions.visibility) AS visibility,
         COALESCE(images.size_bytes, last_versions.size_bytes) AS size_bytes,
-        inventory.owner,
-        inventory.cost_center,
-        inventory.environment
+        image_owners.owner,
+        image_owners.cost_center,
+        image_owners.environment
     FROM inventory
     INNER JOIN responses
         ON inventory.id = responses.id
@@ -58,6 +58,8 @@ gone AS (
         ON inventory.id = images.id
     LEFT JOIN last_versions
         ON inventory.id = last_versions.id
+    LEFT JOIN image_owners
+        ON inventory.id = image_owners.id
     WHERE responses.outcome IN ('deleted', 'not_found')
         AND inventory.id_source = 'inventory'
 )

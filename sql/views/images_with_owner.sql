@@ -1,10 +1,12 @@
--- The images of all complete days, each with what the inventory of that day says: owner, cost centre, environment.
+-- The images of all complete days, each with its owner, cost centre and environment: those of the inventory of that day,
+-- or of a cloud tag where it states none.
 --
--- Reads days, images and inventory. Columns of the inventory come first, so that new ones of images can follow.
+-- Reads days, images, inventory and image_costs, which has what tags say and `owner_source`; a deleted image has what the
+-- inventory says. Columns of the inventory come first, so that new ones of images can follow.
 SELECT
-    v.owner,
-    v.cost_center,
-    v.environment,
+    COALESCE(c.owner, v.owner) AS owner,
+    COALESCE(c.cost_center, v.cost_center) AS cost_center,
+    COALESCE(c.environment, v.environment) AS environment,
     v.attributes,
     i.*
 FROM images AS i
@@ -15,4 +17,8 @@ LEFT JOIN inventory AS v
     ON v.project = i.project
     AND v.snapshot_date = i.snapshot_date
     AND v.id = i.id
+LEFT JOIN image_costs AS c
+    ON c.project = i.project
+    AND c.snapshot_date = i.snapshot_date
+    AND c.id = i.id
 WHERE d.is_complete
