@@ -1,4 +1,4 @@
-"""Fourteen complete days of the sandbox with all that is derived from them, made once for all tests that only read."""
+"""Fourteen complete days of the sandbox with all derived tables, made once for all tests that only read."""
 
 import datetime as dt
 import os
@@ -21,12 +21,12 @@ DAYS = [LAST_DAY - dt.timedelta(days=number) for number in reversed(range(14))]
 
 @pytest.fixture(scope="session")
 def fortnight(tmp_path_factory) -> Path:
-    """The lake's directory, for reading alone: one project, a register with owners, the list and the notebooks read."""
+    """The lake's directory, read-only: one project, an inventory with owners, image list and notebooks read."""
     return once_per_run(tmp_path_factory, "fortnight", make_fortnight)
 
 
 def make_fortnight(root: Path) -> Path:
-    # The environment that each test is cleaned of does not hold for what all of them share.
+    # Clean the environment here, because the shared lake is made outside of any test.
     with pytest.MonkeyPatch.context() as monkeypatch:
         for name in list(os.environ):
             if name.startswith(("IMAGE_SNAPSHOTS_", "OS_")):

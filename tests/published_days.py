@@ -1,4 +1,4 @@
-"""Published days of few rows, for tests of what is derived from them: real files, sealed by a real manifest."""
+"""Published days of few rows, for tests of derived tables: real files with a real manifest."""
 
 import datetime as dt
 import json
@@ -23,12 +23,12 @@ _PAGE_ITEMS = 3
 
 
 def day_of(date: str) -> SnapshotRun:
-    """A day of the lake in the working directory."""
+    """A run in the working directory's lake."""
     return SnapshotRun(Partition(dt.date.fromisoformat(date), "default"), "run-1", Settings(lake="lake"))
 
 
 def rows_of(table: Table, rows: list[dict], **defaults) -> pa.Table:
-    """Arrow data of a table; what a row leaves out is its default, or null."""
+    """Arrow data of a table; missing values are the default, or null."""
     names = set(table.schema.names)
     defaults = {name: value for name, value in defaults.items() if name in names}
     return pa.Table.from_pylist([defaults | row for row in rows], table.schema)
@@ -115,7 +115,7 @@ def publish_snapshot(
         files,
         run_id=day.run_id,
         started_at=noon,
-        # At that hour of the day, unless something of the project was published later.
+        # Published at that hour of the day, unless the project has a later publication.
         published_at=max(published_at, newest.published_at) if newest else published_at,
         rebuilt=False,
         inventory=InventoryFacts(**inventory | (inventory_facts or {})),
@@ -124,7 +124,7 @@ def publish_snapshot(
 
 
 def write_history(day: SnapshotRun, rows: list[dict]) -> None:
-    """Write the project's history of these versions; what a row leaves out is a current, living version."""
+    """Write the project's history with these versions; missing values describe a current, living version."""
     path = day.lake.project_table(IMAGE_HISTORY.name, day.partition.project)
     days = [one for one in published_days(day.lake, day.partition.project) if one.manifest.is_complete]
     with day.lake.writer(path, IMAGE_HISTORY, day.run_id, metadata=days_metadata(days)) as writer:
@@ -134,7 +134,7 @@ def write_history(day: SnapshotRun, rows: list[dict]) -> None:
 
 
 def published_rows(day: SnapshotRun, table: Table) -> list[dict]:
-    """Rows of a published table, without the columns that every row of a day shares."""
+    """Rows of a published table, without the columns that all rows of a day share."""
     with day.lake.table(table.name, day.partition).open("rb") as file:
         read = pq.read_table(file)
     assert set(read["snapshot_date"].to_pylist()) <= {day.partition.date}

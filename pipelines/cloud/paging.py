@@ -12,18 +12,19 @@ from urllib.parse import urlencode
 
 import orjson
 
-from pipelines.bodies.list_page import id_of, read_page
+from pipelines.bodies.list_page import id_of, read_page, text_at
 
 # A larger count is ignored as nonsense.
 _MAX_TOTAL = 2**53
 
 
 class Step(Enum):
-    """What `offset` counts: records, pages, or records in multiples of the limit."""
+    """What `offset` counts: records, pages, records in multiples of the limit; or, with a marker, nothing."""
 
     RECORDS = 1
     PAGES = 2
     MULTIPLES = 3
+    MARKER = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +82,13 @@ class Paging:
     # The largest total that any page stated: a total that falls during reading must not hide missing items.
     most: int = 0
     refused_sizes: int = 0
+    marker: str | None = None
+    is_last: bool = False
 
     @property
     def is_whole(self) -> bool:
         """Whether the pages have shown all items that the list counts."""
-        return self.total is not None and len(self.found) >= self.total
+        return self.is_last or (self.total is not None and len(self.found) >= self.total)
 
     @property
     def shortfall(self) -> int:
@@ -111,7 +114,12 @@ class Paging:
 
     def _parameters(self) -> dict[str, Any]:
         where = {} if self.workspace is None else dict.fromkeys(self.listing.workspace, self.workspace)
-        return {"limit": self.page_size, "offset": self.offset, **self.listing.parameters, **where}
+        position: dict[str, int | str]
+        if self.listing.step is Step.MARKER:
+            position = {} if self.marker is None else {"next": self.marker}
+        else:
+            position = {"offset": self.offset}
+        return {"limit": self.page_size, **position, **self.listing.parameters, **where}
 
     def use_smaller_pages(self) -> bool:
         """Ask for fewer items a page from now on; False when no smaller size is left, or pages were read already."""
@@ -136,11 +144,14 @@ class Paging:
             if key not in self.seen:
                 self.seen.add(key)
                 items.append(item)
-        self._advance(len(page[self.listing.items]))
+        self._advance(page, len(page[self.listing.items]))
         return ListPage(items, body, observed_at, self.total) if is_new else None
 
-    def _advance(self, shown: int) -> None:
+    def _advance(self, page: dict[str, Any], shown: int) -> None:
         match self.listing.step:
+            case Step.MARKER:
+                self.marker = text_at(page, "meta_data", "marker")
+                self.is_last = self.marker is None
             case Step.RECORDS:
                 self.offset += shown
             case Step.PAGES:

@@ -7,6 +7,7 @@ What the derived tables mean belongs to the SQL files under `sql/` and to the mo
 SQL, to `engine.interface`.
 """
 
+import datetime as dt
 import tempfile
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -28,7 +29,16 @@ from pipelines.engine.opening import open_engine
 from pipelines.engine.sql_files import read_sql
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake.layout import Partition
-from pipelines.lake.manifests import FileFacts, file_facts, last_complete_day, last_published_day, published
+from pipelines.lake.manifests import (
+    FileFacts,
+    changes_since,
+    changes_until,
+    file_facts,
+    last_complete_day,
+    last_published_day,
+    published,
+    read_manifest,
+)
 from pipelines.lake.parquet_files import SANDBOX_MARK, open_parquet, read_batches
 from pipelines.lake.stored_files import LakePath, exists
 from pipelines.run import Run
@@ -37,11 +47,13 @@ from pipelines.tables import (
     IMAGE_HISTORY,
     IMAGE_REFERENCES,
     IMAGE_TAGS,
+    IMAGE_TRACES,
     IMAGE_VALUES,
     IMAGES,
     INVENTORY,
     LIST_PAGES,
     RESPONSES,
+    TIMESTAMP,
     Table,
 )
 
@@ -124,13 +136,16 @@ class Analysis:
             "usage_kinds": pa.array(["|".join(facts.usage_kinds)]),
             "workspaces": pa.array([len(facts.scope.workspaces)], pa.int64()),
             "inventory_is_whole": pa.array([self.manifest.inventory.is_whole]),
+            "traces_are_whole": pa.array([facts.traces_are_whole]),
+            "traces_from": pa.array([self._traces_from()], TIMESTAMP),
+            "traces_until": pa.array([changes_until(manifest)], TIMESTAMP),
         }
         self.parameters = pa.table(parameters)
 
     def __enter__(self) -> Self:
         self.engine.__enter__()
         self.engine.load("parameters", self.parameters)
-        for table in (IMAGE_VALUES, IMAGE_TAGS, IMAGE_REFERENCES):
+        for table in (IMAGE_VALUES, IMAGE_TAGS, IMAGE_REFERENCES, IMAGE_TRACES):
             self.engine.load_file(table.name, self.lake.table(table.name, self.partition))
         columns = ", ".join(column.name for column in RESPONSES.columns if column.name != "body")
         self.engine.load_file(RESPONSES.name, self.lake.table(RESPONSES.name, self.partition), columns)
@@ -165,6 +180,9 @@ class Analysis:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.engine.__exit__(kind, error, trace)
+
+    def _traces_from(self) -> dt.datetime | None:
+        return changes_since(read_manifest(self.lake.manifest(self.previous))) if self.previous else None
 
     def load_unregistered_rows(self) -> None:
         """Make what the API's list shows on that day of images that nobody registered the relation `unregistered_rows`.

@@ -49,6 +49,10 @@ class InventoryFacts(Facts):
     reason: str | None = None
 
 
+# The source of traces, among the sources of a fetch.
+TRACES = "traces"
+
+
 class SourceFacts(Facts):
     """What became of a source of evidence on a day.
 
@@ -134,6 +138,11 @@ class FetchFacts(Facts):
         return bool(kinds) and not self.scope.outside and all(self.sources[name].is_whole for name in kinds)
 
     @property
+    def traces_are_whole(self) -> bool:
+        """Whether all traces since the last complete day were read."""
+        return TRACES in self.sources and self.sources[TRACES].is_whole
+
+    @property
     def failed(self) -> int:
         """Ids without an answer."""
         return self.outcomes.get("failed", 0)
@@ -190,6 +199,23 @@ class Attempt(Facts):
     fetch: FetchFacts | None = None
     files: dict[str, FileFacts] = Field(default_factory=dict)
     sandbox: str | None = None
+
+
+def changes_since(before: Manifest) -> dt.datetime:
+    """From when on a change shows on the complete day after `before`, which had not seen it.
+
+    The sandbox shows a day from its first to its last minute as it is then, with what changed on the day before.
+    """
+    if before.fetch.is_sandbox:
+        return dt.datetime.combine(before.snapshot_date, dt.time(), dt.UTC)
+    return before.fetch.started_at
+
+
+def changes_until(manifest: Manifest) -> dt.datetime:
+    """Until when a change shows on a day; of the sandbox's days see `changes_since`."""
+    if manifest.fetch.is_sandbox:
+        return dt.datetime.combine(manifest.snapshot_date, dt.time(), dt.UTC)
+    return manifest.fetch.finished_at
 
 
 def inventory_warning(facts: InventoryFacts) -> str | None:

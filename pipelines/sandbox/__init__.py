@@ -4,7 +4,7 @@
 ``catalogue``      what the API says of the images, what happens to them from day to day, and the record of it
 ``images``         what an ordinary image says of itself
 ``storylines``     the scripted images
-``resources``      who uses the images; ``series`` what all users have in common, ``workloads`` and ``serving`` each kind
+``resources``      who uses the images; ``workloads`` and ``serving`` each kind, ``series`` what all have in common
 ``traces``         who changed the images
 ``workspaces``     which records are in the second workspace
 ``sealed_ids``     ids that can be looked up without an index

@@ -6,7 +6,7 @@ each of them whole. Days before 2015 are not meant to be asked for. Who uses the
 who changed them to `sandbox.traces`. HTTP does not belong here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, NamedTuple
@@ -65,7 +65,7 @@ class Catalogue(Slots):
         """What the details call answers on `day`: the image, or the error of one that is not there or not readable."""
         life = self.find(image_id)
         if life is not None:
-            state, body = self.state(life, day.toordinal())
+            state, body = self.state(life, day.toordinal(), image_id)
             if state in ("ok", "deleted"):
                 return Answer(200, body)
             if state == "forbidden":
@@ -148,9 +148,12 @@ class Catalogue(Slots):
                     yield from self.events_of(self.before(life), ordinal)
                 yield from self.events_of(life, ordinal)
 
-    def references(self, day: date) -> Iterator[Reference]:
-        """Everything that refers to an image on `day`, in all workspaces and of all users, one by one."""
-        return self.resources.references(day)
+    def references(self, day: date, sources: Collection[str] | None = None) -> Iterator[Reference]:
+        """Everything that refers to an image on `day`, in all workspaces and of all users, one by one.
+
+        `sources` are those of `Resources`, for who does not read all of them.
+        """
+        return self.resources.references(day, sources)
 
     def inventory(self, day: date) -> Iterator[InventoryRow]:
         """The register kept by people: it lacks a few images and still holds a few that are gone."""
@@ -164,8 +167,8 @@ class Catalogue(Slots):
     def events_of(self, life: Life, ordinal: int) -> Iterator[Event]:
         """The changes of one image that are first seen on a day."""
         day, image_id = date.fromordinal(ordinal), self.id_of(life)
-        before, old = self.state(life, ordinal - 1)
-        after, new = self.state(life, ordinal)
+        before, old = self.state(life, ordinal - 1, image_id)
+        after, new = self.state(life, ordinal, image_id)
         if before == after == "ok":
             for name in sorted(old.keys() | new.keys()):
                 if old.get(name) != new.get(name):

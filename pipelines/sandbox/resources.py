@@ -3,7 +3,7 @@
 What one of a kind says belongs to `sandbox.workloads` and `sandbox.serving`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import date
 from typing import Any
 
@@ -64,9 +64,11 @@ class Resources:
             raise TypeError(f"{source} have no details")
         return series.details(resource_id, day.toordinal())
 
-    def references(self, day: date) -> Iterator[Reference]:
-        """Everything that refers to an image on `day`, in all workspaces and of all users, by kind."""
+    def references(self, day: date, sources: Collection[str] | None = None) -> Iterator[Reference]:
+        """Everything that refers to an image on `day`, in all workspaces and of all users, by source; None: of any."""
         ordinal = day.toordinal()
-        for series in self._series.values():
+        for source, series in self._series.items():
+            if sources is not None and source not in sources:
+                continue
             for number in range(series.total):
                 yield from series.references(number, ordinal)

@@ -179,10 +179,13 @@ class Slots:
 
     # -- the state of one image on one day
 
-    def state(self, life: Life, ordinal: int) -> tuple[State, dict[str, Any]]:
-        """What became of an image, and what it says of itself; that is empty unless it is "ok" or "deleted"."""
+    def state(self, life: Life, ordinal: int, image_id: str | None = None) -> tuple[State, dict[str, Any]]:
+        """What became of an image, and what it says of itself; that is empty unless it is "ok" or "deleted".
+
+        Who knows the id saves working it out.
+        """
         state = self.state_only(life, ordinal)
-        return state, self.describe(life, ordinal) if state in ("ok", "deleted") else {}
+        return state, self.describe(life, ordinal, image_id) if state in ("ok", "deleted") else {}
 
     def state_only(self, life: Life, ordinal: int) -> State:
         """What became of an image."""
@@ -197,32 +200,32 @@ class Slots:
     def _deleted_days(self, life: Life) -> int:
         return self.hash("gone", life.slot, life.generation)[0] % (MAX_DELETED_DAYS + 1)
 
-    def describe(self, life: Life, ordinal: int) -> dict[str, Any]:
+    def describe(self, life: Life, ordinal: int, image_id: str | None = None) -> dict[str, Any]:
         """What an image says of itself on a day on which it is there."""
         dice = self.dice("body", life.slot, life.generation)
-        body = static_fields(dice, self.id_of(life), life)
+        body = static_fields(dice, image_id or self.id_of(life), life)
         if life.slot < len(STORYLINES):
             play(STORYLINES[life.slot].name, body, life, ordinal)
         else:
             change(dice, body, life, ordinal)
             leave_out(dice, body)
-            self._label(body, life)
+            self._label(dice, body, life)
         self._settle(body, life, ordinal)
         return body
 
-    def _label(self, body: dict[str, Any], life: Life) -> None:
+    def _label(self, dice: Dice, body: dict[str, Any], life: Life) -> None:
         # Tags and names as newer answers have them; more often where the register does not name an owner.
-        dice = self.dice("label", life.slot, life.generation)
-        own = self.team(life.slot)
-        is_owned = own.is_registered and own.registered_owner and own.registered_cost_center
-        if "tags" not in body and dice.percent(15 if is_owned else 60):
-            # A tag may contradict the register.
-            team, cost_center, owner = dice.pick(TEAMS) if dice.percent(10) else own[:3]
-            tags = {"owner": owner, "cost_center": cost_center, "environment": dice.pick(ENVIRONMENTS), "team": team}
-            for key in list(tags):
-                if dice.percent(25):
-                    del tags[key]
-            body["tags"] = [{"key": key, "value": value} for key, value in tags.items()]
+        luck = dice.roll(100)
+        if luck < 40 and "tags" not in body:
+            own = self.team(life.slot)
+            is_owned = own.is_registered and own.registered_owner and own.registered_cost_center
+            if luck < 12 or not is_owned:
+                # A tag may contradict the register.
+                team, cost_center, owner = dice.pick(TEAMS) if dice.percent(20) else own[:3]
+                tags = {"owner": owner, "cost_center": cost_center}
+                tags |= {"environment": dice.pick(ENVIRONMENTS), "team": team}
+                left_out = dice.pick(("owner", "cost_center", "environment", "team", ""))
+                body["tags"] = [{"key": key, "value": value} for key, value in tags.items() if key != left_out]
         if body["type"] == "BUILD_IN" and dice.percent(20):
             body.update(show_name=body["name"].upper(), show_tag=body.get("tag", "latest"))
         elif body["type"] == "DEDICATED" and dice.percent(5):

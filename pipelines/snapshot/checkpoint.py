@@ -30,7 +30,7 @@ from pipelines.lake.object_storage import ObjectPath
 from pipelines.lake.parquet_files import BATCH_BYTES
 from pipelines.lake.stored_files import LakePath, storage_errors
 from pipelines.snapshot.image_list import ImageList, microseconds
-from pipelines.snapshot.sources.store import ReferenceStore
+from pipelines.snapshot.sources.store import ReferenceStore, TraceStore
 from pipelines.tables import RESPONSES, Outcome
 
 _PAGE_IDS = 5_000
@@ -139,6 +139,7 @@ class Checkpoint:
                     self._db.execute("INSERT INTO subject VALUES (?)", (subject,))
             self.listed = ImageList(self._db)
             self.references = ReferenceStore(self._db)
+            self.traces = TraceStore(self._db)
 
     def close(self) -> None:
         """Close the file."""
@@ -173,6 +174,7 @@ class Checkpoint:
             self._db.execute("DELETE FROM answers WHERE outcome = ? OR confirmed_at IS NOT NULL", (Outcome.FAILED,))
             self.listed.clear()
             self.references.clear()
+            self.traces.clear()
 
     def lacks(self, ids: list[str]) -> set[str]:
         """Those of some ids that are wanted and have no outcome."""

@@ -25,7 +25,7 @@ from pipelines.lake.parquet_files import BATCH_BYTES, read_batches
 from pipelines.lake.stored_files import LakePath
 from pipelines.snapshot.checkpoint import Checkpoint
 from pipelines.snapshot.staging import Staging
-from pipelines.tables import IMAGE_REFERENCES, RESPONSES, Outcome
+from pipelines.tables import IMAGE_REFERENCES, IMAGE_TRACES, RESPONSES, Outcome
 
 _TICK_SECONDS = 0.2
 _PROGRESS_SECONDS = 0.5
@@ -255,4 +255,11 @@ def write_references(staging: Staging, store: Checkpoint) -> None:
     """Turn the stored references into the staged `image_references`; without any it has no rows."""
     with staging.writer(IMAGE_REFERENCES) as writer:
         for batch in store.references.batches(staging.date, staging.project_id):
+            writer.write(batch)
+
+
+def write_traces(staging: Staging, store: Checkpoint) -> None:
+    """Turn the stored traces into the staged `image_traces`; without any it has no rows."""
+    with staging.writer(IMAGE_TRACES) as writer:
+        for batch in store.traces.batches(staging.date, staging.project_id):
             writer.write(batch)

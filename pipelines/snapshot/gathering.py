@@ -15,7 +15,16 @@ from dataclasses import dataclass
 from pipelines.cloud.classification import ImageResponse
 from pipelines.cloud.modelarts import ModelArtsClient
 from pipelines.errors import StorageError
-from pipelines.lake.manifests import Attempt, FetchFacts, last_complete_day, write_attempt
+from pipelines.lake.manifests import (
+    TRACES,
+    Attempt,
+    FetchFacts,
+    SourceFacts,
+    changes_since,
+    last_complete_day,
+    read_manifest,
+    write_attempt,
+)
 from pipelines.snapshot.checkpoint import Checkpoint, open_checkpoint
 from pipelines.snapshot.connection import Connection
 from pipelines.snapshot.fetch import (
@@ -27,6 +36,7 @@ from pipelines.snapshot.fetch import (
     stoppable,
     write_references,
     write_responses,
+    write_traces,
 )
 from pipelines.snapshot.image_list import ImageListReading
 from pipelines.snapshot.incremental import carry_forward, last_complete_responses
@@ -34,6 +44,7 @@ from pipelines.snapshot.scope import Scope, find_scope, known_workspaces
 from pipelines.snapshot.snapshot_run import SnapshotRun
 from pipelines.snapshot.sources.resources import Resource
 from pipelines.snapshot.sources.store import earlier_resources
+from pipelines.snapshot.sources.traces import read_traces
 from pipelines.snapshot.sources.usage import UsageReading, together
 from pipelines.snapshot.staging import Staging
 from pipelines.tables import INVENTORY, Outcome
@@ -106,9 +117,11 @@ class _Gathering:
             )
             async with self._beside(image_list if reads_list else None, usage):
                 await self._ask()
+            traces = await self._read_traces()
         await self._write_responses(staging, started_at)
-        sources = usage.end()
+        sources = usage.end() | {TRACES: traces}
         write_references(staging, store)
+        write_traces(staging, store)
         stats = self.client.stats
         return FetchFacts(
             project_id=self.client.project_id,
@@ -207,6 +220,16 @@ class _Gathering:
                 return
             # Details may name workspaces that nothing else does.
             await self.details_are_there.wait()
+
+    async def _read_traces(self) -> SourceFacts:
+        if not self.day.settings.reads_traces:
+            return SourceFacts(wanted=False)
+        before = last_complete_day(self.day.lake, self.day.partition)
+        since = None if before is None else changes_since(read_manifest(self.day.lake.manifest(before)))
+        async with stoppable(self.progress):
+            return await read_traces(
+                lambda: self.connection.traces_client(self.day.observed_by), self.store, self.day.now(), since
+            )
 
     async def _write_responses(self, staging: Staging, started_at: dt.datetime) -> None:
         """Stage the responses; those that were damaged meanwhile are asked for again.

@@ -33,6 +33,7 @@ from pipelines.snapshot.normalise import add_counts, normalise_images, to_arrow
 from pipelines.tables import (
     IMAGE_REFERENCES,
     IMAGE_TAGS,
+    IMAGE_TRACES,
     IMAGE_VALUES,
     IMAGES,
     LIST_PAGES,
@@ -118,7 +119,7 @@ def validate(
     described = counted["ok"] + counted["deleted"]
     if rows != described:
         raise ValidationError(f"images has {rows} rows, and {described} ids were described by the API.")
-    for table in (IMAGE_REFERENCES, IMAGE_TAGS):
+    for table in (IMAGE_REFERENCES, IMAGE_TRACES, IMAGE_TAGS):
         for _ in _check_rows(files[table.name], table, partition, project_id):
             pass
     for table in (IMAGE_VALUES, LIST_PAGES):

@@ -39,10 +39,19 @@ from pipelines.snapshot.gathering import gather
 from pipelines.snapshot.publish import BuiltTables, build_tables, failed_ids, publish, validate
 from pipelines.snapshot.scope import Scope, find_scope, image_workspaces, known_workspaces
 from pipelines.snapshot.snapshot_run import SnapshotRun
-from pipelines.tables import IMAGE_REFERENCES, IMAGE_TAGS, IMAGE_VALUES, IMAGES, INVENTORY, LIST_PAGES, RESPONSES
+from pipelines.tables import (
+    IMAGE_REFERENCES,
+    IMAGE_TAGS,
+    IMAGE_TRACES,
+    IMAGE_VALUES,
+    IMAGES,
+    INVENTORY,
+    LIST_PAGES,
+    RESPONSES,
+)
 
 _TRIES_TO_STORE = 3
-_EVIDENCE = (INVENTORY.name, LIST_PAGES.name, IMAGE_REFERENCES.name, RESPONSES.name)
+_EVIDENCE = (INVENTORY.name, LIST_PAGES.name, IMAGE_REFERENCES.name, IMAGE_TRACES.name, RESPONSES.name)
 
 
 def start_over(run: SnapshotRun) -> None:
@@ -211,7 +220,7 @@ def fetch_responses(run: SnapshotRun, on_progress: Callable[[Progress], None]) -
             f"IMAGE_SNAPSHOTS_MAX_FAILED_RATIO ({run.settings.max_failed_ratio:g}) allows, so nothing was published. "
             f"{_most_common_errors(run)} Run again today to ask for those alone."
         )
-    names = (LIST_PAGES.name, IMAGE_REFERENCES.name, RESPONSES.name)
+    names = _EVIDENCE[1:]
     files = attempt.files | {name: file_facts(run.lake, run.staged(name), name, run.partition) for name in names}
     attempt = read_attempt(run.lake, run.partition) or attempt
     write_attempt(run.lake, run.partition, attempt.model_copy(update={"fetch": facts, "files": files}))

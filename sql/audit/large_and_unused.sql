@@ -1,5 +1,5 @@
 -- id: large_and_unused
--- title: Over 100 GiB, and unused for a week
+-- title: Over 100 GiB and unused for a week
 -- severity: medium
 -- why: So large an image costs every day that nobody needs it. The evidence says which kinds of resources were looked
 --   at on each of these days (observed_kinds), and in how many workspaces: other uses are not seen.

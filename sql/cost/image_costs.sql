@@ -1,5 +1,5 @@
--- What each known image weighs, and what that would cost on the day by the price book: an estimate, no bill.
--- A day's cost = GB (1024^3 bytes) x price of a GB-month / days of the month.
+-- The size of each known image, and its estimated cost for the day by the price book; not a bill.
+-- Cost of a day = GB (1024^3 bytes) x price per GB-month / days of the month.
 --
 -- Reads parameters, current_images, image_usage, previous_costs (image_costs of the last complete day), prices
 -- (registry, namespace, type: selectors, null for any; valid_from, per_gb_month, currency) and cost_parameters (one
@@ -20,7 +20,7 @@ WITH valid_prices AS (
     ) = 1
 ),
 
--- Prices are chosen for each kind of image rather than for each image: there are far fewer.
+-- Prices are chosen for each kind of image, not for each image: there are far fewer kinds.
 kinds AS (
     SELECT DISTINCT
         registry,
@@ -79,7 +79,7 @@ SELECT
     CASE
         -- What was not looked at may use it.
         WHEN NOT parameters.usage_is_observed OR image_usage.id IS NULL THEN NULL
-        -- Preset images are not the user's to delete.
+        -- Users cannot delete preset images.
         WHEN UPPER(current_images.type) = 'BUILD_IN' THEN 0
         -- However long nobody did, something needs it now.
         WHEN image_usage.running > 0 OR image_usage.required > 0 THEN 0

@@ -2,7 +2,7 @@
 -- frees a layer only when the last image with it is gone. Likewise the estimated cost of a month, which is no bill.
 -- Unused means that no resource of observed_kinds uses them. Without rows for a day that did not read all of these.
 --
--- Reads image_costs, of which the last day of each project counts.
+-- Reads image_costs; only the last day of each project counts.
 WITH last_days AS (
     SELECT
         project_id,

@@ -3,7 +3,7 @@
 --
 -- Reads image_costs, image_usage, image_changes and images of one day, and report_limits (one row: shown_text:
 -- characters).
--- Images are ranked by the columns that rank them alone, and only those that are shown are read as a whole.
+-- The ranking reads only the columns that it needs; all columns are read for the shown images only.
 WITH came AS (
     SELECT DISTINCT id
     FROM image_changes

@@ -1,8 +1,8 @@
--- The images of all complete days, each with its owner, cost centre and environment: those of the inventory of that day,
--- or of a cloud tag where it states none.
+-- The images of all complete days, each with owner, cost centre and environment from that day's inventory, or from a cloud
+-- tag where the inventory states none.
 --
--- Reads days, images, inventory and image_costs, which has what tags say and `owner_source`; a deleted image has what the
--- inventory says. Columns of the inventory come first, so that new ones of images can follow.
+-- Reads days, images, inventory and image_costs, which knows the tags and has `owner_source`; a deleted image has no row
+-- there. The inventory's columns come first, so that new columns of images can be appended.
 SELECT
     COALESCE(c.owner, v.owner) AS owner,
     COALESCE(c.cost_center, v.cost_center) AS cost_center,

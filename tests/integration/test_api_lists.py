@@ -57,7 +57,7 @@ def page(names: list[str], total: object) -> bytes:
         ),
     ],
 )
-async def test_the_list(happened, answers, pages, shortfall, caplog):
+async def test_image_list_is_read_from_any_pages(happened, answers, pages, shortfall, caplog):
     async with serving(replies(*answers)) as server, client(server) as modelarts:
         read = [one async for one in modelarts.list_images(["0"])]
         assert [[item["id"] for item in one.items] for one in read] == pages
@@ -67,7 +67,7 @@ async def test_the_list(happened, answers, pages, shortfall, caplog):
     assert len(warnings) == (1 if shortfall else 0)
 
 
-async def test_the_next_page_begins_after_the_records_of_the_last():
+async def test_next_page_begins_after_the_last_record():
     answers = [page(["a", "b"], 4), page(["b", "c"], 4), page(["d"], 4)]
     async with serving(replies(*answers)) as server, client(server) as modelarts:
         read = [one async for one in modelarts.list_images(["0"])]
@@ -88,7 +88,7 @@ async def test_the_next_page_begins_after_the_records_of_the_last():
         (HTML, ListUnreadableError),
     ],
 )
-async def test_a_list_that_cannot_be_read(raw, error_type):
+async def test_unreadable_list_is_an_error(raw, error_type):
     async with serving(replies(raw)) as server, client(server) as modelarts:
         with pytest.raises(error_type):
             [one async for one in modelarts.list_images(["0"])]
@@ -117,7 +117,7 @@ def query(request):
     return dict(parse_qsl(request.path.partition("?")[2]))
 
 
-async def test_a_list_that_the_api_does_not_have_stops_nothing_else():
+async def test_missing_list_call_stops_nothing_else():
     async def script(request: Request, writer: asyncio.StreamWriter) -> None:
         writer.write(error(404, "APIG.0101") if "notebooks" in request.path else described(request))
 
@@ -215,8 +215,8 @@ async def test_items_that_are_not_on_the_pages_are_missed():
     assert (reading.items, reading.shortfall, reading.requests) == (1, 2, 2)
 
 
-async def test_no_frame_that_is_alive_holds_a_token():
-    """Neither while a page is at work, nor in the traceback of what went wrong with one."""
+async def test_no_living_frame_holds_a_token():
+    """Neither while a page is in use, nor in the traceback of an error."""
     wrong = http(200, json.dumps({"data": notebook()}).encode())
     async with serving(replies(notebooks_page(notebook(), total=2), wrong)) as server, client(server) as modelarts:
         reading = modelarts.rows(Reading(NOTEBOOKS), "0", lambda item, _: item["id"])

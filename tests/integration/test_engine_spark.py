@@ -1,4 +1,4 @@
-"""Spark beside DuckDB: the same statements give the same rows, and rules have their limits whichever it is."""
+"""Spark compared with DuckDB: the same statements give the same rows, and rules have the same limits."""
 
 import datetime as dt
 import os
@@ -53,7 +53,7 @@ ROWS = pa.table(
     }
 )
 
-# Where the two differ, or sqlglot would let them.
+# Cases in which the engines differ, or sqlglot would let them.
 STATEMENTS = {
     "nulls_last": "SELECT id, n FROM rows ORDER BY n, id",
     "nulls_last_downwards": "SELECT id, n FROM rows ORDER BY n DESC, id DESC",
@@ -90,7 +90,7 @@ def engines(spark_master):
         yield duckdb, spark
 
 
-def test_statements_give_the_same_rows(engines):
+def test_statements_give_the_same_rows_on_both_engines(engines):
     duckdb, spark = engines
     tables = {name: (duckdb.read(sql), spark.read(sql)) for name, sql in STATEMENTS.items()}
     # As text, where NaN is what it is.
@@ -103,7 +103,7 @@ def test_statements_give_the_same_rows(engines):
 
 
 def test_rows_arrive_in_order_and_in_parts(engines, monkeypatch):
-    """More rows than are sent or fetched at a time, and a relation that is added to more often than it has parts."""
+    """More rows than are sent or fetched at a time, and a relation with more additions than parts."""
     _, spark = engines
     monkeypatch.setattr("pipelines.engine.spark._BATCH_ROWS", 1000)
     schema = pa.schema([pa.field("id", pa.int32(), nullable=False)])
@@ -166,8 +166,8 @@ FILES = [path.relative_to(ROOT / "sql").as_posix() for path in (ROOT / "sql" / "
 FILES += ["cost/image_costs.sql", "cost/unused.sql"]
 
 
-def test_spark_takes_every_file(spark_master):
-    """And gives the columns of the table of that name."""
+def test_spark_runs_every_sql_file(spark_master):
+    """Each result has the columns of the table of that name."""
     with SparkEngine(spark_master) as spark:
         for name, schema in SCHEMAS.items():
             spark.load(name, (schema if isinstance(schema, pa.Schema) else pa.schema(schema)).empty_table())
@@ -180,7 +180,7 @@ def test_spark_takes_every_file(spark_master):
     assert len(FILES) > 9
 
 
-def test_a_day_derived_by_spark_is_that_derived_by_duckdb(spark_master, tmp_path):
+def test_day_derived_by_spark_equals_the_day_derived_by_duckdb(spark_master, tmp_path):
     """The second of two days of few rows, with a rule that never ends; a slow test compares days of a fortnight."""
     write_rule(tmp_path / "rules", "spins", SPINS)
     settings = Settings(lake="lake", audit_rules=tmp_path / "rules", audit_rule_seconds=1)
@@ -229,7 +229,7 @@ def test_a_day_derived_by_spark_is_that_derived_by_duckdb(spark_master, tmp_path
 # --- the process ----------------------------------------------------------------------------------------------------
 
 
-def test_spark_listens_on_loopback_alone(spark_master, tmp_path):
+def test_spark_listens_only_on_loopback(spark_master, tmp_path):
     with SparkEngine(spark_master) as spark:
         spark.load("rows", ROWS)
         assert spark.read("SELECT COUNT(*) AS n FROM rows").to_pylist() == [{"n": 5}]
@@ -248,12 +248,12 @@ def test_spark_listens_on_loopback_alone(spark_master, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_files_by_the_name_that_spark_has_for_them():
+def test_spark_reads_files_with_odd_names():
     assert _uri(Path("/data/la ke/[a]*.parquet")) == "file:///data/la ke/\\[a\\]\\*.parquet"
     assert _uri("s3://bucket/lake/images.parquet") == "s3a://bucket/lake/images.parquet"
 
 
-def test_a_file_that_spark_cannot_read_ends_in_a_sentence(spark_master, tmp_path):
+def test_file_that_spark_cannot_read_is_one_sentence(spark_master, tmp_path):
     path = tmp_path / "images.parquet"
     pq.write_table(ROWS, path)
     with (
@@ -265,14 +265,14 @@ def test_a_file_that_spark_cannot_read_ends_in_a_sentence(spark_master, tmp_path
         spark.read("SELECT * FROM images")
 
 
-def test_without_java(monkeypatch):
+def test_missing_java_is_one_sentence(monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("JAVA_HOME", raising=False)
     with pytest.raises(ConfigurationError, match="needs Java 17 or newer: install it"):
         open_engine(Settings(engine="spark", spark_master="local[7]")).__enter__()
 
 
-def test_without_the_extra(monkeypatch):
+def test_missing_extra_is_one_sentence(monkeypatch):
     monkeypatch.delitem(sys.modules, "pipelines.engine.spark")
     monkeypatch.setitem(sys.modules, "pyspark.sql", None)
     with pytest.raises(ConfigurationError) as refused:

@@ -1,4 +1,4 @@
-"""A day that the sandbox plays looks like a day that was: its answers came on that day."""
+"""A day that the sandbox plays looks like a real past day: its responses came on that day."""
 
 import datetime as dt
 
@@ -13,7 +13,7 @@ from pipelines.snapshot.steps import fetch_responses, publish_snapshot, take_inv
 DATE = dt.date(2026, 3, 4)
 
 
-def test_answers_of_a_played_day_were_observed_on_that_day(start_sandbox, tmp_path, monkeypatch):
+def test_responses_of_a_played_day_are_observed_on_that_day(start_sandbox, tmp_path, monkeypatch):
     sandbox = start_sandbox(size=30, day=DATE, inventory_file=tmp_path / "inventory.csv")
     for name, value in sandbox.env.items():
         monkeypatch.setenv(name, value)

@@ -1,4 +1,4 @@
-"""Whatever a run writes is searched for the secrets that it was given."""
+"""All output and files of a run are searched for its secrets."""
 
 import base64
 import datetime as dt
@@ -24,7 +24,7 @@ def everything_below(root, result):
 
 
 def spellings(secret):
-    """A secret as it is, and as encodings would show it."""
+    """A secret in plain form and in its encodings."""
     return {secret.encode(), base64.b64encode(secret.encode()), json.dumps(secret)[1:-1].encode()}
 
 
@@ -71,7 +71,7 @@ def test_no_secret_is_written(image_snapshots, start_sandbox, tmp_path, login, e
         del env["OS_PASSWORD"], env["OS_USERNAME"], env["OS_USER_DOMAIN_NAME"]
         env |= {"OS_TOKEN": token, "OS_AUTH_TYPE": "v3token"}
     if ending == "refused":
-        # Wrong secrets are secrets too: most often they are right but for a letter.
+        # Wrong secrets are secrets, too: most often they differ from the right one by a letter.
         for name in {"OS_PASSWORD", "OS_SECRET_KEY", "OS_TOKEN"} & set(env):
             env[name] = f"{env[name][:-1]}~"
             secrets.add(env[name])

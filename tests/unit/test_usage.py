@@ -108,7 +108,7 @@ def test_references_are_counted_by_kind_and_by_strength():
     assert result.file.path == "image_usage/dt=2026-11-23/project=default/image_usage.parquet"
 
 
-def test_days_are_counted_when_they_are_observed_and_carried_otherwise():
+def test_observed_days_are_counted_and_others_carried():
     first = dt.date(2026, 11, 1)
     take("2026-11-01", ["a"])
     take("2026-11-02", [])
@@ -165,7 +165,7 @@ def test_nothing_grows_on_a_day_on_which_something_was_not_looked_at(sources, ou
     assert usage("2026-11-03") == {id_: (False, *state[1:]) for id_, state in before.items()}
 
 
-def test_an_incomplete_day_is_no_ground_for_the_next_one():
+def test_incomplete_day_is_not_continued():
     take("2026-11-01", [])
     take("2026-11-02", [], b="failed")
     take("2026-11-03", [], ids="a b")
@@ -190,7 +190,7 @@ def test_there_are_no_rows_until_a_source_was_read_once():
     assert usage("2026-11-03") == {"a": (True, None, 1, 1)}
 
 
-def test_an_image_that_came_back_starts_again():
+def test_returning_image_starts_at_zero():
     take("2026-11-01", [], ids="a b")
     take("2026-11-02", [], ids="b", a="not_found")
     assert usage("2026-11-02") == {"b": (True, None, 2, 2)}
@@ -198,7 +198,7 @@ def test_an_image_that_came_back_starts_again():
     assert usage("2026-11-03") == {"a": (True, None, 1, 1), "b": (True, None, 3, 3)}
 
 
-def test_an_image_that_could_not_be_read_today_is_observed_all_the_same():
+def test_image_without_response_is_still_observed():
     take("2026-11-01", [], ids="a b")
     write_history(day_of("2026-11-01"), [{"id": "b", "valid_from": dt.date(2026, 11, 1)}])
     take("2026-11-02", ["b"], b="forbidden")

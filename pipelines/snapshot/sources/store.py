@@ -1,9 +1,9 @@
-"""The references to images that the sources of usage found: in an SQLite table until the day is staged."""
+"""What the sources found, references to images and traces: in SQLite tables until the day is staged."""
 
 import datetime as dt
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -15,7 +15,7 @@ from pipelines.lake.parquet_files import read_batches
 from pipelines.lake.stored_files import sha256_of_file, storage_errors
 from pipelines.snapshot.image_list import batches_of, microseconds
 from pipelines.snapshot.sources.resources import COPIED, PAST, Resource
-from pipelines.tables import IMAGE_REFERENCES
+from pipelines.tables import IMAGE_REFERENCES, IMAGE_TRACES
 
 _ROWS_A_BATCH = 10_000
 # By which resources those of a kind use images.
@@ -99,6 +99,59 @@ class ReferenceStore:
         """All references, by kind and resource, as batches of the `image_references` table."""
         cursor = self._db.execute("SELECT * FROM found ORDER BY kind, resource_id, position")
         yield from batches_of(cursor, IMAGE_REFERENCES, _ROWS_A_BATCH, snapshot_date, project_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What is kept of a trace."""
+
+    id: str
+    time: dt.datetime
+    name: str | None
+    resource_id: str
+    resource_name: str | None
+    user: str | None
+    source_ip: str | None
+    rating: str | None
+    observed_at: dt.datetime
+
+
+class TraceStore:
+    """Traces by id, each once."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._db = database
+        self._db.execute(
+            "CREATE TABLE IF NOT EXISTS traces (id TEXT PRIMARY KEY, time INTEGER, name TEXT, resource_id TEXT,"
+            " resource_name TEXT, user TEXT, source_ip TEXT, rating TEXT, observed_at INTEGER) WITHOUT ROWID"
+        )
+
+    def clear(self) -> None:
+        """Drop all traces."""
+        self._db.execute("DELETE FROM traces")
+
+    def add(self, traces: list[Trace]) -> None:
+        """Store traces; of two with one id the first counts."""
+        rows = [
+            (
+                one.id,
+                microseconds(one.time),
+                one.name,
+                one.resource_id,
+                one.resource_name,
+                one.user,
+                one.source_ip,
+                one.rating,
+                microseconds(one.observed_at),
+            )
+            for one in traces
+        ]
+        self._db.executemany("INSERT OR IGNORE INTO traces VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+
+    def batches(self, snapshot_date: dt.date, project_id: str) -> Iterator[pa.RecordBatch]:
+        """All traces, by id, as batches of the `image_traces` table."""
+        cursor = self._db.execute("SELECT * FROM traces ORDER BY id")
+        yield from batches_of(cursor, IMAGE_TRACES, _ROWS_A_BATCH, snapshot_date, project_id)
 
 
 def earlier_resources(lake: Lake, day: Partition) -> dict[str, dict[str, Resource]]:

@@ -1,4 +1,4 @@
-"""What a day reads of the API besides its answers: the list of images and the notebooks."""
+"""The further evidence of a day: the image list and the notebooks."""
 
 import datetime as dt
 import hashlib
@@ -67,7 +67,7 @@ def requested(cloud):
 
 
 def day_of(**settings):
-    # Compression would hide what is looked for in the files.
+    # Compression would hide the searched text in the files.
     return SnapshotRun(
         PARTITION,
         "run",
@@ -107,7 +107,7 @@ def test_usage_is_read_of_the_sandbox_or_when_that_is_stated(usage, endpoint, so
     assert Settings(usage=usage, endpoint=endpoint).usage_sources == sources
 
 
-async def test_the_notebook_list_holds_every_notebook_once(cloud):
+async def test_notebook_list_has_every_notebook_once(cloud):
     async with ModelArtsClient(cloud.endpoint, load_credentials(None, cloud.env)) as modelarts:
         session = Session(modelarts, Scope(["0"], "stated"), 4, lambda _: {})
         pages = [page async for page in notebooks.read(session)]
@@ -119,7 +119,7 @@ async def test_the_notebook_list_holds_every_notebook_once(cloud):
     assert [token for token in TOKENS if token in repr(pages)] == []
 
 
-def test_a_full_day_keeps_the_list_and_the_notebooks(cloud, tmp_path):
+def test_full_day_keeps_the_list_and_the_notebooks(cloud, tmp_path):
     before = requested(cloud)
     day = day_of(usage="notebooks")
     take_inventory(day)
@@ -162,7 +162,7 @@ def test_a_full_day_keeps_the_list_and_the_notebooks(cloud, tmp_path):
     assert verify(day.lake, [PARTITION]) == []
 
 
-def test_neither_is_read_when_that_is_not_wanted(cloud):
+def test_neither_list_is_read_if_switched_off(cloud):
     manifest = take(reconcile=False)
     assert (manifest.files["list_pages"].rows, manifest.files["image_references"].rows) == (0, 0)
     facts = manifest.fetch
@@ -170,7 +170,7 @@ def test_neither_is_read_when_that_is_not_wanted(cloud):
     assert (facts.usage_kinds, facts.usage_is_observed) == ([], False)
 
 
-def test_a_day_is_published_without_the_lists_that_may_not_be_read(cloud):
+def test_day_is_published_without_unreadable_lists(cloud):
     set_faults(cloud, lists_forbidden=True)
     manifest = take(usage="notebooks")
     host = cloud.endpoint.removeprefix("http://")
@@ -184,7 +184,7 @@ def test_a_day_is_published_without_the_lists_that_may_not_be_read(cloud):
     assert verify(Lake("lake"), [PARTITION]) == []
 
 
-def test_a_list_that_fails_halfway_leaves_no_pages(cloud):
+def test_list_that_fails_halfway_leaves_no_pages(cloud):
     set_faults(cloud, latency_ms=150)
     before = requested(cloud).get("list", 0)
 
@@ -204,7 +204,7 @@ def test_a_list_that_fails_halfway_leaves_no_pages(cloud):
     assert publish_snapshot(day).manifest.files["list_pages"].rows == 0
 
 
-def test_an_account_that_is_suspended_before_the_list_stops_the_run_as_ever(cloud):
+def test_account_suspended_before_the_list_stops_the_run(cloud):
     asked = requested(cloud).get("image", 0)
     day = day_of(usage="notebooks")
     take_inventory(day)
@@ -247,7 +247,7 @@ except PipelineError as error:
         (signal.SIGTERM, "Stopped by SIGTERM with 40 of 40 ids answered: run again today to go on from there.\n"),
     ],
 )
-def test_a_run_that_ends_while_it_reads_the_list_reads_all_of_it_the_next_time(cloud, number, told):
+def test_run_stopped_during_the_list_reads_it_completely_next_time(cloud, number, told):
     set_faults(cloud, latency_ms=150)
     before = requested(cloud).get("list", 0)
     command, env = [sys.executable, "-c", SCRIPT], os.environ | {"PYTHONPATH": str(ROOT)}

@@ -1,4 +1,4 @@
-"""Answers that rot on the disk between kill and resume, or between fetch and publication, are never published."""
+"""Responses damaged on the disk between kill and resume, or between fetch and publication, are never published."""
 
 import datetime as dt
 import logging
@@ -56,7 +56,7 @@ ROT = {
 
 
 @pytest.mark.parametrize("change", ROT.values(), ids=ROT)
-def test_an_answer_that_rotted_is_found_and_asked_for_again(tmp_path, change):
+def test_damaged_stored_response_is_requested_again(tmp_path, change):
     fill(tmp_path)
     with closing(sqlite3.connect(tmp_path / "answers.sqlite")) as database, database:
         database.execute(f"UPDATE answers SET {change} WHERE id = ?", [ids(5)[2]])
@@ -70,7 +70,7 @@ def test_an_answer_that_rotted_is_found_and_asked_for_again(tmp_path, change):
 
 
 @pytest.mark.parametrize("content", [b"no database at all" * 100, b"SQLite format 3\0" + b"\xff" * 8_000])
-def test_a_file_of_answers_that_is_none_any_more_is_begun_again(tmp_path, caplog, content):
+def test_destroyed_checkpoint_file_is_started_again(tmp_path, caplog, content):
     (tmp_path / "answers.sqlite").write_bytes(content)
     with closing(open_checkpoint(tmp_path, "a")) as store:
         store.want(iter([ids(2)]))
@@ -80,7 +80,7 @@ def test_a_file_of_answers_that_is_none_any_more_is_begun_again(tmp_path, caplog
     assert "are damaged" in record.getMessage()
 
 
-def test_a_part_in_a_bucket_that_rotted_is_asked_for_again(s3):
+def test_damaged_checkpoint_object_is_requested_again(s3):
     lake = Lake(s3.make_bucket("rot-bucket") + "/lake")
     staging = lake.staging(PARTITION)
     fill(staging)
@@ -91,7 +91,7 @@ def test_a_part_in_a_bucket_that_rotted_is_asked_for_again(s3):
         content = bytearray(first.read_bytes())
         content[len(content) // 2] ^= 1
         first.write_bytes(bytes(content))
-        # While the store is open: found when it is read.
+        # While the store is open: found on reading.
         assert stored(store) == (ids(8)[5:], ids(8)[:5])
     with closing(open_checkpoint(staging, "a")) as store:
         store.want(iter([ids(8)]))
@@ -122,7 +122,7 @@ def bodies(path):
     return {row["id"]: row["body"] for batch in read_batches(path, 100) for row in batch.to_pylist()}
 
 
-def test_a_resumed_run_asks_again_for_what_rotted_and_publishes_what_came(day, caplog):
+def test_resumed_run_requests_damaged_responses_again(day, caplog):
     take_inventory(day)
     with pytest.raises(EndedError):
         fetch_responses(day, end)
