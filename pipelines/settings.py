@@ -104,10 +104,10 @@ class Settings(BaseSettings):
         + ", ".join(USAGE_SOURCES)
         + "); unset: all of the sandbox, none of a cloud",
     )
-    tag_keys: dict[str, str] = Field(
-        {name: name for name in OWNER_FIELDS},
+    tag_keys: dict[str, str] | None = Field(
+        None,
         description="JSON object, " + ", ".join(OWNER_FIELDS) + " -> key of the cloud tag that says so where the "
-        "inventory does not (in any letter case; one that is left out falls back to no tag)",
+        "inventory does not (in any letter case; one that is left out falls back to no tag); unset: each its own name",
     )
     traces: str | None = Field(
         None,
@@ -243,7 +243,9 @@ class Settings(BaseSettings):
 
     @field_validator("tag_keys")
     @classmethod
-    def _tag_keys_are_of_owners(cls, value: dict[str, str]) -> dict[str, str]:
+    def _tag_keys_are_of_owners(cls, value: dict[str, str] | None) -> dict[str, str] | None:
+        if value is None:
+            return None
         for name, key in value.items():
             if name not in OWNER_FIELDS:
                 raise ValueError(f"no tag can say {name!r}: they are {', '.join(OWNER_FIELDS)}")
@@ -309,6 +311,11 @@ class Settings(BaseSettings):
     def stated_workspaces(self) -> list[str] | None:
         """The workspaces whose lists are read; None for all that there are."""
         return None if self.workspaces == "all" else self.workspaces.split(",")
+
+    @property
+    def owner_tags(self) -> dict[str, str]:
+        """The key of the cloud tag that may state each of `OWNER_FIELDS`, in their order."""
+        return {name: name for name in OWNER_FIELDS} if self.tag_keys is None else self.tag_keys
 
     @property
     def usage_sources(self) -> list[str]:

@@ -306,8 +306,8 @@ def tag_keys(settings: Settings) -> pa.Table:
     """The setting of tag keys as a relation: `field` is stated by the tag of that `key`."""
     return pa.table(
         {
-            "field": pa.array(settings.tag_keys.keys(), pa.string()),
-            "key": pa.array(settings.tag_keys.values(), pa.string()),
+            "field": pa.array(settings.owner_tags.keys(), pa.string()),
+            "key": pa.array(settings.owner_tags.values(), pa.string()),
         }
     )
 

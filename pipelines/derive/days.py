@@ -131,7 +131,7 @@ def derived_inputs(run: Run) -> Inputs:
         allowed_namespaces=None if namespaces is None else _sha256("\n".join(sorted(namespaces)).encode()),
         price_book=_sha256_of(settings.price_book, "price book"),
         # Letter case is no difference.
-        tag_keys=_sha256(orjson.dumps({name: key.lower() for name, key in settings.tag_keys.items()})),
+        tag_keys=_sha256(orjson.dumps({name: key.lower() for name, key in settings.owner_tags.items()})),
         handed_on=dict(sorted(handed_on.items())),
     )
 

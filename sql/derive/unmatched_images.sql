@@ -20,10 +20,13 @@ unregistered AS (
         listed.swr_path,
         listed.visibility,
         listed.size_bytes,
-        CAST(NULL AS VARCHAR) AS owner,
-        CAST(NULL AS VARCHAR) AS cost_center,
-        CAST(NULL AS VARCHAR) AS environment
+        -- By a tag of its last known version.
+        image_owners.owner,
+        image_owners.cost_center,
+        image_owners.environment
     FROM first_rows AS listed
+    LEFT JOIN image_owners
+        ON listed.id = image_owners.id
     -- Preset images belong to the platform; nobody registers them.
     WHERE COALESCE(UPPER(listed.type), '') <> 'BUILD_IN'
 ),
