@@ -29,8 +29,8 @@ HANDED_ON = (AUDIT_FINDINGS.name, IMAGE_COSTS.name, IMAGE_USAGE.name)
 class Rules(Facts):
     """How many days are kept, today included; None: for ever.
 
-    `responses_days`: of what the API answered (responses, list pages, notebooks). `snapshots_days`: of all other tables
-    of a day, and its report.
+    `responses_days`: of what the API answered (responses, list pages, references to images). `snapshots_days`: of all
+    other tables of a day, and its report.
     """
 
     responses_days: int | None
