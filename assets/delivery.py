@@ -12,6 +12,7 @@ from pipelines.tables import (
     IMAGE_COSTS,
     IMAGE_HISTORY,
     IMAGE_RECONCILIATION,
+    IMAGE_TAGS,
     IMAGE_VALUES,
     IMAGES,
 )
@@ -19,7 +20,7 @@ from pipelines.warehouse.loading import load_project
 
 WAREHOUSE_POOL = "warehouse"
 _REPORTED = (IMAGE_CHANGES, IMAGE_RECONCILIATION, AUDIT_RULES, AUDIT_FINDINGS, IMAGE_COSTS)
-_LOADED = (IMAGES, IMAGE_VALUES, IMAGE_HISTORY, *_REPORTED)
+_LOADED = (IMAGES, IMAGE_VALUES, IMAGE_TAGS, IMAGE_HISTORY, *_REPORTED)
 
 
 def warehouse_asset(grid: dg.MultiPartitionsDefinition, retry: dg.RetryPolicy | None) -> dg.AssetsDefinition:

@@ -38,6 +38,7 @@ from pipelines.snapshot.snapshot_run import SnapshotRun
 from pipelines.tables import (
     IMAGE_HISTORY,
     IMAGE_REFERENCES,
+    IMAGE_TAGS,
     IMAGE_VALUES,
     IMAGES,
     INVENTORY,
@@ -138,6 +139,7 @@ class Year:
             IMAGE_REFERENCES.name: _table(IMAGE_REFERENCES, len(used), shared | references),
             LIST_PAGES.name: LIST_PAGES.schema.empty_table(),
             IMAGE_VALUES.name: IMAGE_VALUES.schema.empty_table(),
+            IMAGE_TAGS.name: IMAGE_TAGS.schema.empty_table(),
         }
 
 

@@ -42,9 +42,11 @@ from pipelines.lake.manifests import (
 from pipelines.lake.parquet_files import SANDBOX_MARK, open_parquet, read_batches
 from pipelines.lake.stored_files import LakePath, exists
 from pipelines.run import Run
+from pipelines.settings import Settings
 from pipelines.tables import (
     IMAGE_HISTORY,
     IMAGE_REFERENCES,
+    IMAGE_TAGS,
     IMAGE_TRACES,
     IMAGE_VALUES,
     IMAGES,
@@ -70,6 +72,7 @@ _LISTED = pa.schema(
         ("position", pa.int64()),
     ]
 )
+_PAST_TAGS = pa.schema([(name, pa.string()) for name in ("id", "key", "value")])
 _LISTED_IDS = pa.schema([("id", pa.string()), ("position", pa.int64())])
 
 
@@ -92,8 +95,8 @@ class Analysis:
 
     Relations: `parameters` (one row: snapshot_date, project, project_id, is_complete, compared_with, list_was_read,
     usage_is_observed, usage_kinds, workspaces, inventory_is_whole, ...), the published tables of the day (`responses`
-    without bodies), `image_history`, and `current_images` (what is known of each living image, see
-    sql/derive/current_images.sql).
+    without bodies), `image_history`, `image_owners` (who answers for each image, see sql/derive/image_owners.sql), and
+    `current_images` (what is known of each living image, see sql/derive/current_images.sql).
 
     With `staging`, derived tables of the day are written to that directory, and read there where it has them; without,
     they are written to their places.
@@ -141,7 +144,7 @@ class Analysis:
     def __enter__(self) -> Self:
         self.engine.__enter__()
         self.engine.load("parameters", self.parameters)
-        for table in (IMAGE_VALUES, IMAGE_REFERENCES, IMAGE_TRACES):
+        for table in (IMAGE_VALUES, IMAGE_TAGS, IMAGE_REFERENCES, IMAGE_TRACES):
             self.engine.load_file(table.name, self.lake.table(table.name, self.partition))
         columns = ", ".join(column.name for column in RESPONSES.columns if column.name != "body")
         self.engine.load_file(RESPONSES.name, self.lake.table(RESPONSES.name, self.partition), columns)
@@ -152,9 +155,25 @@ class Analysis:
         if len(self._ranges) > 1:
             # It lies in the order of its source, and each range would look through all of it.
             self.engine.hold(INVENTORY.name, ["SELECT * FROM inventory ORDER BY id"])
-        sources = (RESPONSES.name, IMAGES.name, IMAGE_HISTORY.name, INVENTORY.name)
+        self.engine.load("tag_keys", tag_keys(self.run.settings))
+        self.engine.hold("image_owners", self._owners())
+        sources = (RESPONSES.name, IMAGES.name, IMAGE_HISTORY.name, "image_owners")
         self.hold_by_id("current_images", read_sql("derive/current_images.sql"), sources)
         return self
+
+    def _owners(self) -> Iterator[str]:
+        """The SELECT of `image_owners` for one range of ids after the other."""
+        for _ in self.each_range((IMAGES.name, IMAGE_HISTORY.name, INVENTORY.name, IMAGE_TAGS.name)):
+            self.engine.load("past_tags", self.past_tags())
+            yield read_sql("derive/image_owners.sql")
+
+    def past_tags(self) -> pa.Table:
+        """The tags (id, key, value) that history knows of images that the day does not describe."""
+        found = self.engine.read(read_sql("derive/past_tags.sql"))
+        texts = zip(found["id"].to_pylist(), found["tags"].to_pylist(), strict=True)
+        rows = [(id_, key, value) for id_, text in texts for key, value in msgspec.json.decode(text).items()]
+        columns = zip(*rows, strict=True) if rows else [()] * len(_PAST_TAGS)
+        return pa.table([pa.array(values, pa.string()) for values in columns], _PAST_TAGS)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -282,6 +301,16 @@ class Analysis:
             self.engine.load_file(name, path)
         else:
             self.engine.load(name, table.schema.empty_table())
+
+
+def tag_keys(settings: Settings) -> pa.Table:
+    """The setting of tag keys as a relation: `field` is stated by the tag of that `key`."""
+    return pa.table(
+        {
+            "field": pa.array(settings.owner_tags.keys(), pa.string()),
+            "key": pa.array(settings.owner_tags.values(), pa.string()),
+        }
+    )
 
 
 def id_ranges(path: LakePath, ids_at_a_time: int | None) -> list[str | None]:

@@ -17,7 +17,7 @@ from typing import Annotated, Self
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
 
-from pipelines.derive.analysis import Analysis
+from pipelines.derive.analysis import Analysis, tag_keys
 from pipelines.derive.rule_process import RuleFile, RuleProcess, as_rule_file, rule_scratch, small_rule_file
 from pipelines.derive.rule_worker import RuleError
 from pipelines.engine.memory import give_back_memory
@@ -35,7 +35,6 @@ from pipelines.tables import (
     IMAGE_HISTORY,
     IMAGE_RECONCILIATION,
     IMAGE_USAGE,
-    INVENTORY,
     KNOWN_VALUES,
     LIST_PAGES,
     RESPONSES,
@@ -73,7 +72,7 @@ _FINDING_SOURCES = (
     "found",
     "previous_findings",
     "current_images",
-    INVENTORY.name,
+    "image_owners",
     IMAGE_RECONCILIATION.name,
     IMAGE_HISTORY.name,
 )
@@ -282,11 +281,14 @@ def _apply_rules(analysis: Analysis, rules: list[Rule], scratch: Path) -> list[R
 
     What they find stays in `scratch`.
     """
-    files, views = _rule_files(analysis, scratch), {}
+    files = _rule_files(analysis, scratch)
+    views: dict[str, str] = {}
     if held := analysis.engine.held_files("current_images"):
         files["current_images"] = RuleFile(held)
     else:
-        views["current_images"] = read_sql("derive/current_images.sql")
+        for name, relation in (("tag_keys", tag_keys(analysis.run.settings)), ("past_tags", analysis.past_tags())):
+            files[name] = small_rule_file(scratch, name, relation)
+        views = {name: read_sql(f"derive/{name}.sql") for name in ("image_owners", "current_images")}
     # What the engine and that process hold adds up.
     analysis.engine.rest()
     give_back_memory()

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import orjson
+
 from pipelines.derive.analysis import Analysis
 from pipelines.derive.audit import AuditResult, derive_audit_findings, read_rules
 from pipelines.derive.costs import CostResult, derive_image_costs
@@ -131,6 +133,8 @@ def derived_inputs(run: Run) -> Inputs:
         suppressions=_sha256_of(settings.suppressions, "suppressions file") if settings.suppressions else None,
         allowed_namespaces=None if namespaces is None else _sha256("\n".join(sorted(namespaces)).encode()),
         price_book=_sha256_of(settings.price_book, "price book"),
+        # Letter case is no difference.
+        tag_keys=_sha256(orjson.dumps({name: key.lower() for name, key in settings.owner_tags.items()})),
         handed_on=dict(sorted(handed_on.items())),
     )
 

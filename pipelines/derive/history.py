@@ -26,7 +26,7 @@ from pipelines.lake.records import coming_history_sha256, newest_history_sha256
 from pipelines.lake.retention_records import RetentionRecords
 from pipelines.lake.stored_files import LakePath, exists, sha256_of_file
 from pipelines.run import Run
-from pipelines.tables import IMAGE_CHANGES, IMAGE_HISTORY, IMAGES, INVENTORY, RESPONSES
+from pipelines.tables import IMAGE_CHANGES, IMAGE_HISTORY, IMAGES, RESPONSES
 
 # File metadata: the days that a history consists of, each with the SHA-256 of its manifest.
 DAYS_KEY = "image_snapshots.days"
@@ -176,7 +176,7 @@ def _write_history(
 def derive_image_changes(analysis: Analysis) -> tuple[FileFacts, dict[str, int]]:
     """Write `image_changes` of the day; also returns how many images each kind of change concerns."""
     facts = analysis.write_by_id(
-        IMAGE_CHANGES, read_sql("derive/image_changes.sql"), [IMAGE_HISTORY.name, INVENTORY.name]
+        IMAGE_CHANGES, read_sql("derive/image_changes.sql"), [IMAGE_HISTORY.name, "image_owners"]
     )
     analysis.load_today(IMAGE_CHANGES)
     counts = analysis.engine.read(

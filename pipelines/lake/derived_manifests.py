@@ -47,13 +47,15 @@ class Inputs(Facts):
     """What the derived tables of a day were made from besides published days, so that it can be told when that changed.
 
     SHA-256 of the audit rules, the file of suppressions and the setting of allowed namespaces (None where there was
-    none), and the price book. `handed_on`: SHA-256, by path, of the derived files of earlier days that they go on from.
+    none), the price book, and the setting of tag keys. `handed_on`: SHA-256, by path, of the derived files of earlier
+    days that they go on from.
     """
 
     audit_rules: str
     suppressions: str | None
     allowed_namespaces: str | None
     price_book: str
+    tag_keys: str
     handed_on: dict[str, str]
 
 

@@ -50,7 +50,7 @@ from pipelines.maintenance.verify_witnesses import claims_of, find_witnesses, lo
 from pipelines.settings import Settings
 from pipelines.snapshot.image_list import ImageList, confirms, microseconds
 from pipelines.snapshot.publish import build_tables, failed_ids
-from pipelines.tables import IMAGE_VALUES, IMAGES, INVENTORY, LIST_PAGES, RESPONSES, TABLES
+from pipelines.tables import IMAGE_TAGS, IMAGE_VALUES, IMAGES, INVENTORY, LIST_PAGES, RESPONSES, TABLES
 
 __all__ = ["Note", "Problem", "verify", "verify_derived"]
 
@@ -155,7 +155,7 @@ def _verify_partition(lake: Lake, partition: Partition, removed: RetentionRecord
     if gone.isdisjoint((RESPONSES.name, LIST_PAGES.name)):
         responses = lake.key(lake.table(RESPONSES.name, partition))
         yield from named(responses, _verify_evidence(lake, partition, manifest))
-        if gone.isdisjoint((IMAGES.name, IMAGE_VALUES.name)):
+        if gone.isdisjoint((IMAGES.name, IMAGE_VALUES.name, IMAGE_TAGS.name)):
             yield from named(responses, _verify_derivation(lake, partition, manifest))
 
 
@@ -253,7 +253,7 @@ def _verify_derivation(lake: Lake, partition: Partition, manifest: Manifest) -> 
     """Derive the tables again from the stored responses and compare them with the published ones."""
     with tempfile.TemporaryDirectory(prefix="image-snapshots-") as directory:
         build_tables(lake, lake.table(RESPONSES.name, partition), Path(directory), manifest.run_id)
-        for table in (IMAGES, IMAGE_VALUES):
+        for table in (IMAGES, IMAGE_VALUES, IMAGE_TAGS):
             path = lake.table(table.name, partition)
             difference = first_difference(path, Path(directory) / f"{table.name}.parquet")
             if difference is not None:

@@ -48,18 +48,19 @@ from pipelines.tables import (
 
 # For each table: its inputs besides published days, in words, as far as `Inputs` knows them.
 _MADE_FROM: dict[str, tuple[str, ...]] = {
-    IMAGE_CHANGES.name: (),
-    IMAGE_RECONCILIATION.name: (),
+    IMAGE_CHANGES.name: ("tag_keys",),
+    IMAGE_RECONCILIATION.name: ("tag_keys",),
     IMAGE_USAGE.name: ("handed_on",),
-    AUDIT_RULES.name: ("audit_rules", "suppressions", "allowed_namespaces", "handed_on"),
-    AUDIT_FINDINGS.name: ("audit_rules", "suppressions", "allowed_namespaces", "handed_on"),
-    IMAGE_COSTS.name: ("price_book", "handed_on"),
+    AUDIT_RULES.name: ("audit_rules", "suppressions", "allowed_namespaces", "tag_keys", "handed_on"),
+    AUDIT_FINDINGS.name: ("audit_rules", "suppressions", "allowed_namespaces", "tag_keys", "handed_on"),
+    IMAGE_COSTS.name: ("price_book", "tag_keys", "handed_on"),
 }
 _IN_WORDS = {
     "audit_rules": "the audit rules",
     "suppressions": "the suppressions",
     "allowed_namespaces": "the allowed namespaces",
     "price_book": "the price book",
+    "tag_keys": "the tag keys",
     "handed_on": "the derived tables of the day before",
 }
 

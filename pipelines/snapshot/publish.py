@@ -32,6 +32,7 @@ from pipelines.lake.stored_files import LakePath
 from pipelines.snapshot.normalise import add_counts, normalise_images, to_arrow
 from pipelines.tables import (
     IMAGE_REFERENCES,
+    IMAGE_TAGS,
     IMAGE_TRACES,
     IMAGE_VALUES,
     IMAGES,
@@ -54,6 +55,7 @@ class BuiltTables:
 
     images: int = 0
     image_values: int = 0
+    image_tags: int = 0
     unknown_fields: Counter[str] = field(default_factory=Counter)
     unknown_values: Counter[str] = field(default_factory=Counter)
     anomalies: Counter[str] = field(default_factory=Counter)
@@ -61,26 +63,31 @@ class BuiltTables:
 
 
 def build_tables(lake: Lake, responses: LakePath, directory: LakePath, run_id: str) -> BuiltTables:
-    """Write `images` and `image_values` into `directory` from a `responses` file, in one pass of bounded memory."""
+    """Write `images`, `image_values` and `image_tags` into `directory` from a `responses` file.
+
+    One pass, in bounded memory.
+    """
     built = BuiltTables()
     mark = SANDBOX_MARK if is_marked_sandbox(responses) else {}
     with ExitStack() as stack:
         images = stack.enter_context(lake.writer(directory / "images.parquet", IMAGES, run_id))
         values = stack.enter_context(lake.writer(directory / "image_values.parquet", IMAGE_VALUES, run_id))
+        tags = stack.enter_context(lake.writer(directory / "image_tags.parquet", IMAGE_TAGS, run_id))
         for batch in read_batches(responses, _BATCH_ROWS):
             normalised = normalise_images(batch)
             table = to_arrow(normalised.images, IMAGES)
             images.write(table)
             values.write(to_arrow(normalised.image_values, IMAGE_VALUES))
+            tags.write(to_arrow(normalised.image_tags, IMAGE_TAGS))
             add_counts(built.unknown_fields, normalised.unknown_fields)
             add_counts(built.unknown_values, normalised.unknown_values)
             add_counts(built.anomalies, normalised.anomalies)
             if len(built.preview) < _PREVIEW_ROWS:
                 rows = table.select(_PREVIEW_COLUMNS).slice(0, _PREVIEW_ROWS - len(built.preview))
                 built.preview += rows.to_pylist()
-        for writer in (images, values):
+        for writer in (images, values, tags):
             writer.note(mark)
-        built.images, built.image_values = images.rows, values.rows
+        built.images, built.image_values, built.image_tags = images.rows, values.rows, tags.rows
     return built
 
 
@@ -112,7 +119,7 @@ def validate(
     described = counted["ok"] + counted["deleted"]
     if rows != described:
         raise ValidationError(f"images has {rows} rows, and {described} ids were described by the API.")
-    for table in (IMAGE_REFERENCES, IMAGE_TRACES):
+    for table in (IMAGE_REFERENCES, IMAGE_TRACES, IMAGE_TAGS):
         for _ in _check_rows(files[table.name], table, partition, project_id):
             pass
     for table in (IMAGE_VALUES, LIST_PAGES):

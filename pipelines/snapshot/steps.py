@@ -39,7 +39,16 @@ from pipelines.snapshot.gathering import gather
 from pipelines.snapshot.publish import BuiltTables, build_tables, failed_ids, publish, validate
 from pipelines.snapshot.scope import Scope, find_scope, image_workspaces, known_workspaces
 from pipelines.snapshot.snapshot_run import SnapshotRun
-from pipelines.tables import IMAGE_REFERENCES, IMAGE_TRACES, IMAGE_VALUES, IMAGES, INVENTORY, LIST_PAGES, RESPONSES
+from pipelines.tables import (
+    IMAGE_REFERENCES,
+    IMAGE_TAGS,
+    IMAGE_TRACES,
+    IMAGE_VALUES,
+    IMAGES,
+    INVENTORY,
+    LIST_PAGES,
+    RESPONSES,
+)
 
 _TRIES_TO_STORE = 3
 _EVIDENCE = (INVENTORY.name, LIST_PAGES.name, IMAGE_REFERENCES.name, IMAGE_TRACES.name, RESPONSES.name)
@@ -249,7 +258,7 @@ class Publication:
 
 
 def publish_snapshot(run: SnapshotRun) -> Publication:
-    """Derive `images` and `image_values`, validate the day and publish it.
+    """Derive `images`, `image_values` and `image_tags`, validate the day and publish it.
 
     With answers fetched by an open attempt this ends the attempt. Without, a published day is derived again from its
     own stored answers.
@@ -315,7 +324,8 @@ def _publish(
 ) -> Publication:
     built = build_tables(run.lake, evidence[RESPONSES.name], directory, run.run_id)
     fetch = _with_stated_workspaces(fetch, directory / f"{IMAGES.name}.parquet")
-    files = evidence | {name: directory / f"{name}.parquet" for name in (IMAGES.name, IMAGE_VALUES.name)}
+    derived = (IMAGES.name, IMAGE_VALUES.name, IMAGE_TAGS.name)
+    files = evidence | {name: directory / f"{name}.parquet" for name in derived}
     validate(run.partition, fetch.project_id, files, inventory.ids, fetch.outcomes)
     with open_witness(run.settings.witness, run.lake) as note, run.lake.founding():
         run.check_kind(is_sandbox=fetch.is_sandbox)

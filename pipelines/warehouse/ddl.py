@@ -11,6 +11,7 @@ import pyarrow as pa
 from pipelines.tables import (
     ANALYSIS_TABLES,
     IMAGE_HISTORY,
+    IMAGE_TAGS,
     IMAGE_VALUES,
     IMAGES,
     INVENTORY,
@@ -72,7 +73,7 @@ DAYS = Table(
 WAREHOUSE_TABLES: dict[str, Table] = {
     table.name: table
     for table in (
-        *(_loaded(table) for table in (INVENTORY, RESPONSES, IMAGES, IMAGE_VALUES)),
+        *(_loaded(table) for table in (INVENTORY, RESPONSES, IMAGES, IMAGE_VALUES, IMAGE_TAGS)),
         *(_loaded(table) for table in ANALYSIS_TABLES.values() if table is not IMAGE_HISTORY),
         _loaded(IMAGE_HISTORY),
         DAYS,
@@ -126,7 +127,7 @@ def add_column(table: Table, column: Column) -> list[str]:
 
 _EXTERNAL_TABLES = tuple(
     table
-    for table in (INVENTORY, IMAGES, IMAGE_VALUES, *ANALYSIS_TABLES.values())
+    for table in (INVENTORY, IMAGES, IMAGE_VALUES, IMAGE_TAGS, *ANALYSIS_TABLES.values())
     if not any(column.name in _STAYS_IN_THE_LAKE for column in table.columns)
 )
 

@@ -88,7 +88,8 @@ SELECT
     END AS reclaimable_bytes,
     CASE
         WHEN parameters.usage_is_observed AND image_usage.id IS NOT NULL THEN parameters.usage_kinds
-    END AS observed_kinds
+    END AS observed_kinds,
+    current_images.owner_source
 FROM current_images
 CROSS JOIN parameters
 CROSS JOIN cost_parameters

@@ -17,7 +17,8 @@ SELECT
     c.estimated_cost,
     c.currency,
     u.observed_kinds,
-    u.workspaces
+    u.workspaces,
+    c.owner_source
 FROM image_costs AS c
 INNER JOIN latest_days AS latest
     ON latest.project = c.project

@@ -40,7 +40,7 @@ def lake(tmp_path_factory, tmp_path):
 def published_files(lake):
     """All bytes except those of derived tables."""
     days = [*lake.root.glob("_manifests/**/*.json")]
-    for table in ("inventory", "responses", "list_pages", "image_references", "images", "image_values"):
+    for table in ("inventory", "responses", "list_pages", "image_references", "images", "image_values", "image_tags"):
         days += [*(lake.root / table).rglob("*.parquet")]
     return {path: path.read_bytes() for path in days}
 

@@ -78,7 +78,8 @@ def test_incremental_day_equals_the_full_day_with_few_requests(cloud, tmp_path):
         assert changed.fetch.outcomes == full.fetch.outcomes
         left, right = (rows(tmp_path / name, date, "images", CONTENT) for name in ("full", "changed"))
         assert left.equals(right)
-        assert rows(tmp_path / "full", date, "image_values").equals(rows(tmp_path / "changed", date, "image_values"))
+        for name in ("image_values", "image_tags"):
+            assert rows(tmp_path / "full", date, name).equals(rows(tmp_path / "changed", date, name))
 
         answers = rows(tmp_path / "changed", date, RESPONSES.name).to_pylist()
         carried = [row for row in answers if row["confirmed_at"] is not None]

@@ -237,6 +237,7 @@ def test_history_is_not_compacted():
         "inventory",
         "images",
         "image_values",
+        "image_tags",
         "image_changes",
         "image_reconciliation",
         "image_usage",
@@ -257,7 +258,7 @@ def test_compact_command_compacts_all_past_months(lake, image_snapshots):
         "project": "default",
         "state": "compacted",
         "days": 3,
-        "daily_files": 27,
+        "daily_files": 30,
     }
     second = image_snapshots("compact", "--month", "2025-08")
     assert second.returncode == 2
