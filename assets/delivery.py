@@ -75,7 +75,7 @@ def report_asset(grid: dg.MultiPartitionsDefinition) -> dg.AssetsDefinition:
                 write_report(run.lake, other)
         return dg.MaterializeResult(
             metadata={
-                "report": dg.MetadataValue.url(run.lake.uri(path)),
+                "report": dg.MetadataValue.url(path.uri),
                 # Browsers open no local file from a page of another host: a path can be copied.
                 "path": dg.MetadataValue.path(str(path)),
                 "bytes": path.stat().st_size,

@@ -22,6 +22,7 @@ from typer.core import TyperGroup
 from pipelines.errors import ConfigurationError
 from pipelines.lake.layout import Lake
 from pipelines.lake.manifests import holds_sandbox
+from pipelines.lake.witnesses import is_in_lake
 from pipelines.plain_text import visible
 from pipelines.settings import Settings
 
@@ -101,7 +102,7 @@ def check_output(lake: Lake, output: Path | None) -> None:
     Raises:
         ConfigurationError: it would lie in the lake.
     """
-    if output is not None and lake.holds(output):
+    if output is not None and is_in_lake(lake, output):
         raise ConfigurationError(f"--output {output} is inside the lake, which is only read: choose another place.")
 
 

@@ -123,10 +123,10 @@ def _partitions(lake: Lake, day: dt.date | None, chosen: list[str] | None) -> li
     """The published days that are asked for; none where all that is left of a lake is what was made from its days."""
     partitions = [
         partition
-        for partition in lake.partitions()
+        for partition in lake.contents.partitions()
         if (day is None or partition.date == day) and (not chosen or partition.project in chosen)
     ]
-    if not partitions and (day is not None or chosen or next(iter(lake.all_files()), None) is None):
+    if not partitions and (day is not None or chosen or next(iter(lake.root.all_files()), None) is None):
         raise ConfigurationError(
             f"Nothing is published under {lake.root} for that choice: `image-snapshots status` lists what is."
         )

@@ -30,7 +30,7 @@ from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake.layout import Partition
 from pipelines.lake.manifests import FileFacts, file_facts, last_complete_day, last_published_day, published
 from pipelines.lake.parquet_files import SANDBOX_MARK, open_parquet, read_batches
-from pipelines.lake.stored_files import LakePath, exists
+from pipelines.lake.storage import LakePath
 from pipelines.run import Run
 from pipelines.tables import (
     IMAGE_HISTORY,
@@ -250,12 +250,12 @@ class Analysis:
 
     def staged_or(self, path: LakePath) -> LakePath:
         """The file that was just derived and is not in its place yet, or else the one in its place."""
-        if self.staging is not None and exists(staged := self.staging / path.name):
+        if self.staging is not None and (staged := self.staging / path.name).is_there():
             return staged
         return path
 
     def _load_or_empty(self, table: Table, name: str, path: LakePath | None) -> None:
-        if path is not None and exists(path):
+        if path is not None and path.is_there():
             _check_columns(path, table)
             self.engine.load_file(name, path)
         else:

@@ -23,7 +23,6 @@ from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake.layout import Lake
 from pipelines.lake.manifests import FileFacts, holds_sandbox
 from pipelines.lake.parquet_files import ROW_GROUP_ROWS
-from pipelines.lake.stored_files import exists
 from pipelines.tables import IMAGE_COSTS, IMAGE_USAGE
 
 _FORMATS = {
@@ -64,7 +63,7 @@ def derive_image_costs(analysis: Analysis) -> CostResult:
     """
     book = read_price_book(analysis.run.settings.price_book)
     # A last complete day whose costs were never derived is nothing to compare with: all images would seem new.
-    has_previous = analysis.previous is not None and exists(analysis.lake.table(IMAGE_COSTS.name, analysis.previous))
+    has_previous = analysis.previous is not None and analysis.lake.table(IMAGE_COSTS.name, analysis.previous).is_there()
     analysis.engine.load("prices", book.prices)
     analysis.engine.load(
         "cost_parameters",
@@ -118,7 +117,7 @@ def write_focus(lake: Lake, first: dt.date, last: dt.date, projects: Collection[
         raise ConfigurationError(f"The first day, {first}, is after the last one, {last}: change them round.")
     paths = [
         lake.table(IMAGE_COSTS.name, partition)
-        for partition in lake.partitions_of(IMAGE_COSTS.name)
+        for partition in lake.contents.partitions_of(IMAGE_COSTS.name)
         if first <= partition.date <= last and partition.project in projects
     ]
     if not paths:

@@ -32,7 +32,7 @@ from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import FileFacts, last_complete_day, last_published_day
 from pipelines.lake.records import derived_link, is_whole, newest_derived_record, record_bytes, with_own_sha256
 from pipelines.lake.retention_records import HANDED_ON, RetentionRecords, check_derivable, is_derivable
-from pipelines.lake.stored_files import LakePath, exists, remove_tree, sha256_of_file, storage_errors, write_atomically
+from pipelines.lake.storage import LakePath, storage_errors
 from pipelines.run import Run
 from pipelines.tables import ANALYSIS_TABLES, IMAGE_HISTORY, SCHEMA_VERSION
 
@@ -60,7 +60,7 @@ def derive_days(run: Run, on_day: Callable[[Partition, int, int], None] = lambda
         StorageError: the lake cannot be read or written.
     """
     # Two days of a project may end together: whoever comes second must see what the other has published.
-    with run.lake.deriving(run.partition.project, f"run {run.run_id}"):
+    with run.lake.locks.derived(run.partition.project, f"run {run.run_id}"):
         return _derive_days(run, on_day)
 
 
@@ -94,9 +94,9 @@ def _derive_days(run: Run, on_day: Callable[[Partition, int, int], None]) -> Der
 
 def _current(lake: Lake, project: str, basis: dict[Partition, str]) -> set[Partition]:
     """The days whose derived tables are there, and made from what is published now."""
-    sizes = {path: size for name in ANALYSIS_TABLES for path, size in lake.sizes(name, project).items()}
+    sizes = {path: size for name in ANALYSIS_TABLES for path, size in lake.contents.sizes(name, project).items()}
     current = set()
-    for partition, content in lake.derived_manifests(project).items():
+    for partition, content in lake.contents.derived_manifests(project).items():
         derived_manifest = placed_derived_manifest(lake, partition, content)
         if (
             derived_manifest is not None
@@ -148,12 +148,12 @@ def _derive(run: Run, basis: str) -> DerivationResult:
     staging = run.lake.staged_derived(run.partition)
     with storage_errors(staging):
         # What a run that was killed left.
-        remove_tree(staging)
+        staging.remove_tree()
     try:
         return _derive_staged(run, basis, staging)
     finally:
         with storage_errors(staging):
-            remove_tree(staging)
+            staging.remove_tree()
 
 
 def _derive_staged(run: Run, basis: str, staging: LakePath) -> DerivationResult:
@@ -175,14 +175,14 @@ def _derive_staged(run: Run, basis: str, staging: LakePath) -> DerivationResult:
             code_version=code_version(),
             schema_version=SCHEMA_VERSION,
             basis=basis,
-            manifest_sha256=sha256_of_file(run.lake.manifest(run.partition)),
+            manifest_sha256=run.lake.manifest(run.partition).sha256(),
             inputs=inputs,
             files={file.path.partition("/")[0]: file for file in files},
             history=FileFacts(
                 path=run.lake.key(run.lake.project_table(IMAGE_HISTORY.name, run.partition.project)),
                 rows=history.versions,
-                bytes=run.lake.size(history.path),
-                sha256=sha256_of_file(history.path),
+                bytes=history.path.size(),
+                sha256=history.path.sha256(),
             ),
             accepted_history=run.accepted_history,
             summary=summarise(analysis, changes, audit, costs),
@@ -192,7 +192,7 @@ def _derive_staged(run: Run, basis: str, staging: LakePath) -> DerivationResult:
     # Who finds a history that no record names yet can tell whose it is.
     coming = run.lake.pending_derived_manifest(run.partition.project)
     with storage_errors(coming):
-        write_atomically(coming, content)
+        coming.write_whole(content)
     _keep_derived_manifest(run.lake, run.partition)
     path = run.lake.derived_manifest(run.partition)
     # Without a seal while files change: whoever is killed here leaves a day that is not derived, and never files that
@@ -204,7 +204,7 @@ def _derive_staged(run: Run, basis: str, staging: LakePath) -> DerivationResult:
         run.lake.replace(staging / f"{name}.parquet", run.lake.table(name, run.partition))
     history = replace(history, path=stored)
     with storage_errors(path):
-        write_atomically(path, content)
+        path.write_whole(content)
     run.lake.remove(coming)
     return DerivationResult(history, reconciliation, usage, audit, costs, derived_manifest)
 
@@ -234,10 +234,10 @@ def summarise(analysis: Analysis, changes: dict[str, int], audit: AuditResult, c
 def _keep_derived_manifest(lake: Lake, partition: Partition) -> None:
     """Keep a copy of the seal that is about to be replaced, or removed: later records name it."""
     path = lake.derived_manifest(partition)
-    if exists(path):
+    if path.is_there():
         with storage_errors(path):
             replaced = path.read_bytes()
             # A damaged one is in no chain.
             if derived_link(replaced) is not None:
                 kept = lake.superseded_derived_manifests(partition.project) / f"{_sha256(replaced)}.json"
-                write_atomically(kept, replaced)
+                kept.write_whole(replaced)

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from pipelines.derive.rule_worker import RuleError
 from pipelines.errors import StorageError
 from pipelines.lake.parquet_files import read_batches
-from pipelines.lake.stored_files import LakePath, exists
+from pipelines.lake.storage import LakePath
 from pipelines.settings import ROOT
 from pipelines.tables import Table
 
@@ -186,13 +186,13 @@ def rule_scratch() -> Iterator[Path]:
 
 def as_rule_file(scratch: Path, name: str, path: LakePath, table: Table, columns: str = "*") -> RuleFile:
     """A table's file for rules: where it is, copied from an object store, or empty when it is not there."""
-    if isinstance(path, Path) and exists(path):
-        return RuleFile((str(path.resolve()),), columns)
+    if path.local is not None and path.is_there():
+        return RuleFile((str(path.local.resolve()),), columns)
     target = scratch / f"{name}.parquet"
     names = table.schema.names if columns == "*" else columns.split(", ")
     schema = pa.schema([table.schema.field(one) for one in names])
     with pq.ParquetWriter(target, schema) as writer:
-        if exists(path):
+        if path.is_there():
             for batch in read_batches(path, _BATCH_ROWS, names):
                 writer.write_batch(batch)
     return RuleFile((str(target),))

@@ -1,6 +1,5 @@
 """The engine that every installation has: DuckDB, in this process and in bounded memory."""
 
-import glob
 import os
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -14,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.engine.interface import Engine
-from pipelines.lake.object_storage import ObjectFileSystem, ObjectPath
-from pipelines.lake.stored_files import LakePath
+from pipelines.lake.local_storage import LocalPath
+from pipelines.lake.storage import LakePath, ReadOnlyFiles
 from pipelines.tables import Table
 
 # What one SELECT over a few ids needs, and what many images are sorted in, with the rest in temporary files.
@@ -39,11 +38,11 @@ class DuckDBEngine(Engine):
         self._stack = ExitStack()
         self._views: dict[str, str] = {}
         self._held: dict[str, tuple[str, ...]] = {}
-        self._objects: ObjectFileSystem | None = None
+        self._objects: ReadOnlyFiles | None = None
 
     def __enter__(self) -> Self:
         scratch = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="image-snapshots-"))
-        self._scratch = Path(os.path.realpath(scratch))
+        self._scratch = LocalPath(os.path.realpath(scratch))
         config: dict[str, Any] = {
             "memory_limit": self._memory,
             "threads": self._threads,
@@ -79,21 +78,25 @@ class DuckDBEngine(Engine):
     def load_file(self, name: str, path: LakePath, columns: str = "*") -> None:
         """Make a relation that reads a Parquet file of the lake, without its directory keys."""
         self._know(path)
-        self.create_view(name, f"SELECT {columns} FROM read_parquet({file_text(path)}, hive_partitioning = false)")  # noqa: S608
+        source = f"read_parquet({quoted(path.sql_name)}, hive_partitioning = false)"
+        self.create_view(name, f"SELECT {columns} FROM {source}")  # noqa: S608
 
     def load_files(self, name: str, paths: Sequence[LakePath], table: Table) -> None:
         """Make a relation that reads files of a table, with nulls where a file is older than a column."""
         for path in paths:
             self._know(path)
-        self.create_view(name, f"SELECT * FROM {parquet_files(self.connection, table, paths)}")  # noqa: S608
+        files = parquet_files(self.connection, table, [path.sql_name for path in paths])
+        self.create_view(name, f"SELECT * FROM {files}")  # noqa: S608
 
     def _know(self, path: LakePath) -> None:
-        if isinstance(path, ObjectPath):
-            if self._objects is None:
-                self._objects = ObjectFileSystem(ObjectPath(path.bucket, ""))
-                self.connection.register_filesystem(self._objects)
-            # It may have been replaced since it was read last.
-            self._objects.forget(path)
+        if path.local is not None:
+            # The engine reads local files by itself.
+            return
+        if self._objects is None:
+            self._objects = path.top.reader()
+            self.connection.register_filesystem(self._objects)
+        # The file may have been replaced since it was read last.
+        self._objects.forget(path)
 
     def create(self, name: str, sql: str) -> None:
         """Make a relation that holds what a SELECT gives now."""
@@ -138,14 +141,14 @@ class DuckDBEngine(Engine):
             self.load(name, schema.empty_table())
 
     def _read_local(self, name: str, paths: Iterable[Path]) -> None:
-        files = ", ".join(map(file_text, paths))
+        files = ", ".join(quoted(LocalPath(path).sql_name) for path in paths)
         self.create_view(name, f"SELECT * FROM read_parquet([{files}], hive_partitioning = false)")  # noqa: S608
 
     def held_files(self, name: str) -> tuple[str, ...]:
         """The files that a relation made by `hold` is in."""
         return self._held[name]
 
-    def _scratch_file(self) -> Path:
+    def _scratch_file(self) -> LocalPath:
         return self._scratch / f"{next(self._numbers)}.parquet"
 
     def rest(self) -> None:
@@ -184,7 +187,7 @@ def engine_types(connection: duckdb.DuckDBPyConnection, table: Table) -> dict[st
 
 
 def parquet_files(
-    connection: duckdb.DuckDBPyConnection, table: Table, paths: Sequence[LakePath | str], without: Collection[str] = ()
+    connection: duckdb.DuckDBPyConnection, table: Table, names: Sequence[str], without: Collection[str] = ()
 ) -> str:
     """SQL that reads files of a table, for FROM: its columns of their documented types, and `filename`.
 
@@ -196,13 +199,8 @@ def parquet_files(
         for name, type_ in engine_types(connection, table).items()
         if name not in without
     )
-    files = ", ".join(map(file_text, paths))
+    files = ", ".join(map(quoted, names))
     return f"read_parquet([{files}], schema = MAP {{{fields}}})"
-
-
-def file_text(path: LakePath | str) -> str:
-    """The name of one file as SQL reads it: on a disk the engine takes `lake*` for a pattern, and would read others."""
-    return quoted(glob.escape(str(path)) if isinstance(path, Path) else str(path))
 
 
 def quoted(text: str) -> str:

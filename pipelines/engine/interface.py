@@ -14,8 +14,9 @@ from typing import ClassVar, Self
 import pyarrow as pa
 
 from pipelines.errors import ValidationError
+from pipelines.lake.local_storage import LocalPath
 from pipelines.lake.parquet_files import read_batches
-from pipelines.lake.stored_files import LakePath
+from pipelines.lake.storage import LakePath
 
 _BATCH_ROWS = 32_768
 
@@ -47,7 +48,7 @@ class Engine(ABC):
 
     def load_local(self, name: str, paths: Iterable[Path], schema: pa.Schema) -> None:
         """Make a relation that reads Parquet files of this machine, which stay there while the engine is open."""
-        batches = (batch.cast(schema) for path in paths for batch in read_batches(path, _BATCH_ROWS))
+        batches = (batch.cast(schema) for path in paths for batch in read_batches(LocalPath(path), _BATCH_ROWS))
         self.load(name, pa.RecordBatchReader.from_batches(schema, batches))
 
     @abstractmethod

@@ -9,6 +9,9 @@ import fnmatch
 import glob
 import os
 from pathlib import Path
+from typing import TypeVar
+
+_P = TypeVar("_P", bound=Path)
 
 
 def exists(path: Path) -> bool:
@@ -25,7 +28,7 @@ def exists(path: Path) -> bool:
     return True
 
 
-def matching(directory: Path, pattern: str) -> list[Path]:
+def matching(directory: _P, pattern: str) -> list[_P]:
     """The files below a directory that match, by name, part by part; `*` stays within a part.
 
     There are none where there is no such directory.
@@ -34,7 +37,7 @@ def matching(directory: Path, pattern: str) -> list[Path]:
         OSError: one of the directories cannot be listed, or is a link that leads nowhere.
     """
     first, _, rest = pattern.partition("/")
-    found: list[Path] = []
+    found: list[_P] = []
     for path, is_directory in _entries(directory, first):
         if not rest and not is_directory:
             found.append(path)
@@ -45,13 +48,13 @@ def matching(directory: Path, pattern: str) -> list[Path]:
     return found
 
 
-def below(directory: Path, pattern: str) -> list[Path]:
+def below(directory: _P, pattern: str) -> list[_P]:
     """The files at any depth below a directory whose own names match, by directory and name.
 
     Raises:
         OSError: as for `matching`.
     """
-    found: list[Path] = []
+    found: list[_P] = []
     for path, is_directory in _entries(directory, "*"):
         if is_directory:
             found += below(path, pattern)
@@ -60,7 +63,7 @@ def below(directory: Path, pattern: str) -> list[Path]:
     return found
 
 
-def _entries(directory: Path, pattern: str) -> list[tuple[Path, bool]]:
+def _entries(directory: _P, pattern: str) -> list[tuple[_P, bool]]:
     """What matches in a directory, by name, and whether each is a directory."""
     if not glob.has_magic(pattern):
         # Without a look at everything else.

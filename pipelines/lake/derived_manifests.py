@@ -12,7 +12,7 @@ from pipelines.errors import StorageError
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import FileFacts, check_places, misplaced, parse_manifest, read_manifest
 from pipelines.lake.records import Facts, Record
-from pipelines.lake.stored_files import exists, storage_errors
+from pipelines.lake.storage import storage_errors
 
 
 class DerivedSummary(Facts):
@@ -84,7 +84,7 @@ def bases(lake: Lake, project: str) -> dict[Partition, str]:
     """The basis of each published day of a project, in order."""
     found: dict[Partition, str] = {}
     before = ""
-    for partition, content in lake.manifests(project).items():
+    for partition, content in lake.contents.manifests(project).items():
         digest = hashlib.sha256(content).hexdigest()
         before = hashlib.sha256(f"{before} {digest}".encode()).hexdigest()
         found[partition] = before
@@ -98,7 +98,7 @@ def read_derived_manifest(lake: Lake, partition: Partition) -> DerivedManifest |
     those where the tables of the day lie.
     """
     path = lake.derived_manifest(partition)
-    if not exists(path):
+    if not path.is_there():
         return None
     with storage_errors(path):
         content = path.read_bytes()
@@ -140,9 +140,9 @@ def readable_manifest_files(lake: Lake, project: str) -> dict[Partition, dict[st
 
     Whoever reads rows need not be stopped by one; `verify` names it.
     """
-    derived_manifests = lake.derived_manifests(project)
+    derived_manifests = lake.contents.derived_manifests(project)
     found = {}
-    for partition, content in lake.manifests(project).items():
+    for partition, content in lake.contents.manifests(project).items():
         try:
             manifest = parse_manifest(content, lake.manifest(partition))
             check_places(lake, partition, manifest)

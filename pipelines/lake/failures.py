@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pipelines.errors import PipelineError
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.records import Facts
-from pipelines.lake.stored_files import LakePath, storage_errors, write_atomically
+from pipelines.lake.storage import LakePath, storage_errors
 
 _logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def note_failure(lake: Lake, partition: Partition, failure: Failure) -> None:
     path = lake.failure(partition)
     try:
         with storage_errors(path):
-            write_atomically(path, failure.model_dump_json(indent=1).encode() + b"\n")
+            path.write_whole(failure.model_dump_json(indent=1).encode() + b"\n")
     except PipelineError as error:
         # The failure itself is told, and a full disk is often its reason.
         _logger.debug("The failure of %s was not noted: %s", partition, error)
@@ -44,7 +44,7 @@ def last_failures(lake: Lake) -> dict[Partition, Failure]:
         StorageError: the storage failed.
     """
     found = {}
-    for partition, path in lake.failures().items():
+    for partition, path in lake.contents.failures().items():
         if (failure := _read(path)) is not None:
             found[partition] = failure
     return found
@@ -53,7 +53,7 @@ def last_failures(lake: Lake) -> dict[Partition, Failure]:
 def forget_failure(lake: Lake, partition: Partition, step: str, *, of_all_days: bool) -> None:
     """Drop the note that a step failed, once it did not; `of_all_days`: it makes good the project's other days, too."""
     try:
-        for noted, path in lake.failures().items():
+        for noted, path in lake.contents.failures().items():
             is_due = noted == partition or (of_all_days and noted.project == partition.project)
             if is_due and (failure := _read(path)) is not None and failure.step == step:
                 lake.remove(path)

@@ -16,7 +16,7 @@ from pipelines.errors import StorageError
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.parquet_files import open_parquet
 from pipelines.lake.records import Facts, Link, Record, newest, record_bytes
-from pipelines.lake.stored_files import LakePath, exists, sha256_of_file, storage_errors, write_atomically
+from pipelines.lake.storage import LakePath, storage_errors
 
 
 class InventoryFacts(Facts):
@@ -171,7 +171,7 @@ def file_facts(lake: Lake, path: LakePath, name: str, partition: Partition) -> F
             path=lake.key(lake.table(name, partition)),
             rows=file.metadata.num_rows,
             bytes=path.stat().st_size,
-            sha256=sha256_of_file(path),
+            sha256=path.sha256(),
         )
 
 
@@ -237,7 +237,7 @@ def published(lake: Lake, partition: Partition) -> Manifest | None:
         StorageError: it is not what a manifest of this partition must be.
     """
     path = lake.manifest(partition)
-    if not exists(path):
+    if not path.is_there():
         return None
     manifest = read_manifest(path)
     check_places(lake, partition, manifest)
@@ -250,7 +250,7 @@ def known_partitions(lake: Lake) -> list[Partition]:
     A copy of a manifest under a name such as `project=default.bak.json` looks like that of another project, but says
     whose it is. A key is left out when all of its manifests are copies of those of projects that are there.
     """
-    partitions = lake.partitions()
+    partitions = lake.contents.partitions()
     days: dict[str, list[Partition]] = {}
     for partition in partitions:
         days.setdefault(partition.project, []).append(partition)
@@ -320,7 +320,7 @@ def published_days(lake: Lake, project: str) -> list[PublishedPartition]:
         StorageError: a manifest is not what one of its partition must be.
     """
     days = []
-    for partition, content in lake.manifests(project).items():
+    for partition, content in lake.contents.manifests(project).items():
         manifest = parse_manifest(content, lake.manifest(partition))
         check_places(lake, partition, manifest)
         days.append(PublishedPartition(partition, hashlib.sha256(content).hexdigest(), manifest))
@@ -334,20 +334,20 @@ def complete_days(lake: Lake, project: str) -> list[Partition]:
 
 def last_published_day(lake: Lake, partition: Partition) -> Partition | None:
     """The project's last published day before a partition's, or None when there is none."""
-    return max((day for day in lake.manifests(partition.project) if day < partition), default=None)
+    return max((day for day in lake.contents.manifests(partition.project) if day < partition), default=None)
 
 
 def last_complete_day(lake: Lake, partition: Partition) -> Partition | None:
     """The project's last complete day before a partition's, or None when there is none."""
-    contents = lake.manifests(partition.project)
+    contents = lake.contents.manifests(partition.project)
     earlier = reversed([day for day in contents if day < partition])
     return next((day for day in earlier if parse_manifest(contents[day], lake.manifest(day)).is_complete), None)
 
 
 def chain_of_manifests(lake: Lake, project: str) -> dict[LakePath, bytes]:
     """All manifests that a project ever published."""
-    current = {lake.manifest(partition): content for partition, content in lake.manifests(project).items()}
-    return current | lake.superseded(project)
+    current = {lake.manifest(partition): content for partition, content in lake.contents.manifests(project).items()}
+    return current | lake.contents.superseded_manifests(project)
 
 
 def chain_head(lake: Lake, project: str) -> str | None:
@@ -367,10 +367,10 @@ def write_manifest(lake: Lake, partition: Partition, manifest: Manifest) -> None
     """Write the manifest of a partition, keeping the one it replaces."""
     path = lake.manifest(partition)
     with storage_errors(path):
-        if exists(path):
-            kept = lake.superseded_manifests(partition.project) / f"{sha256_of_file(path)}.json"
-            write_atomically(kept, path.read_bytes())
-        write_atomically(path, record_bytes(manifest))
+        if path.is_there():
+            kept = lake.superseded_manifests(partition.project) / f"{path.sha256()}.json"
+            kept.write_whole(path.read_bytes())
+        path.write_whole(record_bytes(manifest))
 
 
 def _attempt_path(lake: Lake, partition: Partition) -> LakePath:
@@ -380,7 +380,7 @@ def _attempt_path(lake: Lake, partition: Partition) -> LakePath:
 def read_attempt(lake: Lake, partition: Partition) -> Attempt | None:
     """The open attempt of a partition, or None."""
     path = _attempt_path(lake, partition)
-    if not exists(path):
+    if not path.is_there():
         return None
     with storage_errors(path):
         content = path.read_bytes()
@@ -396,4 +396,4 @@ def write_attempt(lake: Lake, partition: Partition, attempt: Attempt) -> None:
     """Put the state of an attempt on disk."""
     path = _attempt_path(lake, partition)
     with storage_errors(path):
-        write_atomically(path, attempt.model_dump_json(indent=1).encode() + b"\n")
+        path.write_whole(attempt.model_dump_json(indent=1).encode() + b"\n")

@@ -13,7 +13,7 @@ from pipelines.lake.derived_manifests import readable_manifest_files
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import FileFacts
 from pipelines.lake.records import Record, is_whole
-from pipelines.lake.stored_files import LakePath, exists, sha256_of_file, storage_errors
+from pipelines.lake.storage import LakePath, storage_errors
 from pipelines.tables import SCHEMA_VERSION, SNAPSHOT_TABLES
 
 
@@ -42,7 +42,7 @@ class MonthlyFile:
 
 def is_unchanged(path: LakePath, file: FileFacts) -> bool:
     """Whether a file is there and has the SHA-256 of these facts."""
-    return exists(path) and sha256_of_file(path) == file.sha256
+    return path.is_there() and path.sha256() == file.sha256
 
 
 def read_monthly_manifest(lake: Lake, month: str, project: str) -> MonthlyManifest | None:
@@ -52,7 +52,7 @@ def read_monthly_manifest(lake: Lake, month: str, project: str) -> MonthlyManife
     that names other places than theirs.
     """
     path = lake.monthly_manifest(month, project)
-    if not exists(path):
+    if not path.is_there():
         return None
     with storage_errors(path):
         content = path.read_bytes()
@@ -78,7 +78,7 @@ def monthly_files(lake: Lake, daily: Mapping[str, Mapping[Partition, LakePath]])
     """The monthly files that stand in for daily ones, by table; `daily` has the daily files that are there."""
     found: dict[str, list[MonthlyFile]] = {name: [] for name in SNAPSHOT_TABLES}
     by_project: dict[str, dict[Partition, dict[str, FileFacts]]] = {}
-    for month, project in lake.monthly_manifests():
+    for month, project in lake.contents.monthly_manifests():
         manifest = read_monthly_manifest(lake, month, project)
         if manifest is None or manifest.schema_version > SCHEMA_VERSION:
             continue

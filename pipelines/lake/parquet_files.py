@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.errors import ValidationError
-from pipelines.lake.stored_files import LakePath, storage_errors
+from pipelines.lake.storage import LakePath, storage_errors
 
 # More would be read a little faster, and cost writers memory: a group waits while the one before it is written.
 ROW_GROUP_ROWS = 32_768

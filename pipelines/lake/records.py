@@ -16,7 +16,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict
 
 from pipelines.lake.layout import Lake
-from pipelines.lake.stored_files import LakePath, exists, storage_errors
+from pipelines.lake.storage import LakePath, storage_errors
 
 UNSTATED = "0" * 64
 _STATED = re.compile(rb'"content_sha256": ?"([0-9a-f]{64})"')
@@ -86,9 +86,10 @@ def newest(links: Iterable[Link]) -> str | None:
 def chain_of_derived(lake: Lake, project: str) -> dict[LakePath, bytes]:
     """All derived manifests that a project ever had."""
     current = {
-        lake.derived_manifest(partition): content for partition, content in lake.derived_manifests(project).items()
+        lake.derived_manifest(partition): content
+        for partition, content in lake.contents.derived_manifests(project).items()
     }
-    return current | lake.superseded_derived(project)
+    return current | lake.contents.superseded_derived_manifests(project)
 
 
 def newest_derived_record(lake: Lake, project: str) -> str | None:
@@ -111,7 +112,7 @@ def coming_history_sha256(lake: Lake, project: str) -> str | None:
     Only a record counts that follows the newest one.
     """
     path = lake.pending_derived_manifest(project)
-    if not exists(path):
+    if not path.is_there():
         return None
     with storage_errors(path):
         content = path.read_bytes()

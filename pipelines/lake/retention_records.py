@@ -16,7 +16,7 @@ from pipelines.lake import records
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import FileFacts, last_complete_day, last_published_day
 from pipelines.lake.records import Facts
-from pipelines.lake.stored_files import LakePath, exists
+from pipelines.lake.storage import LakePath
 from pipelines.tables import AUDIT_FINDINGS, IMAGE_COSTS, IMAGE_USAGE, TABLES
 
 # What stands for a table in the records where a report was removed.
@@ -71,7 +71,7 @@ class RetentionRecords:
         self._lake = lake
         self._days: dict[Partition, dict[str, dt.date]] = {}
         self._files: set[tuple[str, str]] = set()
-        for path, content in lake.retention_records(project).items():
+        for path, content in lake.contents.retention_records(project).items():
             try:
                 record = parse_record(content, path)
                 for removed in record.files:
@@ -97,7 +97,7 @@ class RetentionRecords:
         return [
             name
             for name in sorted(self._days.get(partition, {}))
-            if name != REPORT and not exists(self._lake.table(name, partition))
+            if name != REPORT and not self._lake.table(name, partition).is_there()
         ]
 
     def check_has(self, partition: Partition, tables: Collection[str], consequence: str) -> None:
@@ -140,7 +140,7 @@ def parse_record(content: bytes, path: LakePath) -> Record:
 
 def last_record_sha256(lake: Lake, project: str) -> str | None:
     """SHA-256 of a project's newest record; None when nothing was ever removed."""
-    contents = list(lake.retention_records(project).values())
+    contents = list(lake.contents.retention_records(project).values())
     return hashlib.sha256(contents[-1]).hexdigest() if contents else None
 
 

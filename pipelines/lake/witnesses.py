@@ -29,6 +29,15 @@ class Witness:
     note: str = ""
 
 
+def is_in_lake(lake: Lake, path: Path) -> bool:
+    """Whether a file of that name, or what it leads to, lies in the lake, or would."""
+    if lake.root.local is None:
+        return False
+    root = lake.root.local.resolve()
+    # A link is replaced where it lies, whatever it points to.
+    return any(place.is_relative_to(root) for place in (path.resolve(), path.parent.resolve()))
+
+
 @contextmanager
 def open_witness(path: Path | None, lake: Lake) -> Iterator[Callable[[Manifest], None]]:
     """Open the witness file, before anything is published, for what notes a manifest there; None: it notes nothing.
@@ -42,7 +51,7 @@ def open_witness(path: Path | None, lake: Lake) -> Iterator[Callable[[Manifest],
     if path is None:
         yield lambda _: None
         return
-    if lake.holds(path):
+    if is_in_lake(lake, path):
         raise ConfigurationError(
             f"The witness file {path} is inside the lake, where whoever changes the lake can change it, too: set "
             "IMAGE_SNAPSHOTS_WITNESS to a file elsewhere."

@@ -28,7 +28,7 @@ def verify_manifests(lake: Lake, project: str) -> Iterator[Problem]:
     """Check all manifests of a project: each follows one that is there and earlier, and one alone is the newest."""
     links: dict[str, tuple[str, Link]] = {}
     derived = {hashlib.sha256(content).hexdigest() for content in chain_of_derived(lake, project).values()}
-    places = {lake.manifest(partition): partition for partition in lake.manifests(project)}
+    places = {lake.manifest(partition): partition for partition in lake.contents.manifests(project)}
     lacking: dict[str, str] = {}
     for path, content in chain_of_manifests(lake, project).items():
         key, digest = lake.key(path), hashlib.sha256(content).hexdigest()
@@ -89,7 +89,7 @@ def _broken_chain(links: Mapping[str, tuple[str, Link]], what: str, *, rises: bo
 def verify_derived_chain(lake: Lake, project: str) -> Iterator[Problem]:
     """Check all derived manifests that a project ever had: that each is whole and follows one that is there."""
     links: dict[str, tuple[str, Link]] = {}
-    places = {lake.derived_manifest(partition): partition for partition in lake.derived_manifests(project)}
+    places = {lake.derived_manifest(partition): partition for partition in lake.contents.derived_manifests(project)}
     for path, content in chain_of_derived(lake, project).items():
         key, digest = lake.key(path), hashlib.sha256(content).hexdigest()
         kept = path not in places
@@ -111,7 +111,7 @@ def verify_derived_chain(lake: Lake, project: str) -> Iterator[Problem]:
 def verify_retention_records(lake: Lake, project: str) -> Iterator[Problem]:
     """Check that each retention record is whole, lies in its place and follows the one before it."""
     before: str | None = None
-    for number, (path, content) in enumerate(lake.retention_records(project).items(), start=1):
+    for number, (path, content) in enumerate(lake.contents.retention_records(project).items(), start=1):
         key = lake.key(path)
         try:
             record = parse_record(content, path)

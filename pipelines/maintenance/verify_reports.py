@@ -8,7 +8,7 @@ from pipelines.errors import ConfigurationError
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import chain_of_manifests
 from pipelines.lake.records import chain_of_derived
-from pipelines.lake.stored_files import storage_errors
+from pipelines.lake.storage import storage_errors
 from pipelines.maintenance.verify_tables import Note, Problem, named
 from pipelines.report.page import is_report_whole, render_report, report_marks
 
@@ -17,10 +17,13 @@ def verify_reports(
     lake: Lake, project: str, days: set[dt.date] | None, *, renders: bool, on_note: Callable[[Note], None]
 ) -> Iterator[Problem]:
     """Check the reports of a project, of `days` (None: of all); with `renders`, by making each of them once more."""
-    current = {partition: hashlib.sha256(content).hexdigest() for partition, content in lake.manifests(project).items()}
+    current = {
+        partition: hashlib.sha256(content).hexdigest()
+        for partition, content in lake.contents.manifests(project).items()
+    }
     records = chain_of_manifests(lake, project) | chain_of_derived(lake, project)
     known = {hashlib.sha256(content).hexdigest() for content in records.values()}
-    for partition in sorted(lake.reported(project)):
+    for partition in sorted(lake.contents.reported(project)):
         if days is None or partition.date in days:
             key = lake.key(lake.report(partition))
             checked = _verify_report(lake, partition, current, known, renders=renders, on_note=on_note)

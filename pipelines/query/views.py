@@ -28,9 +28,7 @@ from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import known_partitions
 from pipelines.lake.monthly_manifests import monthly_files
 from pipelines.lake.names import project_of
-from pipelines.lake.object_storage import ObjectFileSystem, ObjectPath
-from pipelines.lake.stored_files import LakePath
-from pipelines.query.lake_files import LAKE_SCHEME, LakeFileSystem
+from pipelines.lake.storage import LakePath
 from pipelines.tables import ANALYSIS_TABLES, IMAGE_HISTORY, TABLES, Outcome, Table
 
 
@@ -142,19 +140,12 @@ def connect_lake(lake: Lake, *, include_incomplete: bool = False) -> duckdb.Duck
     connection = duckdb.connect(":memory:", config=config)
     try:
         with sql_errors():
-            # Both only read. An allowed directory of the engine's own could be written, too.
-            files = None
-            if isinstance(lake.root, ObjectPath):
-                connection.register_filesystem(ObjectFileSystem(lake.root))
-                reached = f"{lake.root}/"
-            else:
-                files = LakeFileSystem(lake.root)
-                connection.register_filesystem(files)
-                reached = LAKE_SCHEME
-            name_of: _FileName = str if files is None else lambda path: files.name(lake.key(path))
-            _create_views(connection, lake, partitions, name_of, include_incomplete=include_incomplete)
+            # An allowed directory of the engine's own could be written, too.
+            files = lake.root.reader()
+            connection.register_filesystem(files)
+            _create_views(connection, lake, partitions, files.name_of, include_incomplete=include_incomplete)
             connection.execute("SET TimeZone = 'UTC'")
-            connection.execute(f"SET allowed_directories = [{quoted(reached)}]")
+            connection.execute(f"SET allowed_directories = [{quoted(files.prefix)}]")
             connection.execute("SET allow_persistent_secrets = false")
             connection.execute("SET enable_external_access = false")
             connection.execute("SET lock_configuration = true")
@@ -179,11 +170,15 @@ def _create_views(
     projects = {partition.project for partition in partitions}
     daily = {
         # Directories that somebody copied, such as `project=default.bak`, are of no project.
-        name: {partition: path for partition, path in lake.files_of(name).items() if partition.project in projects}
+        name: {
+            partition: path for partition, path in lake.contents.files_of(name).items() if partition.project in projects
+        }
         for name, table in _all_tables().items()
         if table is not IMAGE_HISTORY
     }
-    histories = [path for path in lake.project_files_of(IMAGE_HISTORY.name) if project_of(path.parent.name) in projects]
+    histories = [
+        path for path in lake.contents.project_files_of(IMAGE_HISTORY.name) if project_of(path.parent.name) in projects
+    ]
     monthly = monthly_files(lake, daily)
     for name, table in _all_tables().items():
         if table is IMAGE_HISTORY:

@@ -26,7 +26,7 @@ from pipelines.cloud.modelarts import ModelArtsClient
 from pipelines.errors import ListUnreadableError, PipelineError
 from pipelines.lake.layout import Lake
 from pipelines.lake.parquet_files import BATCH_BYTES, ROW_GROUP_ROWS, SANDBOX_MARK, TableWriter, read_batches
-from pipelines.lake.stored_files import LakePath
+from pipelines.lake.storage import LakePath
 from pipelines.snapshot.checkpoint import Checkpoint
 from pipelines.snapshot.image_list import ImageList, microseconds
 from pipelines.tables import LIST_PAGES, NOTEBOOKS, RESPONSES, Outcome, Table

@@ -37,7 +37,7 @@ from pipelines.lake.manifests import (
 )
 from pipelines.lake.parquet_files import SANDBOX_MARK
 from pipelines.lake.retention_records import RetentionRecords, check_derivable
-from pipelines.lake.stored_files import LakePath, remove_tree, sha256_of_file, storage_errors
+from pipelines.lake.storage import LakePath, storage_errors
 from pipelines.lake.witnesses import open_witness
 from pipelines.run import Run, utc_now
 from pipelines.settings import Settings
@@ -187,7 +187,7 @@ class SnapshotRun(Run):
         )
 
     def _last_published(self) -> Manifest | None:
-        contents = self.lake.manifests(self.partition.project)
+        contents = self.lake.contents.manifests(self.partition.project)
         if not contents:
             return None
         last = max(contents)
@@ -198,7 +198,7 @@ def start_over(run: SnapshotRun) -> None:
     """Throw away what an attempt that did not end has gathered."""
     directory = run.lake.staging(run.partition)
     with storage_errors(directory):
-        remove_tree(directory)
+        directory.remove_tree()
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +260,7 @@ async def _project_id(run: SnapshotRun, connection: Connection) -> str | None:
         PipelineError: the credentials name the project alone, and the identity service cannot be asked for its id.
     """
     project_id = connection.credentials.project_id
-    if project_id is None and run.lake.manifests(run.partition.project):
+    if project_id is None and run.lake.contents.manifests(run.partition.project):
         async with connection.client(run.observed_by) as client:
             project_id = client.project_id
     if project_id is not None:
@@ -372,7 +372,7 @@ def _check_staged(run: SnapshotRun, attempt: Attempt, names: Iterable[str]) -> N
     for name in names:
         path = run.staged(name)
         with storage_errors(path):
-            intact = name in attempt.files and sha256_of_file(path) == attempt.files[name].sha256
+            intact = name in attempt.files and path.sha256() == attempt.files[name].sha256
         if not intact:
             raise StorageError(
                 f"{path} is not as it was written: the storage damaged it, or somebody changed it. Nothing was "
@@ -536,7 +536,7 @@ def publish_snapshot(run: SnapshotRun) -> Publication:
     evidence = {name: run.lake.table(name, run.partition) for name in _EVIDENCE}
     for name, path in evidence.items():
         with storage_errors(path):
-            if name not in manifest.files or sha256_of_file(path) != manifest.files[name].sha256:
+            if name not in manifest.files or path.sha256() != manifest.files[name].sha256:
                 raise StorageError(
                     f"{path} is not the file that the manifest of {run.partition} names: the evidence was changed. "
                     "`image-snapshots verify` says what else was; restore the file from a backup."
@@ -546,7 +546,7 @@ def publish_snapshot(run: SnapshotRun) -> Publication:
         run, evidence, directory, manifest.started_at, manifest.inventory, manifest.fetch, rebuilt=True
     )
     with storage_errors(directory):
-        remove_tree(directory)
+        directory.remove_tree()
     return publication
 
 

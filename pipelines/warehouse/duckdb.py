@@ -21,6 +21,7 @@ import pyarrow as pa
 from pipelines.errors import ConfigurationError, PartitionBusyError, StorageError
 from pipelines.inputs import local_files
 from pipelines.lake import locks
+from pipelines.lake.local_storage import LocalPath, check_holds
 from pipelines.tables import Table
 from pipelines.warehouse.ddl import PROJECT, quoted
 from pipelines.warehouse.interface import Source
@@ -75,7 +76,7 @@ def open_duckdb(path: Path) -> Iterator["DuckDBWarehouse"]:
 def _alone(path: Path, file: Path) -> Iterator[None]:
     """Hold the file against other loads of ours, which would each swap it."""
     # What the block raises is its own.
-    lock = locks.held(file.with_name(f".{file.name}.lock"), f"The warehouse {path}", "a load", may_wait=True)
+    lock = locks.held(LocalPath(file.with_name(f".{file.name}.lock")), f"The warehouse {path}", "a load", may_wait=True)
     try:
         lock.__enter__()
     except OSError as error:
@@ -123,7 +124,7 @@ def _loaded_beside(path: Path, file: Path, part: Path, holder: str) -> Iterator[
             os.fsync(loaded.fileno())
         if _version(file) != copied:
             raise _is_changed(path, holder)
-        locks.check_holds()
+        check_holds()
         # What readers have is in the copy.
         _wal(file).unlink(missing_ok=True)
         part.replace(file)

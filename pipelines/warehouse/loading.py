@@ -21,9 +21,8 @@ from pipelines.inputs.secret_urls import looks_like_url
 from pipelines.lake.derived_manifests import bases, read_derived_manifest
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import FileFacts, Manifest, published
-from pipelines.lake.object_storage import ObjectPath
 from pipelines.lake.retention_records import RetentionRecords
-from pipelines.lake.stored_files import LakePath, sha256_of_file, storage_errors
+from pipelines.lake.storage import LakePath, storage_errors
 from pipelines.tables import ANALYSIS_TABLES, IMAGE_HISTORY, TABLES, Table
 from pipelines.warehouse.ddl import (
     DAYS,
@@ -150,12 +149,12 @@ def _load(
 def _open(lake: Lake, url: str | None, wait_seconds: float) -> AbstractContextManager[Warehouse]:
     if url is None:
         path = lake.root / "warehouse.duckdb"
-        if isinstance(path, ObjectPath):
+        if path.local is None:
             raise ConfigurationError(
                 f"There is no warehouse: {path} would be a database in an object store, which cannot be changed there. "
                 "Set IMAGE_SNAPSHOTS_WAREHOUSE."
             )
-        return open_duckdb(path)
+        return open_duckdb(path.local)
     check_warehouse(url)
     if (file := _duckdb_path(url)) is not None:
         return open_duckdb(file)
@@ -248,7 +247,7 @@ def _open_partition(lake: Lake, partition: Partition, stack: ExitStack) -> _Open
             f"The derived tables of {partition} are missing, or older than the day or one before it, so nothing was "
             f"loaded into the warehouse: derive them first with `image-snapshots derive --from {partition.date}`."
         )
-    day = _day(manifest, sha256_of_file(lake.manifest(partition)), derived_manifest.basis)
+    day = _day(manifest, lake.manifest(partition).sha256(), derived_manifest.basis)
     recorded = manifest.files | derived_manifest.files
     sources = []
     for name, table in (TABLES | ANALYSIS_TABLES).items():

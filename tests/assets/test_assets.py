@@ -146,7 +146,7 @@ def test_a_day_rebuilt_in_the_middle_corrects_what_follows_it_everywhere(instanc
     assert [run_id == result.run_id for run_id, _ in after] == [False, True, True]
     assert metadata(result, "warehouse_tables")["other_days_loaded"].value == 1
     assert metadata(result, "daily_report")["other_reports_written"].value == 1
-    assert verify(lake, lake.partitions()) == []
+    assert verify(lake, lake.contents.partitions()) == []
 
 
 def test_checks_are_evaluated_inside_the_assets(instance, sandbox, tmp_path):
@@ -245,7 +245,7 @@ def test_a_partition_that_is_held_is_waited_for(instance, sandbox, monkeypatch):
 
     def unattended(job, *assets, release=True):
         held, ended, before = ExitStack(), threading.Event(), set(instance.get_run_ids())
-        held.enter_context(Lake("lake").hold(PARTITION, "killed"))
+        held.enter_context(Lake("lake").locks.partition(PARTITION, "killed"))
 
         def release_after_a_try():
             while not ended.wait(0.05):

@@ -131,7 +131,7 @@ def test_a_history_of_runs_that_breaks_in_mid_run_stops_nothing(phase, home, san
     assert manifest.is_complete
     assert not manifest.rebuilt
     # What was published is not fetched anew.
-    assert not lake.superseded("default")
+    assert not lake.contents.superseded_manifests("default")
     assert read_derived_manifest(lake, PARTITION) is not None
     assert lake.report(PARTITION).exists()
     # Dagster says something, too.

@@ -9,7 +9,6 @@ import pytest
 from pipelines.errors import ConfigurationError
 from pipelines.lake.layout import Partition
 from pipelines.lake.manifests import read_attempt, write_attempt
-from pipelines.lake.stored_files import exists
 from pipelines.settings import Settings
 from pipelines.snapshot.steps import SnapshotRun, fetch_responses, publish_snapshot, take_inventory
 
@@ -52,7 +51,7 @@ def test_a_fresh_run_throws_nothing_away_before_it_may_go_on_and_then_all(day, m
         take_inventory(fresh)
     assert attempt.read_bytes() == gathered
     take_inventory(fresh)
-    assert not exists(day.lake.staging(day.partition) / "answers.sqlite")
+    assert not (day.lake.staging(day.partition) / "answers.sqlite").is_there()
     assert fetch_responses(day, lambda progress: None).facts.kept == 0
 
 

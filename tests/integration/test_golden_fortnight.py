@@ -137,7 +137,7 @@ class Fortnight:
     def summaries(self):
         """The figures of each day; sums of costs to 12 digits, because the order of a sum is the engine's."""
         found = {}
-        for partition in self.lake.partitions():
+        for partition in self.lake.contents.partitions():
             summary = read_derived_manifest(self.lake, partition).summary
             cost = summary.estimated_cost
             found[partition] = summary.model_dump() | {"estimated_cost": cost and float(f"{cost:.12g}")}
@@ -214,7 +214,7 @@ def run(day):
 
 def test_the_days_are_what_they_are_meant_to_be(golden):
     """The stories that matter happen on the faulty days, and every kind of event in the fortnight."""
-    published = golden.lake.partitions()
+    published = golden.lake.contents.partitions()
     assert [partition.date for partition in published] == [date for date in DATES if date != MISSED]
     assert [p.date for p in published if not manifest_of(golden, p.date)["is_complete"]] == [INCOMPLETE]
     failed = {row["id"] for row in manifest_of(golden, INCOMPLETE)["failed"]}

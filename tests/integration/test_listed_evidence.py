@@ -20,7 +20,6 @@ from pipelines.cloud.modelarts import ModelArtsClient
 from pipelines.errors import AccountSuspendedError, ValidationError
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import published, read_attempt, write_attempt
-from pipelines.lake.stored_files import sha256_of_file
 from pipelines.maintenance.verify import verify
 from pipelines.sandbox import SandboxOptions, running_sandbox
 from pipelines.sandbox.catalogue import Catalogue
@@ -273,7 +272,7 @@ def test_notebooks_are_validated_before_anything_is_published(cloud, happened, c
     pq.write_table(change(pq.read_table(path)), path)
     # As if it had been written so.
     attempt = read_attempt(day.lake, day.partition)
-    facts = attempt.files[NOTEBOOKS.name].model_copy(update={"sha256": sha256_of_file(path)})
+    facts = attempt.files[NOTEBOOKS.name].model_copy(update={"sha256": path.sha256()})
     write_attempt(
         day.lake, day.partition, attempt.model_copy(update={"files": attempt.files | {NOTEBOOKS.name: facts}})
     )

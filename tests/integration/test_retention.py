@@ -17,7 +17,6 @@ from pipelines.derive.days import derive_days
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.retention_records import Rules
-from pipelines.lake.stored_files import sha256_of_file
 from pipelines.maintenance.compaction import compact
 from pipelines.maintenance.retention import apply_retention, plan_retention
 from pipelines.maintenance.status import day_statuses
@@ -66,7 +65,7 @@ def lake(four_days, tmp_path):
 
 
 def problems(lake):
-    return [(problem.path, problem.sentence) for problem in verify(lake, lake.partitions())]
+    return [(problem.path, problem.sentence) for problem in verify(lake, lake.contents.partitions())]
 
 
 def planned(lake, rules=RULES):
@@ -120,7 +119,7 @@ def test_what_is_removed_is_on_record_and_everything_else_stays_provable(lake):
     }
     assert not (lake.root / "responses" / f"dt={FIRST.date}").exists()
     assert {path: path.read_bytes() for path in lake.root.glob("_manifests/**/*.json")} == manifests
-    (path,) = lake.retention_records("default")
+    (path,) = lake.contents.retention_records("default")
     assert lake.key(path) == "_retention/project=default/000001.json"
     record = json.loads(path.read_text())
     assert {name: record[name] for name in ("project", "applied_at", "rules", "previous_record_sha256")} == {
@@ -129,7 +128,7 @@ def test_what_is_removed_is_on_record_and_everything_else_stays_provable(lake):
         "rules": {"responses_days": 1, "snapshots_days": 2},
         "previous_record_sha256": None,
     }
-    assert record["newest_manifest_sha256"] == sha256_of_file(lake.manifest(LAST))
+    assert record["newest_manifest_sha256"] == lake.manifest(LAST).sha256()
     assert {found["file"]["path"] for found in record["files"]} == gone
     manifest = json.loads(lake.manifest(SECOND).read_text())
     assert {"table": "responses", "snapshot_date": str(SECOND.date), "file": manifest["files"]["responses"]} in record[
@@ -140,7 +139,7 @@ def test_what_is_removed_is_on_record_and_everything_else_stays_provable(lake):
     assert seen_days(lake, "responses") == [LAST.date]
     # Once is enough.
     assert apply_retention(lake, "default", RULES, NOW).files == []
-    assert list(lake.retention_records("default")) == [path]
+    assert list(lake.contents.retention_records("default")) == [path]
     removed = {found.date: found.removed for found in day_statuses(lake, ["default"], FIRST.date, LAST.date)}
     assert removed == {
         FIRST.date: sorted(ANSWERS | ANALYSED),
@@ -183,10 +182,10 @@ def test_the_first_day_that_is_kept_has_what_it_goes_on_from(lake):
     ):
         publish_snapshot(day(SECOND))
     findings = lake.table("audit_findings", THIRD)
-    before = sha256_of_file(findings)
+    before = findings.sha256()
     publish_snapshot(day(THIRD))
     derive_days(day(THIRD))
-    assert sha256_of_file(findings) != before  # of another run
+    assert findings.sha256() != before  # of another run
     states = "SELECT state, COUNT(*) FROM audit_findings WHERE snapshot_date = '{}' GROUP BY ALL ORDER BY ALL"
     with closing(connect_lake(lake)) as connection:
         assert dict(select(connection, states.format(THIRD.date)).fetchall())["open"] > 0
@@ -198,7 +197,7 @@ def test_a_history_that_cannot_be_made_anew_says_so(lake):
     history = lake.project_table(IMAGE_HISTORY.name, "default")
     history.write_bytes(b"no Parquet")
     with pytest.raises(ConfigurationError) as raised:
-        derive_days(replace(day(LAST), accepted_history=sha256_of_file(history)))
+        derive_days(replace(day(LAST), accepted_history=history.sha256()))
     assert str(raised.value) == (
         f"Retention removed images, responses of {FIRST} on {LAST.date}, so the history cannot be made anew from that "
         f"day on: restore {history} from a backup."
@@ -210,7 +209,7 @@ def test_what_no_record_names_may_not_be_missing(lake):
     lake.table("images", SECOND).unlink()
     assert problems(lake) == [(f"images/dt={SECOND.date}/project=default/images.parquet", "The file is missing.")]
     # Nor is a record good for a file with another content.
-    (path,) = lake.retention_records("default")
+    (path,) = lake.contents.retention_records("default")
     other = {
         "table": "images",
         "snapshot_date": str(SECOND.date),
@@ -223,8 +222,8 @@ def test_what_no_record_names_may_not_be_missing(lake):
 def test_records_form_a_chain(lake):
     apply_retention(lake, "default", Rules(responses_days=3, snapshots_days=None), NOW)
     apply_retention(lake, "default", Rules(responses_days=2, snapshots_days=None), NOW)
-    first, second = lake.retention_records("default")
-    assert json.loads(second.read_text())["previous_record_sha256"] == sha256_of_file(first)
+    first, second = lake.contents.retention_records("default")
+    assert json.loads(second.read_text())["previous_record_sha256"] == first.sha256()
     assert problems(lake) == []
     forge_record(first, lambda said: said["rules"].update(responses_days=2))
     assert problems(lake) == [
@@ -241,7 +240,7 @@ def test_a_file_that_was_changed_is_not_removed(lake):
     ):
         apply_retention(lake, "default", RULES, NOW)
     assert there(lake) == before
-    assert lake.retention_records("default") == {}
+    assert lake.contents.retention_records("default") == {}
 
 
 def test_monthly_files_lose_the_rows_too(lake):
@@ -269,7 +268,7 @@ def test_whenever_it_is_killed_the_lake_is_provable_and_the_next_run_ends_it(lak
         if not was_cut_off:
             break
     assert states == [0, 0, 0, 0, 0, 4, 10, 17, 18]
-    (_,) = lake.retention_records("default")
+    (_,) = lake.contents.retention_records("default")
     assert plan_retention(lake, "default", RULES, NOW.date()).files == []
 
 

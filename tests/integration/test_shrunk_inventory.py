@@ -118,7 +118,7 @@ def test_a_short_list_removes_nothing_and_what_it_lacks_is_asked_for_by_id(cloud
     _, manifest, summary = take(3, inventory="modelarts:")
     assert (manifest.inventory.added, manifest.inventory.is_whole, summary.changes) == (0, True, {})
     lake = day_of(0).lake
-    assert verify(lake, lake.partitions()) == []
+    assert verify(lake, lake.contents.partitions()) == []
 
 
 def test_a_truncated_file_removes_nothing_until_it_is_whole_or_accepted(cloud):

@@ -14,7 +14,6 @@ from assets.embedded_sandbox import connect
 from pipelines.errors import ConfigurationError, EndpointUnreachableError, StorageError
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import published
-from pipelines.lake.stored_files import sha256_of_file
 from pipelines.maintenance.status import day_statuses
 from pipelines.maintenance.verify import verify
 from pipelines.settings import Settings
@@ -58,11 +57,11 @@ def lake(three_days, tmp_path):
 
 
 def problems(lake):
-    return [(problem.path, problem.sentence) for problem in verify(lake, lake.partitions())]
+    return [(problem.path, problem.sentence) for problem in verify(lake, lake.contents.partitions())]
 
 
 def test_an_untouched_lake_is_as_published(lake):
-    assert lake.partitions() == PARTITIONS
+    assert lake.contents.partitions() == PARTITIONS
     assert problems(lake) == []
 
 
@@ -71,9 +70,9 @@ def test_the_chain_follows_the_order_of_publication(lake):
     (kept,) = lake.superseded_manifests("default").glob("*.json")
     read = {path: json.loads(path.read_text()) for path in (first, second, third, kept)}
     assert read[first]["previous_manifest_sha256"] is None
-    assert read[kept]["previous_manifest_sha256"] == sha256_of_file(first)
-    assert read[third]["previous_manifest_sha256"] == sha256_of_file(kept)
-    assert read[second]["previous_manifest_sha256"] == sha256_of_file(third)
+    assert read[kept]["previous_manifest_sha256"] == first.sha256()
+    assert read[third]["previous_manifest_sha256"] == kept.sha256()
+    assert read[second]["previous_manifest_sha256"] == third.sha256()
     assert (read[second]["run_id"], read[kept]["run_id"]) == ("again", "run-2026-11-22")
 
 
@@ -110,7 +109,7 @@ def forge(lake, partition, name, change):
     path = lake.table(name, partition)
     table = change(pq.read_table(path))
     pq.write_table(table, path)
-    facts = {"sha256": sha256_of_file(path), "bytes": path.stat().st_size, "rows": table.num_rows}
+    facts = {"sha256": path.sha256(), "bytes": path.stat().st_size, "rows": table.num_rows}
     forge_record(lake.manifest(partition), lambda said: said["files"][name].update(facts))
 
 
@@ -203,18 +202,18 @@ def test_a_kill_between_two_replacements_is_mended_by_the_next_run(lake, monkeyp
     """The process ends after the first table of the day was replaced; readers still have a whole table of each kind."""
     partition = Partition(dt.date(2026, 11, 24), "default")
     replaced = []
-    original = Lake.replace_published
+    original = Lake.replace
 
     class KilledError(BaseException):
         pass
 
-    def replace_one(self, source, name, partition):
+    def replace_one(self, source, target):
         if replaced:
             raise KilledError
-        replaced.append(name)
-        original(self, source, name, partition)
+        replaced.append(target)
+        original(self, source, target)
 
-    monkeypatch.setattr(Lake, "replace_published", replace_one)
+    monkeypatch.setattr(Lake, "replace", replace_one)
     with pytest.raises(KilledError):
         take(lake.root, partition)
     monkeypatch.undo()
@@ -222,7 +221,7 @@ def test_a_kill_between_two_replacements_is_mended_by_the_next_run(lake, monkeyp
     assert len(problems(lake)) == 1
     take(lake.root, partition, hour=14)
     assert problems(lake) == []
-    assert lake.unfinished() == []
+    assert lake.contents.unfinished() == []
 
 
 def test_an_attempt_that_ended_but_was_not_cleared_away_is_not_gone_on_with(lake, monkeypatch):
@@ -231,11 +230,11 @@ def test_an_attempt_that_ended_but_was_not_cleared_away_is_not_gone_on_with(lake
     monkeypatch.setattr("pipelines.snapshot.steps.start_over", lambda day: None)
     ended = take(lake.root, partition)
     monkeypatch.undo()
-    assert lake.unfinished() == [partition]
+    assert lake.contents.unfinished() == [partition]
     again = take(lake.root, partition, hour=14)
     assert (again.fetch.kept, again.fetch.requests) == (0, ended.fetch.requests)
     assert again.previous_manifest_sha256 is not None
-    assert lake.unfinished() == []
+    assert lake.contents.unfinished() == []
 
 
 def test_status_names_every_state(lake):
@@ -258,9 +257,9 @@ def test_a_fresh_start_throws_the_attempt_away_and_leaves_the_published_day(lake
     moment = dt.datetime.combine(partition.date, dt.time(15), dt.UTC)
     day = SnapshotRun(partition, "r", Settings(lake=str(lake.root)), lambda: moment, connect=connect)
     take_inventory(day)
-    assert lake.unfinished() == [partition]
+    assert lake.contents.unfinished() == [partition]
     start_over(day)
-    assert lake.unfinished() == []
+    assert lake.contents.unfinished() == []
     assert problems(lake) == []
 
 

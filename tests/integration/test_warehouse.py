@@ -35,7 +35,6 @@ from pipelines.errors import (
 from pipelines.lake import locks
 from pipelines.lake.derived_manifests import read_derived_manifest
 from pipelines.lake.layout import Lake, Partition
-from pipelines.lake.stored_files import sha256_of_file
 from pipelines.query.views import connect_lake
 from pipelines.settings import ROOT, Settings
 from pipelines.snapshot.steps import SnapshotRun
@@ -234,7 +233,7 @@ def test_the_table_of_days_says_what_the_manifests_say(target, days):
             "published_at": dt.datetime.combine(day.partition.date, dt.time(12), dt.UTC),
             "ok": 2,
             "failed": failed,
-            "manifest_sha256": sha256_of_file(day.lake.manifest(day.partition)),
+            "manifest_sha256": day.lake.manifest(day.partition).sha256(),
             "basis": read_derived_manifest(day.lake, day.partition).basis,
         }
         for day, failed in zip(days, (0, 1), strict=False)

@@ -16,7 +16,6 @@ from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake.layout import Lake
 from pipelines.lake.monthly_manifests import read_monthly_manifest
 from pipelines.lake.records import record_bytes, with_own_sha256
-from pipelines.lake.stored_files import sha256_of_file
 from pipelines.maintenance.compaction import check_months, compact, months_over
 from pipelines.query.views import connect_lake, select
 from pipelines.tables import ANALYSIS_TABLES, IMAGE_HISTORY, IMAGES, SNAPSHOT_TABLES, TABLES
@@ -75,7 +74,7 @@ def seen(lake, names=None):
 
 
 def files(lake, pattern="[!_]*/dt=*/*/*.parquet"):
-    return {str(path.relative_to(lake.root)): sha256_of_file(path) for path in lake.root.glob(pattern)}
+    return {str(path.relative_to(lake.root)): path.sha256() for path in lake.root.glob(pattern)}
 
 
 def problems(lake):
@@ -158,7 +157,7 @@ def test_a_column_that_old_files_lack_is_null_in_the_monthly_one(lake):
     pq.write_table(table.drop_columns(["currency", "reclaimable_bytes"]), path)
     monthly = lake.derived_manifest(day.partition)
     sealed = json.loads(monthly.read_text())
-    sealed["files"]["image_costs"] |= {"sha256": sha256_of_file(path), "bytes": path.stat().st_size}
+    sealed["files"]["image_costs"] |= {"sha256": path.sha256(), "bytes": path.stat().st_size}
     monthly.write_text(json.dumps(sealed))
     before = seen(lake)
     compact(lake, "default", "2025-10", NOW)
@@ -196,7 +195,7 @@ def test_a_monthly_file_that_was_changed_is_named_and_made_again(lake):
     pq.write_table(table.slice(1), path)
     monthly = lake.monthly_manifest("2025-10", "default")
     sealed = read_monthly_manifest(lake, "2025-10", "default")
-    facts = sealed.files["images"].model_copy(update={"sha256": sha256_of_file(path)})
+    facts = sealed.files["images"].model_copy(update={"sha256": path.sha256()})
     forged = sealed.model_copy(update={"files": sealed.files | {"images": facts}})
     monthly.write_bytes(record_bytes(with_own_sha256(forged)))
     assert problems(lake) == [(lake.key(path), f"The monthly file does not hold the rows of the daily ones: {again}")]

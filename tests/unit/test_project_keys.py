@@ -37,11 +37,15 @@ def test_all_places_of_all_projects_are_apart(tmp_path):
             place.mkdir(parents=True)
     # Held all at once, beside everything else of all of them.
     for key in KEYS:
-        with lake.hold(Partition(DATE, key), "run-1"), lake.chain(key), lake.deriving(key):
-            with pytest.raises(PartitionBusyError), lake.hold(Partition(DATE, key), "run-2"):
+        with lake.locks.partition(Partition(DATE, key), "run-1"), lake.locks.chain(key), lake.locks.derived(key):
+            with pytest.raises(PartitionBusyError), lake.locks.partition(Partition(DATE, key), "run-2"):
                 pass
             for other in set(KEYS) - {key}:
-                with lake.hold(Partition(DATE, other), "run-2"), lake.chain(other), lake.deriving(other):
+                with (
+                    lake.locks.partition(Partition(DATE, other), "run-2"),
+                    lake.locks.chain(other),
+                    lake.locks.derived(other),
+                ):
                     pass
     folded = [str(place).lower() for key in KEYS for place in places(lake, key)]
     assert len(set(folded)) == len(folded)
@@ -49,10 +53,10 @@ def test_all_places_of_all_projects_are_apart(tmp_path):
 
 def test_one_project_may_be_named_like_the_lock_of_another(tmp_path):
     lake = Lake(str(tmp_path))
-    with lake.hold(Partition(DATE, "a"), "run-1"):
+    with lake.locks.partition(Partition(DATE, "a"), "run-1"):
         staging = lake.staging(Partition(DATE, "a.lock"))
         staging.mkdir(parents=True)
-    with lake.hold(Partition(DATE, "a"), "run-2"):
+    with lake.locks.partition(Partition(DATE, "a"), "run-2"):
         assert list(staging.iterdir()) == []
 
 
