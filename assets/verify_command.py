@@ -72,7 +72,7 @@ def _verify(
 ) -> None:
     """Verify, and put what is found into the report as it is found."""
     # What takes long to import.
-    from pipelines.lake.records import newest_derived_record
+    from pipelines.lake.derived_manifests import newest_derived_record
     from pipelines.lake.retention_records import last_record_sha256
     from pipelines.lake.witnesses import Witness, read_witnesses
     from pipelines.maintenance.verify import Note

@@ -25,14 +25,16 @@ from pipelines.lake.derived_manifests import (
     DerivedSummary,
     Inputs,
     bases,
+    derived_link,
+    newest_derived_record,
     placed_derived_manifest,
     read_derived_manifest,
 )
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import FileFacts, last_complete_day, last_published_day
-from pipelines.lake.records import derived_link, is_whole, newest_derived_record, record_bytes, with_own_sha256
+from pipelines.lake.records import is_whole, keep_record, write_record
 from pipelines.lake.retention_records import HANDED_ON, RetentionRecords, check_derivable, is_derivable
-from pipelines.lake.storage import LakePath, storage_errors
+from pipelines.lake.storage import LakePath
 from pipelines.run import Run
 from pipelines.tables import ANALYSIS_TABLES, IMAGE_HISTORY, SCHEMA_VERSION
 
@@ -146,14 +148,12 @@ def _sha256_of(path: Path, name: str) -> str:
 def _derive(run: Run, basis: str) -> DerivationResult:
     """Make all tables of a day in staging, then put them in their places: what fails before that changes nothing."""
     staging = run.lake.staged_derived(run.partition)
-    with storage_errors(staging):
-        # What a run that was killed left.
-        staging.remove_tree()
+    # What a run that was killed left.
+    staging.remove_tree()
     try:
         return _derive_staged(run, basis, staging)
     finally:
-        with storage_errors(staging):
-            staging.remove_tree()
+        staging.remove_tree()
 
 
 def _derive_staged(run: Run, basis: str, staging: LakePath) -> DerivationResult:
@@ -188,11 +188,9 @@ def _derive_staged(run: Run, basis: str, staging: LakePath) -> DerivationResult:
             summary=summarise(analysis, changes, audit, costs),
             previous_record_sha256=newest_derived_record(run.lake, run.partition.project),
         )
-    content = record_bytes(with_own_sha256(derived_manifest))
     # Who finds a history that no record names yet can tell whose it is.
     coming = run.lake.pending_derived_manifest(run.partition.project)
-    with storage_errors(coming):
-        coming.write_whole(content)
+    write_record(coming, derived_manifest)
     _keep_derived_manifest(run.lake, run.partition)
     path = run.lake.derived_manifest(run.partition)
     # Without a seal while files change: whoever is killed here leaves a day that is not derived, and never files that
@@ -203,8 +201,7 @@ def _derive_staged(run: Run, basis: str, staging: LakePath) -> DerivationResult:
     for name in derived_manifest.files:
         run.lake.replace(staging / f"{name}.parquet", run.lake.table(name, run.partition))
     history = replace(history, path=stored)
-    with storage_errors(path):
-        path.write_whole(content)
+    write_record(path, derived_manifest)
     run.lake.remove(coming)
     return DerivationResult(history, reconciliation, usage, audit, costs, derived_manifest)
 
@@ -235,9 +232,7 @@ def _keep_derived_manifest(lake: Lake, partition: Partition) -> None:
     """Keep a copy of the seal that is about to be replaced, or removed: later records name it."""
     path = lake.derived_manifest(partition)
     if path.is_there():
-        with storage_errors(path):
-            replaced = path.read_bytes()
-            # A damaged one is in no chain.
-            if derived_link(replaced) is not None:
-                kept = lake.superseded_derived_manifests(partition.project) / f"{_sha256(replaced)}.json"
-                kept.write_whole(replaced)
+        replaced = path.read_whole()
+        # A damaged one is in no chain.
+        if derived_link(replaced) is not None:
+            keep_record(replaced, lake.superseded_derived_manifests(partition.project))

@@ -19,10 +19,10 @@ from pipelines.engine.interface import Engine
 from pipelines.engine.opening import open_engine
 from pipelines.engine.sql_files import read_sql
 from pipelines.errors import StorageError
+from pipelines.lake.derived_manifests import coming_history_sha256, newest_history_sha256
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import FileFacts, PublishedPartition, complete_days, published_days
 from pipelines.lake.parquet_files import SANDBOX_MARK, open_parquet
-from pipelines.lake.records import coming_history_sha256, newest_history_sha256
 from pipelines.lake.retention_records import RetentionRecords
 from pipelines.lake.storage import LakePath
 from pipelines.run import Run

@@ -7,12 +7,9 @@ nothing of how a run ends.
 import datetime as dt
 import logging
 
-from pydantic import ValidationError
-
 from pipelines.errors import PipelineError
 from pipelines.lake.layout import Lake, Partition
-from pipelines.lake.records import Facts
-from pipelines.lake.storage import LakePath, storage_errors
+from pipelines.lake.records import Facts, read_record, write_record
 
 _logger = logging.getLogger(__name__)
 
@@ -30,8 +27,7 @@ def note_failure(lake: Lake, partition: Partition, failure: Failure) -> None:
     """Keep a failure in the place of the one before it; the partition must be held."""
     path = lake.failure(partition)
     try:
-        with storage_errors(path):
-            path.write_whole(failure.model_dump_json(indent=1).encode() + b"\n")
+        write_record(path, failure)
     except PipelineError as error:
         # The failure itself is told, and a full disk is often its reason.
         _logger.debug("The failure of %s was not noted: %s", partition, error)
@@ -45,7 +41,7 @@ def last_failures(lake: Lake) -> dict[Partition, Failure]:
     """
     found = {}
     for partition, path in lake.contents.failures().items():
-        if (failure := _read(path)) is not None:
+        if (failure := read_record(Failure, path)) is not None:
             found[partition] = failure
     return found
 
@@ -55,17 +51,8 @@ def forget_failure(lake: Lake, partition: Partition, step: str, *, of_all_days: 
     try:
         for noted, path in lake.contents.failures().items():
             is_due = noted == partition or (of_all_days and noted.project == partition.project)
-            if is_due and (failure := _read(path)) is not None and failure.step == step:
+            if is_due and (failure := read_record(Failure, path)) is not None and failure.step == step:
                 lake.remove(path)
     except PipelineError as error:
         # The step has done its work; what it next reads or writes there says what is wrong.
         _logger.debug("The failure of %s was not forgotten: %s", partition, error)
-
-
-def _read(path: LakePath) -> Failure | None:
-    with storage_errors(path):
-        try:
-            return Failure.model_validate_json(path.read_bytes())
-        except (ValidationError, FileNotFoundError):
-            # Damaged, or its day was published meanwhile.
-            return None

@@ -1,8 +1,8 @@
 """What is written down about a partition besides its tables: the manifest, and the state of an open attempt.
 
-A manifest says which files belong together and proves them by SHA-256; it holds the SHA-256 of the manifest that the
-project published before it, so the manifests of a project form a chain in the order of publication. Reruns do not
-break it: the manifest they replace is kept under `_manifests/superseded`.
+A manifest says which files belong together and proves them by SHA-256. It holds the SHA-256 of the manifest that the
+project published before it, so the manifests of a project form a chain in the order of publication. A rerun does not
+break the chain: the manifest that it replaces is kept under `_manifests/superseded`.
 """
 
 import datetime as dt
@@ -10,13 +10,13 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from pipelines.errors import StorageError
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.parquet_files import open_parquet
-from pipelines.lake.records import Facts, Link, Record, newest, record_bytes
-from pipelines.lake.storage import LakePath, storage_errors
+from pipelines.lake.records import Evidence, Facts, Link, Record, newest, parse_record, read_record, write_record
+from pipelines.lake.storage import LakePath
 
 
 class InventoryFacts(Facts):
@@ -107,11 +107,13 @@ class FailedId(Facts):
     error_code: str | None
 
 
-class Manifest(Record):
-    """The manifest of a day. `rebuilt`: derived again from stored answers.
+class Manifest(Record, Evidence):
+    """The manifest of a day. `rebuilt`: its tables were derived again from stored responses.
 
     `derived_record_sha256`: the newest derived manifest that the project had then, which this one proves.
     """
+
+    damaged = "The manifest {path} is damaged ({field}): restore the file from a backup."
 
     snapshot_date: dt.date
     project: str
@@ -130,11 +132,15 @@ class Manifest(Record):
     derived_record_sha256: str | None = None
 
 
-class Attempt(Facts):
-    """An attempt that has not ended: who began it, what it has so far, and its staged files as written.
+class Attempt(Evidence):
+    """An attempt that has not ended: the run that began it, what it has so far, and its staged files as written.
 
-    `sandbox`: the endpoint and project whose answers, which may be kept, said that they are a sandbox's.
+    `sandbox`: the endpoint and project whose responses, which may be stored, said that they are a sandbox's.
     """
+
+    damaged = (
+        "{path} is damaged or of another version of this software ({field}): run with --fresh to start the day over."
+    )
 
     run_id: str
     started_at: dt.datetime
@@ -166,11 +172,11 @@ def short_list(facts: FetchFacts) -> str | None:
 
 def file_facts(lake: Lake, path: LakePath, name: str, partition: Partition) -> FileFacts:
     """Rows, bytes and SHA-256 of a file that is, or will be, the published one of its table."""
-    with storage_errors(path), open_parquet(path) as file:
+    with open_parquet(path) as file:
         return FileFacts(
             path=lake.key(lake.table(name, partition)),
             rows=file.metadata.num_rows,
-            bytes=path.stat().st_size,
+            bytes=path.size(),
             sha256=path.sha256(),
         )
 
@@ -204,30 +210,21 @@ def check_places(lake: Lake, partition: Partition, manifest: Manifest) -> None:
 
 
 def read_manifest(path: LakePath) -> Manifest:
-    """Read one manifest. What it says of paths is not looked at: see `published`.
+    """Read one manifest. The places that it names are not checked: `published` does that.
 
     Raises:
-        StorageError: it is not what a manifest must be.
+        StorageError: it is damaged, or there is none.
     """
-    with storage_errors(path):
-        content = path.read_bytes()
-    return parse_manifest(content, path)
+    return parse_manifest(path.read_whole(), path)
 
 
 def parse_manifest(content: bytes, path: LakePath) -> Manifest:
-    """Make a manifest of a file's content.
+    """The manifest in the content of the file `path`.
 
     Raises:
-        StorageError: it is not what a manifest must be; `path` tells where.
+        StorageError: it is damaged.
     """
-    try:
-        return Manifest.model_validate_json(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise StorageError(
-            f"The manifest {path} is damaged ({where or 'content'}: {first['msg']}): restore the file from a backup."
-        ) from None
+    return parse_record(Manifest, content, path)
 
 
 def published(lake: Lake, partition: Partition) -> Manifest | None:
@@ -236,11 +233,9 @@ def published(lake: Lake, partition: Partition) -> Manifest | None:
     Raises:
         StorageError: it is not what a manifest of this partition must be.
     """
-    path = lake.manifest(partition)
-    if not path.is_there():
-        return None
-    manifest = read_manifest(path)
-    check_places(lake, partition, manifest)
+    manifest = read_record(Manifest, lake.manifest(partition))
+    if manifest is not None:
+        check_places(lake, partition, manifest)
     return manifest
 
 
@@ -365,12 +360,7 @@ def manifest_link(content: bytes, manifest: Manifest) -> Link:
 
 def write_manifest(lake: Lake, partition: Partition, manifest: Manifest) -> None:
     """Write the manifest of a partition, keeping the one it replaces."""
-    path = lake.manifest(partition)
-    with storage_errors(path):
-        if path.is_there():
-            kept = lake.superseded_manifests(partition.project) / f"{path.sha256()}.json"
-            kept.write_whole(path.read_bytes())
-        path.write_whole(record_bytes(manifest))
+    write_record(lake.manifest(partition), manifest, lake.superseded_manifests(partition.project))
 
 
 def _attempt_path(lake: Lake, partition: Partition) -> LakePath:
@@ -378,22 +368,14 @@ def _attempt_path(lake: Lake, partition: Partition) -> LakePath:
 
 
 def read_attempt(lake: Lake, partition: Partition) -> Attempt | None:
-    """The open attempt of a partition, or None."""
-    path = _attempt_path(lake, partition)
-    if not path.is_there():
-        return None
-    with storage_errors(path):
-        content = path.read_bytes()
-    try:
-        return Attempt.model_validate_json(content)
-    except ValidationError:
-        raise StorageError(
-            f"{path} is damaged or of another version of this software: run with --fresh to start the day over."
-        ) from None
+    """The open attempt of a partition, or None.
+
+    Raises:
+        StorageError: it is damaged, or of another version of this software.
+    """
+    return read_record(Attempt, _attempt_path(lake, partition))
 
 
 def write_attempt(lake: Lake, partition: Partition, attempt: Attempt) -> None:
-    """Put the state of an attempt on disk."""
-    path = _attempt_path(lake, partition)
-    with storage_errors(path):
-        path.write_whole(attempt.model_dump_json(indent=1).encode() + b"\n")
+    """Write the state of an attempt."""
+    write_record(_attempt_path(lake, partition), attempt)

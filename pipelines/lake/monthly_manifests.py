@@ -7,13 +7,11 @@ import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pydantic import ValidationError
-
 from pipelines.lake.derived_manifests import readable_manifest_files
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import FileFacts
-from pipelines.lake.records import Record, is_whole
-from pipelines.lake.storage import LakePath, storage_errors
+from pipelines.lake.records import Record, is_whole, read_record
+from pipelines.lake.storage import LakePath
 from pipelines.tables import SCHEMA_VERSION, SNAPSHOT_TABLES
 
 
@@ -51,14 +49,8 @@ def read_monthly_manifest(lake: Lake, month: str, project: str) -> MonthlyManife
     What it seals can be made again, so a damaged seal is as good as none; so is one of another month or project, or one
     that names other places than theirs.
     """
-    path = lake.monthly_manifest(month, project)
-    if not path.is_there():
-        return None
-    with storage_errors(path):
-        content = path.read_bytes()
-    try:
-        manifest = MonthlyManifest.model_validate_json(content)
-    except ValidationError:
+    manifest = read_record(MonthlyManifest, lake.monthly_manifest(month, project))
+    if manifest is None:
         return None
     is_placed = all(
         name in SNAPSHOT_TABLES and file.path == lake.key(lake.monthly(name, month, project))
@@ -69,9 +61,7 @@ def read_monthly_manifest(lake: Lake, month: str, project: str) -> MonthlyManife
 
 def is_month_whole(lake: Lake, month: str, project: str) -> bool:
     """Whether the monthly manifest of a project has the SHA-256 that it states of itself."""
-    path = lake.monthly_manifest(month, project)
-    with storage_errors(path):
-        return is_whole(path.read_bytes())
+    return is_whole(lake.monthly_manifest(month, project).read_whole())
 
 
 def monthly_files(lake: Lake, daily: Mapping[str, Mapping[Partition, LakePath]]) -> dict[str, list[MonthlyFile]]:

@@ -9,13 +9,10 @@ import datetime as dt
 import hashlib
 from collections.abc import Collection
 
-from pydantic import ValidationError
-
 from pipelines.errors import ConfigurationError, StorageError
-from pipelines.lake import records
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import FileFacts, last_complete_day, last_published_day
-from pipelines.lake.records import Facts
+from pipelines.lake.records import Evidence, Facts, Record, parse_record
 from pipelines.lake.storage import LakePath
 from pipelines.tables import AUDIT_FINDINGS, IMAGE_COSTS, IMAGE_USAGE, TABLES
 
@@ -45,11 +42,16 @@ class RemovedFile(Facts):
     file: FileFacts
 
 
-class Record(records.Record):
+class RetentionRecord(Record, Evidence):
     """The files that were removed at once from a project, and by which rules.
 
     `newest_manifest_sha256`: where the project's chain of manifests ended then.
     """
+
+    damaged = (
+        "The retention record {path} is damaged ({field}), so it is not known which files were removed lawfully: "
+        "restore it from a backup."
+    )
 
     project: str
     applied_at: dt.datetime
@@ -73,7 +75,7 @@ class RetentionRecords:
         self._files: set[tuple[str, str]] = set()
         for path, content in lake.contents.retention_records(project).items():
             try:
-                record = parse_record(content, path)
+                record = parse_record(RetentionRecord, content, path)
                 for removed in record.files:
                     _check_place(lake, Partition(removed.snapshot_date, project), removed, path)
             except StorageError:
@@ -121,21 +123,6 @@ def _check_place(lake: Lake, day: Partition, removed: RemovedFile, record: LakeP
             f"The retention record {record} is damaged (the path of {removed.table} is not where that table of {day} "
             "lies), so it is not known which files were removed lawfully: restore it from a backup."
         )
-
-
-def parse_record(content: bytes, path: LakePath) -> Record:
-    """Make a record of a file's content.
-
-    Raises:
-        StorageError: it is not what a record must be; `path` tells where.
-    """
-    try:
-        return Record.model_validate_json(content)
-    except ValidationError:
-        raise StorageError(
-            f"The retention record {path} is damaged, so it is not known which files were removed lawfully: restore "
-            "it from a backup."
-        ) from None
 
 
 def last_record_sha256(lake: Lake, project: str) -> str | None:

@@ -165,6 +165,11 @@ class LakePath(ABC):
             OSError: a local disk failed.
         """
 
+    def read_whole(self) -> bytes:
+        """The whole file, which must be there; for small ones."""
+        with storage_errors(self):
+            return self.read_bytes()
+
     def write_whole(self, content: bytes) -> None:
         """Write a small file, as `writing` does."""
         with storage_errors(self), self.writing() as file:

@@ -25,9 +25,9 @@ from pipelines.lake.monthly_manifests import (
     read_monthly_manifest,
 )
 from pipelines.lake.parquet_files import SANDBOX_MARK, is_marked_sandbox, open_parquet
-from pipelines.lake.records import record_bytes, with_own_sha256
+from pipelines.lake.records import write_record
 from pipelines.lake.retention_records import RetentionRecords
-from pipelines.lake.storage import LakePath, storage_errors
+from pipelines.lake.storage import LakePath
 from pipelines.tables import SCHEMA_VERSION, SNAPSHOT_TABLES, Table
 
 
@@ -150,8 +150,7 @@ def _compact(
         files=written,
     )
     path = lake.monthly_manifest(month, project)
-    with storage_errors(path):
-        path.write_whole(record_bytes(with_own_sha256(monthly)))
+    write_record(path, monthly)
     return monthly
 
 
@@ -181,7 +180,7 @@ def _compact_table(lake: Lake, table: Table, project: str, month: str, daily: Ma
         if any(is_marked_sandbox(lake.table(table.name, Partition(day, project))) for day in daily):
             writer.note(SANDBOX_MARK)
     _check_daily(lake, table, daily, project)
-    with storage_errors(target), open_parquet(target) as file:
+    with open_parquet(target) as file:
         return FileFacts(
             path=lake.key(target),
             rows=file.metadata.num_rows,

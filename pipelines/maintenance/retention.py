@@ -15,9 +15,16 @@ from pipelines.lake.derived_manifests import manifest_files
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import FileFacts, chain_head, complete_days, last_complete_day, last_published_day
 from pipelines.lake.monthly_manifests import is_unchanged
-from pipelines.lake.records import record_bytes, with_own_sha256
-from pipelines.lake.retention_records import REPORT, Record, RemovedFile, RetentionRecords, Rules, last_record_sha256
-from pipelines.lake.storage import LakePath, storage_errors
+from pipelines.lake.records import write_record
+from pipelines.lake.retention_records import (
+    REPORT,
+    RemovedFile,
+    RetentionRecord,
+    RetentionRecords,
+    Rules,
+    last_record_sha256,
+)
+from pipelines.lake.storage import LakePath
 from pipelines.maintenance.compaction import decompact
 from pipelines.tables import ANSWER_TABLES, SNAPSHOT_TABLES
 
@@ -92,8 +99,7 @@ def _older(lake: Lake, project: str, kept_days: int | None, today: dt.date) -> l
 
 def _report_facts(lake: Lake, day: Partition) -> FileFacts:
     path = lake.report(day)
-    with storage_errors(path):
-        return FileFacts(path=lake.key(path), rows=0, bytes=path.size(), sha256=path.sha256())
+    return FileFacts(path=lake.key(path), rows=0, bytes=path.size(), sha256=path.sha256())
 
 
 def apply_retention(
@@ -145,7 +151,7 @@ def _write_record(lake: Lake, plan: Plan, now: dt.datetime) -> None:
     files = [removed for removed in plan.files if not recorded.names(removed.file)]
     if not files:
         return
-    record = Record(
+    record = RetentionRecord(
         project=plan.project,
         applied_at=now,
         code_version=code_version(),
@@ -157,5 +163,4 @@ def _write_record(lake: Lake, plan: Plan, now: dt.datetime) -> None:
     # Numbered, so that their order does not hang on a clock. None is written over, were one before it removed.
     last = max((int(path.stem) for path in lake.contents.retention_records(plan.project)), default=0)
     path = lake.retention_record(plan.project, f"{last + 1:06}")
-    with storage_errors(path):
-        path.write_whole(record_bytes(with_own_sha256(record)))
+    write_record(path, record)

@@ -23,7 +23,6 @@ from pipelines.lake.local_storage import LocalPath
 from pipelines.lake.manifests import Manifest, read_manifest
 from pipelines.lake.parquet_files import read_batches
 from pipelines.lake.retention_records import RetentionRecords
-from pipelines.lake.storage import LakePath, storage_errors
 from pipelines.lake.witnesses import Witness
 from pipelines.maintenance.compaction import check_months
 from pipelines.maintenance.verify_derived import verify_derived
@@ -178,7 +177,7 @@ def _verify_file(
     elif not path.is_there():
         if not removed.names(facts):
             yield Problem(relative, "The file is missing.")
-    elif (digest := _digest(path)) != facts.sha256:
+    elif (digest := path.sha256()) != facts.sha256:
         yield Problem(
             relative,
             f"The file was changed: {path.stat().st_size} bytes with SHA-256 {digest}, published with "
@@ -195,11 +194,6 @@ def _verify_file(
         yield from (Problem(relative, sentence) for sentence in wrong_keys(path, expected))
         if not quick:
             yield from (Problem(relative, sentence) for sentence in false_statistics(path))
-
-
-def _digest(path: LakePath) -> str:
-    with storage_errors(path):
-        return path.sha256()
 
 
 def _verify_evidence(lake: Lake, partition: Partition, manifest: Manifest) -> Iterator[Problem]:

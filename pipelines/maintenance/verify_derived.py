@@ -17,13 +17,20 @@ from pipelines.derive.usage import derive_image_usage
 from pipelines.engine.duckdb import DuckDBEngine
 from pipelines.errors import ConfigurationError
 from pipelines.fingerprint import code_version
-from pipelines.lake.derived_manifests import DerivedManifest, DerivedSummary, Inputs, bases, parse_derived_manifest
+from pipelines.lake.derived_manifests import (
+    DerivedManifest,
+    DerivedSummary,
+    Inputs,
+    bases,
+    chain_of_derived,
+    newest_derived_record,
+)
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.local_storage import LocalPath
 from pipelines.lake.manifests import FileFacts, published_days
-from pipelines.lake.records import chain_of_derived, newest_derived_record
+from pipelines.lake.records import parse_record
 from pipelines.lake.retention_records import RetentionRecords, is_derivable
-from pipelines.lake.storage import LakePath, storage_errors
+from pipelines.lake.storage import LakePath
 from pipelines.maintenance.verify_tables import (
     Note,
     Problem,
@@ -82,7 +89,7 @@ def verify_derived(
     """
     removed = RetentionRecords(lake, project, skip_damaged=True)
     derived_manifests = {
-        partition: parse_derived_manifest(content)
+        partition: parse_record(DerivedManifest, content, lake.derived_manifest(partition))
         for partition, content in lake.contents.derived_manifests(project).items()
     }
     found = False
@@ -159,7 +166,7 @@ def _verify_file(
     elif not path.is_there():
         if not removed.names(facts):
             yield Problem(facts.path, f"The file is missing: {again}.")
-    elif _digest(path) != facts.sha256:
+    elif path.sha256() != facts.sha256:
         yield Problem(facts.path, f"The file was changed: {again}.")
     elif rows_of(path) != facts.rows:
         yield Problem(facts.path, f"The record says {facts.rows} rows, and the file has others: {again}.")
@@ -170,17 +177,12 @@ def _verify_file(
         yield from (Problem(facts.path, sentence) for sentence in wrong_keys(path, expected))
 
 
-def _digest(path: LakePath) -> str:
-    with storage_errors(path):
-        return path.sha256()
-
-
 def newest_derived_manifest(lake: Lake, project: str) -> DerivedManifest | None:
     """The derived manifest that a project wrote last."""
     newest = newest_derived_record(lake, project)
-    for content in chain_of_derived(lake, project).values():
+    for path, content in chain_of_derived(lake, project).items():
         if hashlib.sha256(content).hexdigest() == newest:
-            return parse_derived_manifest(content)
+            return parse_record(DerivedManifest, content, path)
     return None
 
 
@@ -201,7 +203,7 @@ def _verify_history_file(
         yield Problem(key, f"The newest derived manifest names {found_manifest.history.path} as the history instead.")
     elif not is_there:
         yield Problem(key, f"The file is missing: {again}.")
-    elif (digest := _digest(path)) == found_manifest.history.sha256:
+    elif (digest := path.sha256()) == found_manifest.history.sha256:
         if ids:
             yield from named(key, (Problem(key, sentence) for sentence in wrong_keys(path, {"project_id": ids})))
     elif not_derived:

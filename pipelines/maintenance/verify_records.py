@@ -7,10 +7,11 @@ import hashlib
 from collections.abc import Iterator, Mapping
 
 from pipelines.errors import StorageError
+from pipelines.lake.derived_manifests import chain_of_derived, derived_link
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import Manifest, chain_of_manifests, manifest_link, parse_manifest
-from pipelines.lake.records import Link, chain_of_derived, derived_link, is_whole
-from pipelines.lake.retention_records import REPORT, Record, parse_record
+from pipelines.lake.records import Link, is_whole, parse_record
+from pipelines.lake.retention_records import REPORT, RetentionRecord
 from pipelines.maintenance.verify_tables import Problem
 
 _NOT_WHOLE = (
@@ -114,7 +115,7 @@ def verify_retention_records(lake: Lake, project: str) -> Iterator[Problem]:
     for number, (path, content) in enumerate(lake.contents.retention_records(project).items(), start=1):
         key = lake.key(path)
         try:
-            record = parse_record(content, path)
+            record = parse_record(RetentionRecord, content, path)
         except StorageError as error:
             yield Problem(key, str(error))
         else:
@@ -128,7 +129,7 @@ def verify_retention_records(lake: Lake, project: str) -> Iterator[Problem]:
         before = hashlib.sha256(content).hexdigest()
 
 
-def _misplaced_record(lake: Lake, key: str, record: Record, project: str, number: int) -> Iterator[Problem]:
+def _misplaced_record(lake: Lake, key: str, record: RetentionRecord, project: str, number: int) -> Iterator[Problem]:
     if record.project != project or key != lake.key(lake.retention_record(project, f"{number:06}")):
         yield Problem(
             key, f"It is a record of project {record.project} and the {number}. of this one: it was moved or copied."

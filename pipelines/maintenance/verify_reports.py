@@ -5,10 +5,9 @@ import hashlib
 from collections.abc import Callable, Iterator
 
 from pipelines.errors import ConfigurationError
+from pipelines.lake.derived_manifests import chain_of_derived
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import chain_of_manifests
-from pipelines.lake.records import chain_of_derived
-from pipelines.lake.storage import storage_errors
 from pipelines.maintenance.verify_tables import Note, Problem, named
 from pipelines.report.page import is_report_whole, render_report, report_marks
 
@@ -42,8 +41,7 @@ def _verify_report(
     path = lake.report(partition)
     key = lake.key(path)
     again = f"write it again with `image-snapshots report --date {partition.date} --project {partition.project}`"
-    with storage_errors(path):
-        content = path.read_bytes()
+    content = path.read_whole()
     if not is_report_whole(content):
         yield Problem(key, f"The report was changed or damaged: {again}.")
         return

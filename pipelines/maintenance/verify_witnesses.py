@@ -13,13 +13,12 @@ import duckdb
 
 from pipelines.derive.history import known_days
 from pipelines.errors import StorageError
-from pipelines.lake.derived_manifests import parse_derived_manifest
+from pipelines.lake.derived_manifests import DerivedManifest, chain_of_derived
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import chain_of_manifests
 from pipelines.lake.monthly_manifests import read_monthly_manifest
-from pipelines.lake.records import chain_of_derived, is_whole
-from pipelines.lake.retention_records import parse_record
-from pipelines.lake.storage import storage_errors
+from pipelines.lake.records import is_whole, parse_record
+from pipelines.lake.retention_records import RetentionRecord
 from pipelines.lake.witnesses import Witness
 from pipelines.maintenance.verify_tables import Note, Problem
 from pipelines.report.page import is_report_whole, report_marks
@@ -74,7 +73,7 @@ def claims_of(lake: Lake, project: str) -> list[Claim]:
         days = []
     claims += [Claim(lake.key(history), date, sha256) for date, sha256 in days]
     for path, content in chain_of_derived(lake, project).items():
-        derived_manifest = parse_derived_manifest(content) if is_whole(content) else None
+        derived_manifest = parse_record(DerivedManifest, content, path) if is_whole(content) else None
         if derived_manifest is not None and derived_manifest.project == project:
             claims.append(Claim(lake.key(path), derived_manifest.snapshot_date, derived_manifest.manifest_sha256))
     for month, owner in lake.contents.monthly_manifests():
@@ -84,15 +83,14 @@ def claims_of(lake: Lake, project: str) -> list[Claim]:
             claims += [Claim(source, day, None) for day in monthly_manifest.days]
     for path, content in lake.contents.retention_records(project).items():
         try:
-            record = parse_record(content, path)
+            record = parse_record(RetentionRecord, content, path)
         except StorageError:
             continue
         if is_whole(content) and record.project == project and record.newest_manifest_sha256:
             claims.append(Claim(lake.key(path), None, record.newest_manifest_sha256))
     for partition in lake.contents.reported(project):
         report = lake.report(partition)
-        with storage_errors(report):
-            content = report.read_bytes()
+        content = report.read_whole()
         if is_report_whole(content):
             claims.append(Claim(lake.key(report), partition.date, report_marks(content).get("manifest")))
     return claims

@@ -37,7 +37,7 @@ from pipelines.lake.manifests import (
 )
 from pipelines.lake.parquet_files import SANDBOX_MARK
 from pipelines.lake.retention_records import RetentionRecords, check_derivable
-from pipelines.lake.storage import LakePath, storage_errors
+from pipelines.lake.storage import LakePath
 from pipelines.lake.witnesses import open_witness
 from pipelines.run import Run, utc_now
 from pipelines.settings import Settings
@@ -197,8 +197,7 @@ class SnapshotRun(Run):
 def start_over(run: SnapshotRun) -> None:
     """Throw away what an attempt that did not end has gathered."""
     directory = run.lake.staging(run.partition)
-    with storage_errors(directory):
-        directory.remove_tree()
+    directory.remove_tree()
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,9 +370,7 @@ def _check_staged(run: SnapshotRun, attempt: Attempt, names: Iterable[str]) -> N
     """
     for name in names:
         path = run.staged(name)
-        with storage_errors(path):
-            intact = name in attempt.files and path.sha256() == attempt.files[name].sha256
-        if not intact:
+        if name not in attempt.files or path.sha256() != attempt.files[name].sha256:
             raise StorageError(
                 f"{path} is not as it was written: the storage damaged it, or somebody changed it. Nothing was "
                 "published from it; run again today to write it anew, from the answers that are kept."
@@ -535,18 +532,16 @@ def publish_snapshot(run: SnapshotRun) -> Publication:
     check_derivable(run.lake, run.partition, RetentionRecords(run.lake, run.partition.project))
     evidence = {name: run.lake.table(name, run.partition) for name in _EVIDENCE}
     for name, path in evidence.items():
-        with storage_errors(path):
-            if name not in manifest.files or path.sha256() != manifest.files[name].sha256:
-                raise StorageError(
-                    f"{path} is not the file that the manifest of {run.partition} names: the evidence was changed. "
-                    "`image-snapshots verify` says what else was; restore the file from a backup."
-                )
+        if name not in manifest.files or path.sha256() != manifest.files[name].sha256:
+            raise StorageError(
+                f"{path} is not the file that the manifest of {run.partition} names: the evidence was changed. "
+                "`image-snapshots verify` says what else was; restore the file from a backup."
+            )
     directory = run.lake.rebuilding(run.partition)
     publication = _publish(
         run, evidence, directory, manifest.started_at, manifest.inventory, manifest.fetch, rebuilt=True
     )
-    with storage_errors(directory):
-        directory.remove_tree()
+    directory.remove_tree()
     return publication
 
 

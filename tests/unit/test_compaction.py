@@ -15,7 +15,7 @@ from pipelines.derive.days import derive_days
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake.layout import Lake
 from pipelines.lake.monthly_manifests import read_monthly_manifest
-from pipelines.lake.records import record_bytes, with_own_sha256
+from pipelines.lake.records import record_bytes
 from pipelines.maintenance.compaction import check_months, compact, months_over
 from pipelines.query.views import connect_lake, select
 from pipelines.tables import ANALYSIS_TABLES, IMAGE_HISTORY, IMAGES, SNAPSHOT_TABLES, TABLES
@@ -197,7 +197,7 @@ def test_a_monthly_file_that_was_changed_is_named_and_made_again(lake):
     sealed = read_monthly_manifest(lake, "2025-10", "default")
     facts = sealed.files["images"].model_copy(update={"sha256": path.sha256()})
     forged = sealed.model_copy(update={"files": sealed.files | {"images": facts}})
-    monthly.write_bytes(record_bytes(with_own_sha256(forged)))
+    monthly.write_bytes(record_bytes(forged))
     assert problems(lake) == [(lake.key(path), f"The monthly file does not hold the rows of the daily ones: {again}")]
 
 
