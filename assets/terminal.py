@@ -23,7 +23,7 @@ from pipelines.errors import ConfigurationError
 from pipelines.lake.layout import Lake
 from pipelines.lake.manifests import holds_sandbox
 from pipelines.lake.witnesses import is_in_lake
-from pipelines.plain_text import visible
+from pipelines.plain_text import UNITS, unit_of, visible
 from pipelines.settings import Settings
 
 COMPLETE, FAILED, USAGE, INCOMPLETE = 0, 1, 2, 3
@@ -143,12 +143,9 @@ def _print_sentence(marked: str) -> None:
 
 def size_text(number: int, *, signed: bool = False) -> str:
     """Bytes in the unit that suits them."""
-    value, unit = float(number), "B"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB"):
-        if abs(value) < 1024 or unit == "PiB":
-            break
-        value /= 1024
-    return f"{value:{'+' if signed else ''},.{0 if unit == 'B' else 1}f} {unit}"
+    power = unit_of(number)
+    amount = f"{number / 1024**power:{'+' if signed else ''},.{min(power, 1)}f}"
+    return f"{amount} {UNITS[power] if power else 'B'}"
 
 
 def count_text(number: int, noun: str) -> str:

@@ -1,7 +1,8 @@
-"""Others' text made safe to print: what would steer a terminal, end a line or turn its direction becomes an escape.
+"""Text for people: others' text made safe to print, and the units in which sizes are shown.
 
-Used where text leaves for people: sentences of errors, lines and tables on a terminal, the orchestrator's log and
-pages, the report. Tables, evidence and files of data keep every character as it is.
+Whatever would steer a terminal, end a line or turn its direction becomes an escape, in sentences of errors, lines and
+tables on a terminal, the orchestrator's log and pages, the report. Tables, evidence and files of data keep every
+character as it is.
 """
 
 import re
@@ -12,6 +13,8 @@ _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
 )
 _SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
+# Units of bytes, each 1,024 of the one before it.
+UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def visible(text: str, keep: str = "") -> str:
@@ -32,3 +35,8 @@ def _escape(character: str) -> str:
     if code < 0x100:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def unit_of(size: int) -> int:
+    """The place in `UNITS` of the largest unit of which so many bytes, above or below zero, are at least one."""
+    return min(max(abs(size).bit_length() - 1, 0) // 10, len(UNITS) - 1)

@@ -9,6 +9,7 @@ from published_days import PROJECT_ID, publish_snapshot, rows_of
 
 from pipelines.lake.layout import Partition
 from pipelines.lake.records import Record, record_bytes
+from pipelines.maintenance.verify import verify
 from pipelines.settings import Settings
 from pipelines.snapshot.publish import build_tables
 from pipelines.snapshot.steps import SnapshotRun
@@ -64,3 +65,8 @@ def forge_record(path, change):
         pass
 
     path.write_bytes(record_bytes(Forged.model_validate(said)))
+
+
+def problems(lake):
+    """What verify finds in a whole lake."""
+    return [(problem.path, problem.sentence) for problem in verify(lake, lake.contents.partitions())]

@@ -22,13 +22,13 @@ import pyarrow.compute as pc
 
 from pipelines.bodies.json_text import MAX_TEXT_BYTES, text_or_none
 from pipelines.bodies.list_page import id_of, read_page
-from pipelines.engine.duckdb import quoted
 from pipelines.engine.memory import give_back_memory
 from pipelines.engine.opening import open_engine
 from pipelines.engine.sql_files import read_sql
+from pipelines.engine.sql_text import quoted
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake.layout import Partition
-from pipelines.lake.manifests import FileFacts, file_facts, last_complete_day, last_published_day, published
+from pipelines.lake.manifests import FileFacts, file_facts, last_complete_day, last_published_day, published_or_error
 from pipelines.lake.parquet_files import SANDBOX_MARK, open_parquet, read_batches
 from pipelines.lake.storage import LakePath
 from pipelines.run import Run
@@ -93,12 +93,7 @@ class Analysis:
     """
 
     def __init__(self, run: Run, staging: LakePath | None = None) -> None:
-        manifest = published(run.lake, run.partition)
-        if manifest is None:
-            raise ConfigurationError(
-                f"Nothing is published for {run.partition}, so nothing can be derived from it. "
-                "`image-snapshots status` lists the days that are there."
-            )
+        manifest = published_or_error(run.lake, run.partition, "nothing can be derived from it")
         self.engine = open_engine(run.settings)
         self.run = run
         self.staging = staging

@@ -17,8 +17,9 @@ import pyarrow as pa
 from pipelines.derive.analysis import Analysis
 from pipelines.derive.prices import read_price_book
 from pipelines.derive.usage import UNUSED_AFTER_DAYS
-from pipelines.engine.duckdb import DuckDBEngine, quoted
+from pipelines.engine.duckdb import DuckDBEngine
 from pipelines.engine.sql_files import read_sql
+from pipelines.engine.sql_text import quoted
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake.layout import Lake
 from pipelines.lake.manifests import FileFacts, holds_sandbox

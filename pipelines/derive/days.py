@@ -31,7 +31,7 @@ from pipelines.lake.derived_manifests import (
     read_derived_manifest,
 )
 from pipelines.lake.layout import Lake, Partition
-from pipelines.lake.manifests import FileFacts, last_complete_day, last_published_day
+from pipelines.lake.manifests import FileFacts, last_complete_day, last_published_day, not_published
 from pipelines.lake.records import is_whole, keep_record, write_record
 from pipelines.lake.retention_records import HANDED_ON, RetentionRecords, check_derivable, is_derivable
 from pipelines.lake.storage import LakePath
@@ -70,10 +70,7 @@ def _derive_days(run: Run, on_day: Callable[[Partition, int, int], None]) -> Der
     lake, asked = run.lake, run.partition
     basis = bases(lake, asked.project)
     if asked not in basis:
-        raise ConfigurationError(
-            f"Nothing is published for {asked}, so nothing can be derived from it. "
-            "`image-snapshots status` lists the days that are there."
-        )
+        raise not_published(asked, "nothing can be derived from it")
     removed = RetentionRecords(lake, asked.project)
     check_derivable(lake, asked, removed)
     current = _current(lake, asked.project, basis)

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.engine.interface import Engine
+from pipelines.engine.sql_text import quoted
 from pipelines.lake.local_storage import LocalPath
 from pipelines.lake.storage import LakePath, ReadOnlyFiles
 from pipelines.tables import Table
@@ -201,8 +202,3 @@ def parquet_files(
     )
     files = ", ".join(map(quoted, names))
     return f"read_parquet([{files}], schema = MAP {{{fields}}})"
-
-
-def quoted(text: str) -> str:
-    """A text as SQL writes it."""
-    return "'" + text.replace("'", "''") + "'"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
-from pipelines.errors import StorageError
+from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.parquet_files import open_parquet
 from pipelines.lake.records import Evidence, Facts, Link, Record, newest, parse_record, read_record, write_record
@@ -237,6 +237,27 @@ def published(lake: Lake, partition: Partition) -> Manifest | None:
     if manifest is not None:
         check_places(lake, partition, manifest)
     return manifest
+
+
+def published_or_error(lake: Lake, partition: Partition, consequence: str) -> Manifest:
+    """The manifest of a partition that must be published; the sentence of the error goes on with `consequence`.
+
+    Raises:
+        ConfigurationError: it was never published.
+        StorageError: as for `published`.
+    """
+    manifest = published(lake, partition)
+    if manifest is None:
+        raise not_published(partition, consequence)
+    return manifest
+
+
+def not_published(partition: Partition, consequence: str) -> ConfigurationError:
+    """The error when nothing is published for a partition; its sentence goes on with `consequence`."""
+    return ConfigurationError(
+        f"Nothing is published for {partition}, so {consequence}. "
+        "`image-snapshots status` lists the days that are there."
+    )
 
 
 def known_partitions(lake: Lake) -> list[Partition]:

@@ -21,8 +21,9 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from pipelines.derive.history import DAYS_KEY
-from pipelines.engine.duckdb import engine_types, parquet_files, quoted
+from pipelines.engine.duckdb import engine_types, parquet_files
 from pipelines.engine.sql_files import VIEWS, read_sql, read_view
+from pipelines.engine.sql_text import quoted, quoted_name
 from pipelines.errors import ConfigurationError
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import known_partitions
@@ -428,7 +429,7 @@ def _write_parquet(rows: duckdb.DuckDBPyRelation, file: BinaryIO) -> None:
 def _columns(rows: duckdb.DuckDBPyRelation) -> Iterator[tuple[str, Any]]:
     """Name, quoted for SQL, and type of each column."""
     for name, type_ in zip(rows.columns, rows.types, strict=True):
-        yield '"' + name.replace('"', '""') + '"', type_
+        yield quoted_name(name), type_
 
 
 def _batches(rows: duckdb.DuckDBPyRelation) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:

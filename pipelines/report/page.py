@@ -24,7 +24,7 @@ from pipelines.fingerprint import code_version
 from pipelines.lake.derived_manifests import bases, read_derived_manifest
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.local_storage import LocalPath
-from pipelines.lake.manifests import published
+from pipelines.lake.manifests import published_or_error
 from pipelines.lake.records import UNSTATED, is_whole, state_sha256
 from pipelines.lake.retention_records import RetentionRecords
 from pipelines.lake.storage import LakePath
@@ -108,12 +108,7 @@ def render_report(lake: Lake, partition: Partition) -> str:
             or outdated.
         StorageError: the lake cannot be read.
     """
-    manifest = published(lake, partition)
-    if manifest is None:
-        raise ConfigurationError(
-            f"Nothing is published for {partition}, so there is nothing to report. "
-            "`image-snapshots status` lists the days that are there."
-        )
+    manifest = published_or_error(lake, partition, "there is nothing to report")
     RetentionRecords(lake, partition.project).check_has(
         partition, SNAPSHOT_TABLES, "there is nothing of that day left to report"
     )

@@ -32,6 +32,7 @@ from pipelines.lake.manifests import (
     newest_manifests,
     parse_manifest,
     published,
+    published_or_error,
     read_attempt,
     write_attempt,
 )
@@ -523,12 +524,7 @@ def publish_snapshot(run: SnapshotRun) -> Publication:
         )
         start_over(run)
         return publication
-    manifest = published(run.lake, run.partition)
-    if manifest is None:
-        raise ConfigurationError(
-            f"Nothing is published for {run.partition}, so nothing can be derived again. "
-            "`image-snapshots status` lists the days that are there."
-        )
+    manifest = published_or_error(run.lake, run.partition, "nothing can be derived again")
     check_derivable(run.lake, run.partition, RetentionRecords(run.lake, run.partition.project))
     evidence = {name: run.lake.table(name, run.partition) for name in _EVIDENCE}
     for name, path in evidence.items():

@@ -18,12 +18,13 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
+from pipelines.engine.sql_text import quoted
 from pipelines.errors import ConfigurationError, PartitionBusyError, StorageError
 from pipelines.inputs import local_files
 from pipelines.lake import locks
 from pipelines.lake.local_storage import LocalPath, check_holds
 from pipelines.tables import Table
-from pipelines.warehouse.ddl import PROJECT, quoted
+from pipelines.warehouse.ddl import PROJECT
 from pipelines.warehouse.interface import Source
 
 # Rows are compressed a group at a time. A second thread merges groups and spills, and takes as long.

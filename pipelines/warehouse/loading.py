@@ -15,12 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.engine.sql_files import VIEWS, read_view
+from pipelines.engine.sql_text import quoted
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.inputs.environment import at_home
 from pipelines.inputs.secret_urls import looks_like_url
 from pipelines.lake.derived_manifests import bases, read_derived_manifest
 from pipelines.lake.layout import Lake, Partition
-from pipelines.lake.manifests import FileFacts, Manifest, published
+from pipelines.lake.manifests import FileFacts, Manifest, published_or_error
 from pipelines.lake.retention_records import RetentionRecords
 from pipelines.lake.storage import LakePath, storage_errors
 from pipelines.tables import ANALYSIS_TABLES, IMAGE_HISTORY, TABLES, Table
@@ -31,7 +32,6 @@ from pipelines.warehouse.ddl import (
     WAREHOUSE_TABLES,
     add_column,
     create_table,
-    quoted,
     sql_type,
 )
 from pipelines.warehouse.duckdb import open_duckdb
@@ -66,7 +66,16 @@ class _OpenPartition:
 def load_project(lake: Lake, partition: Partition, url: str | None, wait_seconds: float = WAIT_SECONDS) -> LoadResult:
     """Load a day, and every other day of its project that the warehouse lacks or that was published or derived anew.
 
-    Each day is a transaction of its own. Arguments and errors are those of `load_partition`.
+    Each day is a transaction of its own: it replaces the day, and the last one the history of the project, and readers
+    see all of it or nothing. `url` is None for the embedded DuckDB file in the lake's root. Creates what is missing in
+    the warehouse.
+
+    Raises:
+        ConfigurationError: the URL is of no known kind, the warehouse refuses it, a table there has another type for a
+            column, or the partition is not published or not derived, or retention removed files of it.
+        EndpointUnreachableError: the warehouse does not answer, or the connection broke.
+        PartitionBusyError: others held the tables for longer than `wait_seconds`, or are changing the DuckDB file.
+        StorageError: a file is not the one that its manifest names.
     """
     started = time.monotonic()
     with ExitStack() as stack:
@@ -92,27 +101,6 @@ def load_project(lake: Lake, partition: Partition, url: str | None, wait_seconds
 def is_loadable(_: Lake, partition: Partition, removed: RetentionRecords) -> bool:
     """Whether retention has left all rows of a day that a warehouse holds."""
     return WAREHOUSE_TABLES.keys().isdisjoint(removed.missing(partition))
-
-
-def load_partition(lake: Lake, partition: Partition, url: str | None, wait_seconds: float = WAIT_SECONDS) -> LoadResult:
-    """Replace one partition, and the history of its project, in the warehouse; readers see all of it or nothing.
-
-    `url` is None for the embedded DuckDB file in the lake's root. Creates what is missing in the warehouse.
-
-    Raises:
-        ConfigurationError: the URL is of no known kind, the warehouse refuses it, a table there has another type for a
-            column, or the partition is not published or not derived, or retention removed files of it.
-        EndpointUnreachableError: the warehouse does not answer, or the connection broke.
-        PartitionBusyError: others held the tables for longer than `wait_seconds`, or are changing the DuckDB file.
-        StorageError: a file is not the one that its manifest names.
-    """
-    started = time.monotonic()
-    with ExitStack() as stack:
-        day = _open_partition(lake, partition, stack)
-        warehouse = stack.enter_context(_open(lake, url, wait_seconds))
-        _bring_up_to_date(warehouse)
-        rows = _load(lake, partition, day, warehouse)
-    return LoadResult(warehouse.name, rows, 0, time.monotonic() - started)
 
 
 def _load(
@@ -232,12 +220,7 @@ def open_source(table: Table, path: LakePath, stack: ExitStack) -> Source:
 
 def _open_partition(lake: Lake, partition: Partition, stack: ExitStack) -> _OpenPartition:
     """Open what is loaded of a day, and see that it is what was sealed."""
-    manifest = published(lake, partition)
-    if manifest is None:
-        raise ConfigurationError(
-            f"Nothing is published for {partition}, so nothing can be loaded into the warehouse. "
-            "`image-snapshots status` lists the days that are there."
-        )
+    manifest = published_or_error(lake, partition, "nothing can be loaded into the warehouse")
     RetentionRecords(lake, partition.project).check_has(
         partition, WAREHOUSE_TABLES, "nothing of that day can be loaded into the warehouse"
     )

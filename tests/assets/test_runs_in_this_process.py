@@ -39,13 +39,6 @@ LINES = (
 
 
 @pytest.fixture
-def home(dagster_home, tmp_path, monkeypatch):
-    home = shutil.copytree(dagster_home, tmp_path / "home")
-    monkeypatch.setenv("DAGSTER_HOME", str(home))
-    return home
-
-
-@pytest.fixture
 def sandbox(start_sandbox, tmp_path, monkeypatch):
     sandbox = start_sandbox(size=5, inventory_file=tmp_path / "inventory.csv")
     for name, value in sandbox.env.items():

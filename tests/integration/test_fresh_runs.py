@@ -5,6 +5,7 @@ import os
 from dataclasses import replace
 
 import pytest
+from cut_off import EndedError, end
 
 from pipelines.errors import ConfigurationError
 from pipelines.lake.layout import Partition
@@ -53,15 +54,6 @@ def test_a_fresh_run_throws_nothing_away_before_it_may_go_on_and_then_all(day, m
     take_inventory(fresh)
     assert not (day.lake.staging(day.partition) / "answers.sqlite").is_there()
     assert fetch_responses(day, lambda progress: None).facts.kept == 0
-
-
-class EndedError(Exception):
-    pass
-
-
-def end(progress):
-    if progress.done == progress.total:
-        raise EndedError
 
 
 def test_a_run_that_finds_every_answer_stored_is_of_the_sandbox_that_gave_them(day):

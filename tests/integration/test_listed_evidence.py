@@ -14,6 +14,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from sandbox_faults import set_faults
 
 from pipelines.cloud.credentials import load_credentials
 from pipelines.cloud.modelarts import ModelArtsClient
@@ -50,10 +51,6 @@ def cloud(started, tmp_path, monkeypatch):
     ids = [item["id"] for item in CATALOGUE.page(DATE, 0, 40)]
     (tmp_path / "ids.txt").write_text("\n".join(ids))
     return started
-
-
-def set_faults(cloud, method="PATCH", **faults):
-    httpx.request(method, f"{cloud.endpoint}/sandbox/faults", json=faults).raise_for_status()
 
 
 def requested(cloud):

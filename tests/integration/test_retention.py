@@ -11,7 +11,7 @@ import pytest
 from cut_off import was_killed
 from fortnight import DAYS
 from once_per_run import once_per_run
-from proved_days import forge_record
+from proved_days import forge_record, problems
 
 from pipelines.derive.days import derive_days
 from pipelines.errors import ConfigurationError, StorageError
@@ -20,7 +20,6 @@ from pipelines.lake.retention_records import Rules
 from pipelines.maintenance.compaction import compact
 from pipelines.maintenance.retention import apply_retention, plan_retention
 from pipelines.maintenance.status import day_statuses
-from pipelines.maintenance.verify import verify
 from pipelines.query.views import connect_lake, select
 from pipelines.report.page import write_report
 from pipelines.settings import Settings
@@ -62,10 +61,6 @@ def four_days(fortnight, tmp_path_factory):
 def lake(four_days, tmp_path):
     shutil.copytree(four_days, tmp_path / "lake")
     return Lake("lake")
-
-
-def problems(lake):
-    return [(problem.path, problem.sentence) for problem in verify(lake, lake.contents.partitions())]
 
 
 def planned(lake, rules=RULES):

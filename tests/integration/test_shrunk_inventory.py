@@ -8,6 +8,7 @@ import datetime as dt
 import httpx
 import pyarrow.parquet as pq
 import pytest
+from sandbox_faults import set_faults
 
 from pipelines.derive.days import derive_days
 from pipelines.errors import ConfigurationError
@@ -39,10 +40,6 @@ def cloud(started, monkeypatch):
     monkeypatch.setenv("IMAGE_SNAPSHOTS_PROJECTS", f'{{"default": "{PROJECTS["default"]}"}}')
     set_faults(started, method="PUT")
     return started
-
-
-def set_faults(cloud, method="PATCH", **faults):
-    httpx.request(method, f"{cloud.endpoint}/sandbox/faults", json=faults).raise_for_status()
 
 
 def alive():

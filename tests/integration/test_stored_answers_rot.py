@@ -6,6 +6,7 @@ import sqlite3
 from contextlib import closing
 
 import pytest
+from cut_off import EndedError, end
 
 from pipelines.cloud.classification import ImageResponse
 from pipelines.errors import StorageError
@@ -98,15 +99,6 @@ def test_a_part_in_a_bucket_that_rotted_is_asked_for_again(s3):
         assert list(store.lacking()) == ids(8)[:5]
         store.put([answer(id_) for id_ in ids(8)[:5]])
         assert stored(store) == (ids(8), [])
-
-
-class EndedError(Exception):
-    pass
-
-
-def end(progress):
-    if progress.done == progress.total:
-        raise EndedError
 
 
 @pytest.fixture

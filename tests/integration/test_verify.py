@@ -8,14 +8,13 @@ from contextlib import nullcontext
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from proved_days import forge_record
+from proved_days import forge_record, problems
 
 from assets.embedded_sandbox import connect
 from pipelines.errors import ConfigurationError, EndpointUnreachableError, StorageError
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import published
 from pipelines.maintenance.status import day_statuses
-from pipelines.maintenance.verify import verify
 from pipelines.settings import Settings
 from pipelines.snapshot.steps import SnapshotRun, fetch_responses, publish_snapshot, start_over, take_inventory
 from pipelines.tables import IMAGES, RESPONSES, TABLES
@@ -54,10 +53,6 @@ def three_days(tmp_path_factory):
 def lake(three_days, tmp_path):
     shutil.copytree(three_days, tmp_path / "lake")
     return Lake(str(tmp_path / "lake"))
-
-
-def problems(lake):
-    return [(problem.path, problem.sentence) for problem in verify(lake, lake.contents.partitions())]
 
 
 def test_an_untouched_lake_is_as_published(lake):

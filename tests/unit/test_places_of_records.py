@@ -17,7 +17,7 @@ from pipelines.maintenance.compaction import compact
 from pipelines.maintenance.retention import apply_retention
 from pipelines.maintenance.status import day_statuses
 from pipelines.tables import IMAGE_CHANGES, IMAGES
-from pipelines.warehouse.loading import load_partition
+from pipelines.warehouse.loading import load_project
 
 DAYS = ("2026-10-20", "2026-10-21", "2026-10-22")
 FIRST = Partition(dt.date.fromisoformat(DAYS[0]), "default")
@@ -119,7 +119,7 @@ def test_a_manifest_that_names_another_place_is_damaged_to_everybody(lake, victi
             lambda: manifest_files(lake, FIRST),
             lambda: apply_retention(lake, "default", RULES, NOW),
             lambda: compact(lake, "default", "2026-10", NOW),
-            lambda: load_partition(lake, FIRST, None),
+            lambda: load_project(lake, FIRST, None),
         ):
             with pytest.raises(StorageError, match=r"^The manifest .* is damaged \(files\.responses\.path: not where"):
                 use()
