@@ -1,7 +1,7 @@
 """A bucket of an object store that speaks S3 (OBS, AWS, MinIO, ...): requests by key, and their errors.
 
 Addresses and credentials are those that the S3 tools of all vendors read (`AWS_*`). What a lake does with objects
-belongs to `object_storage`, who may write to `leases`.
+belongs to `object_storage`, holding something against others to `leases`.
 """
 
 import datetime as dt
@@ -163,7 +163,7 @@ def object_errors(where: object) -> Iterator[None]:
         ConfigurationError: it refuses the credentials, or has no such bucket.
         StorageUnreachableError: it cannot be reached, or is overloaded.
         StorageError: it failed, or an object was replaced while it was read.
-        FileNotFoundError: there is no such object.
+        FileNotFoundError: the object does not exist.
     """
     try:
         yield

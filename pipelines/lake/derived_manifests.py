@@ -45,10 +45,10 @@ class DerivedSummary(Facts):
 
 
 class Inputs(Facts):
-    """What the derived tables of a day were made from besides published days, so that it can be told when that changed.
+    """What the derived tables of a day were made from besides published days, which shows when that has changed.
 
     SHA-256 of the audit rules, the file of suppressions and the setting of allowed namespaces (None where there was
-    none), and the price book. `handed_on`: SHA-256, by path, of the derived files of earlier days that they go on from.
+    none), and the price book. `handed_on`: SHA-256, by path, of the derived files of earlier days that they continue.
     """
 
     audit_rules: str
@@ -61,9 +61,9 @@ class Inputs(Facts):
 class DerivedManifest(Record):
     """What the derived tables of a day were made from, their files, and the day in a few figures.
 
-    `manifest_sha256` is of the day's manifest. `history`: the project's `image_history` as it was after this day was
-    derived; what the newest seal says holds. `accepted_history`: SHA-256 of one that somebody said is right although no
-    record names it. `previous_record_sha256`: of the seal that the project wrote before.
+    `manifest_sha256` is of the day's manifest. `history`: the project's `image_history` after this day was derived; the
+    newest derived manifest has the one that holds. `accepted_history`: SHA-256 of a history that an operator accepted
+    although no record names it. `previous_record_sha256`: of the derived manifest that the project wrote before.
     """
 
     snapshot_date: dt.date
@@ -125,7 +125,7 @@ def manifest_files(lake: Lake, partition: Partition) -> dict[str, FileFacts]:
 def readable_manifest_files(lake: Lake, project: str) -> dict[Partition, dict[str, FileFacts]]:
     """What `manifest_files` gives for each published day of a project; days with a damaged manifest are left out.
 
-    Whoever reads rows need not be stopped by one; `verify` names it.
+    A damaged manifest stops nobody who only reads rows; `verify` reports it.
     """
     derived_manifests = lake.contents.derived_manifests(project)
     found = {}
@@ -171,9 +171,9 @@ def newest_history_sha256(lake: Lake, project: str) -> str | None:
 
 
 def coming_history_sha256(lake: Lake, project: str) -> str | None:
-    """SHA-256 of `image_history` in the record that a derivation was about to write when it was cut off, or None.
+    """SHA-256 of `image_history` in the record that a killed derivation was about to write, or None.
 
-    Only a record counts that follows the newest one.
+    The record counts only when it follows the newest one.
     """
     path = lake.pending_derived_manifest(project)
     if not path.is_there():
@@ -191,7 +191,7 @@ def _history_sha256(derived_manifest: bytes) -> str | None:
 
 
 def derived_link(content: bytes) -> Link | None:
-    """A derived manifest in its chain; None when it is damaged, and so to be derived again."""
+    """A derived manifest in its chain; None when it is damaged, so that its day is derived again."""
     if not is_whole(content):
         return None
     try:

@@ -1,7 +1,6 @@
-"""The last failure of each partition, kept in its staging: whoever looks at the lake alone knows why a day is missing.
+"""The last failure of each partition, kept in its staging, so that the lake alone shows why a day is missing.
 
-A note is for the operator, not of the data: it proves nothing, and one that cannot be written or removed changes
-nothing of how a run ends.
+A note is for the operator and proves nothing. A note that cannot be written or removed does not change how a run ends.
 """
 
 import datetime as dt
@@ -29,12 +28,12 @@ def note_failure(lake: Lake, partition: Partition, failure: Failure) -> None:
     try:
         write_record(path, failure)
     except PipelineError as error:
-        # The failure itself is told, and a full disk is often its reason.
+        # The failure itself is reported, and a full disk is often its reason.
         _logger.debug("The failure of %s was not noted: %s", partition, error)
 
 
 def last_failures(lake: Lake) -> dict[Partition, Failure]:
-    """The failures that are noted, by partition; what is no note of ours is left out.
+    """The noted failures, by partition; any other file is left out.
 
     Raises:
         StorageError: the storage failed.
@@ -47,12 +46,12 @@ def last_failures(lake: Lake) -> dict[Partition, Failure]:
 
 
 def forget_failure(lake: Lake, partition: Partition, step: str, *, of_all_days: bool) -> None:
-    """Drop the note that a step failed, once it did not; `of_all_days`: it makes good the project's other days, too."""
+    """Drop the note that a step failed, once it succeeded; `of_all_days`: that mends the project's other days, too."""
     try:
         for noted, path in lake.contents.failures().items():
             is_due = noted == partition or (of_all_days and noted.project == partition.project)
             if is_due and (failure := read_record(Failure, path)) is not None and failure.step == step:
                 lake.remove(path)
     except PipelineError as error:
-        # The step has done its work; what it next reads or writes there says what is wrong.
+        # The step has done its work; the next read or write there reports what is wrong.
         _logger.debug("The failure of %s was not forgotten: %s", partition, error)

@@ -55,7 +55,7 @@ class Lake:
         return self.root / "_derived" / f"dt={partition.date}" / f"project={partition.project}.json"
 
     def pending_derived_manifest(self, project: str) -> LakePath:
-        """The seal that a derivation is about to write, while derived tables take their places."""
+        """The derived manifest that a derivation is about to write, while derived tables take their places."""
         return self.root / "_derived" / "coming" / f"project={project}.json"
 
     def superseded_derived_manifests(self, project: str) -> LakePath:
@@ -71,7 +71,7 @@ class Lake:
         return self.root / "_monthly" / name / f"month={month}" / f"project={project}" / f"{name}.parquet"
 
     def monthly_manifest(self, month: str, project: str) -> LakePath:
-        """The file that says of which daily files a project's monthly ones were made."""
+        """The monthly manifest: the daily files that a project's monthly files were made of."""
         return self.root / "_monthly" / f"month={month}" / f"project={project}.json"
 
     def retention_record(self, project: str, name: str) -> LakePath:
@@ -87,7 +87,7 @@ class Lake:
         return self.root / "_staging" / partition.directory
 
     def rebuilding(self, partition: Partition) -> LakePath:
-        """Directory of tables that are derived again from published responses, beside any open attempt."""
+        """Directory of tables that are rebuilt from published responses, beside any open attempt."""
         return self.staging(partition) / "rebuild"
 
     def staged_derived(self, partition: Partition) -> LakePath:

@@ -41,18 +41,15 @@ class LocalPath(PosixPath, LakePath):
 
     @property
     def local(self) -> Path:
-        """The path itself."""
         return self
 
     @property
     def uri(self) -> str:
-        """The path as a `file://` URI."""
         # `Path.as_uri` would spell each `=` of the directories `%3D`.
         return f"file://{quote(str(self), safe='/=')}"
 
     @property
     def top(self) -> Self:
-        """The root of the file system."""
         return self.parents[-1]
 
     @property
@@ -61,32 +58,26 @@ class LocalPath(PosixPath, LakePath):
         return glob.escape(str(self))
 
     def is_there(self) -> bool:
-        """Whether there is a file or directory of this name."""
         with storage_errors(self):
             return local_files.exists(self)
 
     def sha256(self) -> str:
-        """SHA-256 of the file's bytes, in hexadecimal."""
         with storage_errors(self), self.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def matching(self, pattern: str) -> list[Self]:
-        """The files below this directory that match, part by part."""
         with storage_errors(self):
             return local_files.matching(self, pattern)
 
     def stats(self, pattern: str) -> list[tuple[Self, Stat]]:
-        """The files that `matching` finds, each with its size and time."""
         with storage_errors(self):
             return [(path, path.stat()) for path in self.matching(pattern)]
 
     def contents(self, pattern: str) -> dict[Self, bytes]:
-        """The files that `matching` finds, each with its bytes."""
         with storage_errors(self):
             return {path: path.read_bytes() for path in self.matching(pattern)}
 
     def all_files(self) -> Iterator[Self]:
-        """The files at any depth below this directory."""
         with storage_errors(self):
             yield from local_files.below(self, "*")
 
@@ -128,7 +119,6 @@ class LocalPath(PosixPath, LakePath):
             _sync(self.parent)
 
     def check_within(self, root: Path) -> None:
-        """Refuse a file that a link below `root` leads to outside of it."""
         with storage_errors(self):
             found = self.parent.resolve()
             if found != self.parent and not found.is_relative_to(root.resolve()):
@@ -138,7 +128,6 @@ class LocalPath(PosixPath, LakePath):
                 )
 
     def remove(self) -> None:
-        """Remove the file, if it is there, and the two directories above it if this leaves them empty."""
         check_holds()
         with storage_errors(self):
             self.unlink(missing_ok=True)
@@ -151,7 +140,6 @@ class LocalPath(PosixPath, LakePath):
                     break
 
     def remove_tree(self) -> None:
-        """Remove the directory, if it is there, with all that is in it."""
         if self.is_there():
             check_holds()
             with storage_errors(self):
@@ -159,7 +147,6 @@ class LocalPath(PosixPath, LakePath):
 
     @contextmanager
     def held(self, facts: dict[str, str], busy: Callable[[dict[str, str]], None]) -> Iterator[None]:
-        """Hold the lock file of this name."""
         self.parent.mkdir(parents=True, exist_ok=True)
         while True:
             with self.open("a+") as file:
@@ -185,7 +172,6 @@ class LocalPath(PosixPath, LakePath):
                 return
 
     def reader(self) -> "LocalFiles":
-        """The files below this directory as DuckDB asks for them."""
         return LocalFiles(self)
 
     def _beside(self) -> Self:

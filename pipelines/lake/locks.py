@@ -1,4 +1,4 @@
-"""What of a lake can be held against other runs, under which name, and how a run waits for it.
+"""What a run can hold of a lake against other runs, under which name, and how it waits for it.
 
 `LakePath.held` keeps the lock, on a disk or in an object store.
 """
@@ -24,7 +24,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Locks:
-    """The locks of one lake. `holder` says, to others that wait, who holds one.
+    """The locks of one lake. `holder` names the run that holds one, for others that wait.
 
     They have a directory of their own, so no project's name can be that of another's lock.
     """

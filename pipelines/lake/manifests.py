@@ -24,8 +24,8 @@ class InventoryFacts(Facts):
 
     `shortfall`: images that the API's list counts but that were on none of its pages. `missing` of the images `known`
     on the complete day `compared_with` were not in it. An inventory that is not whole, for the `reason` stated, says
-    nothing by what it lacks: `added` of the `ids` come from that day instead. `is_accepted`: somebody said that it is
-    right although it lacks that many.
+    nothing by what it lacks: `added` of the `ids` come from that day instead. `is_accepted`: an operator accepted it
+    although it lacks that many.
     """
 
     source: str
@@ -49,13 +49,13 @@ class InventoryFacts(Facts):
 
 
 class FetchFacts(Facts):
-    """How the answers were had.
+    """How the responses were fetched.
 
-    `kept` of them were on disk already from an attempt that had not ended; `carried` were carried forward from an
-    earlier day (mode `changed`). The API's list of images and its notebooks were read to the end, or not wanted, or the
+    `kept` of them were stored already by an attempt that had not ended; `carried` were carried forward from an earlier
+    day (mode `changed`). The API's list of images and its notebooks were read to the end, or not wanted, or the
     error says why they could not be read. `list_shortfall`: images that the list counts but that were on none of its
     pages; `notebooks_skipped` of the notebooks had no id. `clock_skew_seconds`: how far our clock was ahead of the
-    API's, negative when behind, or None when its answers did not say.
+    API's, negative when behind, or None when its responses did not say.
     """
 
     project_id: str
@@ -82,12 +82,12 @@ class FetchFacts(Facts):
 
     @property
     def list_is_whole(self) -> bool:
-        """Whether the list was read and shows as many images as it counts, so that what it lacks is not there."""
+        """Whether the list was read and shows as many images as it counts, so that an image it lacks does not exist."""
         return self.list_was_read and self.list_shortfall == 0
 
     @property
     def failed(self) -> int:
-        """Ids without an answer."""
+        """Ids without a response."""
         return self.outcomes.get("failed", 0)
 
 
@@ -101,7 +101,7 @@ class FileFacts(Facts):
 
 
 class FailedId(Facts):
-    """An id that got no answer, with the last error."""
+    """An id without a response, with the last error."""
 
     id: str
     error_code: str | None
@@ -151,7 +151,7 @@ class Attempt(Evidence):
 
 
 def inventory_warning(facts: InventoryFacts) -> str | None:
-    """What to know of an inventory before believing what it lacks, in a sentence or two; None when there is nothing."""
+    """What people must know before they believe what an inventory lacks, in a sentence or two; None: nothing."""
     if facts.is_accepted:
         return (
             f"The inventory {facts.source} lacks {facts.missing} of the {facts.known} images known on "
@@ -182,9 +182,9 @@ def file_facts(lake: Lake, path: LakePath, name: str, partition: Partition) -> F
 
 
 def misplaced(lake: Lake, partition: Partition, files: Mapping[str, FileFacts]) -> str | None:
-    """The first table that a record of a partition puts elsewhere than where that table of the partition lies, or None.
+    """The first table whose path in a record of a partition is not the place of that table of the partition, or None.
 
-    Nothing may be read, replaced or removed by a path that a record states, unless it is that place.
+    A path that a record states may be read, replaced or removed only when it is that place.
     """
     for name, file in files.items():
         try:
@@ -263,8 +263,8 @@ def not_published(partition: Partition, consequence: str) -> ConfigurationError:
 def known_partitions(lake: Lake) -> list[Partition]:
     """Partitions that have a manifest, in order, without those of keys that no project has.
 
-    A copy of a manifest under a name such as `project=default.bak.json` looks like that of another project, but says
-    whose it is. A key is left out when all of its manifests are copies of those of projects that are there.
+    A copy of a manifest under a name such as `project=default.bak.json` looks like one of another project, but states
+    its own. A key is left out when all of its manifests are copies of those of projects that are there.
     """
     partitions = lake.contents.partitions()
     days: dict[str, list[Partition]] = {}
@@ -278,7 +278,7 @@ def known_partitions(lake: Lake) -> list[Partition]:
 
 
 def _stated_projects(lake: Lake, partitions: list[Partition]) -> set[str]:
-    """Whose the manifests of a key say they are, the newest first, until one is of that key or cannot be read."""
+    """The projects that the manifests of a key state, the newest first, until one is of that key or cannot be read."""
     found: set[str] = set()
     for partition in reversed(partitions):
         try:
@@ -304,7 +304,7 @@ def newest_manifests(lake: Lake, *, skip_damaged: bool = False) -> Iterator[Mani
             try:
                 manifest = read_manifest(lake.manifest(partition))
             except StorageError:
-                # An older one tells as much here, and `verify` names the damaged one.
+                # An older one does as well here, and `verify` reports the damaged one.
                 if number == len(project) and not skip_damaged:
                     raise
             else:
@@ -315,7 +315,7 @@ def newest_manifests(lake: Lake, *, skip_damaged: bool = False) -> Iterator[Mani
 def holds_sandbox(lake: Lake) -> bool:
     """Whether the days of a lake are of the sandbox: then all of them are.
 
-    For people who read: what is damaged need not stop them, and `verify` names it.
+    A damaged manifest stops nobody who only reads; `verify` reports it.
     """
     return any(manifest.fetch.is_sandbox for manifest in newest_manifests(lake, skip_damaged=True))
 

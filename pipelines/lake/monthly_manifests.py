@@ -1,4 +1,4 @@
-"""The manifest of a project's monthly files: which daily files they were made of, and where they stand in for them.
+"""The manifest of a project's monthly files: the daily files that they were made of and stand in for.
 
 Making monthly files belongs to `maintenance.compaction`.
 """
@@ -46,8 +46,7 @@ def is_unchanged(path: LakePath, file: FileFacts) -> bool:
 def read_monthly_manifest(lake: Lake, month: str, project: str) -> MonthlyManifest | None:
     """The monthly manifest of a project; None when there is none, or none that this version can read.
 
-    What it seals can be made again, so a damaged seal is as good as none; so is one of another month or project, or one
-    that names other places than theirs.
+    One of another month or project, or one that names other places than theirs, is as good as none, too.
     """
     manifest = read_record(MonthlyManifest, lake.monthly_manifest(month, project))
     if manifest is None:
@@ -76,15 +75,15 @@ def monthly_files(lake: Lake, daily: Mapping[str, Mapping[Partition, LakePath]])
             by_project[project] = readable_manifest_files(lake, project)
         current = {day: by_project[project].get(Partition(day, project), {}) for day in manifest.days}
         for name in manifest.files.keys() & found.keys():
-            sealed = {day: hashes[name] for day, hashes in manifest.days.items() if name in hashes}
+            recorded = {day: hashes[name] for day, hashes in manifest.days.items() if name in hashes}
             days = frozenset(
                 day
-                for day, sha256 in sealed.items()
+                for day, sha256 in recorded.items()
                 if name in current[day]
                 and current[day][name].sha256 == sha256
                 and Partition(day, project) in daily[name]
             )
             if days:
                 path = lake.monthly(name, month, project)
-                found[name].append(MonthlyFile(month, project, path, days, frozenset(sealed) - days))
+                found[name].append(MonthlyFile(month, project, path, days, frozenset(recorded) - days))
     return found

@@ -1,7 +1,6 @@
 """What the names of directories and files stand for: a day, a month, a project, a partition.
 
-Readers of the lake ask here, and leave alone what is no such name: a copy that somebody made, or a file of another
-program.
+Readers of the lake ask here, and leave any other name alone: a copy that somebody made, or a file of another program.
 """
 
 import datetime as dt

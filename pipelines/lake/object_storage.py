@@ -1,8 +1,7 @@
 """A lake in an object store: names in a bucket by the part of `pathlib.Path` that the lake uses.
 
 An object appears whole or not at all, and replaces the one of its name at once: that is all an object store promises,
-and all the lake needs. `storage` says what each method must do, `buckets` sends the requests, `leases` says who may
-write.
+and all the lake needs. `storage` says what each method must do, `buckets` sends the requests, `leases` keeps the locks.
 """
 
 import fnmatch
@@ -68,30 +67,24 @@ class ObjectPath(LakePath):
 
     @cached_property
     def pure(self) -> PurePosixPath:
-        """The name as a path."""
         return PurePosixPath(self.key)
 
     @property
     def name(self) -> str:
-        """The last part."""
         return self.pure.name
 
     @property
     def stem(self) -> str:
-        """The last part without its suffix."""
         return self.pure.stem
 
     @property
     def parent(self) -> Self:
-        """All but the last part."""
         return self._at(str(self.pure.parent).removeprefix("."))
 
     def relative_to(self, other: "ObjectPath") -> PurePosixPath:
-        """The rest of the name below another."""
         return self.pure.relative_to(other.pure)
 
     def is_relative_to(self, other: "ObjectPath") -> bool:
-        """Whether the name is below another."""
         return self.pure.is_relative_to(other.pure)
 
     @property
@@ -101,12 +94,10 @@ class ObjectPath(LakePath):
 
     @property
     def uri(self) -> str:
-        """The name as an `s3://` URI."""
         return str(self)
 
     @property
     def top(self) -> Self:
-        """The bucket."""
         return self._at("")
 
     @property
@@ -115,15 +106,12 @@ class ObjectPath(LakePath):
         return str(self)
 
     def is_there(self) -> bool:
-        """Whether there is an object of this name."""
         return self.bucket.is_there(self.key)
 
     def stat(self) -> ObjectStat:
-        """Size in bytes, when it was written, and its version."""
         return self.bucket.stat(self.key)
 
     def sha256(self) -> str:
-        """SHA-256 of the object's bytes, in hexadecimal."""
         digest = hashlib.sha256()
         with storage_errors(self), object_errors(self):
             for chunk in obstore.get(self.bucket.store, self.key).stream(_PART_BYTES):
@@ -131,7 +119,6 @@ class ObjectPath(LakePath):
         return digest.hexdigest()
 
     def read_bytes(self) -> bytes:
-        """The whole object; for small ones."""
         return self.bucket.get(self.key)
 
     def open(self, mode: Literal["rb"] = "rb") -> io.BufferedReader:
@@ -141,11 +128,9 @@ class ObjectPath(LakePath):
         return io.BufferedReader(_ObjectReader(self, self.stat()), _READ_AHEAD_BYTES)
 
     def matching(self, pattern: str) -> list[Self]:
-        """The objects below this name that match, part by part."""
         return [path for path, _ in self._listed(pattern)]
 
     def stats(self, pattern: str) -> list[tuple[Self, Stat]]:
-        """The objects that `matching` finds, each with its size and time."""
         return [*self._listed(pattern)]
 
     def _listed(self, pattern: str) -> list[tuple[Self, ObjectStat]]:
@@ -178,7 +163,6 @@ class ObjectPath(LakePath):
         return {path: known[path.key, stat.e_tag] for path, stat in listed}
 
     def all_files(self) -> Iterator[Self]:
-        """The objects whose names are below this one."""
         with storage_errors(self):
             yield from (self._at(key) for key, _ in self.bucket.below(self.key))
 
@@ -195,11 +179,10 @@ class ObjectPath(LakePath):
         with object_errors(self):
             writer = _ObjectWriter(self)
             yield writer  # type: ignore[misc]  # a raw stream whose write takes all it is given
-            # Only now, and not when the stream is dropped: what was not finished never appears.
+            # Not when the stream is dropped: an object that was not finished never appears.
             writer.finish()
 
     def replace_by(self, source: "ObjectPath") -> None:
-        """Put a copy of another object of the bucket here, within the store."""
         self.bucket.announce_write()
         with storage_errors(self), object_errors(self):
             obstore.copy(self.bucket.store, source.key, self.key)
@@ -213,7 +196,6 @@ class ObjectPath(LakePath):
         self.bucket.delete([self.key], self.key)
 
     def remove_tree(self) -> None:
-        """Remove all objects whose names are below this one."""
         self.bucket.announce_write()
         self.bucket.delete([key for key, _ in self.bucket.below(self.key)], self.key)
 
@@ -222,7 +204,6 @@ class ObjectPath(LakePath):
         return claimed(self.bucket, self.key, facts, busy)
 
     def reader(self) -> "ObjectFiles":
-        """The objects below this name as DuckDB asks for them."""
         return ObjectFiles(self)
 
 
@@ -296,8 +277,8 @@ class _ObjectWriter(io.RawIOBase):
 class ObjectFiles(ReadOnlyFiles):
     """A directory of a bucket as DuckDB asks for files, under `s3://`; each file is one version of it.
 
-    DuckDB opens a file anew each time that SQL reads it. What was learned of a file the first time holds until it is
-    forgotten; one that was replaced is an error, never a mixture, and forgotten.
+    DuckDB opens a file again each time that SQL reads it. The version of the first time is read until it is forgotten;
+    reading a file that was replaced is an error, never a mixture, and forgets it.
     """
 
     protocol = "s3"
@@ -309,11 +290,9 @@ class ObjectFiles(ReadOnlyFiles):
         self._known: dict[str, ObjectStat] = {}
 
     def forget(self, path: ObjectPath) -> None:
-        """Ask the store again when the file is opened next."""
         self._known.pop(str(path), None)
 
     def name_of(self, path: ObjectPath) -> str:
-        """The address of an object."""
         return str(path)
 
     def _reader(self, name: str) -> io.RawIOBase:

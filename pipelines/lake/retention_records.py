@@ -1,4 +1,4 @@
-"""What retention has removed, as its records say: which files a day lacks lawfully, and what that rules out.
+"""Retention records: the files that retention has removed from each day, and what can no longer be done without them.
 
 A record is written before the files that it names are removed. It names each by the SHA-256 that the day's manifest, or
 the derived manifest, has for it, and the record before it by its SHA-256. Deciding what to remove, and
@@ -16,17 +16,17 @@ from pipelines.lake.records import Evidence, Facts, Record, parse_record
 from pipelines.lake.storage import LakePath
 from pipelines.tables import AUDIT_FINDINGS, IMAGE_COSTS, IMAGE_USAGE, TABLES
 
-# What stands for a table in the records where a report was removed.
+# In the records, this stands for the table of a report.
 REPORT = "report"
 
-# What a day's derived tables go on from.
+# The tables of a day that the next day's derived tables continue.
 HANDED_ON = (AUDIT_FINDINGS.name, IMAGE_COSTS.name, IMAGE_USAGE.name)
 
 
 class Rules(Facts):
     """How many days are kept, today included; None: for ever.
 
-    `responses_days`: of what the API answered (responses, list pages, notebooks). `snapshots_days`: of all other tables
+    `responses_days`: for what the API sent (responses, list pages, notebooks). `snapshots_days`: for all other tables
     of a day, and its report.
     """
 
