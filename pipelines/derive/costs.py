@@ -37,8 +37,8 @@ _FORMATS = {
 class CostResult:
     """The written table and its sums.
 
-    `total_bytes` leaves out images of unknown size, which `unsized` counts. `estimated_cost` is that of the day, and
-    leaves out these and the `unpriced` ones, for which the price book states no price; None when that leaves nothing.
+    `total_bytes` leaves out images of unknown size. `estimated_cost` is that of the day, and leaves out these and the
+    `unpriced` ones, for which the price book states no price; None when that leaves nothing.
     `growth_bytes` is against the last complete day, None when there is none. `reclaimable_bytes` is an upper bound,
     because layers are shared; None when usage is not read. `is_priced`: the price book states a price above zero.
     """
@@ -51,7 +51,6 @@ class CostResult:
     currency: str
     is_priced: bool
     unpriced: int
-    unsized: int
     reclaimable_bytes: int | None
 
 
@@ -82,7 +81,6 @@ def derive_image_costs(analysis: Analysis) -> CostResult:
             CAST(COALESCE(SUM(size_bytes), 0) AS BIGINT) AS total_bytes,
             SUM(estimated_cost) AS estimated_cost,
             COUNT(*) - COUNT(unit_price) AS unpriced,
-            COUNT(*) - COUNT(size_bytes) AS unsized,
             CAST(SUM(reclaimable_bytes) AS BIGINT) AS reclaimable_bytes,
             (SELECT CAST(COALESCE(SUM(size_bytes), 0) AS BIGINT) FROM previous_costs) AS previous_bytes
         FROM image_costs

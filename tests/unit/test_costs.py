@@ -62,7 +62,7 @@ def test_a_row_says_what_the_image_is_and_which_price_it_has():
     ]
     assert result.file.rows == result.images == 1
     assert (result.total_bytes, result.growth_bytes, result.reclaimable_bytes) == (5 * GB, None, None)
-    assert (result.currency, result.is_priced, result.unpriced, result.unsized) == ("CHF", True, 0, 0)
+    assert (result.currency, result.is_priced, result.unpriced) == ("CHF", True, 0)
 
 
 def test_the_price_book_that_ships_says_zero():
@@ -161,7 +161,7 @@ def test_an_image_without_a_price_or_a_size_has_no_cost_and_is_counted():
     result = derive(day)
     assert costs_of(day, "unit_price") == {A: 2.0, B: None, C: None, D: 2.0}
     assert costs_of(day, "estimated_cost") == {A: 2.0, B: None, C: None, D: None}
-    assert (result.images, result.unpriced, result.unsized) == (4, 2, 1)
+    assert (result.images, result.unpriced) == (4, 2)
     assert (result.estimated_cost, result.total_bytes) == (2.0, 32 * GB)
 
 
