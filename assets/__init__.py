@@ -1,1 +1,1 @@
-"""WHAT is kept and WHEN: the only code that knows Dagster, and thin. How it is made belongs to `pipelines`."""
+"""WHAT is kept and WHEN: a thin layer, and the only code that imports Dagster. HOW belongs to `pipelines`."""

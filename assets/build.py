@@ -1,4 +1,4 @@
-"""Puts assets, jobs, schedule, sensor and resources together; tests and the command line bring their own parts."""
+"""Builds the definitions from assets, jobs, schedule, sensor and resources; callers may pass parts of their own."""
 
 import datetime as dt
 from collections.abc import Callable
@@ -20,10 +20,10 @@ REBUILD_JOB = "rebuild_images"
 REPUBLISH_JOB = "republish_images"
 DERIVE_JOB = "derive_days"
 LOAD_JOB = "load_days"
-# The schedule's day, and some hours for a slow run or one that is tried again.
+# One day, plus some hours for a slow or retried run.
 _FRESH_FOR = dt.timedelta(hours=30)
-# An endpoint, store or database that cannot be reached may be back in minutes, and a partition that is held may be
-# free; sentences of other kinds say that trying again changes nothing, and end the run (see RunResource).
+# For an unreachable endpoint, store or database, and for a locked partition: they may be available in minutes. Other
+# errors end the run at once, because a retry does not help (see RunResource).
 _RETRY = dg.RetryPolicy(max_retries=3, delay=60, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 
 
@@ -34,11 +34,11 @@ def build_definitions(
     *,
     is_played: bool = False,
 ) -> dg.Definitions:
-    """Make the definitions for given settings; the command line and tests bring their own reporter and clock."""
+    """Build the definitions for the settings; the command line and tests pass their own reporter and clock."""
     reporter = reporter or LogReporter()
     freshness = dg.FreshnessPolicy.time_window(fail_window=_FRESH_FOR)
     grid = partition_grid(settings)
-    # Also of the jobs: a run that is tried again begins with whichever step it had not done.
+    # The jobs have it, too: a retried run starts with the first step that is not done.
     retry = None if reporter.is_attended else _RETRY
     images, derived = images_assets(grid, freshness), derived_assets(grid, settings)
     warehouse = [warehouse_asset(grid, retry)] if settings.loads_warehouse else []
@@ -48,25 +48,25 @@ def build_definitions(
         DAILY_JOB,
         selection=assets,
         op_retry_policy=retry,
-        description="Inventory, fetch, normalise and publish a day of a project; what changed, is wrong and costs.",
+        description="Inventory, fetch, normalise and publish a day of a project; derive changes, findings and costs.",
     )
     rebuild = dg.define_asset_job(
         REBUILD_JOB,
         selection=[images, derived, *delivery],
         op_retry_policy=retry,
-        description="Derive a published day's tables again from its stored answers, and what follows from them.",
+        description="Derive a published day's tables again from its stored responses, then its derived tables.",
     )
     republish = dg.define_asset_job(
         REPUBLISH_JOB,
         selection=[images],
         op_retry_policy=retry,
-        description="Derive a published day's tables again from its stored answers, and not what follows.",
+        description="Derive a published day's tables again from its stored responses, without its derived tables.",
     )
     derive = dg.define_asset_job(
         DERIVE_JOB,
         selection=[derived, *delivery],
         op_retry_policy=retry,
-        description="Derive what follows from a published day again, and deliver it; the day itself stays as it is.",
+        description="Derive a published day's changes, findings and costs again and deliver them; the day stays as is.",
     )
     load = [
         dg.define_asset_job(
@@ -81,7 +81,7 @@ def build_definitions(
     compact = dg.define_asset_job(
         COMPACT_JOB,
         selection=[monthly],
-        description="Make the monthly files of a project's month that is over; daily files stay as they are.",
+        description="Write the monthly files of a project's past month; daily files stay unchanged.",
     )
     webhook = failure_webhook(settings)
     return dg.Definitions(
@@ -90,6 +90,6 @@ def build_definitions(
         schedules=[daily_schedule(DAILY_JOB, settings), monthly_schedule(settings)],
         sensors=[webhook] if webhook else [],
         resources={"runs": run_resource(settings, reporter, now, is_played=is_played)},
-        # One process for each run: the steps pass paths and share the hold on their partition.
+        # One process per run: the steps pass paths and share the lock on their partition.
         executor=dg.in_process_executor,
     )

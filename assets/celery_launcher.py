@@ -1,7 +1,7 @@
-"""Starts each run as one task of Celery, on whichever machine has a worker free, and notices when that worker is gone.
+"""Starts each run as a Celery task on any machine with a free worker, and notices when that worker is gone.
 
-Needs the extra `celery`. `dagster.yaml` names the launcher (see deploy/dagster-workers.yaml); the workers' end is
-`assets.celery_worker`.
+Needs the extra `celery`. `dagster.yaml` names this launcher (see deploy/dagster-workers.yaml); `assets.celery_worker`
+is the app of the workers.
 """
 
 import warnings
@@ -15,28 +15,29 @@ from dagster._serdes import ConfigurableClassData
 from dagster_celery.launcher import CeleryRunLauncher
 from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
 
-# A worker is given up when it did not know of its run at so many looks in succession: it may be reconnecting.
+# A run is lost if its worker does not know it at this many checks in a row. A single failure may be a reconnection.
 _LOOKS = 3
 _REPLY_SECONDS = 5.0
 _BROKER_SECONDS = 600
 _SETTINGS = {
-    # A worker takes what it can start: a run that waits elsewhere would be lost with that worker, and handed out twice
-    # once it had waited for longer than the broker's visibility time-out. Acknowledged when started, so that one which
-    # runs for longer than that is not.
+    # A worker takes only runs that it can start at once. A prefetched run would be lost with its worker, and would be
+    # handed out twice after the broker's visibility time-out. Tasks are acknowledged when they start, so that long runs
+    # are not handed out twice, either.
     "worker_disable_prefetch": True,
     "task_acks_late": False,
-    # Memory of a run goes with its process.
+    # Each run has its own process, which releases all its memory.
     "worker_max_tasks_per_child": 1,
-    # Dagster keeps what a step prints, and needs the real streams for that.
+    # Dagster captures the steps' output, which needs the real streams.
     "worker_redirect_stdouts": False,
     "broker_connection_retry_on_startup": True,
 }
 
 
 class CeleryLauncher(CeleryRunLauncher):
-    """Dagster's launcher for Celery, which by itself believes that a task is running for as long as nobody ended it.
+    """Dagster's launcher for Celery, which also notices killed workers.
 
-    Of a worker that was killed nobody says so. This one asks the worker whether it is at work on the run still.
+    Dagster's own launcher believes that a task runs until its end is reported, but nobody reports it for a killed
+    worker. This class asks the worker whether it still works on the run.
     """
 
     def __init__(
@@ -46,23 +47,23 @@ class CeleryLauncher(CeleryRunLauncher):
         self._missed: Counter[str] = Counter()
 
     def launch_run(self, context: LaunchRunContext) -> None:
-        """Hand a run to the workers; waits some minutes for a broker that is away."""
+        """Hand a run to the workers; waits some minutes for an unreachable broker."""
         self._await_broker()
         with warnings.catch_warnings():
-            # Dagster's launcher makes the same task anew each time.
+            # Dagster's launcher defines the same task each time.
             warnings.simplefilter("ignore", DuplicateTaskNameWarning)
             super().launch_run(context)
 
     def _await_broker(self) -> None:
-        # A run that cannot be handed over has failed, and so have its two successors within a minute.
+        # Wait for the broker: a run that cannot be handed over fails, and so do its two retries within a minute.
         with self.celery.connection_for_write() as connection:
             connection.ensure_connection(interval_start=1, interval_step=1, interval_max=5, timeout=_BROKER_SECONDS)
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
-        """Whether the run's worker is at work on it; Dagster's run monitoring asks this of runs that have started."""
+        """Whether the run's worker still works on it; Dagster's run monitoring calls this for started runs."""
         task = self.celery.AsyncResult(run.tags[DAGSTER_CELERY_TASK_ID_TAG])
         state = task.state
-        # Pending is what Redis says of tasks that it has forgotten, too: the workers know better.
+        # Redis also reports forgotten tasks as pending, so ask the workers.
         if state not in {"STARTED", "PENDING"}:
             return super().check_run_worker_health(run)
         worker = task.info.get("hostname") if state == "STARTED" else None
@@ -81,6 +82,6 @@ class CeleryLauncher(CeleryRunLauncher):
         """Stop a run."""
         run = self._instance.get_run_by_id(run_id)
         if run is not None:
-            # Or its end would pass for that of a worker, and it would be tried again.
+            # Otherwise the end of the task would look like a lost worker, and the run would be retried.
             self._instance.report_run_canceling(run)
         return super().terminate(run_id)

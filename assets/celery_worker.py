@@ -1,6 +1,6 @@
 """The app of a worker that executes runs: `celery --app assets.celery_worker worker`.
 
-Broker and all else come from the `dagster.yaml` in DAGSTER_HOME, so that no further file holds the broker's password.
+Broker and options come from the `dagster.yaml` in DAGSTER_HOME, so that no other file holds the broker's password.
 """
 
 import sys
@@ -8,7 +8,7 @@ import sys
 import dagster as dg
 from dagster_celery.tasks import create_execute_job_task, create_resume_job_task
 
-# Not used here, but by each run: imported once, before the processes of the runs are forked.
+# Imported for the runs: once, before their processes are forked.
 import assets.build  # noqa: F401
 from assets.celery_launcher import CeleryLauncher
 

@@ -1,8 +1,8 @@
-"""The command line `image-snapshots`: settings in, a run through Dagster, a table and an exit status out.
+"""The command line `image-snapshots`.
 
-Exit status: 0 complete, 1 failed, 2 usage or configuration, 3 published but incomplete. Tables on a terminal, plain
-lines when piped, `--json` for scripts. What a command does belongs to `pipelines`, how a run passes through Dagster to
-`assets.runner`. What takes long to import, the commands import that need it.
+Exit status: 0 complete, 1 failed, 2 usage or configuration, 3 published but incomplete. Output is a table on a
+terminal, plain lines when piped, and JSON with `--json`. The work of a command belongs to `pipelines`, running a job
+through Dagster to `assets.runner`. Commands import slow modules only when they need them.
 """
 
 import contextlib
@@ -65,7 +65,7 @@ app = typer.Typer(
 
 
 class Mode(StrEnum):
-    """Which images a run asks for."""
+    """Which images a run fetches."""
 
     FULL = "full"
     CHANGED = "changed"
@@ -89,7 +89,7 @@ def program(
 
 @lasting_streams()
 def main() -> None:
-    """Run the command line; what a user can cause ends in one sentence and the exit status of its kind."""
+    """Run the command line; a PipelineError ends it with one sentence and the error's exit status."""
     try:
         app()
     except PipelineError as error:
@@ -119,39 +119,37 @@ def run(
         int | None,
         typer.Option("--days", min=1, max=366, help="Play the sandbox's last days, today included (sandbox only)."),
     ] = None,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Throw away what an attempt that did not end has gathered.")
-    ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Discard the responses of an unfinished attempt.")] = False,
     mode: Annotated[
-        Mode | None, typer.Option(help="Ask for every image, or only for those that the API's list shows as changed.")
+        Mode | None, typer.Option(help="Fetch every image, or only those that the image list shows as changed.")
     ] = None,
     accept_shrunk: Annotated[
         bool,
         typer.Option(
             "--accept-shrunk-inventory",
-            help="The inventory is right although it lacks many known images: what is not in it leaves the history.",
+            help="The inventory is right although it lacks many known images: those count as gone.",
         ),
     ] = False,
     project_moved: Annotated[
         bool,
-        typer.Option("--project-moved", help="The project has another id or endpoint from today on, and is the same."),
+        typer.Option("--project-moved", help="The project has a new id or endpoint from today on, but is the same."),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Take today's snapshot: inventory, fetch, normalise, publish.
 
-    An attempt of today that did not end is gone on with; a day that ended is fetched anew and replaced.
+    An unfinished attempt of today is resumed; a published day is fetched again and replaced.
     """
     from assets.resources import ACCEPT_SHRUNK_TAG, FRESH_TAG, PROJECT_MOVED_TAG
     from pipelines.preflight import check_inputs
-    from pipelines.snapshot.steps import SnapshotRun
+    from pipelines.snapshot.snapshot_run import SnapshotRun
 
     settings = Settings.load()
     if mode is not None:
         settings = settings.model_copy(update={"mode": mode.value})
     if days is not None and not settings.uses_sandbox:
         raise ConfigurationError(
-            "--days plays days of the embedded sandbox; a real endpoint (IMAGE_SNAPSHOTS_ENDPOINT) cannot say what was."
+            "--days plays days of the embedded sandbox; a real endpoint (IMAGE_SNAPSHOTS_ENDPOINT) has no past days."
         )
     if days is not None and date is not None:
         raise ConfigurationError("--days and --date exclude each other: --days ends with today.")
@@ -171,9 +169,9 @@ def run(
         run.check_clock()
     if settings.uses_sandbox:
         print_note(
-            "No endpoint is configured (IMAGE_SNAPSHOTS_ENDPOINT): the embedded sandbox stands in for the cloud."
+            "No endpoint is configured (IMAGE_SNAPSHOTS_ENDPOINT): the embedded sandbox is used instead of the cloud."
             if settings.endpoint is None
-            else "The embedded sandbox stands in for the cloud, as IMAGE_SNAPSHOTS_ENDPOINT asks for."
+            else "The embedded sandbox is used instead of the cloud, as IMAGE_SNAPSHOTS_ENDPOINT says."
         )
     said = {FRESH_TAG: fresh, ACCEPT_SHRUNK_TAG: accept_shrunk, PROJECT_MOVED_TAG: project_moved}
     tags = {tag: "true" for tag, is_said in said.items() if is_said}
@@ -181,10 +179,10 @@ def run(
 
 
 def _note_failure(settings: Settings, projects: list[str], sentence: str) -> None:
-    """Let `status` tell why today's run did not begin."""
+    """Note why today's run did not begin, for `status`."""
     for project in projects:
         partition = Partition(_today(), project)
-        # Of what another run holds, that run tells; and the failure itself is told in any case.
+        # Skip a partition that another run holds: that run reports it. The error itself is printed in any case.
         with contextlib.suppress(PipelineError), (lake := open_lake(settings)).locks.partition(partition, "none"):
             note_failure(
                 lake, partition, Failure(at=dt.datetime.now(dt.UTC), run_id="none", step=None, sentence=sentence)
@@ -192,7 +190,7 @@ def _note_failure(settings: Settings, projects: list[str], sentence: str) -> Non
 
 
 def _clock(partition: Partition, days: int | None) -> Callable[[], dt.datetime]:
-    """The clock of a run: the sandbox shows any day, so a day that is played is the current one."""
+    """The clock of a run; for a day that the sandbox plays, it shows that day."""
     from pipelines.run import utc_now
 
     if days is None:
@@ -203,17 +201,17 @@ def _clock(partition: Partition, days: int | None) -> Callable[[], dt.datetime]:
 @app.command()
 def rebuild(
     date: DateOption = None,
-    every: Annotated[bool, typer.Option("--all", help="Every published day that retention has left whole.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Every published day whose files retention has kept.")] = False,
     project: ProjectOption = None,
     accept_history: Annotated[
         str | None,
         typer.Option(
-            "--accept-history", metavar="SHA256", help="The history with this SHA-256 is right; no record names it."
+            "--accept-history", metavar="SHA256", help="Accept the history with this SHA-256, which no record names."
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Derive published days again from the answers stored on those days; asks the API nothing."""
+    """Derive published days again from their stored responses, without any request to the API."""
     from assets.resources import ACCEPT_HISTORY_TAG
     from pipelines.lake.retention_records import RetentionRecords, is_derivable
     from pipelines.preflight import check_inputs
@@ -221,7 +219,7 @@ def rebuild(
     settings = Settings.load()
     day = parse_date(date)
     if (day is None) == (not every):
-        raise ConfigurationError("Say which day to rebuild: --date YYYY-MM-DD, or --all.")
+        raise ConfigurationError("State the day to rebuild: --date YYYY-MM-DD, or --all.")
     projects = _projects(settings, project)
     check_inputs(settings)
     if day is not None:
@@ -235,7 +233,7 @@ def rebuild(
             if partition.project in projects and is_derivable(lake, partition, removed[partition.project])
         ]
     last = {partition.project: partition for partition in partitions}
-    # What follows from several days is derived once for all of them, with the last day of each project.
+    # The derived tables are updated once for all days, with the last day of each project.
     jobs = ["rebuild_images" if partition in last.values() else "republish_images" for partition in partitions]
     tags = {ACCEPT_HISTORY_TAG: accept_history} if accept_history else {}
     _run_jobs(settings, partitions, jobs, as_json=as_json, tags=tags)
@@ -243,7 +241,7 @@ def rebuild(
 
 FromOption = Annotated[str, typer.Option("--from", metavar="YYYY-MM-DD", help="First day.")]
 ToOption = Annotated[
-    str | None, typer.Option("--to", metavar="YYYY-MM-DD", help="Last day; default: the last there is.")
+    str | None, typer.Option("--to", metavar="YYYY-MM-DD", help="Last day; default: the last published day.")
 ]
 
 
@@ -251,9 +249,9 @@ ToOption = Annotated[
 def derive(
     first: FromOption, last: ToOption = None, project: ProjectOption = None, as_json: JsonOption = False
 ) -> None:
-    """Derive again what follows from published days (changes, findings, costs), and load it; after a new price or rule.
+    """Derive changes, findings and costs of published days again, such as after a new price or rule, and load them.
 
-    The days themselves, their evidence and manifests, stay as they are.
+    The days themselves, with their evidence and manifests, stay unchanged.
     """
     from assets.build import DERIVE_JOB
     from pipelines.lake.retention_records import is_derivable
@@ -287,7 +285,7 @@ def _published_between(
     project: list[str] | None,
     is_whole: Callable[[Lake, Partition, "RetentionRecords"], bool],
 ) -> list[Partition]:
-    """The published days from one to another that retention has left whole, in order.
+    """The published days in a range whose files retention has kept, in order.
 
     Raises:
         ConfigurationError: there are none.
@@ -305,11 +303,9 @@ def _published_between(
     ]
     whole = [day for day in found if is_whole(lake, day, removed[day.project])]
     if not whole:
-        reason = (
-            "retention removed what they are made from" if found else "`image-snapshots status` lists what there is"
-        )
+        reason = "retention removed their files" if found else "`image-snapshots status` lists the published days"
         raise ConfigurationError(
-            f"No day from {first} to {last or 'the last'} can be taken of {', '.join(projects)} in {lake.root}: "
+            f"No day from {first} to {last or 'the last'} can be used for {', '.join(projects)} in {lake.root}: "
             f"{reason}."
         )
     return whole
@@ -324,8 +320,8 @@ def _run_jobs(
     days: int | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> None:
-    """Run its job for each partition, one failing partition leaving the others alone, then say what became of them."""
-    # What follows takes seconds to import.
+    """Run a job for each partition and print the results; a failing partition does not stop the others."""
+    # These imports take seconds.
     print_note(f"Starting {count_text(len(partitions), 'run')}.")
     from assets.runner import Runner
     from pipelines.derive.suppression_targets import suppression_warnings
@@ -341,7 +337,7 @@ def _run_jobs(
                 print_error(failure.sentence)
                 if failure.is_interrupt:
                     break
-    # Of those that an interruption left no time for nothing is reported.
+    # After an interruption there are fewer failures than partitions; the rest is not reported.
     for partition, failure in zip(partitions, failures, strict=False):
         is_published = failure is None or failure.came_after_publication
         manifest = published(lake, partition) if is_published else None
@@ -357,7 +353,7 @@ def _run_jobs(
     else:
         print_reports(reports)
     _print_clock_warnings(lake, [partition.project for partition in partitions])
-    # A run that failed has said why, of these files perhaps.
+    # A failed run has already reported its error, perhaps about these files.
     if all(failure is None for failure in failures):
         for warning in suppression_warnings(lake, settings, _today()):
             print_warning(warning)
@@ -383,7 +379,7 @@ def status(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List the last days: complete, incomplete, unfinished (the next run goes on), missing or damaged."""
+    """List the last days: complete, incomplete, unfinished (the next run resumes it), missing or damaged."""
     settings = Settings.load()
     today = _today()
     lake = open_lake(settings)
@@ -419,7 +415,7 @@ def _print_statuses(statuses: list[PartitionStatus]) -> None:
     if not Console().is_terminal:
         print_table("Days", (*names, "last failure"), rows)
         return
-    # A column has no room for sentences.
+    # A table column has no room for sentences.
     print_table("Days", names, [row[:-1] for row in rows])
     for item in statuses:
         if item.failure is not None:
@@ -443,14 +439,14 @@ def report(
     project: ProjectOption = None,
     output: Annotated[Path | None, typer.Option("--output", help="File to write instead of the lake's.")] = None,
 ) -> None:
-    """Write the report of a published day: one HTML file per project that needs nothing else."""
+    """Write the report of a published day: one self-contained HTML file per project."""
     from pipelines.report.page import write_report
 
     settings = Settings.load()
     lake = open_lake(settings)
     projects = _projects(settings, project)
     if output is not None and len(projects) > 1:
-        raise ConfigurationError("--output takes one report, and there are several projects: choose with --project.")
+        raise ConfigurationError("--output takes one report, but there are several projects: choose with --project.")
     check_output(lake, output)
     note_sandbox(lake)
     days = {key: [day for day in lake.contents.partitions() if day.project == key] for key in projects}
@@ -477,14 +473,14 @@ def focus(
     note_sandbox(lake)
     until = parse_date(last) or _today()
     rows = write_focus(lake, parse_date(first) or until.replace(day=1), until, _projects(settings, project), output)
-    print_line(f"{output}: {count_text(rows, 'row')}, estimates and no bill")
+    print_line(f"{output}: {count_text(rows, 'row')}, estimates, not a bill")
 
 
 @app.command()
 def ddl(
-    warehouse: Annotated[str, typer.Argument(metavar="WAREHOUSE", help="Such as snowflake; any other name lists all.")],
+    warehouse: Annotated[str, typer.Argument(metavar="WAREHOUSE", help="Such as snowflake; any other lists all.")],
 ) -> None:
-    """Print the statements that make the tables of a warehouse, for those that read the lake's files themselves."""
+    """Print the statements that create the tables of a warehouse that reads the lake's files itself."""
     from pipelines.warehouse.ddl import SCRIPTS
 
     if warehouse not in SCRIPTS:
@@ -494,7 +490,7 @@ def ddl(
 
 @app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def sandbox(context: typer.Context) -> None:
-    """Serve a ModelArts-compatible endpoint on loopback; prints the settings that point a client at it."""
+    """Serve a ModelArts-compatible endpoint on loopback, and print the settings for clients."""
     from pipelines.sandbox.__main__ import main as sandbox_main
 
     load_environment()
@@ -505,7 +501,7 @@ def sandbox(context: typer.Context) -> None:
 def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 3000,
 ) -> None:
-    """Open Dagster's UI on the runs, assets and schedule; Ctrl-C ends it."""
+    """Start Dagster's UI with runs, assets and schedule; Ctrl-C ends it."""
     from assets.run_history import use_instance_home
 
     Settings.load()
@@ -515,18 +511,18 @@ def ui(
     # The newer `dg dev` needs a package that only developers have.
     quiet = ["-W", "ignore:Function `dev_command` is superseded"]
     command = [sys.executable, *quiet, "-m", "dagster", "dev", "--workspace", workspace, "--host", "127.0.0.1"]
-    # In place of this process, so that signals reach it.
+    # Replace this process, so that signals reach Dagster.
     os.execv(sys.executable, [*command, "--port", str(port)])  # noqa: S606
 
 
 def _check_free(port: int) -> None:
-    """Dagster would go on without its page, and its scheduler with it.
+    """Check that the UI's port is free. Dagster itself would continue without its page, and so would its scheduler.
 
     Raises:
-        ConfigurationError: the port is taken, or this user may not serve there.
+        ConfigurationError: the port is in use, or this user may not serve there.
     """
     with socket.socket() as probe:
-        # As the server does: what a past one left behind is not in its way.
+        # As the server does: old connections of a past server do not matter.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
@@ -534,7 +530,7 @@ def _check_free(port: int) -> None:
         except OSError as error:
             raise ConfigurationError(
                 f"The UI cannot be served at 127.0.0.1:{port} ({error.strerror}): choose another port with --port, or "
-                f"end what has that one; it may be an `image-snapshots ui` that shows the same at "
+                f"end the program that uses it. It may be an `image-snapshots ui` that shows the same at "
                 f"http://127.0.0.1:{port}."
                 if error.errno == errno.EADDRINUSE
                 else f"The UI cannot be served at 127.0.0.1:{port} ({error.strerror}): choose another port with --port."

@@ -1,4 +1,4 @@
-"""What all assets state alike: owners, checks, and the code that makes a table."""
+"""What all assets share: owners, checks, and the version of the code that makes a table."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,20 +14,20 @@ OWNERS = ["team:platform"]
 def made_by(*places: str) -> str:
     """The code version of an asset: the schema's, and the fingerprint of the code in `places` of `pipelines` or `sql`.
 
-    Dagster shows as outdated what another version made.
+    Dagster shows tables that another version made as outdated.
     """
     return f"{SCHEMA_VERSION}+{fingerprint('pipelines/tables.py', *places)}"
 
 
 def check_specs(asset: str, checks: Mapping[str, str]) -> list[dg.AssetCheckSpec]:
-    """The checks of an asset, by name with what each one says when it is passed."""
+    """The checks of an asset: name -> what is true if the check passes."""
     return [dg.AssetCheckSpec(name, asset=asset, description=meaning) for name, meaning in checks.items()]
 
 
 def check_result(
     asset: str, name: str, passed: bool, metadata: Mapping[str, Any] | None = None, description: str | None = None
 ) -> dg.AssetCheckResult:
-    """The result of a check of an asset; one that is not passed is a warning."""
+    """The result of an asset's check; a failed check is a warning."""
     return dg.AssetCheckResult(
         asset_key=asset,
         check_name=name,

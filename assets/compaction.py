@@ -1,4 +1,4 @@
-"""The asset of the monthly files, its partitions (month x project), job and schedule."""
+"""The asset of the monthly files, with its partitions (month x project), job and schedule."""
 
 import datetime as dt
 from collections.abc import Iterator
@@ -20,21 +20,21 @@ MONTH = "month"
 
 
 def month_grid(settings: Settings) -> dg.MultiPartitionsDefinition:
-    """The months that are over x the projects."""
+    """The partitions: past months x projects."""
     months = dg.MonthlyPartitionsDefinition(start_date=settings.first_day.replace(day=1).isoformat(), timezone="UTC")
     return dg.MultiPartitionsDefinition({MONTH: months, PROJECT: dg.StaticPartitionsDefinition(settings.project_keys)})
 
 
 def monthly_asset(settings: Settings) -> dg.AssetsDefinition:
-    """Make the asset; no daily run has it in its job."""
+    """Build the asset; the daily job does not include it."""
 
     @dg.asset(
-        description="The daily files of a month that is over, as one for each table: for analysis alone.",
+        description="The daily files of a past month, compacted into one file per table, for analysis only.",
         group_name="delivery",
         kinds={"parquet", "duckdb"},
         owners=OWNERS,
         partitions_def=month_grid(settings),
-        # Its days are those of the month; which of them are there is for the lake to say.
+        # Its inputs are the month's days; the lake knows which of them exist.
         deps=[dg.AssetDep(name, partition_mapping=dg.AllPartitionMapping()) for name in sorted(_inputs(settings))],
         code_version=made_by("pipelines/maintenance/compaction.py"),
     )
@@ -67,7 +67,7 @@ def _inputs(settings: Settings) -> set[str]:
 
 
 def monthly_schedule(settings: Settings) -> dg.ScheduleDefinition:
-    """One run per project for the month before, when its last day can no longer be published; off until switched on."""
+    """One run per project for the last month, when its last day can no longer be published; off until switched on."""
 
     @dg.schedule(
         name="compact_months_schedule",
@@ -75,7 +75,7 @@ def monthly_schedule(settings: Settings) -> dg.ScheduleDefinition:
         cron_schedule="47 7 2 * *",
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.STOPPED,
-        description="Makes the monthly files of the month before, for faster queries over many days.",
+        description="Writes the monthly files of the last month, for faster queries over many days.",
     )
     def schedule(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
         first = context.scheduled_execution_time.astimezone(dt.UTC).date().replace(day=1)

@@ -1,7 +1,7 @@
 """The assets of the daily snapshot: image_inventory -> image_responses -> images, image_values.
 
-Each step stages its table in the lake; the last one publishes the whole day at once, so a materialisation of
-`images` is what makes a day visible to readers.
+Each step stages its table in the lake; the last one publishes the whole day at once. So readers see a day from the
+materialisation of `images` on.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ from assets.metadata import (
     selected,
 )
 from assets.resources import RunResource
-from pipelines.lake.manifests import inventory_warning, short_list
+from pipelines.lake.manifests import inventory_warning, outside_scope, short_list, unobserved_usage
 from pipelines.plain_text import visible
 from pipelines.preflight import check_inputs
 from pipelines.snapshot.steps import fetch_responses, publish_snapshot, take_inventory
@@ -31,30 +31,31 @@ _INVENTORY, _RESPONSES = "image_inventory", "image_responses"
 
 _INVENTORY_CHECKS = {
     "source_is_fresh": "The inventory file was modified within IMAGE_SNAPSHOTS_INVENTORY_MAX_AGE_HOURS.",
-    "ids_are_usable": "Every row of the inventory has a UUID and a project that is configured.",
-    "list_is_whole": "The API's own list, when it is the inventory, showed as many images as it counts.",
-    "inventory_is_whole": "The inventory shows the images known on the last complete day, but for the share of "
-    "IMAGE_SNAPSHOTS_MAX_SHRUNK_RATIO; nothing counts as gone for not being in one that is not whole.",
+    "ids_are_usable": "Every row of the inventory has a UUID and a configured project.",
+    "list_is_whole": "If the image list is the inventory, it showed as many images as it counts.",
+    "inventory_is_whole": "The inventory has the images known on the last complete day, except for at most the share "
+    "IMAGE_SNAPSHOTS_MAX_SHRUNK_RATIO. If not, images missing from it do not count as gone.",
 }
 _RESPONSES_CHECKS = {
-    "is_complete": "Every id has an answer of the API; a day with failed ids is published as incomplete.",
-    "list_was_read": "The API's own list could be read, if that was wanted (IMAGE_SNAPSHOTS_RECONCILE), and "
+    "is_complete": "Every id has a response of the API; a day with failed ids is published as incomplete.",
+    "list_was_read": "The image list was read, if wanted (IMAGE_SNAPSHOTS_RECONCILE), and "
     "showed as many images as it counts.",
-    "notebooks_were_read": "The project's notebooks could all be read, if that was wanted (IMAGE_SNAPSHOTS_USAGE).",
+    "usage_is_observed": "All sources of usage that are wanted (IMAGE_SNAPSHOTS_USAGE) could be read as a whole.",
 }
 _IMAGES_CHECKS = {
     "ids_are_unique": "One row per id; checked before publishing.",
-    "no_new_fields": "The API sent no field outside the contract.",
-    "no_new_values": "The API sent no enumeration value outside the contract.",
-    "no_anomalies": "Nothing had to be repaired or left unread.",
+    "no_new_fields": "The API sent no undocumented field.",
+    "no_new_values": "The API sent no undocumented enumeration value.",
+    "no_anomalies": "No value was repaired or unreadable.",
+    "scope_is_whole": "No answer names a workspace outside of those that were read (IMAGE_SNAPSHOTS_WORKSPACES).",
 }
 
 
 def image_inventory_asset(grid: dg.MultiPartitionsDefinition, retry: dg.RetryPolicy | None) -> dg.AssetsDefinition:
-    """Make the asset of the ids that are asked for."""
+    """Build the asset of the inventory's ids."""
 
     @dg.asset(
-        description="The image ids that the inventory source states for the project on that day, cleaned and counted.",
+        description="The project's image ids from the inventory on that day, cleaned and counted.",
         group_name="inventory",
         kinds={"parquet"},
         owners=OWNERS,
@@ -86,10 +87,10 @@ def image_inventory_asset(grid: dg.MultiPartitionsDefinition, retry: dg.RetryPol
 
 
 def image_responses_asset(grid: dg.MultiPartitionsDefinition, retry: dg.RetryPolicy | None) -> dg.AssetsDefinition:
-    """Make the asset of what the API answered."""
+    """Build the asset of the API's responses."""
 
     @dg.asset(
-        description="Evidence: the API's answer for every inventory id, byte for byte, errors included.",
+        description="Evidence: the API's response for every inventory id, byte for byte, including errors.",
         group_name="responses",
         kinds={"parquet", "rest"},
         owners=OWNERS,
@@ -110,21 +111,25 @@ def image_responses_asset(grid: dg.MultiPartitionsDefinition, retry: dg.RetryPol
             check_results=[
                 check_result(_RESPONSES, "is_complete", facts.failed == 0, {"failed": facts.failed}),
                 _read_check("list_was_read", facts.list_error or short_list(facts)),
-                _read_check("notebooks_were_read", facts.notebooks_error),
+                _read_check("usage_is_observed", _sentences(unobserved_usage(facts))),
             ],
         )
 
     return image_responses
 
 
-def _read_check(name: str, error: str | None) -> dg.AssetCheckResult:
-    # Not as description, which the UI reads as Markdown: the error may quote what the API sent.
-    why = {} if error is None else {"error": dg.MetadataValue.text(visible(error))}
-    return check_result(_RESPONSES, name, error is None, why)
+def _sentences(errors: Mapping[str, str]) -> str:
+    return "; ".join(f"{name}: {why}" for name, why in errors.items())
+
+
+def _read_check(name: str, error: str | None, asset: str = _RESPONSES) -> dg.AssetCheckResult:
+    # Not as a description, which the UI renders as Markdown: the error may quote what the API sent.
+    why = {"error": dg.MetadataValue.text(visible(error))} if error else {}
+    return check_result(asset, name, not error, why)
 
 
 def images_assets(grid: dg.MultiPartitionsDefinition, freshness: dg.FreshnessPolicy) -> dg.AssetsDefinition:
-    """Make the assets of the snapshot itself, which are published together."""
+    """Build the assets of the snapshot itself, which are published together."""
 
     def spec(table: Table, description: str) -> dg.AssetSpec:
         return dg.AssetSpec(
@@ -144,13 +149,13 @@ def images_assets(grid: dg.MultiPartitionsDefinition, freshness: dg.FreshnessPol
     @dg.multi_asset(
         name="publish_images",
         partitions_def=grid,
-        # They are published together; one that is asked for alone is shown alone.
+        # They are published together, but may be selected and shown separately.
         can_subset=True,
         specs=[
             spec(
                 IMAGES, "The snapshot: one row per image that the API described on that day. Publishes the whole day."
             ),
-            spec(IMAGE_VALUES, "The list fields of `images`, one row per element, in the API's order."),
+            spec(IMAGE_VALUES, "The list fields of `images`: one row per element, in the API's order."),
         ],
         check_specs=check_specs(IMAGES.name, _IMAGES_CHECKS),
     )
@@ -158,7 +163,7 @@ def images_assets(grid: dg.MultiPartitionsDefinition, freshness: dg.FreshnessPol
         context: dg.AssetExecutionContext, runs: dg.ResourceParam[RunResource]
     ) -> Iterator[dg.MaterializeResult]:
         with runs.step(context) as run:
-            # Again, because a fetch may take hours, and a rebuild begins here.
+            # Check again: a fetch may take hours, and a rebuild begins here.
             check_inputs(run.settings)
             result = publish_snapshot(run)
         manifest, built = result.manifest, result.built
@@ -179,6 +184,7 @@ def images_assets(grid: dg.MultiPartitionsDefinition, freshness: dg.FreshnessPol
                 _none_of("no_new_fields", built.unknown_fields),
                 _none_of("no_new_values", built.unknown_values),
                 _none_of("no_anomalies", built.anomalies),
+                _read_check("scope_is_whole", outside_scope(manifest.fetch), IMAGES.name),
             ],
         )
         values = dg.MaterializeResult[Any](

@@ -1,4 +1,4 @@
-"""What Dagster loads: `defs`, made from the settings of the environment."""
+"""The entry point for Dagster: `defs`, built from the settings of the environment."""
 
 from assets.build import build_definitions
 from pipelines.settings import Settings

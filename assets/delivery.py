@@ -1,4 +1,4 @@
-"""The assets that bring a day to people: the warehouse's tables and the daily report."""
+"""The assets that deliver a day: the warehouse's tables and the daily report."""
 
 import dagster as dg
 
@@ -23,10 +23,10 @@ _LOADED = (IMAGES, IMAGE_VALUES, IMAGE_HISTORY, *_REPORTED)
 
 
 def warehouse_asset(grid: dg.MultiPartitionsDefinition, retry: dg.RetryPolicy | None) -> dg.AssetsDefinition:
-    """Make the asset of the warehouse; `retry` is for one that does not answer."""
+    """Build the asset of the warehouse; `retry` is for a warehouse that does not answer."""
 
     @dg.asset(
-        description="The warehouse's tables and reporting views: the day, and others that it lacks or has outdated.",
+        description="The warehouse's tables and views: this day, and other days that are missing or outdated there.",
         group_name="delivery",
         kinds={"sql", "table"},
         owners=OWNERS,
@@ -56,10 +56,10 @@ def warehouse_asset(grid: dg.MultiPartitionsDefinition, retry: dg.RetryPolicy | 
 
 
 def report_asset(grid: dg.MultiPartitionsDefinition) -> dg.AssetsDefinition:
-    """Make the asset of the daily report."""
+    """Build the asset of the daily report."""
 
     @dg.asset(
-        description="The day on one page for people: figures, findings with evidence, changes, costs, provenance.",
+        description="The day on one page: figures, findings with evidence, changes, costs, provenance.",
         group_name="delivery",
         kinds={"html"},
         owners=OWNERS,
@@ -76,7 +76,7 @@ def report_asset(grid: dg.MultiPartitionsDefinition) -> dg.AssetsDefinition:
         return dg.MaterializeResult(
             metadata={
                 "report": dg.MetadataValue.url(path.uri),
-                # Browsers open no local file from a page of another host: a path can be copied.
+                # A path to copy, not a link: browsers do not open local files from pages of another host.
                 "path": dg.MetadataValue.path(str(path)),
                 "bytes": path.stat().st_size,
                 "other_reports_written": len(others),

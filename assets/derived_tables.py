@@ -1,7 +1,7 @@
 """The assets that are derived from published days: history, changes, reconciliation, usage, audit, costs.
 
-They are one step, because each day's depend on those of the day before: it brings every day of the project up to date
-whose tables are missing or were made from what was replaced since.
+They are one step, because each day's tables depend on those of the day before. The step updates every day of the
+project whose derived tables are missing or outdated.
 """
 
 from collections.abc import Iterator, Mapping
@@ -42,20 +42,22 @@ _DEPENDENCIES: dict[str, tuple[str, ...]] = {
 _GROUPS = {AUDIT_RULES.name: "audit", AUDIT_FINDINGS.name: "audit", IMAGE_COSTS.name: "cost", IMAGE_USAGE.name: "cost"}
 
 _CHECKS = {
-    IMAGE_CHANGES.name: {"day_is_complete": "The day is complete, so it could be compared with the last complete one."},
+    IMAGE_CHANGES.name: {"day_is_complete": "The day is complete, so it was compared with the last complete day."},
     IMAGE_RECONCILIATION.name: {
-        "inventory_matches": "The API's list was read and the inventory is whole, every listed image is registered, "
-        "and none that is gone."
+        "inventory_matches": "The image list was read and the inventory is whole; every listed image is registered, "
+        "and no registered image is gone."
     },
-    IMAGE_USAGE.name: {"usage_was_observed": "The day is complete and all notebooks were read."},
-    AUDIT_RULES.name: {"rules_work": "Every audit rule could be applied."},
+    IMAGE_USAGE.name: {
+        "usage_was_observed": "The day is complete and all that could use an image was read, as far as that was wanted."
+    },
+    AUDIT_RULES.name: {"rules_work": "Every audit rule could be run."},
     AUDIT_FINDINGS.name: {"no_grave_findings": "No finding of severity critical or high is open."},
     IMAGE_COSTS.name: {"everything_is_priced": "The price book has a price for every image."},
 }
 
 
 def derived_assets(grid: dg.MultiPartitionsDefinition, settings: Settings) -> dg.AssetsDefinition:
-    """Make the assets of the derived tables; `image_usage` is one of them when usage is read."""
+    """Build the assets of the derived tables; `image_usage` is among them if usage is read."""
     tables = [table for table in ANALYSIS_TABLES.values() if table is not IMAGE_USAGE or settings.reads_usage]
     names = {table.name for table in tables}
 
@@ -75,7 +77,7 @@ def derived_assets(grid: dg.MultiPartitionsDefinition, settings: Settings) -> dg
     @dg.multi_asset(
         name="derive_tables",
         partitions_def=grid,
-        # They are made together; one that is asked for alone is shown alone.
+        # They are made together, but may be selected and shown separately.
         can_subset=True,
         specs=[spec(table) for table in tables],
         check_specs=[spec for name, checks in _CHECKS.items() if name in names for spec in check_specs(name, checks)],
@@ -108,7 +110,7 @@ def derived_assets(grid: dg.MultiPartitionsDefinition, settings: Settings) -> dg
 
 
 def _facts(result: DerivationResult) -> Mapping[str, dict[str, Any]]:
-    """What an operator sees of each table; numbers become trends in the UI."""
+    """The metadata of each table for the operator; numbers become trends in the UI."""
     summary, history = result.derived_manifest.summary, result.history
     return {
         IMAGE_HISTORY.name: {
@@ -123,6 +125,11 @@ def _facts(result: DerivationResult) -> Mapping[str, dict[str, Any]]:
         IMAGE_USAGE.name: {
             **({} if result.usage.used is None else {"images_used": result.usage.used}),
             "images_unused": result.usage.unused,
+            **(
+                {}
+                if result.usage.unmatched_references is None
+                else {"unmatched_references": result.usage.unmatched_references}
+            ),
         },
         AUDIT_RULES.name: {
             "failed_rules": dg.MetadataValue.json({rule: visible(error) for rule, error in summary.rule_errors.items()})
@@ -151,7 +158,7 @@ def _facts(result: DerivationResult) -> Mapping[str, dict[str, Any]]:
 
 
 def _passed(result: DerivationResult) -> dict[str, bool]:
-    """Which checks are passed."""
+    """Whether each check passes."""
     summary = result.derived_manifest.summary
     return {
         "day_is_complete": summary.is_complete,

@@ -1,4 +1,4 @@
-"""The sandbox in the place of a cloud while no endpoint is stated: a run gets one of its own as its endpoint."""
+"""Starts the embedded sandbox if no endpoint is configured: each run gets its own sandbox as endpoint."""
 
 import tempfile
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from pipelines.snapshot.connection import Connection, stated_project
 
 @contextmanager
 def connect(settings: Settings, partition: Partition) -> Iterator[Connection]:
-    """Find endpoint, credentials and inventory of a project; a sandbox lives as long as the block.
+    """Find endpoint, credentials and inventory of a project; a sandbox runs as long as the block.
 
     Raises:
         ConfigurationError: credentials are missing or the project is not among the settings.

@@ -1,4 +1,4 @@
-"""What an operator sees of a table in the UI, derived from the column table and the files' facts."""
+"""The metadata of tables for Dagster's UI, made from `tables` and the facts of the files."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from pipelines.lake.layout import Lake
-from pipelines.lake.manifests import FetchFacts, FileFacts, InventoryFacts
+from pipelines.lake.manifests import FetchFacts, FileFacts, InventoryFacts, unobserved_usage
 from pipelines.plain_text import visible
 from pipelines.tables import Table
 
@@ -15,7 +15,7 @@ _MOST_SHOWN = 20
 
 
 def definition_metadata(table: Table) -> dict[str, Any]:
-    """Metadata of the asset itself: its columns and what they mean."""
+    """Metadata of the asset itself: its columns and their meanings."""
     columns = [
         dg.TableColumn(
             name=column.name,
@@ -40,7 +40,7 @@ def file_metadata(lake: Lake, facts: FileFacts) -> dict[str, Any]:
 
 
 def inventory_metadata(facts: InventoryFacts) -> dict[str, Any]:
-    """What was read, and what was dropped."""
+    """What was read from the inventory, and what was dropped."""
     return {
         "source": visible(facts.source),
         **({"source_modified_at": dg.MetadataValue.timestamp(facts.modified_at)} if facts.modified_at else {}),
@@ -51,7 +51,7 @@ def inventory_metadata(facts: InventoryFacts) -> dict[str, Any]:
 
 
 def fetch_metadata(facts: FetchFacts) -> dict[str, Any]:
-    """How the answers were had."""
+    """How the responses were fetched."""
     seconds = (facts.finished_at - facts.started_at).total_seconds()
     return {
         "endpoint": facts.endpoint_host,
@@ -71,9 +71,11 @@ def fetch_metadata(facts: FetchFacts) -> dict[str, Any]:
         "list_was_read": facts.list_was_read,
         **({"list_error": visible(facts.list_error)} if facts.list_error else {}),
         **({"list_shortfall": facts.list_shortfall} if facts.list_shortfall else {}),
-        "notebooks_were_read": facts.notebooks_were_read,
-        **({"notebooks_error": visible(facts.notebooks_error)} if facts.notebooks_error else {}),
-        **({"notebooks_skipped": facts.notebooks_skipped} if facts.notebooks_skipped else {}),
+        "workspaces": ", ".join(map(visible, facts.scope.workspaces)),
+        **({"workspaces_outside": ", ".join(map(visible, facts.scope.outside))} if facts.scope.outside else {}),
+        "usage_is_observed": facts.usage_is_observed,
+        **{f"{name}_items": facts.sources[name].items for name in facts.usage_kinds},
+        **{f"{name}_error": visible(why) for name, why in unobserved_usage(facts).items()},
         **({} if facts.clock_skew_seconds is None else {"clock_skew_seconds": facts.clock_skew_seconds}),
     }
 
@@ -89,7 +91,7 @@ def rows_metadata(rows: list[dict[str, Any]]) -> dg.MetadataValue:
 
 
 def counts_metadata(counts: Mapping[str, int]) -> dg.MetadataValue:
-    """Names with their counts, the most frequent first."""
+    """Names with their counts, largest first."""
     most = Counter(counts).most_common(_MOST_SHOWN)
     schema = dg.TableSchema([dg.TableColumn("name", "string"), dg.TableColumn("count", "int")])
     return dg.MetadataValue.table(
@@ -100,7 +102,7 @@ def counts_metadata(counts: Mapping[str, int]) -> dg.MetadataValue:
 def selected(
     context: dg.AssetExecutionContext, results: Iterable[dg.MaterializeResult[Any]]
 ) -> Iterator[dg.MaterializeResult[Any]]:
-    """Of the results of a step those of the assets that were asked for, one alone perhaps, with their checks."""
+    """Keep the results and checks of the selected assets of a step."""
     for result in results:
         if result.asset_key is not None and result.asset_key in context.selected_asset_keys:
             checks = [

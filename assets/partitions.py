@@ -1,4 +1,4 @@
-"""The grid that every asset shares: day (UTC, labelled by the capture date) x project."""
+"""The partitions that all assets share: day (UTC, the date of capture) x project."""
 
 import dagster as dg
 
@@ -9,11 +9,11 @@ DATE, PROJECT = "date", "project"
 
 
 def partition_grid(settings: Settings) -> dg.MultiPartitionsDefinition:
-    """The partitions of all assets; the current day is the last one."""
+    """The partitions of all assets; the current day is the last."""
     days = dg.DailyPartitionsDefinition(start_date=settings.first_day.isoformat(), timezone="UTC", end_offset=1)
     return dg.MultiPartitionsDefinition({DATE: days, PROJECT: dg.StaticPartitionsDefinition(settings.project_keys)})
 
 
 def partition_key(partition: Partition) -> dg.MultiPartitionKey:
-    """The key by which Dagster knows a partition of the lake."""
+    """Dagster's key for a partition of the lake."""
     return dg.MultiPartitionKey({DATE: partition.date.isoformat(), PROJECT: partition.project})

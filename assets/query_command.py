@@ -1,6 +1,6 @@
-"""The command `image-snapshots query`: SQL in, rows out, or a prompt for one query after another.
+"""The command `image-snapshots query`: runs one SQL query, or offers a prompt for several.
 
-What can be asked, and that it only reads, belongs to `pipelines.query.views`.
+The views, and the check that a query only reads, belong to `pipelines.query.views`.
 """
 
 import codecs
@@ -35,19 +35,19 @@ from pipelines.query.views import Format, connect_lake, relations, select, sql_e
 from pipelines.settings import Settings
 
 _ROWS_SHOWN = 40
-# Where there is no terminal, lines are as long as the rows.
+# Without a terminal, lines are as long as their rows.
 _WIDTH_WHEN_PIPED = 10_000
 
 _KEYWORDS = ("SELECT", "FROM", "WHERE", "GROUP BY", "ORDER BY", "LIMIT", "JOIN", "USING", "DESCRIBE", "SUMMARIZE")
 
 
-# What people type at prompts like this one; none of it is SQL.
+# Words that end the prompt; none of them is SQL.
 _ENDING = ("exit", "quit", ".exit", ".quit", "\\q")
 _HELPING = ("help", ".help", "?", "\\?", "\\h")
 _LISTING = (".tables", "\\d", "\\dt")
 
 
-# No option has a blank at its beginning, or a line break before its value.
+# A comment, not an option: an option has no blank at its beginning and no line break before its value.
 _COMMENT = re.compile(r"--(\s|[^=]*\n)")
 
 
@@ -64,17 +64,17 @@ _SUFFIXES = {f".{form}": form for form in (OutputFormat.CSV, OutputFormat.JSON, 
 
 
 class QueryCommand(TyperCommand):
-    """The command, to which a text that begins with a comment is a query and no option."""
+    """The command; an argument that begins with an SQL comment is a query, not an option."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Take the arguments apart."""
+        """Parse the arguments."""
         return super().parse_args(ctx, [f"\n{text}" if _COMMENT.match(text) else text for text in args])
 
 
 def query(
     sql: Annotated[
         str | None,
-        typer.Argument(metavar="[SQL]", help="The query. Without: read from standard input, or ask at a prompt."),
+        typer.Argument(metavar="[SQL]", help="The query. Default: read standard input, or show a prompt."),
     ] = None,
     file: Annotated[Path | None, typer.Option("--file", help="Read the query from a file.")] = None,
     output_format: Annotated[
@@ -85,12 +85,12 @@ def query(
         Path | None, typer.Option("--output", help="Write all rows to a file, whole or not at all.")
     ] = None,
     include_incomplete: Annotated[
-        bool, typer.Option("--include-incomplete", help="Let latest_days and images_latest take incomplete days.")
+        bool, typer.Option("--include-incomplete", help="Include incomplete days in latest_days and images_latest.")
     ] = False,
 ) -> None:
-    """Ask the lake in SQL (DuckDB's), over all days and projects; only reads.
+    """Query the lake in SQL (DuckDB's dialect), over all days and projects; read-only.
 
-    SHOW TABLES lists what there is, DESCRIBE images the columns of a table.
+    SHOW TABLES lists the tables, DESCRIBE images the columns of a table.
     """
     form = _format(output_format, output)
     lake = Lake(Settings.load().lake)
@@ -117,13 +117,13 @@ def _format(chosen: OutputFormat | None, output: Path | None) -> OutputFormat:
     form = chosen or _SUFFIXES.get(output.suffix.lower())
     if form is None or form == OutputFormat.TABLE:
         raise ConfigurationError(
-            f"--output {output} does not say what to write: end it in .csv, .json or .parquet, or give --format."
+            f"--output {output} does not show the format: end it in .csv, .json or .parquet, or give --format."
         )
     return form
 
 
 def _text(sql: str | None, file: Path | None) -> str | None:
-    """The query, or None where one is to be asked for."""
+    """The query, or None to show the prompt."""
     if sql is not None and file is not None:
         raise ConfigurationError("The query is given twice, as argument and with --file: leave one out.")
     if sql is not None:
@@ -140,7 +140,7 @@ def _text(sql: str | None, file: Path | None) -> str | None:
 
 @contextmanager
 def _replaced(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears under its name when the block ends without an error."""
+    """Open a file that gets its name when the block ends without an error."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         try:
@@ -156,7 +156,7 @@ def _replaced(path: Path) -> Iterator[BinaryIO]:
 
 
 def _interruptible(connection: duckdb.DuckDBPyConnection, work: Callable[[], None]) -> None:
-    """Do what asks the engine so that Ctrl-C ends it: while the engine runs, its thread takes no signals."""
+    """Run a query in another thread, so that Ctrl-C can end it: the engine's own thread receives no signals."""
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(work)
         try:
@@ -178,14 +178,14 @@ def _print(connection: duckdb.DuckDBPyConnection, text: str, form: OutputFormat)
         with sql_errors():
             _print_table(relation)
         return
-    # Data stays as it is, unless it is a terminal that would act on it.
+    # Data is written unchanged, except to a terminal, which would act on control characters.
     is_shown = sys.stdout.isatty()
     try:
         with raising_output() as out:
             target = cast("BinaryIO", _Visible(out, has_quoted_lines=form == OutputFormat.CSV)) if is_shown else out
             write_rows(relation, target, Format(form.value))
     except BrokenPipeError:
-        # Whoever read has enough, as `head` does.
+        # The reader stopped early, as `head` does.
         return
     except OSError as error:
         raise StorageError(f"The rows cannot be written to standard output: {output_error(error)}.") from error
@@ -193,7 +193,7 @@ def _print(connection: duckdb.DuckDBPyConnection, text: str, form: OutputFormat)
 
 def _print_table(relation: duckdb.DuckDBPyRelation) -> None:
     if relation.columns == ["explain_key", "explain_value"]:
-        # A drawing of many lines.
+        # A plan is a drawing of many lines.
         for _, plan in relation.fetchall():
             typer.echo(visible(plan, keep="\n"))
         return
@@ -204,7 +204,7 @@ def _print_table(relation: duckdb.DuckDBPyRelation) -> None:
 
 
 class _Visible:
-    """Passes bytes on to a terminal with what would steer it made visible; also line breaks within quotes, in CSV."""
+    """Writes bytes to a terminal with control characters escaped; in CSV, also line breaks within quotes."""
 
     closed = False
 
@@ -221,7 +221,7 @@ class _Visible:
         content = bytes(data)
         parts = self._decode(content).split('"')
         for number, part in enumerate(parts):
-            # JSON has no line break within quotes, and another way to write a quote within them.
+            # JSON has no line breaks within quotes, and escapes quotes differently.
             if number and self._has_quoted_lines:
                 self._is_quoted = not self._is_quoted
             parts[number] = visible(part, keep="" if self._is_quoted else "\n")
@@ -233,7 +233,7 @@ class _Visible:
 
 
 def _ask(connection: duckdb.DuckDBPyConnection, form: OutputFormat) -> None:
-    """Answer queries from a terminal until its end."""
+    """Run queries from a terminal until the user ends the prompt."""
     names = relations()
     _print_relations(names)
     _print_help()
@@ -262,7 +262,7 @@ def _ask(connection: duckdb.DuckDBPyConnection, form: OutputFormat) -> None:
             typer.echo()
             return
         except KeyboardInterrupt:
-            # Ends the query, not the prompt.
+            # Ctrl-C cancels the query, not the prompt.
             lines.clear()
             typer.echo()
         except PipelineError as error:
@@ -277,14 +277,14 @@ def _print_relations(names: dict[str, str]) -> None:
 
 def _print_help() -> None:
     Console().print(
-        "\nSQL, ended by a semicolon. DESCRIBE images; shows columns, .tables what there is. exit or Ctrl-D ends.\n",
+        "\nEnd a query with a semicolon. DESCRIBE images; shows columns, .tables lists tables. exit or Ctrl-D ends.\n",
         highlight=False,
         soft_wrap=True,
     )
 
 
 class _Completer:
-    """Offers the words that begin as what is typed does."""
+    """Completes the typed word from tables, columns and keywords."""
 
     def __init__(self, words: list[str]) -> None:
         self._words = words

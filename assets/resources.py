@@ -1,4 +1,4 @@
-"""What the assets of a run share: its partition, held against other runs, and where progress is told."""
+"""What the assets of a run share: its locked partition, and the reporter of its progress."""
 
 import datetime as dt
 from collections.abc import Callable, Iterator
@@ -17,36 +17,36 @@ from pipelines.run import utc_now
 from pipelines.settings import Settings
 from pipelines.snapshot.connection import Connection
 from pipelines.snapshot.fetch import InterruptedFetchError, Progress
-from pipelines.snapshot.steps import SnapshotRun
+from pipelines.snapshot.snapshot_run import SnapshotRun
 
 EXIT_STATUS = "exit_status"
-# In the metadata of a failure when the process was told to stop.
+# Marks a failure's metadata if the process was told to stop.
 INTERRUPTED = "interrupted"
-# What the command line says of a run that it starts.
+# A tag that the command line sets on a run that it starts.
 FRESH_TAG = "image_snapshots/fresh"
-# Tags of a run by which somebody says of it what no setting should say of every run; any value but "true" is no.
+# Tags for decisions about a single run, which must not be settings for all runs; only the value "true" counts.
 ACCEPT_SHRUNK_TAG = "image_snapshots/accept_shrunk_inventory"
 PROJECT_MOVED_TAG = "image_snapshots/project_moved"
-# Its value is the SHA-256 of the history that is right although no record names it.
+# The value is the SHA-256 of a history that the user accepts although no record names it.
 ACCEPT_HISTORY_TAG = "image_snapshots/accept_history"
 _LOG_SECONDS = 10
-# Steps that make good what they failed to do for other days of the project.
+# Steps that also repair other days of the project.
 _OF_ALL_DAYS = ("derive_tables", "warehouse_tables")
-# What may be over in some minutes. A run that was killed on another machine holds its partition a little longer.
+# Errors that may pass in minutes. If a run was killed on another machine, its partition stays locked a little longer.
 _PASSING = (EndpointUnreachableError, PartitionBusyError, StorageUnreachableError)
 
 
 class Reporter(Protocol):
-    """Where a run tells how far it is."""
+    """Receives the progress of a run."""
 
-    # Whether somebody waits for the run, and would rather hear of a passing fault at once than after retries.
+    # Whether a user waits for the run, and prefers an error at once to retries.
     is_attended: bool
 
     def begin(self, partition: Partition, step: str) -> None:
-        """Tell that a step of a partition's run begins."""
+        """Report that a step of a partition's run begins."""
 
     def listener(self, log: dg.DagsterLogManager) -> Callable[[Progress], None]:
-        """Make the function that is told of a fetch's progress a few times a second."""
+        """Return a function that is called with a fetch's progress a few times a second."""
         ...
 
 
@@ -56,10 +56,10 @@ class LogReporter:
     is_attended = False
 
     def begin(self, partition: Partition, step: str) -> None:
-        """Tell nothing: Dagster's own log has when a step began."""
+        """Do nothing: Dagster's own log states when a step began."""
 
     def listener(self, log: dg.DagsterLogManager) -> Callable[[Progress], None]:
-        """Make the function that writes a line when the last one is old enough."""
+        """Return a function that writes a line every few seconds."""
         due = 0.0
 
         def tell(progress: Progress) -> None:
@@ -78,7 +78,7 @@ class LogReporter:
 
 
 class RunResource:
-    """Gives each step its run; the steps of a run share the hold on the partition and the connection."""
+    """Gives each step its run; the steps of a run share the lock on the partition and the connection."""
 
     def __init__(
         self, settings: Settings, reporter: Reporter, now: Callable[[], dt.datetime], *, is_played: bool
@@ -93,9 +93,9 @@ class RunResource:
 
     @contextmanager
     def step(self, context: dg.AssetExecutionContext, lacking: str | None = None) -> Iterator[SnapshotRun]:
-        """Run one step's code; what a user can cause ends it with one sentence and no traceback of ours.
+        """Run one step's code; a PipelineError ends it with one sentence and without a traceback.
 
-        `lacking`: what a day lacks that was published and then fails here, such as "its tables were not derived".
+        `lacking`: what a published day lacks if this step fails, such as "its tables were not derived".
         """
         keys = context.multi_partition_key.keys_by_dimension
         partition = Partition(dt.date.fromisoformat(keys[DATE]), keys[PROJECT])
@@ -133,18 +133,18 @@ class RunResource:
                     **({INTERRUPTED: True} if isinstance(error, InterruptedFetchError) else {}),
                 },
                 allow_retries=isinstance(error, _PASSING) and not self.reporter.is_attended,
-                # Without the cause: another library's message could quote a URL with its password.
+                # Drop the cause: another library's message could quote a URL with its password.
             ) from None
 
     @contextmanager
     def _connect(self, settings: Settings, partition: Partition) -> Iterator[Connection]:
-        # An embedded sandbox takes a second to start, so the steps share one.
+        # The steps share one embedded sandbox, because it takes a second to start.
         if self._connection is None:
             self._connection = self._held.enter_context(connect(settings, partition))
         yield self._connection
 
     def close(self) -> None:
-        """End what the steps shared, and let go of the partition."""
+        """End what the steps shared, and release the partition."""
         self._held.close()
 
 

@@ -1,7 +1,7 @@
-"""Dagster's storage of runs, for a run in this process: set up by one process at a time, and done without when broken.
+"""Opens Dagster's run storage for a run in this process; if it is broken, the run continues without it.
 
-The snapshot is the lake's. What Dagster keeps of runs is for the UI, so nothing that is wrong with it may keep a day
-from being taken.
+Snapshots are in the lake; Dagster's storage serves only the UI, so its faults must not prevent a snapshot. One process
+at a time sets it up.
 """
 
 import errno
@@ -29,17 +29,17 @@ telemetry:
 nux:
   enabled: false
 """
-# Else two processes for each stream of a step copy what it prints, and Ctrl-C reaches them, too. The terminal has it.
+# Otherwise two processes copy each step's output, and Ctrl-C reaches them, too. The terminal shows the output anyway.
 _OVERRIDES = {
     "compute_logs": {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
 }
 
 
 def use_instance_home() -> Path:
-    """Make sure that DAGSTER_HOME is set and there: `.dagster` in the working directory unless stated.
+    """Make sure that DAGSTER_HOME is set and exists; the default is `.dagster` in the working directory.
 
     Raises:
-        ConfigurationError: it cannot be created or written.
+        ConfigurationError: the directory cannot be created or written.
     """
     try:
         home = _home()
@@ -49,7 +49,7 @@ def use_instance_home() -> Path:
         home.mkdir(parents=True, exist_ok=True)
         settings = home / "dagster.yaml"
         if not local_files.exists(settings):
-            # Whole at once: another first run may read it.
+            # Write it atomically: another first run may read it.
             part = settings.with_name(f".{settings.name}.{os.getpid()}.part")
             part.write_text(_SETTINGS)
             part.replace(settings)
@@ -68,10 +68,10 @@ def _home() -> Path:
 
 
 def _without_pattern(home: Path) -> Path:
-    """The same place under a name in which Dagster, which looks its settings up by a pattern, can find none."""
+    """The same place under a name without wildcards, because Dagster finds its settings by a pattern."""
     if not glob.has_magic(str(home)):
         return home
-    # Stays there for the processes that this one starts or becomes.
+    # The link stays for the processes that this one starts or becomes.
     link = Path(tempfile.gettempdir()) / f"image-snapshots-{hashlib.sha256(os.fsencode(home)).hexdigest()[:16]}"
     try:
         if not link.is_symlink():
@@ -80,15 +80,15 @@ def _without_pattern(home: Path) -> Path:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
     except OSError as error:
         raise ConfigurationError(
-            f"The path of Dagster's storage {home} holds one of * ? [, which Dagster takes for a pattern, and the link "
-            f"{link} in its place cannot be made ({error.strerror}): set DAGSTER_HOME to another directory."
+            f"The path of Dagster's storage {home} holds one of * ? [, which Dagster reads as a pattern, and the link "
+            f"{link} cannot be made instead ({error.strerror}): set DAGSTER_HOME to another directory."
         ) from None
     return link
 
 
 @contextmanager
 def open_run_history(warn: Callable[[str], None]) -> Iterator[dg.DagsterInstance]:
-    """Open the storage that DAGSTER_HOME names, or one in memory when that cannot be used, and `warn` why."""
+    """Open the storage that DAGSTER_HOME names; if that fails, `warn` with the reason and use one in memory."""
     try:
         instance = _open()
     except Exception as error:  # noqa: BLE001  (whatever is wrong with it, the snapshot is taken)
@@ -100,11 +100,11 @@ def open_run_history(warn: Callable[[str], None]) -> Iterator[dg.DagsterInstance
 
 def _open() -> dg.DagsterInstance:
     home = use_instance_home()
-    # Two first runs at once would each set it up, and leave it in a state that no later run can use.
+    # Two first runs at once would both set it up, and leave it unusable for later runs.
     with locks.held(LocalPath(home / ".setup.lock"), f"Dagster's storage {home}", "a run that opens it", may_wait=True):
         instance = dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home), overrides=_OVERRIDES))
         try:
-            # What is there, but not whole, shows when it is asked.
+            # A damaged storage shows only when it is read.
             instance.get_runs(limit=1)
         except Exception:
             instance.dispose()
@@ -113,12 +113,12 @@ def _open() -> dg.DagsterInstance:
 
 
 def why_not_kept(error: Exception) -> str:
-    """What to say of a storage that cannot be used; without the error's own words, which may quote a password."""
+    """The warning for an unusable storage; without the error's own text, which may quote a password."""
     if isinstance(error, PipelineError):
-        return f"{error} This run is not kept in Dagster's own storage, and does not show in `image-snapshots ui`."
+        return f"{error} This run is not kept in Dagster's own storage, and does not appear in `image-snapshots ui`."
     kind = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
     return (
-        f"Dagster's own storage {_home()} cannot be used ({kind}), so this run is not kept there and does not show in "
-        "`image-snapshots ui`: check its dagster.yaml, the variables that this names, and that its database is up. "
-        "When it has no other database, remove its directory `history` to begin anew."
+        f"Dagster's own storage {_home()} cannot be used ({kind}), so this run is not kept and does not appear in "
+        "`image-snapshots ui`: check its dagster.yaml, the variables named there, and that its database is up. "
+        "If it has no other database, remove its directory `history` to start again."
     )

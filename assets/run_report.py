@@ -1,4 +1,4 @@
-"""What is printed, or given to scripts, about the runs of a command: what was published where, and the day in lines."""
+"""The result of a command's runs, printed or as JSON: what was published where, and a summary of the day."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,7 +7,7 @@ from rich.console import Console
 
 from assets.terminal import count_text, print_line, print_table, size_text
 from pipelines.lake.layout import Lake, Partition
-from pipelines.lake.manifests import Manifest, inventory_warning
+from pipelines.lake.manifests import Manifest, inventory_warning, outside_scope, unobserved_usage
 from pipelines.tables import Outcome
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def run_report(
     lake: Lake, partition: Partition, status: int, error: str | None, manifest: Manifest | None
 ) -> dict[str, Any]:
-    """What became of one partition, as JSON values; `status` is the exit status of its run."""
+    """The result for one partition, as JSON values; `status` is the exit status of its run."""
     from pipelines.lake.derived_manifests import read_derived_manifest  # noqa: PLC0415  (it takes long)
 
     report: dict[str, Any] = {"date": str(partition.date), "project": partition.project, "exit_status": status}
@@ -26,7 +26,7 @@ def run_report(
     derived_manifest = read_derived_manifest(lake, partition)
     return report | {
         "state": "complete" if manifest.is_complete else "incomplete",
-        # Why what follows from the published day is lacking; None when nothing is.
+        # Why derived tables of the published day are missing; None if none are.
         "error": error,
         "run_id": manifest.run_id,
         "outcomes": manifest.fetch.outcomes,
@@ -34,7 +34,8 @@ def run_report(
         "inventory_is_whole": manifest.inventory.is_whole,
         "inventory_warning": inventory_warning(manifest.inventory),
         "list_error": manifest.fetch.list_error,
-        "notebooks_error": manifest.fetch.notebooks_error,
+        "scope_error": outside_scope(manifest.fetch),
+        "usage_errors": unobserved_usage(manifest.fetch),
         "is_sandbox": manifest.fetch.is_sandbox,
         "manifest": str(lake.manifest(partition)),
         "tables": {
@@ -47,7 +48,7 @@ def run_report(
 
 
 def print_reports(reports: list[dict[str, Any]]) -> None:
-    """Print the reports of a command's runs, for people."""
+    """Print the results of a command's runs."""
     from pipelines.lake.derived_manifests import DerivedSummary  # noqa: PLC0415  (it takes long)
 
     shown = [report for report in reports if "tables" in report and report["date"] == reports[-1]["date"]]
@@ -59,48 +60,50 @@ def print_reports(reports: list[dict[str, Any]]) -> None:
     if rows and not Console().is_terminal:
         print_table("Published", ("date", "project", "table", "rows", "bytes", "file"), rows)
     elif rows:
-        # Of a path all but table and project is the same, and 80 columns have no room for it.
+        # Paths differ only in table and project, and do not fit in 80 columns.
         print_table(f"Published on {rows[0][0]}", ("project", "table", "rows", "bytes"), [row[1:-1] for row in rows])
         print_line(f"Files: {_pattern(shown[0])}")
     for report in reports:
         outcomes = outcomes_text(report.get("outcomes", {}))
         print_line(f"{report['date']} {report['project']}: {report['state']}" + (f" ({outcomes})" if outcomes else ""))
         if report.get("is_sandbox"):
-            print_line("  sample data: the images are invented ones of the sandbox")
+            print_line("  sample data: the images are the sandbox's invented ones")
         invalid = report.get("outcomes", {}).get(Outcome.INVALID_ID, 0)
         if invalid:
             where = short_path(report["tables"]["responses"]["path"])
-            print_line(f"  no UUID, never sent: {count_text(invalid, 'id')} (outcome invalid_id in {where})")
+            print_line(f"  not a UUID, never sent: {count_text(invalid, 'id')} (outcome invalid_id in {where})")
         failed = report.get("failed", [])
         if failed:
             first = ", ".join(f"{item['id']} ({item['error_code']})" for item in failed[:5])
             print_line(f"  without an answer: {first}" + (f" and {len(failed) - 5} more" if len(failed) > 5 else ""))
-        for error in ("inventory_warning", "list_error", "notebooks_error"):
+        for error in ("inventory_warning", "list_error", "scope_error"):
             if report.get(error):
                 print_line(f"  {report[error]}")
+        for name, why in report.get("usage_errors", {}).items():
+            print_line(f"  usage by {name.replace('_', ' ')} is not known: {why}")
         if report["state"] != "failed" and report.get("error"):
-            print_line("  published; what follows from it is not all there, see the error above")
+            print_line("  published, but some derived results are missing: see the error above")
         if report.get("summary") and not report.get("error"):
             for line in summary_lines(DerivedSummary.model_validate(report["summary"])):
                 print_line(f"  {line}")
-    # Of each project the newest one.
+    # The newest report of each project.
     for path in {report["project"]: report["report"] for report in reports if report.get("report")}.values():
         print_line(f"Report: {short_path(path)}")
 
 
 def _pattern(report: dict[str, Any]) -> str:
-    """Where the files of a day are, for every table and project."""
+    """The path pattern of a day's files, for every table and project."""
     name, file = next(iter(report["tables"].items()))
     path = short_path(file["path"]).replace(f"project={report['project']}", "project=*")
     return path.replace(f"/{name}/", "/TABLE/").replace(f"{name}.parquet", "TABLE.parquet")
 
 
 def summary_lines(summary: "DerivedSummary") -> list[str]:
-    """A day in five lines: images, changes, findings, bytes, estimated cost; more for what is unused or broken."""
+    """A day in five lines: images, changes, findings, bytes, estimated cost; more lines if needed."""
     if not summary.is_complete:
-        changes = "not compared: the day is incomplete; the next complete one will be"
+        changes = "not compared, because the day is incomplete"
     elif summary.compared_with is None:
-        changes = "none known: no complete day comes before this one"
+        changes = "none known: there is no complete day before this one"
     else:
         counts = [f"{count:,} {change}" for change, count in summary.changes.items()]
         changes = (", ".join(counts) or "none") + f" since {summary.compared_with}"
@@ -134,11 +137,11 @@ def summary_lines(summary: "DerivedSummary") -> list[str]:
 
 
 def short_path(path: str) -> str:
-    """A path as one types it here."""
+    """A path relative to the working directory, if it is below."""
     here = Path.cwd()
     return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path
 
 
 def outcomes_text(counts: dict[str, int]) -> str:
-    """Outcomes with their counts, in the order in which `Outcome` defines them."""
+    """Outcomes with their counts, in the order of `Outcome`."""
     return ", ".join(f"{counts[outcome]:,} {outcome}" for outcome in Outcome if outcome in counts)

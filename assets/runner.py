@@ -1,4 +1,4 @@
-"""Runs a job of ours in this process, into the Dagster instance that the UI shows, with progress on the terminal."""
+"""Runs a job in this process, in the Dagster instance that the UI shows, with progress on the terminal."""
 
 import datetime as dt
 import logging
@@ -30,7 +30,7 @@ from pipelines.snapshot.fetch import Progress as FetchProgress
 from pipelines.warehouse import duckdb as warehouse_duckdb
 
 _LINE_SECONDS = 5
-# What people read of the steps that they wait for.
+# The name of each step on the terminal.
 _PHASES = {
     "image_inventory": "reading the inventory",
     "image_responses": "asking the API",
@@ -39,25 +39,25 @@ _PHASES = {
     "warehouse_tables": "loading the warehouse",
     "daily_report": "writing the report",
 }
-# What Dagster makes of Ctrl-C and SIGTERM, within a step and outside of one.
+# The exceptions that Dagster raises for Ctrl-C and SIGTERM, inside and outside of a step.
 _INTERRUPTS = {"DagsterExecutionInterruptedError", "KeyboardInterrupt"}
 _AFTER_PUBLICATION = ("derive_tables", "warehouse_tables", "daily_report")
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a run failed, for people and for the shell."""
+    """Why a run failed: a sentence and an exit status."""
 
     sentence: str
     exit_status: int
-    # The step that failed, where one did.
+    # The failed step, if the failure was in a step.
     step: str | None = None
-    # Somebody told the process to stop, so nothing else is to be begun.
+    # The process was told to stop, so no further run must begin.
     is_interrupt: bool = False
 
     @property
     def came_after_publication(self) -> bool:
-        """Whether the day was published by then, so that only what follows from it is lacking."""
+        """Whether the day was already published, so that only derived results are missing."""
         return self.step in _AFTER_PUBLICATION
 
 
@@ -78,11 +78,11 @@ class TerminalReporter:
         )
 
     def listener(self, log: dg.DagsterLogManager) -> Callable[[FetchProgress], None]:
-        """Make the function that shows one fetch's progress."""
+        """Return a function that shows one fetch's progress."""
         return self._bar() if self._console.is_terminal else self._lines()
 
     def close(self) -> None:
-        """Take the bar off the terminal."""
+        """Remove the progress bar from the terminal."""
         self._stack.close()
 
     def _bar(self) -> Callable[[FetchProgress], None]:
@@ -124,14 +124,14 @@ class TerminalReporter:
 
 
 class Runner:
-    """Runs jobs one after the other; a context manager that lets go of the instance."""
+    """Runs jobs one after the other; a context manager that closes the instance."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        # Whoever watches the terminal wants to know for whom the run waits, and who has the warehouse open.
+        # Show on the terminal which process a run waits for, and which one has the warehouse open.
         waits = logging.StreamHandler(sys.stderr)
         for module in (locks, warehouse_duckdb):
             logging.getLogger(module.__name__).addHandler(waits)
@@ -151,9 +151,9 @@ class Runner:
         *,
         is_played: bool = False,
     ) -> Failure | None:
-        """Run a job for one partition; None when it succeeded. `now` and `is_played` are those of the `Day`.
+        """Run a job for one partition; None if it succeeded. `now` and `is_played` are passed to the run.
 
-        `tags` of the run may say of it what `assets.resources` names.
+        `tags` may hold those that `assets.resources` names.
         """
 
         def execute(name: str, run_id: str) -> dg.ExecuteInProcessResult:
@@ -166,7 +166,7 @@ class Runner:
                     raise_on_error=False,
                     run_id=run_id,
                     tags=dict(tags or {}),
-                    # The events go to the instance; the terminal gets ours.
+                    # Dagster's events go to the instance only; the terminal shows our own lines.
                     run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
                 )
             finally:
@@ -177,16 +177,16 @@ class Runner:
             result = execute(job_name, run_id)
         except dg.DagsterUnknownPartitionError:
             raise ConfigurationError(
-                f"{partition} is outside the grid of partitions, which begins on {self._settings.first_day}: "
+                f"{partition} is before the first partition, {self._settings.first_day}: "
                 "set IMAGE_SNAPSHOTS_FIRST_DAY to an earlier day."
             ) from None
         except Exception as error:
-            # What a step raises is in the result: this came of keeping the run.
+            # The result has the errors of steps, so this error came from Dagster's run storage.
             if not self._instance.is_persistent:
                 raise
             print_warning(why_not_kept(error))
             self._instance = self._stack.enter_context(dg.DagsterInstance.ephemeral())
-            # Gone on with, like a run that was killed: what it published is not fetched again.
+            # Continue as after a killed run: what is published is not fetched again.
             manifest = published(Lake(self._settings.lake), partition)
             was_published = manifest is not None and manifest.run_id == run_id
             result = execute(DERIVE_JOB if was_published else job_name, str(uuid.uuid4()))
@@ -209,7 +209,7 @@ def _failure(result: dg.ExecuteInProcessResult, partition: Partition) -> Failure
             if {data.error.cls_name, cause.cls_name} & _INTERRUPTS:
                 return _interrupted(partition, event.step_key)
             return Failure(
-                f"{event.step_key} ended with an error that was not foreseen, {cause.message.strip()} "
+                f"{event.step_key} ended with an unexpected error, {cause.message.strip()} "
                 f"(the traceback is with run {result.run_id} in `image-snapshots ui`).",
                 PipelineError.exit_status,
                 event.step_key,
@@ -225,9 +225,9 @@ def _interrupted(partition: Partition, step: str | None) -> Failure:
     if step in _AFTER_PUBLICATION:
         command = "load" if step == "warehouse_tables" else "derive"
         sentence = (
-            f"Stopped while {partition} was published already: `image-snapshots {command} --from {partition.date} "
-            f"--project {partition.project}` makes what is lacking."
+            f"Stopped after {partition} was published: `image-snapshots {command} --from {partition.date} "
+            f"--project {partition.project}` makes the missing results."
         )
     else:
-        sentence = f"Stopped before {partition} was published: run again today to go on with what there is of it."
+        sentence = f"Stopped before {partition} was published: run again today to resume it."
     return Failure(sentence, PipelineError.exit_status, step, is_interrupt=True)

@@ -1,4 +1,4 @@
-"""When the snapshot is taken, and who is told when it fails."""
+"""The schedule of the daily snapshot, and the notification when a run fails."""
 
 import datetime as dt
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ _WEBHOOK_SECONDS = 10
 
 
 def daily_schedule(job_name: str, settings: Settings) -> dg.ScheduleDefinition:
-    """One run per project for the day of the tick; on by itself where a real endpoint is configured."""
+    """One run per project for the day of the tick; switched on by default if a real endpoint is configured."""
     default = dg.DefaultScheduleStatus.STOPPED if settings.uses_sandbox else dg.DefaultScheduleStatus.RUNNING
 
     @dg.schedule(
@@ -26,7 +26,7 @@ def daily_schedule(job_name: str, settings: Settings) -> dg.ScheduleDefinition:
         cron_schedule=settings.schedule,
         execution_timezone="UTC",
         default_status=default,
-        description="Takes the day's snapshot of every project, off the full hour, when others do not ask.",
+        description="Takes the day's snapshot of every project; not at a full hour, when many other jobs run.",
     )
     def schedule(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
         date = context.scheduled_execution_time.astimezone(dt.UTC).date()
@@ -38,7 +38,7 @@ def daily_schedule(job_name: str, settings: Settings) -> dg.ScheduleDefinition:
 
 
 def failure_webhook(settings: Settings) -> dg.SensorDefinition | None:
-    """A sensor that posts a JSON object to the configured URL when a run fails; None when none is configured."""
+    """A sensor that posts a JSON object to the configured URL when a run fails; None without such a URL."""
     if settings.failure_webhook is None:
         return None
     url = settings.failure_webhook.get_secret_value()
@@ -64,22 +64,22 @@ def failure_webhook(settings: Settings) -> dg.SensorDefinition | None:
         }
         status = _post(url, message)
         if status >= 300:
-            raise RuntimeError(f"The failure webhook answered {status}.")
+            raise RuntimeError(f"The failure webhook answered with status {status}.")
 
     return sensor
 
 
 def _post(url: str, message: dict[str, str]) -> int:
-    """Post JSON and return the status; no error of it quotes the URL, which is the secret of most webhooks."""
+    """Post JSON and return the status; no error quotes the URL, which is itself a secret for most webhooks."""
     stated = parse_secret_url(url, "")
     headers = {} if stated.username is None else {"Authorization": basic_login(stated)}
     timeout = {"timeout": httpx.Timeout(_WEBHOOK_SECONDS).as_dict()}
     try:
-        # Not httpx's client, which logs each URL and takes proxies apart by itself.
+        # Not httpx's client: it logs each URL and parses proxies by itself.
         with httpx.HTTPTransport(verify=tls_context(None), proxy=proxy_for(url)) as transport:
             request = httpx.Request("POST", url, headers=headers, json=message, extensions=timeout)
             response = transport.handle_request(request)
             response.close()
             return response.status_code
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, OSError) as error:
-        raise RuntimeError(f"The failure webhook was not reached ({type(error).__name__}).") from None
+        raise RuntimeError(f"The failure webhook could not be reached ({type(error).__name__}).") from None

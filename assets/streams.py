@@ -1,8 +1,8 @@
-"""Standard streams that may fail: a full disk behind them, a reader that has gone, or nothing, as they were closed.
+"""Makes the standard streams robust against a full disk, a closed stream, or a reader that has gone.
 
-What a command says is no reason to leave undone what it does. So writing to them never raises; that standard output was
-lost is told at the end, by a sentence and the exit status. That of standard error cannot be told, and changes nothing;
-nor does a reader that has enough, as `head` does.
+A command must finish its work even if its output is lost. So writing never raises an error; lost standard output is
+reported at the end by a sentence and the exit status. Lost standard error is ignored, because it cannot be reported.
+A reader that stops early, such as `head`, is not an error.
 """
 
 import errno
@@ -19,7 +19,7 @@ from assets.terminal import FAILED, print_error
 
 
 class _Lasting(io.FileIO):
-    """A descriptor to which writing never raises; `loss` is the first error."""
+    """A descriptor whose writes never raise; `loss` is the first error."""
 
     loss: OSError | None = None
 
@@ -32,7 +32,7 @@ class _Lasting(io.FileIO):
 
 
 class _LastingText(io.TextIOWrapper):
-    """Text to a descriptor, of which it is known whether some was lost."""
+    """A text stream to a descriptor that knows whether output was lost."""
 
     def __init__(self, descriptor: int, like: TextIO | None, *, is_by_line: bool, closes: bool) -> None:
         self._lasting = _Lasting(descriptor, "w", closefd=closes)
@@ -45,7 +45,7 @@ class _LastingText(io.TextIOWrapper):
 
     @property
     def loss(self) -> OSError | None:
-        """Why not all that was written so far arrived; None when it did, or when the reader has enough."""
+        """Why output was lost; None if all arrived, or if the reader stopped early."""
         self.flush()
         error = self._lasting.loss
         return None if error is None or error.errno == errno.EPIPE else error
@@ -53,10 +53,10 @@ class _LastingText(io.TextIOWrapper):
 
 @contextmanager
 def lasting_streams() -> Iterator[None]:
-    """Have standard output and standard error never raise while a command runs, and end it.
+    """Run a command with standard output and standard error that never raise, then exit.
 
     Raises:
-        SystemExit: always; with the command's own exit status, or 1 where that would be 0 and output was lost.
+        SystemExit: always; with the command's own exit status, or 1 if that is 0 but output was lost.
     """
     _open_closed()
     sys.stdout = _LastingText(1, sys.stdout, is_by_line=os.isatty(1), closes=False)
@@ -70,20 +70,20 @@ def lasting_streams() -> Iterator[None]:
     loss = output_loss()
     if loss is not None:
         print_error(
-            f"Standard output cannot be written ({output_error(loss)}), so what this command says is not all there: "
+            f"Standard output cannot be written ({output_error(loss)}), so the output of this command is incomplete: "
             "send it elsewhere."
         )
     sys.exit(status or (FAILED if loss else None))
 
 
 def output_loss() -> OSError | None:
-    """Why not all of standard output was written so far; None when it was, or when its reader has enough."""
+    """Why standard output was lost; None if all was written, or if the reader stopped early."""
     return sys.stdout.loss if isinstance(sys.stdout, _LastingText) else None
 
 
 @contextmanager
 def raising_output() -> Iterator[BinaryIO]:
-    """Standard output for rows, which nobody makes where nobody gets them: writing raises an `OSError`."""
+    """Standard output for rows. Writing raises an `OSError`, so that a query stops when its rows cannot be written."""
     sys.stdout.flush()
     if isinstance(sys.stdout, _LastingText):
         with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as file:
@@ -99,8 +99,8 @@ def output_error(error: OSError) -> str:
 
 
 def _open_closed() -> None:
-    """Give streams that were closed a descriptor, which a file that is opened would have instead."""
-    # In order: what is opened takes the lowest number that is free. To standard output it cannot be written.
+    """Give closed streams a descriptor, so that no opened file gets their numbers."""
+    # In this order, because an open takes the lowest free number. Standard output is not writable.
     for number, flags in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
         try:
             os.fstat(number)

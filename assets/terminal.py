@@ -1,6 +1,6 @@
-"""What the commands share: options, exit statuses, and how tables, figures and errors are printed.
+"""What the commands share: options, exit statuses, and printing of tables, figures and errors.
 
-Tables on a terminal, plain lines when piped.
+Output is a table on a terminal, and plain lines when piped.
 """
 
 import datetime as dt
@@ -28,20 +28,20 @@ from pipelines.settings import Settings
 
 COMPLETE, FAILED, USAGE, INCOMPLETE = 0, 1, 2, 3
 
-SAMPLE_DATA = "Sample data: the images of this lake are invented ones of the sandbox, not of a cloud account."
+SAMPLE_DATA = "Sample data: the images of this lake are the sandbox's invented ones, not those of a cloud account."
 
 _AGAIN_SECONDS = 0.05
 _NUMBERS = ("rows", "bytes", "images", "days", "files", "daily files", "daily bytes")
 
 ProjectOption = Annotated[
-    list[str] | None, typer.Option("--project", help="Partition key of a project; may be repeated. Default: all.")
+    list[str] | None, typer.Option("--project", help="Key of a project; may be repeated. Default: all.")
 ]
 DateOption = Annotated[str | None, typer.Option("--date", metavar="YYYY-MM-DD", help="Day (UTC).")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
 class Commands(TyperGroup):
-    """All commands: Ctrl-C ends each with one sentence, as an error does; help shows no type of what is a mere flag."""
+    """All commands. Ctrl-C ends each with one sentence, as an error does; the help shows no type for flags."""
 
     def get_params(self, ctx: typer.Context) -> list[Any]:  # type: ignore[override]
         """The options of the program itself."""
@@ -55,7 +55,7 @@ class Commands(TyperGroup):
         return command
 
     def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
-        """Run the command that was asked for."""
+        """Run the chosen command."""
         try:
             with _hearing_every_interrupt():
                 return super().invoke(ctx)
@@ -66,13 +66,13 @@ class Commands(TyperGroup):
 
 @contextmanager
 def _hearing_every_interrupt() -> Iterator[None]:
-    """Send a Ctrl-C again that came while Python tidied up, where it prints and ignores whatever is raised."""
+    """Send a Ctrl-C again that came during Python's clean-up code, which prints and ignores all exceptions."""
     before = sys.unraisablehook
 
     def send_again(ignored: "sys.UnraisableHookArgs") -> None:
-        # The second one is what Dagster makes of it; its import takes seconds.
+        # The second name is Dagster's exception; compare names, because importing Dagster takes seconds.
         if ignored.exc_type.__name__ in ("KeyboardInterrupt", "DagsterExecutionInterruptedError"):
-            # Once this is left: within, it would be ignored, too.
+            # Send it after this function has returned: inside, it would be ignored, too.
             threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), signal.SIGINT)).start()
         else:
             before(ignored)
@@ -97,75 +97,75 @@ def open_lake(settings: Settings) -> Lake:
 
 
 def check_output(lake: Lake, output: Path | None) -> None:
-    """Refuse to write what a command prints over a file of the lake.
+    """Refuse to write a command's output into the lake.
 
     Raises:
-        ConfigurationError: it would lie in the lake.
+        ConfigurationError: `output` is inside the lake.
     """
     if output is not None and is_in_lake(lake, output):
-        raise ConfigurationError(f"--output {output} is inside the lake, which is only read: choose another place.")
+        raise ConfigurationError(f"--output {output} is inside the lake, which is read-only: choose another place.")
 
 
 def parse_date(text: str | None) -> dt.date | None:
-    """The day that an option states, or None.
+    """The date of an option, or None.
 
     Raises:
-        ConfigurationError: it is no day.
+        ConfigurationError: the text is not a date.
     """
     if text is None:
         return None
     try:
         return dt.date.fromisoformat(text)
     except ValueError:
-        raise ConfigurationError(f"{text} is no day: write it as YYYY-MM-DD.") from None
+        raise ConfigurationError(f"{text} is not a date: write it as YYYY-MM-DD.") from None
 
 
 def print_error(sentence: str) -> None:
-    """An error's sentence, on standard error."""
+    """Print an error's sentence to standard error."""
     _print_sentence(f"[bold red]Error:[/] {escape(visible(sentence))}")
 
 
 def print_warning(sentence: str) -> None:
-    """A warning's sentence, on standard error."""
+    """Print a warning's sentence to standard error."""
     _print_sentence(f"[bold yellow]Warning:[/] {escape(sentence)}")
 
 
 def print_note(sentence: str) -> None:
-    """What is worth knowing beside the result, on standard error."""
+    """Print a remark about the result to standard error."""
     _print_sentence(escape(visible(sentence)))
 
 
 def _print_sentence(marked: str) -> None:
     console = Console(stderr=True)
-    # A terminal would break it in mid-word; a log has it in one line.
+    # On a terminal, wrap between words; in a log, keep one line.
     console.print(marked, soft_wrap=not console.is_terminal, highlight=False)
 
 
 def size_text(number: int, *, signed: bool = False) -> str:
-    """Bytes in the unit that suits them."""
+    """Format bytes in a suitable unit."""
     power = unit_of(number)
     amount = f"{number / 1024**power:{'+' if signed else ''},.{min(power, 1)}f}"
     return f"{amount} {UNITS[power] if power else 'B'}"
 
 
 def count_text(number: int, noun: str) -> str:
-    """A number of things, in words."""
+    """Format a number with its noun."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def print_line(line: str) -> None:
-    """A line as it is, however long."""
+    """Print a line unchanged, however long it is."""
     Console().print(escape(visible(line)), soft_wrap=True, highlight=False)
 
 
 def note_sandbox(lake: Lake) -> None:
-    """Say on standard error, beside what is printed or written, that a lake holds invented images."""
+    """Warn on standard error if the lake holds invented images."""
     if holds_sandbox(lake):
         Console(stderr=True).print(SAMPLE_DATA, soft_wrap=True, highlight=False)
 
 
 def print_table(title: str, names: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """A table on a terminal, tab-separated lines when piped."""
+    """Print a table on a terminal, tab-separated lines when piped."""
     console = Console()
     if not console.is_terminal:
         for row in (names, *rows):

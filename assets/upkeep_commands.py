@@ -1,6 +1,6 @@
-"""The commands that keep a lake in order: `compact` and `retention`.
+"""The maintenance commands `compact` and `retention`.
 
-What they do belongs to `pipelines.maintenance.compaction` and `pipelines.maintenance.retention`.
+Their work belongs to `pipelines.maintenance.compaction` and `pipelines.maintenance.retention`.
 """
 
 import dataclasses
@@ -40,7 +40,7 @@ _MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
 
 
 def _projects_of(lake: Lake, chosen: list[str] | None) -> list[str]:
-    """The projects of the lake, also those that are not configured any more, or the chosen ones of them."""
+    """The chosen projects of the lake, or all, including those that are no longer configured."""
     there = sorted({partition.project for partition in known_partitions(lake)})
     if not there:
         raise ConfigurationError(f"Nothing is published in the lake {lake.root}: see IMAGE_SNAPSHOTS_LAKE.")
@@ -52,23 +52,23 @@ def _projects_of(lake: Lake, chosen: list[str] | None) -> list[str]:
 
 def compact(
     month: Annotated[
-        str | None, typer.Option("--month", metavar="YYYY-MM", help="One month alone. Default: all that are over.")
+        str | None, typer.Option("--month", metavar="YYYY-MM", help="Only this month. Default: all past months.")
     ] = None,
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make one file per table of each month that is over, for faster queries; daily files stay as they are."""
+    """Write one file per table for each past month, for faster queries; daily files stay unchanged."""
     from pipelines.maintenance.compaction import compact as compact_month
     from pipelines.maintenance.compaction import months_over
 
     lake = open_lake(Settings.load())
     if month is not None and not _MONTH.fullmatch(month):
-        raise ConfigurationError(f"{month} is no month: write it as YYYY-MM.")
+        raise ConfigurationError(f"{month} is not a month: write it as YYYY-MM.")
     now = dt.datetime.now(dt.UTC)
     projects = _projects_of(lake, project)
     wanted = [(key, each) for key in projects for each in months_over(lake, key, now.date()) if month in (None, each)]
     if month is not None and not wanted:
-        # Each says why.
+        # Each project reports why.
         wanted = [(key, month) for key in projects]
     reports: list[dict[str, Any]] = []
     status = COMPLETE
@@ -81,7 +81,7 @@ def compact(
             try:
                 done = compact_month(lake, key, each, now)
             except PipelineError as error:
-                # One month must not keep the others from being compacted.
+                # A failing month must not stop the others.
                 print_error(str(error))
                 report |= {"state": "failed", "error": str(error)}
                 status = FAILED if status == FAILED else error.exit_status
@@ -112,21 +112,19 @@ def compact(
 def retention(
     responses_days: Annotated[
         int | None,
-        typer.Option(
-            min=1, max=36_500, help="Keep what the API answered (responses, list pages, notebooks) for so many days."
-        ),
+        typer.Option(min=1, max=36_500, help="Keep evidence (responses, list pages, notebooks) for this many days."),
     ] = None,
     snapshots_days: Annotated[
         int | None,
-        typer.Option(min=1, max=36_500, help="Keep all other tables of a day, and its report, for so many days."),
+        typer.Option(min=1, max=36_500, help="Keep all other tables of a day, and its report, for this many days."),
     ] = None,
-    apply: Annotated[bool, typer.Option("--apply", help="Remove the files; without, nothing is changed.")] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Remove the files. Default: change nothing.")] = False,
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say which old files the rules would remove, or with --apply remove them.
+    """List the old files that the rules would remove, or remove them with --apply.
 
-    Manifests, the history, the last complete day and all after it are always kept, and a record says what was removed.
+    Manifests, the history and all days from the last complete one on are always kept. A record names the removed files.
     """
     from pipelines.lake.retention_records import Rules
     from pipelines.maintenance.retention import apply_retention, plan_retention
@@ -181,8 +179,8 @@ def _print_plans(plans: "list[Plan]", *, was_applied: bool) -> None:
     count = sum(len(plan.files) for plan in plans)
     total = size_text(sum(removed.file.bytes for plan in plans for removed in plan.files))
     if was_applied:
-        print_line(f"{count_text(count, 'file')} removed, {total}; _retention in the lake says which.")
+        print_line(f"{count_text(count, 'file')} removed, {total}; _retention in the lake names them.")
     elif count:
-        print_line(f"{count_text(count, 'file')}, {total}, would be removed; --apply does it. Nothing was changed.")
+        print_line(f"{count_text(count, 'file')}, {total}, would be removed with --apply. Nothing was changed.")
     else:
-        print_line("Nothing is older than the rules keep.")
+        print_line("No file is older than the rules allow.")

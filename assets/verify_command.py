@@ -1,6 +1,6 @@
-"""The command `verify`: what is checked belongs to `pipelines.maintenance.verify`, what is printed here.
+"""The command `verify`: prints the findings of `pipelines.maintenance.verify`.
 
-Exit status: 0 nothing found, 1 something was, 2 usage or configuration.
+Exit status: 0 no problem, 1 problems, 2 usage or configuration.
 """
 
 import datetime as dt
@@ -33,25 +33,25 @@ def verify(
     date: DateOption = None,
     project: ProjectOption = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Check hashes, places and chains alone; derive nothing once more.")
+        bool, typer.Option("--quick", help="Check only hashes, places and chains; derive nothing again.")
     ] = False,
     witness: Annotated[
         list[str] | None,
         typer.Option(
             "--witness",
             metavar="SHA256|FILE",
-            help="A SHA-256 that was noted elsewhere, or a file of them, one in each line; may be repeated.",
+            help="A SHA-256 that was noted elsewhere, or a file with one per line; may be repeated.",
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Recompute hashes, chains and derived tables of published days, and name what was changed."""
+    """Recompute hashes, chains and derived tables of published days, and name every change."""
     report: dict[str, Any] = {"partitions": 0, "quick": quick, "problems": [], "notes": [], "witnesses": []}
     try:
         settings = Settings.load()
         _verify(settings, parse_date(date), project, witness or [], report)
     except PipelineError as error:
-        # Scripts get JSON all the same.
+        # Scripts get JSON even then.
         if as_json:
             typer.echo(json.dumps(report | {"error": str(error)}, indent=1))
         print_error(str(error))
@@ -70,8 +70,8 @@ def _verify(
     stated: list[str],
     report: dict[str, Any],
 ) -> None:
-    """Verify, and put what is found into the report as it is found."""
-    # What takes long to import.
+    """Verify, and add each finding to the report at once."""
+    # Imported here, because it takes long.
     from pipelines.lake.derived_manifests import newest_derived_record
     from pipelines.lake.retention_records import last_record_sha256
     from pipelines.lake.witnesses import Witness, read_witnesses
@@ -103,13 +103,13 @@ def _verify(
             on_witness=on_witness,
         )
     if report["quick"]:
-        on_note(Note("", "Left out by --quick: what the rows say, and deriving tables once more."))
+        on_note(Note("", "Left out by --quick: the content of rows, and deriving tables again."))
     elif problems:
-        on_note(Note("", "Where there are problems, what follows from them was not derived once more."))
+        on_note(Note("", "Tables that depend on days with problems were not derived again."))
     if settings.warehouse is not None:
         on_note(Note("", "Not checked: the warehouse that IMAGE_SNAPSHOTS_WAREHOUSE names."))
     report["problems"] = [{"path": problem.path, "problem": problem.sentence} for problem in problems]
-    # Worth noting elsewhere only while it seals what is there; and a damaged manifest has no place in a chain.
+    # Print the newest hashes only if the lake has no problems: otherwise they are not worth noting.
     projects = [] if problems else sorted({partition.project for partition in partitions})
     report["newest_manifest_sha256"] = {key: chain_head(lake, key) for key in projects}
     for name, newest in (
@@ -120,7 +120,7 @@ def _verify(
 
 
 def _partitions(lake: Lake, day: dt.date | None, chosen: list[str] | None) -> list[Partition]:
-    """The published days that are asked for; none where all that is left of a lake is what was made from its days."""
+    """The chosen published days; none if the lake has only files made from days that are gone."""
     partitions = [
         partition
         for partition in lake.contents.partitions()
@@ -128,7 +128,8 @@ def _partitions(lake: Lake, day: dt.date | None, chosen: list[str] | None) -> li
     ]
     if not partitions and (day is not None or chosen or next(iter(lake.root.all_files()), None) is None):
         raise ConfigurationError(
-            f"Nothing is published under {lake.root} for that choice: `image-snapshots status` lists what is."
+            f"Nothing is published under {lake.root} for that choice: "
+            "`image-snapshots status` lists the published days."
         )
     return partitions
 

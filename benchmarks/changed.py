@@ -20,7 +20,8 @@ from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import Manifest
 from pipelines.sandbox import SandboxOptions, running_sandbox
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import SnapshotRun, fetch_responses, publish_snapshot, take_inventory
+from pipelines.snapshot.snapshot_run import SnapshotRun
+from pipelines.snapshot.steps import fetch_responses, publish_snapshot, take_inventory
 from pipelines.tables import IMAGES
 
 FIRST, SECOND = dt.date(2026, 11, 16), dt.date(2026, 11, 17)

@@ -112,7 +112,7 @@ def settings_of(directory: Path, inventory: Path, server: LoadServer, in_flight:
         "IMAGE_SNAPSHOTS_INVENTORY": str(inventory),
         "IMAGE_SNAPSHOTS_LAKE": str(directory / "lake"),
         "IMAGE_SNAPSHOTS_WAREHOUSE": str(directory / "warehouse.duckdb"),
-        "IMAGE_SNAPSHOTS_USAGE": "true",
+        "IMAGE_SNAPSHOTS_USAGE": "notebooks",
         "IMAGE_SNAPSHOTS_CONCURRENCY": str(in_flight),
         "PYTHONPATH": str(HERE.parent),
     }

@@ -19,7 +19,8 @@ from pipelines.lake.storage import LakePath
 from pipelines.settings import DEFAULT_PROJECT, Settings
 from pipelines.snapshot.fetch import Progress
 from pipelines.snapshot.publish import build_tables
-from pipelines.snapshot.steps import SnapshotRun, fetch_responses, take_inventory
+from pipelines.snapshot.snapshot_run import SnapshotRun
+from pipelines.snapshot.steps import fetch_responses, take_inventory
 
 
 def _rows_of(path: LakePath) -> int:

@@ -27,7 +27,8 @@ from pipelines.lake.manifests import published
 from pipelines.report.page import write_report
 from pipelines.sandbox import SandboxOptions, running_sandbox
 from pipelines.settings import DEFAULT_PROJECT, Settings
-from pipelines.snapshot.steps import SnapshotRun, fetch_responses, publish_snapshot, take_inventory
+from pipelines.snapshot.snapshot_run import SnapshotRun
+from pipelines.snapshot.steps import fetch_responses, publish_snapshot, take_inventory
 from pipelines.warehouse.loading import load_project
 
 COMMAND = str(Path(sys.executable).with_name("image-snapshots"))

@@ -29,12 +29,22 @@ from pipelines.derive.days import derive_days
 from pipelines.derive.history import write_history
 from pipelines.engine.duckdb import DuckDBEngine
 from pipelines.lake.layout import Lake, Partition
-from pipelines.lake.manifests import FetchFacts, InventoryFacts
+from pipelines.lake.manifests import FetchFacts, InventoryFacts, ScopeFacts, SourceFacts
 from pipelines.query.views import connect_lake
 from pipelines.settings import Settings
 from pipelines.snapshot.publish import publish
-from pipelines.snapshot.steps import SnapshotRun
-from pipelines.tables import IMAGE_HISTORY, IMAGE_VALUES, IMAGES, INVENTORY, LIST_PAGES, NOTEBOOKS, RESPONSES, Table
+from pipelines.snapshot.snapshot_run import SnapshotRun
+from pipelines.tables import (
+    IMAGE_HISTORY,
+    IMAGE_REFERENCES,
+    IMAGE_VALUES,
+    IMAGES,
+    INVENTORY,
+    LIST_PAGES,
+    RESPONSES,
+    TABLES,
+    Table,
+)
 
 LAST = dt.date(2026, 11, 22)
 RUNS = 3
@@ -109,15 +119,18 @@ class Year:
         inventory["id_source"] = "inventory"
         used = number[number % 5 == 0]
         notebooks = {
-            "notebook_id": [f"{n:08x}" for n in used.tolist()],
+            "kind": "notebook",
+            "resource_id": [f"{n:08x}" for n in used.tolist()],
+            "position": 0,
             "status": "RUNNING",
+            "strength": "running",
             "image_id": [id_ for id_, n in zip(ids, number.tolist(), strict=True) if n % 5 == 0],
         }
         return {
             IMAGES.name: _table(IMAGES, rows, shared | images),
             RESPONSES.name: _table(RESPONSES, rows, shared | responses),
             INVENTORY.name: _table(INVENTORY, rows, shared | inventory),
-            NOTEBOOKS.name: _table(NOTEBOOKS, len(used), shared | notebooks),
+            IMAGE_REFERENCES.name: _table(IMAGE_REFERENCES, len(used), shared | notebooks),
             LIST_PAGES.name: LIST_PAGES.schema.empty_table(),
             IMAGE_VALUES.name: IMAGE_VALUES.schema.empty_table(),
         }
@@ -143,7 +156,7 @@ def write_year(root: Path, images: int, days: int) -> None:
         year.pass_day(date)
         files = {name: lake.staging(partition) / f"{name}.parquet" for name in year.tables(date)}
         for name, data in year.tables(date).items():
-            table = {t.name: t for t in (IMAGES, RESPONSES, INVENTORY, NOTEBOOKS, LIST_PAGES, IMAGE_VALUES)}[name]
+            table = TABLES[name]
             with lake.writer(files[name], table, "benchmark") as writer:
                 writer.write(data)
         moment = dt.datetime.combine(date, dt.time(3), dt.UTC)
@@ -159,8 +172,8 @@ def write_year(root: Path, images: int, days: int) -> None:
             "outcomes": {"ok": images},
             "list_was_read": False,
             "list_error": None,
-            "notebooks_were_read": True,
-            "notebooks_error": None,
+            "scope": ScopeFacts(workspaces=["0"], origin="asked"),
+            "sources": {"notebooks": SourceFacts(wanted=True, was_read=True)},
         }
         publish(
             lake,

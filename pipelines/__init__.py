@@ -1,25 +1,25 @@
-"""HOW the snapshot is made, in plain Python: nothing here knows the orchestrator.
+"""HOW snapshots are made, in plain Python without the orchestrator.
 
-Each room is a package, and its own docstring says what belongs in it. A room imports only rooms above it in this list;
-`tests/unit/test_rooms.py` has the arrows.
+Each room is a package; its docstring says what belongs in it. A room imports only rooms above it in this list;
+`tests/unit/test_rooms.py` has the allowed imports.
 
-``errors``, ``plain_text``     what can end a run, as one sentence that is safe to print
-``tables``                     the one table of columns that every schema derives from, and the outcomes
-``inputs``                     how what a user states may be written: files, environment, URLs, proxies
-``settings``                   what the user stated
-``bodies``                     what the cloud's answers say
-``inventory``                  which image ids exist, according to the user
-``cloud``                      talking to the cloud: credentials, tokens, HTTP, retries, rate limits, the client
-``lake``                       where things live: storage, paths, Parquet files, locks, manifests and all other records
-``run``                        what every step of one run of one day is told
-``engine``                     what runs SQL: DuckDB, Spark
-``snapshot``                   the steps of a day: inventory, fetch, normalise, publish
-``derive``                     what follows from several days: history, changes, usage, audit, costs
-``query``                      the whole lake in SQL, for people
-``warehouse``                  the days in a warehouse
-``report``                     a day on one page
+``errors``, ``plain_text``     errors that end a run, each a sentence that is safe to print
+``tables``                     the definition of all tables and columns, and the outcomes
+``inputs``                     parsing of user input: files, environment, URLs, proxies
+``settings``                   the settings
+``bodies``                     parsing of response bodies
+``inventory``                  the user's inventory of image ids
+``cloud``                      the cloud: credentials, tokens, HTTP, retries, rate limits, the API client
+``lake``                       the lake: storage, paths, Parquet files, locks, manifests and all other records
+``run``                        one run of one partition, as every step sees it
+``engine``                     engines that run SQL: DuckDB, Spark
+``snapshot``                   the steps of a run: inventory, fetch, normalise, publish
+``derive``                     tables derived from several days: history, changes, usage, audit, costs
+``query``                      SQL queries over the whole lake
+``warehouse``                  loading into a warehouse
+``report``                     a day on one HTML page
 ``maintenance``                verify, compaction, retention, status
-``preflight``                  what a run checks before it asks anything
+``preflight``                  checks before a run
 ``data_dictionary``            the documentation of the tables
 ``sandbox``                    a ModelArts-compatible endpoint on loopback; no room imports it
 """

@@ -1,6 +1,6 @@
-"""The data dictionary as Markdown, from the column table.
+"""Writes the data dictionary as Markdown, from `tables`.
 
-`python -m pipelines.data_dictionary > docs/data-dictionary.md` brings the page up to date.
+`python -m pipelines.data_dictionary > docs/data-dictionary.md` updates the page.
 """
 
 import sys
@@ -48,10 +48,10 @@ def markdown() -> str:
         "Made from `pipelines/tables.py`; do not edit by hand.",
         "",
         f"Schema version {SCHEMA_VERSION}. A table is `<lake>/<table>/dt=<day>/project=<key>/<table>.parquet`;",
-        "the directory keys `dt` and `project` are no columns of the files. New columns are added at the end.",
+        "the directory keys `dt` and `project` are not columns of the files. New columns are added at the end.",
         "",
-        "Sealed by the day's manifest: " + _links(TABLES) + ".",
-        "Derived from the sealed tables of several days, and derivable again at any time: "
+        "Named in the day's manifest: " + _links(TABLES) + ".",
+        "Derived from the published tables of several days, and derivable again at any time: "
         + _links(ANALYSIS_TABLES)
         + ";",
         "`image_history` is one file per project, `<lake>/image_history/project=<key>/image_history.parquet`.",

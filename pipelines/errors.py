@@ -1,16 +1,16 @@
-"""The errors a user can cause or meet, each one a sentence that says what was wrong, where, and what to do.
+"""The errors that end a run. Each message is a sentence that says what was wrong, where, and what to do.
 
-Only errors that end a run belong here; what happens to one image is data (see `cloud.classification`).
-The exit status is the command line's: 1 failed, 2 usage or configuration.
+Failures of a single image do not belong here: they are data (see `cloud.classification`). `exit_status` is that of the
+command line: 1 failed, 2 usage or configuration.
 """
 
 from pipelines.plain_text import visible
 
 
 class PipelineError(Exception):
-    """A run cannot go on. The message is one sentence for the operator and holds no secret.
+    """A run cannot continue. The message is one sentence for the operator and holds no secret.
 
-    It may quote what others sent, so what would steer a terminal or begin a line of a log is made visible.
+    It may quote text from outside, so control characters and line breaks are escaped.
     """
 
     exit_status = 1
@@ -20,7 +20,7 @@ class PipelineError(Exception):
 
 
 class ConfigurationError(PipelineError):
-    """Settings, credentials, arguments or an input file are wrong; trying again changes nothing."""
+    """Settings, credentials, arguments or an input file are wrong; a retry does not help."""
 
     exit_status = 2
 
@@ -30,11 +30,15 @@ class AccessDeniedError(ConfigurationError):
 
 
 class ListUnreadableError(PipelineError):
-    """A list of the API cannot be read, or not to its end; other requests may succeed."""
+    """A list of the API cannot be read completely; other requests may succeed."""
 
 
 class ListDeniedError(ListUnreadableError, AccessDeniedError):
     """The API denies a list to these credentials; other requests may succeed."""
+
+
+class ListMissingError(ListUnreadableError):
+    """The API does not have such a list; other requests may succeed."""
 
 
 class AccountSuspendedError(PipelineError):
@@ -42,7 +46,7 @@ class AccountSuspendedError(PipelineError):
 
 
 class EndpointUnreachableError(PipelineError):
-    """An endpoint or a database does not resolve or refuses every connection; it may be back later."""
+    """An endpoint or a database cannot be reached; a later try may succeed."""
 
 
 class PartitionBusyError(PipelineError):
@@ -62,4 +66,4 @@ class StorageError(PipelineError):
 
 
 class StorageUnreachableError(StorageError):
-    """The object store cannot be reached, or is overloaded; it may be back later."""
+    """The object store cannot be reached, or is overloaded; a later try may succeed."""

@@ -1,4 +1,4 @@
-"""Which code made a table: a digest of the files it is made by."""
+"""Identifies the code that made a table, by a hash of its files."""
 
 import hashlib
 from functools import cache
@@ -10,9 +10,9 @@ from pipelines.settings import ROOT
 
 @cache
 def fingerprint(*places: str) -> str:
-    """SHA-256, its first 12 digits, of the code and SQL in files and directories below the project's root.
+    """The first 12 digits of the SHA-256 of code and SQL in files and directories below the project's root.
 
-    By relative path, so that two files of one name are two.
+    Relative paths are part of the hash, so files of the same name differ.
     """
     digest = hashlib.sha256()
     for place in places:
@@ -24,5 +24,5 @@ def fingerprint(*places: str) -> str:
 
 
 def code_version() -> str:
-    """Version of the package and fingerprint of all of its code and SQL, as manifests state it."""
+    """The package's version and the fingerprint of all its code and SQL, as written to manifests."""
     return f"{version('image-snapshots')}+{fingerprint('pipelines', 'sql')}"

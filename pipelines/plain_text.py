@@ -1,28 +1,28 @@
-"""Text for people: others' text made safe to print, and the units in which sizes are shown.
+"""Text for people: text from outside made safe to print, and the units in which sizes are shown.
 
-Whatever would steer a terminal, end a line or turn its direction becomes an escape, in sentences of errors, lines and
-tables on a terminal, the orchestrator's log and pages, the report. Tables, evidence and files of data keep every
-character as it is.
+Terminal controls, line breaks and direction marks are escaped in everything that people read: error messages, terminal
+output, the orchestrator's log and pages, the report. Tables, evidence and data files keep every character as it is.
 """
 
 import re
 
-# C0 and C1 controls with DEL, the controls of direction (bidi), the separators of lines and paragraphs, invisible
-# joiners and marks, and halves of surrogate pairs, which no stream can encode.
+# C0 and C1 controls with DEL, bidi controls, line and paragraph separators, invisible joiners and marks, and lone
+# surrogates, which no stream can encode.
 _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
 )
-_SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 # Units of bytes, each 1,024 of the one before it.
 UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+_SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
 
 def visible(text: str, keep: str = "") -> str:
     """The text with each unsafe character as an escape such as `\\x1b` or `\\u202e`; those in `keep` stay.
 
-    What is visible already does not change, so it does no harm to call it twice.
+    Escaped text does not change, so a second call does no harm.
     """
-    # Nearly all text has none.
+    # Almost no text has unsafe characters.
     if _UNSAFE.search(text) is None:
         return text
     return _UNSAFE.sub(lambda found: found[0] if found[0] in keep else _escape(found[0]), text)

@@ -1,7 +1,7 @@
-"""What a run needs of its user, read and checked before it asks for anything and before it publishes anything.
+"""Checks all user input of a run before its first request.
 
-A file of settings that is missing would else be found out when the day is published already. What each file means, and
-what it must look like, belongs to the module that uses it.
+Otherwise a missing file could be noticed only after the day was published. The content of each file belongs to the
+module that uses it.
 """
 
 from pipelines.cloud.transport import stated_authorities, tls_context
@@ -17,10 +17,10 @@ from pipelines.warehouse.loading import check_warehouse
 
 
 def check_inputs(settings: Settings) -> None:
-    """Read every file that the settings name, and take every URL apart that is used later.
+    """Read every file that the settings name, and parse every URL that is used later.
 
     Raises:
-        ConfigurationError: the first that is missing, unreadable or wrong; names the setting, never a secret.
+        ConfigurationError: a file or URL is missing, unreadable or wrong; names the setting, never a secret.
     """
     read_price_book(settings.price_book)
     if settings.suppressions is not None:
@@ -31,7 +31,7 @@ def check_inputs(settings: Settings) -> None:
         check_warehouse(settings.warehouse.get_secret_value())
     if not settings.uses_sandbox:
         check_proxies()
-        # Of all that the environment may name as well; where nothing is stated, the system's are no file of the user's.
+        # The environment may name these, too. If nothing does, the system's store is used, which needs no check.
         if stated_authorities(settings.ca_bundle)[0] is not None:
             tls_context(settings.ca_bundle)
     with open_witness(settings.witness, Lake(settings.lake)):

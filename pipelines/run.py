@@ -1,4 +1,4 @@
-"""One run of one day of one project: what every step of it is told."""
+"""One run of one partition, as every step sees it."""
 
 import contextlib
 import datetime as dt
@@ -16,9 +16,9 @@ def utc_now() -> dt.datetime:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One partition as one run sees it. `now` is the clock that tells which day it is.
+    """One run of one partition. `now` is the clock that decides which day it is.
 
-    `accepted_history`: the SHA-256 of an `image_history` that somebody said is right although no record names it.
+    `accepted_history`: the SHA-256 of an `image_history` that a user has accepted although no record names it.
     """
 
     partition: Partition
@@ -33,5 +33,5 @@ class Run:
         return Lake(self.settings.lake, self.settings.parquet_compression)
 
     def hold(self) -> contextlib.AbstractContextManager[None]:
-        """Hold the partition against other runs."""
+        """Lock the partition against other runs."""
         return self.lake.locks.partition(self.partition, self.run_id)

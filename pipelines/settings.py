@@ -1,7 +1,7 @@
-"""What the user stated: every setting of ours, typed, from `IMAGE_SNAPSHOTS_*` variables or `.env`.
+"""All settings, typed, from `IMAGE_SNAPSHOTS_*` variables or `.env`.
 
-The command line and Dagster read the same class. Cloud credentials follow the cloud's own conventions and live in
-`cloud.credentials`. Relative paths are relative to the working directory, as `.env` is.
+The command line and Dagster read the same class. Cloud credentials follow the cloud's own conventions and belong to
+`cloud.credentials`. Relative paths, like `.env` itself, are relative to the working directory.
 """
 
 import datetime as dt
@@ -22,21 +22,32 @@ from pipelines.inputs.endpoints import SCHEME, check_endpoint
 from pipelines.inputs.environment import OURS, at_home, prepare_environment
 from pipelines.inputs.project_keys import wrong_with_key
 from pipelines.inputs.secret_urls import looks_like_url, parse_secret_url
+from pipelines.tables import USAGE_SOURCES
 
 PREFIX = OURS
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_PROJECT = "default"
-# The endpoint that asks for the embedded sandbox on purpose.
+# The value of `endpoint` that chooses the embedded sandbox explicitly.
 SANDBOX = "sandbox"
 
-# What Kubernetes and Docker put into every container beside a service called image-snapshots.
+# Variables that Kubernetes and Docker set in containers near a service named image-snapshots.
 _OF_A_SERVICE = re.compile(r"SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?")
-# How alike two names must be for one to be taken for the other.
+# The similarity from which on one name counts as a misspelling of the other.
 _ALIKE = 0.9
 
 
+_TRUE, _FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off"})
+# What `USAGE` could be when notebooks were all that was read.
+_USAGE_WORDS = {"true": "all", "false": "none", "1": "all", "0": "none", "yes": "all", "no": "none"}
+
+
+def _names(value: str) -> list[str]:
+    """Names with commas between them, each once."""
+    return list(dict.fromkeys(name.strip() for name in value.split(",") if name.strip()))
+
+
 class Settings(BaseSettings):
-    """All settings. Read them with `Settings.load`, which turns what is wrong into one sentence."""
+    """All settings. Read them with `Settings.load`, which reports an error as one sentence."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True, hide_input_in_errors=True
@@ -44,56 +55,69 @@ class Settings(BaseSettings):
 
     endpoint: str | None = Field(None, description="ModelArts endpoint; `sandbox`, or unset: the embedded sandbox")
     projects: dict[str, str] | None = Field(
-        None, description="JSON object, partition key -> project id; unset: one project, from the credentials"
+        None, description="JSON object, project key -> project id; unset: one project, from the credentials"
     )
     inventory: SecretStr | None = Field(
-        None, description="file, database URL or `modelarts:` (the API's own list); unset: `modelarts:`"
+        None, description="file, database URL or `modelarts:` (the API's image list); unset: `modelarts:`"
     )
-    inventory_query: Path = Field(ROOT / "sql" / "inventory.sql", description="query of a database inventory")
+    inventory_query: Path = Field(ROOT / "sql" / "inventory.sql", description="query for an inventory in a database")
     inventory_max_age_hours: Annotated[float, Field(gt=0, le=87_600)] = Field(
-        48, description="an inventory file older than this fails the freshness check (the run goes on)"
+        48, description="an inventory file older than this fails the freshness check (the run continues)"
     )
     allow_empty_inventory: bool = Field(False, description="publish an empty day instead of failing")
     max_invalid_ratio: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.1, description="share of the inventory's ids that may be no UUIDs before nothing is published"
+        0.1, description="largest share of the inventory's ids that may be invalid; beyond it, nothing is published"
     )
     max_shrunk_ratio: Annotated[float, Field(ge=0, le=1)] = Field(
         0.1,
-        description="share of the images known on the last complete day that an inventory may lack before nothing "
-        "counts as gone for not being in it",
+        description="largest share of the images known on the last complete day that the inventory may lack; beyond "
+        "it, images missing from the inventory do not count as gone",
     )
     lake: str = Field("lake", description="root of the lake, a local path or s3://bucket/directory")
     concurrency: Annotated[int, Field(ge=1, le=1024)] = Field(32, description="requests in flight")
     rate_limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
-        None, description="requests per second; unset: no ceiling but what the API tells"
+        None, description="largest number of requests per second; unset: only the API's own limit"
     )
     rate_limiter: SecretStr | None = Field(
-        None, description="URL of the Redis server by which all processes share `RATE_LIMIT`; unset: each for itself"
+        None, description="URL of a Redis server, so that all processes share `RATE_LIMIT`; unset: one limit for each"
     )
     mode: Literal["full", "changed"] = Field(
-        "full", description="whether a run asks for every image, or only for those that the API's list shows as changed"
+        "full", description="fetch every image, or only those that the image list shows as changed"
     )
     full_refresh_days: Annotated[int, Field(ge=1, le=366)] = Field(
-        7, description="in mode `changed`, details older than this are fetched anyhow"
+        7, description="in mode `changed`, details older than this many days are fetched anyway"
     )
-    reconcile: bool = Field(True, description="read the API's own list on full days too")
-    usage: bool | None = Field(None, description="read the project's notebooks; unset: only those of the sandbox")
+    reconcile: bool = Field(True, description="read the image list on full days, too")
+    workspaces: str = Field(
+        "all", description="workspaces whose lists are read: `all`, or ids with commas between them"
+    )
+    usage: str | None = Field(
+        None,
+        description="who uses images: `all`, `none`, or names with commas between them ("
+        + ", ".join(USAGE_SOURCES)
+        + "); unset: all of the sandbox, none of a cloud",
+    )
+    traces: str | None = Field(
+        None,
+        description="who changed images, by the cloud's audit service (CTS): `true`, `false`, or its endpoint where "
+        "that is not the ModelArts endpoint with `cts` for `modelarts`; unset: only of the sandbox",
+    )
     engine: Literal["duckdb", "spark"] = Field(
-        "duckdb", description="what runs the SQL of the derived tables; spark needs the extra of that name"
+        "duckdb", description="engine for the SQL of the derived tables; spark needs the extra `spark`"
     )
     spark_master: str = Field(
-        "local[*]", description="master of Spark, such as spark://host:7077, yarn or k8s://host; local: this machine"
+        "local[*]", description="Spark's master, such as spark://host:7077, yarn or k8s://host; local: this machine"
     )
     audit_rules: Path | None = Field(None, description="directory of audit rules in addition to sql/audit")
     audit_rule_seconds: Annotated[int, Field(ge=1, le=3600)] = Field(
-        60, description="processor time that one audit rule may take (and ten times as much by the clock)"
+        60, description="processor time that one audit rule may take; by the clock, ten times as much"
     )
     suppressions: Path | None = Field(None, description="TOML file of audit findings that are accepted for a time")
     allowed_namespaces: Annotated[frozenset[str], Field(min_length=1)] | None = Field(
         None, description="JSON list of the registry organisations that images may belong to; unset: any"
     )
     max_failed_ratio: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.01, description="share of ids that may fail before nothing is published"
+        0.01, description="largest share of ids that may fail; beyond it, nothing is published"
     )
     parquet_compression: Literal["zstd", "snappy", "gzip", "none"] = Field(
         "zstd", description="codec of the tables (some warehouses read only snappy)"
@@ -101,26 +125,26 @@ class Settings(BaseSettings):
     warehouse: SecretStr | None = Field(
         None,
         description="path of a DuckDB file or URL of a PostgreSQL database; unset: `warehouse.duckdb` in a local lake, "
-        "none with one in an object store",
+        "none with a lake in an object store",
     )
     price_book: Path = Field(ROOT / "sql" / "cost" / "price-book.toml", description="prices of image storage")
     ca_bundle: Path | None = Field(None, description="PEM file of certificate authorities to trust instead")
     timeout_seconds: Annotated[float, Field(gt=0, le=600)] = Field(30, description="time-out of one request")
     late_fetch_hours: Annotated[float, Field(ge=0, le=24)] = Field(
-        6, description="how long after midnight UTC a run that began on its day may go on"
+        6, description="how long after midnight UTC a run that began on its day may continue"
     )
     retention_responses_days: Annotated[int, Field(ge=1, le=36_500)] | None = Field(
-        None, description="`retention` removes what the API answered that is older; unset: it is kept for ever"
+        None, description="`retention` removes responses older than this many days; unset: they are kept for ever"
     )
     retention_snapshots_days: Annotated[int, Field(ge=1, le=36_500)] | None = Field(
-        None, description="`retention` removes the other tables of a day that is older; unset: they are kept for ever"
+        None, description="`retention` removes other tables of days older than this; unset: they are kept for ever"
     )
     witness: Path | None = Field(
         None, description="file outside the lake to which each run adds the SHA-256 of its manifest, for `verify`"
     )
-    first_day: dt.date = Field(dt.date(2026, 1, 1), description="first day of the grid of partitions")
+    first_day: dt.date = Field(dt.date(2026, 1, 1), description="first day of the partitions")
     schedule: str = Field("17 2 * * *", description="cron line (UTC) of the daily run")
-    failure_webhook: SecretStr | None = Field(None, description="URL that gets a POST when a run fails")
+    failure_webhook: SecretStr | None = Field(None, description="URL that receives a POST when a run fails")
 
     @field_validator("endpoint")
     @classmethod
@@ -132,6 +156,42 @@ class Settings(BaseSettings):
             raise ValueError("must end before the API's version, such as /v1")
         return url
 
+    @field_validator("traces")
+    @classmethod
+    def _traces_are_read_or_not(cls, value: str | None) -> str | None:
+        if value is None or value.lower() in _TRUE | _FALSE:
+            return value and value.lower()
+        if looks_like_url(value):
+            return check_endpoint(value, "https://cts.eu-de.otc.t-systems.com")
+        raise ValueError("must be `true`, `false`, or the endpoint of the cloud's audit service (CTS)")
+
+    @field_validator("workspaces")
+    @classmethod
+    def _workspaces_are_ids(cls, value: str) -> str:
+        names = _names(value)
+        for name in names:
+            if not re.fullmatch(r"[0-9A-Za-z-]{1,64}", name):
+                raise ValueError(f"the workspace {name!r} must be letters, digits and hyphens only")
+        if not names or ("all" in names and len(names) > 1):
+            raise ValueError("must be `all`, or ids of workspaces with commas between them")
+        return ",".join(names)
+
+    @field_validator("usage")
+    @classmethod
+    def _usage_names_sources(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        names = [_USAGE_WORDS.get(name.lower(), name.lower()) for name in _names(value)]
+        known = ["all", "none", *USAGE_SOURCES]
+        for name in names:
+            if name not in known:
+                near = get_close_matches(name, known, 1)
+                advice = f"did you mean {near[0]}?" if near else f"they are {', '.join(known)}"
+                raise ValueError(f"there is no source {name!r}: {advice}")
+        if not names or (len(names) > 1 and not set(names) <= set(USAGE_SOURCES)):
+            raise ValueError("must be `all`, `none`, or names of sources with commas between them")
+        return ",".join(names)
+
     @field_validator("rate_limiter")
     @classmethod
     def _limiter_has_a_limit(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
@@ -142,7 +202,7 @@ class Settings(BaseSettings):
         if "," in url.hosts or (url.scheme != "unix" and not url.hosts):
             raise ValueError(f"must look like {example}")
         if info.data.get("rate_limit") is None:
-            raise ValueError(f"it shares {PREFIX}RATE_LIMIT among all processes, so set that too")
+            raise ValueError(f"it shares {PREFIX}RATE_LIMIT among all processes, so set that, too")
         return value
 
     @field_validator("failure_webhook")
@@ -172,7 +232,7 @@ class Settings(BaseSettings):
     @field_validator("projects", "allowed_namespaces", mode="before")
     @classmethod
     def _is_json(cls, value: object, info: ValidationInfo) -> object:
-        # What is no JSON comes as the text that it is.
+        # A value that is not JSON arrives as text.
         if isinstance(value, str):
             example = '{"main": "0123456789abcdef"}' if info.field_name == "projects" else '["team", "base"]'
             raise ValueError(f"must be JSON, such as {example}")  # noqa: TRY004  (pydantic's own kind)
@@ -203,30 +263,52 @@ class Settings(BaseSettings):
     @field_validator("first_day", mode="before")
     @classmethod
     def _day_is_written_as_one(cls, value: object) -> object:
-        # Any number would be a time since 1970.
+        # Without this check, pydantic reads any number as a time since 1970.
         if isinstance(value, str) and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", value):
             raise ValueError("must be a day, written as YYYY-MM-DD")
         return value
 
     @property
     def project_keys(self) -> list[str]:
-        """Partition keys of the projects, one by default."""
+        """The keys of the projects; one by default."""
         return sorted(self.projects) if self.projects else [DEFAULT_PROJECT]
 
     @property
     def uses_sandbox(self) -> bool:
-        """Whether the embedded sandbox stands in for a cloud."""
+        """Whether the embedded sandbox is used instead of a cloud."""
         return self.endpoint is None or self.endpoint == SANDBOX
 
     @property
     def loads_warehouse(self) -> bool:
-        """Whether there is a warehouse: a DuckDB file cannot be changed in an object store."""
+        """Whether a warehouse is loaded. A lake in an object store has none by default: DuckDB cannot write there."""
         return self.warehouse is not None or not self.lake.startswith(SCHEME)
 
     @property
+    def stated_workspaces(self) -> list[str] | None:
+        """The workspaces whose lists are read; None for all that there are."""
+        return None if self.workspaces == "all" else self.workspaces.split(",")
+
+    @property
+    def usage_sources(self) -> list[str]:
+        """The sources of usage that are read, in the order of `USAGE_SOURCES`."""
+        stated = self.usage or ("all" if self.uses_sandbox else "none")
+        names = stated.split(",")
+        return [name for name in USAGE_SOURCES if name in names or stated == "all"]
+
+    @property
+    def reads_traces(self) -> bool:
+        """Whether it is read who changed images."""
+        return self.uses_sandbox if self.traces is None else self.traces not in _FALSE
+
+    @property
+    def traces_endpoint(self) -> str | None:
+        """The stated endpoint of the audit service; None when it follows from the ModelArts endpoint."""
+        return None if self.traces is None or self.traces in _TRUE | _FALSE else self.traces
+
+    @property
     def reads_usage(self) -> bool:
-        """Whether notebooks are read."""
-        return self.uses_sandbox if self.usage is None else self.usage
+        """Whether it is read who uses images."""
+        return bool(self.usage_sources)
 
     @classmethod
     def load(cls) -> Self:
@@ -247,20 +329,20 @@ class Settings(BaseSettings):
 
 
 def load_environment() -> None:
-    """Put the lines of `.env` of the working directory into the environment, which wins, and check all names of ours.
+    """Add the variables of `.env` in the working directory to the environment, which wins, and check our names.
 
-    OS_* variables may stand in `.env` too; the cloud's library reads them in the environment.
+    `.env` may hold OS_* variables, too; the cloud's library reads them from the environment.
 
     Raises:
-        ConfigurationError: `.env` cannot be read, a variable cannot be taken as it is, or a name is none of a setting,
-            so that its value would be ignored.
+        ConfigurationError: `.env` cannot be read, a variable's value is ambiguous, or a name is not a setting, so that
+            its value would be ignored.
     """
     prepare_environment(Path.cwd() / ".env", os.environ)
     check_names(os.environ)
 
 
 def _check_repeated_keys(projects: str) -> None:
-    """Refuse a key that is stated twice: of a JSON object that is read, the last is left alone."""
+    """Refuse a key that is stated twice: a JSON parser keeps only the last one."""
 
     def check(pairs: list[tuple[str, object]]) -> None:
         keys = [key for key, _ in pairs]
@@ -271,15 +353,15 @@ def _check_repeated_keys(projects: str) -> None:
     try:
         json.loads(projects, object_pairs_hook=check)
     except ValueError:
-        # Said by the class, as all that is wrong with a value.
+        # The class reports malformed values.
         return
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Refuse variables that are meant as settings of ours and are none, misspelt ones above all.
+    """Refuse variables that look like our settings but are not, especially misspelt ones.
 
     Raises:
-        ConfigurationError: names the first, and the setting that it resembles.
+        ConfigurationError: there is such a variable; names the first, and the setting that it resembles.
     """
     known = {f"{PREFIX}{field.upper()}" for field in Settings.model_fields}
     for name in sorted(set(names) - known):
@@ -287,10 +369,10 @@ def check_names(names: Iterable[str]) -> None:
         if _OF_A_SERVICE.fullmatch(name.removeprefix(PREFIX)):
             continue
         is_ours = upper.startswith(PREFIX)
-        # Such as IMAGE_SNAPSHOT_ENDPOINT.
+        # For example, IMAGE_SNAPSHOT_ENDPOINT.
         resembles = get_close_matches(upper, known, 1, _ALIKE) if upper.startswith("IMAGE") and not is_ours else []
         if is_ours or resembles:
-            # Without the prefix, which alone would make any two names alike.
+            # Compare without the prefix, which would make all names similar.
             near = get_close_matches(upper.removeprefix(PREFIX), [one.removeprefix(PREFIX) for one in known], 1)
             meant = [f"{PREFIX}{one}" for one in near] or resembles
             advice = f"did you mean {meant[0]}?" if meant else "the README lists all settings."

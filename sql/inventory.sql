@@ -1,19 +1,19 @@
--- The inventory query: one row for each image that the pipeline asks the API about. Used when the setting
--- IMAGE_SNAPSHOTS_INVENTORY is a database URL; runs unchanged on SQLite and PostgreSQL, in a read-only transaction.
+-- The inventory query: one row for each image that the pipeline requests from the API. It is used if the setting
+-- IMAGE_SNAPSHOTS_INVENTORY is a database URL. It runs unchanged on SQLite and PostgreSQL, in a read-only transaction.
 --
 -- To read ids from a table of your own, copy this file, change it, and name the copy in
--- IMAGE_SNAPSHOTS_INVENTORY_QUERY. It must be one SELECT (WITH ... SELECT is one) that returns
+-- IMAGE_SNAPSHOTS_INVENTORY_QUERY. It must be one SELECT (or WITH ... SELECT) that returns
 --
---   id (or image_id)                  the image id; needed
---   project                           partition key of the project; a row without one belongs to every project
---   owner, cost_center, environment   text; each may be left out
+--   id (or image_id)                  the image id; required
+--   project                           key of the project; a row without one belongs to every project
+--   owner, cost_center, environment   text; optional
 --
--- and any further column, which is kept as JSON in `attributes`. Name columns with AS where yours are called
--- otherwise. Where one table serves many projects, let the database do the choosing, with the parameter :project:
+-- Further columns are kept as JSON in `attributes`. If your columns have other names, rename them with AS. If one table
+-- serves many projects, let the database select the rows, with the parameter :project:
 --
 --   WHERE project = :project
 --
--- The pipeline then cannot count the rows of a project that is not configured, which it reports otherwise.
+-- Then the pipeline cannot count and report the rows of projects that are not configured.
 SELECT
     id,
     project,
@@ -21,4 +21,4 @@ SELECT
     cost_center,
     environment
 FROM image_inventory
-ORDER BY id  -- of several rows with one id the first is kept
+ORDER BY id  -- if several rows have the same id, the first is kept

@@ -1,4 +1,4 @@
-"""Published days as the audit sees them: rules of a test's own, and what all rules find."""
+"""Published days with audit findings, by a test's own rules and by all rules."""
 
 from published_days import published_rows
 
@@ -6,7 +6,7 @@ from pipelines.derive.analysis import Analysis
 from pipelines.derive.audit import derive_audit_findings
 from pipelines.tables import AUDIT_FINDINGS
 
-# The rules that ship, and their severities.
+# The shipped rules and their severities.
 SHIPPED = {
     "build_failed": "medium",
     "build_stuck": "medium",

@@ -1,10 +1,10 @@
-"""The command line and sandboxes as processes of their own that share one start: imports are most of what they cost.
+"""Runs the command line and sandboxes as separate processes that share one start, because imports are slow.
 
-`CommandServer` starts one process that has everything imported, and forks it for each command and sandbox. What is
-forked is a process like any other: it has its own environment, working directory, standard streams, exit status and
-end. Commands whose start is what a test is about run the installed script instead (fixture `command`).
+`CommandServer` starts one process with everything imported, and forks it for each command and sandbox. A forked process
+is like any other: it has its own environment, working directory, standard streams, exit status and end. Tests about the
+start of a command run the installed script instead (fixture `command`).
 
-Run as a script, this file is that server; it ends with the socket that it was given.
+Run as a script, this file is that server; it ends with the socket that it received.
 """
 
 import atexit
@@ -23,7 +23,7 @@ from pathlib import Path
 from pipelines.sandbox import process
 
 _DESCRIPTORS = 3
-# Of the ends of two pipes, as a sandbox's standard input and output.
+# The ends of two pipes, as a sandbox's standard input and output.
 _MODES = ("rb", "wb", "rb", "wb")
 _REQUEST_BYTES = 1 << 20
 
@@ -39,9 +39,9 @@ class CommandServer:
             )
 
     def run(self, arguments, *, env, cwd, timeout, keeps_runs):
-        """Run `image-snapshots` with these arguments; what it printed, and its exit status, as of `subprocess.run`.
+        """Run `image-snapshots` with these arguments; returns output and exit status, like `subprocess.run`.
 
-        `keeps_runs`: Dagster keeps its runs in DAGSTER_HOME, which is half of what a run costs; else nowhere.
+        `keeps_runs`: Dagster keeps its runs in DAGSTER_HOME, which takes half of a run's time; otherwise in memory.
         """
         with (
             open(os.devnull) as nothing,
@@ -55,7 +55,7 @@ class CommandServer:
             return subprocess.CompletedProcess(arguments, status, out.read(), errors.read())
 
     def status(self, arguments, streams, *, env, cwd, timeout=600, keeps_runs=False):
-        """The exit status of `image-snapshots` with these arguments and descriptors of its standard streams."""
+        """Run `image-snapshots` with these arguments and standard streams; returns the exit status."""
         pid = self._start("kept command" if keeps_runs else "command", arguments, env, cwd, streams)
         self._socket.settimeout(timeout)
         try:
@@ -83,7 +83,7 @@ class CommandServer:
             connection = process.announced(ours_in, pid)
             assert connection is not None, "the sandbox did not start"
             yield connection
-            # It ends with its standard input; what it printed ends with it.
+            # The sandbox ends with its standard input; its output ends with it.
             ours_out.close()
             ours_in.read()
 
@@ -103,7 +103,7 @@ class CommandServer:
 
 
 def _serve(requests: socket.socket) -> str:
-    """Answer requests until there are no more; returns in the forked processes, with the program to go on with."""
+    """Serve requests until there are no more; in a forked process, return the program to run."""
     sandboxes = set()
     while True:
         message, descriptors, _, _ = socket.recv_fds(requests, _REQUEST_BYTES, _DESCRIPTORS)
@@ -140,7 +140,7 @@ def _become(request, descriptors) -> None:
 
 
 def _end_with(main) -> None:
-    """End the process as Python does, but for taking all modules apart, which is most of what a small command costs."""
+    """End the process as Python does, but without unloading all modules, which takes most of a small command's time."""
     status = 0
     try:
         main()
@@ -157,9 +157,9 @@ def _end_with(main) -> None:
 
 
 if __name__ == "__main__":
-    # As the installed command has it: its own folder is not where modules come from, and the checkout is installed.
+    # As for the installed command: modules do not come from its own folder, and the checkout is installed.
     sys.path.remove(str(Path(__file__).parent))
-    # What the commands import, and what these import late.
+    # The modules that commands import, directly or later.
     import dagster as dg
     import upath.core  # noqa: F401
     from dagster._core.storage.event_log import InMemoryEventLogStorage
@@ -178,13 +178,13 @@ if __name__ == "__main__":
     with dg.DagsterInstance.ephemeral():
         pass  # Only now it has imported its storage.
 
-    # A collection would touch, and so copy, every page that a fork shares with this process.
+    # A garbage collection would touch, and so copy, every page that a fork shares with this process.
     gc.freeze()
     program = _serve(socket.socket(fileno=int(sys.argv[1])))
     if program == "sandbox":
         _end_with(lambda: sys.exit(pipelines.sandbox.__main__.main()))
     if program == "command":
-        # Of what is gone with the process, nobody asks for an event.
+        # The process ends at once, so its resources need no events.
         InMemoryEventLogStorage.store_event = lambda *_: None
         assets.runner.open_run_history = lambda warn: dg.DagsterInstance.ephemeral()
     _end_with(assets.cli.main)

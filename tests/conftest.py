@@ -21,29 +21,29 @@ from spark_fixture import spark_master  # noqa: F401  (a fixture)
 
 from pipelines.sandbox import SandboxOptions
 
-# A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C.
+# A shell that starts the tests in the background makes them, and all their children, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Else each of some hundred processes, the tests' own first, compiles every module that it imports.
+# Without a cache, each of some hundred processes would compile every module that it imports.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-# A test's own questions wait as long as a busy machine takes; by default httpx gives up after five seconds.
+# A test's own requests wait as long as a busy machine needs; by default httpx gives up after five seconds.
 for phase in ("connect", "read", "write", "pool"):
     setattr(httpx._config.DEFAULT_TIMEOUT_CONFIG, phase, None)
 
-# Each of a test's own requests has a client of its own, which would read all authorities that the machine trusts.
+# Each of a test's own requests uses a new client, which would read all authorities that the machine trusts.
 httpx._transports.default.create_ssl_context = cache(httpx._transports.default.create_ssl_context)
 
 COMMAND = Path(sys.executable).with_name("image-snapshots")
 
 
 def pytest_xdist_auto_num_workers():
-    """One process more than there are processors: tests wait for the processes, servers and browsers they start."""
+    """Use one process more than there are processors: tests wait for the processes, servers and browsers they start."""
     return len(os.sched_getaffinity(0)) + 1
 
 
 def pytest_unconfigure(config):
-    """Say, as the last line of a run, what it left out."""
+    """Print, as the last line, which tests were left out."""
     terminal = config.pluginmanager.get_plugin("terminalreporter")
     if terminal is not None and config.option.markexpr == "not slow":
         terminal.write_line("Left out: the slow tests. Run them with `.venv/bin/pytest -m slow`.")
@@ -51,7 +51,7 @@ def pytest_unconfigure(config):
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch, tmp_path):
-    """Each test has its own working directory and no settings or credentials of the machine."""
+    """Give each test its own working directory, without the machine's settings and credentials."""
     for name in list(os.environ):
         if name.startswith(("IMAGE_SNAPSHOTS_", "OS_", "AWS_", "DAGSTER_", "SSL_CERT_", "REQUESTS_CA_BUNDLE")):
             monkeypatch.delenv(name)
@@ -61,14 +61,14 @@ def clean_environment(monkeypatch, tmp_path):
 
 @pytest.fixture
 def start_sandbox(command_server):
-    """Start sandboxes, of options given by keyword, that end with the test."""
+    """Start sandboxes, with options given by keyword, that end with the test."""
     with ExitStack() as stack:
         yield lambda **options: stack.enter_context(command_server.sandbox(SandboxOptions(**options)))
 
 
 @pytest.fixture
 def s3(monkeypatch):
-    """A running S3 server, and the environment that points this process at it."""
+    """A running S3 server, and an environment that points this process to it."""
     server = S3Server()
     for name, value in server.env.items():
         monkeypatch.setenv(name, value)
@@ -91,10 +91,10 @@ def command_server():
 
 @pytest.fixture(scope="session")
 def dagster_home(tmp_path_factory):
-    """Dagster's storage as the first command sets it up, which takes it a second; to be copied."""
+    """Dagster's storage as the first command sets it up, which takes a second; tests copy it."""
 
     def make(directory):
-        # Not for tests that do without.
+        # Only for tests that need it.
         import dagster as dg
 
         from assets.run_history import use_instance_home
@@ -118,9 +118,9 @@ def home(dagster_home, tmp_path, monkeypatch):
 
 @pytest.fixture
 def image_snapshots(command_server, tmp_path):
-    """Run the command line in the test's directory and return what it printed and its exit status.
+    """Run the command line in the test's directory; returns output and exit status.
 
-    Dagster's record of the run is gone with it, unless the test says `keeps_runs`.
+    Dagster's record of the run is dropped, unless the test sets `keeps_runs`.
     """
 
     def run(*arguments, env=None, timeout=600, cwd=tmp_path, keeps_runs=False):

@@ -1,28 +1,28 @@
-"""A process that is killed between two file operations, as its lake sees it: from then on nothing reaches the disk."""
+"""Simulates a process that is killed between two file operations: after that, nothing reaches the disk."""
 
 import os
 from contextlib import contextmanager
 
 import pytest
 
-# What makes files appear and disappear under their names.
+# The functions that make files appear and disappear under their names.
 _OPERATIONS = ("replace", "rename", "link", "unlink")
 
 
 class Killed(BaseException):
-    """Nothing that handles errors catches it."""
+    """Not caught by any error handling."""
 
 
 @contextmanager
 def killed_after(operations: int):
-    """Let so many file operations of the block happen, and none after; ends the block where the next one would be."""
+    """Allow this number of file operations in the block; the block ends at the next one."""
     done = 0
 
     def counted(operation):
         def counting(path, *arguments, **options):
             nonlocal done
             if not os.path.lexists(path):
-                # Clearing away what is not there, which is no error to most who do it.
+                # Removing a missing file is not an error for most callers.
                 return operation(path, *arguments, **options)
             if done == operations:
                 raise Killed
@@ -38,7 +38,7 @@ def killed_after(operations: int):
 
 
 def was_killed(operations: int, work) -> bool:
-    """Whether `work` is killed after so many file operations, or ends before."""
+    """Whether `work` is killed after this number of file operations, rather than ending before."""
     try:
         with killed_after(operations):
             work()

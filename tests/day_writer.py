@@ -1,7 +1,7 @@
-"""A process that takes days in children of its own, one after the other, so that each can be killed: `running_writer`.
+"""A process that takes days in child processes, one after the other, so that each can be killed: `running_writer`.
 
-As a script it is that process. On standard input: `fork`, answered with the child's number, then the child's orders as
-one line of JSON; when the child has ended, its exit status is answered.
+Run as a script, it is that process. It reads `fork` from standard input and answers with the child's number. Then it
+reads the child's orders as one line of JSON, and answers with the child's exit status when it has ended.
 """
 
 import datetime as dt
@@ -16,14 +16,15 @@ from pipelines.derive.days import derive_days
 from pipelines.errors import PipelineError
 from pipelines.lake.layout import Partition
 from pipelines.settings import ROOT, Settings
-from pipelines.snapshot.steps import SnapshotRun, fetch_responses, publish_snapshot, take_inventory
+from pipelines.snapshot.snapshot_run import SnapshotRun
+from pipelines.snapshot.steps import fetch_responses, publish_snapshot, take_inventory
 
-# What makes files of a lake on disk appear and disappear under their names, as Python's audit events call it.
+# The operations that make a lake's files appear and disappear, named as Python's audit events.
 _OPERATIONS = {"os.rename": 1, "os.link": 1, "os.remove": 0}
 
 
 class Writer:
-    """Orders for the process. `env` is what its children have beside their lake."""
+    """Gives orders to the process. `env` is the children's environment besides their lake."""
 
     def __init__(self, process, env):
         self.process, self.env = process, env
@@ -33,11 +34,11 @@ class Writer:
         self.process.stdin.flush()
 
     def take_day(self, lake, date, run_id, steps=("snapshot", "derive"), *, began=lambda pid: None, **kill):
-        """Take a day of a lake; the exit status. `began` is told the child's number before the child is told anything.
+        """Take a day of a lake; returns the exit status. `began` gets the child's number before it gets its orders.
 
-        kill_before    the file operation before which the child kills itself: its audit event, and what the path of
-                       the file that appears or disappears must hold
-        kill_at        the number of outcomes at which it does, those of earlier attempts included
+        kill_before    the file operation before which the child kills itself: its audit event, and a part of the path
+                       of the file that appears or disappears
+        kill_at        the number of outcomes at which it kills itself, including those of earlier attempts
         """
         self._say("fork")
         began(int(self.process.stdout.readline()))
@@ -62,7 +63,7 @@ def running_writer(env):
 
 
 def _line():
-    """One line, unbuffered: what follows is for another process."""
+    """Print one line, unbuffered, for another process."""
     read = b""
     while not read.endswith(b"\n"):
         byte = os.read(0, 1)
@@ -82,12 +83,12 @@ def _die():
 
 
 def _watch(lake, operation, place):
-    """Die before the first such operation in the lake."""
+    """Kill this process before the first such operation in the lake."""
 
     def see(event, arguments):
         if event == operation:
             path = os.fsdecode(arguments[_OPERATIONS[event]])
-            # A name alone: what is removed with its directory.
+            # A bare name: the file is removed together with its directory.
             if (path.startswith(lake) or not os.path.isabs(path)) and place in path.removeprefix(lake):
                 _die()
 

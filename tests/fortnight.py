@@ -1,4 +1,4 @@
-"""Fourteen complete days of the sandbox with all that is derived from them, made once for all tests that only read."""
+"""Fourteen complete days of the sandbox with all derived tables, made once for all tests that only read."""
 
 import datetime as dt
 import os
@@ -12,7 +12,8 @@ from pipelines.derive.days import derive_days
 from pipelines.lake.layout import Partition
 from pipelines.sandbox import SandboxOptions, running_sandbox
 from pipelines.settings import DEFAULT_PROJECT, Settings
-from pipelines.snapshot.steps import SnapshotRun, fetch_responses, publish_snapshot, take_inventory
+from pipelines.snapshot.snapshot_run import SnapshotRun
+from pipelines.snapshot.steps import fetch_responses, publish_snapshot, take_inventory
 
 LAST_DAY = dt.date(2026, 11, 23)
 DAYS = [LAST_DAY - dt.timedelta(days=number) for number in reversed(range(14))]
@@ -20,12 +21,12 @@ DAYS = [LAST_DAY - dt.timedelta(days=number) for number in reversed(range(14))]
 
 @pytest.fixture(scope="session")
 def fortnight(tmp_path_factory) -> Path:
-    """The lake's directory, for reading alone: one project, a register with owners, the list and the notebooks read."""
+    """The lake's directory, read-only: one project, an inventory with owners, image list and notebooks read."""
     return once_per_run(tmp_path_factory, "fortnight", make_fortnight)
 
 
 def make_fortnight(root: Path) -> Path:
-    # The environment that each test is cleaned of does not hold for what all of them share.
+    # Clean the environment here, because the shared lake is made outside of any test.
     with pytest.MonkeyPatch.context() as monkeypatch:
         for name in list(os.environ):
             if name.startswith(("IMAGE_SNAPSHOTS_", "OS_")):
@@ -34,7 +35,7 @@ def make_fortnight(root: Path) -> Path:
         with running_sandbox(options) as sandbox:
             for name, value in sandbox.env.items():
                 monkeypatch.setenv(name, value)
-            settings = Settings(lake=str(root / "lake"), usage=True)
+            settings = Settings(lake=str(root / "lake"), usage="notebooks")
             for date in DAYS:
                 httpx.put(f"{sandbox.endpoint}/sandbox/day", json={"day": date.isoformat()}).raise_for_status()
                 noon = dt.datetime.combine(date, dt.time(12), dt.UTC)

@@ -1,6 +1,6 @@
-"""What the derived tables must say of days of the sandbox, worked out from the sandbox's own record.
+"""The expected derived tables of sandbox days, computed from the sandbox's own record.
 
-Plain Python over `Catalogue`: it shares neither SQL nor deriving code with what it judges. Rows are dictionaries by
+Plain Python over `Catalogue`: it shares neither SQL nor deriving code with the product. Rows are dictionaries by
 column; timestamps are aware, and `extra` is a dictionary.
 """
 
@@ -14,7 +14,7 @@ from pipelines.sandbox.catalogue import Catalogue, InventoryRow
 
 Row = dict[str, Any]
 
-# Field -> class of its changes.
+# The class of changes of each field.
 FIELDS = {
     "name": "metadata",
     "namespace": "access",
@@ -45,7 +45,7 @@ GB = 1024**3
 
 @dataclass(frozen=True)
 class PublishedPartition:
-    """A published day: its register by id, the ids that got no answer, and those that were locked for that day."""
+    """A published day: its inventory by id, the ids without a response, and the ids that were forbidden on that day."""
 
     date: dt.date
     register: dict[str, InventoryRow]
@@ -59,7 +59,7 @@ class PublishedPartition:
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of an image: its last content, and why it is gone (None while it lives)."""
+    """An image as it is known: its last content, and why it is gone (None while it exists)."""
 
     content: Row
     reason: str | None = None
@@ -76,7 +76,7 @@ class Knowledge:
 
 
 def content_of(body: Row, day: dt.date) -> Row:
-    """The columns of a described image: typed, and null for what cannot be."""
+    """The columns of a described image: typed, and null for invalid values."""
     content: Row = dict.fromkeys(FIELDS)
     for name in FIELDS.keys() - {"extra"}:
         value = body.get(name)
@@ -99,7 +99,7 @@ def size_bytes(content: Row) -> int | None:
 
 
 def as_text(value: Any) -> Any:
-    """A value as the change log has it; `extra` stays a dictionary."""
+    """A value as it appears in the change log; `extra` stays a dictionary."""
     if isinstance(value, dt.datetime):
         return value.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     return str(value) if isinstance(value, int) else value
@@ -107,7 +107,7 @@ def as_text(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Oracle:
-    """The sandbox's catalogue, and the days that were published of it, in order."""
+    """The sandbox's catalogue, and its published days in order."""
 
     catalogue: Catalogue
     days: list[PublishedPartition]
@@ -129,7 +129,7 @@ class Oracle:
 
     @cached_property
     def knowledge(self) -> dict[dt.date, Knowledge]:
-        """Day -> what is known after it. Only complete days add to what is known for good."""
+        """What is known after each day. Only complete days add to it permanently."""
         found: dict[dt.date, Knowledge] = {}
         last: Knowledge | None = None
         for day in self.days:
@@ -159,7 +159,7 @@ class Oracle:
         return after
 
     def _current(self, knowledge: Knowledge) -> dict[str, tuple[Row, bool]]:
-        """Living images: id -> (content, whether it is that of an earlier day)."""
+        """Living images: id -> (content, whether it comes from an earlier day)."""
         day, current = knowledge.day, {}
         for id_, known in knowledge.after.items():
             outcome = self.outcome(day, id_) if id_ in day.register else "failed"
@@ -234,7 +234,7 @@ class Oracle:
     # -- image_reconciliation
 
     def reconciliation(self, date: dt.date) -> list[Row]:
-        """The register against the list, by id; nobody registers preset images."""
+        """The inventory compared with the list, by id; nobody registers preset images."""
         knowledge = self.knowledge[date]
         day = knowledge.day
         rows = [
@@ -265,7 +265,7 @@ class Oracle:
     # -- image_usage
 
     def usage(self, date: dt.date) -> list[Row]:
-        """Notebooks of each living image, by id; days that are not complete count for nothing."""
+        """The notebooks of each living image, by id; incomplete days do not count."""
         knowledge = self.knowledge[date]
         before = {row["id"]: row for row in self.usage(knowledge.previous.day.date)} if knowledge.previous else {}
         of_image: dict[str, list[str]] = {}
@@ -313,9 +313,9 @@ class Oracle:
         }
 
     def findings(self, date: dt.date) -> list[Row]:
-        """The findings of a published day, by rule and id: those of today, and what became of the last day's.
+        """The findings of a published day, by rule and id: today's, and the result of the last day's.
 
-        Nothing is resolved by a day that is not complete, nor for an image that gave no answer.
+        An incomplete day resolves nothing, nor does an image without a response.
         """
         knowledge = self.knowledge[date]
         earlier = [published for published in self.knowledge if published < date]
@@ -374,7 +374,7 @@ def _whole(id_: str, change: str, old: str | None, new: str) -> Row:
 
 
 def _registered(day: PublishedPartition, id_: str) -> Row:
-    """What the register says of an id; an empty cell says nothing."""
+    """The inventory's columns for an id; an empty cell becomes null."""
     registered = day.register.get(id_)
     names = ("owner", "cost_center", "environment")
     return {name: (getattr(registered, name) or None) if registered else None for name in names}

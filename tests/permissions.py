@@ -1,4 +1,4 @@
-"""Files and directories that this user may not read, also when the tests run as root."""
+"""Files and directories that this user cannot read, even when the tests run as root."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ _NOBODY = 65534
 
 @contextmanager
 def as_nobody():
-    """Have no rights of root: the superuser may read and write anything."""
+    """Drop root's rights, because the superuser may read and write anything."""
     is_root = os.geteuid() == 0
     if is_root:
         os.seteuid(_NOBODY)
@@ -26,7 +26,7 @@ def as_nobody():
 
 @contextmanager
 def unreadable(path):
-    """Nobody may read a file, or enter or list a directory, and we are nobody."""
+    """Remove all permissions from a file or directory, and act as an unprivileged user."""
     before = path.stat().st_mode
     path.chmod(0)
     try:
@@ -38,7 +38,7 @@ def unreadable(path):
 
 @pytest.fixture
 def open_directory(monkeypatch):
-    """A working directory that other users may enter, which they may not pytest's own."""
+    """A working directory that other users may enter; pytest's own is closed to them."""
     directory = Path(tempfile.mkdtemp(prefix="image-snapshots-test-"))
     directory.chmod(0o755)
     monkeypatch.chdir(directory)

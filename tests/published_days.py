@@ -1,8 +1,9 @@
-"""Published days of few rows, for tests of what is derived from them: real files, sealed by a real manifest."""
+"""Published days of few rows, for tests of derived tables: real files with a real manifest."""
 
 import datetime as dt
 import json
 from collections import Counter
+from collections.abc import Collection
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,23 +12,23 @@ from pydantic import BaseModel
 from pipelines.derive.history import days_metadata
 from pipelines.lake.clock import newest_publication
 from pipelines.lake.layout import Partition
-from pipelines.lake.manifests import FetchFacts, InventoryFacts, Manifest, published_days
+from pipelines.lake.manifests import FetchFacts, InventoryFacts, Manifest, ScopeFacts, SourceFacts, published_days
 from pipelines.settings import Settings
 from pipelines.snapshot.publish import publish
-from pipelines.snapshot.steps import SnapshotRun
-from pipelines.tables import IMAGE_HISTORY, LIST_PAGES, TABLES, Table
+from pipelines.snapshot.snapshot_run import SnapshotRun
+from pipelines.tables import IMAGE_HISTORY, IMAGE_REFERENCES, LIST_PAGES, TABLES, USAGE_SOURCES, Table
 
 PROJECT_ID = "p1"
 _PAGE_ITEMS = 3
 
 
 def day_of(date: str) -> SnapshotRun:
-    """A day of the lake in the working directory."""
+    """A run in the working directory's lake."""
     return SnapshotRun(Partition(dt.date.fromisoformat(date), "default"), "run-1", Settings(lake="lake"))
 
 
 def rows_of(table: Table, rows: list[dict], **defaults) -> pa.Table:
-    """Arrow data of a table; what a row leaves out is its default, or null."""
+    """Arrow data of a table; missing values are the default, or null."""
     names = set(table.schema.names)
     defaults = {name: value for name, value in defaults.items() if name in names}
     return pa.Table.from_pylist([defaults | row for row in rows], table.schema)
@@ -41,7 +42,8 @@ def publish_snapshot(
     day: SnapshotRun,
     *,
     listed: list[dict] | None = None,
-    notebooks: list[dict] | None = None,
+    references: list[dict] | None = None,
+    kinds: Collection[str] = ("notebooks",),
     inventory_facts: dict | None = None,
     fetch_facts: dict | None = None,
     hour: int = 12,
@@ -49,13 +51,14 @@ def publish_snapshot(
 ) -> Manifest:
     """Publish a day of these rows; a response that is `failed` makes it incomplete.
 
-    `listed`: items of the API's list, and `notebooks`: rows of that table; None when the day did not read them.
+    `listed`: items of the API's list; `references`: rows of `image_references` of the sources `kinds`; None when the
+    day did not read them. A reference is `required`, of a notebook, unless it says otherwise.
     `inventory_facts` and `fetch_facts` are what its manifest says besides. `hour`: when it is published.
     """
     published_at = dt.datetime.combine(day.partition.date, dt.time(hour), dt.UTC)
     noon = dt.datetime.combine(day.partition.date, dt.time(12), dt.UTC)
     newest = newest_publication(day.lake, day.partition.project)
-    given = {"notebooks": notebooks or [], **tables}
+    given = {IMAGE_REFERENCES.name: references or [], **tables}
     if listed is not None:
         pages = [listed[first : first + _PAGE_ITEMS] for first in range(0, len(listed), _PAGE_ITEMS)] or [[]]
         given[LIST_PAGES.name] = [
@@ -79,6 +82,9 @@ def publish_snapshot(
             elapsed_ms=1,
             response_sha256="0",
             content_hash="0",
+            position=0,
+            kind="notebook",
+            strength="required",
         )
         with day.lake.writer(files[name], table, day.run_id) as writer:
             writer.write(data)
@@ -95,7 +101,13 @@ def publish_snapshot(
         "finished_at": noon,
         "outcomes": dict(Counter(row["outcome"] for row in tables.get("responses", []))),
         "list_was_read": listed is not None,
-        "notebooks_were_read": notebooks is not None,
+        "scope": ScopeFacts(workspaces=["0"], origin="asked"),
+        "sources": {
+            name: SourceFacts(wanted=name in kinds, was_read=name in kinds and references is not None)
+            for name in USAGE_SOURCES
+        }
+        if references is not None
+        else {name: SourceFacts(wanted=False) for name in USAGE_SOURCES},
     }
     return publish(
         day.lake,
@@ -103,7 +115,7 @@ def publish_snapshot(
         files,
         run_id=day.run_id,
         started_at=noon,
-        # At that hour of the day, unless something of the project was published later.
+        # Published at that hour of the day, unless the project has a later publication.
         published_at=max(published_at, newest.published_at) if newest else published_at,
         rebuilt=False,
         inventory=InventoryFacts(**inventory | (inventory_facts or {})),
@@ -112,7 +124,7 @@ def publish_snapshot(
 
 
 def write_history(day: SnapshotRun, rows: list[dict]) -> None:
-    """Write the project's history of these versions; what a row leaves out is a current, living version."""
+    """Write the project's history with these versions; missing values describe a current, living version."""
     path = day.lake.project_table(IMAGE_HISTORY.name, day.partition.project)
     days = [one for one in published_days(day.lake, day.partition.project) if one.manifest.is_complete]
     with day.lake.writer(path, IMAGE_HISTORY, day.run_id, metadata=days_metadata(days)) as writer:
@@ -122,7 +134,7 @@ def write_history(day: SnapshotRun, rows: list[dict]) -> None:
 
 
 def published_rows(day: SnapshotRun, table: Table) -> list[dict]:
-    """Rows of a published table, without the columns that every row of a day shares."""
+    """Rows of a published table, without the columns that all rows of a day share."""
     with day.lake.table(table.name, day.partition).open("rb") as file:
         read = pq.read_table(file)
     assert set(read["snapshot_date"].to_pylist()) <= {day.partition.date}

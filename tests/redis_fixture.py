@@ -18,7 +18,7 @@ _START_SECONDS = 30
 
 @dataclass(frozen=True)
 class RedisServer:
-    """A server on 127.0.0.1 that wants a password; `url` holds it. `stop` and `start` are an outage of it."""
+    """A server on 127.0.0.1 with a password, which `url` holds. `stop` and `start` simulate an outage."""
 
     port: int
     directory: str
@@ -62,7 +62,7 @@ def stop(process: "subprocess.Popen[bytes]") -> None:
 
 @contextmanager
 def running_redis() -> Iterator[RedisServer]:
-    """Start a server in a directory of its own, and end it on leaving."""
+    """Start a server in its own directory, and end it on leaving."""
     with tempfile.TemporaryDirectory() as directory:
         server = RedisServer(free_port(), directory)
         process = server.start()
@@ -73,7 +73,7 @@ def running_redis() -> Iterator[RedisServer]:
 
 
 def require_redis() -> None:
-    """Skip where redis-server is not installed; in CI, fail."""
+    """Skip the test if redis-server is not installed; in CI, fail."""
     if shutil.which("redis-server") is None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(
             "no redis-server on the PATH: install Redis (Debian: apt-get install redis-server)"

@@ -1,4 +1,4 @@
-"""A real S3 server over HTTP on loopback that can refuse requests, or kill its client at a given one."""
+"""A real S3 server over HTTP on loopback that can refuse requests, or kill its client at a given request."""
 
 import os
 import signal
@@ -21,17 +21,17 @@ CHANGING = {"PUT", "POST", "DELETE"}
 
 @cache
 def _application():
-    """S3 alone: to find out which service is asked for takes half of a request."""
+    """S3 only: detecting the requested service would take half the time of a request."""
     return create_backend_app("s3")
 
 
 class _Quiet(WSGIRequestHandler):
     def log(self, *_):
-        """Not a line for each request."""
+        """Does not log each request."""
 
 
 class S3Server:
-    """`requests` are (method, path) in the order in which they came; the next one can be made to do harm."""
+    """`requests` are (method, path) in order of arrival; the next request can be made to fail."""
 
     def __init__(self):
         self.requests = []
@@ -57,7 +57,7 @@ class S3Server:
                 pid, left = self.kill
                 self.kill = (pid, left - 1)
                 if left <= 0:
-                    # Of several requests at once, those after the kill are not served either.
+                    # Parallel requests after the kill are not served, either.
                     os.kill(pid, signal.SIGKILL)
                     return self._refuse(environ, start_response)
         if self.slow_down(number, method, path):
@@ -65,22 +65,22 @@ class S3Server:
         return self.application(environ, start_response)
 
     def _refuse(self, environ, start_response):
-        # What is left unread would be taken for the next request.
+        # Unread bytes would be taken for the next request.
         environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         start_response("503 Slow Down", [("Content-Type", "application/xml"), ("Content-Length", str(len(_SLOW_DOWN)))])
         return [_SLOW_DOWN]
 
     def changes(self):
-        """Number of requests so far that change something."""
+        """The number of changing requests so far."""
         return sum(method in CHANGING for method, _ in self.requests)
 
     @contextmanager
     def running(self):
-        # Looks this often for whether it shall end, which each test waits for.
+        # The server checks this often whether it must end, and each test waits for that.
         thread = threading.Thread(target=self._server.serve_forever, args=[0.02])
         thread.start()
         try:
-            # The buckets are the process's, not the server's.
+            # The buckets belong to the process, not to the server.
             moto_api_backend.reset()
             yield self
         finally:

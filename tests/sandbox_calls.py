@@ -37,7 +37,7 @@ def error_of(answer):
 
 
 def signed(client, sandbox, path, *, access_key=None, secret_key=None, now=None, headers=None, sent=None):
-    """GET `path` with a signature; `sent` is what is really asked for, if not the same."""
+    """GET `path` with a signature; `sent` is the path that is really requested, if it differs."""
     headers = headers or {}
     env = sandbox.env
     added = sign_headers(

@@ -39,7 +39,7 @@ Script = Callable[[Request, asyncio.StreamWriter], Awaitable[None]]
 
 @dataclass
 class Server:
-    """Hands each request to a script, which writes whatever bytes it likes."""
+    """Passes each request to a script, which writes any bytes it likes."""
 
     script: Script
     tls: ssl.SSLContext | None = None
@@ -118,7 +118,7 @@ def described(request: Request) -> bytes:
 
 
 def replies(*answers: bytes) -> Script:
-    """Send these one after the other; the last one for ever. Empty bytes stand for a reset."""
+    """Send these responses one after the other, and the last one for ever. Empty bytes mean a reset."""
     following = iter(answers)
     state = {"now": b""}
 

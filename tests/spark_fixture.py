@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-# Short queries on few rows: compiling them, and taking each in several jobs, would cost most of the time.
+# Compiling short queries on few rows, and dividing them into several jobs, would take most of the time.
 DEFAULTS = """
 spark.sql.shuffle.partitions         1
 spark.sql.adaptive.enabled           false
@@ -19,7 +19,7 @@ spark.driver.extraJavaOptions        -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -X
 
 @pytest.fixture(scope="session")
 def spark_master(tmp_path_factory) -> str:
-    """The master to name in the settings; its configuration lies in `SPARK_CONF_DIR`."""
+    """The master for the settings; its configuration is in `SPARK_CONF_DIR`."""
     if shutil.which("java") is None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(
             "no java on the PATH: install Java 17 or newer (Debian: apt-get install default-jre-headless)"

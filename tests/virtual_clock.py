@@ -1,7 +1,7 @@
-"""An event loop whose clock moves only when everybody waits, so that a test of seconds needs none and hurries nobody.
+"""An event loop whose clock moves only when everybody waits, so that tests of long times are fast and never hurried.
 
 While anything is under way, no time passes. When nothing is, the clock jumps to the next timer. Client and server must
-run on the same loop: of another process, nobody could tell whether something is under way there.
+run on the same loop, because the loop cannot see whether another process is busy.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-# How long, in real seconds, loopback may take to hand over what was sent.
+# The real seconds that loopback may need to deliver data.
 _ON_ITS_WAY_SECONDS = 0.02
 
 
@@ -38,7 +38,7 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
     def __init__(self):
         self._clock = _Selector()
         super().__init__(self._clock)
-        # Timers that are due at the very instant to which the clock jumped are due.
+        # Timers that are due exactly at the time of the jump count as due.
         self._clock_resolution = 1e-9
 
     def time(self):
@@ -55,7 +55,7 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
 
 
 def by_virtual_clock(test):
-    """Run a test that is a coroutine function on a loop of its own, whose clock is `time.monotonic` for its time."""
+    """Run a test coroutine on its own loop; `time.monotonic` is that loop's clock meanwhile."""
 
     @functools.wraps(test)
     def run(*arguments, **fixtures):

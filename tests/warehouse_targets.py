@@ -1,4 +1,4 @@
-"""Warehouses that a test loads, and what is in them."""
+"""Warehouses that a test loads, and their content."""
 
 import duckdb
 import psycopg

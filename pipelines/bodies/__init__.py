@@ -1,1 +1,1 @@
-"""What the cloud's answers say: JSON as it really comes, the body of an image, a page of a list. Nothing here asks."""
+"""Reads response bodies: JSON as it really arrives, an image's body, a page of a list. Nothing here sends requests."""

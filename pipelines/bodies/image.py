@@ -1,8 +1,8 @@
-"""One body of the image API -> its documented values, its canonical JSON, and what was wrong with it.
+"""Reads one body of the image API: its documented values, its canonical JSON, and its anomalies.
 
-Everything that looks at a single body belongs here; what becomes of a column of values belongs in `normalise`.
-A body that is as documented is read by `read_plain`, any bytes whatever by `read_any`, and both say the same of a body
-that both can read. Most bodies are plain, and reading those costs a third.
+Everything about a single body belongs here; building columns belongs in `snapshot.normalise`. `read_plain` reads a body
+that follows the documentation, `read_any` reads any bytes. Both give the same values for a body that both can read.
+Most bodies are plain, and `read_plain` needs a third of the time.
 """
 
 import math
@@ -25,12 +25,12 @@ TEXT_FIELDS = tuple(
 _TEXT = frozenset({"id", *TEXT_FIELDS})
 DOCUMENTED = _TEXT.union(NUMBER_FIELDS, LIST_FIELDS)
 
-MAX_INTEGER = 2**53 - 1  # the largest every JSON reader agrees on; as KB x 1024 it still fits an int64
+MAX_INTEGER = 2**53 - 1  # the largest integer that all JSON readers read exactly; KB x 1024 still fits an int64
 EARLIEST_MS = int(datetime(2000, 1, 1, tzinfo=UTC).timestamp() * 1000)
 
 # --- plain bodies ---------------------------------------------------------------------------------------------------
 
-# NaN stands for an absent field, None for null: msgspec leaves a default out again, and Arrow reads both as null.
+# NaN marks an absent field, None a null: msgspec omits default values when encoding, and Arrow reads both as null.
 _ABSENT = math.nan
 
 
@@ -44,7 +44,7 @@ def _plain_type(field: str) -> Any:
     return str | None
 
 
-# In the order of the names, so that what is encoded again is canonical but for the order of list elements.
+# Sorted by name, so that the encoded body is canonical except for the order of list elements.
 PlainBody = msgspec.defstruct(
     "PlainBody",
     [(field, str) if field == "id" else (field, _plain_type(field), _ABSENT) for field in sorted(DOCUMENTED)],
@@ -58,9 +58,9 @@ canonical_of_plain: Callable[[Any], bytes] = msgspec.json.Encoder().encode
 
 
 def read_plain(content: bytes) -> Any:
-    """The body as a `PlainBody`, or None when it is not: an unknown field, no id, another type, not UTF-8, no JSON.
+    """The body as a `PlainBody`; None if it has an unknown field, no id or a wrong type, or is not UTF-8 or not JSON.
 
-    A body that is long enough to hold a value that no column takes is not plain, either.
+    A body is not plain, either, if it is long enough to hold a value that is too long for a column.
     """
     if len(content) > MAX_TEXT_BYTES:
         return None
@@ -75,10 +75,10 @@ def read_plain(content: bytes) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What `read_any` made of a body.
+    """The result of `read_any`.
 
-    `values` has the documented fields that were sent, each None or of the type of a `PlainBody`; `unknown` the names of
-    the others, and `extra` these as JSON; `canonical` is what the content hash is over.
+    `values` has the documented fields that were sent, each None or of its type in `PlainBody`. `unknown` has the names
+    of all other fields, and `extra` these fields as JSON. The content hash is computed over `canonical`.
     """
 
     values: dict[str, Any]
@@ -89,7 +89,7 @@ class Reading:
 
 
 def read_any(content: bytes, latest_ms: int) -> Reading:
-    """Read whatever the API sent; an instant after `latest_ms` is out of range."""
+    """Read any body; a time after `latest_ms` is out of range."""
     anomalies: set[str] = set()
     try:
         sent = parse(content, anomalies)
@@ -120,7 +120,7 @@ def read_any(content: bytes, latest_ms: int) -> Reading:
 
 
 def _extra(extra: dict[str, Any], anomalies: set[str]) -> str | None:
-    """The fields outside the contract as JSON. A value too long for a column is null there, or all of them are."""
+    """The undocumented fields as JSON. A value too long for a column becomes null; if still too long, all do."""
     text = dumps(extra)
     if len(text) > MAX_TEXT_BYTES:
         anomalies.add("extra:too_long")
@@ -133,7 +133,7 @@ def _extra(extra: dict[str, Any], anomalies: set[str]) -> str | None:
 
 
 def _problems(value: Any) -> Iterator[str]:
-    """Why a reader of JSON may refuse a value, or take it for something else."""
+    """Reasons why a JSON reader may refuse or misread a value."""
     if type(value) is str:
         if not is_utf8(value):
             yield "not_utf8"
@@ -145,7 +145,7 @@ def _problems(value: Any) -> Iterator[str]:
         for child in value:
             yield from _problems(child)
     elif type(value) is orjson.Fragment:
-        # NaN and Infinity are texts here, and named already.
+        # NaN and Infinity are text here, and already reported.
         if not orjson.dumps(value).startswith(b'"'):
             yield "out_of_range"
     elif type(value) is int and not -(2**63) <= value < 2**64:
@@ -173,7 +173,7 @@ def _whole_number(field: str, value: Any, lowest: int, highest: int, anomalies: 
     if type(value) is int:
         number = value
     elif type(value) is str and value.isascii() and value.strip().isdigit():
-        digits = value.strip().lstrip("0")[:30] or "0"  # cut or not, 30 digits are out of any range
+        digits = value.strip().lstrip("0")[:30] or "0"  # 30 digits are out of any range, cut off or not
         number, problem = int(digits), "number_as_text"
     elif type(value) is float and value.is_integer():
         number, problem = int(value), "number_as_float"
@@ -189,11 +189,11 @@ def _whole_number(field: str, value: Any, lowest: int, highest: int, anomalies: 
 
 
 def _elements(field: str, value: Any, anomalies: set[str]) -> tuple[str, ...] | None:
-    """The exact elements as text, in the API's order; null when there is no list, or more than a column holds."""
+    """The exact elements as text, in the API's order; None if it is not a list, or too long for a column."""
     if type(value) is not list:
         anomalies.add(f"{field}:wrong_type")
         return None
-    # Each takes three bytes and more of JSON: so many are not in a list that fits, and need not be made text.
+    # Each element takes at least three bytes of JSON, so a list that fits a column has no more than this.
     elements = [_element(field, element, anomalies) for element in value[: MAX_TEXT_BYTES // 2]]
     if len(elements) < len(value) or is_too_long("|".join(elements)):
         anomalies.add(f"{field}:too_long")

@@ -1,17 +1,17 @@
-"""JSON as others send it: the one parser for whatever the cloud answers, and the canonical JSON of what it read.
+"""Parses the JSON that the cloud sends, and writes canonical JSON.
 
-Everything that judges, pages through, compares or normalises a body reads it here, so that all agree on what is JSON
-and what it says. What a value means belongs to the readers: `answers`, `paging`, `bodies`, `listed`.
+All code that classifies, pages through, compares or normalises a body parses it here, so that all agree on what is
+valid. The meaning of values belongs to that code.
 
-More is accepted than the standard allows, because one odd value must cost that value and never the whole body:
+The parser accepts more than the standard, because one odd value must cost that value and never the whole body:
 
 - a byte order mark, UTF-16 and UTF-32;
 - bytes that are not UTF-8: each becomes a lone surrogate, as does half an escaped pair (`"\\ud83d"`);
 - control characters in strings;
-- NaN and Infinity: read as a text; integers of any length, and numbers beyond a double: kept as they were written;
-- nesting of any depth: what lies deeper than 100 levels is read as a text.
+- NaN and Infinity, read as text; integers of any length, and numbers beyond a double, kept as written;
+- nesting of any depth: anything deeper than 100 levels is read as text.
 
-Of a key that occurs twice the last value counts. Anything else that is not JSON is none.
+If a key occurs twice, the last value counts. Anything else that is not JSON is refused.
 """
 
 import json
@@ -22,30 +22,30 @@ from typing import Any
 import orjson
 
 MAX_DEPTH = 100
-# The largest text that every warehouse has a type for. Documented texts have at most 512 characters.
+# The longest text that every warehouse has a type for. Documented texts have at most 512 characters.
 MAX_TEXT_BYTES = 65_535
-# Longer lists keep the order in which they came: sorting millions of elements takes many times the body's memory.
+# Longer lists are not sorted: sorting millions of elements takes many times the body's memory.
 _MOST_ORDERED = 65_536
 
 NESTED = frozenset({dict, list})
 _DIGITS_AS_ZERO = bytes.maketrans(b"123456789", b"0" * 9)
-_LONG_NUMBER = b"0" * 19  # orjson rounds integers beyond 64 bits; none has fewer digits
+_LONG_NUMBER = b"0" * 19  # orjson rounds integers beyond 64 bits; they have at least this many digits
 _OPENED_OR_CLOSED = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{]+|[\]}]+', re.DOTALL)
 
 
 class NotJSONError(ValueError):
-    """A body is not JSON, not even by generous rules. Holds nothing of it: a body may carry secrets."""
+    """A body is not JSON, even by these rules. The error quotes nothing: a body may hold secrets."""
 
 
 def parse(content: bytes, anomalies: set[str] | None = None, *, exactly: bool = True) -> Any:
-    """Read a body. What it holds that is not JSON by the standard is named in `anomalies`, when given.
+    """Parse a body. Deviations from the JSON standard are added to `anomalies`, if given.
 
-    Returns dict, list, str, int, float, bool or None. Strings may hold lone surrogates. NaN, Infinity and what Python
-    cannot hold as a number are an `orjson.Fragment` of their canonical JSON. Not `exactly` is faster, for readers of
-    texts alone: long integers may be rounded, and deep nesting may stay.
+    Returns dict, list, str, int, float, bool or None. Strings may hold lone surrogates. NaN, Infinity and numbers that
+    Python cannot hold are an `orjson.Fragment` of their canonical JSON. `exactly=False` is faster, for callers that
+    read text only: it may round long integers and keep deep nesting.
 
     Raises:
-        NotJSONError: it is no JSON.
+        NotJSONError: the body is not JSON.
     """
     try:
         value = orjson.loads(content)
@@ -54,7 +54,7 @@ def parse(content: bytes, anomalies: set[str] | None = None, *, exactly: bool = 
     else:
         if not exactly or not (_LONG_NUMBER in content.translate(_DIGITS_AS_ZERO) or _is_too_deep(content, value)):
             return value
-    # Not below `except`: the error there holds the whole document.
+    # Outside the `except` block: its error holds the whole document.
     return _parse_exactly(content, set() if anomalies is None else anomalies)
 
 
@@ -71,7 +71,7 @@ def _is_too_deep(content: bytes, value: Any) -> bool:
 
 
 def _parse_exactly(content: bytes, anomalies: set[str]) -> Any:
-    """Parse with Python's own parser what orjson refuses or rounds."""
+    """Parse with Python's own parser, for bodies that orjson refuses or rounds."""
 
     def integer(text: str) -> int | orjson.Fragment:
         try:
@@ -107,13 +107,13 @@ def _decoded(content: bytes, anomalies: set[str]) -> str:
         return content.decode(encoding, "surrogateescape" if encoding.startswith("utf-8") else "surrogatepass")
     except UnicodeDecodeError:
         pass
-    raise NotJSONError("not text in the encoding that it begins in")
+    raise NotJSONError("not text in the encoding of its first bytes")
 
 
 def _without_depth(text: str, anomalies: set[str]) -> str:
-    """The text with whatever lies deeper than `MAX_DEPTH` levels written as a JSON string of its own text.
+    """Replace everything deeper than `MAX_DEPTH` levels by a JSON string of its text.
 
-    Python's own limit depends on its stack, and results must not.
+    Python's own depth limit depends on its stack; our results must not.
     """
     if text.count("[") + text.count("{") <= MAX_DEPTH:
         return text
@@ -141,7 +141,7 @@ def _without_depth(text: str, anomalies: set[str]) -> str:
 
 
 def is_utf8(text: str) -> bool:
-    """Whether a string can be stored: it holds no lone surrogate."""
+    """Whether a string can be stored as UTF-8: it holds no lone surrogate."""
     if text.isascii():
         return True
     try:
@@ -152,7 +152,7 @@ def is_utf8(text: str) -> bool:
 
 
 def is_too_long(text: str) -> bool:
-    """Whether a string (of any content) is longer than a column's text may be."""
+    """Whether a string is too long for a text column."""
     if len(text) * 4 <= MAX_TEXT_BYTES:
         return False
     return len(text.encode("utf-8", "surrogatepass")) > MAX_TEXT_BYTES
@@ -181,7 +181,7 @@ def _dumps_anything(value: Any) -> bytes:
     if isinstance(value, list):
         return b"[" + b",".join([_dumps_anything(element) for element in value]) + b"]"
     if isinstance(value, str):
-        # For a lone surrogate, "backslashreplace" writes just what JSON's own escape looks like.
+        # For a lone surrogate, "backslashreplace" writes exactly JSON's own escape.
         return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace")
     if type(value) is int:
         return str(value).encode()
@@ -189,7 +189,7 @@ def _dumps_anything(value: Any) -> bytes:
 
 
 def ordered(value: Any) -> Any:
-    """The value with the elements of every list sorted by their canonical JSON, but for lists of very many elements."""
+    """The value with every list sorted by its elements' canonical JSON, except very long lists."""
     if type(value) is dict:
         nested = {key: ordered(child) for key, child in value.items() if type(child) in NESTED}
         return value | nested if nested else value
@@ -199,5 +199,5 @@ def ordered(value: Any) -> Any:
 
 
 def _sort_key(value: Any) -> bytes:
-    # A copy: what orjson returns holds on to its buffer of kilobytes, and a list may have thousands of elements.
+    # A copy: orjson's result keeps its buffer of kilobytes alive, and a list may have thousands of elements.
     return bytes(memoryview(dumps(value)))

@@ -1,7 +1,7 @@
-"""Who we are to the API: each request is signed, or carries a token that is fetched and renewed here.
+"""Authenticates requests to the API: signs each request, or adds a token that is fetched and renewed here.
 
-What the identity service is asked and answers belongs to `cloud.identity`, how a request is signed to
-`cloud.signing`, which credentials there are to `cloud.credentials`.
+Not here: the identity service's token call (`cloud.identity`), the signature (`cloud.signing`), and reading the
+credentials (`cloud.credentials`).
 """
 
 import asyncio
@@ -20,9 +20,9 @@ from pipelines.cloud.sender import HEADERS, HTTPSender, NoResponseError, brief
 from pipelines.cloud.signing import sign_headers
 from pipelines.errors import AccessDeniedError, EndpointUnreachableError, PipelineError
 
-# A token is renewed this long before it ends, or after nine tenths of a short life.
+# A token is renewed this long before it expires. A short-lived token is renewed after nine tenths of its life.
 _RENEW_BEFORE_SECONDS = 300.0
-# Refusals of a signature in a row, after which the keys have been withdrawn.
+# After this many refused signatures in a row, the access key is taken to be revoked.
 _SIGNATURE_REFUSALS = 20
 
 _NO_BODY = httpx.ByteStream(b"")
@@ -30,27 +30,27 @@ _NO_BODY = httpx.ByteStream(b"")
 
 @dataclass(slots=True)
 class Token:
-    """`headers` are those of a request with the token; `renew_at` is by the monotonic clock, None when unknown."""
+    """`headers` are sent with each request; `renew_at` is a time of the monotonic clock, None when unknown."""
 
     headers: httpx.Headers = field(repr=False)
     renew_at: float | None = None
-    # Whether the API took it at least once, and whether it replaced one that the API refused.
+    # `accepted`: the API accepted it at least once. `replaces_refused`: it replaced a token that the API refused.
     accepted: bool = False
     replaces_refused: bool = False
 
 
 class Authentication:
-    """The credentials of one client at work, shared by all workers.
+    """The credentials of one client, in use; all workers share this object.
 
-    `project_id` is None until a token says it; `was_accepted` is whether the API has accepted a request.
+    `project_id` is None until it is known from a token. `was_accepted`: the API has accepted a request.
     """
 
-    def __init__(self, endpoint: str, credentials: Credentials, exchanges: HTTPSender, retries: Retries) -> None:
+    def __init__(self, endpoint: str, credentials: Credentials, sender: HTTPSender, retries: Retries) -> None:
         self._credentials = credentials
-        self._sender = exchanges
+        self._sender = sender
         self._retries = retries
         self._host = urlsplit(endpoint).netloc
-        # Requests name their target beside this URL: parsing one for each image costs more than sending to it.
+        # All requests use this one URL and carry their target separately: parsing a URL costs more than sending to it.
         self._origin = f"{urlsplit(endpoint).scheme}://{self._host}"
         self._origin_url = httpx.URL(self._origin)
         self._renewal = asyncio.Lock()
@@ -60,7 +60,7 @@ class Authentication:
         self.was_accepted = False
 
     async def begin(self) -> None:
-        """Fetch the token, where the credentials are a password.
+        """Fetch a token if the credentials are a password.
 
         Raises:
             PipelineError: the credentials are refused, or the identity service cannot be reached.
@@ -70,37 +70,44 @@ class Authentication:
         elif isinstance(self._credentials, ReadyToken):
             self.token = self._token_of(self._credentials.token, None)
 
-    def request(self, target: str, token: Token | None) -> httpx.Request:
-        """A GET of `target` (path and query), signed or with the token."""
+    def request(self, target: str, token: Token | None, posted: bytes = b"") -> httpx.Request:
+        """A GET of `target` (path and query), or a POST of a JSON body, signed or with the token."""
+        method = "POST" if posted else "GET"
         if isinstance(self._credentials, AccessKey):
             key = self._credentials
             identity = {"X-Project-Id": key.project_id}
             now = dt.datetime.now(dt.UTC)
-            signed = sign_headers("GET", self._origin + target, identity, b"", key.access_key, key.secret_key, now)
+            signed = sign_headers(method, self._origin + target, identity, posted, key.access_key, key.secret_key, now)
             headers = httpx.Headers(HEADERS | identity | signed)
         else:
             assert token is not None  # noqa: S101
             headers = token.headers
         extensions = self._sender.extensions | {"target": target.encode()}
-        return httpx.Request("GET", self._origin_url, headers=headers, stream=_NO_BODY, extensions=extensions)
+        if not posted:
+            return httpx.Request(method, self._origin_url, headers=headers, stream=_NO_BODY, extensions=extensions)
+        headers = httpx.Headers(headers)
+        headers["Content-Type"] = "application/json"
+        return httpx.Request(method, self._origin_url, headers=headers, content=posted, extensions=extensions)
 
     def note_accepted(self, token: Token | None) -> None:
-        """The API took a request with this token, or a signed one."""
+        """Report that the API accepted a request with this token, or a signed request."""
         self.was_accepted = True
         self._refusals = 0
         if token is not None:
             token.accepted = True
 
     async def refused(self, token: Token | None, status: int | None, verdict: Verdict, faults: int) -> float:
-        """Do what helps after the API refused a request for its credentials, and return the seconds to wait.
+        """Handle a request refused for its credentials: renew the token, or back off. Returns the seconds to wait.
 
         Raises:
-            PipelineError: nothing helps; every worker learns it.
+            PipelineError: no retry can succeed; all workers are stopped with the same error.
         """
         came = brief(status, verdict)
         if isinstance(self._credentials, ReadyToken):
             self._retries.halt(
-                AccessDeniedError(f"{self._host} refuses the token ({came}): it has ended; set OS_TOKEN to a new one.")
+                AccessDeniedError(
+                    f"{self._host} refuses the token ({came}): it has expired; set OS_TOKEN to a new one."
+                )
             )
         if token is None:
             self._refusals += 1
@@ -123,7 +130,7 @@ class Authentication:
         return 0.0
 
     async def renew(self, old: Token, *, refused: bool) -> Token:
-        """One renewal for all workers: who comes while it goes on, or with a token already replaced, shares it."""
+        """Renew the token once for all workers: a worker that comes late gets the token already fetched."""
         async with self._renewal:
             if self._retries.stop is not None:
                 self._retries.raise_stop()
@@ -180,7 +187,7 @@ class Authentication:
                     delay = max(delay, wait or 0.0)
                 if faults >= self._retries.policy.attempts:
                     raise EndpointUnreachableError(
-                        f"The identity service at {host} gives no token ({came}): run again when it has recovered."
+                        f"The identity service at {host} issues no token ({came}): run again when it has recovered."
                     )
                 await self._retries.sleep(delay)
                 if self._retries.stop is not None:
@@ -188,5 +195,5 @@ class Authentication:
 
     def _token_of(self, value: str, life: float | None) -> Token:
         renew_at = None if life is None else time.monotonic() + life - min(_RENEW_BEFORE_SECONDS, life / 10)
-        # Made once for each token, not for each request.
+        # Headers are built once per token, not once per request.
         return Token(httpx.Headers({"Host": self._host, "X-Auth-Token": value} | HEADERS), renew_at)

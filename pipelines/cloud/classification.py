@@ -1,8 +1,8 @@
-"""What an answer means: the one classification of everything the API, a gateway or the network can do to a request.
+"""Classifies every response of the API, a gateway or a proxy, and every network failure.
 
-Pure functions from an answer (`classify`, `classify_list`) or from its absence (`classify_failure`) to a verdict. What
-is then done, and when a request is sent again, belongs to `cloud.modelarts` and `cloud.retries`. Our own error codes
-begin with `client.`.
+Pure functions: `classify` and `classify_list` take a response, `classify_failure` an error; each returns a verdict.
+Acting on a verdict and retrying belong to `cloud.modelarts` and `cloud.retries`. Error codes of our own begin with
+`client.`.
 """
 
 import datetime as dt
@@ -29,7 +29,7 @@ MAX_TEXT_CHARACTERS = 500
 
 @dataclass(slots=True)
 class ImageResponse:
-    """The last answer for one id, or its absence. `http_status` and `body` are None when no whole answer came."""
+    """The last response for one id. `http_status` and `body` are None when no complete response came."""
 
     id: str
     outcome: Outcome
@@ -43,22 +43,22 @@ class ImageResponse:
 
 
 class Kind(StrEnum):
-    """What a verdict asks of the client."""
+    """What the client must do next."""
 
     FINAL = "final"
     RETRY = "retry"
     THROTTLED = "throttled"
-    RENEW_TOKEN = "renew_token"  # noqa: S105  (a name, no secret)
+    RENEW_TOKEN = "renew_token"  # noqa: S105  (a name, not a secret)
     UNREACHABLE = "unreachable"
     STOP = "stop"
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`outcome` is the id's when `kind` is FINAL, and what it ends as when it cannot be asked again.
+    """The meaning of one response. `outcome` is the id's outcome if `kind` is FINAL or no retry is left.
 
-    `retry_after` is in seconds. With STOP, no request can succeed: `stop` is the error to raise and `error_msg` a
-    sentence of ours, without full stop and without anything the server sent.
+    `retry_after` is in seconds. STOP means that no request can succeed: `stop` is the error to raise, and `error_msg`
+    is our own sentence, without a full stop and without any text from the server.
     """
 
     kind: Kind
@@ -110,13 +110,13 @@ _SUSPENDED_CODES = {
     "ModelArts.6201",
     "ModelArts.6203",
 }
-# Of a proxy, beside those from 500 on: too slow, too early, too many.
+# Proxy statuses worth a retry, besides all from 500 on: timeout, too early, too many requests.
 _PASSING_PROXY_FAULTS = {408, 425, 429}
 
 
 @dataclass(frozen=True, slots=True)
 class _Error:
-    """An answer that is an error: what the conditions of `_ERRORS` look at. `code` and `message` are as sent."""
+    """An error response, as the conditions of `_ERRORS` see it. `code` and `message` are as sent."""
 
     status: int
     code: str | None
@@ -126,7 +126,7 @@ class _Error:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """What an answer means for which `when` holds; `code` and `message`, where set, replace what was sent."""
+    """The meaning of an error for which `when` is true. `code` and `message`, if set, replace what was sent."""
 
     when: Callable[[_Error], bool]
     kind: Kind
@@ -142,16 +142,16 @@ def _stop(codes: set[str], error: type[PipelineError], message: str) -> _Row:
 
 _WRONG_PROJECT = "The credentials are not for this project: correct IMAGE_SNAPSHOTS_PROJECTS or OS_PROJECT_ID"
 
-# The first row that holds is the verdict.
+# The first row whose condition is true gives the verdict.
 _ERRORS = (
     _Row(lambda e: e.status == 408 or e.status >= 500, Kind.RETRY),
-    # Never followed, not even on the same host: the API has no redirects, and credentials would go along.
+    # A redirect is never followed, not even on the same host: the API has none, and it would carry the credentials.
     _Row(lambda e: 300 <= e.status < 400, Kind.FINAL, code="client.redirect", message="answered {status}, a redirect"),
     _Row(lambda e: e.status == 429 or e.code in _THROTTLED_CODES, Kind.THROTTLED),
     _stop(
         _SUSPENDED_CODES,
         AccountSuspendedError,
-        "The cloud account is suspended, in arrears or not authorised for ModelArts: ask who owns the account",
+        "The cloud account is suspended, in arrears or not authorised for ModelArts: ask the account's owner",
     ),
     _stop(
         _WRONG_KEY_CODES,
@@ -175,7 +175,7 @@ _ERRORS = (
     _Row(lambda e: e.status in (200, 400) and e.code == _NO_IMAGE_CODE, Kind.FINAL, Outcome.NOT_FOUND),
     _Row(lambda e: e.status == 404 and not e.has_body, Kind.FINAL, Outcome.NOT_FOUND),
     _Row(lambda e: e.status == 404 and _is_of_modelarts(e.code), Kind.FINAL, Outcome.NOT_FOUND),
-    # The page of some proxy: the API has not said that the image is gone.
+    # An error page of a proxy: it does not say that the image is gone.
     _Row(lambda e: e.status == 404 and e.code is not None, Kind.RETRY),
     _Row(
         lambda e: e.status == 404,
@@ -185,11 +185,11 @@ _ERRORS = (
     ),
     _Row(lambda e: e.status in (200, 400) and _says_throttled(e), Kind.THROTTLED),
     _Row(lambda e: 400 <= e.status < 500, Kind.FINAL),
-    # 200 with an error of unknown meaning, and successes that are none (204, 206).
+    # 200 with an unknown error code, and other 2xx statuses (204, 206).
     _Row(lambda _: True, Kind.RETRY),
 )
 
-# What ended an exchange: the transport's error, the cause of that error (None: any), and the verdict.
+# The transport's error, the cause of that error (None: any), and the verdict.
 _FAILURES: tuple[tuple[type[Exception], type[Exception] | None, Verdict], ...] = (
     (
         httpx.ConnectError,
@@ -214,16 +214,16 @@ _FAILURES: tuple[tuple[type[Exception], type[Exception] | None, Verdict], ...] =
         None,
         _unreachable("client.connect_timeout", "the connection was not accepted in time"),
     ),
-    (TimeoutError, None, _retry("client.timeout", "no whole answer came in time")),
-    (httpx.ReadError, None, _retry("client.connection_reset", "the connection was closed before an answer came")),
-    (Exception, None, _retry("client.bad_http", "the answer is not HTTP")),
+    (TimeoutError, None, _retry("client.timeout", "no complete response came in time")),
+    (httpx.ReadError, None, _retry("client.connection_reset", "the connection was closed before a response came")),
+    (Exception, None, _retry("client.bad_http", "the response is not HTTP")),
 )
 
 
 def classify(
     asked_id: str, status: int, headers: Mapping[str, str], body: bytes, now: dt.datetime | None = None
 ) -> Verdict:
-    """Judge the answer to the details call for `asked_id`; `now` (aware) is what a dated Retry-After is relative to."""
+    """Classify the response to the details call for `asked_id`; `now` (aware) resolves a Retry-After that is a date."""
     if status != 200:
         return _classify_error(status, headers, body, now)
     try:
@@ -243,15 +243,25 @@ def classify(
     return _OK
 
 
-def classify_list(status: int, headers: Mapping[str, str], body: bytes, now: dt.datetime | None = None) -> Verdict:
-    """Judge a page of the list: OK when it is an object with a list `data`."""
+def classify_list(
+    status: int, headers: Mapping[str, str], body: bytes, now: dt.datetime | None = None, *, items: str = "data"
+) -> Verdict:
+    """Classify one page of a list: OK if it is an object with a list under the name `items`."""
+    verdict = classify_object(status, headers, body, now)
+    if verdict is _OK and not isinstance(_json(body).get(items), list):
+        return _retry("client.not_a_page", "answered 200 with a body that is not a page of a list")
+    return verdict
+
+
+def classify_object(status: int, headers: Mapping[str, str], body: bytes, now: dt.datetime | None = None) -> Verdict:
+    """Classify a response that is OK if it is a JSON object without an error."""
     if status != 200:
         return _classify_error(status, headers, body, now)
-    page = _json(body)
-    if isinstance(page, dict) and page.get("error_code"):
+    content = _json(body)
+    if isinstance(content, dict) and content.get("error_code"):
         return _classify_error(status, headers, body, now)
-    if not isinstance(page, dict) or not isinstance(page.get("data"), list):
-        return _retry("client.not_a_page", "answered 200 with a body that is not a page of a list")
+    if not isinstance(content, dict):
+        return _retry("client.not_a_page", "answered 200 with a body that is not a JSON object")
     return _OK
 
 
@@ -271,11 +281,11 @@ def _classify_error(status: int, headers: Mapping[str, str], body: bytes, now: d
 
 
 def classify_failure(error: Exception, status: int | None = None) -> Verdict:
-    """Judge an exchange that brought no whole answer, by the error that ended it; `status` is set if it had begun."""
+    """Classify a request without a complete response by its error; `status` is set if the response had begun."""
     if isinstance(error, ProxyRefusedError):
         return _of_proxy(error.status)
     if isinstance(error, httpx.ReadError) and status is not None:
-        return _retry("client.truncated", "the body ended before it was whole")
+        return _retry("client.truncated", "the body ended before it was complete")
     return next(
         verdict
         for raised, cause, verdict in _FAILURES
@@ -284,7 +294,7 @@ def classify_failure(error: Exception, status: int | None = None) -> Verdict:
 
 
 def retry_after(headers: Mapping[str, str], now: dt.datetime) -> float | None:
-    """Seconds to wait by a `Retry-After` header (seconds or HTTP date), at most 120; None when absent or unreadable."""
+    """Seconds to wait from a `Retry-After` header (seconds or HTTP date), at most 120; None if absent or unreadable."""
     value = httpx.Headers(headers).get("retry-after", "").strip()
     if not value:
         return None
@@ -293,7 +303,7 @@ def retry_after(headers: Mapping[str, str], now: dt.datetime) -> float | None:
     else:
         try:
             date = parsedate_to_datetime(value)
-            # RFC 9110 dates are UTC; one without a zone is taken for UTC, too.
+            # RFC 9110 dates are UTC; a date without a zone is read as UTC, too.
             seconds = (date if date.tzinfo else date.replace(tzinfo=dt.UTC)).timestamp() - now.timestamp()
         except (ValueError, OverflowError):
             return None
@@ -331,7 +341,7 @@ def _same_id(sent: Any, asked: str) -> bool:
 
 
 def _text(value: Any) -> str | None:
-    """Any JSON value as a short text; None for what says nothing. Half a character is written as its escape."""
+    """Any JSON value as short text; None if it is empty. A lone surrogate is written as its escape."""
     if value is None or value == "":
         return None
     text = value.strip() if isinstance(value, str) else dumps(value).decode()

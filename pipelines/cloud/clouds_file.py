@@ -1,7 +1,7 @@
-"""Reads the cloud that OS_CLOUD names from `clouds.yaml`, by openstacksdk, and says why where it cannot.
+"""Reads the cloud that OS_CLOUD names from `clouds.yaml` with openstacksdk, and explains errors.
 
-The library passes over a file that it cannot read or understand, and calls the cloud unknown. So the files are read
-here first, in the order in which it looks for them, and what is wrong with the first that exists is said.
+The library skips a file that it cannot read or parse, and then calls the cloud unknown. So this module reads the files
+first, in the library's search order, and reports what is wrong with the first one that exists.
 """
 
 import json
@@ -20,8 +20,8 @@ def read_cloud(env: Mapping[str, str]) -> Any:
     """Openstacksdk's region of the cloud that `OS_CLOUD` names.
 
     Raises:
-        ConfigurationError: no file describes it, or the first that exists cannot be read or is malformed; names the
-            file, never a value of it.
+        ConfigurationError: no file describes the cloud, or the first file found cannot be read or is malformed. The
+            message names the file, never a value from it.
     """
     # Imported here because it takes a second, and most commands need no credentials.
     from openstack import exceptions  # noqa: PLC0415
@@ -32,7 +32,7 @@ def read_cloud(env: Mapping[str, str]) -> Any:
     secure_path, secure = _first("OS_CLIENT_SECURE_FILE", env, loader.SECURE_FILES)
     if path is None and secure_path is None:
         raise ConfigurationError(
-            f"OS_CLOUD names the cloud {cloud!r}, and there is no clouds.yaml that could describe it in "
+            f"OS_CLOUD names the cloud {cloud!r}, but there is no clouds.yaml in "
             f"{', '.join(dict.fromkeys(os.path.dirname(name) for name in loader.CONFIG_FILES))}: "  # noqa: PTH120
             "write one, or set OS_CLIENT_CONFIG_FILE to its path."
         )
@@ -44,7 +44,7 @@ def read_cloud(env: Mapping[str, str]) -> Any:
         )
 
     def read(region_name: str | None) -> Any:
-        # The environment is handed over, never read behind our back.
+        # The environment is passed in; the library must not read it by itself.
         return loader.OpenStackConfig(
             config_files=[path] if path else [], secure_files=[secure_path] if secure_path else [], load_envvars=False
         ).get_one(cloud=cloud, region_name=region_name, validate=False)
@@ -52,7 +52,7 @@ def read_cloud(env: Mapping[str, str]) -> Any:
     malformed = ConfigurationError(
         f"The description of the cloud {cloud!r} (OS_CLOUD) in {path or secure_path} is malformed: correct the file."
     )
-    # What the library does with a file that is YAML but no description of clouds. Its message may quote values.
+    # The library raises these for valid YAML that does not describe clouds. Its messages may quote values.
     errors = (exceptions.ConfigException, AttributeError, KeyError, TypeError, ValueError)
     try:
         return read(region)
@@ -72,7 +72,7 @@ def read_cloud(env: Mapping[str, str]) -> Any:
 
 
 def _first(variable: str, env: Mapping[str, str], usual: Sequence[str]) -> tuple[str | None, dict[Any, Any]]:
-    """The file that a variable states, or else the first of the usual ones that there is, and the clouds in it."""
+    """The file that a variable names, else the first of the default files that exists, and the clouds in it."""
     if variable in env:
         try:
             path = at_home(env[variable])
@@ -91,12 +91,12 @@ def _is_there(path: str) -> bool:
     try:
         return local_files.exists(Path(path))
     except OSError:
-        # A usual place may be one of others, such as the home of another user.
+        # A default location may be closed to this user, such as another user's home.
         return False
 
 
 def _clouds(path: str) -> dict[Any, Any]:
-    """What a file states under `clouds`."""
+    """The value of `clouds` in a file."""
     import yaml  # noqa: PLC0415  (openstacksdk brings it, and reads the file by it)
 
     try:
@@ -109,16 +109,16 @@ def _clouds(path: str) -> dict[Any, Any]:
     try:
         stated = json.loads(text) if kind == "JSON" else yaml.safe_load(text)
     except (json.JSONDecodeError, yaml.YAMLError, RecursionError) as error:
-        # Not what they say, which may quote values.
+        # Only the position: the parser's message may quote values.
         line = getattr(error, "lineno", None) or getattr(getattr(error, "problem_mark", None), "line", -1) + 1
         where = f" in line {line}" if line else ""
         raise ConfigurationError(f"The file {path} is broken {kind}{where}: correct it.") from None
     except ValueError:
-        # A date, say, of a month 13.
+        # For example, a date with month 13.
         raise ConfigurationError(f"The file {path} is broken {kind}: correct it.") from None
     clouds = stated.get("clouds") if isinstance(stated, dict) else None
     if not isinstance(clouds, dict):
-        raise ConfigurationError(f"The file {path} describes no clouds: it must have them by name under `clouds:`.")
+        raise ConfigurationError(f"The file {path} describes no clouds: it must list them by name under `clouds:`.")
     return clouds
 
 

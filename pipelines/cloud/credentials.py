@@ -1,7 +1,8 @@
-"""Who we are to the cloud: reads the credentials of one project by the cloud's own conventions.
+"""Reads the credentials of one project, following the cloud's own conventions.
 
-An access key (`OS_ACCESS_KEY`, `OS_SECRET_KEY`), a password or a ready token (`clouds.yaml` with `OS_CLOUD`, or `OS_*`
-variables). Nothing is sent from here: fetching and renewing tokens belongs to `cloud.authentication`.
+These are an access key (`OS_ACCESS_KEY`, `OS_SECRET_KEY`), a password, or a ready-made token; the last two come from
+`clouds.yaml` with `OS_CLOUD`, or from `OS_*` variables. This module sends nothing: fetching and renewing tokens belongs
+to `cloud.authentication`.
 """
 
 import warnings
@@ -18,7 +19,7 @@ from pipelines.inputs.environment import at_home
 _PASSWORD_TYPES = {"password", "v3password"}
 _TOKEN_TYPES = {"token", "v3token"}
 
-# What the OS_* variables without OS_CLOUD may state, by openstacksdk's names.
+# The OS_* variables that are read without OS_CLOUD, by openstacksdk's names.
 _AUTH_KEYS = (
     "auth_url",
     "username",
@@ -51,13 +52,13 @@ class AccessKey:
 
 @dataclass(frozen=True, slots=True)
 class PasswordLogin:
-    """A token is fetched from `auth_url` (ends in `/v3`) and renewed; scoped by id, or by name when no id is known."""
+    """Tokens are fetched from `auth_url` (ends in `/v3`), scoped to the project's id, or to its name without an id."""
 
     auth_url: str
     user: str
     user_is_id: bool
     password: str = field(repr=False)
-    # Keystone's own shape, such as {"name": "…"}; a user id needs no domain.
+    # In Keystone's format, such as {"name": "…"}; a user id needs no domain.
     user_domain: dict[str, str] | None
     project_id: str | None
     project_name: str | None
@@ -67,7 +68,7 @@ class PasswordLogin:
 
 @dataclass(frozen=True, slots=True)
 class ReadyToken:
-    """A token that somebody else fetched; it cannot be renewed."""
+    """A token fetched elsewhere; it cannot be renewed."""
 
     token: str = field(repr=False)
     project_id: str
@@ -78,7 +79,7 @@ Credentials = AccessKey | PasswordLogin | ReadyToken
 
 
 def stated_credentials(environ: Mapping[str, str]) -> list[str]:
-    """Names of the variables that say which cloud, user or project is meant."""
+    """Names of the set variables that choose the cloud, the user or the project."""
     names = ("OS_CLOUD", "OS_ACCESS_KEY", "OS_SECRET_KEY", *(f"OS_{key.upper()}" for key in _AUTH_KEYS))
     return [name for name in names if environ.get(name, "").strip()]
 
@@ -92,7 +93,7 @@ def load_credentials(project_id: str | None, environ: Mapping[str, str]) -> Cred
         ConfigurationError: something is missing or contradictory; names the variable, never a secret.
     """
     env = {
-        # A password's blanks are its own.
+        # Blanks may belong to a password.
         name: value if name == "OS_PASSWORD" else value.strip()
         for name, value in environ.items()
         if name.startswith("OS_") and value.strip()
@@ -138,13 +139,13 @@ def _from_variables(env: Mapping[str, str]) -> dict[str, Any]:
             )
         )
     except (IndexError, KeyError, ValueError):
-        # The library fills {placeholders} in; its message may quote values.
-        raise ConfigurationError("OS_AUTH_URL holds a {placeholder} that is not known: write the URL out.") from None
+        # The library fills in {placeholders}; its message may quote values.
+        raise ConfigurationError("OS_AUTH_URL holds an unknown {placeholder}: write the full URL.") from None
 
 
 def _read(region: Callable[[], Any]) -> dict[str, Any]:
     with warnings.catch_warnings():
-        # The library warns about its own defaults; nobody here can do anything about it.
+        # The library warns about its own defaults, which our users cannot change.
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", PendingDeprecationWarning)
         config: dict[str, Any] = region().config
@@ -171,7 +172,7 @@ def _from_config(project_id: str | None, config: Mapping[str, Any], source: str)
         "no",
     ):
         raise ConfigurationError(
-            f"Certificates must be verified, but {source} say otherwise (verify or insecure): remove that, and name "
+            f"Certificates must be verified, but {source} turn this off (verify or insecure): remove that, and name "
             "the authority to trust in IMAGE_SNAPSHOTS_CA_BUNDLE or cacert."
         )
     ca_bundle = _ca_bundle(text("cacert"))
@@ -181,7 +182,7 @@ def _from_config(project_id: str | None, config: Mapping[str, Any], source: str)
     if auth_type in _TOKEN_TYPES:
         token = text("token")
         if not token:
-            raise ConfigurationError(f"A token is asked for by auth_type, but {source} hold none: set OS_TOKEN.")
+            raise ConfigurationError(f"The auth_type needs a token, but {source} hold none: set OS_TOKEN.")
         if not stated_id:
             raise ConfigurationError("A token needs a project id: set OS_PROJECT_ID to the id the token is scoped to.")
         return ReadyToken(token, stated_id, ca_bundle)

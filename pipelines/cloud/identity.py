@@ -1,6 +1,6 @@
-"""The identity service's token call (Keystone v3): what is asked, and what its answer says.
+"""The identity service's token call (Keystone v3): builds the request and reads the response.
 
-Sending it, and when a token is renewed, belongs to `cloud.authentication`.
+Sending the request and deciding when to renew a token belong to `cloud.authentication`.
 """
 
 import datetime as dt
@@ -16,7 +16,7 @@ from pipelines.errors import AccessDeniedError, ConfigurationError, PipelineErro
 
 @dataclass(frozen=True, slots=True)
 class IssuedToken:
-    """A token, the project it is for, and its life in seconds from now (None when the answer does not say)."""
+    """A token, its project, and its remaining life in seconds (None if the response does not state it)."""
 
     value: str = field(repr=False)
     project_id: str
@@ -24,7 +24,7 @@ class IssuedToken:
 
 
 def token_request(login: PasswordLogin) -> dict[str, Any]:
-    """The body of the call: the user, and the project to scope the token to."""
+    """The request's body: the user, and the project that the token is scoped to."""
     user: dict[str, Any] = {"id" if login.user_is_id else "name": login.user, "password": login.password}
     if login.user_domain is not None:
         user["domain"] = login.user_domain
@@ -35,11 +35,11 @@ def token_request(login: PasswordLogin) -> dict[str, Any]:
 
 
 def read_token(login: PasswordLogin, host: str, headers: Mapping[str, str], body: bytes) -> IssuedToken:
-    """Read the answer to a call that succeeded.
+    """Read the response to a successful call.
 
     Raises:
-        ConfigurationError: what answered is no identity service.
-        AccessDeniedError: the token is for no project, or for another than was asked for.
+        ConfigurationError: the server is not an identity service.
+        AccessDeniedError: the token is for no project, or for a project that was not requested.
     """
     value = headers.get("X-Subject-Token", "").strip()
     try:
@@ -48,7 +48,7 @@ def read_token(login: PasswordLogin, host: str, headers: Mapping[str, str], body
         described = None
     token = described.get("token") if isinstance(described, dict) else None
     if not value or not isinstance(token, dict):
-        raise ConfigurationError(f"What answers at {host} is no identity service: correct OS_AUTH_URL.")
+        raise ConfigurationError(f"The server at {host} is not an identity service: correct OS_AUTH_URL.")
     project = token.get("project")
     project_id = project.get("id") if isinstance(project, dict) else None
     if not isinstance(project_id, str) or not re.fullmatch(r"[0-9A-Za-z_-]{1,64}", project_id):
@@ -63,13 +63,13 @@ def read_token(login: PasswordLogin, host: str, headers: Mapping[str, str], body
     ends, begins = _moment(token.get("expires_at")), _moment(token.get("issued_at"))
     if ends is None:
         return IssuedToken(value, project_id, None)
-    # The server's own two times: a wrong clock here does not matter then.
+    # Both times are the server's, so a wrong clock on this machine does not matter.
     life = (ends - (begins or dt.datetime.now(dt.UTC))).total_seconds()
     return IssuedToken(value, project_id, life if life > 0 else None)
 
 
 def refused_login(login: PasswordLogin, host: str, status: int) -> PipelineError:
-    """What a status that is final means for the user."""
+    """The error to raise for a final status of the token call."""
     if status == 401:
         return AccessDeniedError(
             f"Wrong user name or password for {login.user} at {host} (HTTP 401): check OS_USERNAME, OS_PASSWORD, "
@@ -78,7 +78,7 @@ def refused_login(login: PasswordLogin, host: str, status: int) -> PipelineError
     if status == 403:
         return AccessDeniedError(f"The user {login.user} may not log in at {host} (HTTP 403): ask the account's owner.")
     return ConfigurationError(
-        f"The identity service at {host} does not take the login (HTTP {status}): correct OS_AUTH_URL, the domain or "
+        f"The identity service at {host} refuses the login (HTTP {status}): correct OS_AUTH_URL, the domain or "
         "the project."
     )
 

@@ -1,11 +1,11 @@
-"""What a client of the cloud may be told: small frozen values, made once and handed down whole."""
+"""The options of a cloud client: small frozen values, built once and passed down whole."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """At most `connections` are open, `rate` requests per second leave (None: any), `body_bytes` make an answer."""
+    """At most `connections` open connections, `rate` requests per second (None: no limit), `body_bytes` per body."""
 
     connections: int = 32
     rate: float | None = None
@@ -14,10 +14,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """In seconds: how long one request may take, and how long the endpoint may be of no use before the run ends.
+    """In seconds: the longest request, and the longest failure of the endpoint before the run stops.
 
-    `request` is from connecting to the last byte. The endpoint cannot be reached for `first_contact`, or for `outage`
-    once it had answered; or it answers nothing but faults for `stall`.
+    `request` lasts from connecting to the last byte. The run stops when the endpoint cannot be reached for
+    `first_contact` (or `outage`, once it has answered), or answers nothing but errors for `stall`.
     """
 
     request: float = 30.0
@@ -27,13 +27,13 @@ class Timeouts:
 
     @property
     def connect(self) -> float:
-        """For connecting alone."""
+        """The time-out for connecting alone, in seconds."""
         return min(10.0, self.request / 2)
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """One call is given up after `attempts` faults or `seconds`; `backoff_seconds` doubles with each fault."""
+    """A call fails after `attempts` faults or `seconds`. The wait starts at `backoff_seconds` and doubles per fault."""
 
     attempts: int = 6
     seconds: float = 300.0

@@ -1,24 +1,61 @@
-"""The API's lists, page by page: how far the reading has come, and what a page adds to it.
+"""The lists of the API: how each is asked for, how far the reading of one has come, and what a page adds to it.
 
-Asking for a page, and what a refusal means, belongs to `cloud.modelarts`.
+Requesting a page and handling a refusal belong to `cloud.service`.
 """
 
 import datetime as dt
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
+from urllib.parse import urlencode
 
-from pipelines.bodies.json_text import text_or_none
-from pipelines.bodies.list_page import id_of, read_page
+import orjson
 
-PAGE_SIZE = 200
-NOTEBOOKS_PAGE_SIZE = 100
-# No list is longer; a count beyond it is none.
+from pipelines.bodies.list_page import id_of, read_page, text_at
+
+# A larger count is ignored as nonsense.
 _MAX_TOTAL = 2**53
+
+
+class Step(Enum):
+    """What `offset` counts: records, pages, records in multiples of the limit; or, with a marker, nothing."""
+
+    RECORDS = 1
+    PAGES = 2
+    MULTIPLES = 3
+    MARKER = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A list of the API.
+
+    `what` its items are called in messages; `path` below the endpoint, with `{project_id}`; `items`, `total` and `id`:
+    where a page has its items and their number, and an item its id. The `page_sizes` are tried in order, because clouds
+    refuse sizes that others document. `workspace`: the parameters that choose a workspace; none for a list of all.
+    `may_be_missing`: a cloud without this list is no wrong endpoint.
+    """
+
+    what: str
+    path: str
+    items: str = "data"
+    total: str = "total"
+    id: tuple[str, ...] = ("id",)
+    step: Step = Step.RECORDS
+    page_sizes: tuple[int, ...] = (50, 20, 10)
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    workspace: tuple[str, ...] = ("workspace_id",)
+    by_post: bool = False
+    may_be_missing: bool = False
+
+
+IMAGES = Listing("image", "/v1/{project_id}/images", page_sizes=(200, 50, 20, 10))
 
 
 @dataclass(frozen=True, slots=True)
 class ListPage:
-    """One page of a list: `items` that no earlier page had, each with a string `id`; the body as received."""
+    """One page of a list: `items` that no earlier page had, each with an id; the body as received."""
 
     items: list[dict[str, Any]]
     body: bytes
@@ -26,68 +63,101 @@ class ListPage:
     total: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Notebook:
-    """What is kept of a notebook. The API sends more, access tokens among it: nothing of that is kept."""
-
-    id: str
-    name: str | None
-    status: str | None
-    image_id: str | None
-    observed_at: dt.datetime
-
-
 @dataclass(slots=True)
 class Paging:
-    """How far the reading of a list has come; `skipped` items had no id."""
+    """How far the reading of a list has come in one workspace.
 
-    what: str
-    path: str
-    page_size: int
+    `seen` ids are those of all workspaces so far, since an API that ignores the workspace shows the same items in each;
+    `skipped` items of this one had no id, and `found` are those that its pages showed.
+    """
+
+    listing: Listing
+    project_path: str
+    workspace: str | None = None
     seen: set[str] = field(default_factory=set)
+    found: set[str] = field(default_factory=set)
     skipped: int = 0
     offset: int = 0
     total: int | None = None
-    # The most that any page counted: a count that falls while pages are read must not hide what none of them showed.
+    # The largest total that any page stated: a total that falls during reading must not hide missing items.
     most: int = 0
+    refused_sizes: int = 0
+    marker: str | None = None
+    is_last: bool = False
 
     @property
     def is_whole(self) -> bool:
-        """Whether everything that the list counts was on its pages."""
-        return self.total is not None and len(self.seen) >= self.total
+        """Whether the pages have shown all items that the list counts."""
+        return self.is_last or (self.total is not None and len(self.found) >= self.total)
+
+    @property
+    def shortfall(self) -> int:
+        """How many items the list counts that were on none of its pages."""
+        return max(0, self.most - len(self.found))
+
+    @property
+    def page_size(self) -> int:
+        """Items a page."""
+        return self.listing.page_sizes[self.refused_sizes]
 
     @property
     def target(self) -> str:
         """Path and query of the next page."""
-        return f"{self.path}?limit={self.page_size}&offset={self.offset}"
+        if self.listing.by_post:
+            return self.project_path
+        return f"{self.project_path}?{urlencode(self._parameters())}"
+
+    @property
+    def body(self) -> bytes:
+        """The body of the request for the next page, for a list that is asked for by POST."""
+        return orjson.dumps(self._parameters()) if self.listing.by_post else b""
+
+    def _parameters(self) -> dict[str, Any]:
+        where = {} if self.workspace is None else dict.fromkeys(self.listing.workspace, self.workspace)
+        position: dict[str, int | str]
+        if self.listing.step is Step.MARKER:
+            position = {} if self.marker is None else {"next": self.marker}
+        else:
+            position = {"offset": self.offset}
+        return {"limit": self.page_size, **position, **self.listing.parameters, **where}
+
+    def use_smaller_pages(self) -> bool:
+        """Ask for fewer items a page from now on; False when no smaller size is left, or pages were read already."""
+        if self.offset or self.found or self.refused_sizes + 1 >= len(self.listing.page_sizes):
+            return False
+        self.refused_sizes += 1
+        return True
 
     def take(self, body: bytes, observed_at: dt.datetime) -> ListPage | None:
-        """Add a page that came; None when it has nothing new, which is the end of the list."""
-        page = read_page(body)
-        self.total = _count(page.get("total"))
+        """Add a received page and return its new items; None, at the end, if it shows nothing new of this workspace."""
+        page = read_page(body, self.listing.items)
+        self.total = _count(page.get(self.listing.total))
         self.most = max(self.most, self.total or 0)
-        items = []
-        for item in page["data"]:
-            key = id_of(item)
+        items, is_new = [], False
+        for item in page[self.listing.items]:
+            key = id_of(item, self.listing.id)
             if key is None:
                 self.skipped += 1
-            elif key not in self.seen:
+                continue
+            is_new = is_new or key not in self.found
+            self.found.add(key)
+            if key not in self.seen:
                 self.seen.add(key)
                 items.append(item)
-        self.offset += len(page["data"])
-        return ListPage(items, body, observed_at, self.total) if items else None
+        self._advance(page, len(page[self.listing.items]))
+        return ListPage(items, body, observed_at, self.total) if is_new else None
 
-
-def reduce_notebook(item: dict[str, Any], observed_at: dt.datetime) -> Notebook:
-    """What is kept of an item of the notebook list."""
-    image = item.get("image")
-    return Notebook(
-        item["id"].strip().lower(),
-        text_or_none(item.get("name")),
-        text_or_none(item.get("status")),
-        id_of(image),
-        observed_at,
-    )
+    def _advance(self, page: dict[str, Any], shown: int) -> None:
+        match self.listing.step:
+            case Step.MARKER:
+                self.marker = text_at(page, "meta_data", "marker")
+                self.is_last = self.marker is None
+            case Step.RECORDS:
+                self.offset += shown
+            case Step.PAGES:
+                self.offset += 1
+            case Step.MULTIPLES:
+                self.offset += self.page_size
 
 
 def _count(value: Any) -> int | None:

@@ -1,7 +1,7 @@
-"""When a request is sent again, and when no request can succeed any more.
+"""Decides when a request is retried, and when the run must stop because no request can succeed.
 
-One state for all workers: they pause together while the endpoint cannot be reached, and stop together. How fast
-requests may leave belongs to `cloud.throttle`, what a single answer asks for to `cloud.classification`.
+All workers share one state: they pause together while the endpoint cannot be reached, and stop together. The rate of
+requests belongs to `cloud.throttle`, the meaning of a single response to `cloud.classification`.
 """
 
 import asyncio
@@ -22,37 +22,37 @@ if TYPE_CHECKING:
 DNS_TRIES = 2
 
 _MAX_BACKOFF_SECONDS = 30.0
-# While the endpoint cannot be reached: time between the common tries, doubling.
+# While the endpoint cannot be reached: seconds between the shared tries; they double up to the maximum.
 _FIRST_OUTAGE_PAUSE, _MAX_OUTAGE_PAUSE = 0.25, 5.0
-# Nothing but faults for `Timeouts.stall`, and so many of them: the endpoint is down although it accepts connections.
+# This many faults and nothing else for `Timeouts.stall`: the endpoint is down, although it accepts connections.
 _STALL_FAULTS = 50
-# So many images answered by something that is not the API before the API was ever seen: it is not there.
+# This many responses that are not the API's, before the first one that is: the endpoint is not the API.
 _STRANGE_ANSWERS = 20
 _STRANGE_CODES = {"client.not_json", "client.not_object", "client.redirect"}
 
 
 class Retries:
-    """What has become of the requests of one client to `host`."""
+    """The retry state of one client's requests to `host`."""
 
     def __init__(
         self,
         host: str,
         throttle: Throttle,
         shared_rate: "SharedRate | None",
-        exchanges: HTTPSender,
+        sender: HTTPSender,
         timeouts: Timeouts,
         policy: RetryPolicy,
     ) -> None:
         self._host = host
         self._throttle = throttle
         self._shared_rate = shared_rate
-        self._sender = exchanges
+        self._sender = sender
         self.timeouts = timeouts
         self.policy = policy
-        # Why no request can succeed; known to all workers at once.
+        # Why no request can succeed; all workers see it at once.
         self.stop: PipelineError | None = None
         self._stopped = asyncio.Event()
-        # The outage: a common try is one that began after the last one was seen to fail.
+        # The outage. Requests count as a new shared try only if they began after the last failure was seen.
         self._ever_answered = False
         self._outage_since: float | None = None
         self._outage_tries = 0
@@ -63,18 +63,18 @@ class Retries:
         self._strange_answers = 0
 
     def backoff(self, faults: int) -> float:
-        """Seconds to wait after so many faults of one call."""
-        # Full jitter: workers that failed together do not come back together.
+        """Seconds to wait after the given number of faults of one call."""
+        # Full jitter: workers that failed together do not retry together.
         return random.uniform(0, min(_MAX_BACKOFF_SECONDS, self.policy.backoff_seconds * 2.0**faults))  # noqa: S311
 
     async def sleep(self, seconds: float) -> None:
-        """Wait, but not beyond the moment at which no request can succeed any more."""
+        """Wait for `seconds`, or until `halt` is called."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stopped.wait()
 
     def halt(self, error: PipelineError) -> NoReturn:
-        """Make `error` known to every worker, wherever it waits, and raise it."""
+        """Raise `error`, and stop every worker with it, even a waiting one."""
         if self.stop is None:
             self.stop = error
             self._stopped.set()
@@ -85,18 +85,18 @@ class Retries:
         self.raise_stop()
 
     def raise_stop(self) -> NoReturn:
-        """Raise what was made known with `halt`."""
+        """Raise the error that `halt` was called with."""
         assert self.stop is not None  # noqa: S101
-        # A new one each time: workers must not share a traceback.
+        # A new exception each time: workers must not share a traceback.
         raise type(self.stop)(str(self.stop))
 
     def note_response(self) -> None:
-        """An answer came, whatever it says: the endpoint can be reached."""
+        """Report that a response came, whatever it says: the endpoint can be reached."""
         self._ever_answered = True
         self._outage_since = None
 
     def outage_pause(self, verdict: Verdict, sent_at: float) -> float:
-        """Seconds until the next common try, after one that began at `sent_at` did not reach the endpoint."""
+        """Seconds until the next shared try, after a request sent at `sent_at` did not reach the endpoint."""
         now = asyncio.get_running_loop().time()
         if self._outage_since is None:
             self._outage_since, self._outage_tries, self._outage_seen = sent_at, 0, 0.0
@@ -112,7 +112,7 @@ class Retries:
         return min(left, pause_between_tries(self._outage_tries))
 
     def note_fault(self, status: int | None, verdict: Verdict) -> None:
-        """Count an answer that is an error; raises when nothing else has come for too long."""
+        """Count an error response; raises if nothing else has come for too long."""
         now = time.monotonic()
         if self._fault_since is None:
             self._fault_since, self._faults = now, 0
@@ -126,7 +126,7 @@ class Retries:
             )
 
     def note_last(self, verdict: Verdict, status: int | None) -> None:
-        """Look at the last answer to a call; raises when what answers was never the API."""
+        """Note the last response to a call; raises if the server has never answered as the API does."""
         if verdict.kind is Kind.FINAL:
             self._fault_since = None
         if self._api_seen or status is None:
@@ -138,19 +138,19 @@ class Retries:
         if self._strange_answers >= _STRANGE_ANSWERS:
             self.halt(
                 ConfigurationError(
-                    f"What answers at {self._host} is not the ModelArts API ({brief(status, verdict)}): "
+                    f"The server at {self._host} is not the ModelArts API ({brief(status, verdict)}): "
                     "correct IMAGE_SNAPSHOTS_ENDPOINT."
                 )
             )
 
 
 def pause_between_tries(tries: int) -> float:
-    """Seconds between two tries to reach a server, after so many."""
+    """Seconds to wait before the next try to reach a server, after the given number of tries."""
     return min(_MAX_OUTAGE_PAUSE, _FIRST_OUTAGE_PAUSE * 2.0 ** min(tries - 1, 10))
 
 
 def unreachable_error(host: str, verdict: Verdict, variable: str, seconds: float) -> EndpointUnreachableError:
-    """What a user is told when a server could not be reached; `variable` states its address."""
+    """The error for a server that cannot be reached; `variable` is the setting with its address."""
     return EndpointUnreachableError(
         f"{host} cannot be reached: {verdict.error_msg} (tried for {seconds:.0f} s); check {variable}, the network "
         "and the proxy."

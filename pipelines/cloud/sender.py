@@ -1,6 +1,6 @@
-"""One exchange with a server: a request sent, and the whole answer or none, within limits of time and size.
+"""Sends one request and reads the complete response, within limits of time and size.
 
-What an answer means belongs to `cloud.classification`; whether a request is sent again, to `cloud.retries`.
+The meaning of a response belongs to `cloud.classification`, retrying to `cloud.retries`.
 """
 
 import asyncio
@@ -22,9 +22,9 @@ from pipelines.tables import Outcome
 
 HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "image-snapshots"}
 
-# Of so many answers that have one, the date is read.
+# The `Date` header is read from this many responses.
 _DATES_READ = 8
-# A sandbox shows in its first answers; looking for its header in each would cost time.
+# The sandbox's header is looked for in this many first responses only, to save time.
 _ANSWERS_LOOKED_AT = 20
 _UNPACKED_AT_A_TIME = 16_384
 _GZIP_BEGINS = b"\x1f\x8b"
@@ -32,9 +32,9 @@ _GZIP_BEGINS = b"\x1f\x8b"
 
 @dataclass(slots=True)
 class Stats:
-    """Counts since the client was made; `bytes_received` are those of bodies, as transferred.
+    """Counts since the client was made; `bytes_received` counts bodies as transferred.
 
-    `clock_skew_seconds`: how far our clock is ahead of the servers', by the `dates_read` of their answers.
+    `clock_skew_seconds`: how far our clock is ahead of the server's, from `dates_read` response dates.
     """
 
     requests: int = 0
@@ -46,21 +46,21 @@ class Stats:
     dates_read: int = 0
 
     def note_date(self, header: str, now: float) -> None:
-        """Take the clock of a server from its `Date`; `now` is ours, in seconds since the epoch."""
+        """Compare the server's `Date` header with `now`, our clock in seconds since the epoch."""
         self.dates_read += 1
         try:
             date = parsedate_to_datetime(header)
         except (ValueError, OverflowError):
             return
         skew = now - date.replace(tzinfo=date.tzinfo or dt.UTC).timestamp()
-        # An answer may come late, or out of a cache: the least that was seen is what is sure.
+        # A response may be slow or cached, which adds to the difference: keep the smallest.
         if self.clock_skew_seconds is None or abs(skew) < abs(self.clock_skew_seconds):
             self.clock_skew_seconds = round(skew, 1)
 
 
 @dataclass(slots=True)
 class Reply:
-    """An answer, its body unpacked."""
+    """A complete response with its body unpacked."""
 
     status: int
     headers: httpx.Headers
@@ -68,7 +68,7 @@ class Reply:
 
 
 class NoResponseError(Exception):
-    """No whole answer came; `status` is set when its beginning did."""
+    """No complete response came; `status` is set if the response had begun."""
 
     def __init__(self, verdict: Verdict, status: int | None) -> None:
         super().__init__(verdict.error_code)
@@ -77,9 +77,9 @@ class NoResponseError(Exception):
 
 
 class HTTPSender:
-    """The exchanges of one client, counted in `stats`; `extensions` belong to every request that is sent.
+    """Sends the requests of one client and counts them in `stats`. Every request must carry `extensions`.
 
-    `met_sandbox`: whether what answers says that it is a sandbox of this software.
+    `met_sandbox`: the server says that it is this software's sandbox.
     """
 
     def __init__(self, limits: Limits, timeouts: Timeouts, ca_bundle: Path | None) -> None:
@@ -91,33 +91,33 @@ class HTTPSender:
         self.stats = Stats()
         self.met_sandbox = False
         self._looked_at = 0
-        # The whole exchange is limited in `send`. Waiting for a connection of the pool has no limit of its own: it
-        # must not pass for an endpoint that accepts none.
+        # `send` limits the whole request. Waiting for a pooled connection has no limit of its own: it must not look
+        # like an endpoint that accepts no connection.
         timeout = httpx.Timeout(timeouts.request, connect=timeouts.connect, pool=None)
         self.extensions = {"timeout": timeout.as_dict()}
 
     def open_transport(self, url: str, connections: int) -> httpx.AsyncBaseTransport:
-        """A transport to the server of `url`, with at most so many connections.
+        """Open a transport to the server of `url` with at most `connections` connections.
 
         Raises:
             ConfigurationError: the CA bundle or the proxy of the environment cannot be used.
         """
         origin, proxy = httpx.URL(url), proxy_for(url)
         if "https" not in (origin.scheme, proxy and proxy.url.scheme):
-            # Nobody need be trusted, and whom to trust takes a tenth of a second to read.
+            # Without TLS, skip reading the trusted authorities: that takes a tenth of a second.
             return PooledTransport(origin, connections, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), proxy)
         self._ssl_context = self._ssl_context or tls_context(self._ca_bundle)
         return PooledTransport(origin, connections, self._ssl_context, proxy)
 
     async def send(self, request: httpx.Request, transport: httpx.AsyncBaseTransport) -> Reply:
-        """Send a request and read the answer.
+        """Send a request and read the response.
 
         Raises:
-            NoResponseError: there is none, or not the whole of it, or it is too large.
+            NoResponseError: there is no response, or it is incomplete or too large.
         """
         self.stats.requests += 1
         status = None
-        # Around everything: a body that dribbles satisfies every time-out between two bytes.
+        # One time-out around everything: a slow body never exceeds a time-out between two bytes.
         exchange = asyncio.timeout_at(time.monotonic() + self._timeout_seconds)
         try:
             async with exchange:
@@ -143,7 +143,7 @@ class HTTPSender:
         return Reply(status, response.headers, body)
 
     def cut_short(self) -> None:
-        """End what is in flight, as if its time were over."""
+        """End all requests in flight as if they had timed out."""
         for exchange in self._in_flight:
             if not exchange.expired():
                 exchange.reschedule(0.0)
@@ -164,7 +164,7 @@ class HTTPSender:
         try:
             plain = _unpacked(body, self._max_body_bytes, zlib.MAX_WBITS | 32)
             if plain is None and encoding == "deflate":
-                # Meant to be in zlib's wrapping, and sent by many without.
+                # "deflate" means the zlib format, but many servers send raw deflate.
                 plain = _unpacked(body, self._max_body_bytes, -zlib.MAX_WBITS)
         except _UnpacksToTooMuchError:
             raise NoResponseError(self._too_large(), response.status_code) from None
@@ -183,15 +183,15 @@ class _UnpacksToTooMuchError(Exception):
 
 
 def _unpacked(body: bytes, max_bytes: int, wbits: int) -> bytes | None:
-    """What a body of one or several members unpacks to; None when it is broken, or not whole.
+    """Unpack a body of one or several gzip members; None if it is broken or incomplete.
 
-    By hand, because httpx has no limit to what a small body may unpack to, and takes half a gzip for a whole.
+    httpx cannot do this: it does not limit the unpacked size, and it accepts a truncated gzip.
     """
     inflater = zlib.decompressobj(wbits)
     parts: list[bytes] = []
     size = at = 0
     while at < len(body):
-        # Not all at once: what follows a member is copied, and there may be very many members.
+        # In small parts: zlib copies what follows a member, and there may be very many members.
         packed = body[at : at + _UNPACKED_AT_A_TIME]
         try:
             part = inflater.decompress(packed, max_bytes - size + 1)
@@ -204,12 +204,12 @@ def _unpacked(body: bytes, max_bytes: int, wbits: int) -> bytes | None:
         at += len(packed) - len(inflater.unused_data)
         if inflater.eof:
             if not body.startswith(_GZIP_BEGINS, at):
-                # As gzip itself does, nothing else that follows is looked at: many pad with zeros.
+                # Ignore what follows, as gzip does: some servers pad with zeros.
                 break
             inflater = zlib.decompressobj(wbits)
     return b"".join(parts) if inflater.eof else None
 
 
 def brief(status: int | None, verdict: Verdict) -> str:
-    """Status and code, never the server's message: it may quote what we sent."""
+    """Status and error code as text. The server's message is left out: it may quote what we sent."""
     return " ".join(part for part in (f"HTTP {status}" if status else "", verdict.error_code or "") if part)

@@ -1,11 +1,10 @@
 """One limit of requests per second for all processes on all machines, kept in Redis.
 
-Redis holds the time of the next free turn. A process takes as many turns as it has requests waiting, a tenth of a
-second's worth at most, and uses them itself: so there is no round trip for each request, whoever has nothing to ask
-leaves its share to the others, and who is killed loses one such batch. What the API's own refusals say about the rate
-belongs to `cloud.throttle`.
+Redis holds the time of the next free turn. A process reserves a turn for each waiting request, at most a tenth of a
+second's worth in one batch. So not every request needs a round trip, an idle process leaves its share to the others,
+and a killed process loses one batch at most. Adapting the rate to the API's refusals belongs to `cloud.throttle`.
 
-Nothing imports this module before it is needed: the package `redis` is an extra.
+Import this module only where it is used: the package `redis` is optional.
 """
 
 import asyncio
@@ -20,19 +19,19 @@ from redis.backoff import NoBackoff
 from pipelines.errors import ConfigurationError, EndpointUnreachableError, PipelineError
 from pipelines.inputs.secret_urls import parse_secret_url
 
-# Turns are taken for so long ahead at most.
+# One batch reserves turns for at most this time.
 _BATCH_SECONDS = 0.1
 # Requests that come within this time of the first one share its round trip.
 _GATHER_SECONDS = 0.005
-# What is caught up: turns that nobody took in time, and ours that we were too late to use.
+# Unused turns up to this age may still be used.
 _CREDIT_SECONDS = 0.05
 _CREDIT_REQUESTS = 10.0
 _LATE_SECONDS = 0.05
 _EXCHANGE_SECONDS = 5.0
 _FIRST_PAUSE, _MAX_PAUSE = 0.25, 5.0
 
-# By Redis' own clock, in microseconds. Turns further ahead than all processes together could have taken show that this
-# clock was set back. Returns how long from now the first turn is; less than 0 when it is to be caught up.
+# Uses Redis' own clock, in microseconds. If the next free turn is further ahead than all processes could have reserved,
+# that clock was set back. Returns the time from now to the first turn; negative if the turn is overdue.
 _TAKE_TURNS = """
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
@@ -48,10 +47,10 @@ return first - now
 
 
 class SharedRate:
-    """Await `acquire` before each request: at most `rate` a second leave all processes that name the same host.
+    """Await `acquire` before each request: all processes for one host together send at most `rate` per second.
 
-    In any time the turns of that time are given, and besides at most ten, and what 50 ms hold. `patience_seconds` is
-    how long Redis may be gone before `acquire` gives up; nothing is sent in that time.
+    Any period has at most the turns of that period, plus ten, plus those of 50 ms. `acquire` gives up when Redis has
+    been away for `patience_seconds`; nothing is sent during that time.
     """
 
     def __init__(self, url: str, host: str, rate: float, patience_seconds: float = 60.0) -> None:
@@ -61,14 +60,14 @@ class SharedRate:
                 url,
                 socket_timeout=_EXCHANGE_SECONDS,
                 socket_connect_timeout=_EXCHANGE_SECONDS,
-                # Here, where it is known how long it has been tried.
+                # No retries in the library: `_reserve` retries, because it knows for how long it has tried.
                 retry=Retry(NoBackoff(), 0),
             )
         except (ValueError, TypeError, exceptions.RedisError):
-            # What the library says could quote the URL.
+            # The library's message could quote the URL.
             raise ConfigurationError(
                 "The setting IMAGE_SNAPSHOTS_RATE_LIMITER is wrong: it must look like "
-                "redis://user:password@host:6379/0, with what is special in the password percent-encoded."
+                "redis://user:password@host:6379/0, with special characters in the password percent-encoded."
             ) from None
         self._where = f"The rate limiter at {where} (IMAGE_SNAPSHOTS_RATE_LIMITER)"
         self._take_turns = self._redis.register_script(_TAKE_TURNS)
@@ -81,11 +80,11 @@ class SharedRate:
         self._serving: asyncio.Task[None] | None = None
 
     async def acquire(self) -> None:
-        """Wait for the turn of one request. Turns are given in the order of asking.
+        """Wait for a turn for one request. Turns are given in order of arrival.
 
         Raises:
             EndpointUnreachableError: Redis cannot be reached.
-            ConfigurationError: Redis refuses.
+            ConfigurationError: Redis refuses the connection or the command.
         """
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(turn)
@@ -94,7 +93,7 @@ class SharedRate:
         await turn
 
     def stop(self) -> None:
-        """Let everybody who waits go on at once, because no request will be sent any more."""
+        """Release all waiting callers at once: no more requests will be sent."""
         if self._serving is not None:
             self._serving.cancel()
         while self._waiters:
@@ -121,7 +120,7 @@ class SharedRate:
             for nth in range(count):
                 left = first + nth * self._interval - time.monotonic()
                 await asyncio.sleep(max(0.0, left))
-                # A turn that comes too late is lost: used now, it would be one too many for now.
+                # Drop a turn that is too old: used now, it would exceed the rate.
                 if left > -self._credit - _LATE_SECONDS:
                     self._give_turn()
 
@@ -137,7 +136,7 @@ class SharedRate:
             return
 
     async def _reserve(self, count: int) -> float:
-        """Take the next `count` turns; returns how many seconds from now the first one is."""
+        """Reserve the next `count` turns; returns the seconds from now to the first one."""
         began = time.monotonic()
         pause = _FIRST_PAUSE
         while True:
@@ -151,16 +150,16 @@ class SharedRate:
                 waited = time.monotonic() - began
                 if waited >= self._patience:
                     raise EndpointUnreachableError(
-                        f"{self._where} cannot be reached (tried for {waited:.0f} s), and without it the limit of all "
-                        "processes cannot be held: start Redis, and run again."
+                        f"{self._where} cannot be reached (tried for {waited:.0f} s), and the shared limit cannot be "
+                        "kept without it: start Redis and run again."
                     ) from None
                 await asyncio.sleep(min(pause, self._patience - waited))
                 pause = min(2 * pause, _MAX_PAUSE)
             except exceptions.RedisError as error:
-                # Its own text could quote what was sent.
+                # The error's text could quote what was sent.
                 raise ConfigurationError(
                     f"{self._where} cannot be used ({type(error).__name__}): it must be a Redis server of version 5 or "
-                    "newer that may be written."
+                    "newer, and this user must be allowed to write."
                 ) from None
             else:
                 return int(microseconds) / 1e6

@@ -1,7 +1,7 @@
-"""The AK/SK signature of the cloud, SDK-HMAC-SHA256: pure functions for who signs and for who verifies.
+"""The cloud's AK/SK signature, SDK-HMAC-SHA256: pure functions to sign and to verify.
 
-The API client signs each request with `sign_headers`; the sandbox recomputes the same `signature` from what arrived.
-Where keys come from, and what a refusal means, do not belong here.
+The API client signs each request with `sign_headers`; the sandbox recomputes the same `signature` from the request it
+received. Reading keys and handling refusals do not belong here.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ class Authorization:
 
     @classmethod
     def parse(cls, value: str) -> Self | None:
-        """Take the header's value apart; None when it is not of this scheme."""
+        """Parse the header's value; None if it does not use this scheme."""
         match = _AUTHORIZATION.fullmatch(value.strip())
         if match is None:
             return None
@@ -51,8 +51,8 @@ def sign_headers(
 ) -> dict[str, str]:
     """Sign one request and return the headers to add to it: `Host`, `X-Sdk-Date` and `Authorization`.
 
-    `url` is absolute and percent-encoded as it is sent; `now` is aware. All of `headers` are signed, so they must
-    arrive unchanged: give what identifies the call (such as `X-Project-Id`), not what the transport adds.
+    `url` is absolute and percent-encoded as it is sent; `now` is aware. All `headers` are signed, so they must arrive
+    unchanged: pass those that identify the call (such as `X-Project-Id`), not those that the transport adds.
     Names with an underscore are left out, because gateways drop such headers.
     """
     _, _, rest = url.partition("://")
@@ -78,7 +78,7 @@ def signature(
 ) -> str:
     """Compute the signature, 64 hexadecimal digits.
 
-    `target` is path and query as on the request line; `headers` are (lower-case name, value) in signed order;
+    `target` is the path and query of the request line; `headers` are (lower-case name, value) in signed order;
     `date` is the value of `X-Sdk-Date`.
     """
     path, _, query = target.partition("#")[0].partition("?")
@@ -98,7 +98,7 @@ def signature(
 
 
 def _canonical_path(path: str) -> str:
-    # "/" stays as it is: an encoded one counts as a separator, too.
+    # "/" is not encoded: an encoded slash counts as a separator, too.
     encoded = quote(unquote(path), safe="/~")
     return encoded if encoded.endswith("/") else encoded + "/"
 

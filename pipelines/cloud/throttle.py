@@ -1,8 +1,8 @@
-"""How fast requests may leave: one throttle, shared by all workers.
+"""Limits the rate of requests: one throttle, shared by all workers.
 
-It holds a stated rate, and finds the server's own when that answers 429. No limit is published, so it is searched for:
-a refusal pauses every worker and lowers the rate, quiet raises it again. What counts as a refusal, and how often one
-image is asked for, belongs elsewhere.
+It keeps a configured rate, and finds the server's own limit when that answers 429. The limit is not published, so the
+throttle searches for it: a refusal pauses every worker and lowers the rate, quiet time raises it again. Deciding what
+counts as a refusal, and retrying a request, do not belong here.
 """
 
 import asyncio
@@ -11,47 +11,47 @@ from collections import deque
 
 FLOOR_PER_SECOND = 1.0
 
-# The first refusal after so many seconds at a steady rate says what the limit is; otherwise it is searched for.
+# If the first refusal comes after this many seconds at a steady rate, it shows the limit. Otherwise a search begins.
 _STEADY_SECONDS = 10.0
 _SEARCH_FROM_PER_SECOND = 10.0
 _SEARCH_GROWTH_PER_SECOND = 16.0
-# The search ends at a refusal after at least this time; with so many successes in view, of which the server's burst
-# was not more than this share, it knows the limit well.
+# A refusal ends the search if the cycle lasted at least this time. The limit then counts as known well if there were
+# this many successes, and the server's burst was at most this share of them.
 _SHORTEST_SEARCH_SECONDS = 0.2
 _SEARCH_HISTORY = 2_000
 _SURE_SUCCESSES = 50
 _SURE_BURST_SHARE = 1 / 3
-# While nothing succeeds between refusals: from so many earlier successes on they say what the server allows at least.
+# If nothing succeeds between refusals, the earlier successes show a lower bound, provided there were this many.
 _TRUSTED_SUCCESSES = 100
-# What the server lets through at once is taken for the worth of the wait that it states, but of no shorter time.
+# The burst that the server accepts is assumed to refill in the wait that it states, but in no less than this time.
 _SHORTEST_REFILL_SECONDS = 0.25
-# A known limit is probed: the rate doubles in so many seconds, by the third power of time, so that most of it passes
-# just below the limit. Each refusal near the last one confirms the limit and makes the time longer.
+# A known limit is probed: the rate doubles in this many seconds. It grows with the third power of time, so it stays
+# just below the limit for most of that time. Each refusal near the last one confirms the limit and slows the probe.
 _PROBE_SECONDS = 45.0
 _FIRST_PROBE_SECONDS = 20.0
 _MAX_PROBE_SECONDS = 90.0
 _PROBE_GROWTH = 3.0
 _NEAR = 0.15
-# The rate after a refusal, as a share of the one that was refused: for the slowest probes (faster ones overshoot more),
-# and for those that came within `_SHORT_SECONDS`. So many of these in a row: the limit fell, and is searched for again.
+# The rate after a refusal, as a share of the refused rate: for the slowest probes (faster ones overshoot more), and for
+# refusals within `_SHORT_SECONDS`. This many short ones in a row mean that the limit fell: a new search begins.
 _MARGIN = 0.98
 _CUT_AFTER_SHORT = 0.9
 _SHORT_SECONDS = 2.0
 _SHORT_CYCLES = 4
-# A rate that demand does not reach grows no further than this multiple of what is reached.
+# An unused rate grows at most to this multiple of the rate in use.
 _HEADROOM = 4.0
 _MEASURE_SECONDS = 0.5
 _IDLE_SECONDS = 1.0
-# Refusals that keep coming at lower and lower rates, while what was in flight with them passes, are not about the
-# rate: after so many they are noise, until this share of requests is refused or none was for so many seconds. One in
-# more than this number of successes is none: it costs little.
+# Refusals that continue at ever lower rates, while other requests in flight succeed, do not depend on the rate. After
+# this many they are treated as noise, until this share of requests is refused, or none is refused for this many
+# seconds. A refusal after more than this number of successes is not noise: it costs little.
 _NOISE_SIGNALS = 3
 _NOISE_SHARE = 0.25
 _NOISE_SUCCESSES = 300
 _NOISE_SECONDS = 60.0
 _SHARE_WEIGHT = 1 / 64
 _MIN_IN_FLIGHT = 8
-# What late turns may be caught up: the timer was late, or nobody asked in time.
+# Late turns up to this age may be caught up: the timer was late, or nobody asked in time.
 _LATE_CREDIT_SECONDS = 0.05
 _IDLE_CREDIT_SECONDS = 0.02
 _CREDIT_REQUESTS = 10.0
@@ -61,25 +61,25 @@ _MAX_PAUSE_SECONDS = 30.0
 
 
 class Throttle:
-    """Ask `acquire` before each request; report `accepted` or `refused` after it.
+    """Call `acquire` before each request; report `accepted` or `refused` after it.
 
-    `rate` is a ceiling in requests per second, None for none. Requests leave evenly; at most 10 late ones, and
-    at most 50 ms' worth, are caught up, and no more than half of what the server takes at once.
+    `rate` is a ceiling in requests per second, None for no ceiling. Requests leave evenly. Late ones are caught up: at
+    most 10, at most those of 50 ms, and at most half of the server's burst.
     """
 
     def __init__(self, rate: float | None = None) -> None:
         self._ceiling = rate
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
-        # Nothing to wait for: no ceiling, no refusal yet, no pause.
+        # Nobody needs to wait: there is no ceiling, no refusal yet and no pause.
         self._open = rate is None
         self._stopped = False
         self._next_slot = 0.0
-        # The search. `_base` is None until the first refusal; from `_grown_from` on the rate grows from it.
+        # The search. `_base` is None until the first refusal; the rate grows from it, starting at `_grown_from`.
         self._base: float | None = None
         self._grown_from = 0.0
         self._searching = True
-        # What the server takes at once, and when requests that it took were sent, while its limit is searched for.
+        # During a search: the server's burst, and the send times of accepted requests.
         self._burst = 0.0
         self._credit = _CREDIT_REQUESTS
         self._taken: deque[float] = deque(maxlen=_SEARCH_HISTORY)
@@ -94,7 +94,7 @@ class Throttle:
         self._last_signal = 0.0
         self._last_limit: float | None = None
         self._fruitless_signals = 0
-        # What became of the requests that were in flight at the last signal.
+        # The results of the requests that were in flight at the last signal.
         self._in_flight_passed = 0
         self._in_flight_refused = 0
         self._noise = False
@@ -106,11 +106,11 @@ class Throttle:
 
     @property
     def rate(self) -> float | None:
-        """Requests per second allowed now; None when nothing limits."""
+        """Requests per second allowed now; None without a limit."""
         return self._rate(asyncio.get_running_loop().time())
 
     async def acquire(self) -> None:
-        """Wait for the turn of one request. Turns are given in the order of asking."""
+        """Wait for a turn for one request. Turns are given in order of arrival."""
         if self._open:
             return
         loop = asyncio.get_running_loop()
@@ -125,7 +125,7 @@ class Throttle:
         await turn
 
     def pause(self, seconds: float) -> None:
-        """Let nobody start a request for `seconds`."""
+        """Start no request for `seconds`."""
         if self._stopped:
             return
         loop = asyncio.get_running_loop()
@@ -136,7 +136,7 @@ class Throttle:
             self._timer = loop.call_at(self._next_slot, self._give_turns)
 
     def stop(self) -> None:
-        """Let everybody go on at once and from now on, because no request will be sent any more."""
+        """Release all callers, now and later: no more requests will be sent."""
         self._stopped = self._open = True
         if self._timer is not None:
             self._timer.cancel()
@@ -147,12 +147,12 @@ class Throttle:
                 turn.set_result(None)
 
     def accepted(self, sent_at: float) -> None:
-        """Report an answer that was no refusal, to a request sent at `sent_at` (the event loop's clock)."""
+        """Report a response other than 429 to a request sent at `sent_at` (the event loop's clock)."""
         self._successes += 1
         self._cycle_successes += 1
         if self._base is None:
             if sent_at - self._last_sent > _IDLE_SECONDS:
-                # Nobody asked for a while: what went through before says nothing about a limit.
+                # After an idle time, earlier successes say nothing about the limit.
                 self._cycle_start = sent_at
                 self._cycle_successes = 1
             self._last_sent = sent_at
@@ -175,7 +175,7 @@ class Throttle:
     def refused(self, sent_at: float, retry_after: float | None) -> None:
         """Report a 429 to a request sent at `sent_at` (the event loop's clock); `retry_after` in seconds.
 
-        Refusals of requests that were in flight at the last one belong to it: together they are one signal.
+        Refusals of requests that were in flight at the last signal belong to it; they are not a new signal.
         """
         now = asyncio.get_running_loop().time()
         self._refused_share += (1 - self._refused_share) * _SHARE_WEIGHT
@@ -195,7 +195,7 @@ class Throttle:
         self._successes = 0
         self._cycle_ended = True
         self._in_flight_passed = self._in_flight_refused = 0
-        # The server stated when to come again: nobody comes earlier.
+        # The server stated when to retry: nobody asks earlier.
         self.pause(wait)
 
     def _pause_after(self, retry_after: float | None) -> float:
@@ -207,8 +207,8 @@ class Throttle:
     def _lower(self, now: float, sent_at: float, wait: float, fruitless: bool) -> None:
         active = max(0.0, sent_at - self._cycle_start) if self._cycle_successes else 0.0
         refill = max(wait, _SHORTEST_REFILL_SECONDS)
-        # What the server let through until it invites us again is what it allows at least: more if it counts in times
-        # shorter than `refill`, or holds less than it allows in that time.
+        # The successes until the server's next invitation are a lower bound of its limit. The limit is higher if the
+        # server counts over less than `refill`, or if its bucket holds less than it allows in that time.
         least = self._cycle_successes / (active + refill)
         if self._base is None:
             self._searching = active < _STEADY_SECONDS
@@ -229,11 +229,11 @@ class Throttle:
         self._measured = 0
 
     def _below_limit(self, sent_at: float, active: float, least: float) -> float:
-        """The rate to go on with after a refusal that was not the first; sets how it is probed from there."""
+        """The rate after a refusal that was not the first; also sets the pace of the next probe."""
         rate = self._rate(sent_at) or self._base or least
         last, self._last_limit = self._last_limit, rate
         if self._noise:
-            # Too many are refused for noise alone: the limit fell.
+            # Too many refusals for noise: the limit fell.
             self._noise = False
             self._noise_signals = 0
             self._searching = True
@@ -243,7 +243,7 @@ class Throttle:
             self._searching = active < _SHORTEST_SEARCH_SECONDS
             self._probe_seconds = _MAX_PROBE_SECONDS if is_sure else _FIRST_PROBE_SECONDS
             self._short_cycles = 0
-            # What was found is rather less than the limit. A search that had hardly begun goes on, from further down.
+            # The last limit found is probably too low, so keep it. A search that has just begun continues lower down.
             return self._last_limit * (_MARGIN if self._searching else 1)
         self._count_noise(rate, last)
         margin = 1 - (1 - _MARGIN) * math.sqrt(_MAX_PROBE_SECONDS / self._probe_seconds)
@@ -256,10 +256,10 @@ class Throttle:
         return rate * (_CUT_AFTER_SHORT if self._short_cycles else margin)
 
     def _found(self, sent_at: float, least: float, most: float) -> tuple[float, bool]:
-        """The limit that a search ran into, within bounds, and whether it is known well.
+        """The limit that a search has hit, between `least` and `most`, and whether it is known well.
 
-        In any time the server lets through what it allows in that time, and at most a burst besides: the time in which
-        it let through most beyond the burst was one in which it was asked for all that it allows.
+        In any interval the server accepts at most its rate times the interval, plus one burst. So the interval with the
+        most successes beyond the burst is one in which the whole rate was used.
         """
         found, is_sure = least, False
         for count, earlier in enumerate(reversed(self._taken), 1):
@@ -304,10 +304,10 @@ class Throttle:
     def _advance(self, now: float, credit: float) -> None:
         rate = self._rate(now)
         if rate is None:
-            # A pause without a rate to hold, and it is over.
+            # The pause is over, and there is no rate to keep.
             self._open = not self._waiters
             return
-        # What was late is caught up, so that the rate holds; but only a little, so that there is no burst.
+        # Late requests are caught up, to keep the rate, but only a few, to avoid a burst.
         earliest = now - min(credit, self._credit / rate) if self._next_slot else now
         self._next_slot = max(self._next_slot, earliest) + 1 / rate
 

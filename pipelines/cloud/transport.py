@@ -1,12 +1,12 @@
-"""HTTP/1.1 connections to one server, kept open and used again: the transport of httpx that the API client sends with.
+"""An httpx transport that keeps HTTP/1.1 connections to one server open and reuses them.
 
-It exists because a day is one small request for each image: asyncio and a parser in C take a third of the processor
-time of the transports that do everything. What is not needed is left out: cookies, redirects, unpacking, requests of
-unknown length, a time-out between two bytes (who sends limits the whole exchange), and sending again by itself.
+A run sends one small request for each image. asyncio with a parser in C needs a third of the processor time of the
+general transports. It has only what is needed: no cookies, redirects, unpacking, requests of unknown length, automatic
+retries, or time-outs between two bytes (the caller limits the whole request).
 
-Errors are httpx's: ConnectTimeout and ConnectError (its cause is what the operating system or TLS said), ProxyError,
-ReadError for a connection that ends before its answer does, RemoteProtocolError for what is not HTTP. What they mean
-for an image belongs to `cloud.classification`.
+It raises httpx's errors: ConnectTimeout, ConnectError (caused by the operating system's or TLS's error), ProxyError,
+ReadError for a connection that ends before the response does, RemoteProtocolError for a response that is not HTTP.
+Their meaning for an image belongs to `cloud.classification`.
 """
 
 import asyncio
@@ -32,16 +32,16 @@ from pipelines.inputs.secret_urls import SecretUrl
 _KEEP_ALIVE_SECONDS = 60.0
 _DNS_CACHE_SECONDS = 60.0
 _MAX_HEAD_BYTES = 65_536
-# Of a body that is not read as fast as it comes.
+# Reading from the socket pauses when this much of a body is waiting for the caller.
 _MAX_WAITING_BYTES = 262_144
 _HAPPY_EYEBALLS_SECONDS = 0.25
 _PORTS = {"https": 443, "http": 80}
-# What other programs of the machine are told about authorities, in the order in which it is looked at.
+# Other programs' variables for trusted authorities; the first that is set is used.
 _AUTHORITY_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 
 
 class ProxyRefusedError(httpx.ProxyError):
-    """The proxy opens no tunnel. Of its answer only the status is kept: the rest may quote the login."""
+    """The proxy refuses to open a tunnel. Only the status is kept: the rest of its response may quote the login."""
 
     def __init__(self, status: int) -> None:
         super().__init__(f"the proxy answered {status}")
@@ -49,10 +49,10 @@ class ProxyRefusedError(httpx.ProxyError):
 
 
 class PooledTransport(httpx.AsyncBaseTransport):
-    """At most `connections` to the server of `origin`, through `proxy` if there is one.
+    """At most `connections` connections to the server of `origin`, through `proxy` if it is given.
 
-    `context` is for TLS, with the server and with an https proxy. Of a request's time-outs only `connect` is used;
-    its extension `target` stands for the URL's path and query. The body of a response must be read or closed.
+    `context` is for TLS with the server and with an https proxy. Only `connect` of a request's time-outs is used. The
+    extension `target` replaces the URL's path and query. The body of a response must be read or closed.
     """
 
     def __init__(self, origin: httpx.URL, connections: int, context: ssl.SSLContext, proxy: httpx.Proxy | None) -> None:
@@ -60,7 +60,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
         self._context = context
         self._proxy = proxy
         self._is_tls = origin.scheme == "https"
-        # Through a proxy, plain HTTP is asked for by its whole URL, and TLS in a tunnel.
+        # A proxy is asked for plain HTTP by the full URL, and for TLS by a tunnel.
         self._absolute = b""
         self._added: list[tuple[bytes, bytes]] = []
         if proxy is not None and not self._is_tls:
@@ -74,7 +74,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
         self._known_until = 0.0
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request and return as soon as the headers of its answer are here."""
+        """Send a request and return as soon as the response's headers have arrived."""
         message = self._message(request)
         await self._leases.acquire()
         try:
@@ -111,10 +111,10 @@ class PooledTransport(httpx.AsyncBaseTransport):
     # -- the pool
 
     def _take_idle(self) -> "_Connection | None":
-        # The event loop's clock, without asking for the loop: that is a system call each time.
+        # The same clock as the event loop's, without fetching the loop: that would cost a system call each time.
         now = time.monotonic()
         while self._idle:
-            # The one that was used last: it is the least likely to have been closed by the server.
+            # Take the one used last: the server is least likely to have closed it.
             connection = self._idle.pop()
             if connection.is_open and now - connection.idle_since < _KEEP_ALIVE_SECONDS:
                 return connection
@@ -151,7 +151,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
             await connection.exchange(b"\r\n".join(lines) + b"\r\n\r\n")
             if not 200 <= connection.status < 300:
                 raise ProxyRefusedError(connection.status)  # noqa: TRY301
-            # From here on the loop calls `secured` in its place.
+            # From here on the loop calls `secured` instead of `connection`.
             self._open.discard(connection)
             secured = _Connection(self._open)
             transport = await asyncio.get_running_loop().start_tls(
@@ -165,7 +165,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
         return secured
 
     async def _dial(self, url: httpx.URL, is_tls: bool) -> "_Connection":
-        # Not by the loop itself, whose happy eyeballs lose a socket when they are cancelled.
+        # The loop's own happy eyeballs leak a socket when cancelled, so aiohappyeyeballs connects.
         sock = await aiohappyeyeballs.start_connection(
             await self._addresses(url), happy_eyeballs_delay=_HAPPY_EYEBALLS_SECONDS, interleave=1
         )
@@ -178,7 +178,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
         return connection
 
     async def _addresses(self, url: httpx.URL) -> Sequence[Any]:
-        # Asked for once, not by each of a thousand connections that open together.
+        # Resolve once, not for each of a thousand connections that open together.
         async with self._look_up:
             loop = asyncio.get_running_loop()
             if loop.time() >= self._known_until:
@@ -191,7 +191,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
 
 
 class _Connection(asyncio.Protocol):
-    """One connection, and the one exchange that goes on over it."""
+    """One connection, with at most one request at a time."""
 
     transport: asyncio.Transport
 
@@ -203,7 +203,7 @@ class _Connection(asyncio.Protocol):
         self.headers: list[tuple[bytes, bytes]] = []
         self._is_among = is_among
         self._parser = httptools.HttpResponseParser(self)
-        # Folded headers, and lines that end by LF alone, are sound. What could be read in two ways stays refused.
+        # Allow folded headers and lines that end with LF alone. Ambiguous responses are still refused.
         self._parser.set_dangerous_leniencies(lenient_headers=True, lenient_optional_cr_before_lf=True)
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
@@ -215,7 +215,7 @@ class _Connection(asyncio.Protocol):
         self._is_paused = False
 
     async def exchange(self, message: bytes) -> None:
-        """Send a request; `status` and `headers` are the answer's afterwards."""
+        """Send a request; afterwards `status` and `headers` are the response's."""
         self._in_exchange = True
         self._has_head = self._is_complete = self._may_be_kept = False
         self._head_bytes = 0
@@ -224,7 +224,7 @@ class _Connection(asyncio.Protocol):
             await self._news()
 
     async def body(self) -> AsyncIterator[bytes]:
-        """What has come of the body, until it is whole."""
+        """Yield the body's chunks as they arrive, until it is complete."""
         while True:
             chunks, self._chunks, self._waiting_bytes = self._chunks, [], 0
             for chunk in chunks:
@@ -239,7 +239,7 @@ class _Connection(asyncio.Protocol):
             await self._news()
 
     def end_exchange(self) -> bool:
-        """Whether another exchange may follow."""
+        """End a request and return whether the connection can be reused."""
         self._in_exchange = False
         self._chunks, self._waiting_bytes = [], 0
         self.idle_since = time.monotonic()
@@ -249,7 +249,7 @@ class _Connection(asyncio.Protocol):
         return self.is_open and self._is_complete and self._may_be_kept
 
     def abort(self) -> None:
-        """Close at once: nothing that is still to be sent matters, and no farewell of TLS is waited for."""
+        """Close at once, without sending waiting data and without TLS's closing handshake."""
         self.is_open = False
         self.transport.abort()
 
@@ -290,13 +290,13 @@ class _Connection(asyncio.Protocol):
             self._is_complete = True
             self._wake()
         else:
-            lost = httpx.ReadError("the connection ended before the answer")
+            lost = httpx.ReadError("the connection ended before the response")
             lost.__cause__ = error
             self._fail(lost)
 
     def data_received(self, data: bytes) -> None:
         if not self._in_exchange:
-            # Nobody asked.
+            # No request is open.
             self.abort()
             return
         if not self._has_head:
@@ -304,13 +304,13 @@ class _Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._not_http("the answer is not HTTP")
+            self._not_http("the response is not HTTP")
         else:
             if not self._has_head and self._head_bytes > _MAX_HEAD_BYTES:
-                self._not_http("the answer has headers without end")
+                self._not_http("the response's headers are too long")
 
     def _not_http(self, message: str) -> None:
-        # What follows a whole answer does not concern that answer, only those who come after.
+        # Data after a complete response does not harm that response, but the connection cannot be reused.
         self._may_be_kept = False
         if not self._is_complete:
             self._fail(httpx.RemoteProtocolError(message))
@@ -333,7 +333,7 @@ class _Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
-        # Those below 200 come before the answer.
+        # Statuses below 200 come before the final response.
         if status >= 200 and not self._is_complete:
             self.status = status
             self._has_head = True
@@ -372,20 +372,20 @@ class _Body(httpx.AsyncByteStream):
 
 
 def tls_context(ca_bundle: Path | None) -> ssl.SSLContext:
-    """What to trust: the authorities of a PEM file, or else the system's.
+    """A TLS context that trusts the authorities of a PEM file, or else the system's.
 
-    The system's are those of the first of `SSL_CERT_FILE`, `SSL_CERT_DIR` and `REQUESTS_CA_BUNDLE` that is set, or
-    else the operating system's store; of a system without a store, those that certifi brings.
+    The system's authorities are those of the first of `SSL_CERT_FILE`, `SSL_CERT_DIR` and `REQUESTS_CA_BUNDLE` that is
+    set, else the operating system's store, else certifi's.
 
     Raises:
-        ConfigurationError: what is stated cannot be read; names the setting or variable.
+        ConfigurationError: the authorities cannot be read; names the setting or variable.
     """
     place, name = stated_authorities(ca_bundle)
     try:
         if place is None:
             return _system_context()
         if name == "SSL_CERT_DIR" or (name == "REQUESTS_CA_BUNDLE" and stat.S_ISDIR(place.stat().st_mode)):
-            # OpenSSL itself says nothing of a directory that is not there.
+            # OpenSSL reports no error for a missing directory.
             if not all(local_files.matching(Path(part), "*") for part in str(place).split(os.pathsep)):
                 raise FileNotFoundError(place)
             return ssl.create_default_context(capath=str(place))
@@ -403,7 +403,7 @@ def tls_context(ca_bundle: Path | None) -> ssl.SSLContext:
 
 
 def stated_authorities(ca_bundle: Path | None) -> tuple[Path | None, str]:
-    """Where the authorities are that were stated, and the name of the setting or variable; None for the system's."""
+    """The configured path of the authorities, and the name of its setting or variable; None for the system's."""
     stated = [(ca_bundle, "IMAGE_SNAPSHOTS_CA_BUNDLE (or cacert)")]
     stated += [(Path(os.environ[name]), name) for name in _AUTHORITY_VARIABLES if os.environ.get(name)]
     return next(((place, name) for place, name in stated if place is not None), (None, ""))
@@ -421,10 +421,10 @@ def _system_context() -> ssl.SSLContext:
 
 
 def proxy_for(url: str) -> httpx.Proxy | None:
-    """The proxy that `HTTPS_PROXY` and `NO_PROXY` state for a URL; loopback never has one.
+    """The proxy for a URL by `HTTPS_PROXY` and `NO_PROXY`; loopback never has one.
 
     Raises:
-        ConfigurationError: the proxy is of a kind that is not supported, or its URL is malformed.
+        ConfigurationError: the kind of proxy is not supported, or its URL is malformed.
     """
     stated = stated_proxy(url)
     if stated is None:
@@ -438,6 +438,6 @@ def proxy_for(url: str) -> httpx.Proxy | None:
 
 
 def basic_login(url: SecretUrl) -> str:
-    """The header value by which user name and password of a URL are sent."""
+    """The header value that carries a URL's user name and password."""
     login = f"{url.username or ''}:{url.password or ''}"
     return f"Basic {base64.b64encode(login.encode()).decode()}"

@@ -7,6 +7,7 @@ What the derived tables mean belongs to the SQL files under `sql/` and to the mo
 SQL, to `engine.interface`.
 """
 
+import datetime as dt
 import tempfile
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -28,18 +29,29 @@ from pipelines.engine.sql_files import read_sql
 from pipelines.engine.sql_text import quoted
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake.layout import Partition
-from pipelines.lake.manifests import FileFacts, file_facts, last_complete_day, last_published_day, published_or_error
+from pipelines.lake.manifests import (
+    FileFacts,
+    changes_since,
+    changes_until,
+    file_facts,
+    last_complete_day,
+    last_published_day,
+    published_or_error,
+    read_manifest,
+)
 from pipelines.lake.parquet_files import SANDBOX_MARK, open_parquet, read_batches
 from pipelines.lake.storage import LakePath
 from pipelines.run import Run
 from pipelines.tables import (
     IMAGE_HISTORY,
+    IMAGE_REFERENCES,
+    IMAGE_TRACES,
     IMAGE_VALUES,
     IMAGES,
     INVENTORY,
     LIST_PAGES,
-    NOTEBOOKS,
     RESPONSES,
+    TIMESTAMP,
     Table,
 )
 
@@ -79,8 +91,9 @@ class Analysis:
     """One published day, opened for SQL in `engine`; a context manager.
 
     Relations: `parameters` (one row: snapshot_date, project, project_id, is_complete, compared_with, list_was_read,
-    usage_was_read, inventory_is_whole), the sealed tables of the day (`responses` without bodies), `image_history`, and
-    `current_images` (what is known of each living image, see sql/derive/current_images.sql).
+    usage_is_observed, usage_kinds, workspaces, inventory_is_whole), the sealed tables of the day (`responses` without
+    bodies), `image_history`, and `current_images` (what is known of each living image, see
+    sql/derive/current_images.sql).
 
     With `staging`, derived tables of the day are written to that directory, and read there where it has them; without,
     they are written to their places.
@@ -111,15 +124,20 @@ class Analysis:
             "is_complete": pa.array([manifest.is_complete]),
             "compared_with": pa.array([self.previous.date if self.previous else None], pa.date32()),
             "list_was_read": pa.array([facts.list_was_read]),
-            "usage_was_read": pa.array([facts.notebooks_were_read]),
+            "usage_is_observed": pa.array([facts.usage_is_observed]),
+            "usage_kinds": pa.array(["|".join(facts.usage_kinds)]),
+            "workspaces": pa.array([len(facts.scope.workspaces)], pa.int64()),
             "inventory_is_whole": pa.array([self.manifest.inventory.is_whole]),
+            "traces_are_whole": pa.array([facts.traces_are_whole]),
+            "traces_from": pa.array([self._traces_from()], TIMESTAMP),
+            "traces_until": pa.array([changes_until(manifest)], TIMESTAMP),
         }
         self.parameters = pa.table(parameters)
 
     def __enter__(self) -> Self:
         self.engine.__enter__()
         self.engine.load("parameters", self.parameters)
-        for table in (IMAGE_VALUES, NOTEBOOKS):
+        for table in (IMAGE_VALUES, IMAGE_REFERENCES, IMAGE_TRACES):
             self.engine.load_file(table.name, self.lake.table(table.name, self.partition))
         columns = ", ".join(column.name for column in RESPONSES.columns if column.name != "body")
         self.engine.load_file(RESPONSES.name, self.lake.table(RESPONSES.name, self.partition), columns)
@@ -138,6 +156,9 @@ class Analysis:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.engine.__exit__(kind, error, trace)
+
+    def _traces_from(self) -> dt.datetime | None:
+        return changes_since(read_manifest(self.lake.manifest(self.previous))) if self.previous else None
 
     def load_unregistered_rows(self) -> None:
         """Make what the API's list shows on that day of images that nobody registered the relation `unregistered_rows`.

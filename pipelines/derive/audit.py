@@ -257,7 +257,7 @@ def _check_header(stem: str, fields: dict[str, str], repeated: list[str], rule: 
 def _rules_table(rules: list[Rule], manifest: Manifest) -> pa.Table:
     facts = manifest.fetch
     # What is not on a short list may be there all the same, and what an inventory lacks that is not whole, registered.
-    was_read = {"list": facts.list_is_whole and manifest.inventory.is_whole, "usage": facts.notebooks_were_read}
+    was_read = {"list": facts.list_is_whole and manifest.inventory.is_whole, "usage": facts.usage_is_observed}
     rows = [
         {
             "rule": rule.name,

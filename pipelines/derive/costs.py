@@ -40,7 +40,8 @@ class CostResult:
     `total_bytes` leaves out images of unknown size. `estimated_cost` is that of the day, and leaves out these and the
     `unpriced` ones, for which the price book states no price; None when that leaves nothing.
     `growth_bytes` is against the last complete day, None when there is none. `reclaimable_bytes` is an upper bound,
-    because layers are shared; None when usage is not read. `is_priced`: the price book states a price above zero.
+    because layers are shared; None when usage was not read as a whole. `is_priced`: the price book states a price above
+    zero.
     """
 
     file: FileFacts

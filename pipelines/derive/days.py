@@ -182,7 +182,7 @@ def _derive_staged(run: Run, basis: str, staging: LakePath) -> DerivationResult:
                 sha256=history.path.sha256(),
             ),
             accepted_history=run.accepted_history,
-            summary=summarise(analysis, changes, audit, costs),
+            summary=summarise(analysis, changes, usage, audit, costs),
             previous_record_sha256=newest_derived_record(run.lake, run.partition.project),
         )
     # Who finds a history that no record names yet can tell whose it is.
@@ -203,7 +203,9 @@ def _derive_staged(run: Run, basis: str, staging: LakePath) -> DerivationResult:
     return DerivationResult(history, reconciliation, usage, audit, costs, derived_manifest)
 
 
-def summarise(analysis: Analysis, changes: dict[str, int], audit: AuditResult, costs: CostResult) -> DerivedSummary:
+def summarise(
+    analysis: Analysis, changes: dict[str, int], usage: UsageResult, audit: AuditResult, costs: CostResult
+) -> DerivedSummary:
     """A day in a few figures, by what deriving it has brought to light."""
     return DerivedSummary(
         is_complete=analysis.manifest.is_complete,
@@ -222,6 +224,7 @@ def summarise(analysis: Analysis, changes: dict[str, int], audit: AuditResult, c
         is_priced=costs.is_priced,
         unpriced=costs.unpriced,
         reclaimable_bytes=costs.reclaimable_bytes,
+        unmatched_references=usage.unmatched_references,
     )
 
 

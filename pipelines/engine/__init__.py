@@ -1,1 +1,1 @@
-"""What runs SQL: DuckDB on this machine, or Spark; and the files that the SQL is in."""
+"""Runs SQL with DuckDB or Spark, and reads the SQL files."""

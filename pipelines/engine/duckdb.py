@@ -1,4 +1,4 @@
-"""The engine that every installation has: DuckDB, in this process and in bounded memory."""
+"""The default engine: DuckDB, in this process and in bounded memory."""
 
 import os
 import tempfile
@@ -18,7 +18,7 @@ from pipelines.lake.local_storage import LocalPath
 from pipelines.lake.storage import LakePath, ReadOnlyFiles
 from pipelines.tables import Table
 
-# What one SELECT over a few ids needs, and what many images are sorted in, with the rest in temporary files.
+# Enough for one SELECT over a few ids. Sorting many images uses temporary files beyond it.
 DERIVING_MEMORY = "128MB"
 _MEMORY = "400MB"
 _RESTING_MEMORY = "16MB"
@@ -33,7 +33,7 @@ class DuckDBEngine(Engine):
 
     def __init__(self, memory: str = _MEMORY) -> None:
         self._memory = memory
-        # In little memory the buffers of a second thread are too much, and small pieces of work gain little from it.
+        # With little memory there is no room for a second thread's buffers, and small tasks gain little from it.
         self._threads = 1 if memory == DERIVING_MEMORY else os.cpu_count() or 1
         self._numbers = count()
         self._stack = ExitStack()
@@ -49,9 +49,9 @@ class DuckDBEngine(Engine):
             "threads": self._threads,
             "temp_directory": str(self._scratch),
             "enable_external_file_cache": False,
-            # What a task has used and freed goes back to the system when it ends.
+            # Return freed memory to the system when a task ends.
             "allocator_flush_threshold": "1MB",
-            # The SQL needs nothing that is not built in.
+            # The SQL needs no extension that is not built in.
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
         }
@@ -64,7 +64,7 @@ class DuckDBEngine(Engine):
         self._stack.close()
 
     def load(self, name: str, data: pa.Table | pa.RecordBatchReader) -> None:
-        """Make a relation from Arrow data: batches go to a temporary file, because nobody knows how many will come."""
+        """Create a relation from Arrow data; batches go to a temporary file, because their number is unknown."""
         if isinstance(data, pa.RecordBatchReader):
             path = self._scratch_file()
             with pq.ParquetWriter(path, data.schema, compression="lz4") as writer:
@@ -77,13 +77,13 @@ class DuckDBEngine(Engine):
         self.connection.unregister("arriving")
 
     def load_file(self, name: str, path: LakePath, columns: str = "*") -> None:
-        """Make a relation that reads a Parquet file of the lake, without its directory keys."""
+        """Create a relation that reads a Parquet file of the lake, without its directory keys."""
         self._know(path)
         source = f"read_parquet({quoted(path.sql_name)}, hive_partitioning = false)"
         self.create_view(name, f"SELECT {columns} FROM {source}")  # noqa: S608
 
     def load_files(self, name: str, paths: Sequence[LakePath], table: Table) -> None:
-        """Make a relation that reads files of a table, with nulls where a file is older than a column."""
+        """Create a relation that reads files of a table; columns that an older file lacks are null."""
         for path in paths:
             self._know(path)
         files = parquet_files(self.connection, table, [path.sql_name for path in paths])
@@ -100,28 +100,28 @@ class DuckDBEngine(Engine):
         self._objects.forget(path)
 
     def create(self, name: str, sql: str) -> None:
-        """Make a relation that holds what a SELECT gives now."""
-        # Every relation is a view by its name: DuckDB replaces no table by a view, nor a view by a table.
+        """Create a relation with the current rows of a SELECT."""
+        # The relation's name is always a view, because DuckDB cannot replace a table by a view or a view by a table.
         self.connection.execute(f"CREATE OR REPLACE TEMP TABLE {name}_rows AS {sql}")
         self.create_view(name, f"SELECT * FROM {name}_rows")  # noqa: S608  (names of ours)
 
     def append(self, name: str, sql: str) -> None:
-        """Add what a SELECT gives to a relation that was made by `create`, or by `load` from a table."""
+        """Add the rows of a SELECT to a relation made by `create`, or by `load` from a table."""
         self.connection.execute(f"INSERT INTO {name}_rows {sql}")
 
     def create_view(self, name: str, sql: str) -> None:
-        """Make a relation that is what a SELECT gives whenever it is read."""
+        """Create a relation that runs a SELECT each time it is read."""
         self.connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {sql}")
         self._views[name] = sql
 
     def narrow(self, name: str, condition: str | None) -> None:
-        """Let a relation have only its rows of a condition, or all again."""
+        """Restrict a relation to the rows of a condition; None removes the restriction."""
         sql = self._views[name]
         narrowed = sql if condition is None else f"SELECT * FROM ({sql}) AS whole WHERE {condition}"  # noqa: S608
         self.connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {narrowed}")
 
     def hold(self, name: str, selects: Iterable[str]) -> None:
-        """Make a relation of what SELECTs give, one after the other, and hold it outside this process's memory."""
+        """Create a relation with the rows of several SELECTs, one after the other, outside this process's memory."""
         paths = []
         for sql in selects:
             path = self._scratch_file()
@@ -134,8 +134,8 @@ class DuckDBEngine(Engine):
         self._held[name] = tuple(map(str, paths))
 
     def load_local(self, name: str, paths: Iterable[Path], schema: pa.Schema) -> None:
-        """Make a relation that reads Parquet files of this machine, where they are."""
-        # The engine takes all files to have as many rows as the first.
+        """Create a relation that reads Parquet files of this machine in place."""
+        # The engine assumes that all files have as many rows as the first.
         if files := sorted(paths, key=lambda path: path.stat().st_size, reverse=True):
             self._read_local(name, files)
         else:
@@ -146,20 +146,20 @@ class DuckDBEngine(Engine):
         self.create_view(name, f"SELECT * FROM read_parquet([{files}], hive_partitioning = false)")  # noqa: S608
 
     def held_files(self, name: str) -> tuple[str, ...]:
-        """The files that a relation made by `hold` is in."""
+        """The files of a relation made by `hold`."""
         return self._held[name]
 
     def _scratch_file(self) -> LocalPath:
         return self._scratch / f"{next(self._numbers)}.parquet"
 
     def rest(self) -> None:
-        """Give back memory that was used and is not needed until the next statement."""
-        # Freed memory is kept for what comes next, until the limit falls below it.
+        """Release memory that is not needed until the next statement."""
+        # DuckDB keeps freed memory for later use until the limit is set below it.
         self.connection.execute(f"SET memory_limit = '{_RESTING_MEMORY}'")
         self.connection.execute(f"SET memory_limit = '{self._memory}'")
 
     def read(self, sql: str) -> pa.Table:
-        """What a SELECT gives, in memory."""
+        """The rows of a SELECT, in memory."""
         return self.connection.sql(sql).to_arrow_table()
 
     def _select(self, sql: str) -> tuple[list[str], Iterator[pa.RecordBatch]]:
@@ -168,7 +168,7 @@ class DuckDBEngine(Engine):
 
 
 def _grouped(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
-    """Batches in lists of about as many rows as a row group should have."""
+    """Group batches into lists with about the rows of one row group."""
     pending: list[pa.RecordBatch] = []
     rows = 0
     for batch in batches:
@@ -182,7 +182,7 @@ def _grouped(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]
 
 
 def engine_types(connection: duckdb.DuckDBPyConnection, table: Table) -> dict[str, str]:
-    """Column name -> the engine's type."""
+    """The engine's type of each column, by name."""
     empty = connection.from_arrow(table.schema.empty_table())
     return {name: str(type_) for name, type_ in zip(empty.columns, empty.types, strict=True)}
 
@@ -190,10 +190,10 @@ def engine_types(connection: duckdb.DuckDBPyConnection, table: Table) -> dict[st
 def parquet_files(
     connection: duckdb.DuckDBPyConnection, table: Table, names: Sequence[str], without: Collection[str] = ()
 ) -> str:
-    """SQL that reads files of a table, for FROM: its columns of their documented types, and `filename`.
+    """SQL for FROM that reads files of a table: its columns with their documented types, and `filename`.
 
-    A column that a file lacks, because it is older, is null. Naming the types leaves files unopened until rows are
-    asked for. Columns `without` are not read.
+    A column that an older file lacks is null. Because the types are named, no file is opened before rows are needed.
+    The columns `without` are not read.
     """
     fields = ", ".join(
         f"{quoted(name)}: {{name: {quoted(name)}, type: {quoted(type_)}, default_value: NULL}}"

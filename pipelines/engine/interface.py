@@ -1,8 +1,7 @@
-"""What runs the SQL of the derived tables: the interface that every engine has.
+"""The interface of every engine that runs the SQL of the derived tables.
 
-All SQL here is in DuckDB's dialect, whatever engine runs it. `duckdb` and `spark` are the engines; which of them a
-run has is decided in `opening`. What the SQL means belongs to its files and to the modules named after
-them.
+All SQL is in DuckDB's dialect, for every engine. The engines are `duckdb` and `spark`; `opening` chooses one. The SQL
+itself belongs to its files and to the modules named after them.
 """
 
 from abc import ABC, abstractmethod
@@ -24,10 +23,10 @@ _BATCH_ROWS = 32_768
 class Engine(ABC):
     """Named relations and SELECTs over them; a context manager. Times are UTC.
 
-    A relation takes the place of one of its name; what was made of that one before does not change with it.
+    A new relation replaces an existing one of the same name. Relations made from the old one keep its rows.
     """
 
-    # An engine of this machine gets so many ids at a time, so that what it holds does not grow with them; None: all.
+    # A local engine gets this many ids at a time, so that its memory does not grow with their number; None: all.
     ids_at_a_time: ClassVar[int | None] = None
 
     @abstractmethod
@@ -40,60 +39,60 @@ class Engine(ABC):
 
     @abstractmethod
     def load(self, name: str, data: pa.Table | pa.RecordBatchReader) -> None:
-        """Make a relation from Arrow data."""
+        """Create a relation from Arrow data."""
 
     @abstractmethod
     def load_file(self, name: str, path: LakePath, columns: str = "*") -> None:
-        """Make a relation that reads a Parquet file of the lake, without its directory keys."""
+        """Create a relation that reads a Parquet file of the lake, without its directory keys."""
 
     def load_local(self, name: str, paths: Iterable[Path], schema: pa.Schema) -> None:
-        """Make a relation that reads Parquet files of this machine, which stay there while the engine is open."""
+        """Create a relation that reads Parquet files of this machine; they must stay while the engine is open."""
         batches = (batch.cast(schema) for path in paths for batch in read_batches(LocalPath(path), _BATCH_ROWS))
         self.load(name, pa.RecordBatchReader.from_batches(schema, batches))
 
     @abstractmethod
     def create(self, name: str, sql: str) -> None:
-        """Make a relation that holds what a SELECT gives now."""
+        """Create a relation with the current rows of a SELECT."""
 
     @abstractmethod
     def append(self, name: str, sql: str) -> None:
-        """Add what a SELECT gives to a relation that was made by `create`, or by `load` from a table."""
+        """Add the rows of a SELECT to a relation made by `create`, or by `load` from a table."""
 
     @abstractmethod
     def create_view(self, name: str, sql: str) -> None:
-        """Make a relation that is what a SELECT gives whenever it is read."""
+        """Create a relation that runs a SELECT each time it is read."""
 
     def narrow(self, name: str, condition: str | None) -> None:
-        """Let a relation have only its rows of a condition, or all again; only where `ids_at_a_time` is a number."""
+        """Restrict a relation to the rows of a condition (None: all rows); only if `ids_at_a_time` is a number."""
         raise NotImplementedError
 
     @abstractmethod
     def hold(self, name: str, selects: Iterable[str]) -> None:
-        """Make a relation of what SELECTs give, one after the other, and hold it outside this process's memory."""
+        """Create a relation with the rows of several SELECTs, one after the other, outside this process's memory."""
 
     def held_files(self, _name: str) -> tuple[str, ...]:
-        """The Parquet files of this machine that a relation made by `hold` is in; none where others hold it."""
+        """The local Parquet files of a relation made by `hold`; none if it is held elsewhere."""
         return ()
 
     @abstractmethod
     def rest(self) -> None:
-        """Give back memory that was used and is not needed until the next statement."""
+        """Release memory that is not needed until the next statement."""
 
     @abstractmethod
     def read(self, sql: str) -> pa.Table:
-        """What a SELECT gives, in memory."""
+        """The rows of a SELECT, in memory."""
 
     def stream(self, sql: str, schema: pa.Schema) -> pa.RecordBatchReader:
-        """What a SELECT gives, in its order and in batches of exactly this schema.
+        """The rows of a SELECT, in its order, in batches of exactly this schema.
 
         Raises:
-            ValidationError: the SELECT gives other columns.
+            ValidationError: the SELECT has other columns.
         """
         names, batches = self._select(sql)
         if names != schema.names:
-            raise ValidationError(f"A SELECT gives the columns {names} instead of {schema.names}.")
+            raise ValidationError(f"A SELECT has the columns {names} instead of {schema.names}.")
         return pa.RecordBatchReader.from_batches(schema, (batch.cast(schema) for batch in batches))
 
     @abstractmethod
     def _select(self, sql: str) -> tuple[list[str], Iterator[pa.RecordBatch]]:
-        """Names of the columns that a SELECT gives, and its rows in batches, in bounded memory."""
+        """The column names of a SELECT, and its rows in batches, in bounded memory."""

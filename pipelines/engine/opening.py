@@ -1,4 +1,4 @@
-"""Which engine a run has."""
+"""Chooses the engine of a run."""
 
 from pipelines.engine.duckdb import DERIVING_MEMORY, DuckDBEngine
 from pipelines.engine.interface import Engine
@@ -6,12 +6,12 @@ from pipelines.settings import Settings
 
 
 def open_engine(settings: Settings) -> Engine:
-    """The engine that the settings name, to be entered.
+    """The engine that the settings name, as a context manager.
 
     Raises:
-        ConfigurationError: what the engine needs is not installed.
+        ConfigurationError: a package that the engine needs is not installed.
     """
-    # Imported here: Spark is an optional extra.
+    # Imported here, because Spark is optional.
     if settings.engine == "spark":
         from pipelines.engine.spark import SparkEngine  # noqa: PLC0415
 

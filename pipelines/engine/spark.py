@@ -1,8 +1,8 @@
-"""The engine that scales out: Apache Spark, on this machine or on a cluster; the optional extra `spark`.
+"""The engine that scales out: Apache Spark, on this machine or on a cluster; needs the optional extra `spark`.
 
-One session of Spark serves the whole process, and each engine has the temporary views of a session of its own. How
-Spark differs from DuckDB in what it takes for SQL is settled here, by `spark_sql`. Where the cluster gets memory,
-credentials and libraries from is Spark's own configuration (`spark-defaults.conf` in `SPARK_CONF_DIR`).
+The process has one Spark session; each engine has its own session of temporary views below it. `spark_sql` translates
+DuckDB's SQL to Spark's. Memory, credentials and libraries of the cluster are set in Spark's own configuration
+(`spark-defaults.conf` in `SPARK_CONF_DIR`).
 """
 
 import atexit
@@ -41,14 +41,14 @@ try:
 except ImportError as error:
     raise ConfigurationError(_NOT_INSTALLED) from error
 
-# What the results depend on; all else is Spark's configuration.
+# Options that the results depend on; all others belong to Spark's configuration.
 _SESSION = {
     "spark.sql.session.timeZone": "UTC",
-    # What is no number is an error, as in DuckDB, and not null.
+    # A text that is not a number is an error, as in DuckDB, not null.
     "spark.sql.ansi.enabled": "true",
     "spark.sql.caseSensitive": "false",
     "spark.sql.legacy.timeParserPolicy": "CORRECTED",
-    # No file is read but by `load_file`.
+    # SQL cannot read files; only `load_file` can.
     "spark.sql.runSQLOnFiles": "false",
 }
 _APPLICATION = {
@@ -58,14 +58,14 @@ _APPLICATION = {
 _LOOPBACK = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
 _LOGGING = Path(__file__).with_name("spark-log4j2.properties")
 
-# Rows that this process holds at a time when it sends or fetches, unless one partition of Spark's has more.
+# Rows that this process holds while sending or fetching, unless one of Spark's partitions has more.
 _BATCH_ROWS = 131_072
-# A relation that was added to more often than this is put together, so that plans do not grow with the days.
+# After this many additions a relation is merged, so that plans do not grow with the number of days.
 _MOST_PARTS = 16
 
-# What DuckDB's TRIM takes for a space: Unicode's space separators. Spark's takes U+0020 alone.
+# DuckDB's TRIM removes Unicode's space separators; Spark's removes U+0020 only.
 _SPACES = "\u0020\u00a0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u202f\u205f\u3000"
-# strftime -> java.time, for what the two write alike.
+# strftime -> java.time, for the fields that both write alike.
 _TIME_FIELDS = {
     "%Y": "yyyy", "%y": "yy", "%m": "MM", "%d": "dd", "%H": "HH", "%M": "mm", "%S": "ss", "%f": "SSSSSS", "%j": "DDD"
 }  # fmt: skip
@@ -74,13 +74,13 @@ _TIME_FIELDS = {
 class SparkEngine(Engine):
     """Spark at a master (`local[*]`, `spark://...`, `yarn`, ...): relations are temporary views of a session.
 
-    What a relation holds (`create`, `append`, batches that are loaded) is kept by the executors, in memory and on
-    their disks, without the plan that it came from: should an executor be lost, the run fails and can be run again.
+    The executors keep the rows of relations (`create`, `append`, loaded batches) in memory and on their disks, without
+    the plan behind them. If an executor is lost, the run fails and can be started again.
     """
 
     def __init__(self, master: str) -> None:
         self._master = master
-        # What was added to each since it was put together.
+        # Each relation's frame, and the number of additions since it was merged.
         self._held: dict[str, tuple[DataFrame, int]] = {}
 
     def __enter__(self) -> Self:
@@ -92,49 +92,49 @@ class SparkEngine(Engine):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # The executors drop what nothing refers to.
+        # The executors drop rows that nothing refers to.
         self._held.clear()
         if isinstance(error, (PySparkException, Py4JError, SqlglotError)):
             raise PipelineError(
-                f"Spark failed: {_reason(error)}. Its log says more; run again when that is mended."
+                f"Spark failed: {_reason(error)}. See its log; run again when the cause is fixed."
             ) from error
 
     def load(self, name: str, data: pa.Table | pa.RecordBatchReader) -> None:
-        """Make a relation from Arrow data."""
+        """Create a relation from Arrow data."""
         if isinstance(data, pa.Table):
             self._hold(name, self._session.createDataFrame(data))
             return
         frame = self._session.createDataFrame(data.schema.empty_table())
         for table in _tables(data):
-            # Or what is sent would stay in this process.
+            # Without the checkpoint, the sent rows would stay in this process.
             frame = frame.unionAll(self._session.createDataFrame(table).localCheckpoint())
         self._hold(name, frame)
 
     def load_file(self, name: str, path: LakePath, columns: str = "*") -> None:
-        """Make a relation that reads a Parquet file of the lake, without its directory keys.
+        """Create a relation that reads a Parquet file of the lake, without its directory keys.
 
         Raises:
-            StorageError: the file is not there, or Spark cannot read it.
+            StorageError: the file does not exist, or Spark cannot read it.
         """
-        # Spark would start a job for each file to find its columns.
+        # Read the columns here: Spark would start a job for each file to find them.
         with open_parquet(path) as file:
             columns_of_file = self._session.createDataFrame(file.schema_arrow.empty_table()).schema
         try:
-            # One file, not its directory: the keys of its path become no columns.
+            # Read the file, not its directory: so the keys of its path do not become columns.
             frame = self._session.read.schema(columns_of_file).parquet(_uri(path))
         except PySparkException as error:
             raise StorageError(
-                f"Spark cannot read {_uri(path)}: {_reason(error)}. The lake must be where all executors find it "
+                f"Spark cannot read {_uri(path)}: {_reason(error)}. The lake must be where all executors can read it "
                 "under this name."
             ) from error
         frame.selectExpr(*columns.split(", ")).createOrReplaceTempView(name)
 
     def create(self, name: str, sql: str) -> None:
-        """Make a relation that holds what a SELECT gives now."""
+        """Create a relation with the current rows of a SELECT."""
         self._hold(name, self._frame(sql).localCheckpoint())
 
     def append(self, name: str, sql: str) -> None:
-        """Add what a SELECT gives to a relation that was made by `create`, or by `load` from a table."""
+        """Add the rows of a SELECT to a relation made by `create`, or by `load` from a table."""
         held, parts = self._held[name]
         grown = held.unionAll(self._frame(sql))
         if parts == _MOST_PARTS:
@@ -142,19 +142,19 @@ class SparkEngine(Engine):
         self._hold(name, grown, parts + 1)
 
     def create_view(self, name: str, sql: str) -> None:
-        """Make a relation that is what a SELECT gives whenever it is read."""
+        """Create a relation that runs a SELECT each time it is read."""
         self._frame(sql).createOrReplaceTempView(name)
 
     def hold(self, name: str, selects: Iterable[str]) -> None:
-        """Make a relation of what SELECTs give, one after the other, and hold it outside this process's memory."""
+        """Create a relation with the rows of several SELECTs, one after the other, outside this process's memory."""
         frames = [self._frame(sql).localCheckpoint() for sql in selects]
         self._hold(name, functools.reduce(DataFrame.unionAll, frames))
 
     def rest(self) -> None:
-        """Do nothing: memory is the executors' own."""
+        """Do nothing: the executors manage their own memory."""
 
     def read(self, sql: str) -> pa.Table:
-        """What a SELECT gives, in memory."""
+        """The rows of a SELECT, in memory."""
         return self._frame(sql).toArrow()
 
     def _select(self, sql: str) -> tuple[list[str], Iterator[pa.RecordBatch]]:
@@ -174,28 +174,28 @@ class SparkEngine(Engine):
 
 @functools.cache
 def _shared_session(master: str) -> SparkSession:
-    """The session of this process, started when it is first needed and stopped when the process ends.
+    """The session of this process, started on first use and stopped when the process ends.
 
     Raises:
-        ConfigurationError: there is no Java, or Spark cannot be started.
+        ConfigurationError: Java is missing, or Spark cannot be started.
     """
     if "JAVA_HOME" not in os.environ and shutil.which("java") is None:
         raise ConfigurationError(
             "IMAGE_SNAPSHOTS_ENGINE=spark needs Java 17 or newer: install it (such as the package "
             "`default-jre-headless`) or set JAVA_HOME, or leave the setting out."
         )
-    # Errors alone, unless the user says otherwise.
+    # Log errors only, unless the user sets something else.
     os.environ.setdefault("SPARK_SUBMIT_OPTS", f"-Dlog4j2.configurationFile={_LOGGING.as_uri()}")
     options: dict[str, bool | float | int | str | None] = {**_SESSION, **_APPLICATION}
     if re.match(r"local(\[|$)", master):
         options |= _LOOPBACK
-        # Or Spark makes a directory where the user is.
+        # Without this, Spark creates a directory in the working directory.
         scratch = tempfile.mkdtemp(prefix="image-snapshots-")
         atexit.register(shutil.rmtree, scratch, ignore_errors=True)
         options["spark.sql.warehouse.dir"] = Path(scratch).as_uri()
-    # It repeats every refused statement on standard error, with the trace of Java's calls.
+    # This logger prints every refused statement on standard error, with Java's stack trace.
     logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)
-    # Nothing here goes through pandas.
+    # No code here uses pandas.
     warnings.filterwarnings("ignore", "PySpark does not yet fully support pandas", FutureWarning)
     builder = SparkSession.builder.appName("image-snapshots").master(master).config(map=options)
     try:
@@ -210,7 +210,7 @@ def _shared_session(master: str) -> SparkSession:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of an error; of a job that failed, that of its cause."""
+    """The first line of an error, or of its cause for a failed job."""
     text = str(error)
     if isinstance(error, Py4JJavaError):
         cause = error.java_exception
@@ -221,12 +221,12 @@ def _reason(error: Exception) -> str:
 
 
 def _uri(file: object) -> str:
-    """A file of the lake as Spark names it, in which its wildcards have no meaning."""
+    """Spark's name for a file of the lake, with wildcards escaped."""
     text = str(file)
     scheme, separator, path = text.partition("://")
     if not separator:
         scheme, path = "file", text
-    # Hadoop's connector for S3.
+    # Hadoop's S3 connector is named s3a.
     scheme = "s3a" if scheme == "s3" else scheme
     return f"{scheme}://" + re.sub(r"([\\*?\[\]{}])", r"\\\1", path)
 
@@ -235,7 +235,7 @@ def _uri(file: object) -> str:
 
 
 def _tables(reader: pa.RecordBatchReader) -> Iterator[pa.Table]:
-    """Batches put together to tables worth sending."""
+    """Combine batches into tables large enough to send."""
     pending: list[pa.RecordBatch] = []
     for batch in reader:
         pending.append(batch)
@@ -247,8 +247,8 @@ def _tables(reader: pa.RecordBatchReader) -> Iterator[pa.Table]:
 
 
 def _fetched(frame: DataFrame) -> Iterator[pa.RecordBatch]:
-    """Rows of a frame in their order, a few partitions at a time."""
-    # Computed once, whichever partitions are fetched.
+    """The rows of a frame in order, a few partitions at a time."""
+    # Compute the frame once, not once per fetched partition.
     held = frame.localCheckpoint()
     if held.rdd.getNumPartitions() == 1:
         yield from held.toArrow().to_batches()
@@ -260,7 +260,7 @@ def _fetched(frame: DataFrame) -> Iterator[pa.RecordBatch]:
 
 
 def _spans(sizes: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """First and last partition of neighbours that have so many rows together."""
+    """First and last partition of each group of neighbours that has about one batch of rows."""
     while sizes:
         taken, rows = 1, sizes[0][1]
         while taken < len(sizes) and rows + sizes[taken][1] <= _BATCH_ROWS:
@@ -275,14 +275,14 @@ def _spans(sizes: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
 
 @functools.lru_cache(maxsize=256)
 def _parsed(sql: str) -> exp.Expr:
-    """A statement in DuckDB's dialect."""
+    """Parse a statement in DuckDB's dialect."""
     return parse_one(sql, read="duckdb")
 
 
 def spark_sql(statement: exp.Expr) -> str:
-    """A statement in Spark's dialect, with the meaning that it has in DuckDB."""
+    """Translate a statement to Spark's dialect, with the meaning that it has in DuckDB."""
     statement = statement.copy()
-    # What is inside first.
+    # Translate inner nodes first.
     for node in reversed(list(statement.walk())):
         replacement = _as_in_duckdb(node)
         if node is statement:
@@ -293,7 +293,7 @@ def spark_sql(statement: exp.Expr) -> str:
 
 
 def _as_in_duckdb(node: exp.Expr) -> exp.Expr:
-    """What sqlglot leaves as it is, or puts in a way that means something else in Spark."""
+    """Translate what sqlglot leaves as it is, or translates to something with another meaning in Spark."""
     match node:
         case exp.Trim() if node.expression is None:
             node.set("expression", exp.Literal.string(_SPACES))
@@ -302,7 +302,7 @@ def _as_in_duckdb(node: exp.Expr) -> exp.Expr:
             pattern = exp.Literal.string(_time_pattern(node.args["format"].this))
             return exp.Anonymous(this="DATE_FORMAT", expressions=[node.this, pattern])
         case exp.DateDiff() if node.text("unit").upper() == "DAY":
-            # Spark's of times counts whole days, DuckDB's midnights.
+            # For times, Spark's function counts whole days, DuckDB's counts midnights.
             dates = [exp.cast(side, "DATE") for side in (node.this, node.expression)]
             return exp.Anonymous(this="DATEDIFF", expressions=dates)
         case exp.Select() if node.is_star and node.args.get("qualify"):
@@ -313,7 +313,7 @@ def _as_in_duckdb(node: exp.Expr) -> exp.Expr:
 
 
 def _without_added(select: exp.Select, eliminate: Callable[[exp.Expr], exp.Expr]) -> exp.Expr:
-    """What becomes of `SELECT *` with a clause that Spark lacks, without the column that takes the clause's place."""
+    """Replace a clause that Spark lacks in a `SELECT *`, without the helper column that replaces the clause."""
     columns = len(select.expressions)
     outer = eliminate(select.copy())
     subquery = outer.find(exp.Subquery)
@@ -325,7 +325,7 @@ def _without_added(select: exp.Select, eliminate: Callable[[exp.Expr], exp.Expr]
 
 
 def _time_pattern(pattern: str) -> str:
-    """A strftime pattern as one of java.time, where letters that stand for themselves are quoted."""
+    """Translate a strftime pattern to java.time, with literal letters quoted."""
     pieces = re.split(r"(%.)", pattern)
     return "".join(
         _TIME_FIELDS.get(piece) or ("'" + piece.replace("%%", "%").replace("'", "''") + "'")

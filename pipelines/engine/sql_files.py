@@ -1,10 +1,10 @@
-"""The files under `sql/`: SQL that people read and run, and that the modules here run."""
+"""Reads the files under `sql/`, which both people and this package run."""
 
 from dataclasses import dataclass
 
 from pipelines.settings import ROOT
 
-# The views of `sql/views/`, which the lake and every warehouse have alike, each after those that it reads.
+# The views of `sql/views/`, each after those that it reads; the lake and every warehouse have the same views.
 VIEWS = (
     "latest_days",
     "images_latest",
@@ -19,19 +19,19 @@ VIEWS = (
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A view of `sql/views/`: what a row is, for people, and its SELECT."""
+    """A view of `sql/views/`: a description of its rows, and its SELECT."""
 
     meaning: str
     select: str
 
 
 def read_sql(name: str) -> str:
-    """Text of a file under `sql/`."""
+    """The text of a file under `sql/`."""
     return (ROOT / "sql" / name).read_text()
 
 
 def read_view(name: str) -> View:
-    """A view's file: its meaning is the first paragraph of the comment that it begins with."""
+    """Read a view's file; its description is the first paragraph of the comment at the beginning."""
     lines = read_sql(name).splitlines()
     comment = [line.removeprefix("--").strip() for line in lines if line.startswith("--")]
     select = [line for line in lines if not line.startswith("--")]

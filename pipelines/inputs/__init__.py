@@ -1,4 +1,4 @@
-"""How what a user states may be written: text files, the environment, URLs, proxies, schedules, keys of projects.
+"""Parses and checks user input: text files, the environment, URLs, proxies, cron schedules, project keys.
 
-Nothing here knows what is done with it.
+Nothing here knows what the input is used for.
 """

@@ -1,13 +1,13 @@
-"""What a line of cron may be: five fields, as cron itself takes them, and a day that there is.
+"""Checks a cron line: five fields in cron's own syntax, and a day that exists.
 
-Whatever passes here, the orchestrator takes too; it would say no only when the schedule is loaded.
+The orchestrator accepts every line that passes here. It would itself refuse a bad line only when loading the schedule.
 """
 
 import re
 
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
-# Name, least and greatest number, and the names of numbers from the least on.
+# Name, least and greatest number, and the words for the numbers, starting with the least.
 _FIELDS = (
     ("minute", 0, 59, ()),
     ("hour", 0, 23, ()),
@@ -22,21 +22,21 @@ _LONGEST = {2: 29, 4: 30, 6: 30, 9: 30, 11: 30}
 
 
 def check_cron(line: str) -> str:
-    """Return a line of cron with single blanks.
+    """Return a cron line with single blanks.
 
     Raises:
-        ValueError: how it must be, as the end of a sentence.
+        ValueError: the line is wrong; the message says how it must be, as the end of a sentence.
     """
     fields = line.split()
     if len(fields) != len(_FIELDS):
         raise ValueError(
-            f"must be a line of cron with 5 fields (minute, hour, day of the month, month, day of the week), such as "
-            f"17 2 * * *, and has {len(fields)}"
+            f"must be a cron line with 5 fields (minute, hour, day of the month, month, day of the week), such as "
+            f"17 2 * * *, but has {len(fields)}"
         )
     numbers = [_numbers(text, *field) for text, field in zip(fields, _FIELDS, strict=True)]
     days, months = numbers[2:4]
     if fields[4] == "*" and min(days) > max(_LONGEST.get(month, 31) for month in months):
-        raise ValueError(f"never comes: no month {fields[3]} has a day {fields[2]}")
+        raise ValueError(f"never runs: month {fields[3]} has no day {fields[2]}")
     return " ".join(fields)
 
 
@@ -46,7 +46,7 @@ def _numbers(text: str, name: str, least: int, greatest: int, words: tuple[str, 
         found = _PART.fullmatch(part)
         step = int(found["step"] or 1) if found else 0
         first = _number(found["first"], least, words) if found else None
-        # Of `5` to itself, of `5/10` to the end.
+        # `5` is a range of one number; `5/10` goes to the end.
         last = _number(found["last"], first if found["step"] is None else greatest, words) if found else None
         if found and found["first"] is None:
             first, last = least, greatest

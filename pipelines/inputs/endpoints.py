@@ -1,16 +1,16 @@
-"""Which addresses credentials may be sent to: https anywhere, http on this machine alone."""
+"""Checks the addresses that credentials may be sent to: https anywhere, http on this machine only."""
 
 from pipelines.inputs.secret_urls import parse_secret_url
 
-# An address in an object store begins so.
+# The prefix of an object store's address.
 SCHEME = "s3://"
-# By this header the sandbox says of each answer that what it describes is invented.
+# The sandbox sends this header with each response, to say that its data is invented.
 SANDBOX_HEADER = "X-Image-Snapshots-Sandbox"
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 def is_on_loopback(url: str) -> bool:
-    """Whether a checked URL leads to this machine."""
+    """Whether a checked URL points to this machine."""
     return parse_secret_url(url, "").host in LOOPBACK_HOSTS
 
 
@@ -18,7 +18,8 @@ def check_endpoint(url: str, example: str) -> str:
     """Return the URL without a trailing slash.
 
     Raises:
-        ValueError: what the URL must be, as the end of a sentence; never the URL itself, which may hold a password.
+        ValueError: the URL is not allowed. The message says how it must be, as the end of a sentence, and never quotes
+            the URL, which may hold a password.
     """
     parts = parse_secret_url(url, example, ("https", "http"))
     if parts.username is not None:

@@ -1,8 +1,7 @@
-"""The variables that settings are read from: those of the process, and the lines of a file `.env`.
+"""Reads the variables of the settings from the process environment and from a file `.env`.
 
-A variable of the process may have passed through tools that read `.env` otherwise than a shell does (`docker
---env-file`, `kubectl --from-env-file`, files with the line ends of Windows). What such tools leave around a value is
-taken off. What is in `.env` itself is kept as its quotes state it.
+Some tools (`docker --env-file`, `kubectl --from-env-file`, files with Windows line ends) pass a value on with its
+quotes or line end. This module removes these from environment variables. Values in `.env` itself follow its quotes.
 """
 
 import io
@@ -19,19 +18,19 @@ from pipelines.inputs import local_files
 from pipelines.inputs.text_files import decoded
 
 OURS = "IMAGE_SNAPSHOTS_"
-# Those of our own, of the cloud's credentials and of the object store.
+# Prefixes of our settings, the cloud's credentials and the object store's variables.
 _READ = (OURS, "OS_", "AWS_")
 _SINGLE_QUOTED = re.compile(r"\s*(?:export\s+)?[^=]*=\s*'")
-# Alone among them it may begin and end with quotation marks of its own.
+# Only a password may begin and end with quotation marks that belong to it.
 _PASSWORD = "OS_PASSWORD"  # noqa: S105  (its name)
 
 
 def prepare_environment(path: Path, environ: MutableMapping[str, str]) -> None:
-    """Put what a file `.env` states into the environment, which wins, and clean what tools left in the environment.
+    """Add the variables of a file `.env` to the environment, which wins, and clean the environment's own values.
 
     Raises:
-        ConfigurationError: the file cannot be read or has a line that states nothing; a variable is no text, or is a
-            password of which it cannot be told whether its quotes belong to it. No value is quoted.
+        ConfigurationError: the file cannot be read or has a malformed line; or a variable is not text, or is a password
+            in quotation marks that may or may not belong to it. The message quotes no value.
     """
     stated = read_env_file(path, environ)
     for name, value in list(environ.items()):
@@ -43,12 +42,12 @@ def prepare_environment(path: Path, environ: MutableMapping[str, str]) -> None:
 
 
 def read_env_file(path: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    """The names and values of a file `.env`; none where there is no such file.
+    """The names and values in a file `.env`; empty if there is no such file.
 
-    `${NAME}` stands for a variable of `environ` or of a line before, except in single quotes.
+    `${NAME}` is replaced by a variable of `environ` or of an earlier line, except in single quotes.
 
     Raises:
-        ConfigurationError: it cannot be read, is no UTF-8 text, or has a line that states nothing.
+        ConfigurationError: the file cannot be read, is not UTF-8 text, or has a malformed line.
     """
     try:
         if not local_files.exists(path):
@@ -70,7 +69,7 @@ def read_env_file(path: Path, environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _line(binding: Binding) -> int:
-    # Parsed lines begin with the blank ones before them.
+    # A parsed line includes the blank lines before it.
     blank = len(binding.original.string) - len(binding.original.string.lstrip())
     return binding.original.line + binding.original.string.count("\n", 0, blank)
 
@@ -82,41 +81,41 @@ def _resolved(binding: Binding, path: Path, known: Mapping[str, str]) -> str:
     atoms = list(parse_variables(value))
     for atom in atoms:
         if isinstance(atom, Variable) and atom.default is None and atom.name not in known:
-            # Not its name, which may be part of a password.
+            # The variable's name is not quoted: it may be part of a password.
             raise ConfigurationError(
                 f"Line {_line(binding)} of the settings file {path} uses a variable, ${{...}}, that is not set: set "
-                "it, or write the value in single quotes if it is meant as it is."
+                "it, or write the value in single quotes to keep it as it is."
             )
     return "".join(atom.resolve(known) for atom in atoms)
 
 
 def _cleaned(name: str, value: str) -> str:
-    """A value of the environment without what tools leave around it."""
+    """An environment value without the quotes and line ends that tools leave around it."""
     try:
         value.encode()
     except UnicodeEncodeError:
         raise ConfigurationError(f"The variable {name} is not UTF-8 text: write it in UTF-8.") from None
-    # A password's blanks are its own.
+    # Blanks may belong to a password.
     value = value.rstrip("\r\n") if name == _PASSWORD else value.strip()
     if len(value) < 2 or value[0] != value[-1] or value[0] not in "\"'":
         return value
     if name == _PASSWORD:
         raise ConfigurationError(
-            f"{name} begins and ends with quotation marks, as a tool leaves them that reads a file of variables "
-            "without taking them off: state it without them there, or, if they belong to the password, in the file "
-            f".env as {name}='...' around all of it."
+            f"{name} begins and ends with quotation marks, which some tools keep when they read a file of variables: "
+            "remove them there, or, if they belong to the password, write it in the file "
+            f".env as {name}='...' with them inside."
         )
     return value[1:-1]
 
 
 def at_home(path: str) -> str:
-    """A path whose `~` or `~user` at the beginning is the home directory.
+    """Replace `~` or `~user` at the beginning of a path by the home directory.
 
     Raises:
-        ValueError: there is no such home, as the end of a sentence.
+        ValueError: there is no such home directory; the message is the end of a sentence.
     """
     try:
-        # By pathlib, which tells; os.path leaves it as it is, so that a directory `~` would be made.
+        # pathlib raises an error for an unknown home; os.path would keep `~`, and a directory `~` would be made.
         return str(Path(path).expanduser()) if path.startswith("~") else path
     except RuntimeError:
-        raise ValueError(f"begins with {path.partition(os.sep)[0]}, and there is no such home directory") from None
+        raise ValueError(f"begins with {path.partition(os.sep)[0]}, but there is no such home directory") from None

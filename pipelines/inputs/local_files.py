@@ -1,7 +1,7 @@
-"""What there is on a local disk, or an error: nothing is taken for absent because it cannot be looked at.
+"""Lists local files, and raises an error instead of reporting an unreadable file as absent.
 
-`pathlib` does that: `glob` leaves out a directory that may not be read, and `exists` says no, each in some versions of
-Python. All listing of directories goes through here; an `OSError` other than "there is no such thing" is the caller's.
+`pathlib` hides such errors: in some versions of Python `glob` skips an unreadable directory, and `exists` returns
+False. All code that lists directories goes through here. Callers handle every `OSError` except "no such file".
 """
 
 import errno
@@ -15,10 +15,10 @@ _P = TypeVar("_P", bound=Path)
 
 
 def exists(path: Path) -> bool:
-    """Whether there is a file or directory of this name.
+    """Whether a file or directory of this name exists.
 
     Raises:
-        OSError: that cannot be told, or the name is, or is below, a link that leads nowhere.
+        OSError: this cannot be determined, or the name is, or is below, a broken link.
     """
     try:
         path.stat()
@@ -29,12 +29,12 @@ def exists(path: Path) -> bool:
 
 
 def matching(directory: _P, pattern: str) -> list[_P]:
-    """The files below a directory that match, by name, part by part; `*` stays within a part.
+    """The files below a directory that match a pattern, sorted by name; `*` does not match `/`.
 
-    There are none where there is no such directory.
+    The list is empty if the directory does not exist.
 
     Raises:
-        OSError: one of the directories cannot be listed, or is a link that leads nowhere.
+        OSError: a directory cannot be listed, or is a broken link.
     """
     first, _, rest = pattern.partition("/")
     found: list[_P] = []
@@ -49,7 +49,7 @@ def matching(directory: _P, pattern: str) -> list[_P]:
 
 
 def below(directory: _P, pattern: str) -> list[_P]:
-    """The files at any depth below a directory whose own names match, by directory and name.
+    """The files at any depth below a directory whose own names match, sorted by directory and name.
 
     Raises:
         OSError: as for `matching`.
@@ -64,9 +64,9 @@ def below(directory: _P, pattern: str) -> list[_P]:
 
 
 def _entries(directory: _P, pattern: str) -> list[tuple[_P, bool]]:
-    """What matches in a directory, by name, and whether each is a directory."""
+    """The matching entries of a directory, sorted by name, and whether each is a directory."""
     if not glob.has_magic(pattern):
-        # Without a look at everything else.
+        # A plain name needs no listing of the directory.
         path = directory / pattern
         return [(path, path.is_dir())] if exists(path) else []
     try:
@@ -79,7 +79,7 @@ def _entries(directory: _P, pattern: str) -> list[tuple[_P, bool]]:
 
 
 def _check_no_dead_link(path: Path) -> None:
-    """Refuse to call absent what was put on a disk that is not there now."""
+    """Raise an error for a broken link: the disk that it points to may be missing right now."""
     deepest = next((place for place in (path, *path.parents) if os.path.lexists(place)), path)
     if deepest.is_symlink() and not os.path.exists(deepest):  # noqa: PTH110  (that of pathlib is no better here)
-        raise OSError(errno.ESTALE, "the link leads nowhere", str(deepest))
+        raise OSError(errno.ESTALE, "the link is broken", str(deepest))

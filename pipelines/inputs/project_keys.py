@@ -1,24 +1,24 @@
-"""What may be the key of a project."""
+"""Checks project keys."""
 
 import re
 
-# A key becomes a directory name and half of a partition key of the orchestrator, which joins with "|".
-# Readers of the directories (pandas, DuckDB, Polars, Spark) take one that looks like a number or a date for it, so that
-# 007 is 7; all that look so begin with a digit.
+# A key becomes a directory name, and half of the orchestrator's partition key, which is joined with "|".
+# Readers of directories (pandas, DuckDB, Polars, Spark) convert names that look like numbers or dates, so that 007
+# becomes 7. All such names begin with a digit.
 _PROJECT_KEY = re.compile(r"[a-z][a-z0-9_.-]{0,62}")
-# These they take for other values than text, and so do readers of CSV, JSON and YAML.
+# They convert these words, too, as do readers of CSV, JSON and YAML.
 _OTHER_VALUES = frozenset(
     ("null", "none", "nil", "nan", "na", "true", "false", "yes", "no", "on", "off", "inf", "infinity", "epoch")
 )
 
 
 def wrong_with_key(key: str) -> str | None:
-    """What keeps a text from being the key of a project, or None."""
+    """Why a text cannot be a project key, as the end of a sentence; None if it can."""
     if not _PROJECT_KEY.fullmatch(key):
-        return "must be lower-case letters, digits and _ . - only, at most 63, the first a letter"
+        return "must be lower-case letters, digits and _ . - only, at most 63, and begin with a letter"
     if key in _OTHER_VALUES:
-        return "must not be a word that readers of tables take for another value than text"
-    # Some file systems drop dots at the end, so that two keys would be one; the orchestrator writes ranges with dots.
+        return "must not be a word that table readers convert to a value other than text"
+    # Some file systems drop a trailing dot, which would merge two keys; the orchestrator writes ranges with two dots.
     if key.endswith(".") or ".." in key:
-        return "must not end in a dot, nor hold two in a row"
+        return "must not end with a dot or hold two dots in a row"
     return None

@@ -1,4 +1,4 @@
-"""The proxies that the environment states, taken apart before any library reads them by itself."""
+"""Reads and checks the proxy variables of the environment, before any library reads them by itself."""
 
 import ipaddress
 import re
@@ -13,14 +13,14 @@ _PORTS = {"https": 443, "http": 80}
 
 
 def check_proxies() -> dict[str, SecretUrl]:
-    """The proxies that the environment states, by scheme (`all` for the rest); libraries read them by themselves.
+    """The environment's proxies by scheme (`all` for the rest), checked because libraries read them by themselves.
 
     Raises:
-        ConfigurationError: the URL of one is malformed; names the variable, never the URL.
+        ConfigurationError: a proxy's URL is malformed; names the variable, never the URL.
     """
     found = {}
     for scheme, text in urllib.request.getproxies().items():
-        # Of NO_PROXY it gives a list of hosts.
+        # `getproxies` returns NO_PROXY, too, as a list of hosts.
         if scheme in ("http", "https", "all") and text:
             try:
                 found[scheme] = parse_secret_url(
@@ -32,7 +32,7 @@ def check_proxies() -> dict[str, SecretUrl]:
 
 
 def stated_proxy(url: str) -> SecretUrl | None:
-    """The proxy that `HTTPS_PROXY` and `NO_PROXY` state for a URL; loopback never has one.
+    """The proxy for a URL by `HTTPS_PROXY` and `NO_PROXY`; loopback never has one.
 
     Raises:
         ConfigurationError: as for `check_proxies`.
@@ -47,11 +47,11 @@ def stated_proxy(url: str) -> SecretUrl | None:
 
 
 def is_asked_directly(host: str, port: int | None) -> bool:
-    """Whether `NO_PROXY` leaves a host out.
+    """Whether `NO_PROXY` excludes a host from the proxy.
 
-    Its entries, between commas or blanks: `*` for all, a name (with all below it), `.name` likewise, `*.name` (what is
-    below it only), an address, a network such as `10.0.0.0/8`; each but a network may end in `:port`. What is none of
-    these was written for other programs, and matches nothing.
+    Its entries are separated by commas or blanks: `*` for all hosts, `name` or `.name` (with all subdomains), `*.name`
+    (only the subdomains), an address, or a network such as `10.0.0.0/8`. All but a network may end with `:port`. Other
+    entries are for other programs and match nothing.
     """
     host = host.lower().rstrip(".")
     entries = re.split(r"[,\s]+", urllib.request.getproxies().get("no", "").lower())
@@ -61,7 +61,7 @@ def is_asked_directly(host: str, port: int | None) -> bool:
 def _leaves_out(entry: str, host: str, port: int | None) -> bool:
     if entry == "*":
         return True
-    # Brackets, or one colon alone: an address of version 6 has several.
+    # A port follows brackets or a single colon: an IPv6 address has several colons.
     parts = re.fullmatch(r"\[(?P<six>[^\]]+)\](:(?P<port6>\d+))?|(?P<name>[^:]+):(?P<port>\d+)", entry)
     if parts is not None:
         stated_port = parts["port6"] or parts["port"]

@@ -1,8 +1,7 @@
-"""URLs that may hold a secret, read in one place: the only code that takes such a URL apart.
+"""Parses URLs that may hold a secret. No other code takes such a URL apart.
 
-What is wrong with one is said without quoting any of it. One whose parts are not clear is refused: where `/`, `@`, `#`
-or `?` stand unescaped in a password, two readers find two different hosts, and part of the password would end up in an
-error or in a look-up of a name.
+Errors never quote any part of the URL. An ambiguous URL is refused: if a password holds an unescaped `/`, `@`, `#` or
+`?`, two parsers find different hosts, and part of the password could end up in an error or in a DNS query.
 """
 
 import ipaddress
@@ -11,10 +10,10 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote
 
-# Names of options that hold a secret where a URL has them after its question mark.
+# Names of options after the question mark that hold a secret.
 _SECRET_OPTION = re.compile(r"pass|pwd|secret|token|key|credential", re.IGNORECASE)
 _HOST = r"(?:(?:[A-Za-z0-9._~-]|%[0-9A-Fa-f]{2})+|\[[0-9A-Fa-f:.]+(?:%25[A-Za-z0-9._~-]+)?\])"
-# The parts of a URL, each without what would begin another one. Several hosts are how PostgreSQL names replicas.
+# No part of the URL may hold a character that begins another part. PostgreSQL names replicas by several hosts.
 _URL = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://"
     r"(?:(?P<login>[^@/?#\s\\]*)@)?"
@@ -22,23 +21,23 @@ _URL = re.compile(
     r"(?P<path>/[^@?#\s\\]*)?"
     r"(?:\?(?P<query>[^@#\s\\]*))?"
 )
-# A file instead of a server: there is nobody to log in to, and a path may hold any character.
+# A file instead of a server: it has no login, and its path may hold any character.
 _FILE = re.compile(r"(?P<scheme>(?:sqlite|duckdb)(?:\+[a-z]+)?)://(?P<path>/.*)", re.IGNORECASE | re.DOTALL)
 _LAST_PORT = 65_535
 _LONGEST_LABEL = 63
 _HALF_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
-# What is meant as a URL with a login, but is not written as one: `postgresql:/user:password@host/database`.
+# A malformed URL with a login: `postgresql:/user:password@host/database`.
 _LOGIN_WITHOUT_SLASHES = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:(?!//).*@", re.DOTALL)
 
-_ENCODE = "where @ / ? # \\ % or a blank stand in the user name or the password, percent-encode them, as %40 for @"
+_ENCODE = "percent-encode @ / ? # \\ % and blanks in the user name and the password, such as %40 for @"
 
 
 @dataclass(frozen=True, slots=True)
 class SecretUrl:
-    """The parts of a URL, decoded; only `scheme`, `hosts` (with ports) and `where` are fit to be shown.
+    """The decoded parts of a URL; only `scheme`, `hosts` (with ports) and `where` may be shown.
 
-    `host` is the first of them, without its port; `where` is scheme and hosts, for sentences. `text` is the whole URL,
-    for the library that connects.
+    `host` is the first host without its port. `where` is scheme and hosts, for messages. `text` is the whole URL, for
+    the library that connects.
     """
 
     scheme: str
@@ -57,11 +56,11 @@ class SecretUrl:
 
     @property
     def where(self) -> str:
-        """Scheme and hosts: what a sentence may say of the URL."""
+        """Scheme and hosts: the part of the URL that a message may show."""
         return f"{self.scheme}://{self.hosts}"
 
     def hide(self, said: str) -> str:
-        """What a library said, with each secret of this URL replaced, however the library spelled it."""
+        """A library's message with each secret of this URL replaced, in any spelling."""
         for secret in sorted(self._secrets(), key=len, reverse=True):
             said = said.replace(secret, "***")
         return said
@@ -77,11 +76,11 @@ class SecretUrl:
 
 
 def parse_secret_url(text: str, example: str, schemes: Collection[str] | None = None) -> SecretUrl:
-    """Take a URL apart.
+    """Parse a URL.
 
     Raises:
-        ValueError: it is malformed, ambiguous or of another scheme; how it must be, as the end of a sentence, and never
-            a part of the URL.
+        ValueError: the URL is malformed, ambiguous or of another scheme. The message says how it must be, as the end of
+            a sentence, and quotes no part of it.
     """
     found = _FILE.fullmatch(text)
     if found is not None and (schemes is None or found["scheme"].lower() in schemes):
@@ -107,7 +106,7 @@ def parse_secret_url(text: str, example: str, schemes: Collection[str] | None = 
 
 
 def _check_host(text: str) -> None:
-    """Refuse what would fail only when it is connected to, in an error of another kind."""
+    """Refuse a host or port that would fail only on connecting, with an unclear error."""
     name, colon, port = (
         text.rpartition(":") if re.search(r":[0-9]*$", text) and not text.endswith("]") else (text, "", "")
     )
@@ -117,12 +116,12 @@ def _check_host(text: str) -> None:
         try:
             ipaddress.IPv6Address(unquote(name[1:-1]))
         except ValueError:
-            raise ValueError("has an address in brackets that is no IPv6 address") from None
-    # Encoded, it is the path of a socket.
+            raise ValueError("has an address in brackets that is not an IPv6 address") from None
+    # A percent-encoded host is the path of a socket.
     elif "%" not in name and not all(0 < len(label) <= _LONGEST_LABEL for label in name.removesuffix(".").split(".")):
-        raise ValueError("has a host that is no name or address")
+        raise ValueError("has a host that is not a valid name or address")
 
 
 def looks_like_url(text: str) -> bool:
-    """Whether a text that could be a path as well is meant as a URL, well written or not."""
+    """Whether a text is meant as a URL, even a malformed one, rather than as a path."""
     return "://" in text or _LOGIN_WITHOUT_SLASHES.match(text) is not None

@@ -1,17 +1,17 @@
-"""Text in files that people save: UTF-8, with or without a mark at its beginning, with the line ends of any system."""
+"""Reads text files that people save: UTF-8, with or without a byte order mark, with the line ends of any system."""
 
 
 def decoded(content: bytes) -> str:
-    """The text, without a mark at its beginning, its lines ended by LF.
+    """The text without a byte order mark, its lines ended by LF.
 
     Raises:
-        ValueError: it is in another encoding; how it must be, as the end of a sentence.
+        ValueError: the text has another encoding; the message is the end of a sentence.
     """
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = "\0"
-    # UTF-16 without a mark at its beginning is UTF-8 with a NUL beside each letter.
+    # UTF-16 without a byte order mark looks like UTF-8 with a NUL beside each letter.
     if "\0" in text:
         raise ValueError("is not UTF-8 text: save it as UTF-8")
     return text.replace("\r\n", "\n")

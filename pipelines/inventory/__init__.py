@@ -1,1 +1,1 @@
-"""Which image ids exist, according to the user: where they are read from, and how they are cleaned."""
+"""The user's inventory of image ids: reads it from its source and cleans it."""

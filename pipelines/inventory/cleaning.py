@@ -1,23 +1,22 @@
-"""Which image ids exist, according to the user: reads an inventory and cleans it into the `inventory` table.
+"""Reads the user's inventory of image ids and cleans it into the `inventory` table.
 
-An inventory is a file (`.csv .tsv .txt .json .jsonl .parquet`), the result of a SQL query, or the API's own list.
-It has a column `id` (or `image_id`), optionally `project`, `owner`, `cost_center` and `environment`; these names are
-matched without regard to case, and to blanks and quotes around them. A name that is nearly one of these is refused:
-passed over, `projects` would have every id asked in every project. Further columns are kept in `attributes`, a JSON
-object, with the type they have in the source; what is null or blank is left out. Every source is read piece by piece,
-so that memory holds the ids seen and one batch of rows.
+An inventory is a file (`.csv .tsv .txt .json .jsonl .parquet`), the result of a SQL query, or the API's image list. It
+has a column `id` (or `image_id`), and optionally `project`, `owner`, `cost_center` and `environment`. Case, and blanks
+and quotes around a name, do not matter. A name that is almost one of these is refused: if `projects` were ignored,
+every id would be requested in every project. Further columns are kept in `attributes`, a JSON object, with their type
+in the source and without null or blank values. Sources are read in pieces, so memory holds only the ids seen and one
+batch of rows.
 
-A row without a project belongs to every project. A project is matched exactly; rows of other projects are dropped,
-and so are those of a project that is not configured, which are counted apart because they are never asked for.
+A row without a project belongs to every project. A project must match exactly. Rows of other projects are dropped;
+those of projects that are not configured are counted separately, because they are never requested.
 
-An id is compared without white space around it and in lower case; of several rows with one id the first is kept. It
-is valid in the API's own form alone, 8-4-4-4-12 hexadecimal digits: an id without dashes is not one that the API
-gave out, and guessing where they belong could ask for another image. Ids that are not valid stay in the table,
-because an auditor wants to see them, but are never sent. An inventory of which too many are not valid, or all, is
-refused: it is that of something else.
+Ids are trimmed and put in lower case; of several rows with one id the first is kept. A valid id has the API's own form,
+8-4-4-4-12 hexadecimal digits. An id without dashes did not come from the API, and guessing their place could request
+another image. Invalid ids stay in the table, because an auditor wants to see them, but they are never sent. If too many
+ids are invalid, or all, the inventory is refused: it probably lists something else.
 
-Reading files and databases is in `inventory.sources`; asking the API for its list is in `cloud.modelarts`, and
-`Inventory.read_listed` takes the ids.
+Not here: reading files and databases (`inventory.sources`) and requesting the image list (`cloud.modelarts`).
+`Inventory.read_listed` takes the ids of that list.
 """
 
 import re
@@ -45,7 +44,7 @@ __all__ = [
     "describe_source",
 ]
 
-# Where an id comes from: the source, or (see `snapshot.absence`) the inventory of an earlier day.
+# Where an id comes from: the inventory's source, or the inventory of an earlier day (see `snapshot.absence`).
 FROM_INVENTORY, FROM_LAST_COMPLETE_DAY = "inventory", "last_complete_day"
 
 _SHOWN_CHARACTERS = 80
@@ -58,15 +57,15 @@ _NAMES = {
     "cost_center": "cost_center",
     "environment": "environment",
 }
-# What spreadsheets, editors and people put around a name: quotes of all kinds, blanks, marks that nobody sees.
+# Characters that spreadsheets, editors and people put around a name: quotes, blanks, invisible marks.
 _AROUND_NAMES = "\"'`\u00b4\u2018\u2019\u201a\u201c\u201d\u201e\u00ab\u00bb \t\r\n\u00a0\u200b\ufeff"
-# A shorter name has too many neighbours that mean something else.
+# Shorter names are not compared: too many other words are similar.
 _LEAST_SPELT = 5
 
 
 @dataclass(slots=True)
 class InventoryCounts:
-    """What became of the rows: `rows_read` is the sum of all others but `invalid`, which is part of `ids`."""
+    """Counts of rows: `rows_read` is the sum of the others, except `invalid`, which is part of `ids`."""
 
     rows_read: int = 0
     other_project: int = 0
@@ -78,7 +77,7 @@ class InventoryCounts:
 
 
 class Inventory:
-    """One reading of an inventory for one project and day; read it once, to the end, then look at `counts`."""
+    """One reading of an inventory for one project and day. Read it once, to the end; then `counts` is final."""
 
     def __init__(
         self,
@@ -95,21 +94,21 @@ class Inventory:
         self._project_keys = pa.array(project_keys, pa.string())
         self._allow_empty = allow_empty
         self._max_invalid_ratio = max_invalid_ratio
-        # As read, to show what is wrong with such ids.
+        # As read, to show an example in the error.
         self._first_invalid: str | None = None
-        # A UUID as a number takes half the memory of its text.
+        # As a number, a UUID takes half the memory of its text.
         self._seen: set[int | str] = set()
 
     def read(self, source: str, query_file: Path) -> Iterator[pa.RecordBatch]:
-        """Read a file or database, and yield batches of `columns.INVENTORY`.
+        """Read a file or database, and yield batches of `tables.INVENTORY`.
 
-        `query_file` holds the query of a database, and is read for nothing else. It may use the parameter
-        `:project`, the partition key.
+        `query_file` holds the query for a database; other sources ignore it. The query may use the parameter
+        `:project`, the project's key.
 
         Raises:
-            ConfigurationError: the source is missing, unreadable, malformed or refused, has no id column, holds no
-                usable id for this project (unless an empty inventory is allowed), or holds too many that are none. No
-                batch can be trusted then.
+            ConfigurationError: the source is missing, unreadable, malformed or refused, has no id column, has no usable
+                id for this project (unless an empty inventory is allowed), or has too many invalid ids. Discard the
+                batches yielded before.
             EndpointUnreachableError: the database does not answer; trying later may help.
         """
         name = describe_source(source).name
@@ -117,9 +116,9 @@ class Inventory:
             try:
                 batch = self._clean(names, arrays, name)
             except (UnicodeError, orjson.JSONEncodeError, pa.ArrowInvalid) as error:
-                # Half a surrogate pair, bytes that are no text, or nesting too deep.
+                # A lone surrogate, bytes that are not text, or too deep nesting.
                 raise ConfigurationError(
-                    f"The inventory {name} holds a value that cannot be kept, between rows "
+                    f"The inventory {name} holds a value that cannot be stored, between rows "
                     f"{self.counts.rows_read + 1} and {self.counts.rows_read + len(arrays[0])}: {brief(error)}."
                 ) from None
             if batch.num_rows:
@@ -127,10 +126,10 @@ class Inventory:
         self._refuse_unusable(name)
 
     async def read_listed(self, ids: AsyncIterator[str]) -> AsyncIterator[pa.RecordBatch]:
-        """Take the ids of the API's own list for this project, and yield batches of `columns.INVENTORY`.
+        """Take the ids of the image list for this project, and yield batches of `tables.INVENTORY`.
 
         Raises:
-            ConfigurationError: there is no usable id (unless an empty inventory is allowed), or too many are none.
+            ConfigurationError: there is no usable id (unless an empty inventory is allowed), or too many are invalid.
         """
         rows: list[str] = []
         async for id_ in ids:
@@ -189,11 +188,11 @@ class Inventory:
         return batch
 
     def lacks(self, ids: Iterable[str]) -> list[str]:
-        """Those of some valid ids that were not read."""
+        """Those of the given valid ids that this inventory does not have."""
         return [id_ for id_ in ids if _number(id_) not in self._seen]
 
     def _first_of_each(self, ids: list[str], valid: list[bool], mine: list[bool]) -> list[bool]:
-        """Tell for each row whether it is the first of this project with its id, counting the others."""
+        """For each row: whether it is the first of this project with its id. The other rows are counted."""
         seen, counts = self._seen, self.counts
         keep = []
         for id_, is_uuid, is_mine in zip(ids, valid, mine, strict=True):
@@ -214,17 +213,17 @@ class Inventory:
         return keep
 
     def _refuse_unusable(self, name: str) -> None:
-        """Refuse an inventory of which nothing, or too little, can be asked for."""
+        """Refuse an inventory with no valid id, or with too many invalid ones."""
         c = self.counts
         if c.invalid > self._max_invalid_ratio * c.ids or (c.invalid and c.invalid == c.ids and not self._allow_empty):
             example = self._first_invalid or ""
             shown = f"{example[:_SHOWN_CHARACTERS]!r}{' ...' if len(example) > _SHOWN_CHARACTERS else ''}"
             raise ConfigurationError(
-                f"The inventory {name} holds {c.invalid} of {c.ids} ids for project {self._project_key!r} that are no "
-                f"image ids, such as {shown}, and IMAGE_SNAPSHOTS_MAX_INVALID_RATIO allows "
+                f"In the inventory {name}, {c.invalid} of {c.ids} ids for project {self._project_key!r} are not "
+                f"image ids, such as {shown}. IMAGE_SNAPSHOTS_MAX_INVALID_RATIO allows "
                 f"{self._max_invalid_ratio:g} of them and never all, so nothing is published: write the ids as the API "
                 "does, 8-4-4-4-12 hexadecimal digits with dashes and without quotes or a prefix, and check that the "
-                "column is that of ModelArts images."
+                "column holds ModelArts image ids."
             )
         if c.ids or self._allow_empty:
             return
@@ -236,12 +235,12 @@ class Inventory:
 
 
 def _refuse_quoted(projects: pa.Array, source: str) -> None:
-    """Refuse keys that kept the quotes of their file: they are of a configured project, and would be left out."""
+    """Refuse project keys that still have their file's quotes: their rows would be dropped by mistake."""
     quoted = projects.filter(pc.match_substring_regex(projects, r"""^["'].*["']$"""))
     if len(quoted):
         raise ConfigurationError(
-            f"The inventory {source} has quotation marks around a project, {quoted[0].as_py()!r}, so that it is none "
-            "of those configured: write the key alone, without blanks before or after quotation marks."
+            f"The inventory {source} has quotation marks around a project, {quoted[0].as_py()!r}, so it matches none "
+            "that is configured: write the key alone, without blanks before or after quotation marks."
         )
 
 
@@ -250,13 +249,13 @@ def _number(uuid: str) -> int:
 
 
 def _columns_by_name(names: Sequence[str], source: str) -> tuple[dict[str, int], dict[str, int]]:
-    """Find the positions of the columns we know and, by their names in the source, of all others."""
+    """Find the positions of the known columns and, by their names in the source, of all others."""
     known: dict[str, int] = {}
     further: dict[str, int] = {}
     for position, written in enumerate(names):
         ours = _NAMES.get(written.strip(_AROUND_NAMES).lower())
         target = known if ours else further
-        # Spreadsheets write unnamed columns.
+        # Spreadsheets may write columns without a name.
         key = ours or written.strip() or f"column_{position + 1}"
         if key in target:
             raise ConfigurationError(
@@ -271,18 +270,18 @@ def _columns_by_name(names: Sequence[str], source: str) -> tuple[dict[str, int],
         raise ConfigurationError(
             f"The inventory {source} has no column 'id' or 'image_id' (columns found: {found}): "
             + ("" if like is None else f"did you mean {like!r}? ")
-            + f"{'n' if like is None else 'N'}ame the column of image ids so, and check what separates the columns."
+            + f"{'n' if like is None else 'N'}ame the column of image ids so, and check the separator of the columns."
         )
     for written, meant in near.items():
         raise ConfigurationError(
-            f"The inventory {source} has a column {written!r}, which would be kept as an attribute alone: did you mean "
-            f"{meant!r}? Rename it, to that or to what is less alike."
+            f"The inventory {source} has a column {written!r}, which would be kept only as an attribute: did you mean "
+            f"{meant!r}? Rename it to that, or to a name that is less similar."
         )
     return known, further
 
 
 def _nearly(written: str) -> str | None:
-    """The column of ours that a name is meant for, if it is that but for marks, blanks or one letter."""
+    """The known column that a name differs from only by punctuation, blanks or one letter; None if there is none."""
     letters = re.sub(r"[\W_]", "", written).lower()
     for name, ours in _NAMES.items():
         spelt = name.replace("_", "")
@@ -292,7 +291,7 @@ def _nearly(written: str) -> str | None:
 
 
 def _differ_by_one_letter(one: str, other: str) -> bool:
-    """Whether one text is the other with a letter more, less or another one, or with two neighbours exchanged."""
+    """Whether two texts differ by one letter added, removed or replaced, or by two neighbours swapped."""
     if abs(len(one) - len(other)) > 1:
         return False
     if len(one) > len(other):
@@ -306,7 +305,7 @@ def _differ_by_one_letter(one: str, other: str) -> bool:
 
 
 def _text(values: Any) -> pa.Array:
-    """Turn a list or an Arrow array into an Arrow array of text; nulls stay."""
+    """Convert a list or an Arrow array to an Arrow array of text; nulls stay null."""
     if isinstance(values, pa.Array):
         if pa.types.is_dictionary(values.type):
             values = values.dictionary_decode()
@@ -320,7 +319,7 @@ def _text(values: Any) -> pa.Array:
 
 
 def _plain_list(array: pa.Array) -> list[Any]:
-    """Python's values of an array; a time that Python has none for, such as one of the year 10000, is text."""
+    """The array's Python values; a time beyond Python's range, such as the year 10000, becomes text."""
     try:
         values: list[Any] = array.to_pylist()
     except (OverflowError, ValueError):
@@ -341,17 +340,17 @@ def _plain(scalar: pa.Scalar) -> Any:
 
 
 def _text_of_time(scalar: pa.Scalar) -> str:
-    """A date or time of any year in ISO 8601, in UTC where it has a zone; a number with its unit where Arrow has none.
+    """A date or time of any year in ISO 8601, in UTC if it has a zone; a number with its unit if Arrow has no format.
 
     Raises:
-        pa.ArrowInvalid: it is no time.
+        pa.ArrowInvalid: the value is not a date or time.
     """
     type_ = scalar.type
     unit = {pa.date32(): "d", pa.date64(): "ms"}.get(type_) or getattr(type_, "unit", None)
     if unit is None:
         raise pa.ArrowInvalid(f"a value of the type {type_} that cannot be written as text")
     zone = "+00:00" if pa.types.is_timestamp(type_) and type_.tz else ""
-    # Of a time with a zone, what is out of range would be written as another time.
+    # An out-of-range time with a zone would be written as another time, so remove the zone first.
     plain = scalar.cast(pa.timestamp(unit)) if zone else scalar
     text = str(plain.cast(pa.string()).as_py())
     if pa.types.is_duration(type_) or "out of range" in text:
@@ -361,7 +360,7 @@ def _text_of_time(scalar: pa.Scalar) -> str:
 
 
 def _is_text(type_: pa.DataType) -> bool:
-    # Writers that know no text type write bytes.
+    # Some writers have no text type and write bytes.
     tests = ("is_string", "is_large_string", "is_string_view", "is_binary", "is_large_binary", "is_binary_view")
     return any(getattr(pa.types, test)(type_) for test in tests)
 
@@ -373,7 +372,7 @@ def _plain_text(value: Any) -> str | bytes | None:
 
 
 def _no_json(value: Any) -> str:
-    """Write as text what JSON has no type for."""
+    """Write a value that JSON has no type for as text."""
     return value.hex() if isinstance(value, bytes) else str(value)
 
 

@@ -1,7 +1,7 @@
-"""Where an inventory is read from: files and databases, piece by piece, as columns under the names they have there.
+"""Reads inventories from files and databases, in pieces, as columns with the source's own names.
 
-One function for each kind of source yields chunks, so that memory does not grow with the source. What the columns
-mean, and which rows count, is decided in `inventory.cleaning`.
+One function for each kind of source yields chunks, so memory does not grow with the source. The meaning of columns and
+rows belongs to `inventory.cleaning`.
 """
 
 import csv
@@ -34,14 +34,14 @@ BATCH_ROWS = 32_768
 _CONNECT_SECONDS = 10
 _BLOCK_CHARACTERS = 1 << 20
 
-# Column names as the source has them, and one list or Arrow array for each. The first chunk may have no rows: it
-# tells the columns.
+# The source's column names, and one list or Arrow array for each column. The first chunk may have no rows; it states
+# the columns.
 Chunk = tuple[Sequence[str], Sequence[Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class InventorySource:
-    """Where an inventory comes from; `name` holds no credentials, `modified_at` (UTC) is known for files alone."""
+    """The source of an inventory. `name` holds no credentials; `modified_at` (UTC) is known for files only."""
 
     kind: Literal["file", "database", "modelarts"]
     name: str
@@ -49,7 +49,7 @@ class InventorySource:
 
 
 def describe_source(source: str) -> InventorySource:
-    """Say what `source` is, without reading it and without its credentials.
+    """Describe `source` without reading it and without its credentials.
 
     Raises:
         ConfigurationError: `source` is a file that cannot be found or opened, or a malformed database URL.
@@ -67,17 +67,17 @@ def describe_source(source: str) -> InventorySource:
 
 
 def check_source(source: str, query_file: Path) -> None:
-    """See that a source can be opened, or is a database URL with a query that can be read, without asking anybody.
+    """Check that a file can be opened, or a database's URL and query be read, without connecting to anything.
 
     Raises:
-        ConfigurationError: it cannot.
+        ConfigurationError: they cannot.
     """
     if describe_source(source).kind == "database":
         _statement(query_file)
 
 
 def read_source(source: str, query_file: Path, project_key: str) -> Iterator[Chunk]:
-    """Read a file or database; `query_file` is the query of a database and may use the parameter `:project`.
+    """Read a file or database; `query_file` is the query for a database and may use the parameter `:project`.
 
     Raises:
         ConfigurationError: the source is missing, unreadable, malformed or refused.
@@ -90,7 +90,7 @@ def read_source(source: str, query_file: Path, project_key: str) -> Iterator[Chu
 
 
 def brief(error: Exception) -> str:
-    """Cut what a library says to its first line, without a full stop."""
+    """The first line of a library's message, without a full stop."""
     return str(error).partition("\n")[0].strip().rstrip(".")
 
 
@@ -106,7 +106,7 @@ def _path(stated: str) -> Path:
 
 @contextmanager
 def _opening(path: Path) -> Iterator[None]:
-    """Open `path` to see that it can be, and say in one sentence why not."""
+    """Check that `path` can be opened; otherwise raise one sentence that says why not."""
     try:
         with path.open("rb"):
             pass
@@ -124,7 +124,7 @@ def _ending(path: Path) -> str:
     ending = path.suffix.lower()
     if ending not in _READERS:
         raise ConfigurationError(
-            f"The inventory {path} is of no known kind: it must be a file that ends in {' '.join(_READERS)}, a "
+            f"The inventory {path} is of an unknown kind: it must be a file that ends in {' '.join(_READERS)}, a "
             f"database URL such as postgresql://user@host/database, or {LISTED} for the API's own list."
         )
     return ending
@@ -138,16 +138,16 @@ def _read_file(path: Path) -> Iterator[Chunk]:
         raise ConfigurationError(f"The inventory file {path} is not UTF-8 text: save it as UTF-8.") from None
     except (pa.ArrowException, OSError) as error:
         kind = _ending(path).removeprefix(".").upper()
-        raise ConfigurationError(f"The inventory file {path} is not sound {kind}: {brief(error)}.") from None
+        raise ConfigurationError(f"The inventory file {path} is not valid {kind}: {brief(error)}.") from None
 
 
 def _read_csv(path: Path) -> Iterator[Chunk]:
-    # Of any length: an address with a query, or a description, may have more than the 128 KiB of the default.
+    # Allow fields of any length: a URL or a description may be longer than the default of 128 KiB.
     csv.field_size_limit(sys.maxsize)
-    # Not Arrow's reader: it takes a quotation mark that is never closed for the start of a value, and so loses rows.
+    # Not Arrow's reader: with an unclosed quotation mark it reads the following rows as one value, and so loses them.
     with path.open(encoding="utf-8-sig", newline="") as file:
         delimiter = "\t" if _ending(path) == ".tsv" else ","
-        # Quotes after a blank would be part of the value; blanks alone stay part of it.
+        # Skip blanks only before quotes, where the quotes would otherwise be part of the value.
         is_spaced = re.search(rf'(?m)(?:^|{delimiter}) +"', file.read(_BLOCK_CHARACTERS)) is not None
         file.seek(0)
         reader = csv.reader(file, delimiter=delimiter, strict=True, skipinitialspace=is_spaced)
@@ -161,7 +161,7 @@ def _read_csv(path: Path) -> Iterator[Chunk]:
 
 
 def _csv_rows(path: Path, reader: Any) -> Iterator[list[str]]:
-    """Yield the header and all rows but blank lines; each has as many values as the header."""
+    """Yield the header and all rows except blank lines; each has as many values as the header."""
     width, line = 0, 1
     try:
         for row in reader:
@@ -188,7 +188,7 @@ def _read_parquet(path: Path) -> Iterator[Chunk]:
 
 
 def _read_lines(path: Path) -> Iterator[Chunk]:
-    """One id a line; from `#` at the start, or after white space, to the end is a comment."""
+    """Read one id per line; `#` at the start or after white space begins a comment."""
     with path.open(encoding="utf-8-sig") as file:
         texts = (re.split(r"(?:^|\s)#", line, maxsplit=1)[0].rstrip("\r\n") for line in file)
         ids = (text for text in texts if text.strip())
@@ -215,7 +215,7 @@ def _read_json(path: Path) -> Iterator[Chunk]:
 
 
 def _json_chunks(path: Path, items: Iterator[Any]) -> Iterator[Chunk]:
-    """Gather objects, or bare ids, into columns; a name that any object had stays a column."""
+    """Collect objects or bare ids into columns; a name that occurred once stays a column."""
     names: dict[str, None] = {}
     number = 0
     while chunk := list(itertools.islice(items, BATCH_ROWS)):
@@ -248,7 +248,7 @@ def _broken_json(path: Path, line: int, error: Exception) -> ConfigurationError:
 
 
 def _integer(digits: str) -> int | str:
-    # What 64 bits cannot hold would be rounded on its way to JSON.
+    # A number beyond 64 bits would be rounded on its way to JSON, so keep it as text.
     return int(digits) if len(digits) < 19 else digits
 
 
@@ -257,7 +257,7 @@ _JSON_SPACE = re.compile(r"[ \t\r\n]*")
 
 
 class _JsonDocument:
-    """Yields the items of one array, at the top or as the only list of an object, without holding the document."""
+    """Yields the items of one array without holding the document. The array is the document, or its only list."""
 
     def __init__(self, path: Path, file: TextIO) -> None:
         self._path = path
@@ -289,7 +289,7 @@ class _JsonDocument:
                 "write the ids, or objects with an id, as a JSON array."
             )
         if self._peek():
-            raise self._error("there is more after its end (one object a line belongs into a .jsonl file)")
+            raise self._error("there is text after its end (a file with one object per line must end in .jsonl)")
 
     def _array(self) -> Iterator[Any]:
         for _ in self._members("[", "]"):
@@ -334,7 +334,7 @@ class _JsonDocument:
                 raise self._error(error.msg) from None
             except RecursionError:
                 raise self._error("it is nested too deeply") from None
-            # A number at the end of the block may go on in the next one.
+            # A number at the end of the block may continue in the next one.
             if end == len(self._text) and self._more():
                 continue
             self._at = end
@@ -359,7 +359,7 @@ class _JsonDocument:
 
 def _database_url(source: str) -> sa.URL:
     try:
-        # Before SQLAlchemy sees it, which would find another host in an ambiguous one.
+        # Checked before SQLAlchemy, which would find another host in an ambiguous URL.
         parse_secret_url(source, "postgresql://user:password@host:5432/database")
     except ValueError as reason:
         raise ConfigurationError(f"The inventory's database URL is malformed: it {reason}.") from None
@@ -376,13 +376,13 @@ def _database_url(source: str) -> sa.URL:
     except (sa.exc.ArgumentError, ValueError):
         raise ConfigurationError(
             "The inventory's database URL is malformed: it must look like "
-            "postgresql://user:password@host:5432/database (percent-encode what is special in the password)."
+            "postgresql://user:password@host:5432/database (percent-encode special characters in the password)."
         ) from None
     return url
 
 
 def _display_name(url: sa.URL) -> str:
-    # The part after the question mark may hold a password too.
+    # The part after the question mark may hold a password, too.
     return url.set(query={}).render_as_string(hide_password=True)
 
 
@@ -399,7 +399,7 @@ def _engine(url: sa.URL) -> sa.Engine:
     if url.get_driver_name() == "psycopg" and "connect_timeout" not in url.query:
         connect_args["connect_timeout"] = _CONNECT_SECONDS
     if url.get_driver_name() == "psycopg" and "client_encoding" not in url.query:
-        # Of a database without an encoding (SQL_ASCII), text would be bytes.
+        # A database without an encoding (SQL_ASCII) would return text as bytes.
         connect_args["client_encoding"] = os.environ.get("PGCLIENTENCODING", "UTF8")
     try:
         return sa.create_engine(url, poolclass=sa.NullPool, connect_args=connect_args)
@@ -454,7 +454,7 @@ def _statement(query_file: Path) -> sa.TextClause:
 
 
 def _without_comments(sql: str) -> str:
-    """Drop comments, and escape colons in literals: SQLAlchemy sees parameters in both."""
+    """Drop comments and escape colons in literals: SQLAlchemy would find parameters in both."""
 
     def replace(match: re.Match[str]) -> str:
         found = match[0]
@@ -464,7 +464,7 @@ def _without_comments(sql: str) -> str:
 
 
 def _database_error(error: sa.exc.DBAPIError, url: sa.URL, query_file: Path) -> PipelineError:
-    # The text of `error` itself holds the whole statement; that of its origin, what the database said.
+    # The text of `error` holds the whole statement; `error.orig` has only the database's message.
     said = brief(error.orig) if isinstance(error.orig, Exception) else type(error).__name__
     stated = url.render_as_string(hide_password=False)
     said = parse_secret_url(stated, "").hide(said)
@@ -475,7 +475,7 @@ def _database_error(error: sa.exc.DBAPIError, url: sa.URL, query_file: Path) -> 
             f"The inventory database {name} holds text that is not UTF-8 ({said}): state its encoding at the end of "
             "its URL, such as ?client_encoding=LATIN1."
         )
-    # SQLite has one class of error for all that can go wrong.
+    # SQLite uses one class for all errors.
     if isinstance(error, sa.exc.OperationalError) and url.get_backend_name() != "sqlite" and not refused:
         return EndpointUnreachableError(
             f"The inventory database {name} does not answer: {said}. Try again when it is up."

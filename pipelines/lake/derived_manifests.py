@@ -22,8 +22,8 @@ class DerivedSummary(Facts):
 
     `changes`: images by kind of change since `compared_with`; `findings`: open ones that are not suppressed, by
     severity; sizes in bytes, `growth_bytes` against `compared_with`, `reclaimable_bytes` an upper bound;
-    `estimated_cost` of the day, `is_priced` whether the price book states any price above zero. None where nothing is
-    known.
+    `estimated_cost` of the day, `is_priced` whether the price book states any price above zero; `unmatched_references`:
+    those that mean no known image. None where nothing is known.
     """
 
     is_complete: bool
@@ -42,6 +42,7 @@ class DerivedSummary(Facts):
     is_priced: bool
     unpriced: int
     reclaimable_bytes: int | None
+    unmatched_references: int | None
 
 
 class Inputs(Facts):

@@ -17,6 +17,7 @@ from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.parquet_files import open_parquet
 from pipelines.lake.records import Evidence, Facts, Link, Record, newest, parse_record, read_record, write_record
 from pipelines.lake.storage import LakePath
+from pipelines.tables import USAGE_SOURCES
 
 
 class InventoryFacts(Facts):
@@ -48,14 +49,55 @@ class InventoryFacts(Facts):
     reason: str | None = None
 
 
+# The source of traces, among the sources of a fetch.
+TRACES = "traces"
+
+
+class SourceFacts(Facts):
+    """What became of a source of evidence on a day.
+
+    A source that was not wanted was not asked. `error` says why a wanted source could not be read. `partial` says why a
+    source that was read may lack resources, such as those of other users. `items` are the resources that its lists
+    showed, `skipped` those of them without an id, `unresolved` those that use an image by a resource that is not known.
+    """
+
+    wanted: bool
+    was_read: bool = False
+    error: str | None = None
+    partial: str | None = None
+    items: int = 0
+    requests: int = 0
+    skipped: int = 0
+    unresolved: int = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether what the source does not show is not there."""
+        return self.was_read and self.partial is None
+
+
+class ScopeFacts(Facts):
+    """Which workspaces were read, and how they were found.
+
+    `origin`: stated (by the setting), asked (the API listed them) or assumed (the API does not list them, so these are
+    the default one and those that answers of the day name; `error` says why). `outside`: workspaces that answers of the
+    day name and that were not read.
+    """
+
+    workspaces: list[str]
+    origin: str
+    error: str | None = None
+    outside: list[str] = Field(default_factory=list)
+
+
 class FetchFacts(Facts):
     """How the responses were fetched.
 
     `kept` of them were stored already by an attempt that had not ended; `carried` were carried forward from an earlier
-    day (mode `changed`). The API's list of images and its notebooks were read to the end, or not wanted, or the
-    error says why they could not be read. `list_shortfall`: images that the list counts but that were on none of its
-    pages; `notebooks_skipped` of the notebooks had no id. `clock_skew_seconds`: how far our clock was ahead of the
-    API's, negative when behind, or None when its responses did not say.
+    day (mode `changed`). The API's list of images was read to the end, or not wanted, or `list_error` says why it could
+    not be read. `list_shortfall`: images that the list counts but that were on none of its pages. `sources`: the
+    further sources of evidence, by name. `clock_skew_seconds`: how far our clock was ahead of the API's, negative when
+    behind, or None when its responses did not say.
     """
 
     project_id: str
@@ -75,15 +117,30 @@ class FetchFacts(Facts):
     list_was_read: bool = False
     list_error: str | None = None
     list_shortfall: int = 0
-    notebooks_were_read: bool = False
-    notebooks_error: str | None = None
-    notebooks_skipped: int = 0
+    scope: ScopeFacts
+    sources: dict[str, SourceFacts] = Field(default_factory=dict)
     clock_skew_seconds: float | None = None
 
     @property
     def list_is_whole(self) -> bool:
         """Whether the list was read and shows as many images as it counts, so that an image it lacks does not exist."""
         return self.list_was_read and self.list_shortfall == 0
+
+    @property
+    def usage_kinds(self) -> list[str]:
+        """The sources of usage that were wanted, by name."""
+        return [name for name, facts in self.sources.items() if name in USAGE_SOURCES and facts.wanted]
+
+    @property
+    def usage_is_observed(self) -> bool:
+        """Whether every wanted source of usage was read as a whole in every workspace that is known."""
+        kinds = self.usage_kinds
+        return bool(kinds) and not self.scope.outside and all(self.sources[name].is_whole for name in kinds)
+
+    @property
+    def traces_are_whole(self) -> bool:
+        """Whether all traces since the last complete day were read."""
+        return TRACES in self.sources and self.sources[TRACES].is_whole
 
     @property
     def failed(self) -> int:
@@ -150,6 +207,23 @@ class Attempt(Evidence):
     sandbox: str | None = None
 
 
+def changes_since(before: Manifest) -> dt.datetime:
+    """From when on a change shows on the complete day after `before`, which had not seen it.
+
+    The sandbox shows a day from its first to its last minute as it is then, with what changed on the day before.
+    """
+    if before.fetch.is_sandbox:
+        return dt.datetime.combine(before.snapshot_date, dt.time(), dt.UTC)
+    return before.fetch.started_at
+
+
+def changes_until(manifest: Manifest) -> dt.datetime:
+    """Until when a change shows on a day; of the sandbox's days see `changes_since`."""
+    if manifest.fetch.is_sandbox:
+        return dt.datetime.combine(manifest.snapshot_date, dt.time(), dt.UTC)
+    return manifest.fetch.finished_at
+
+
 def inventory_warning(facts: InventoryFacts) -> str | None:
     """What people must know before they believe what an inventory lacks, in a sentence or two; None: nothing."""
     if facts.is_accepted:
@@ -167,6 +241,25 @@ def short_list(facts: FetchFacts) -> str | None:
     return (
         f"The API's list counts {facts.list_shortfall} images that it does not show, so it is not known whether they "
         "are registered, and no finding about them is resolved."
+    )
+
+
+def unobserved_usage(facts: FetchFacts) -> dict[str, str]:
+    """Why each wanted source of usage does not show all that there is; empty when all do."""
+    return {
+        name: why
+        for name in facts.usage_kinds
+        if (why := facts.sources[name].error or facts.sources[name].partial) is not None
+    }
+
+
+def outside_scope(facts: FetchFacts) -> str | None:
+    """What is wrong when answers name workspaces that were not read, in a sentence; None when nothing is."""
+    if not facts.scope.outside:
+        return None
+    return (
+        f"Answers name workspaces that were not read ({', '.join(facts.scope.outside)}), so nothing there is known to "
+        "be unused or unregistered: add them to IMAGE_SNAPSHOTS_WORKSPACES, or set that to `all`."
     )
 
 
@@ -255,8 +348,7 @@ def published_or_error(lake: Lake, partition: Partition, consequence: str) -> Ma
 def not_published(partition: Partition, consequence: str) -> ConfigurationError:
     """The error when nothing is published for a partition; its sentence goes on with `consequence`."""
     return ConfigurationError(
-        f"Nothing is published for {partition}, so {consequence}. "
-        "`image-snapshots status` lists the days that are there."
+        f"Nothing is published for {partition}, so {consequence}. `image-snapshots status` lists the published days."
     )
 
 

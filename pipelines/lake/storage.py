@@ -248,7 +248,7 @@ class ReadOnlyFiles(AbstractFileSystem):  # type: ignore[misc]  # fsspec publish
     def open(self, path: str, mode: str = "rb", **_: Any) -> io.RawIOBase:
         """Open for reading."""
         if mode != "rb":
-            raise PermissionError(f"{path} is only read here")
+            raise PermissionError(f"{path} is read-only here")
         return self._reader(path)
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:

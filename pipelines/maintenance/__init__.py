@@ -1,1 +1,1 @@
-"""What is done with days that are there: prove them, list them, put months together, remove by rule."""
+"""Maintains published days: verifies and lists them, compacts months, and removes old files by rule."""

@@ -1,9 +1,9 @@
-"""A month's many daily files as one for each table, for analysis: made, sealed, and offered to readers.
+"""Compacts a month's daily files into one file per table, for analysis.
 
 The daily files and their manifests stay: they are the evidence. The monthly manifest names the SHA-256 of each daily
-file that went into its monthly ones, and a monthly file stands in for a daily one only while that one is still what the
-seal names. The seal is removed before the files are replaced, and written after them, so at any instant, also when the
-process is killed, readers see the same rows from one or the other.
+file in its monthly files. A monthly file replaces a daily one for readers only while the daily file still has that
+SHA-256. The monthly manifest is removed before the files are replaced and written after them. So readers always see the
+same rows, from daily or monthly files, even if the process is killed.
 """
 
 import datetime as dt
@@ -33,9 +33,9 @@ from pipelines.tables import SCHEMA_VERSION, SNAPSHOT_TABLES, Table
 
 @dataclass(frozen=True, slots=True)
 class CompactedMonth:
-    """A project's month after a run: rows and bytes of its monthly files, and files and bytes of the daily ones.
+    """The result for one month of a project: rows and bytes of the monthly files, files and bytes of the daily ones.
 
-    `was_current`: its seal still agreed, so nothing was done.
+    `was_current`: the monthly manifest still agreed with the daily files, so nothing was done.
     """
 
     month: str
@@ -49,7 +49,7 @@ class CompactedMonth:
 
 
 def months_over(lake: Lake, project: str, today: dt.date) -> list[str]:
-    """The months of a project's published days that are over, such as `2026-11`, in order."""
+    """The past months with published days of a project, such as `2026-11`, in order."""
     days = [partition.date for partition in lake.contents.partitions() if partition.project == project]
     return sorted({_month(day) for day in days if _month(day) < _month(today)})
 
@@ -61,9 +61,9 @@ def compact(
     now: dt.datetime,
     on_table: Callable[[str], None] = lambda _: None,
 ) -> CompactedMonth:
-    """Make the monthly files of a project, unless those that are there are of the daily files that are there.
+    """Write the monthly files of a project, unless the existing ones agree with the daily files.
 
-    `on_table` is told the name of each table before it is written.
+    `on_table` is called with the name of each table before it is written.
 
     Raises:
         ConfigurationError: the month is not over, or has no published days.
@@ -72,8 +72,8 @@ def compact(
     if month not in months_over(lake, project, now.date()):
         over = "is not over" if month >= _month(now.date()) else "has no published days"
         raise ConfigurationError(
-            f"{month} {over} in project {project}, so there is nothing to compact: choose a month that is over, "
-            "written as YYYY-MM; `image-snapshots status` lists the days that are there."
+            f"{month} {over} in project {project}, so there is nothing to compact: choose a past month, "
+            "written as YYYY-MM; `image-snapshots status` lists the published days."
         )
     with lake.locks.derived(project, f"compaction of {month}"):
         days = _daily_files(lake, project, month)
@@ -98,7 +98,7 @@ def _month(day: dt.date) -> str:
 
 
 def _daily_files(lake: Lake, project: str, month: str) -> dict[dt.date, dict[str, FileFacts]]:
-    """The sealed daily files of a month that are there, by table by day; those that retention removed are not."""
+    """The existing daily files of a month that manifests name, by day and table; without those removed by retention."""
     removed = RetentionRecords(lake, project)
     found = {}
     for day in lake.contents.partitions():
@@ -155,7 +155,7 @@ def _compact(
 
 
 def decompact(lake: Lake, month: str, project: str, *, with_files: bool = False) -> None:
-    """Remove the monthly manifest, so that readers use the daily files, and then the monthly files if asked to."""
+    """Remove the monthly manifest, so that readers use the daily files; with `with_files`, then the monthly files."""
     lake.remove(lake.monthly_manifest(month, project))
     if with_files:
         for name in SNAPSHOT_TABLES:
@@ -163,10 +163,10 @@ def decompact(lake: Lake, month: str, project: str, *, with_files: bool = False)
 
 
 def _compact_table(lake: Lake, table: Table, project: str, month: str, daily: Mapping[dt.date, FileFacts]) -> FileFacts:
-    # Before and after: a rerun or a rebuild may replace a day meanwhile, which other locks than ours guard.
+    # Check before and after: a rerun or a rebuild, which uses other locks, may replace a day meanwhile.
     _check_daily(lake, table, daily, project)
     target = lake.monthly(table.name, month, project)
-    # Older files lack newer columns, so any of them may be null here.
+    # Older files lack newer columns, so any column may be null here.
     lenient = replace(table, columns=tuple(replace(column, required=False) for column in table.columns))
     with DuckDBEngine() as engine, lake.writer(target, lenient, f"compact {month}") as writer:
         engine.load_files("daily", [lake.table(table.name, Partition(day, project)) for day in daily], table)
@@ -190,7 +190,7 @@ def _compact_table(lake: Lake, table: Table, project: str, month: str, daily: Ma
 
 
 def _order(table: Table) -> list[str]:
-    """What repeats from day to day side by side: compresses best, and the life of an image is read at one place."""
+    """Columns to sort by, so that rows of one image are together: this compresses best and reads fastest."""
     rest = [name for name in table.key if name not in ("snapshot_date", "project_id", "project_key", "id")]
     return [*(["id"] if "id" in table.schema.names else []), *rest, "snapshot_date"]
 
@@ -201,8 +201,8 @@ def _check_daily(lake: Lake, table: Table, daily: Mapping[dt.date, FileFacts], p
         if not is_unchanged(path, file):
             raise StorageError(
                 f"{path} is not the file that the manifest names for {Partition(day, project)}, so its month was "
-                "not compacted: run again when no run replaces the day; `image-snapshots verify` says whether the file "
-                "was changed."
+                "not compacted: run again when no run replaces the day; `image-snapshots verify` shows whether the "
+                "file was changed."
             )
 
 
@@ -210,9 +210,9 @@ def _check_daily(lake: Lake, table: Table, daily: Mapping[dt.date, FileFacts], p
 
 
 def check_months(lake: Lake, project: str, months: set[str], *, compares: bool = True) -> Iterator[tuple[str, str]]:
-    """Path and sentence of each monthly file or seal of a project that is not as it was made.
+    """Yield path and sentence for each monthly file or monthly manifest of a project that was changed.
 
-    With `compares`, rows are held against the daily files, which must be those that were sealed.
+    With `compares`, their rows are compared with the daily files, which must be those that the manifests name.
     """
     daily = {name: lake.contents.files_of(name) for name in SNAPSHOT_TABLES}
     standing = {
@@ -225,7 +225,7 @@ def check_months(lake: Lake, project: str, months: set[str], *, compares: bool =
         month for month, owner in lake.contents.monthly_manifests() if owner == project and month in months
     ):
         key = lake.key(lake.monthly_manifest(month, project))
-        again = f"make it again with `image-snapshots compact --month {month} --project {project}`"
+        again = f"write it again with `image-snapshots compact --month {month} --project {project}`"
         monthly = read_monthly_manifest(lake, month, project)
         if (
             monthly is None
@@ -240,7 +240,7 @@ def check_months(lake: Lake, project: str, months: set[str], *, compares: bool =
             if not is_unchanged(lake.monthly(name, monthly.month, monthly.project), facts):
                 yield facts.path, f"The monthly file is missing or was changed: {again}."
             elif compares and file is not None and _differs(SNAPSHOT_TABLES[name], file, daily[name]):
-                yield facts.path, f"The monthly file does not hold the rows of the daily ones: {again}."
+                yield facts.path, f"The monthly file does not have the rows of the daily files: {again}."
 
 
 def _differs(table: Table, file: MonthlyFile, daily: Mapping[Partition, LakePath]) -> bool:

@@ -1,8 +1,8 @@
-"""Removing old files by stated rules: what would go, and removing it so that everything else stays provable.
+"""Removes old files by configured rules, so that everything that remains can still be proved.
 
-Manifests, seals and the history always stay. So does everything from the last complete day on, and with the snapshots
-that are kept the days that the first of them is compared with. A record of what is removed is written first; a run that
-was killed after that is finished by the next one. What a record means to others belongs to `lake.retention_records`.
+Manifests, derived manifests and the history always stay. So does everything from the last complete day on, and the days
+that the first kept snapshot is compared with. A retention record is written before files are removed; if the process is
+killed in between, the next run finishes its work. The meaning of these records belongs to `lake.retention_records`.
 """
 
 import datetime as dt
@@ -31,9 +31,9 @@ from pipelines.tables import ANSWER_TABLES, SNAPSHOT_TABLES
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the rules would remove from a project, in order.
+    """The files of a project that the rules would remove, in order.
 
-    `recorded`: a record names it already, so a run that removed it was killed.
+    `recorded`: files that a retention record already names, because a run was killed before it removed them.
     """
 
     project: str
@@ -50,22 +50,22 @@ class Plan:
 
 
 def plan_retention(lake: Lake, project: str, rules: Rules, today: dt.date) -> Plan:
-    """Say which files of a project the rules would remove; changes nothing.
+    """Find the files of a project that the rules would remove; changes nothing.
 
     Raises:
-        ConfigurationError: no rule is stated.
+        ConfigurationError: no rule is set.
         StorageError: a manifest or record is damaged, or the lake cannot be read.
     """
     if rules.responses_days is None and rules.snapshots_days is None:
         raise ConfigurationError(
-            "No rule says what may be removed, so everything is kept: give --responses-days or --snapshots-days, or "
+            "No retention rule is set, so everything is kept: give --responses-days or --snapshots-days, or "
             "set IMAGE_SNAPSHOTS_RETENTION_RESPONSES_DAYS or IMAGE_SNAPSHOTS_RETENTION_SNAPSHOTS_DAYS."
         )
     removed = RetentionRecords(lake, project)
     answers = _older(lake, project, rules.responses_days, today)
     snapshots = _older(lake, project, rules.snapshots_days, today)
     if snapshots:
-        # The first day that is kept goes on from what these found.
+        # The first kept day needs the results of these days.
         first_kept = Partition(snapshots[-1].date + dt.timedelta(days=1), project)
         compared = (last_complete_day(lake, first_kept), last_published_day(lake, first_kept))
         snapshots = [day for day in snapshots if day not in compared]
@@ -78,7 +78,7 @@ def plan_retention(lake: Lake, project: str, rules: Rules, today: dt.date) -> Pl
             **(SNAPSHOT_TABLES if day in snapshots else {}),
         }
         for name, file in manifest_files(lake, day).items():
-            # What a record names goes, whatever the rules are now: its removal was cut off.
+            # Files that a record names are removed even if the rules have changed: their removal was interrupted.
             if (name in wanted or removed.names(file)) and lake.place(name, day).is_there():
                 files.append(RemovedFile(table=name, snapshot_date=day.date, file=file))
         if lake.report(day).is_there():
@@ -89,7 +89,7 @@ def plan_retention(lake: Lake, project: str, rules: Rules, today: dt.date) -> Pl
 
 
 def _older(lake: Lake, project: str, kept_days: int | None, today: dt.date) -> list[Partition]:
-    """The days of a project that a rule lets go of, in order; none from the last complete day on."""
+    """The days of a project that a rule may remove, in order; none from the last complete day on."""
     complete = complete_days(lake, project)
     if kept_days is None or not complete:
         return []
@@ -109,16 +109,16 @@ def apply_retention(
     now: dt.datetime,
     on_file: Callable[[int, int], None] = lambda done, total: None,
 ) -> Plan:
-    """Remove what the rules let go of, after writing down what that is; returns it.
+    """Write a retention record, remove the files that the rules allow, and return them.
 
-    `on_file` is told how many of the files are removed.
+    `on_file` is called with the number of files removed so far.
 
     Raises:
-        ConfigurationError: no rule is stated.
-        StorageError: a file is not the one that its manifest names, so that removing it would hide what happened to
-            it; or the lake cannot be read or written.
+        ConfigurationError: no rule is set.
+        StorageError: a file is not the one that its manifest names, so removing it would hide the change; or the lake
+            cannot be read or written.
     """
-    # Nobody publishes, derives or compacts days of the project meanwhile.
+    # These locks keep others from publishing, deriving or compacting days of the project meanwhile.
     with lake.locks.derived(project, "retention"), lake.locks.chain(project, "retention"):
         plan = plan_retention(lake, project, rules, now.date())
         for removed in plan.files:
@@ -128,11 +128,11 @@ def apply_retention(
                 raise StorageError(
                     f"{path} is not the file that the manifest names for "
                     f"{Partition(removed.snapshot_date, project)}, so nothing was removed: `image-snapshots verify` "
-                    "says what was changed; restore the file from a backup first."
+                    "shows what was changed; restore the file from a backup first."
                 )
         _write_record(lake, plan, now)
         for month in sorted({f"{gone.snapshot_date:%Y-%m}" for gone in plan.files if gone.table in SNAPSHOT_TABLES}):
-            # Its rows are in the monthly files, too. What remains of the month can be compacted again.
+            # The monthly files have the removed rows, too. The rest of the month can be compacted again.
             decompact(lake, month, project, with_files=True)
         for number, removed in enumerate(plan.files):
             on_file(number, len(plan.files))
@@ -160,7 +160,8 @@ def _write_record(lake: Lake, plan: Plan, now: dt.datetime) -> None:
         newest_manifest_sha256=chain_head(lake, plan.project),
         files=files,
     )
-    # Numbered, so that their order does not hang on a clock. None is written over, were one before it removed.
+    # Records are numbered, so their order does not depend on a clock. The next number follows the largest existing one,
+    # so no record is overwritten even if an earlier one is missing.
     last = max((int(path.stem) for path in lake.contents.retention_records(plan.project)), default=0)
     path = lake.retention_record(plan.project, f"{last + 1:06}")
     write_record(path, record)

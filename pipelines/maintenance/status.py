@@ -1,4 +1,4 @@
-"""Which days are there: complete, incomplete, not ended, missing, or with a manifest that cannot be read."""
+"""Lists days and their state: complete, incomplete, not ended, missing, or damaged (its manifest cannot be read)."""
 
 import dataclasses
 import datetime as dt
@@ -16,13 +16,13 @@ State = Literal["complete", "incomplete", "unfinished", "missing", "damaged"]
 
 @dataclass(frozen=True, slots=True)
 class PartitionStatus:
-    """One partition; counts are None where nothing was published. A published day may have an open attempt too.
+    """One partition; counts are None if nothing is published. A published day may also have an open attempt.
 
-    `removed`: the tables that retention took from it; counts and bytes are those of the day as it was published.
-    `clock_skew_seconds`: how far the clock was ahead of the API's.
-    `failure`: why the last run failed that nothing has made good since, as far as it was noted.
-    `is_sandbox`: the images are invented ones of the sandbox.
-    `inventory_is_whole`: what the inventory lacks counts as gone.
+    `removed`: the tables that retention removed; counts and bytes are those at publication.
+    `clock_skew_seconds`: how far our clock was ahead of the API's.
+    `failure`: why the last run failed, if it was noted and no later run has succeeded.
+    `is_sandbox`: the images are the sandbox's invented ones.
+    `inventory_is_whole`: images missing from the inventory count as gone.
     """
 
     date: dt.date
@@ -41,7 +41,7 @@ class PartitionStatus:
     inventory_is_whole: bool | None = None
 
     def as_json(self) -> dict[str, object]:
-        """The same as JSON values."""
+        """The fields as JSON values."""
         times = {"date": str(self.date), "published_at": self.published_at and self.published_at.isoformat()}
         failure = {"failure": self.failure and self.failure.model_dump(mode="json")}
         return dataclasses.asdict(self) | times | failure
@@ -50,7 +50,7 @@ class PartitionStatus:
 def day_statuses(lake: Lake, projects: list[str], first: dt.date, last: dt.date) -> list[PartitionStatus]:
     """The state of every partition from `first` to `last`, by day and project.
 
-    Days before a project's first published one are left out: nothing can be missing before the beginning.
+    Days before a project's first published day are left out, because they cannot be missing.
     """
     known = known_partitions(lake)
     open_attempts = set(lake.contents.unfinished())
@@ -73,7 +73,7 @@ def _status(lake: Lake, partition: Partition, removed: RetentionRecords, *, has_
     try:
         manifest = published(lake, partition)
     except StorageError:
-        # One day must not keep the others from being listed; `verify` says what is wrong with it.
+        # A damaged day must not hide the others; `verify` says what is wrong with it.
         manifest, state = None, "damaged"
     if manifest is None:
         return PartitionStatus(

@@ -1,8 +1,9 @@
-"""Prove what was published, or name what was changed since: files, evidence, records, and all that is derived.
+"""Verifies the lake: proves that files, evidence, records and derived tables are as published, or names what changed.
 
-Reads the lake alone and changes nothing. Here is the order of the checks, and those of a published day; `verify_files`
-looks at what lies about, `verify_records` at the chains, `verify_derived` and `verify_reports` at what follows from the
-days, `verify_witnesses` at what else knows of them, and `verify_tables` at a single file.
+It reads the lake only and changes nothing. This module has the order of the checks, and the checks of a published day.
+`verify_files` looks for unknown files, `verify_records` checks the chains of records, `verify_derived` and
+`verify_reports` check what is derived, `verify_witnesses` looks for traces of missing manifests, and `verify_tables`
+checks a single file.
 """
 
 import hashlib
@@ -65,16 +66,16 @@ def verify(
     on_note: Callable[[Note], None] = lambda _: None,
     on_witness: Callable[[Witness, str], None] = lambda *_: None,
 ) -> list[Problem]:
-    """Check the partitions, the records of their projects, and that nothing lies about that no record names.
+    """Check the partitions, their projects' records, and that no reader sees a file without a record.
 
-    An empty list means that all is as published. What only the newest manifest of a project states (times, run id) is
-    proved by the next one; until then by its SHA-256, noted elsewhere. A file that is missing is no problem where a
-    retention record names it with the SHA-256 that its manifest, or the derived manifest, has for it.
+    An empty list means that everything is as published. Facts that only a project's newest manifest states (times, run
+    id) are proved by the next manifest; until then, by that manifest's SHA-256 noted elsewhere. A missing file is not a
+    problem if a retention record names it with the SHA-256 from its manifest or derived manifest.
 
-    Derived tables are derived once more by `settings`, if given. `quick` reads no rows but keys, and derives nothing
-    once more. With `is_whole_lake`, the partitions are all that are published, and projects of which nothing is
-    published any more are checked, too. `witnesses` are looked for among all records; `on_witness` is told where one
-    is. `on_note` is told what could not be checked, and what is there besides.
+    With `settings`, tables are derived again and compared. `quick` reads only key columns and derives nothing. With
+    `is_whole_lake`, the partitions are all published ones, and projects without any published day are checked, too.
+    `witnesses` are looked for among all records; `on_witness` is called with the place of each. `on_note` is called for
+    everything that could not be checked, and for files outside the checks.
 
     Raises:
         ConfigurationError: a file or directory may not be read.
@@ -94,7 +95,7 @@ def verify(
         days = {partition.date for partition in partitions if partition.project == project}
         mine += verify_manifests(lake, project)
         mine += verify_retention_records(lake, project)
-        # What is derived can be judged only where the published days are as they were published.
+        # Derived tables can be judged only if the published days are unchanged.
         is_sound = not mine
         mine += verify_derived_chain(lake, project)
         mine += lost_manifests(lake, project, [*claims_of(lake, project), *marks.get(project, ())])
@@ -122,7 +123,7 @@ def verify(
             problems.append(
                 Problem(
                     "_manifests",
-                    f"No record has the noted SHA-256 {witness.sha256}{noted}: it was changed or removed, or is of "
+                    f"No record has the noted SHA-256 {witness.sha256}{noted}: it was changed or removed, or is from "
                     "another lake.",
                 )
             )
@@ -140,7 +141,7 @@ def _verify_partition(lake: Lake, partition: Partition, removed: RetentionRecord
         yield Problem(lake.key(path), str(error))
         return
     if not is_in_place(partition, manifest):
-        # Named with the other manifests; its files are those of another place, too.
+        # Reported with the other manifests. Its files belong to another place, too.
         return
     intact = True
     for problem in _verify_files(lake, partition, manifest, removed, quick=quick):
@@ -148,7 +149,7 @@ def _verify_partition(lake: Lake, partition: Partition, removed: RetentionRecord
         yield problem
     if not intact or quick:
         return
-    # What was removed lawfully proves nothing any more, and what is left is proved by its SHA-256.
+    # Files removed by retention cannot be checked. The remaining files are checked by their SHA-256.
     gone = set(removed.missing(partition))
     if gone.isdisjoint((RESPONSES.name, LIST_PAGES.name)):
         responses = lake.key(lake.table(RESPONSES.name, partition))
@@ -184,7 +185,7 @@ def _verify_file(
             f"{facts.bytes} bytes and {facts.sha256}.",
         )
     elif (rows := rows_of(path)) != facts.rows:
-        yield Problem(relative, f"The manifest says {facts.rows} rows, and the file has {rows}.")
+        yield Problem(relative, f"The manifest says {facts.rows} rows, but the file has {rows}.")
     else:
         expected: dict[str, set[Any]] = {"snapshot_date": {partition.date}}
         if name == INVENTORY.name:
@@ -204,18 +205,18 @@ def _verify_evidence(lake: Lake, partition: Partition, manifest: Manifest) -> It
         for id_, outcome, body, digest in zip(*columns, strict=True):
             outcomes[outcome] += 1
             if (None if body is None else hashlib.sha256(body).hexdigest()) != digest:
-                yield Problem(lake.key(path), f"The stored answer for {id_} does not have its SHA-256.")
+                yield Problem(lake.key(path), f"The stored response for {id_} does not have its SHA-256.")
     yield from _verify_listed(lake, partition, has_carried=manifest.fetch.carried > 0)
     failed = failed_ids(path)
     if dict(outcomes) != manifest.fetch.outcomes or failed != manifest.failed or manifest.is_complete != (not failed):
         yield Problem(
             lake.key(lake.manifest(partition)),
-            f"The manifest does not say what the stored answers show: {dict(outcomes)}, {len(failed)} failed.",
+            f"The manifest does not agree with the stored responses: {dict(outcomes)}, {len(failed)} failed.",
         )
 
 
 def _verify_listed(lake: Lake, partition: Partition, *, has_carried: bool) -> Iterator[Problem]:
-    """Check the pages of the list, and that one is there that confirms each answer of an earlier day."""
+    """Check the pages of the image list, and that a page confirms each response carried over from an earlier day."""
     pages, responses = lake.table(LIST_PAGES.name, partition), lake.table(RESPONSES.name, partition)
     with (
         tempfile.NamedTemporaryFile(prefix="image-snapshots-") as file,
@@ -230,7 +231,7 @@ def _verify_listed(lake: Lake, partition: Partition, *, has_carried: bool) -> It
                     try:
                         listed.index(microseconds(row["observed_at"]), row["body"])
                     except NotJSONError:
-                        yield Problem(lake.key(pages), f"Page {row['page']} is no page of a list.")
+                        yield Problem(lake.key(pages), f"Page {row['page']} is not a page of a list.")
         for batch in read_batches(responses, 500):
             carried = {row["id"]: row for row in batch.filter(pc.is_valid(batch["confirmed_at"])).to_pylist()}
             unconfirmed = dict.fromkeys(carried)
@@ -239,11 +240,11 @@ def _verify_listed(lake: Lake, partition: Partition, *, has_carried: bool) -> It
                 if observed_at == microseconds(row["confirmed_at"]) and confirms(item, row["body"] or b""):
                     del unconfirmed[id_]
             for id_ in unconfirmed:
-                yield Problem(lake.key(responses), f"No page of the list confirms the carried answer for {id_}.")
+                yield Problem(lake.key(responses), f"No page of the list confirms the carried response for {id_}.")
 
 
 def _verify_derivation(lake: Lake, partition: Partition, manifest: Manifest) -> Iterator[Problem]:
-    """Derive the tables again from the stored answers and compare them with the published ones."""
+    """Derive the tables again from the stored responses and compare them with the published ones."""
     with tempfile.TemporaryDirectory(prefix="image-snapshots-") as directory:
         build_tables(lake, lake.table(RESPONSES.name, partition), LocalPath(directory), manifest.run_id)
         for table in (IMAGES, IMAGE_VALUES):
@@ -252,5 +253,5 @@ def _verify_derivation(lake: Lake, partition: Partition, manifest: Manifest) -> 
             if difference is not None:
                 by = "" if manifest.code_version == code_version() else f" (published by code {manifest.code_version})"
                 yield Problem(
-                    lake.key(path), f"The table is not what its stored answers give: {difference} differs{by}."
+                    lake.key(path), f"The table is not what its stored responses give: {difference} differs{by}."
                 )

@@ -1,4 +1,4 @@
-"""Checking what is derived from several days: files against their records, and tables and history derived once more."""
+"""Verifies what is derived from several days: files against derived manifests, and tables and history derived again."""
 
 import datetime as dt
 import hashlib
@@ -53,7 +53,7 @@ from pipelines.tables import (
     IMAGE_USAGE,
 )
 
-# Each with what besides published days it is made from, in words, as far as `Inputs` knows it.
+# For each table: its inputs besides published days, in words, as far as `Inputs` knows them.
 _MADE_FROM: dict[str, tuple[str, ...]] = {
     IMAGE_CHANGES.name: (),
     IMAGE_RECONCILIATION.name: (),
@@ -81,11 +81,11 @@ def verify_derived(
     days: set[dt.date] | None = None,
     on_note: Callable[[Note], None] = lambda _: None,
 ) -> Iterator[Problem]:
-    """Check the derived tables of a project: their files, what they were made from, and the history.
+    """Check the derived tables of a project: their files, their inputs, and the history.
 
-    Where all files are as they were sealed, history and, by the `settings`, tables are derived once more and compared,
-    those of `days` (None: of all); not when `quick`, nor when the published days are not `is_sound`. Those of days that
-    retention took files from stand as they were sealed.
+    If all files agree with the derived manifests, the history and (with `settings`) the tables of `days` (None: all)
+    are derived again and compared. This is skipped if `quick`, or if the published days are not `is_sound`. Tables of
+    days that retention removed files from are not derived again.
     """
     removed = RetentionRecords(lake, project, skip_damaged=True)
     derived_manifests = {
@@ -104,9 +104,9 @@ def verify_derived(
 
 
 def _again(partition: Partition, *, can: bool = True) -> str:
-    """What to do about a derived table of a day, which can be derived again or not."""
+    """The advice for a derived table of a day; `can`: it can be derived again."""
     if not can:
-        return "restore it from a backup: retention removed what it was made from"
+        return "restore it from a backup: retention removed the files that it was made from"
     return f"derive it again with `image-snapshots rebuild --date {partition.date} --project {partition.project}`"
 
 
@@ -119,29 +119,29 @@ def _verify_files(
     is_sound: bool,
 ) -> Iterator[Problem]:
     basis = bases(lake, project)
-    # By the published days, where these can be believed.
+    # Take the project ids from the published days, if these can be trusted.
     ids = {run.partition: run.manifest.fetch.project_id for run in published_days(lake, project)} if is_sound else {}
     for partition in sorted(basis.keys() | derived_manifests.keys()):
         found_manifest = derived_manifests.get(partition)
         key = lake.key(lake.derived_manifest(partition))
-        # What a damaged manifest says of the days is not to be had.
+        # A damaged manifest does not tell what the day can be derived from.
         can = not is_sound or is_derivable(lake, partition, removed)
         again = _again(partition, can=can)
         if found_manifest is None:
             for name in ANALYSIS_TABLES.keys() - {IMAGE_HISTORY.name}:
                 path = lake.table(name, partition)
                 if path.is_there():
-                    yield Problem(lake.key(path), f"No seal names this file: {again}.")
+                    yield Problem(lake.key(path), f"No derived manifest names this file: {again}.")
             continue
         own = Partition(found_manifest.snapshot_date, found_manifest.project)
         if own != partition:
             yield Problem(key, f"It is the record of {own}: it was moved or copied to the place of {partition}.")
             continue
         if partition not in basis:
-            # Who knows the missing manifest is said elsewhere.
+            # `verify_witnesses` reports what names the missing manifest.
             continue
         if is_sound and found_manifest.basis != basis[partition] and can:
-            yield Problem(key, f"The derived tables were made from days that were published anew since: {again}.")
+            yield Problem(key, f"The derived tables were made from days that have been published again since: {again}.")
         for name, facts in found_manifest.files.items():
             yield from named(facts.path, _verify_file(lake, partition, name, facts, removed, ids, again))
     not_derived = [partition for partition in sorted(basis) if derived_manifests.get(partition) is None]
@@ -169,7 +169,7 @@ def _verify_file(
     elif path.sha256() != facts.sha256:
         yield Problem(facts.path, f"The file was changed: {again}.")
     elif rows_of(path) != facts.rows:
-        yield Problem(facts.path, f"The record says {facts.rows} rows, and the file has others: {again}.")
+        yield Problem(facts.path, f"The record says {facts.rows} rows, but the file has a different number: {again}.")
     else:
         expected: dict[str, set[Any]] = {"snapshot_date": {partition.date}}
         if partition in ids:
@@ -178,7 +178,7 @@ def _verify_file(
 
 
 def newest_derived_manifest(lake: Lake, project: str) -> DerivedManifest | None:
-    """The derived manifest that a project wrote last."""
+    """The newest derived manifest of a project."""
     newest = newest_derived_record(lake, project)
     for path, content in chain_of_derived(lake, project).items():
         if hashlib.sha256(content).hexdigest() == newest:
@@ -192,7 +192,7 @@ def _verify_history_file(
     path, found_manifest = lake.project_table(IMAGE_HISTORY.name, project), newest_derived_manifest(lake, project)
     key, is_there = lake.key(path), path.is_there()
     again = (
-        "restore it from a backup: it cannot be made anew, because retention removed what it was made from"
+        "restore it from a backup: it cannot be derived again, because retention removed the files it was made from"
         if has_removed
         else "derive any day again with `image-snapshots rebuild`"
     )
@@ -207,23 +207,23 @@ def _verify_history_file(
         if ids:
             yield from named(key, (Problem(key, sentence) for sentence in wrong_keys(path, {"project_id": ids})))
     elif not_derived:
-        # It is put in its place before the record that names it.
+        # The history is put in its place before the record that names it.
         yield Problem(
             key,
             f"The file is not the one that the newest derived manifest names ({found_manifest.snapshot_date}), and "
-            f"{not_derived[-1]} has no record: a run was ended while it derived that day, or somebody removed its "
-            "record or put the file in. Derive that day with `image-snapshots rebuild --date "
-            f"{not_derived[-1].date}`, which makes the file anew.",
+            f"{not_derived[-1]} has no record: a run was killed while it derived that day, or somebody removed its "
+            "record or added the file. Derive that day with `image-snapshots rebuild --date "
+            f"{not_derived[-1].date}`, which writes the file again.",
         )
     else:
         yield Problem(
             key,
-            f"The file was changed: its SHA-256 is {digest}, and {found_manifest.history.sha256} in the newest "
+            f"The file was changed: its SHA-256 is {digest}, but {found_manifest.history.sha256} in the newest "
             f"derived manifest ({found_manifest.snapshot_date}). Restore it from a backup"
             + (
-                "; it cannot be made anew, because retention removed what it was made from."
+                "; it cannot be derived again, because retention removed the files it was made from."
                 if has_removed
-                else "; or keep a copy of it, and derive any day again with `image-snapshots rebuild`, which makes it "
+                else "; or keep a copy of it, and derive any day again with `image-snapshots rebuild`, which writes it "
                 "anew."
             ),
         )
@@ -237,7 +237,7 @@ def _verify_history(lake: Lake, project: str) -> Iterator[Problem]:
         yield Problem(lake.key(history), sentence)
     with tempfile.TemporaryDirectory(prefix="image-snapshots-") as directory:
         derived = LocalPath(directory) / history.name
-        # By the engine that every installation has, whichever made the file.
+        # Every installation has this engine, whichever engine made the file.
         with DuckDBEngine() as engine:
             write_history_again(engine, lake, project, derived)
         difference = first_difference(history, derived)
@@ -267,14 +267,14 @@ def _derive_again(
         if found_manifest is None or (days is not None and partition.date not in days):
             continue
         if not is_derivable(lake, partition, removed) or not lake.manifest(partition).is_there():
-            left_out["retention removed what it was made from"] += 1
+            left_out["retention removed the files that they were made from"] += 1
             continue
         with tempfile.TemporaryDirectory(prefix="image-snapshots-") as directory:
             run = Run(partition, found_manifest.run_id, settings)
             try:
                 inputs = derived_inputs(run)
             except ConfigurationError as error:
-                on_note(Note("_derived", f"Nothing of project {project} was derived once more: {error}"))
+                on_note(Note("_derived", f"Nothing of project {project} was derived again: {error}"))
                 return
             comparable = dict.fromkeys(found_manifest.files, True)
             for name, changed in _changed(found_manifest.inputs, inputs).items():
@@ -286,14 +286,14 @@ def _derive_again(
         on_note(
             Note(
                 "_derived",
-                f"{count:,} derived tables of project {project} could not be derived once more, because {reason}: "
+                f"{count:,} derived tables of project {project} could not be derived again, because {reason}: "
                 "the chain of records proves them.",
             )
         )
 
 
 def _changed(then: Inputs, now: Inputs) -> dict[str, str]:
-    """What was changed, in words, by table that is made from it."""
+    """The changed inputs, in words, by the table that is made from them."""
     found = {}
     for name, inputs in _MADE_FROM.items():
         changed = [_IN_WORDS[one] for one in inputs if getattr(then, one) != getattr(now, one)]
@@ -313,10 +313,10 @@ def _compare(
     with Analysis(run, staging) as analysis:
         _, changes = derive_image_changes(analysis)
         derive_image_reconciliation(analysis)
-        derive_image_usage(analysis)
+        usage = derive_image_usage(analysis)
         audit = derive_audit_findings(analysis) if comparable.get(AUDIT_FINDINGS.name) else None
         costs = derive_image_costs(analysis) if comparable.get(IMAGE_COSTS.name) else None
-        summary = summarise(analysis, changes, audit, costs) if audit and costs else None
+        summary = summarise(analysis, changes, usage, audit, costs) if audit and costs else None
     is_same_code = found_manifest.code_version == code_version()
     for name in found_manifest.files:
         path = lake.table(name, run.partition)
@@ -333,17 +333,17 @@ def _compare(
             continue
         yield Problem(
             lake.key(path),
-            f"The table is not what the published days give: {difference} differs. Restore it and its record from a "
-            f"backup, or {_again(run.partition)}.",
+            f"The table does not follow from the published days: {difference} differs. Restore it and its record from "
+            f"a backup, or {_again(run.partition)}.",
         )
     if is_same_code and summary is not None and _figures(summary) != _figures(found_manifest.summary):
         yield Problem(
             lake.key(lake.derived_manifest(run.partition)),
-            f"Its figures are not what the published days give. Restore it from a backup, or {_again(run.partition)}.",
+            f"Its figures do not follow from the published days. Restore it from a backup, or {_again(run.partition)}.",
         )
 
 
 def _figures(summary: DerivedSummary) -> dict[str, object]:
-    # Sums of fractions differ in their last digits with the order of the rows.
+    # The last digits of sums of fractions depend on the order of the rows.
     cost = summary.estimated_cost
     return summary.model_dump() | {"estimated_cost": None if cost is None else f"{cost:.9e}"}

@@ -1,7 +1,7 @@
-"""Every file of the lake, by what it is: those that no record can name are problems or notes.
+"""Classifies every file of the lake; files that no record names are problems or notes.
 
-A file that a reader's pattern matches is a problem. What no reader sees is a note: copies, leftovers, what a run that
-has not ended holds, and what cannot be checked.
+Such a file is a problem if readers may take it for data. All others are notes: copies, leftovers, files of an open
+attempt, and files that cannot be checked.
 """
 
 import re
@@ -17,7 +17,7 @@ _DAILY = "|".join((TABLES | ANALYSIS_TABLES).keys() - {IMAGE_HISTORY.name})
 _MONTHLY = "|".join(SNAPSHOT_TABLES)
 _DAY, _PROJECT = r"(?P<day>dt=[^/]+)", r"(?P<project>project=[^/]+?)"
 
-# What the other checks know by the records, or say is missing from them.
+# Files that the other checks look at.
 _KNOWN = [
     re.compile(pattern)
     for pattern in (
@@ -37,13 +37,13 @@ _LOCK = re.compile(r"_locks/.*")
 _FAILURE = re.compile(rf"_staging/{_DAY}/{_PROJECT}/failure\.json")
 _ATTEMPT = re.compile(r"_staging/[^/]+/[^/]+|_derived/coming/[^/]+")
 _PART = re.compile(r"(?:.*/)?\.[^/]+\.part(\.wal)?")
-# What a pattern such as `images/**/*.parquet` finds.
+# Files that a pattern such as `images/**/*.parquet` matches.
 _READ = re.compile(rf"({_DAILY}|{IMAGE_HISTORY.name})/.*\.parquet")
-_SEALED = re.compile(rf"(?:{'|'.join(TABLES)})/")
+_IN_MANIFEST = re.compile(rf"(?:{'|'.join(TABLES)})/")
 
 
 def survey(lake: Lake, on_note: Callable[[Note], None]) -> tuple[list[Problem], set[str]]:
-    """The files that belong to nothing, as problems, and the projects of all that is there; notes as they come.
+    """Return unknown files as problems, and the projects of all files; pass notes to `on_note`.
 
     Raises:
         ConfigurationError: a directory may not be read.
@@ -65,17 +65,17 @@ def survey(lake: Lake, on_note: Callable[[Note], None]) -> tuple[list[Problem], 
             if key.endswith(".parquet") and "day" in facts and (facts["day"], facts["project"]) not in days:
                 problems.append(Problem(key, _no_manifest(key)))
             elif "month" in facts and (facts["month"], facts["project"]) not in months:
-                on_note(Note(key, "No record of monthly files names it, so no reader uses it: remove it."))
+                on_note(Note(key, "No monthly manifest names it, so no reader uses it: remove it."))
         elif _LOCK.fullmatch(key):
             locks += 1
         elif _FAILURE.fullmatch(key):
-            # A note for the operator, which `status` shows.
+            # A noted failure, which `status` shows.
             continue
         elif attempt := _ATTEMPT.match(key):
             attempts[attempt[0]] += 1
         elif _PART.fullmatch(key):
             on_note(
-                Note(key, "Left over from a write that was cut off. No reader sees it: remove it when nothing runs.")
+                Note(key, "Left over from an interrupted write. No reader sees it: remove it when no run is active.")
             )
         elif _READ.fullmatch(key):
             problems.append(
@@ -91,14 +91,14 @@ def survey(lake: Lake, on_note: Callable[[Note], None]) -> tuple[list[Problem], 
     for place, count in attempts.items():
         on_note(Note(place, f"Not checked: {count:,} files of an attempt that has not ended."))
     for place, count in unknown.items():
-        on_note(Note(place, f"Not part of the lake: {count:,} files that no reader uses and nothing proves."))
+        on_note(Note(place, f"Not part of the lake: {count:,} files that no reader uses and no record proves."))
     if locks:
-        on_note(Note("", f"Not checked: {locks:,} locks, which hold nothing but their holders."))
+        on_note(Note("", f"Not checked: {locks:,} locks, which name only their holders."))
     return problems, projects
 
 
 def _is_named(found: re.Match[str]) -> bool:
-    """Whether readers know the names of day and project; a copy that somebody made of a directory has others."""
+    """Whether the day and project in a path have valid names; copies of directories usually do not."""
     facts = found.groupdict()
     day, project = facts.get("day"), facts.get("project")
     return (day is None or day_of(day) is not None) and (project is None or project_of(project) is not None)
@@ -110,13 +110,13 @@ def _is_beside(key: str, days: set[tuple[str, str]]) -> bool:
 
 
 def _no_manifest(key: str) -> str:
-    if _SEALED.match(key):
-        return "No manifest names this file: it was put in, or its manifest was removed or never written."
-    return "Nothing is published for the day of this derived file: it was put in, or its manifest was removed."
+    if _IN_MANIFEST.match(key):
+        return "No manifest names this file: it was added, or its manifest was removed or never written."
+    return "Nothing is published for the day of this derived file: it was added, or its manifest was removed."
 
 
 def _place(key: str) -> str:
-    """Where an unknown file is: its directory, so that a copy of a whole tree is one note or a few."""
+    """The directory of an unknown file, so that a copied tree gives only a few notes."""
     top, _, rest = key.partition("/")
     known = {*TABLES, *ANALYSIS_TABLES, "_manifests", "_derived", "_monthly", "_retention", "_staging", "reports"}
     if top not in known or "/" not in rest:

@@ -1,6 +1,6 @@
-"""Checking a project's records: that each is whole, lies where it says, and follows the one before it.
+"""Verifies a project's records: each is whole, lies in its own place, and follows the record before it.
 
-Whether the files that they name are as they say belongs to `maintenance.verify` and `maintenance.verify_derived`.
+Checking the files that they name belongs to `maintenance.verify` and `maintenance.verify_derived`.
 """
 
 import hashlib
@@ -15,18 +15,18 @@ from pipelines.lake.retention_records import REPORT, RetentionRecord
 from pipelines.maintenance.verify_tables import Problem
 
 _NOT_WHOLE = (
-    "The record does not have the SHA-256 that it states of itself: it was changed or damaged. Restore it from a "
+    "The record does not have the SHA-256 that it states for itself: it was changed or damaged. Restore it from a "
     "backup."
 )
 
 
 def is_in_place(partition: Partition, manifest: Manifest) -> bool:
-    """Whether a manifest is that of the day and project where it lies."""
+    """Whether a manifest belongs to the day and project of its path."""
     return (manifest.snapshot_date, manifest.project) == (partition.date, partition.project)
 
 
 def verify_manifests(lake: Lake, project: str) -> Iterator[Problem]:
-    """Check all manifests of a project: each follows one that is there and earlier, and one alone is the newest."""
+    """Check all manifests of a project: each follows an earlier existing one, and exactly one is the newest."""
     links: dict[str, tuple[str, Link]] = {}
     derived = {hashlib.sha256(content).hexdigest() for content in chain_of_derived(lake, project).values()}
     places = {lake.manifest(partition): partition for partition in lake.contents.manifests(project)}
@@ -51,7 +51,7 @@ def verify_manifests(lake: Lake, project: str) -> Iterator[Problem]:
     for named, key in lacking.items():
         yield Problem(
             key,
-            f"It names a derived manifest with SHA-256 {named}, which is not there: that one was changed or removed.",
+            f"It names a derived manifest with SHA-256 {named}, which does not exist: that one was changed or removed.",
         )
     yield from _broken_chain(links, "manifest", rises=True)
 
@@ -73,7 +73,7 @@ def _broken_chain(links: Mapping[str, tuple[str, Link]], what: str, *, rises: bo
         if link.previous not in links:
             yield Problem(
                 key,
-                f"It follows a {what} with SHA-256 {link.previous}, which is not there: that one was changed or "
+                f"It follows a {what} with SHA-256 {link.previous}, which does not exist: that one was changed or "
                 "removed.",
             )
         elif rises and link.at <= (before := links[link.previous][1].at):
@@ -84,11 +84,11 @@ def _broken_chain(links: Mapping[str, tuple[str, Link]], what: str, *, rises: bo
             )
     heads = sorted((link.at, key) for digest, (key, link) in links.items() if digest not in followed)
     for _, newest in heads[:-1]:
-        yield Problem(newest, f"No later {what} follows this one: it was changed or put in.")
+        yield Problem(newest, f"No later {what} follows this one: it was changed or added.")
 
 
 def verify_derived_chain(lake: Lake, project: str) -> Iterator[Problem]:
-    """Check all derived manifests that a project ever had: that each is whole and follows one that is there."""
+    """Check all derived manifests of a project, old ones too: each is whole and follows an existing one."""
     links: dict[str, tuple[str, Link]] = {}
     places = {lake.derived_manifest(partition): partition for partition in lake.contents.derived_manifests(project)}
     for path, content in chain_of_derived(lake, project).items():
@@ -103,7 +103,7 @@ def verify_derived_chain(lake: Lake, project: str) -> Iterator[Problem]:
         elif not (kept and path.stem != digest):
             yield Problem(
                 key,
-                "The derived manifest does not have the SHA-256 that it states of itself: it was changed or "
+                "The derived manifest does not have the SHA-256 that it states for itself: it was changed or "
                 f"damaged. Restore it from a backup{again}.",
             )
     yield from _broken_chain(links, "derived manifest", rises=False)
@@ -132,7 +132,8 @@ def verify_retention_records(lake: Lake, project: str) -> Iterator[Problem]:
 def _misplaced_record(lake: Lake, key: str, record: RetentionRecord, project: str, number: int) -> Iterator[Problem]:
     if record.project != project or key != lake.key(lake.retention_record(project, f"{number:06}")):
         yield Problem(
-            key, f"It is a record of project {record.project} and the {number}. of this one: it was moved or copied."
+            key,
+            f"It is a record of project {record.project}, but lies as number {number} here: it was moved or copied.",
         )
     for removed in record.files:
         day = Partition(removed.snapshot_date, project)

@@ -1,4 +1,4 @@
-"""Checking reports: that each is whole, lies where it belongs, and is what its day gives."""
+"""Verifies reports: each is whole, lies in its own place, and follows from its day."""
 
 import datetime as dt
 import hashlib
@@ -15,7 +15,7 @@ from pipelines.report.page import is_report_whole, render_report, report_marks
 def verify_reports(
     lake: Lake, project: str, days: set[dt.date] | None, *, renders: bool, on_note: Callable[[Note], None]
 ) -> Iterator[Problem]:
-    """Check the reports of a project, of `days` (None: of all); with `renders`, by making each of them once more."""
+    """Check the reports of a project for `days` (None: all); with `renders`, also render each again and compare."""
     current = {
         partition: hashlib.sha256(content).hexdigest()
         for partition, content in lake.contents.manifests(project).items()
@@ -50,13 +50,13 @@ def _verify_report(
         if marks.get("manifest") in current.values():
             yield Problem(key, f"It is the report of another day, moved or copied here: {again}.")
         elif marks.get("manifest") in known:
-            on_note(Note(key, f"Older than what is published for its day: {again}."))
-        # What is not known at all is a manifest that was lost, and named as such.
+            on_note(Note(key, f"Older than the published day: {again}."))
+        # An unknown manifest was lost; it is reported as such elsewhere.
         return
     if marks.get("derived_record") not in known:
         yield Problem(
             key,
-            f"It names a derived manifest with SHA-256 {marks.get('derived_record')}, which is not there: that "
+            f"It names a derived manifest with SHA-256 {marks.get('derived_record')}, which does not exist: that "
             f"one was changed or removed. Restore it from a backup, or {again}.",
         )
         return
@@ -65,11 +65,11 @@ def _verify_report(
     try:
         now = render_report(lake, partition).encode()
     except ConfigurationError as error:
-        on_note(Note(key, f"Not made once more: {error}"))
+        on_note(Note(key, f"Not rendered again: {error}"))
         return
     if now == content:
         return
     if {**report_marks(now), "content": ""} == {**marks, "content": ""}:
-        yield Problem(key, f"The report is not what its day gives: {again}.")
+        yield Problem(key, f"The report does not follow from its day: {again}.")
     else:
-        on_note(Note(key, f"Older than what is derived for its day, or made by other code: {again}."))
+        on_note(Note(key, f"Older than the derived tables of its day, or made by other code: {again}."))

@@ -1,4 +1,4 @@
-"""What `verify` finds, and the checks of one Parquet file: its keys, its footer, and whether it equals another."""
+"""The findings of `verify`, and the checks of one Parquet file: its keys, its footer, and equality with another."""
 
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping
@@ -16,7 +16,7 @@ from pipelines.lake.storage import LakePath
 
 BATCH_ROWS = 10_000
 
-# What reading a file raises that is not what it was. Its SHA-256 may fit all the same, when somebody corrected that.
+# Errors that a changed file raises on reading. Its SHA-256 may still agree, if somebody changed the record, too.
 _UNREADABLE = (
     pa.ArrowException,
     duckdb.Error,
@@ -32,7 +32,7 @@ _UNREADABLE = (
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is not as it was published; `path` is relative to the lake's root."""
+    """One difference from what was published; `path` is relative to the lake's root."""
 
     path: str
     sentence: str
@@ -40,32 +40,32 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What was not checked, and why, or what is there besides; no sign of a change. `path` as in `Problem`."""
+    """Something that was not checked, and why, or an extra file; not a sign of a change. `path` as in `Problem`."""
 
     path: str
     sentence: str
 
 
 def named(path: str, problems: Iterator[Problem]) -> Iterator[Problem]:
-    """Pass problems on; what cannot be read on the way is one of them, so that it hides none of the rest."""
+    """Pass problems on; turn a read error into a problem, so that it does not hide the others."""
     try:
         yield from problems
     except StorageUnreachableError:
-        # Says nothing about the file.
+        # An unreachable store says nothing about the file.
         raise
     except _UNREADABLE as error:
         reason = str(error).strip().partition("\n")[0].rstrip(" .")
-        yield Problem(path, f"It cannot be read to its end: {reason or type(error).__name__}.")
+        yield Problem(path, f"It cannot be read completely: {reason or type(error).__name__}.")
 
 
 def rows_of(path: LakePath) -> int:
-    """The rows that a file's footer states."""
+    """The number of rows in a file's footer."""
     with open_parquet(path) as file:
         return int(file.metadata.num_rows)
 
 
 def wrong_keys(path: LakePath, expected: Mapping[str, Collection[Any]]) -> Iterator[str]:
-    """A sentence for each key column of which a row has a value that is not among those expected."""
+    """A sentence for each key column with a value that is not expected."""
     with open_parquet(path) as file:
         schema = file.schema_arrow
     missing = [name for name in expected if name not in schema.names]
@@ -80,11 +80,11 @@ def wrong_keys(path: LakePath, expected: Mapping[str, Collection[Any]]) -> Itera
         }
     for name in sorted(wrong):
         shown = ", ".join(str(value) for value in sorted(expected[name])) or "none is known"
-        yield f"The file holds rows whose {name} is another than that of its place ({shown}): it was moved or copied."
+        yield f"The file has rows whose {name} does not match its place ({shown}): it was moved or copied."
 
 
 def false_statistics(path: LakePath) -> Iterator[str]:
-    """A sentence when the footer does not say what the rows are; engines skip rows by what it says."""
+    """A sentence if the footer's statistics do not match the rows; engines skip rows by these statistics."""
     with open_parquet(path) as file:
         for group in range(file.metadata.num_row_groups):
             facts = file.metadata.row_group(group)
@@ -95,7 +95,7 @@ def false_statistics(path: LakePath) -> Iterator[str]:
                     yield f"The footer has an index for {name}, which no file of ours has."
                     return
                 if not _is_true(file, group, facts.num_rows, column):
-                    yield f"The footer states other values of {name} than the rows have, so engines may leave rows out."
+                    yield f"The footer's values of {name} differ from those of the rows, so engines may skip rows."
                     return
 
 
@@ -121,8 +121,8 @@ def _is_true(file: pq.ParquetFile, group: int, rows: int, column: Any) -> bool:
 
 
 def first_difference(published: LakePath, derived: LakePath) -> str | None:
-    """Where two files of a table differ first, in words; None when they have the same rows."""
-    # Batches end where row groups do, and another version may have made other groups of the same rows.
+    """The first difference between two files of a table, in words; None if they have the same rows."""
+    # Batches end with row groups, and another version may have grouped the same rows differently.
     left, right = read_batches(published, BATCH_ROWS), read_batches(derived, BATCH_ROWS)
     ours, theirs = next(left, None), next(right, None)
     while ours is not None and theirs is not None:

@@ -1,6 +1,6 @@
-"""What else knows of a manifest: files of the lake, its warehouse, and notes that were kept elsewhere.
+"""Finds traces of missing manifests: in files of the lake, in its warehouse, and in hashes noted elsewhere.
 
-A chain cannot show that its newest end was removed. Whatever was made from the removed day still names it.
+A chain cannot show that its newest record was removed. Files made from the removed day still name it.
 """
 
 import datetime as dt
@@ -27,7 +27,7 @@ from pipelines.tables import IMAGE_HISTORY
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A file that knows a manifest; its day is None where the file does not say it, its SHA-256 likewise."""
+    """A file that names a manifest; day and SHA-256 are None if the file does not state them."""
 
     source: str
     date: dt.date | None
@@ -35,7 +35,7 @@ class Claim:
 
 
 def lost_manifests(lake: Lake, project: str, claims: Sequence[Claim]) -> Iterator[Problem]:
-    """Name each manifest of a project that is not there although something knows it, with all that does."""
+    """Report each missing manifest of a project that some file still names, with all such files."""
     there = {hashlib.sha256(content).hexdigest() for content in chain_of_manifests(lake, project).values()}
     days = {partition.date for partition in lake.contents.manifests(project)}
     dates = {claim.sha256: claim.date for claim in claims if claim.date is not None}
@@ -46,7 +46,7 @@ def lost_manifests(lake: Lake, project: str, claims: Sequence[Claim]) -> Iterato
             lost.setdefault((date, claim.sha256), []).append(claim.source)
     for claim in claims:
         if claim.sha256 is None and claim.date is not None and claim.date not in days:
-            # Some know the day alone.
+            # Some files name only the day.
             same = [sources for (date, _), sources in lost.items() if date == claim.date]
             for sources in same or [lost.setdefault((claim.date, None), [])]:
                 sources.append(claim.source)
@@ -54,22 +54,22 @@ def lost_manifests(lake: Lake, project: str, claims: Sequence[Claim]) -> Iterato
         path = sources[0] if date is None else lake.key(lake.manifest(Partition(date, project)))
         which = "a manifest" if date is None else "this manifest"
         with_hash = f" by its SHA-256 {sha256}" if sha256 else ""
-        state = "is not the one that is there: it was changed or removed" if date in days else "is missing"
+        state = "is not the existing one: it was changed or removed" if date in days else "is missing"
         yield Problem(
             path,
             f"{', '.join(sorted(set(sources)))} know{'s' if len(set(sources)) == 1 else ''} {which}{with_hash}, and it "
-            f"{state}. Restore the day from a backup, and do not remove what knows it.",
+            f"{state}. Restore the day from a backup, and keep the files that name it.",
         )
 
 
 def claims_of(lake: Lake, project: str) -> list[Claim]:
-    """What the files of a project say of its manifests; those that are damaged say nothing."""
+    """The manifests that the files of a project name; damaged files are skipped."""
     claims = []
     history = lake.project_table(IMAGE_HISTORY.name, project)
     try:
         days = [(dt.date.fromisoformat(date), sha256) for date, sha256 in known_days(history)]
     except (StorageError, ValueError, TypeError):
-        # Named where the file is checked.
+        # Reported where the file itself is checked.
         days = []
     claims += [Claim(lake.key(history), date, sha256) for date, sha256 in days]
     for path, content in chain_of_derived(lake, project).items():
@@ -97,7 +97,7 @@ def claims_of(lake: Lake, project: str) -> list[Claim]:
 
 
 def warehouse_claims(lake: Lake, on_note: Callable[[Note], None]) -> tuple[list[Problem], dict[str, list[Claim]]]:
-    """What the lake's own warehouse says of manifests, by project; a problem when it is damaged."""
+    """The manifests that the lake's own warehouse names, by project; a problem if the warehouse is damaged."""
     path = lake.root / "warehouse.duckdb"
     if path.local is None or not path.is_there():
         return [], {}
@@ -117,7 +117,7 @@ def warehouse_claims(lake: Lake, on_note: Callable[[Note], None]) -> tuple[list[
             return [], {}
         sentence = f"The warehouse cannot be read ({reason}): remove it, and load it again with the next run."
         return [Problem(key, sentence)], {}
-    on_note(Note(key, "Checked as far as it names manifests: nothing proves its rows, which can be loaded again."))
+    on_note(Note(key, "Checked only for manifests that it names: no record proves its rows; they can be loaded again."))
     claims: dict[str, list[Claim]] = {}
     for project, date, sha256 in rows:
         claims.setdefault(project, []).append(Claim(key, date, sha256))
@@ -125,7 +125,7 @@ def warehouse_claims(lake: Lake, on_note: Callable[[Note], None]) -> tuple[list[
 
 
 def find_witnesses(lake: Lake, projects: set[str], witnesses: Sequence[Witness]) -> dict[Witness, str | None]:
-    """Where the record is that has each noted SHA-256, relative to the root; None when there is none."""
+    """The path of the record with each noted SHA-256, relative to the root; None if there is none."""
     found: dict[str, str] = {}
     for project in sorted(projects) if witnesses else ():
         records = (

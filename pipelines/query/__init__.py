@@ -1,1 +1,1 @@
-"""The whole lake for people, in SQL."""
+"""SQL queries over the whole lake."""

@@ -1,7 +1,7 @@
-"""The whole lake opened for SQL: every table over all days and projects, the views of `sql/views`, and reading only.
+"""Opens the whole lake for read-only SQL: every table over all days and projects, and the views of `sql/views`.
 
-Notebooks and the command line open the lake here. SQL over one day, from which tables are derived, belongs to
-`derive.analysis`; what a view means belongs to its file.
+Notebooks and the command line open the lake here. SQL over one day, which derives tables, belongs to `derive.analysis`;
+each view is defined in its own file.
 """
 
 import datetime as dt
@@ -41,7 +41,7 @@ class Format(StrEnum):
     PARQUET = "parquet"
 
 
-# In the order in which they build on each other.
+# Sorted so that each view comes after those that it uses.
 _AS_OF = "images_as_of"
 _AS_OF_PARAMETERS = "as_of_date, of_project := NULL"
 
@@ -51,7 +51,7 @@ _FileName = Callable[[LakePath], str]
 _BATCH_ROWS = 32_768
 _PROJECT_OF_FILE = "regexp_extract(filename, '/project=([^/]+)/[^/]+$', 1) AS project"
 
-# What `days` reads of a manifest; fields that are not named here are left alone.
+# The fields of a manifest that the view `days` reads.
 _MANIFEST = {
     "project": "VARCHAR",
     "snapshot_date": "DATE",
@@ -67,16 +67,16 @@ _MANIFEST = {
     f"outcomes STRUCT({', '.join(f'{outcome} BIGINT' for outcome in Outcome)}))",
 }
 
-# Parts of a SELECT that read. There are others: WITH x AS (COPY ... TO ...) SELECT writes a file.
+# The parts of a SELECT that only read. Others may write: WITH x AS (COPY ... TO ...) SELECT writes a file.
 _READING_NODES = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
 
-# Types that Arrow writes as text as they are; text itself it puts in quotes.
+# Types that Arrow writes to CSV without quotes; it quotes text.
 _PLAIN = {
     *("boolean", "tinyint", "smallint", "integer", "bigint", "hugeint"),
     *("float", "double", "decimal", "date", "timestamp", "timestamp with time zone"),
 }
 
-# Options of EXPLAIN that say how the plan is shown, and whether the query is run for it.
+# Options of EXPLAIN: how the plan is shown, and whether the query is run.
 _EXPLAIN_OPTIONS = {
     *("ANALYZE", "ANALYSE", "FORMAT", ",", "TRUE", "FALSE"),
     *("JSON", "TEXT", "HTML", "GRAPHVIZ", "YAML", "MERMAID"),
@@ -84,7 +84,7 @@ _EXPLAIN_OPTIONS = {
 
 
 def relations() -> dict[str, str]:
-    """What a connection of `connect_lake` holds: name -> meaning, tables first."""
+    """The tables and views of a connection of `connect_lake`: name -> meaning, tables first."""
     meanings = {name: table.meaning for name, table in _all_tables().items()}
     for name in ("days", _AS_OF):
         meanings[name] = read_view(f"query/{name}.sql").meaning
@@ -96,24 +96,24 @@ def relations() -> dict[str, str]:
 def connect_lake(lake: Lake, *, include_incomplete: bool = False) -> duckdb.DuckDBPyConnection:
     """Open the lake for SQL; the caller closes the connection.
 
-    Views over all days and projects, each column of its documented type, null in files from before the column was
-    added: every table of `tables`, with the partition key of the project as last column, `project`. And
+    Every table of `tables` is a view over all days and projects, with the project's key as last column, `project`.
+    Columns have their documented types; a column is null in files from before it was added. Further views:
 
     - `days`: the published days (project, snapshot_date, is_complete, run_id, published_at, ..., outcome counts);
-    - `latest_days`: project, snapshot_date of each project's last complete day, or with `include_incomplete` last day;
-    - `images_latest`: the images that exist on those days, deleted ones left out;
-    - `images_with_owner`: images of complete days, with owner, cost_center, environment, attributes of the inventory;
+    - `latest_days`: project and snapshot_date of each project's last complete day (`include_incomplete`: last day);
+    - `images_latest`: the images that exist on those days, without deleted ones;
+    - `images_with_owner`: images of complete days, with the inventory's owner, cost_center, environment, attributes;
     - `public_periods`, `open_findings`, `unused_images`, `changes_by_class`, `daily_costs`: as in a warehouse;
-    - `images_as_of('2026-11-01')`, `images_as_of('2026-11-01', 'default')`: the living images as of a day, of all
-      projects or of one, with the columns of `image_history` and `rests_on`, the complete day that says so; fails for a
-      day of which a project's complete days say nothing;
-    - `manifests` and `history_days`, which those views read.
+    - `images_as_of('2026-11-01')`, `images_as_of('2026-11-01', 'default')`: the living images on a day, of all projects
+      or of one, with the columns of `image_history` and `rests_on`, the complete day that they come from. It fails for
+      a day that a project's complete days do not cover;
+    - `manifests` and `history_days`, which the other views read.
 
-    The days are those that the lake has when it is opened. Where monthly files stand in for daily ones (see
-    `maintenance.compaction`) they are read instead; the rows are the same.
+    The views show the days that the lake has when it is opened. Where monthly files replace daily ones (see
+    `maintenance.compaction`), they are read instead; the rows are the same.
 
-    Times are UTC. Whatever SQL the connection is given, it reaches no file but the lake's, by names like
-    `lake://images/dt=...`, and no network, it writes none of them, and its settings are locked.
+    Times are UTC. No SQL statement can reach files other than the lake's (by names like `lake://images/dt=...`) or the
+    network, write a file, or change the settings.
 
         connection = connect_lake(Lake("lake"))
         connection.sql("SELECT * FROM images_latest").df()
@@ -127,21 +127,21 @@ def connect_lake(lake: Lake, *, include_incomplete: bool = False) -> duckdb.Duck
             f"Nothing is published in the lake {lake.root}: take a snapshot with `image-snapshots run`, or set "
             "IMAGE_SNAPSHOTS_LAKE to the lake to read."
         )
-    # Made when a query needs more than memory, and removed with the connection.
+    # DuckDB creates it when a query needs more than its memory, and removes it with the connection.
     scratch = Path(tempfile.gettempdir()) / f"image-snapshots-{uuid.uuid4().hex}"
     config: dict[str, Any] = {
         "temp_directory": str(scratch),
         "autoinstall_known_extensions": False,
         "autoload_known_extensions": False,
         "python_enable_replacements": False,
-        # DuckDB 2.0.0 fails (an internal error) on ORDER BY ... LIMIT where a condition on the file's name was pushed
-        # into the scan.
+        # DuckDB 2.0.0 has an internal error on ORDER BY ... LIMIT if a condition on the file's name was pushed into the
+        # scan.
         "disabled_optimizers": "late_materialization",
     }
     connection = duckdb.connect(":memory:", config=config)
     try:
         with sql_errors():
-            # An allowed directory of the engine's own could be written, too.
+            # Both file systems are read-only. The engine could also write to a directory that it allows itself.
             files = lake.root.reader()
             connection.register_filesystem(files)
             _create_views(connection, lake, partitions, files.name_of, include_incomplete=include_incomplete)
@@ -170,7 +170,7 @@ def _create_views(
 ) -> None:
     projects = {partition.project for partition in partitions}
     daily = {
-        # Directories that somebody copied, such as `project=default.bak`, are of no project.
+        # Skip copied directories such as `project=default.bak`: they belong to no project.
         name: {
             partition: path for partition, path in lake.contents.files_of(name).items() if partition.project in projects
         }
@@ -191,7 +191,7 @@ def _create_views(
             source = _rows(connection, table, files, {name_of(file.path): file.others for file in months})
         connection.execute(f"CREATE VIEW {name} AS {source}")
     columns = ", ".join(f'manifest."{name}"' for name in _MANIFEST)
-    # Ten times as fast as read_json, which has large buffers for each file.
+    # This is ten times as fast as read_json, which uses large buffers for each file.
     manifest = f"json_transform(content, {quoted(json.dumps(_MANIFEST))}) AS manifest"
     manifests = ", ".join(quoted(name_of(lake.manifest(partition))) for partition in partitions)
     connection.execute(
@@ -210,9 +210,9 @@ def _create_views(
 
 
 def _history_days(projects: Sequence[str], files: Sequence[str]) -> str:
-    """SQL of the complete days that each published project's `image_history` says it was made from.
+    """SQL for the complete days that each published project's `image_history` was derived from.
 
-    A project whose history was never made has one row, without a day.
+    A project without a history has one row, without a day.
     """
     values = ", ".join(f"({quoted(project)})" for project in projects)
     published = f"(VALUES {values}) AS published(project)"
@@ -235,9 +235,9 @@ def _rows(
     daily: Sequence[str],
     monthly: Mapping[str, frozenset[dt.date]],
 ) -> str:
-    """SQL that reads a table from daily files (or those of projects), and from monthly ones in place of others.
+    """SQL that reads a table from daily files (or one per project), and from monthly files that replace daily ones.
 
-    Of each monthly file: the days in it that it does not stand in for.
+    For each monthly file: the days in it that it does not replace.
     """
     selects = [_daily_rows(connection, table, daily)] if daily else []
     if monthly:
@@ -246,8 +246,8 @@ def _rows(
 
 
 def _daily_rows(connection: duckdb.DuckDBPyConnection, table: Table, names: Sequence[str]) -> str:
-    # The directories' names come with the list of files. So a condition on the day or the project leaves all other
-    # files unopened, as naming the columns' types leaves all files unopened until rows are asked for.
+    # The list of files has the directory names. So a condition on the day or the project skips all other files without
+    # opening them. Because the column types are named, no file is opened before rows are needed.
     from_path = {"project": _PROJECT_OF_FILE}
     if "snapshot_date" in table.schema.names:
         day = "regexp_extract(filename, '/dt=([^/]+)/project=[^/]+/[^/]+$', 1)"
@@ -258,8 +258,7 @@ def _daily_rows(connection: duckdb.DuckDBPyConnection, table: Table, names: Sequ
 
 
 def _monthly_rows(connection: duckdb.DuckDBPyConnection, table: Table, files: Mapping[str, frozenset[dt.date]]) -> str:
-    # Of one scan for each month the engine could leave some unopened; but planning a scan takes longer than opening a
-    # few files.
+    # With one scan per month the engine could skip some files, but planning a scan takes longer than opening a few.
     columns = ", ".join(table.schema.names)
     select = f"SELECT {columns}, {_PROJECT_OF_FILE} FROM {parquet_files(connection, table, list(files))}"  # noqa: S608
     conditions = []
@@ -277,43 +276,43 @@ def _no_rows(connection: duckdb.DuckDBPyConnection, table: Table) -> str:
 
 @contextmanager
 def sql_errors() -> Iterator[None]:
-    """Turn what the engine refuses into one sentence.
+    """Turn the engine's errors into one sentence.
 
     Raises:
         ConfigurationError: with the engine's message.
     """
     try:
         yield
-    except (duckdb.Error, OSError) as error:  # OSError is how Arrow passes on what failed while rows were read
+    except (duckdb.Error, OSError) as error:  # Arrow raises OSError for a failure while reading rows
         message, _, where = str(error).partition("\n\nLINE ")
         if "Traceback (most recent call last)" in message:
-            # What a file's reading failed of comes with the trace of its calls; the last line says why.
+            # An error from reading a file contains a traceback; the last line says why.
             message = message.strip().splitlines()[-1].partition(": ")[2]
         if type(error) is duckdb.Error or message.startswith("Invalid Error: "):
-            # Of no kind that a query could be the cause of: the reader of files met what it does not know.
+            # No query causes this kind of error: the file reader found something unexpected.
             advice = "A file of the lake may be damaged: `image-snapshots verify --quick` says which."
             message = f"{message.rstrip(' .:')}. {advice}"
-        # What the views refuse, they say in a sentence.
+        # The views' own errors are already a sentence.
         message = message.removeprefix("Invalid Input Error: ")
-        # Only the parser counts lines in the text as it was given.
+        # Only the parser counts lines in the user's own text.
         line = f" (line {where.partition(':')[0]})" if isinstance(error, duckdb.ParserException) and where else ""
         raise ConfigurationError(f"The query failed: {' '.join(message.split())}{line}") from error
 
 
 def select(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyRelation:
-    """The rows of the one statement that a text of SQL holds, if it only reads.
+    """The rows of a SQL text that must be one read-only statement.
 
-    The engine's own parse is judged, and what was judged is run: an EXPLAIN is put together anew from its options and
-    from the query in it, which is judged as a text of its own.
+    The engine's own parse tree is checked, and exactly the checked statement is run. An EXPLAIN is rebuilt from its
+    options and its query, which is checked separately.
 
     Raises:
-        ConfigurationError: it is none or several, cannot be run, or does anything but read.
+        ConfigurationError: the text has no statement or several, or the statement fails or does more than read.
     """
     with sql_errors():
         statements = connection.extract_statements(sql)
     if len(statements) != 1:
         raise ConfigurationError(
-            f"The query holds {len(statements) or 'no'} statements: give one; SHOW TABLES lists what there is."
+            f"The query holds {len(statements) or 'no'} statements: give one; SHOW TABLES lists the tables."
         )
     (statement,) = statements
     with sql_errors():
@@ -327,14 +326,14 @@ def select(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyRe
             is_pivot = statement.type == duckdb.StatementType.MULTI
             name = "PIVOT without IN (...)" if is_pivot else statement.type.name
             raise ConfigurationError(
-                f"The lake is only read here, and this {name} statement would do more: give a SELECT, WITH, SHOW, "
-                "DESCRIBE, SUMMARIZE or EXPLAIN; --output writes the rows to a file."
+                f"The lake is read-only here, and this {name} statement does more than read: give a SELECT, WITH, "
+                "SHOW, DESCRIBE, SUMMARIZE or EXPLAIN; --output writes the rows to a file."
             )
         return connection.sql(reading)
 
 
 def _reading(connection: duckdb.DuckDBPyConnection, statement: duckdb.Statement) -> str | None:
-    """The text of a statement that reads and does nothing else; None of any other."""
+    """The text of a statement that only reads; None for any other."""
     if statement.type != duckdb.StatementType.SELECT:
         return None
     text = statement.query.strip().removesuffix(";")
@@ -344,11 +343,11 @@ def _reading(connection: duckdb.DuckDBPyConnection, statement: duckdb.Statement)
 
 
 def _explained(text: str) -> tuple[str, str]:
-    """The options of an EXPLAIN, written anew, and the text of what it explains, by the engine's own words."""
+    """The options of an EXPLAIN, rebuilt, and the text of its query, both by the engine's own tokens."""
     content = text.encode()
     words = [(offset, kind) for offset, kind in duckdb.tokenize(text) if kind != duckdb.token_type.comment]
     ends = [offset for offset, _ in words[1:]] + [len(content)]
-    # A word with the blanks and comments behind it; those of EXPLAIN's options are plain.
+    # A token includes the blanks and comments after it; the options of EXPLAIN are plain words.
     names = [
         re.split(rb"[^\w(),]", content[start:end], maxsplit=1)[0].decode(errors="replace").upper()
         for (start, _), end in zip(words, ends, strict=True)
@@ -385,7 +384,7 @@ def write_rows(relation: duckdb.DuckDBPyRelation, file: BinaryIO, form: Format) 
         ConfigurationError: the query fails.
         OSError: the file cannot be written.
     """
-    # Of columns with one name the second gets another.
+    # `project` gives a second column with the same name another name.
     rows = relation.project("*")
     if form == Format.CSV:
         _write_csv(rows, file)
@@ -427,7 +426,7 @@ def _write_parquet(rows: duckdb.DuckDBPyRelation, file: BinaryIO) -> None:
 
 
 def _columns(rows: duckdb.DuckDBPyRelation) -> Iterator[tuple[str, Any]]:
-    """Name, quoted for SQL, and type of each column."""
+    """The name, quoted for SQL, and the type of each column."""
     for name, type_ in zip(rows.columns, rows.types, strict=True):
         yield quoted_name(name), type_
 

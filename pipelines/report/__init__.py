@@ -1,1 +1,1 @@
-"""A day on one page, for people."""
+"""The report: one day on one HTML page."""

@@ -1,4 +1,4 @@
-"""The trend of the report, drawn: line charts as elements of the page, told in words for those who do not see them."""
+"""Draws the report's trend as inline line charts, each with a description for readers who cannot see it."""
 
 import io
 import re
@@ -11,7 +11,7 @@ from markupsafe import Markup
 from pipelines.plain_text import UNITS, unit_of
 from pipelines.report.data import TrendPoint
 
-# Colours that stand for variables of the style sheet until the drawing is done.
+# Placeholder colours, replaced by variables of the style sheet after drawing.
 _COLOURS = {
     "#010101": "var(--line)",
     "#020202": "var(--line-2)",
@@ -25,7 +25,7 @@ _XLINK = "{http://www.w3.org/1999/xlink}"
 
 
 def charts(trend: Sequence[TrendPoint]) -> list[dict[str, Any]]:
-    """Line charts of the trend; none of what is not known on two days."""
+    """Line charts of the trend; figures known on fewer than two days have no chart."""
     sizes = [None if day.summary is None else day.summary.total_bytes for day in trend]
     power = max(unit_of(size or 0) for size in sizes)
     wanted: list[tuple[str, str, list[tuple[str, Sequence[float | None]]]]] = [
@@ -55,7 +55,7 @@ def charts(trend: Sequence[TrendPoint]) -> list[dict[str, Any]]:
 
 
 def _told(title: str, trend: Sequence[TrendPoint], values: Sequence[float | None]) -> str:
-    """What a line shows, for those who do not see it."""
+    """A line's content in words, for readers who cannot see it."""
     known = [(value, day.date) for value, day in zip(values, trend, strict=True) if value is not None]
     (first, since), (last, until) = known[0], known[-1]
     lowest, highest = min(known)[0], max(known)[0]
@@ -69,14 +69,14 @@ def _told(title: str, trend: Sequence[TrendPoint], values: Sequence[float | None
 
 
 def _chart(key: str, title: str, trend: Sequence[TrendPoint], series: Sequence[Sequence[float | None]]) -> Markup:
-    """One or two lines over the days as inline SVG; incomplete days are hollow marks, missing days gaps."""
-    # Slow to import, and needed here alone. No pyplot: nothing is shared between drawings.
+    """Draw one or two lines over the days as inline SVG; incomplete days are hollow marks, missing days are gaps."""
+    # Imported here because it is slow and only needed here. Without pyplot, drawings share no state.
     import matplotlib as mpl  # noqa: PLC0415
     from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
     from matplotlib.ticker import FuncFormatter, MaxNLocator  # noqa: PLC0415
 
-    # Text stays text, and is never read as a formula; ids do not depend on chance.
+    # Keep text as text, never as a formula; make ids reproducible.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": key, "text.parse_math": False}):
         figure = Figure(figsize=(5.2, 2.3))
         FigureCanvasSVG(figure)
@@ -99,7 +99,7 @@ def _chart(key: str, title: str, trend: Sequence[TrendPoint], series: Sequence[S
             alone = [at for at in _alone(values) if at not in hollow]
             axes.plot(alone, [_nan(values[at]) for at in alone], "o", ms=4, color=colour, clip_on=False)
         known = [value for values in series for value in values if value is not None]
-        # So that a change of one in a hundred does not look like a cliff.
+        # Leave room, so that a change of one percent does not look like a cliff.
         room = max((max(known) - min(known)) * 0.15, max(known) * 0.03, 0.5 if isinstance(known[0], int) else 0.005)
         axes.set_ylim(max(min(known) - room, 0), max(known) + room)
         axes.set_xlim(-0.3, len(trend) - 0.7)
@@ -121,7 +121,7 @@ def _nan(value: float | None) -> float:
 
 
 def _alone(values: Sequence[float | None]) -> Iterator[int]:
-    """Positions of values that no line reaches: those without a neighbour."""
+    """Positions of values without a neighbour, which no line connects."""
     padded = [None, *values, None]
     for at, value in enumerate(values):
         if value is not None and padded[at] is None and padded[at + 2] is None:
@@ -129,7 +129,7 @@ def _alone(values: Sequence[float | None]) -> Iterator[int]:
 
 
 def _inline(drawing: bytes, key: str, title: str, description: str) -> Markup:
-    """A drawing as an element of a page: named, described, in the page's colours, its ids apart from others'."""
+    """Make a drawing an element of the page: with title, description, the page's colours, and unique ids."""
     root = ET.fromstring(drawing)  # noqa: S314  (drawn by us)
 
     def renamed(reference: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""What the report of a day reads: the rows of `sql/report/`, and the days of the trend by their seals."""
+"""Reads the data of a report: the rows of `sql/report/`, and the days of the trend from their derived manifests."""
 
 import datetime as dt
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from pipelines.report.words import SHOWN_TEXT
 from pipelines.tables import IMAGE_HISTORY, IMAGES, INVENTORY
 
 TREND_DAYS = 90
-# What bounds the file: rows of each kind. Of outliers there are as many as `sql/report/outliers.sql` says.
+# Row limits that bound the size of the page. `sql/report/outliers.sql` limits the outliers.
 SHOWN_FINDINGS = 10_000
 SHOWN_CHANGES = 200
 SHOWN_GROUPS = 15
@@ -27,12 +27,12 @@ _LIMITS = {
     "shown_groups": SHOWN_GROUPS,
     "shown_text": SHOWN_TEXT,
 }
-_QUERIES = ("rules", "findings", "change_classes", "changes", "bytes_and_costs", "outliers", "usage_observed")
+_QUERIES = ("rules", "findings", "change_classes", "changes", "bytes_and_costs", "outliers")
 
 
 @dataclass(frozen=True, slots=True)
 class TrendPoint:
-    """A day of the trend; `summary` is None when the day has no snapshot or was never derived."""
+    """A day of the trend; `summary` is None if the day has no snapshot or no derived tables."""
 
     date: dt.date
     summary: DerivedSummary | None
@@ -40,36 +40,36 @@ class TrendPoint:
 
     @property
     def state(self) -> str:
-        """What is known of the day, in words."""
+        """The day's state in words."""
         if self.summary is None:
             return "no snapshot"
         return "complete" if self.summary.is_complete else "incomplete"
 
     @property
     def findings(self) -> int | None:
-        """Open findings of all severities."""
+        """The number of open findings of all severities."""
         return None if self.summary is None else sum(self.summary.findings.values())
 
     @property
     def severe(self) -> int | None:
-        """Open findings that are critical or high."""
+        """The number of open findings that are critical or high."""
         return None if self.summary is None else severe(self.summary)
 
     @property
     def cost(self) -> float | None:
-        """Estimated cost of the day, where it is stated in the currency of the report's day."""
+        """The estimated cost of the day, if it is in the currency of the report's day."""
         if self.summary is None or self.summary.currency != self.currency or not self.summary.is_priced:
             return None
         return self.summary.estimated_cost
 
 
 def severe(summary: DerivedSummary) -> int:
-    """Open findings of a day that are critical or high."""
+    """The number of open findings of a day that are critical or high."""
     return summary.findings["critical"] + summary.findings["high"]
 
 
 def read_tables(lake: Lake, partition: Partition, derived_manifest: DerivedManifest) -> dict[str, list[dict[str, Any]]]:
-    """Rows of each query of `sql/report/`; none gives more than the limits allow."""
+    """The rows of each query of `sql/report/`, within the row limits."""
     history = lake.project_table(IMAGE_HISTORY.name, partition.project)
     try:
         with DuckDBEngine(DERIVING_MEMORY) as engine:
@@ -89,7 +89,7 @@ def read_tables(lake: Lake, partition: Partition, derived_manifest: DerivedManif
 
 
 def read_trend(lake: Lake, partition: Partition, currency: str, basis: dict[Partition, str]) -> list[TrendPoint]:
-    """The days up to the report's, from the first that has figures; what is outdated has none."""
+    """The days up to the report's, from the first one with figures; outdated days have no figures."""
     first = partition.date - dt.timedelta(days=TREND_DAYS - 1)
     found = {}
     for day, its_basis in basis.items():

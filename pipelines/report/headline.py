@@ -1,29 +1,30 @@
-"""What the report of a day says first: the verdict, the headline figures, and what to know before reading them."""
+"""The beginning of the report: the verdict, the headline figures, and the notes to read before them."""
 
 from collections.abc import Iterator
 from typing import Any
 
+from pipelines.derive.usage import reasons_not_observed
 from pipelines.lake.derived_manifests import DerivedSummary
 from pipelines.lake.manifests import Manifest, inventory_warning, short_list
 from pipelines.report.data import severe
 from pipelines.report.words import count, long_date, money, plural, signed, size
 
-# Observed days without which a rule of `sql/audit/` can find nothing.
+# Rule of `sql/audit/` -> days of observed usage that it needs to find anything.
 AWAITED_DAYS = {"large_and_unused": 7, "unused_30_days": 30, "unused_90_days": 90}
 
 
 def asked(manifest: Manifest) -> int:
-    """Ids of the inventory: each has one outcome."""
+    """The number of ids in the inventory; each has one outcome."""
     return sum(manifest.fetch.outcomes.values())
 
 
 def verdict(manifest: Manifest, summary: DerivedSummary) -> tuple[str, str, str]:
-    """Tone, the verdict in a word or two, and its sentences."""
+    """The tone, the verdict in a word or two, and its sentences."""
     sentences = []
     failed = manifest.fetch.failed
     if not summary.is_complete:
         ids = plural(asked(manifest), "image id", "image ids")
-        sentences.append(f"{failed:,} of {ids} got no answer.")
+        sentences.append(f"{failed:,} of {ids} got no response.")
     total = sum(summary.findings.values())
     if total:
         parts = ", ".join(f"{number:,} {name}" for name, number in summary.findings.items() if number)
@@ -37,7 +38,7 @@ def verdict(manifest: Manifest, summary: DerivedSummary) -> tuple[str, str, str]
         sentences.append(f"{new} {is_} new since {long_date(summary.compared_with)}, {resolved} {was} resolved.")
     if summary.rule_errors:
         broken = plural(len(summary.rule_errors), "audit rule", "audit rules")
-        sentences.append(f"{broken} could not be applied, so more may be open.")
+        sentences.append(f"{broken} could not be run, so there may be more findings.")
     if not summary.is_complete:
         label = "Incomplete day."
     elif summary.rule_errors:
@@ -51,13 +52,13 @@ def verdict(manifest: Manifest, summary: DerivedSummary) -> tuple[str, str, str]
 
 
 def notes(manifest: Manifest, summary: DerivedSummary) -> Iterator[tuple[str, str]]:
-    """What a reader must know before reading figures: each with a heading."""
+    """The notes that a reader needs before the figures, each with a heading."""
     fetch = manifest.fetch
     if not summary.is_complete:
         meaning = (
-            "Images without an answer are shown as they were last known, and count in sizes and costs. Nothing is "
-            "reported as changed, and no finding as resolved: that shows on the next complete day. Findings that are "
-            "new here are provisional."
+            "Images without a response are shown in their last known state, and count in sizes and costs. Changes and "
+            "resolved findings are reported on the next complete day only. New findings of this day are "
+            "provisional."
         )
         yield "What incomplete means", meaning
     if summary.compared_with is None:
@@ -72,33 +73,37 @@ def notes(manifest: Manifest, summary: DerivedSummary) -> Iterator[tuple[str, st
     if not fetch.list_was_read:
         reason = f" ({fetch.list_error})" if fetch.list_error else ""
         yield (
-            "The API's list of images was not read",
-            f"So it is not known which images are present but not registered{reason}.",
+            "The image list was not read",
+            f"So images that are present but not registered are unknown{reason}.",
         )
-    if not fetch.notebooks_were_read:
-        reason = f" ({fetch.notebooks_error})" if fetch.notebooks_error else ""
+    if not fetch.usage_kinds:
         yield (
             "Usage was not read",
-            f"So it is not known which images are in use{reason}; not known is not the same as unused.",
+            "So it is not known which images are in use; not known is not the same as unused.",
+        )
+    elif not fetch.usage_is_observed:
+        yield (
+            "Usage was not read as a whole",
+            f"{' '.join(reasons_not_observed(fetch))} What is used counts; no image counts as unused by this day.",
         )
     if warning := inventory_warning(manifest.inventory):
-        yield ("A smaller inventory was accepted" if manifest.inventory.is_whole else "Inventory not whole"), warning
+        is_whole = manifest.inventory.is_whole
+        yield "A smaller inventory was accepted" if is_whole else "The inventory is not whole", warning
     if warning := short_list(fetch):
-        yield "The API's list has gaps", warning
+        yield "The image list has gaps", warning
 
 
-def awaited(rules: list[dict[str, Any]], usage: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
-    """Why a rule finds so much at once: on this day notebooks have been observed for as long as it asks."""
-    (observed,) = (row["observed_days"] for row in usage)
+def awaited(rules: list[dict[str, Any]], observed: int) -> Iterator[tuple[str, str]]:
+    """Why a rule finds so much at once: on this day usage has been observed for as long as it asks."""
     for rule in rules:
-        if rule["new_findings"] and observed is not None and AWAITED_DAYS.get(rule["rule"]) == observed:
+        if rule["new_findings"] and AWAITED_DAYS.get(rule["rule"]) == observed:
             new = plural(rule["new_findings"], "new finding", "new findings")
-            reason = f"Notebooks have been observed for {observed} days, so “{rule['title']}” can be told"
-            yield "Not new, but known now", f"{reason} for the first time. Its {new} did not come about on this day."
+            reason = f"Usage has been observed for {observed} days as now, so “{rule['title']}” can be decided"
+            yield "Not new, but known now", f"{reason} for the first time. Its {new} did not arise on this day."
 
 
 def figures(summary: DerivedSummary, before: DerivedSummary | None) -> list[tuple[str, str, str, str]]:
-    """Name, value, change since the last complete day, and what else to know, of each headline figure."""
+    """Name, value, change since the last complete day, and a remark, for each headline figure."""
     total = sum(summary.findings.values())
     images, findings, cost_change = None, None, None
     if before:
@@ -107,7 +112,7 @@ def figures(summary: DerivedSummary, before: DerivedSummary | None) -> list[tupl
     cost = summary.estimated_cost if summary.is_priced else None
     if cost is not None and before and before.is_priced and before.currency == summary.currency:
         cost_change = None if before.estimated_cost is None else cost - before.estimated_cost
-        # Sums of parts end in digits that mean nothing.
+        # The last digits of sums of fractions mean nothing.
         if cost_change is not None and abs(cost_change) < 1e-6:
             cost_change = 0.0
 
@@ -134,9 +139,9 @@ def figures(summary: DerivedSummary, before: DerivedSummary | None) -> list[tupl
         unpriced = plural(summary.unpriced, "image has", "images have")
         price = (
             f"{summary.currency}\u00a0{money(cost)}",
-            # "No change" beside a size that grew would be wrong.
+            # Show small changes, too: "no change" beside a size that grew would be wrong.
             since(cost_change, money(abs(cost_change or 0))),
-            "For one day; no bill." + (f" {unpriced} no price." if summary.unpriced else ""),
+            "For one day; an estimate, not a bill." + (f" {unpriced} no price." if summary.unpriced else ""),
         )
     return [
         ("Images", count(summary.images), since(images, unsigned(images)), f"{moves}." if moves else ""),
@@ -144,7 +149,7 @@ def figures(summary: DerivedSummary, before: DerivedSummary | None) -> list[tupl
             "Stored size",
             size(summary.total_bytes),
             since(summary.growth_bytes, size(abs(summary.growth_bytes or 0))),
-            f"{summary.total_bytes:,} bytes. Layers that images share count for each.",
+            f"{summary.total_bytes:,} bytes. Shared layers count for each image.",
         ),
         ("Estimated cost", *price),
         (

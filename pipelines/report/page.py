@@ -1,9 +1,8 @@
-"""The report of a day for people: one HTML file that needs nothing else, made from what is published and derived.
+"""Renders the report of a day: one self-contained HTML file, made from published and derived tables.
 
-What it counts comes from the day's seal and from the SQL under `sql/report/` (`report.data`); how it looks is
-`page.html.j2` and `page.css`. Choosing what is shown belongs here; what is said first is in
-`report.headline`, figures in words in `report.words`, the trend's drawings in
-`report.charts`. The same lake gives the same bytes.
+Its figures come from the derived manifest and from the SQL under `sql/report/` (`report.data`); its layout is in
+`page.html.j2` and `page.css`. Choosing what is shown belongs here. The beginning is in `report.headline`, figures as
+text in `report.words`, the trend's charts in `report.charts`. The same lake gives the same bytes.
 """
 
 import hashlib
@@ -18,13 +17,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from pipelines.derive.audit import SEVERITIES
-from pipelines.derive.usage import UNUSED_AFTER_DAYS
+from pipelines.derive.usage import UNUSED_AFTER_DAYS, is_observed, observed_days, users_in_words
 from pipelines.errors import ConfigurationError
 from pipelines.fingerprint import code_version
 from pipelines.lake.derived_manifests import bases, read_derived_manifest
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.local_storage import LocalPath
-from pipelines.lake.manifests import published_or_error
+from pipelines.lake.manifests import Manifest, published_or_error
 from pipelines.lake.records import UNSTATED, is_whole, state_sha256
 from pipelines.lake.retention_records import RetentionRecords
 from pipelines.lake.storage import LakePath
@@ -33,12 +32,13 @@ from pipelines.report.charts import charts
 from pipelines.report.data import read_tables, read_trend
 from pipelines.report.headline import asked, awaited, figures, notes, verdict
 from pipelines.report.words import SHOWN_TEXT, count, long_date, moment, money, plural, signed, size, words
-from pipelines.tables import SNAPSHOT_TABLES, Outcome
+from pipelines.tables import SNAPSHOT_TABLES, USAGE_SOURCES, Outcome
 
-# What bounds the file, beside the rows of `report.data`.
+# Limits the size of the page, together with the row limits of `report.data`.
 SHOWN_IDS = 200
 SHOWN_EVIDENCE = 12
-# Of the gravest findings, and of changes in access, so many stand unfolded; all else a reader unfolds, on paper, too.
+SHOWN_WORKSPACES = 20
+# This many of the gravest findings and of access changes are shown unfolded; readers unfold the others.
 UNFOLDED_ROWS = 12
 
 _STATED = re.compile(rb'<meta name="image-snapshots:content" content="([0-9a-f]{64})">')
@@ -49,23 +49,23 @@ _OUTCOMES = {
     Outcome.DELETED: "The API says that the image was deleted.",
     Outcome.NOT_FOUND: "The API knows no such image.",
     Outcome.FORBIDDEN: "These credentials may not see the image; it counts as last known.",
-    Outcome.FAILED: "No answer was had; the image counts as last known, and the day is incomplete.",
-    Outcome.INVALID_ID: "The inventory's id is no UUID; it was never sent.",
+    Outcome.FAILED: "There was no usable response; the image counts as last known, and the day is incomplete.",
+    Outcome.INVALID_ID: "The inventory's id is not a UUID; it was never sent.",
 }
 _CLASSES = {
     "access": "Who can reach the image: visibility, namespace, workspace",
     "lifecycle": "Images that came or went, and their status",
-    "content": "What is in the image: registry address, tag, architecture, size, update",
-    "metadata": "How it is described: name, type, description, supported services",
+    "content": "Content of the image: registry address, tag, architecture, size, update",
+    "metadata": "Description of the image: name, type, description, supported services",
 }
 
 
 def write_report(lake: Lake, partition: Partition, output: Path | None = None) -> LakePath:
-    """Write the report of a day, into the lake or to `output`, and return where it is.
+    """Write the report of a day to the lake or to `output`, and return its path.
 
     Raises:
-        ConfigurationError: the day is not published, its derived tables are missing or outdated, or `output` cannot
-            be written.
+        ConfigurationError: the day is not published, its derived tables are missing or outdated, or `output` cannot be
+            written.
         StorageError: the lake cannot be read or written.
     """
     content = render_report(lake, partition).encode()
@@ -82,7 +82,7 @@ def write_report(lake: Lake, partition: Partition, output: Path | None = None) -
 
 
 def outdated_reports(lake: Lake, project: str) -> list[Partition]:
-    """The days of a project whose report is older than what was derived for them since."""
+    """The days of a project whose report is older than their derived tables."""
     reported = lake.contents.reported(project)
     return [
         day for day, derived_at in lake.contents.derived(project).items() if reported.get(day, derived_at) < derived_at
@@ -90,18 +90,18 @@ def outdated_reports(lake: Lake, project: str) -> list[Partition]:
 
 
 def is_report_whole(content: bytes) -> bool:
-    """Whether a report has the SHA-256 that it states of itself."""
+    """Whether a report has the SHA-256 that it states for itself."""
     return is_whole(content, _STATED)
 
 
 def report_marks(content: bytes) -> dict[str, str]:
-    """What a report says that it was made from: SHA-256 by name (`manifest`, `derived_record`, ...)."""
+    """The inputs that a report states: SHA-256 by name (`manifest`, `derived_record`, ...)."""
     head = content.partition(b"<style>")[0]
     return {name.decode(): value.decode() for name, value in _MARKS.findall(head)}
 
 
 def render_report(lake: Lake, partition: Partition) -> str:
-    """The report of a day as HTML, which states what it was made from and its own SHA-256.
+    """The report of a day as HTML; it states its inputs and its own SHA-256.
 
     Raises:
         ConfigurationError: the day is not published, retention removed files of it, or its derived tables are missing
@@ -110,16 +110,18 @@ def render_report(lake: Lake, partition: Partition) -> str:
     """
     manifest = published_or_error(lake, partition, "there is nothing to report")
     RetentionRecords(lake, partition.project).check_has(
-        partition, SNAPSHOT_TABLES, "there is nothing of that day left to report"
+        partition, SNAPSHOT_TABLES, "nothing of that day is left to report"
     )
     basis = bases(lake, partition.project)
     derived_manifest = read_derived_manifest(lake, partition)
     if derived_manifest is None or derived_manifest.basis != basis[partition]:
         raise ConfigurationError(
-            f"The tables derived from {partition} are missing, or made from what was replaced since: derive them with "
-            f"`image-snapshots rebuild --date {partition.date} --project {partition.project}`, and report again."
+            f"The derived tables of {partition} are missing or outdated: derive them with "
+            f"`image-snapshots rebuild --date {partition.date} --project {partition.project}`, then report again."
         )
     rows = read_tables(lake, partition, derived_manifest)
+    kinds, workspaces = manifest.fetch.usage_kinds, manifest.fetch.scope.workspaces
+    observed = len(observed_days(lake, manifest)) if is_observed(manifest) else 0
     trend = read_trend(lake, partition, derived_manifest.summary.currency, basis)
     compared_with = derived_manifest.summary.compared_with
     previous = read_derived_manifest(lake, Partition(compared_with, partition.project)) if compared_with else None
@@ -137,7 +139,7 @@ def render_report(lake: Lake, partition: Partition) -> str:
         derived_manifest=derived_manifest,
         summary=derived_manifest.summary,
         verdict=verdict(manifest, derived_manifest.summary),
-        notes=[*notes(manifest, derived_manifest.summary), *awaited(rows["rules"], rows["usage_observed"])],
+        notes=[*notes(manifest, derived_manifest.summary), *awaited(rows["rules"], observed)],
         figures=figures(derived_manifest.summary, before),
         severity_counts=[
             (name, number, number - before.findings[name] if before else None)
@@ -160,13 +162,17 @@ def render_report(lake: Lake, partition: Partition) -> str:
         failed=manifest.failed[:SHOWN_IDS],
         files=[*manifest.files.values(), *derived_manifest.files.values()],
         unused_after_days=UNUSED_AFTER_DAYS,
+        is_observed=observed > 0,
+        users=users_in_words(kinds, len(workspaces)) if kinds else None,
+        usage=_usage(manifest),
+        workspaces=[*workspaces[:SHOWN_WORKSPACES], *(["…"] if workspaces[SHOWN_WORKSPACES:] else [])],
     )
     return state_sha256(content.encode(), _STATED).decode()
 
 
 @cache
 def template() -> Template:
-    """The page, compiled once: that takes longer than to fill it in."""
+    """The page's template, compiled once because compiling takes longer than rendering."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -182,24 +188,45 @@ def template() -> Template:
 
 
 def _shown(value: Any) -> Any:
-    """A value as the page shows it: white space means nothing there, and what is Markup was made by this template."""
+    """A value as the page shows it, with white space collapsed; Markup from this template is kept as it is."""
     return visible(value, keep="\n\t") if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
+def _usage(manifest: Manifest) -> list[str]:
+    """What became of each source of usage that was wanted."""
+    sources = manifest.fetch.sources
+    return [
+        f"{name.replace('_', ' ')} {'not read' if not facts.was_read else 'read in part' if facts.partial else 'read'}"
+        for name, facts in ((name, sources[name]) for name in manifest.fetch.usage_kinds)
+    ]
+
+
 def _grouped(rows: list[dict[str, Any]], name: str) -> dict[str, list[dict[str, Any]]]:
-    """Rows by a column on which they are sorted."""
+    """Rows grouped by a column that they are sorted by."""
     return {key: list(found) for key, found in groupby(rows, lambda row: row[name])}
 
 
 def _evidence(text: str | None) -> list[tuple[str, str]] | None:
-    """Names and values of a finding's evidence; None when it is too long to be shown."""
+    """Names and values of a finding's evidence; None if it is too long to show."""
     if text is None:
         return None
-    return [(name[:SHOWN_TEXT], words(value)) for name, value in list(orjson.loads(text).items())[:SHOWN_EVIDENCE]]
+    values = _with_usage_in_words(orjson.loads(text))
+    return [(name[:SHOWN_TEXT], words(value)) for name, value in list(values.items())[:SHOWN_EVIDENCE]]
+
+
+def _with_usage_in_words(evidence: dict[str, Any]) -> dict[str, Any]:
+    """Evidence in which the columns that say together how long nobody used an image are one sentence."""
+    match evidence:
+        case {"observed_kinds": str(kinds), "workspaces": int(workspaces), "unused_days": int(days), **others}:
+            names = kinds.split("|")
+            if USAGE_SOURCES.keys() >= set(names):
+                users = users_in_words(names, workspaces)
+                return {"unused": f"no {users} for {plural(days, 'observed day', 'observed days')}"} | others
+    return evidence
 
 
 def _findings_by_severity(rules: list[dict[str, Any]], findings: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Severities with open findings, worst first, each with its rules and their findings."""
+    """The severities with open findings, worst first, each with its rules and their findings."""
     shown: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for finding in findings:
         if finding["kind"] == "open":
@@ -220,7 +247,7 @@ def _findings_by_severity(rules: list[dict[str, Any]], findings: list[dict[str, 
 
 
 def _blocks(rows: list[dict[str, Any]], total: int, *, is_gravest: bool) -> list[dict[str, Any]]:
-    """A rule's findings as they are folded: the first of the gravest are read at once."""
+    """Divide a rule's findings into folded blocks; the first of the gravest findings are unfolded."""
     images = plural(total, "image", "images")
     first = min(len(rows), UNFOLDED_ROWS)
     if not is_gravest or first == len(rows):
@@ -232,7 +259,7 @@ def _blocks(rows: list[dict[str, Any]], total: int, *, is_gravest: bool) -> list
 
 
 def _set_aside(rules: list[dict[str, Any]], findings: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Suppressed and resolved findings: how many, and those that are shown."""
+    """Suppressed and resolved findings: their numbers, and those that are shown."""
     return {
         kind: {
             "count": sum(rule[f"{kind}_findings"] for rule in rules),
@@ -243,7 +270,7 @@ def _set_aside(rules: list[dict[str, Any]], findings: list[dict[str, Any]]) -> d
 
 
 def _changes(classes: list[dict[str, Any]], changes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each class of changes: what it is, its counts by kind and field, and the changes that are shown."""
+    """Each class of changes: its description, its counts by kind and field, and the changes that are shown."""
     counts, shown = _grouped(classes, "change_class"), _grouped(changes, "change_class")
     return [
         {
@@ -251,7 +278,7 @@ def _changes(classes: list[dict[str, Any]], changes: list[dict[str, Any]]) -> li
             "meaning": meaning,
             "counts": counts.get(name, []),
             "rows": shown.get(name, []),
-            # Who can reach what is read every day.
+            # Access changes are read every day.
             "is_unfolded": name == "access" and len(shown.get(name, [])) <= UNFOLDED_ROWS,
             "total": shown[name][0]["class_changes"] if name in shown else 0,
         }
@@ -260,6 +287,6 @@ def _changes(classes: list[dict[str, Any]], changes: list[dict[str, Any]]) -> li
 
 
 def _with_share(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Groups with their share of all bytes, in percent."""
+    """The groups with their share of all bytes, in percent."""
     total = sum(group["size_bytes"] or 0 for group in groups)
     return [group | {"share": 100 * (group["size_bytes"] or 0) / total if total else 0.0} for group in groups]

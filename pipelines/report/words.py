@@ -1,4 +1,4 @@
-"""Figures, dates and values of the report as text for people."""
+"""Formats the report's figures, dates and values as text."""
 
 import datetime as dt
 import re
@@ -8,7 +8,7 @@ import orjson
 
 from pipelines.plain_text import UNITS, unit_of
 
-# Characters of each text that are shown.
+# A text is cut off after this many characters.
 SHOWN_TEXT = 200
 
 _ISO_TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d)(:\d\d)?(\.\d+)?Z")
@@ -16,12 +16,12 @@ _MINUS = "\u2212"
 
 
 def count(value: int | None) -> str:
-    """A number of things."""
+    """Format a count."""
     return "not known" if value is None else f"{value:,}"
 
 
 def size(value: int | None) -> str:
-    """Bytes in the largest unit of which there is at least one."""
+    """Format bytes in the largest unit that gives at least one."""
     if value is None:
         return "not known"
     power = unit_of(value)
@@ -31,7 +31,7 @@ def size(value: int | None) -> str:
 
 
 def signed(change: float | None, amount: str) -> str:
-    """A change in words; `amount` is its size without a sign."""
+    """Format a change; `amount` is its size without a sign."""
     if change is None:
         return "not known"
     if change == 0:
@@ -40,24 +40,24 @@ def signed(change: float | None, amount: str) -> str:
 
 
 def money(value: float | None) -> str:
-    """An amount without its currency."""
+    """Format an amount of money without its currency."""
     if value is None:
         return "not known"
     return "below 0.01" if 0 < value < 0.005 else f"{value:,.2f}"
 
 
 def long_date(value: dt.date) -> str:
-    """A day, for a sentence."""
+    """Format a day for use in a sentence."""
     return f"{value.day}\u00a0{value:%B}\u00a0{value.year}"
 
 
 def moment(value: dt.datetime) -> str:
-    """A point in time, in UTC."""
+    """Format a point in time, in UTC."""
     return f"{value.astimezone(dt.UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def words(value: Any) -> str:
-    """A value of evidence or of a change, as text of bounded length."""
+    """Format a value of evidence or of a change as text of bounded length."""
     if value is None:
         return "none"
     text = value if isinstance(value, str) else orjson.dumps(value).decode()
@@ -69,5 +69,5 @@ def words(value: Any) -> str:
 
 
 def plural(number: int, one: str, many: str) -> str:
-    """A number and the words that go with it."""
+    """Format a number with its noun in singular or plural."""
     return f"{number:,} {one if number == 1 else many}"

@@ -32,6 +32,10 @@ def _options(words: Sequence[str] | None, program: str) -> SandboxOptions:
     parser.add_argument("--seed", default=default.seed, help="equal seeds give equal catalogues")
     parser.add_argument("--size", type=int, default=default.size, help="images of each project")
     parser.add_argument("--day", type=date.fromisoformat, help="YYYY-MM-DD; default: today (UTC), over midnight")
+    parser.add_argument("--workspaces", type=int, default=default.workspaces, help="1 or 2")
+    parser.add_argument(
+        "--second-workspace-since", type=date.fromisoformat, help="YYYY-MM-DD, with two; default: it always exists"
+    )
     parser.add_argument("--projects", action="append", type=_project, metavar="NAME=ID", help="may be repeated")
     parser.add_argument("--inventory-file", type=Path, metavar="CSV", help="write the registered images to it")
     parser.add_argument("--exit-with-parent", action="store_true", help="end when standard input closes")
@@ -54,6 +58,8 @@ def _options(words: Sequence[str] | None, program: str) -> SandboxOptions:
         seed=given["seed"],
         size=given["size"],
         day=given["day"],
+        workspaces=given["workspaces"],
+        second_workspace_since=given["second_workspace_since"],
         projects=dict(given["projects"]) if given["projects"] else None,
         faults=wanted,
         inventory_file=given["inventory_file"],

@@ -11,8 +11,8 @@ from contextlib import suppress
 
 from aiohttp import web
 
-from pipelines.sandbox.options import Faults
-from pipelines.sandbox.responses import JSON, error_response
+from pipelines.sandbox.options import Faults, Source
+from pipelines.sandbox.responses import JSON, error_response, forbidden, no_such_api
 
 _HTML = {"Content-Type": "text/html"}
 _HTML_PAGE = b"<html><head><title>Please wait</title></head><body>The service is being updated.</body></html>"
@@ -55,6 +55,16 @@ class FaultInjection:
         self._bucket -= 1
         return None
 
+    def refused(self, *sources: Source) -> web.Response | None:
+        """The refusal of what goes by any of these names; None when nothing is wrong with it."""
+        if not self.options.sources_missing.isdisjoint(sources):
+            return no_such_api()
+        if not self.options.sources_forbidden.isdisjoint(sources):
+            return forbidden()
+        if not self.options.sources_broken.isdisjoint(sources):
+            return _broken()
+        return None
+
     def _too_many(self) -> web.Response:
         wait = self.options.retry_after
         headers = {} if wait is None else {"Retry-After": wait}
@@ -79,7 +89,7 @@ class FaultInjection:
             case "429":
                 return self._too_many()
             case "500":
-                return error_response(500, "ModelArts.0010", "Internal service error.")
+                return _broken()
             case "html":
                 response = web.Response(body=_HTML_PAGE, headers=_HTML)
                 response["outcome"] = "html"
@@ -88,6 +98,10 @@ class FaultInjection:
                 return _reset(request)
             case _:
                 return await _truncated(request, response)
+
+
+def _broken() -> web.Response:
+    return error_response(500, "ModelArts.0010", "Internal service error.")
 
 
 def _reset(request: web.BaseRequest) -> web.Response:

@@ -17,9 +17,9 @@ from aiohttp import web
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from pipelines.cloud.signing import DATE_FORMAT, Authorization, signature
+from pipelines.sandbox.images import USERNAME
 from pipelines.sandbox.responses import error_response, identity_error, json_response
 
-USERNAME = "sandbox-user"
 DOMAIN = "sandbox-domain"
 
 _MAX_SKEW = timedelta(minutes=15)

@@ -25,6 +25,8 @@ TEAMS = (
     ("geo-data", "CC-7400", "d.rossi"),
     ("ml-operations", "CC-7410", "h.weber"),
 )
+# Who signs in to the sandbox.
+USERNAME = "sandbox-user"
 ENVIRONMENTS = ("dev", "dev", "test", "prod", "prod")
 _DESCRIPTIONS = (
     "Training image of the team",

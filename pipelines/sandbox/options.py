@@ -3,15 +3,35 @@
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, model_validator
+from pydantic import Base64Bytes, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from pipelines.errors import ConfigurationError
 
 MAX_SIZE = 100_000_000
 
 _Ratio = Annotated[float, Field(ge=0, le=1)]
+Source = Literal[
+    "workspaces",
+    "images",
+    "notebooks",
+    "training_jobs",
+    "algorithms",
+    "models",
+    "services",
+    "services_v1",
+    "services_v2",
+    "workflows",
+    "traces",
+]
+
+
+def _split(value: Any) -> Any:
+    return [name for name in value.split(",") if name] if isinstance(value, str) else value
+
+
+_Sources = Annotated[frozenset[Source], BeforeValidator(_split)]
 _HeaderText = Annotated[str, Field(pattern=r"^[\x20-\x7e]*$")]
 
 
@@ -30,7 +50,10 @@ class CannedAnswer(BaseModel):
 
 
 class Faults(BaseModel):
-    """What goes wrong on purpose. Unless said otherwise this concerns image details and the image list only.
+    """What goes wrong on purpose, or differs between clouds.
+
+    Unless said otherwise this concerns image details, the image list, and the sources other than notebooks. A source
+    is a list and, where there are any, its details; of images the list alone. `services` are those of both APIs.
 
     Which request is hit follows from the seed, the request's path and how often that path was asked for before: the
     same requests meet the same faults, in whatever order they arrive.
@@ -52,6 +75,16 @@ class Faults(BaseModel):
     list_shows: Annotated[int, Field(ge=0)] | None = Field(
         None, description="images that the image list shows, while its total stays as it is; null for all"
     )
+    lists_ignore_workspace: bool = Field(
+        False, description="a list without a workspace_id shows all workspaces, instead of workspace 0"
+    )
+    max_page: Annotated[int, Field(gt=0)] | None = Field(
+        None, description="answer 400 ModelArts.6400 to lists, notebooks among them, with a greater limit"
+    )
+    jobs_of_user_only: bool = Field(False, description="show the training jobs of the signed-in user alone")
+    sources_forbidden: _Sources = Field(frozenset(), description="sources answered with 403 ModelArts.0108")
+    sources_missing: _Sources = Field(frozenset(), description="sources answered with 404 APIG.0101")
+    sources_broken: _Sources = Field(frozenset(), description="sources answered with 500")
     suspended: bool = Field(False, description="answer 401 ModelArts.6201 to every ModelArts call")
     iam_down: bool = Field(False, description="answer 503 to the token call")
     token_seconds: Annotated[float, Field(gt=0)] = Field(86_400, description="life of a token issued from now on")
@@ -72,18 +105,22 @@ class SandboxOptions:
     port            on 127.0.0.1; 0 takes a free one
     seed, size      of the catalogues; equal seeds give equal catalogues
     day             the day to show; None follows the clock (UTC), over midnight
+    workspaces      1, or 2: then every eighth image and user of images is in the second workspace
+    second_workspace_since  the day on which it appears; None: it always exists
     projects        project name -> project id, each with a catalogue of its own; None: one named "default"
     faults          what goes wrong from the start
     inventory_file  CSV to write the registered images to, and to keep up with the day; None writes none
     exit_with_parent  end when standard input closes, so that the sandbox cannot outlive who started it
 
-    A port or size out of range raises ConfigurationError.
+    A port, a size or workspaces out of range raise ConfigurationError.
     """
 
     port: int = 0
     seed: str = "sandbox"
     size: int = 250
     day: date | None = None
+    workspaces: int = 1
+    second_workspace_since: date | None = None
     projects: dict[str, str] | None = None
     faults: Faults = field(default_factory=Faults)
     inventory_file: Path | None = None
@@ -94,3 +131,5 @@ class SandboxOptions:
             raise ConfigurationError(f"The sandbox's port {self.port} is wrong: give 0 to 65535.")
         if not 0 <= self.size <= MAX_SIZE:
             raise ConfigurationError(f"The sandbox's size {self.size} is wrong: give 0 to {MAX_SIZE} images.")
+        if self.workspaces not in (1, 2):
+            raise ConfigurationError(f"The sandbox's workspaces {self.workspaces} are wrong: give 1 or 2.")

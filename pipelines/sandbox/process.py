@@ -76,6 +76,10 @@ def arguments(options: SandboxOptions) -> list[str]:
     words = [f"--port={options.port}", f"--seed={options.seed}", f"--size={options.size}", "--exit-with-parent"]
     if options.day is not None:
         words.append(f"--day={options.day.isoformat()}")
+    if options.workspaces != 1:
+        words.append(f"--workspaces={options.workspaces}")
+    if options.second_workspace_since is not None:
+        words.append(f"--second-workspace-since={options.second_workspace_since.isoformat()}")
     for name, project_id in (options.projects or {}).items():
         words.append(f"--projects={name}={project_id}")
     if options.inventory_file is not None:

@@ -32,6 +32,16 @@ def forbidden() -> web.Response:
     return error_response(403, "ModelArts.0108", "The user has no permission for this resource.")
 
 
+def no_such_api() -> web.Response:
+    """The gateway's answer where no API is published."""
+    return error_response(404, "APIG.0101", "The API does not exist or has not been published.")
+
+
+def wrong_page() -> web.Response:
+    """The refusal of an offset or a limit."""
+    return error_response(400, "ModelArts.6400", "Invalid paging parameters.")
+
+
 def identity_error(status: int, title: str, message: str) -> web.Response:
     """An error, in the shape of the identity service."""
     return json_response({"error": {"code": status, "message": message, "title": title}}, status)

@@ -1,8 +1,9 @@
 """The sandbox's endpoint: the token call, ModelArts' image and notebook calls, faults, and a way to steer them.
 
-Answers are computed from `sandbox.catalogue`; who may have them is up to `sandbox.identity`, what
-goes wrong up to `sandbox.faults`. Requests are not logged, and dispatched by hand, so that the endpoint does
-not become the bottleneck of what is measured against it.
+Answers are computed from `sandbox.catalogue`; who may have them is up to `sandbox.identity`, what goes wrong up to
+`sandbox.faults`, what workspaces, jobs, models, services and the like answer up to `sandbox.further_calls`. Requests
+are not logged, and dispatched by hand, so that the endpoint does not become the bottleneck of what is measured against
+it.
 
     PUT, PATCH, GET /sandbox/faults   all of `Faults`, those named, what is set; `expire_tokens_now` ends every token
     PUT, GET /sandbox/day             {"day": "2026-11-23"}, null to follow the clock
@@ -33,7 +34,9 @@ from pydantic import ValidationError
 from pipelines.errors import ConfigurationError, PipelineError
 from pipelines.sandbox.catalogue import Catalogue, InventoryRow
 from pipelines.sandbox.faults import FaultInjection
-from pipelines.sandbox.identity import DOMAIN, USERNAME, Credentials, IdentityService
+from pipelines.sandbox.further_calls import Call, answer_to, call_of, page_wanted, workspace_wanted
+from pipelines.sandbox.identity import DOMAIN, Credentials, IdentityService
+from pipelines.sandbox.images import USERNAME
 from pipelines.sandbox.options import Faults, SandboxOptions
 from pipelines.sandbox.responses import (
     canned_response,
@@ -42,13 +45,15 @@ from pipelines.sandbox.responses import (
     identity_error,
     json_page,
     json_response,
+    no_such_api,
+    wrong_page,
 )
 
 HOST = "127.0.0.1"
 DEFAULT_PROJECT = "default"
 
-_MAX_PAGE = 1000
-_FILTERS = ("type", "namespace", "workspace_id")
+_MAX_NOTEBOOKS = 100
+_FILTERS = ("type", "namespace")
 
 
 def serve(options: SandboxOptions) -> None:
@@ -112,7 +117,8 @@ class Sandbox:
             DEFAULT_PROJECT: hashlib.blake2b(options.seed.encode(), digest_size=16).hexdigest()
         }
         self._catalogues = {
-            project_id: Catalogue(options.seed, options.size, name) for name, project_id in self._projects.items()
+            project_id: Catalogue(options.seed, options.size, name, options.workspaces, options.second_workspace_since)
+            for name, project_id in self._projects.items()
         }
         self._inventory_file = options.inventory_file
         self._fixed_day = options.day
@@ -208,8 +214,10 @@ class Sandbox:
             case ("GET", ["v3"] | ["v3", ""]):
                 return self._counted("other", self._identity.version(request))
             case _:
-                error = error_response(404, "APIG.0101", "The API does not exist or has not been published.")
-                return self._counted("other", error)
+                call = call_of(request.method, parts)
+                if call is None:
+                    return self._counted("other", no_such_api())
+                return self._counted(call.kind, await self._further_call(request, call, query))
         refusal = await self._refusal(request, project_id)
         return self._counted(kind, refusal or answer(self._catalogues[project_id], query))
 
@@ -268,23 +276,37 @@ class Sandbox:
         )
         return await self._faults.apply(request, request.raw_path, self._asked[request.raw_path], response)
 
+    async def _further_call(self, request: web.BaseRequest, call: Call, query: str) -> web.StreamResponse:
+        self._asked[request.raw_path] += 1
+        refusal = await self._throttled(request, call.project_id) or self._faults.refused(*call.sources)
+        if refusal:
+            return refusal
+        body = await request.read()
+        catalogue = self._catalogues[call.project_id]
+        response = answer_to(call, catalogue, self.day, query, body, self._faults.options)
+        return await self._faults.apply(request, request.raw_path, self._asked[request.raw_path], response)
+
     def _images(self, catalogue: Catalogue, query: str) -> web.Response:
+        refusal = self._faults.refused("images")
+        if refusal:
+            return refusal
         wanted = dict(parse_qsl(query))
-        page = _page_wanted(wanted, 200)
+        page = page_wanted(wanted, self._faults.options, 200)
         if page is None:
-            return error_response(400, "ModelArts.6400", "Invalid paging parameters.")
+            return wrong_page()
         offset, limit = page
+        workspace = workspace_wanted(wanted, self._faults.options)
         filters = [(name, wanted[name]) for name in _FILTERS if name in wanted]
         if filters:
             items = [
                 item
-                for item in catalogue.page(self.day, 0, catalogue.size)
+                for item in catalogue.page(self.day, 0, catalogue.size, workspace)
                 if all(item.get(name) == value for name, value in filters)
             ]
             total, items = len(items), items[offset : offset + limit]
         else:
-            total = catalogue.count(self.day)
-            items = catalogue.page(self.day, offset, limit)
+            total = catalogue.count(self.day, workspace)
+            items = catalogue.page(self.day, offset, limit, workspace)
         shown = self._faults.options.list_shows
         if shown is not None:
             items = items[: max(0, shown - offset)]
@@ -293,11 +315,12 @@ class Sandbox:
         return json_page(items, offset, limit, total)
 
     def _groups(self, catalogue: Catalogue, query: str) -> web.Response:
-        page = _page_wanted(dict(parse_qsl(query)), 200)
+        wanted = dict(parse_qsl(query))
+        page = page_wanted(wanted, self._faults.options, 200)
         if page is None:
-            return error_response(400, "ModelArts.6400", "Invalid paging parameters.")
+            return wrong_page()
         versions: dict[tuple[str, str], list[dict[str, Any]]] = {}
-        for item in catalogue.page(self.day, 0, catalogue.size):
+        for item in catalogue.page(self.day, 0, catalogue.size, workspace_wanted(wanted, self._faults.options)):
             versions.setdefault((item.get("namespace", ""), item["name"]), []).append(item)
         groups = [
             {
@@ -313,13 +336,19 @@ class Sandbox:
         return json_page(groups[offset : offset + limit], offset, limit, len(groups))
 
     def _notebooks(self, catalogue: Catalogue, query: str) -> web.Response:
-        if self._faults.options.lists_forbidden:
-            return forbidden()
-        page = _page_wanted(dict(parse_qsl(query)), 10)
-        if page is None:
-            return error_response(400, "ModelArts.6400", "Invalid paging parameters.")
+        faults = self._faults.options
+        refusal = forbidden() if faults.lists_forbidden else self._faults.refused("notebooks")
+        if refusal:
+            return refusal
+        wanted = dict(parse_qsl(query))
+        page = page_wanted(wanted, faults, 10, _MAX_NOTEBOOKS)
+        source = {"NOTEBOOK": "notebooks", "DEFAULT": "codelab"}.get(wanted.get("feature", "NOTEBOOK"))
+        if page is None or source is None:
+            return wrong_page()
         offset, limit = page
-        return json_page(list(catalogue.notebooks(self.day, offset, limit)), offset, limit, catalogue.notebook_count())
+        workspace = workspace_wanted(wanted, faults)
+        items = list(catalogue.resources.items(source, self.day, offset, limit, workspace))
+        return json_page(items, offset, limit, catalogue.resources.count(source, self.day, workspace))
 
     async def _throttled(self, request: web.BaseRequest, project_id: str) -> web.Response | None:
         arrived = time.monotonic()
@@ -368,11 +397,3 @@ class Sandbox:
             "requested": lambda: dict(self._requested),
         }
         return json_response(shown[what]())
-
-
-def _page_wanted(query: dict[str, str], default_limit: int) -> tuple[int, int] | None:
-    try:
-        offset, limit = int(query.get("offset", 0)), int(query.get("limit", default_limit))
-    except ValueError:
-        return None
-    return (offset, min(limit, _MAX_PAGE)) if offset >= 0 and limit > 0 else None

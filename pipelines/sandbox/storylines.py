@@ -32,6 +32,11 @@ STORYLINES = (
     Storyline("broken", _YEAR, "status ERROR on days 5 and 6 of the week"),
     Storyline("odd", _YEAR, "numbers as text, absurd timestamps, unknown fields and values; one more from day 4 on"),
     Storyline("unregistered", _YEAR, "ordinary, but the inventory does not know it"),
+    Storyline("elsewhere", _YEAR, "in the second workspace, and the inventory does not know it"),
+    Storyline("trained-with", _YEAR, "used by a training job of every night, and by nothing else"),
+    Storyline("algorithm-only", _YEAR, "an algorithm refers to it, and nothing else"),
+    Storyline("copied-from", _YEAR, "a model was copied from it, and nothing else refers to it"),
+    Storyline("codelab-only", _YEAR, "used by a CodeLab instance, and by nothing else"),
 )
 
 

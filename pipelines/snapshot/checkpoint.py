@@ -28,7 +28,8 @@ from pipelines.cloud.classification import ImageResponse
 from pipelines.errors import StorageError
 from pipelines.lake.parquet_files import BATCH_BYTES
 from pipelines.lake.storage import LakePath, storage_errors
-from pipelines.snapshot.image_list import ImageList, NotebookList, microseconds
+from pipelines.snapshot.image_list import ImageList, microseconds
+from pipelines.snapshot.sources.store import ReferenceStore, TraceStore
 from pipelines.tables import RESPONSES, Outcome
 
 _PAGE_IDS = 5_000
@@ -136,7 +137,8 @@ class Checkpoint:
                         self._db.execute(statement)
                     self._db.execute("INSERT INTO subject VALUES (?)", (subject,))
             self.listed = ImageList(self._db)
-            self.notebooks = NotebookList(self._db)
+            self.references = ReferenceStore(self._db)
+            self.traces = TraceStore(self._db)
 
     def close(self) -> None:
         """Close the file."""
@@ -170,7 +172,8 @@ class Checkpoint:
         with self.transaction():
             self._db.execute("DELETE FROM answers WHERE outcome = ? OR confirmed_at IS NOT NULL", (Outcome.FAILED,))
             self.listed.clear()
-            self.notebooks.clear()
+            self.references.clear()
+            self.traces.clear()
 
     def lacks(self, ids: list[str]) -> set[str]:
         """Those of some ids that are wanted and have no outcome."""

@@ -11,7 +11,9 @@ from urllib.parse import urlsplit
 from pipelines.cloud.credentials import Credentials, load_credentials
 from pipelines.cloud.modelarts import ModelArtsClient
 from pipelines.cloud.options import Limits, Timeouts
+from pipelines.cloud.service import ServiceClient
 from pipelines.errors import ConfigurationError
+from pipelines.inputs.endpoints import is_on_loopback
 from pipelines.inventory.cleaning import LISTED
 from pipelines.lake.layout import Partition
 from pipelines.settings import Settings
@@ -34,6 +36,39 @@ class Connection:
     def host(self) -> str:
         """Host (and port) of the endpoint."""
         return urlsplit(self.endpoint).netloc
+
+    @property
+    def traces_endpoint(self) -> str:
+        """The endpoint of the audit service. A server on this machine plays all services of the cloud.
+
+        Raises:
+            ConfigurationError: it is not stated, and does not follow from the ModelArts endpoint.
+        """
+        if self.settings.traces_endpoint is not None:
+            return self.settings.traces_endpoint
+        if is_on_loopback(self.endpoint):
+            return self.endpoint
+        host = self.host
+        if not host.startswith("modelarts."):
+            raise ConfigurationError(
+                f"The endpoint of the audit service does not follow from {host}: set IMAGE_SNAPSHOTS_TRACES to it."
+            )
+        return f"https://cts.{host.removeprefix('modelarts.')}"
+
+    def traces_client(self, now: Callable[[], dt.datetime] | None = None) -> ServiceClient:
+        """A client of the audit service, to be entered; `now` as in `client`.
+
+        Raises:
+            ConfigurationError: its endpoint is not known.
+        """
+        return ServiceClient(
+            self.traces_endpoint,
+            self.credentials,
+            limits=Limits(connections=1, rate=self.settings.rate_limit),
+            timeouts=Timeouts(request=self.settings.timeout_seconds),
+            ca_bundle=self.settings.ca_bundle,
+            now=now,
+        )
 
     def client(self, now: Callable[[], dt.datetime] | None = None) -> ModelArtsClient:
         """A client of the endpoint, to be entered; `now` says when an answer came, by the wall clock if it is None.

@@ -1,19 +1,17 @@
-"""One outcome per inventory id: ask the API for what is lacking, store each answer as it comes, and what the API lists.
+"""One outcome per inventory id: ask the API for what is lacking, and store each answer as it comes.
 
 How answers are stored belongs to `snapshot.checkpoint`; how one request is made, retried and judged, to
-`cloud.modelarts` and `cloud.classification`.
+`cloud.modelarts` and `cloud.classification`; what else a run asks for, to `snapshot.gathering`.
 """
 
 import asyncio
-import contextlib
 import datetime as dt
-import hashlib
 import logging
 import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -22,20 +20,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.cloud.classification import ImageResponse
-from pipelines.cloud.modelarts import ModelArtsClient
-from pipelines.errors import ListUnreadableError, PipelineError
-from pipelines.lake.layout import Lake
-from pipelines.lake.parquet_files import BATCH_BYTES, ROW_GROUP_ROWS, SANDBOX_MARK, TableWriter, read_batches
+from pipelines.errors import PipelineError
+from pipelines.lake.parquet_files import BATCH_BYTES, read_batches
 from pipelines.lake.storage import LakePath
 from pipelines.snapshot.checkpoint import Checkpoint
-from pipelines.snapshot.image_list import ImageList, microseconds
-from pipelines.tables import LIST_PAGES, NOTEBOOKS, RESPONSES, Outcome, Table
+from pipelines.snapshot.staging import Staging
+from pipelines.tables import IMAGE_REFERENCES, IMAGE_TRACES, RESPONSES, Outcome
 
 _TICK_SECONDS = 0.2
 _PROGRESS_SECONDS = 0.5
-_ACCEPTED_POLL_SECONDS = 0.05
-# Bodies are long: smaller groups than elsewhere bound the memory of writers and readers alike.
-_PAGES_A_GROUP = 64
 _INVENTORY_BATCH_ROWS = 32_768
 
 _logger = logging.getLogger(__name__)
@@ -51,28 +44,6 @@ class ImageClient(Protocol):
 
 class InterruptedFetchError(PipelineError):
     """The process was told to stop."""
-
-
-@dataclass(frozen=True, slots=True)
-class Staging:
-    """Where the tables of an attempt are written, and what all their rows have in common."""
-
-    lake: Lake
-    directory: LakePath
-    date: dt.date
-    project_id: str
-    run_id: str
-    # Asked when a table is whole: an endpoint may say only in its first answer that it is a sandbox.
-    is_sandbox: Callable[[], bool]
-
-    @contextlib.contextmanager
-    def writer(self, table: Table, row_group_rows: int = ROW_GROUP_ROWS) -> Iterator[TableWriter]:
-        """Write a table's staged file."""
-        path = self.directory / f"{table.name}.parquet"
-        with self.lake.writer(path, table, self.run_id, row_group_rows) as writer:
-            yield writer
-            if self.is_sandbox():
-                writer.note(SANDBOX_MARK)
 
 
 @dataclass(slots=True)
@@ -103,7 +74,9 @@ class Progress:
 class _Writer:
     """Gathers answers and puts them on disk a few times a second."""
 
-    def __init__(self, store: Checkpoint, progress: Progress, before_put: Callable[[], None]) -> None:
+    def __init__(
+        self, store: Checkpoint, progress: Progress, before_put: Callable[[list[ImageResponse]], None]
+    ) -> None:
         self._store = store
         self._before_put = before_put
         self._progress = progress
@@ -125,7 +98,7 @@ class _Writer:
     def flush(self) -> None:
         if self._pending:
             pending, self._pending, self._bytes = self._pending, [], 0
-            self._before_put()
+            self._before_put(pending)
             self._store.put(pending)
         self._due = time.monotonic() + self._store.flush_seconds
 
@@ -137,12 +110,13 @@ async def fetch(
     concurrency: int,
     deadline: Callable[[], None],
     on_progress: Callable[[Progress], None],
-    before_put: Callable[[], None],
+    before_put: Callable[[list[ImageResponse]], None],
 ) -> None:
     """Ask for every id that `store` lacks, with at most `concurrency` requests in flight.
 
     Memory does not grow with the number of ids: a fixed number of workers draw from one iterator. `deadline` is
-    called now and then and raises when the fetch may not go on; `before_put` whenever answers are about to be stored.
+    called now and then and raises when the fetch may not go on; `before_put` is given the answers that are about to be
+    stored.
 
     Raises:
         InterruptedFetchError: SIGTERM or SIGINT came; what was answered is on disk.
@@ -224,42 +198,6 @@ async def stoppable(progress: Progress) -> AsyncIterator[None]:
             signal.signal(number, handler)
 
 
-async def read_list(client: ModelArtsClient, staging: Staging, listed: ImageList | None) -> None:
-    """Write the pages of the API's own list to the staged `list_pages`, and with `listed` put their items there.
-
-    Raises:
-        ListUnreadableError: a page cannot be read; no file is written.
-        PipelineError: no request can succeed, or the storage failed.
-    """
-    with staging.writer(LIST_PAGES, _PAGES_A_GROUP) as writer:
-        number = 0
-        async for page in client.list_images():
-            digest = hashlib.sha256(page.body).hexdigest()
-            row = (staging.date, staging.project_id, number, page.observed_at, page.body, digest)
-            arrays = [pa.array([value], field.type) for value, field in zip(row, LIST_PAGES.schema, strict=True)]
-            writer.write(pa.RecordBatch.from_arrays(arrays, schema=LIST_PAGES.schema))
-            if listed is not None:
-                listed.index(microseconds(page.observed_at), page.body)
-            number += 1
-
-
-async def read_notebooks(client: ModelArtsClient, store: Checkpoint) -> None:
-    """Put the project's notebooks into an empty `store.notebooks`.
-
-    Raises:
-        ListUnreadableError: not all can be read; none is kept.
-        PipelineError: no request can succeed, or the storage failed.
-    """
-    try:
-        async for notebooks in client.list_notebooks():
-            with store.transaction():
-                store.notebooks.add(notebooks)
-    except ListUnreadableError:
-        with store.transaction():
-            store.notebooks.clear()
-        raise
-
-
 def drop_damaged(store: Checkpoint, damaged: list[str]) -> None:
     """Forget answers that are not as they came, so that these ids are asked for again, and say so."""
     if damaged:
@@ -269,36 +207,6 @@ def drop_damaged(store: Checkpoint, damaged: list[str]) -> None:
             damaged[0],
         )
         store.drop(damaged)
-
-
-async def read_beside(
-    client: ModelArtsClient,
-    staging: Staging,
-    store: Checkpoint,
-    progress: Progress,
-    *,
-    reads_list: bool,
-    reads_usage: bool,
-) -> tuple[str | None, str | None]:
-    """Read the list and the notebooks beside a fetch, as far as they are wanted; why each cannot be read, or None."""
-    # What is refused here alone is no reason to stop; that it is here alone shows once the API has accepted something.
-    while not client.was_accepted and progress.done < progress.total:  # noqa: ASYNC110  (one of the two is no event)
-        await asyncio.sleep(_ACCEPTED_POLL_SECONDS)
-    list_error = notebooks_error = None
-    if reads_list:
-        list_error = await _why_unreadable(read_list(client, staging, None))
-    if reads_usage:
-        notebooks_error = await _why_unreadable(read_notebooks(client, store))
-    return list_error, notebooks_error
-
-
-async def _why_unreadable(reading: Awaitable[None]) -> str | None:
-    try:
-        await reading
-    except ListUnreadableError as error:
-        # A day may be published without it.
-        return str(error)
-    return None
 
 
 def inventory_ids(inventory: LakePath) -> Iterator[list[str]]:
@@ -343,14 +251,15 @@ def write_responses(staging: Staging, store: Checkpoint) -> list[str]:
     return damaged
 
 
-def write_no_list(staging: Staging) -> None:
-    """Stage `list_pages` without rows."""
-    with staging.writer(LIST_PAGES):
-        pass
+def write_references(staging: Staging, store: Checkpoint) -> None:
+    """Turn the stored references into the staged `image_references`; without any it has no rows."""
+    with staging.writer(IMAGE_REFERENCES) as writer:
+        for batch in store.references.batches(staging.date, staging.project_id):
+            writer.write(batch)
 
 
-def write_notebooks(staging: Staging, store: Checkpoint) -> None:
-    """Turn the stored notebooks into the staged `notebooks`; without any it has no rows."""
-    with staging.writer(NOTEBOOKS) as writer:
-        for batch in store.notebooks.batches(staging.date, staging.project_id):
+def write_traces(staging: Staging, store: Checkpoint) -> None:
+    """Turn the stored traces into the staged `image_traces`; without any it has no rows."""
+    with staging.writer(IMAGE_TRACES) as writer:
+        for batch in store.traces.batches(staging.date, staging.project_id):
             writer.write(batch)

@@ -1,24 +1,34 @@
-"""What the API lists, as an attempt stages it: the items of its own list of images, and the project's notebooks.
+"""The API's own list of images: reads it, stages its pages, and finds its items by id.
 
 The list of images is a witness, too: it returns nearly all fields of an image, 200 images a request, and so may confirm
 a stored answer. Who uses that: change-only days (`snapshot.incremental`) and `maintenance.verify`.
 """
 
 import datetime as dt
+import hashlib
 import sqlite3
 from collections.abc import Iterator
-from typing import Any
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Self
 
 import pyarrow as pa
 
 from pipelines.bodies.json_text import NotJSONError, dumps, ordered, parse
-from pipelines.bodies.list_page import id_of, read_page
-from pipelines.cloud.paging import Notebook
-from pipelines.tables import NOTEBOOKS, Table
+from pipelines.bodies.list_page import id_of, read_page, text_at
+from pipelines.cloud.modelarts import ModelArtsClient
+from pipelines.cloud.paging import IMAGES, ListPage
+from pipelines.cloud.service import Reading
+from pipelines.errors import ListUnreadableError
+from pipelines.lake.parquet_files import TableWriter
+from pipelines.snapshot.scope import Scope
+from pipelines.snapshot.staging import Staging
+from pipelines.tables import LIST_PAGES, Table
 
 # Fields of the details that the list does not show; a change of these alone is found when the details are refreshed.
 NOT_LISTED = frozenset({"support_res_categories"})
-_NOTEBOOKS_A_BATCH = 10_000
+# Bodies are long: smaller groups than elsewhere bound the memory of writers and readers alike.
+_PAGES_A_GROUP = 64
 _SINGLE = frozenset({str, int, float, bool, type(None)})
 
 _EPOCH, _MICROSECOND = dt.datetime(1970, 1, 1, tzinfo=dt.UTC), dt.timedelta(microseconds=1)
@@ -80,29 +90,73 @@ class ImageList:
             yield id_, observed_at, parse(item)
 
 
-class NotebookList:
-    """Notebooks, reduced to what is kept of them, in a table of an SQLite database."""
+class ImageListReading:
+    """Writes the pages of the API's own list to the staged `list_pages`, and with `items` indexes the items.
 
-    def __init__(self, database: sqlite3.Connection) -> None:
-        self._db = database
-        self._db.execute(
-            "CREATE TABLE IF NOT EXISTS notebooks (id TEXT PRIMARY KEY, name TEXT, status TEXT, image_id TEXT,"
-            " observed_at INTEGER NOT NULL) WITHOUT ROWID"
-        )
+    A context manager: the table appears when the block ends without an error. It has no rows where the list cannot be
+    read. `read` may be called again when further workspaces became known.
+    """
 
-    def clear(self) -> None:
-        """Drop all notebooks."""
-        self._db.execute("DELETE FROM notebooks")
+    def __init__(self, client: ModelArtsClient, scope: Scope, staging: Staging, items: ImageList | None) -> None:
+        self._client, self._scope, self._staging, self._items = client, scope, staging, items
+        self._reading = Reading(IMAGES)
+        self._stack = ExitStack()
+        self._writer: TableWriter | None = None
+        self._workspaces = self._pages = 0
+        self.error: ListUnreadableError | None = None
 
-    def add(self, notebooks: list[Notebook]) -> None:
-        """Store notebooks of ids that are not there yet."""
-        rows = [(book.id, book.name, book.status, book.image_id, microseconds(book.observed_at)) for book in notebooks]
-        self._db.executemany("INSERT INTO notebooks VALUES (?, ?, ?, ?, ?)", rows)
+    def __enter__(self) -> Self:
+        return self
 
-    def batches(self, snapshot_date: dt.date, project_id: str) -> Iterator[pa.RecordBatch]:
-        """All notebooks, by id, as batches of the `notebooks` table."""
-        cursor = self._db.execute("SELECT * FROM notebooks ORDER BY id")
-        yield from batches_of(cursor, NOTEBOOKS, _NOTEBOOKS_A_BATCH, snapshot_date, project_id)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, traceback)
+        if error is None and self._writer is None:
+            with self._staging.writer(LIST_PAGES):
+                pass
+
+    @property
+    def was_read(self) -> bool:
+        """Whether the list was read to its end."""
+        return self._workspaces > 0 and self.error is None
+
+    @property
+    def shortfall(self) -> int:
+        """How many images the list counts that were on none of its pages."""
+        return self._reading.shortfall if self.was_read else 0
+
+    async def read(self) -> None:
+        """Read the list in the workspaces in which it was not read yet; `error` says why it cannot be.
+
+        Raises:
+            PipelineError: no request can succeed, or the storage failed.
+        """
+        if self.error is not None:
+            return
+        if self._writer is None:
+            self._writer = self._stack.enter_context(self._staging.writer(LIST_PAGES, _PAGES_A_GROUP))
+        try:
+            while self._workspaces < len(self._scope.workspaces):
+                workspace = self._scope.workspaces[self._workspaces]
+                async for page in self._client.pages(self._reading, workspace):
+                    self._write(self._writer, page)
+                self._workspaces += 1
+        except ListUnreadableError as error:
+            # A day may be published without it.
+            self.error, self._writer = error, None
+            self._stack.__exit__(type(error), error, error.__traceback__)
+
+    def _write(self, writer: TableWriter, page: ListPage) -> None:
+        for item in page.items:
+            self._scope.note(text_at(item, "workspace_id"))
+        digest = hashlib.sha256(page.body).hexdigest()
+        row = (self._staging.date, self._staging.project_id, self._pages, page.observed_at, page.body, digest)
+        arrays = [pa.array([value], field.type) for value, field in zip(row, LIST_PAGES.schema, strict=True)]
+        writer.write(pa.RecordBatch.from_arrays(arrays, schema=LIST_PAGES.schema))
+        if self._items is not None:
+            self._items.index(microseconds(page.observed_at), page.body)
+        self._pages += 1
 
 
 def batches_of(

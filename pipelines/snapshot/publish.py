@@ -30,10 +30,21 @@ from pipelines.lake.manifests import (
 from pipelines.lake.parquet_files import SANDBOX_MARK, is_marked_sandbox, open_parquet, read_batches
 from pipelines.lake.storage import LakePath
 from pipelines.snapshot.normalise import add_counts, normalise_images, to_arrow
-from pipelines.tables import IMAGE_VALUES, IMAGES, LIST_PAGES, NOTEBOOKS, RESPONSES, SCHEMA_VERSION, Table
+from pipelines.tables import (
+    IMAGE_REFERENCES,
+    IMAGE_TRACES,
+    IMAGE_VALUES,
+    IMAGES,
+    LIST_PAGES,
+    RESPONSES,
+    SCHEMA_VERSION,
+    Table,
+)
 
 _BATCH_ROWS = 4_096
 _PREVIEW_ROWS = 5
+# Of any 32-bit number.
+_DIGITS = 10
 _PREVIEW_COLUMNS = ("id", "name", "status", "visibility", "size_bytes", "update_at")
 
 
@@ -101,8 +112,9 @@ def validate(
     described = counted["ok"] + counted["deleted"]
     if rows != described:
         raise ValidationError(f"images has {rows} rows, and {described} ids were described by the API.")
-    for _ in _check_rows(files["notebooks"], NOTEBOOKS, partition, project_id):
-        pass
+    for table in (IMAGE_REFERENCES, IMAGE_TRACES):
+        for _ in _check_rows(files[table.name], table, partition, project_id):
+            pass
     for table in (IMAGE_VALUES, LIST_PAGES):
         with open_parquet(files[table.name]) as file:
             _check_schema(file.schema_arrow, table)
@@ -127,7 +139,7 @@ def _check_rows(
     for batch in read_batches(path, _BATCH_ROWS, [*table.key, *columns]):
         if batch.num_rows == 0:
             continue
-        ids = batch[table.key[-1]]
+        ids = _ids(batch, table.key[2:])
         if ids[0].as_py() <= last or not pc.all(pc.less(ids[:-1], ids[1:]), min_count=0).as_py():
             raise ValidationError(f"{table.name} holds an id twice, or ids out of order.")
         last = ids[-1].as_py()
@@ -135,6 +147,19 @@ def _check_rows(
             if not pc.all(pc.equal(batch[name], pa.scalar(expected, batch.schema.field(name).type))).as_py():
                 raise ValidationError(f"{table.name} holds rows whose {name} is not {expected}.")
         yield batch
+
+
+def _ids(batch: pa.RecordBatch, key: Sequence[str]) -> pa.Array:
+    """What tells the rows of a partition apart, as texts in the order of the key."""
+    if len(key) == 1:
+        return batch[key[0]]
+    texts = [
+        batch[name]
+        if pa.types.is_string(batch[name].type)
+        else pc.utf8_lpad(batch[name].cast(pa.string()), _DIGITS, "0")
+        for name in key
+    ]
+    return pc.binary_join_element_wise(*texts, "\0")
 
 
 def _check_schema(schema: pa.Schema, table: Table) -> None:

@@ -1,1 +1,1 @@
-"""The days in a warehouse: its tables, and how they are loaded into DuckDB and PostgreSQL."""
+"""Loads published days into a warehouse (DuckDB or PostgreSQL)."""

@@ -1,7 +1,7 @@
-"""The tables of a warehouse, and their DDL in every dialect, from the column table.
+"""The tables of a warehouse and their DDL in every dialect, generated from `tables`.
 
-What `warehouse.loading` creates and loads is `WAREHOUSE_TABLES`. For warehouses that read the lake's Parquet files
-themselves there are `SCRIPTS`, which `image-snapshots ddl` prints. Loading does not belong here.
+`warehouse.loading` creates and loads `WAREHOUSE_TABLES`. `SCRIPTS`, which `image-snapshots ddl` prints, are for
+warehouses that read the lake's Parquet files themselves. Loading does not belong here.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,13 +21,13 @@ from pipelines.tables import (
     Table,
 )
 
-PROJECT = Column("project", pa.string(), "key", "Partition key of the project.", True)
-_DATE = Column("snapshot_date", pa.date32(), "key", "Day (UTC) on which the API was asked.", True)
+PROJECT = Column("project", pa.string(), "key", "Key of the project (half of the partition key).", True)
+_DATE = Column("snapshot_date", pa.date32(), "key", "Day (UTC) of the snapshot.", True)
 
-# One value in each partition: in a primary key after `project` they would widen the index and tell nothing apart.
+# These have one value in each partition, so in a primary key after `project` they would only widen the index.
 _CONSTANT = frozenset({"project_id", "project_key"})
 
-# Bodies stay in the lake: they are as large as all the rest together, and binary.
+# Bodies stay in the lake: they are binary, and as large as all other columns together.
 _STAYS_IN_THE_LAKE = frozenset({"body"})
 
 
@@ -45,15 +45,15 @@ OUTCOMES = ("ok", "deleted", "not_found", "forbidden", "failed", "invalid_id")
 
 DAYS = Table(
     "days",
-    "The days that are loaded, one row for each day and project, from the manifest.",
+    "The loaded days: one row for each day and project, from its manifest.",
     (PROJECT.name, _DATE.name),
     (
         PROJECT,
         _DATE,
         Column("project_id", pa.string(), "key", "Project id in the cloud, as used in the URL.", True),
-        Column("is_complete", pa.bool_(), "provenance", "Whether every id got an answer.", True),
-        Column("is_sandbox", pa.bool_(), "provenance", "Whether the embedded sandbox stood in for a cloud.", True),
-        Column("mode", pa.string(), "provenance", "full, or changed (unchanged answers were carried forward).", True),
+        Column("is_complete", pa.bool_(), "provenance", "Whether every id has a response.", True),
+        Column("is_sandbox", pa.bool_(), "provenance", "Whether the data comes from the embedded sandbox.", True),
+        Column("mode", pa.string(), "provenance", "full, or changed (unchanged responses were carried over).", True),
         Column("run_id", pa.string(), "provenance", "Run that published the day.", True),
         Column("published_at", TIMESTAMP, "provenance", "When the day was published (UTC).", True),
         *(_count(outcome) for outcome in OUTCOMES),
@@ -63,13 +63,13 @@ DAYS = Table(
             "inventory_is_whole",
             pa.bool_(),
             "provenance",
-            "Whether what the inventory of the day lacks counts as gone.",
+            "Whether an image that is missing from the day's inventory counts as gone.",
             True,
         ),
     ),
 )
 
-# In the order in which they are loaded; `days` last.
+# In loading order; `days` comes last.
 WAREHOUSE_TABLES: dict[str, Table] = {
     table.name: table
     for table in (
@@ -92,7 +92,7 @@ _TYPES: dict[pa.DataType, str] = {
 
 
 def sql_type(column: Column) -> str:
-    """SQL type of a column, as DuckDB and PostgreSQL know it."""
+    """SQL type of a column in DuckDB and PostgreSQL."""
     return _TYPES[column.type]
 
 
@@ -101,7 +101,7 @@ def _comment(table: Table, column: Column) -> str:
 
 
 def create_table(table: Table, *, keyed: bool) -> list[str]:
-    """Statements that create a table with its comments, for DuckDB and PostgreSQL; `keyed` with its primary key."""
+    """Statements that create a table with comments, for DuckDB and PostgreSQL; if `keyed`, with its primary key."""
     lines = [f'    "{c.name}" {sql_type(c)}{" NOT NULL" if c.required else ""}' for c in table.columns]
     if keyed:
         lines.append("    PRIMARY KEY (" + ", ".join(f'"{name}"' for name in table.key) + ")")
@@ -113,12 +113,12 @@ def create_table(table: Table, *, keyed: bool) -> list[str]:
 
 
 def add_column(table: Table, column: Column) -> list[str]:
-    """Statements that add a column to a table that has rows, so that it may be null."""
+    """Statements that add a nullable column to a table that already has rows."""
     return [f'ALTER TABLE "{table.name}" ADD COLUMN "{column.name}" {sql_type(column)}', _comment(table, column)]
 
 
-# Scripts for warehouses that read the Parquet files where they are. `responses` is not among their tables (evidence
-# stays in the lake), nor is `days`, which is no Parquet file.
+# Scripts for warehouses that read the lake's Parquet files in place. They leave out `responses`, because evidence stays
+# in the lake, and `days`, which is not a Parquet file.
 
 _EXTERNAL_TABLES = tuple(
     table
@@ -142,8 +142,8 @@ def _columns(table: Table, types: Mapping[pa.DataType, str], quote: str) -> list
 def _postgresql() -> str:
     statements = [statement for table in WAREHOUSE_TABLES.values() for statement in create_table(table, keyed=True)]
     header = _header(
-        "PostgreSQL: the tables that are loaded. The loader creates them, and adds the columns of later versions, by",
-        "itself; run this beforehand, and the SELECTs of views/ as views, to see what it will make.",
+        "PostgreSQL: the tables that are loaded. The loader creates them by itself, and adds the columns of later",
+        "versions. To see them beforehand, run this script, and create the SELECTs of views/ as views.",
     )
     return header + ";\n".join(statements) + ";\n"
 
@@ -173,7 +173,7 @@ def _snowflake() -> str:
 
     header = _header(
         "Snowflake: external tables over the lake's Parquet files.",
-        "First make a stage `image_snapshots` on the lake's root. After each day: ALTER EXTERNAL TABLE <name> REFRESH.",
+        "First create a stage `image_snapshots` on the lake's root. After each day: ALTER EXTERNAL TABLE name REFRESH.",
     )
     return header + "\n".join(map(table, _EXTERNAL_TABLES))
 
@@ -195,7 +195,7 @@ def _bigquery() -> str:
 
     header = _header(
         "BigQuery: external tables over the lake's Parquet files.",
-        "Replace gs://bucket/lake by the lake's root, and make the dataset `image_snapshots`. New days show by",
+        "Replace gs://bucket/lake by the lake's root, and create the dataset `image_snapshots`. New days appear by",
         "themselves.",
     )
     return header + "\n".join(map(table, _EXTERNAL_TABLES))
@@ -236,15 +236,15 @@ def _redshift() -> str:
 
     header = _header(
         "Redshift Spectrum: external tables over the lake's Parquet files.",
-        "Replace s3://bucket/lake by the lake's root, and make the external schema `image_snapshots`. The ALTER TABLE",
-        "statements show how a day is added: one for each day and project. Timestamps are UTC.",
+        "Replace s3://bucket/lake by the lake's root, and create the external schema `image_snapshots`. Add each day",
+        "with ALTER TABLE statements like these, one for each day and project. Timestamps are UTC.",
     )
     return header + "\n".join(map(table, _EXTERNAL_TABLES))
 
 
 def _dws() -> str:
     def table(table: Table) -> str:
-        # In a foreign table the partition columns stand among the others, which Hive's DDL does not have.
+        # A foreign table lists the partition columns among the others; Hive's DDL does not.
         keys = ('"dt" DATE', '"project" TEXT') if _is_partitioned_by_day(table) else ('"project" TEXT',)
         columns = [*_columns(table, _TYPES, '"'), *(f"    {key}" for key in keys)]
         names = '"dt", "project"' if _is_partitioned_by_day(table) else '"project"'
@@ -256,7 +256,7 @@ def _dws() -> str:
 
     header = _header(
         "Data Warehouse Service (DWS, GaussDB): foreign tables over the lake's Parquet files in OBS.",
-        "Replace /bucket/lake by the lake's root, and make a server `image_snapshots` with the wrapper DFS_FDW. Set",
+        "Replace /bucket/lake by the lake's root, and create a server `image_snapshots` with the wrapper DFS_FDW. Set",
         "IMAGE_SNAPSHOTS_PARQUET_COMPRESSION=snappy before the first day.",
     )
     return header + "\n".join(map(table, _EXTERNAL_TABLES))
@@ -279,8 +279,8 @@ def _trino() -> str:
 
     header = _header(
         "Trino (Hive connector, catalog `hive`): external tables over the lake's Parquet files.",
-        "Replace s3://bucket/lake by the lake's root, and make the schema `image_snapshots`. Timestamps are UTC, and",
-        "need hive.timestamp-precision=MICROSECONDS. The CALL statements make new days known: run them after each day.",
+        "Replace s3://bucket/lake by the lake's root, and create the schema `image_snapshots`. Timestamps are UTC, and",
+        "need hive.timestamp-precision=MICROSECONDS. The CALL statements register new days: run them after each day.",
     )
     return header + "\n".join(map(table, _EXTERNAL_TABLES))
 
@@ -296,8 +296,8 @@ def _hive() -> str:
 
     header = _header(
         "Hive and Spark SQL: external tables over the lake's Parquet files.",
-        "Replace s3://bucket/lake by the lake's root, and make the database `image_snapshots`. Timestamps are UTC. The",
-        "MSCK statements make new days known: run them after each day.",
+        "Replace s3://bucket/lake by the lake's root, and create the database `image_snapshots`. Timestamps are UTC.",
+        "The MSCK statements register new days: run them after each day.",
     )
     return header + "\n".join(map(table, _EXTERNAL_TABLES))
 

@@ -1,8 +1,8 @@
-"""DuckDB as a warehouse: one file, loaded where it is, or, while somebody has it open, as a copy that takes its place.
+"""DuckDB as a warehouse: one file, loaded in place, or as a copy that replaces it while another process has it open.
 
-DuckDB lets one process write a file, or several read it. So a file that a notebook has open is copied beside, the copy
-is loaded, and one rename swaps the two: the notebook keeps the rows of before until it opens the file again. Loads of
-one file follow one another, by a lock beside it; what a killed one leaves there, the next one removes.
+DuckDB lets either one process write a file or several read it. So if a notebook has the file open, we load a copy
+beside it and swap the two with one rename: the notebook sees the old rows until it opens the file again. A lock beside
+the file makes its loads take turns; the next load removes what a killed one has left.
 """
 
 import datetime as dt
@@ -27,30 +27,30 @@ from pipelines.tables import Table
 from pipelines.warehouse.ddl import PROJECT
 from pipelines.warehouse.interface import Source
 
-# Rows are compressed a group at a time. A second thread merges groups and spills, and takes as long.
+# DuckDB compresses one row group at a time. A second thread would only add merging and spilling.
 _MEMORY = "96MB"
 _THREADS = 1
 
-# Catalog names of types, where they are not those of the DDL.
+# Types whose name in the catalog differs from the DDL.
 _TYPES = {"VARCHAR": "TEXT", "DOUBLE": "DOUBLE PRECISION"}
 
 _logger = logging.getLogger(__name__)
 
 
 class _InUseError(Exception):
-    """Another process has the file open; says which."""
+    """Another process has the file open; the message names it."""
 
 
 @contextmanager
 def open_duckdb(path: Path) -> Iterator["DuckDBWarehouse"]:
-    """Open the file, made when it is not there, to be loaded by this process alone; what others have open stays theirs.
+    """Open the file for loading, and create it if needed. Other processes keep the version that they have open.
 
     Raises:
-        PartitionBusyError: another process is changing the file, or loads it for longer than locks are waited for.
-        ConfigurationError: it cannot be opened, or is no DuckDB file.
-        StorageError: it cannot be written.
+        PartitionBusyError: another process writes the file, or another load takes longer than we wait for its lock.
+        ConfigurationError: the file cannot be opened, or is not a DuckDB file.
+        StorageError: the file cannot be written.
     """
-    # A link stays one.
+    # Follow a link, so that the rename does not replace it.
     file = Path(os.path.realpath(path))
     if not local_files.exists(file.parent):
         raise ConfigurationError(
@@ -75,8 +75,8 @@ def open_duckdb(path: Path) -> Iterator["DuckDBWarehouse"]:
 
 @contextmanager
 def _alone(path: Path, file: Path) -> Iterator[None]:
-    """Hold the file against other loads of ours, which would each swap it."""
-    # What the block raises is its own.
+    """Hold the lock that makes our loads of this file take turns."""
+    # Only errors of the lock are translated, not those of the block.
     lock = locks.held(LocalPath(file.with_name(f".{file.name}.lock")), f"The warehouse {path}", "a load", may_wait=True)
     try:
         lock.__enter__()
@@ -99,7 +99,7 @@ def _loading(path: Path, connection: duckdb.DuckDBPyConnection) -> Iterator["Duc
         yield DuckDBWarehouse(path, connection)
     except duckdb.Error as error:
         raise StorageError(
-            f"The warehouse {path} could not be loaded: {_said(error)}. What it held before is intact."
+            f"The warehouse {path} could not be loaded: {_said(error)}. Its previous content is intact."
         ) from None
     finally:
         connection.close()
@@ -107,10 +107,10 @@ def _loading(path: Path, connection: duckdb.DuckDBPyConnection) -> Iterator["Duc
 
 @contextmanager
 def _loaded_beside(path: Path, file: Path, part: Path, holder: str) -> Iterator["DuckDBWarehouse"]:
-    """Load a copy, and put it in the place of the file when the block ends without an error."""
+    """Load a copy, and replace the file by it when the block ends without an error."""
     copied = _copy(path, file, part, holder)
     _logger.warning(
-        "The warehouse %s is open in %s, so a copy is loaded and takes its place: %s sees the rows of before until it "
+        "The warehouse %s is open in %s, so a copy is loaded and replaces it: %s sees the old rows until it "
         "opens the file again.",
         path,
         holder,
@@ -118,7 +118,7 @@ def _loaded_beside(path: Path, file: Path, part: Path, holder: str) -> Iterator[
     )
     with _loading(path, _connect(path, part)) as warehouse:
         yield warehouse
-        # All in one file, none in a log beside it.
+        # Write everything into the file, so that no log beside it is needed.
         warehouse.execute("CHECKPOINT")
     with _file_errors(path, holder):
         with part.open("rb") as loaded:
@@ -126,7 +126,7 @@ def _loaded_beside(path: Path, file: Path, part: Path, holder: str) -> Iterator[
         if _version(file) != copied:
             raise _is_changed(path, holder)
         check_holds()
-        # What readers have is in the copy.
+        # The old file's log is part of the copy already.
         _wal(file).unlink(missing_ok=True)
         part.replace(file)
         descriptor = os.open(file.parent, os.O_RDONLY)
@@ -137,11 +137,11 @@ def _loaded_beside(path: Path, file: Path, part: Path, holder: str) -> Iterator[
 
 
 def _copy(path: Path, file: Path, part: Path, holder: str) -> list[tuple[int, int, int]]:
-    """Copy the file and the log that belongs to it, as they are at one moment; returns which version that is."""
+    """Copy a consistent state of the file and its log; returns the version of that state."""
     with _file_errors(path, holder):
         version = _version(file)
         if len(version) > 1 and _is_open_for_writing(file):
-            # Its newest rows are nowhere but in its memory and log.
+            # The newest rows are only in that process's memory and log.
             raise _is_changed(path, holder)
         shutil.copyfile(file, part)
         shutil.copymode(file, part)
@@ -153,13 +153,13 @@ def _copy(path: Path, file: Path, part: Path, holder: str) -> list[tuple[int, in
 
 
 def _version(file: Path) -> list[tuple[int, int, int]]:
-    """What tells one state of the file, and of its log if there is one, from another."""
+    """A fingerprint of the state of the file and of its log, if there is one."""
     places = [file, *([_wal(file)] if local_files.exists(_wal(file)) else [])]
     return [(stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in (place.stat() for place in places)]
 
 
 def _wal(file: Path) -> Path:
-    """DuckDB's log of what is not in the file itself yet."""
+    """DuckDB's log of changes that are not in the file yet."""
     return file.with_name(f"{file.name}.wal")
 
 
@@ -186,10 +186,10 @@ def _file_errors(path: Path, holder: str) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageError(
                 f"The warehouse {path} could not be loaded: it is open in {holder}, and there is no space for a copy "
-                "beside it. What it held before is intact: free some, or close it there, and load again."
+                "beside it. Its previous content is intact: free some space, or close it there, and load again."
             ) from None
         raise StorageError(
-            f"The warehouse {path} could not be loaded: {error.strerror} at {error.filename}. What it held before is "
+            f"The warehouse {path} could not be loaded: {error.strerror} at {error.filename}. Its previous content is "
             "intact."
         ) from None
 
@@ -213,11 +213,11 @@ def _connect(path: Path, file: Path) -> duckdb.DuckDBPyConnection:
 
 
 def _without_foreign_log(path: Path, file: Path) -> duckdb.DuckDBPyConnection:
-    """Open a file beside which lies the log of one that it has replaced."""
+    """Open a file after setting aside a log that belongs to the file it replaced."""
     aside = _wal(file).with_suffix(".wal.foreign")
     _logger.warning(
-        "A program that had the warehouse %s open while another file took its place has written since. That is not in "
-        "the warehouse; the program's log is %s now.",
+        "A program that had the warehouse %s open when a load replaced it has written since. Its changes are not in "
+        "the warehouse; its log was moved to %s.",
         path,
         aside,
     )
@@ -235,16 +235,16 @@ def _cannot_be_opened(path: Path, said: str) -> ConfigurationError:
 
 
 def _said(error: duckdb.Error) -> str:
-    # The first line is "Kind of error: what happened"; links and hints follow.
+    # The first line is "Kind of error: message"; links and hints follow.
     said = str(error).partition("\n")[0].partition(": ")[2] or str(error)
     return said.partition(" See also")[0].strip().rstrip(".!")
 
 
 class DuckDBWarehouse:
-    """A DuckDB file that is open; see `Warehouse`."""
+    """An open DuckDB file; see `Warehouse`."""
 
-    # Its indexes would hold the keys of all days in memory, and double the time of a rerun. What is loaded was checked
-    # for duplicates before it was published.
+    # Indexes would hold the keys of all days in memory and double the time of a rerun. Rows were checked for duplicates
+    # before they were published.
     has_keys = False
 
     def __init__(self, path: Path, connection: duckdb.DuckDBPyConnection) -> None:
@@ -276,7 +276,7 @@ class DuckDBWarehouse:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Commit what the block does, or roll it back."""
+        """Commit the block's changes, or roll them back."""
         self._connection.execute("BEGIN")
         try:
             yield
@@ -286,7 +286,7 @@ class DuckDBWarehouse:
         self._connection.execute("COMMIT")
 
     def hold(self, what: str) -> None:
-        """Do nothing: who has the file open has it alone."""
+        """Do nothing: this process has the file open alone."""
 
     def replace(
         self,
@@ -295,7 +295,7 @@ class DuckDBWarehouse:
         batches: Iterator[pa.RecordBatch],
         source: Source | None = None,
     ) -> int:
-        """Delete the partition's rows and insert those of the batches, or of their source where DuckDB can read it."""
+        """Delete the partition's rows and insert the new ones, straight from the source if DuckDB can read it."""
         condition = " AND ".join(f'"{name}" = ?' for name in partition)
         self._connection.execute(
             f'DELETE FROM "{table.name}" WHERE {condition}',  # noqa: S608  (names of ours)
@@ -303,7 +303,7 @@ class DuckDBWarehouse:
         )
         path = source.open_path if source is not None else None
         if source is not None and path is not None:
-            # With threads of its own, and in less memory than by way of Arrow.
+            # DuckDB reads the file itself: it uses its own threads, and less memory than through Arrow.
             project = quoted(str(partition[PROJECT.name]))
             columns = ", ".join(f'"{name}"' for name in source.columns)
             rows = f"SELECT {project} AS {PROJECT.name}, {columns} FROM read_parquet({quoted(path)})"  # noqa: S608
@@ -314,12 +314,12 @@ class DuckDBWarehouse:
         return count
 
     def _insert(self, table: Table, rows: str) -> int:
-        # Columns that the rows lack are null.
+        # Columns missing from the rows become null.
         inserted = self._connection.execute(f'INSERT INTO "{table.name}" BY NAME {rows}').fetchone()
         return inserted[0] if inserted else 0
 
     def kinds(self) -> set[bool]:
-        """Whether days are of the sandbox."""
+        """The distinct values of `is_sandbox` in `days`."""
         return {kind for (kind,) in self._connection.execute("SELECT DISTINCT is_sandbox FROM days").fetchall()}
 
     def loaded_days(self, project: str) -> dict[dt.date, str]:

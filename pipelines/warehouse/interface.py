@@ -1,6 +1,6 @@
-"""What every kind of warehouse has in common: what it does, and what it reads.
+"""The interface of every kind of warehouse, and the source that it loads from.
 
-One module for each kind (`duckdb`, `postgres`) is the seam at which the next one fits.
+Each kind has its own module (`duckdb`, `postgres`); a new kind is one more module.
 """
 
 import datetime as dt
@@ -23,10 +23,10 @@ _BATCH_ROWS = 4_096
 
 
 class Warehouse(Protocol):
-    """What a kind of warehouse does; all errors come as those of `errors`, without secrets.
+    """One kind of warehouse. All errors are those of `pipelines.errors`, without secrets.
 
-    `name` is for people; `has_keys` says whether tables get their primary keys. `column_types` and `view_comments`
-    tell what is there now, by table, column and view; types as `warehouse_ddl.sql_type` writes them.
+    `name` is for messages. `has_keys`: tables get primary keys. `column_types` and `view_comments` describe the
+    existing tables, columns and views, with types as `ddl.sql_type` writes them.
     """
 
     name: str
@@ -40,10 +40,10 @@ class Warehouse(Protocol):
         """Run a statement without parameters."""
 
     def transaction(self) -> AbstractContextManager[None]:
-        """Do what the block does as a whole, or not at all."""
+        """Commit all changes of the block, or none."""
 
     def hold(self, what: str) -> None:
-        """Wait until no other transaction holds `what`, and hold it until this one ends."""
+        """Wait for the lock `what`, and hold it until this transaction ends."""
 
     def replace(
         self,
@@ -53,36 +53,37 @@ class Warehouse(Protocol):
         _source: "Source | None" = None,
         /,
     ) -> int:
-        """Put rows in the place of those whose columns have the values of `partition`; returns how many.
+        """Replace the rows whose columns have the values of `partition`; returns the number of new rows.
 
-        They are those of the batches, and those of the source if there is one: a warehouse reads either.
+        The new rows are those of `batches`. If `source` is given, it has the same rows, and a warehouse may read it
+        instead.
         """
 
     def loaded_days(self, project: str) -> dict[dt.date, str]:
         """The basis of each day of a project in the table `days`."""
 
     def kinds(self) -> set[bool]:
-        """Of the days of all projects: whether they are of the sandbox."""
+        """The distinct values of `is_sandbox` over the days of all projects."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A table's file, open: what a run puts in its place meanwhile is not seen."""
+    """A table's open file. It stays the same even if a run replaces the file meanwhile."""
 
     table: Table
     path: LakePath
     file: BufferedReader
-    # Of the table's columns in the warehouse, those that the file has.
+    # The table's columns in the warehouse that the file has.
     columns: list[str]
 
     @property
     def open_path(self) -> str | None:
-        """A path of the file that is open, whatever has its name by now; None where there is no such path."""
+        """A path to the open file, even if its name now belongs to another file; None if there is no such path."""
         path = Path(f"/proc/self/fd/{self.file.fileno()}")
         return str(path) if self.path.local is not None and local_files.exists(path) else None
 
     def batches(self, project: str) -> Iterator[pa.RecordBatch]:
-        """Yield the rows as the warehouse has them: `project` first, nulls where the file knows no such column."""
+        """Yield the rows in the warehouse's form: `project` first, null for columns that the file lacks."""
         wanted = WAREHOUSE_TABLES[self.table.name].schema
         with storage_errors(self.path), pq.ParquetFile(self.file, pre_buffer=False) as parquet:
             columns = [name for name in wanted.names if name in parquet.schema_arrow.names]

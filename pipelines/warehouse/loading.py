@@ -1,7 +1,6 @@
-"""Loading one published partition of the lake into a warehouse, in one transaction, and bringing its schema up to date.
+"""Loads published partitions into a warehouse, each in one transaction, and brings the warehouse's schema up to date.
 
-What a warehouse is to it is in `interface`, one module for each kind (`duckdb`, `postgres`) beside it; which tables and
-columns there are is decided in `ddl`.
+Not here: the interface of a warehouse (`interface`), each kind (`duckdb`, `postgres`), and its tables (`ddl`).
 """
 
 import hashlib
@@ -38,15 +37,15 @@ from pipelines.warehouse.duckdb import open_duckdb
 from pipelines.warehouse.interface import Source, Warehouse
 from pipelines.warehouse.postgres import open_postgres, parse_warehouse_url
 
-# In PostgreSQL: for another load of the same day, or a report that holds a table whose columns change.
+# How long PostgreSQL waits for another load of the same day, or for a report that holds a table we must alter.
 WAIT_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
 class LoadResult:
-    """What was loaded: the warehouse's name (without secrets), rows by table, and wall-clock seconds.
+    """The result of a load: the warehouse's name (without secrets), rows by table, and wall-clock seconds.
 
-    `other_days`: how many days were loaded besides the one that was asked for, of which the rows are.
+    The rows are those of the requested day; `other_days` is the number of further days that were loaded.
     """
 
     warehouse: str
@@ -57,29 +56,28 @@ class LoadResult:
 
 @dataclass(frozen=True, slots=True)
 class _OpenPartition:
-    """What is loaded of a day: its row of `days`, and the open files of its tables."""
+    """A day's row of `days`, and the open files of its tables."""
 
     row: pa.RecordBatch
     sources: list["Source"]
 
 
 def load_project(lake: Lake, partition: Partition, url: str | None, wait_seconds: float = WAIT_SECONDS) -> LoadResult:
-    """Load a day, and every other day of its project that the warehouse lacks or that was published or derived anew.
+    """Load a day, and every other day of its project that is missing or outdated in the warehouse.
 
-    Each day is a transaction of its own: it replaces the day, and the last one the history of the project, and readers
-    see all of it or nothing. `url` is None for the embedded DuckDB file in the lake's root. Creates what is missing in
-    the warehouse.
+    Each day is its own transaction: it replaces the day, and the last one the project's history, and readers see all of
+    it or nothing. `url` is None for the embedded DuckDB file in the lake's root. Missing tables are created.
 
     Raises:
-        ConfigurationError: the URL is of no known kind, the warehouse refuses it, a table there has another type for a
-            column, or the partition is not published or not derived, or retention removed files of it.
+        ConfigurationError: the URL is of an unknown kind, the warehouse refuses it, a column there has another type,
+            the partition is not published or not derived, or retention removed files of it.
         EndpointUnreachableError: the warehouse does not answer, or the connection broke.
-        PartitionBusyError: others held the tables for longer than `wait_seconds`, or are changing the DuckDB file.
+        PartitionBusyError: the tables were locked for longer than `wait_seconds`, or the DuckDB file is being written.
         StorageError: a file is not the one that its manifest names.
     """
     started = time.monotonic()
     with ExitStack() as stack:
-        # Before anything is made or changed there.
+        # Check the day before changing anything in the warehouse.
         day = _open_partition(lake, partition, stack)
         warehouse = stack.enter_context(_open(lake, url, wait_seconds))
         _bring_up_to_date(warehouse)
@@ -92,14 +90,14 @@ def load_project(lake: Lake, partition: Partition, url: str | None, wait_seconds
         ]
         for other in others:
             with ExitStack() as files:
-                # The history is the project's, and comes with the last of them.
+                # The history belongs to the whole project; it is loaded once, with the last day.
                 _load(lake, other, _open_partition(lake, other, files), warehouse, with_history=False)
         rows = _load(lake, partition, day, warehouse)
     return LoadResult(warehouse.name, rows, len(others), time.monotonic() - started)
 
 
 def is_loadable(_: Lake, partition: Partition, removed: RetentionRecords) -> bool:
-    """Whether retention has left all rows of a day that a warehouse holds."""
+    """Whether retention has kept all files of a day that a warehouse needs."""
     return WAREHOUSE_TABLES.keys().isdisjoint(removed.missing(partition))
 
 
@@ -113,15 +111,15 @@ def _load(
         warehouse.hold(str(partition))
         if warehouse.kinds() - {is_sandbox}:
             raise ConfigurationError(
-                f"The warehouse {warehouse.name} holds days of {'a cloud' if is_sandbox else 'the sandbox'}, and "
-                f"{partition} is of {'the sandbox, whose images are invented' if is_sandbox else 'a cloud'}: set "
+                f"The warehouse {warehouse.name} holds days of {'a cloud' if is_sandbox else 'the sandbox'}, but "
+                f"{partition} is from {'the sandbox, whose images are invented' if is_sandbox else 'a cloud'}: set "
                 "IMAGE_SNAPSHOTS_WAREHOUSE to another one."
             )
         for source in day.sources:
             name = source.table.name
             rows[name] = warehouse.replace(WAREHOUSE_TABLES[name], key, source.batches(partition.project), source)
         if with_history:
-            # Two days of a project may be loaded at once: whoever comes second reads and replaces what is newest then.
+            # Two days of a project may be loaded at once: the second load waits, then reads the newest history.
             warehouse.hold(f"history of project {partition.project}")
             history = open_source(IMAGE_HISTORY, lake.project_table(IMAGE_HISTORY.name, partition.project), stack)
             rows[IMAGE_HISTORY.name] = warehouse.replace(
@@ -150,9 +148,9 @@ def _open(lake: Lake, url: str | None, wait_seconds: float) -> AbstractContextMa
 
 
 def _duckdb_path(url: str) -> Path | None:
-    """The file of a DuckDB warehouse; None for what is none."""
+    """The file of a DuckDB warehouse; None for any other URL."""
     if url.startswith("duckdb://"):
-        # As SQLAlchemy has it: three slashes for a relative path, four for an absolute one.
+        # As in SQLAlchemy: three slashes for a relative path, four for an absolute one.
         path = url.removeprefix("duckdb://").removeprefix("/")
     elif url.endswith(".duckdb") and not looks_like_url(url):
         path = url
@@ -165,10 +163,10 @@ def _duckdb_path(url: str) -> Path | None:
 
 
 def check_warehouse(url: str) -> None:
-    """See that a setting names a warehouse, without opening it.
+    """Check that a setting names a warehouse, without opening it.
 
     Raises:
-        ConfigurationError: it is of no known kind, a malformed URL, or below a home that there is not.
+        ConfigurationError: its kind is unknown, its URL is malformed, or its home directory does not exist.
     """
     if _duckdb_path(url) is not None:
         return
@@ -191,7 +189,7 @@ def open_source(table: Table, path: LakePath, stack: ExitStack) -> Source:
     """Open a table's file until `stack` ends.
 
     Raises:
-        StorageError: it cannot be read, or has columns of another version of this software.
+        StorageError: the file cannot be read, or has columns of another version of this software.
     """
     with storage_errors(path):
         file = stack.enter_context(path.open("rb"))
@@ -199,7 +197,9 @@ def open_source(table: Table, path: LakePath, stack: ExitStack) -> Source:
             with pq.ParquetFile(file) as parquet:
                 found = parquet.schema_arrow
         except pa.ArrowException:
-            raise StorageError(f"{path} is no Parquet file: derive it again with `image-snapshots rebuild`.") from None
+            raise StorageError(
+                f"{path} is not a Parquet file: derive it again with `image-snapshots rebuild`."
+            ) from None
         file.seek(0)
     known = {column.name: column for column in table.columns}
     for field in found:
@@ -219,7 +219,7 @@ def open_source(table: Table, path: LakePath, stack: ExitStack) -> Source:
 
 
 def _open_partition(lake: Lake, partition: Partition, stack: ExitStack) -> _OpenPartition:
-    """Open what is loaded of a day, and see that it is what was sealed."""
+    """Open the files of a day that are loaded, and check them against the manifests."""
     manifest = published_or_error(lake, partition, "nothing can be loaded into the warehouse")
     RetentionRecords(lake, partition.project).check_has(
         partition, WAREHOUSE_TABLES, "nothing of that day can be loaded into the warehouse"
@@ -227,7 +227,7 @@ def _open_partition(lake: Lake, partition: Partition, stack: ExitStack) -> _Open
     derived_manifest = read_derived_manifest(lake, partition)
     if derived_manifest is None or derived_manifest.basis != bases(lake, partition.project)[partition]:
         raise ConfigurationError(
-            f"The derived tables of {partition} are missing, or older than the day or one before it, so nothing was "
+            f"The derived tables of {partition} are missing, or older than this day or an earlier one, so nothing was "
             f"loaded into the warehouse: derive them first with `image-snapshots derive --from {partition.date}`."
         )
     day = _day(manifest, lake.manifest(partition).sha256(), derived_manifest.basis)
@@ -248,7 +248,7 @@ def _check_unchanged(source: Source, recorded: FileFacts, partition: Partition) 
     if found != recorded.sha256:
         raise StorageError(
             f"{source.path} is not the file that the manifest names for {partition}, so nothing was loaded into "
-            "the warehouse: load it again when no run replaces the day; `image-snapshots verify` says whether a file "
+            "the warehouse: load it again when no run replaces the day; `image-snapshots verify` shows whether a file "
             "was changed."
         )
 
@@ -278,13 +278,13 @@ def _bring_up_to_date(warehouse: Warehouse) -> None:
     if _statements(warehouse):
         with warehouse.transaction():
             warehouse.hold("schema")
-            # Another load may have done it in the meantime.
+            # Ask again: another load may have done it meanwhile.
             for statement in _statements(warehouse):
                 warehouse.execute(statement)
 
 
 def _statements(warehouse: Warehouse) -> list[str]:
-    """DDL that is due: missing tables, columns and views, and views whose definition is another now."""
+    """The DDL that is needed: missing tables, columns and views, and views whose definition has changed."""
     found = warehouse.column_types()
     statements = []
     for table in WAREHOUSE_TABLES.values():
@@ -295,9 +295,9 @@ def _statements(warehouse: Warehouse) -> list[str]:
     comments = warehouse.view_comments()
     for name in VIEWS:
         view = read_view(f"views/{name}.sql")
-        # The comment tells one definition from another.
+        # The comment holds a hash of the definition, which shows whether it has changed.
         comment = f"{view.meaning} (definition {hashlib.sha256(view.select.encode()).hexdigest()[:12]})"
-        # Tables that got a column are seen with it only by a view that is made anew.
+        # A view must be created again to see a new column of its tables.
         if statements or comments.get(name) != comment:
             statements.append(f'CREATE OR REPLACE VIEW "{name}" AS\n{view.select}')
             statements.append(f'COMMENT ON VIEW "{name}" IS {quoted(comment)}')
@@ -312,7 +312,7 @@ def _missing_columns(warehouse: Warehouse, table: Table, found: dict[str, str]) 
             if column.name in table.key:
                 raise ConfigurationError(
                     f"The warehouse {warehouse.name} has a table {table.name} without the key column {column.name}, so "
-                    "it is not one of ours and nothing was loaded: give us a schema or database of our own."
+                    "another program made it and nothing was loaded: name a schema or database for the snapshots alone."
                 )
             statements += add_column(table, column)
         elif type_ != sql_type(column):

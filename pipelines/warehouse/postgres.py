@@ -1,4 +1,4 @@
-"""PostgreSQL as a warehouse: rows arrive by COPY in the binary format, which is made from Arrow column by column."""
+"""PostgreSQL as a warehouse: rows are sent by COPY in the binary format, built from Arrow column by column."""
 
 import datetime as dt
 import re
@@ -25,7 +25,7 @@ _REFUSED = re.compile(r"authentication failed|no password supplied|does not exis
 
 @contextmanager
 def open_postgres(url: str, wait_seconds: float) -> Iterator["PostgresWarehouse"]:
-    """Connect to the database of a libpq URL; locks are waited for no longer than `wait_seconds` each.
+    """Connect to the database of a libpq URL; each lock is waited for at most `wait_seconds`.
 
     Raises:
         ConfigurationError: the URL is malformed, or the server refuses it or a statement.
@@ -58,23 +58,23 @@ def open_postgres(url: str, wait_seconds: float) -> Iterator["PostgresWarehouse"
     except psycopg.errors.LockNotAvailable:
         raise PartitionBusyError(
             f"The warehouse {name} was in use by another load or a report for more than {wait_seconds:g} seconds, so "
-            "nothing was loaded: load again when it has ended."
+            "nothing was loaded: load again when that has ended."
         ) from None
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
         raise EndpointUnreachableError(
-            f"The warehouse {name} broke off the load: {said(error)}. What it held before is intact; load again."
+            f"The warehouse {name} broke off the load: {said(error)}. Its previous content is intact; load again."
         ) from None
     except psycopg.Error as error:
         raise ConfigurationError(
-            f"The warehouse {name} refused: {said(error)}. What it held before is intact; correct that and load again."
+            f"The warehouse {name} refused: {said(error)}. Its previous content is intact; correct that and load again."
         ) from None
 
 
 def parse_warehouse_url(url: str) -> SecretUrl:
-    """Take the URL of a warehouse apart.
+    """Parse the URL of a warehouse.
 
     Raises:
-        ConfigurationError: it is malformed or ambiguous.
+        ConfigurationError: the URL is malformed or ambiguous.
     """
     example = "postgresql://user:password@host:5432/database"
     try:
@@ -89,7 +89,7 @@ def _options(url: str) -> dict[str, Any]:
     try:
         return dict(psycopg.conninfo.conninfo_to_dict(url))
     except psycopg.ProgrammingError:
-        # What libpq says would show parts of the URL.
+        # libpq's message would show parts of the URL.
         raise ConfigurationError(
             "The URL of the warehouse is malformed: it must look like postgresql://user:password@host:5432/database, "
             "with options that PostgreSQL knows (setting IMAGE_SNAPSHOTS_WAREHOUSE)."
@@ -97,7 +97,7 @@ def _options(url: str) -> dict[str, Any]:
 
 
 class PostgresWarehouse:
-    """A database that is connected to, in the schema that is first on its search path; see `Warehouse`."""
+    """A connected database; uses the first schema of its search path. See `Warehouse`."""
 
     has_keys = True
 
@@ -132,13 +132,13 @@ class PostgresWarehouse:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Commit what the block does, or roll it back."""
+        """Commit the block's changes, or roll them back."""
         with self._connection.transaction():
             self._connection.execute("SELECT set_config('lock_timeout', %s, true)", [self._lock_timeout])
             yield
 
     def hold(self, what: str) -> None:
-        """Take an advisory lock of this database and schema until the transaction ends."""
+        """Take an advisory lock for this database and schema until the transaction ends."""
         self._connection.execute(
             "SELECT pg_advisory_xact_lock(hashtextextended('image-snapshots ' || current_schema() || ' ' || %s, 0))",
             [what],
@@ -147,7 +147,7 @@ class PostgresWarehouse:
     def replace(
         self, table: Table, partition: dict[str, object], batches: Iterator[pa.RecordBatch], _source: object = None
     ) -> int:
-        """Delete the partition's rows and copy those of the batches, which are in memory one at a time."""
+        """Delete the partition's rows and copy the batches; one batch at a time is in memory."""
         name = sql.Identifier(table.name)
         condition = sql.SQL(" AND ").join(sql.SQL("{} = %s").format(sql.Identifier(column)) for column in partition)
         columns = sql.SQL(", ").join(sql.Identifier(column.name) for column in table.columns)
@@ -162,7 +162,7 @@ class PostgresWarehouse:
             return cursor.rowcount
 
     def kinds(self) -> set[bool]:
-        """Whether days are of the sandbox."""
+        """The distinct values of `is_sandbox` in `days`."""
         return {kind for (kind,) in self._connection.execute("SELECT DISTINCT is_sandbox FROM days").fetchall()}
 
     def loaded_days(self, project: str) -> dict[dt.date, str]:
@@ -171,19 +171,19 @@ class PostgresWarehouse:
         return dict(rows.fetchall())
 
 
-# The binary format of COPY: for each row the number of its fields, and for each field its length in bytes and its
-# content, or the length -1 for null; numbers are big-endian.
+# The binary format of COPY: for each row the number of its fields; for each field its length in bytes (-1 for null) and
+# its content. Numbers are big-endian.
 # https://www.postgresql.org/docs/current/sql-copy.html#id-1.9.3.55.9.4
 
 _BEGIN = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
 _END = struct.pack(">h", -1)
 _NULL = pa.scalar(struct.pack(">i", -1), pa.binary())
 
-# PostgreSQL counts from 2000-01-01.
+# PostgreSQL counts days from 2000-01-01.
 _EPOCH_DAYS = 10_957
 _EPOCH_MICROSECONDS = _EPOCH_DAYS * 86_400_000_000
 
-# It has no U+0000 in texts; this is the symbol for it.
+# PostgreSQL cannot store U+0000 in text; it is replaced by its symbol.
 _NUL, _NUL_SYMBOL = "\0", "\u2400"
 
 
@@ -208,7 +208,7 @@ def _text(array: pa.Array) -> list[pa.Array]:
 
 
 def _number(type_: str, convert: Callable[[Any], Any] = lambda array: array) -> Callable[[pa.Array], list[pa.Array]]:
-    """Encoder of a type that numpy writes as `type_`."""
+    """Encoder for a type that numpy writes as `type_`."""
     layout = np.dtype([("length", ">i4"), ("value", type_)])
 
     def encode(array: pa.Array) -> list[pa.Array]:
@@ -222,7 +222,7 @@ def _number(type_: str, convert: Callable[[Any], Any] = lambda array: array) -> 
 
 
 def _fixed_size(items: Any) -> pa.Array:
-    """Binary array of the bytes of each element of a numpy array."""
+    """A binary array with the bytes of each element of a numpy array."""
     offsets = np.arange(len(items) + 1, dtype=np.int32) * items.itemsize
     return pa.Array.from_buffers(pa.binary(), len(items), [None, pa.py_buffer(offsets), pa.py_buffer(items)])
 

@@ -1,7 +1,7 @@
 -- id: build_failed
 -- title: Build failed
 -- severity: medium
--- why: The image cannot be used, and whoever waits for it may not know.
+-- why: The image cannot be used, and the people who wait for it may not know.
 -- do: Read the status message, and build the image again or delete it.
 SELECT
     id,

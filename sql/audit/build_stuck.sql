@@ -1,7 +1,7 @@
 -- id: build_stuck
 -- title: Build does not end
 -- severity: medium
--- why: A build takes minutes to hours; this one has not moved for more than a day and will hardly end by itself.
+-- why: A build takes minutes to hours. This one has not changed for more than a day, so it will probably never end.
 -- do: Cancel and start it again, or delete the image.
 SELECT
     id,

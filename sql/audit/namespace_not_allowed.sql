@@ -1,8 +1,8 @@
 -- id: namespace_not_allowed
 -- title: Namespace is not allowed
 -- severity: high
--- why: The image comes from a registry organisation that is not among those approved in
---   IMAGE_SNAPSHOTS_ALLOWED_NAMESPACES. While that is not set, nothing is found.
+-- why: The image comes from a registry organisation that IMAGE_SNAPSHOTS_ALLOWED_NAMESPACES does not approve. If that
+--   setting is unset, this rule finds nothing.
 -- do: Replace the image by one of an approved organisation, or have the organisation approved.
 SELECT
     current_images.id,

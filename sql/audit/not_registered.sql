@@ -1,8 +1,8 @@
 -- id: not_registered
 -- title: Present, but not registered
 -- severity: medium
--- why: Nobody answers for an image that is in no inventory, and nothing else here looks at it.
--- do: Add it to the inventory with an owner, or delete it. The likely owner is the only one of its namespace.
+-- why: Nobody is responsible for an image that is not in the inventory, and no other rule checks it.
+-- do: Add it to the inventory with an owner, or delete it. The likely owner is the only owner in its namespace.
 -- needs: list
 SELECT
     id,

@@ -1,8 +1,8 @@
 -- id: older_than_a_year
 -- title: Older than a year
 -- severity: low
--- why: What an image was built from a year ago has known vulnerabilities by now.
--- do: Build it anew from a maintained base, or delete it.
+-- why: Software that was built into an image a year ago has known vulnerabilities by now.
+-- do: Build the image again from a maintained base, or delete it.
 SELECT
     id,
     create_at,

@@ -1,7 +1,7 @@
 -- id: owner_missing
 -- title: No owner or no cost centre
 -- severity: medium
--- why: Without an owner nobody answers for the image, and without a cost centre nobody pays for it.
+-- why: Without an owner nobody is responsible for the image, and without a cost centre nobody pays for it.
 -- do: State both in the inventory.
 SELECT
     inventory.id,

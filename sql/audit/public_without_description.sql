@@ -1,7 +1,7 @@
 -- id: public_without_description
 -- title: Public image without a description
 -- severity: low
--- why: Others may use the image, and nothing tells them what it is for.
+-- why: Others may use the image, but nothing says what it is for.
 -- do: Describe the image, or make it private.
 SELECT
     id,

@@ -1,9 +1,9 @@
 -- id: registered_but_gone
 -- title: Registered, but gone
 -- severity: medium
--- why: The inventory names an image that the API says is gone: the register is wrong, or somebody deleted what others
---   count on.
--- do: Ask who deleted it; remove it from the inventory, or build it again.
+-- why: The inventory names an image that the API reports as gone. The inventory is outdated, or somebody deleted an
+--   image that others need.
+-- do: Ask who deleted it. Remove it from the inventory, or build it again.
 SELECT
     id,
     outcome,

@@ -1,9 +1,9 @@
 -- id: tag_pushed_again
 -- title: Tag was pushed again
 -- severity: medium
--- why: The registry address is that of the last complete day and the content is not: whoever uses the tag now runs
---   something that nobody may have reviewed. This is found on the day of the change alone.
--- do: Ask the owner what was pushed; prefer a new tag for each version.
+-- why: The registry address has not changed since the last complete day, but the content has. Users of the tag now run
+--   content that may not have been reviewed. The finding appears only on the day of the change.
+-- do: Ask the owner what was pushed. Prefer a new tag for each version.
 WITH changes AS (
     SELECT
         id,
@@ -14,6 +14,9 @@ WITH changes AS (
         MAX(CASE WHEN field = 'size' THEN new_value END) AS size_now,
         MAX(CASE WHEN field = 'update_at' THEN old_value END) AS update_at_before,
         MAX(CASE WHEN field = 'update_at' THEN new_value END) AS update_at_now,
+        MAX(actor) AS actor,
+        MAX(actor_source_ip) AS actor_source_ip,
+        MAX(actor_unknown) AS actor_unknown,
         MAX(CASE WHEN field = 'status' AND UPPER(old_value) IN ('INIT', 'CREATING') THEN 1 ELSE 0 END) AS build_ended
     FROM image_changes
     WHERE change = 'changed'
@@ -26,7 +29,10 @@ SELECT
     changes.size_now,
     changes.update_at_before,
     changes.update_at_now,
-    changes.compared_with
+    changes.compared_with,
+    changes.actor,
+    changes.actor_source_ip,
+    changes.actor_unknown
 FROM current_images
 INNER JOIN changes ON changes.id = current_images.id
 WHERE current_images.swr_path <> ''

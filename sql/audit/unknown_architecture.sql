@@ -1,7 +1,7 @@
 -- id: unknown_architecture
--- title: Architecture is not a documented one
+-- title: Architecture is not documented
 -- severity: low
--- why: Tools that choose machines by architecture may not place the image, or place it wrongly.
+-- why: Tools that choose machines by architecture may refuse the image, or choose the wrong machine.
 -- do: Correct the architecture of the image, or ask the vendor what the new value means.
 SELECT
     current_images.id,

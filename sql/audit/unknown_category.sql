@@ -1,7 +1,7 @@
 -- id: unknown_category
--- title: Resource category is not a documented one
+-- title: Resource category is not documented
 -- severity: low
--- why: Tools that choose machines by category may not place the image, or place it wrongly.
+-- why: Tools that choose machines by category may refuse the image, or choose the wrong machine.
 -- do: Correct the categories of the image, or ask the vendor what the new value means.
 SELECT
     image_values.id,

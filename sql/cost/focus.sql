@@ -1,10 +1,10 @@
--- The estimated costs under the column names of FOCUS, the FinOps open cost and usage specification: a row for each
--- image and day. FOCUS-shaped rather than conformant, because there is no bill behind it: BilledCost is 0, and every
--- other cost is the estimate. Columns are in alphabetical order, those that are not of FOCUS (x_...) last. What is not
--- known is null, the costs of an image without a price or a size included.
+-- The estimated costs under the column names of FOCUS, the FinOps open cost and usage specification: one row for each
+-- image and day. FOCUS-shaped but not conformant, because there is no bill: BilledCost is 0, and all other costs are
+-- the estimate. Columns are in alphabetical order, with those outside FOCUS (x_...) last. Unknown values are null, such
+-- as the costs of an image without a price or a size.
 --
--- Reads image_costs, and the one row of focus_parameters (is_sandbox: the images are invented). Keeps the order of its
--- rows (no ORDER BY: an export may cover years).
+-- Reads image_costs, and the one row of focus_parameters (is_sandbox: the images are invented). Keeps the order of the
+-- rows, without ORDER BY, because an export may cover years.
 WITH quantities AS (
     SELECT
         image_costs.*,
@@ -68,6 +68,7 @@ SELECT
     TRUE AS x_IsEstimate,
     focus_parameters.is_sandbox AS x_IsSandbox,
     namespace AS x_Namespace,
+    observed_kinds AS x_ObservedKinds,
     owner AS x_Owner,
     price_valid_from AS x_PriceValidFrom,
     reclaimable_bytes AS x_ReclaimableBytesUpperBound,

@@ -1,5 +1,5 @@
--- What each known image weighs, and what that would cost on the day by the price book: an estimate, no bill.
--- A day's cost = GB (1024^3 bytes) x price of a GB-month / days of the month.
+-- The size of each known image, and its estimated cost for the day by the price book; not a bill.
+-- Cost of a day = GB (1024^3 bytes) x price per GB-month / days of the month.
 --
 -- Reads parameters, current_images, image_usage, previous_costs (image_costs of the last complete day), prices
 -- (registry, namespace, type: selectors, null for any; valid_from, per_gb_month, currency) and cost_parameters (one
@@ -20,7 +20,7 @@ WITH valid_prices AS (
     ) = 1
 ),
 
--- Prices are chosen for each kind of image rather than for each image: there are far fewer.
+-- Prices are chosen for each kind of image, not for each image: there are far fewer kinds.
 kinds AS (
     SELECT DISTINCT
         registry,
@@ -77,13 +77,18 @@ SELECT
     / DAY(LAST_DAY(current_images.snapshot_date)) AS estimated_cost,
     image_usage.unused_days,
     CASE
-        WHEN image_usage.unused_days IS NULL THEN NULL
-        -- Preset images are not the user's to delete.
+        -- What was not looked at may use it.
+        WHEN NOT parameters.usage_is_observed OR image_usage.id IS NULL THEN NULL
+        -- Users cannot delete preset images.
         WHEN UPPER(current_images.type) = 'BUILD_IN' THEN 0
+        -- However long nobody did, something needs it now.
+        WHEN image_usage.running > 0 OR image_usage.required > 0 THEN 0
         WHEN image_usage.unused_days >= cost_parameters.unused_after_days THEN current_images.size_bytes
         ELSE 0
-    END AS reclaimable_bytes
+    END AS reclaimable_bytes,
+    CASE WHEN parameters.usage_is_observed AND image_usage.id IS NOT NULL THEN parameters.usage_kinds END AS observed_kinds
 FROM current_images
+CROSS JOIN parameters
 CROSS JOIN cost_parameters
 LEFT JOIN previous_costs
     ON previous_costs.id = current_images.id

@@ -1,8 +1,8 @@
 -- What deleting the unused images would free, by owner: an UPPER BOUND, because images share layers and the registry
 -- frees a layer only when the last image with it is gone. Likewise the estimated cost of a month, which is no bill.
--- Without rows when usage is not read.
+-- Unused means that no resource of observed_kinds uses them. Without rows for a day that did not read all of these.
 --
--- Reads image_costs, of which the last day of each project counts.
+-- Reads image_costs; only the last day of each project counts.
 WITH last_days AS (
     SELECT
         project_id,
@@ -20,7 +20,8 @@ SELECT
     SUM(image_costs.reclaimable_bytes) AS reclaimable_bytes_upper_bound,
     SUM(CAST(image_costs.reclaimable_bytes AS DOUBLE) / 1073741824 * image_costs.unit_price)
         AS estimated_month_cost_upper_bound,
-    image_costs.currency
+    image_costs.currency,
+    image_costs.observed_kinds
 FROM image_costs
 INNER JOIN last_days
     ON last_days.project_id = image_costs.project_id
@@ -31,7 +32,8 @@ GROUP BY
     image_costs.project_id,
     image_costs.owner,
     image_costs.cost_center,
-    image_costs.currency
+    image_costs.currency,
+    image_costs.observed_kinds
 ORDER BY
     reclaimable_bytes_upper_bound DESC,
     image_costs.project_id,

@@ -1,10 +1,10 @@
--- What the audit rules found on a day, with the life of each finding since the last published day. From: parameters,
--- found (rule, id, evidence: what the rules found), rules (rule, severity, title, is_decided), previous_findings
--- (audit_findings of the last published day), suppressions (rule, id, namespace, until, reason), inventory,
--- responses, current_images, image_reconciliation, image_history.
--- What was open and is not found any more is resolved, unless the day cannot say so: it is not complete, the rule could
--- not decide (it broke, or what it needs was not read), the image gave no answer, or it was not asked for because the
--- inventory is not whole. Then it stays open as it was.
+-- The findings of a day, each continued from the last published day.
+-- Reads parameters, found (rule, id, evidence: the rows of the rules), rules (rule, severity, title, is_decided),
+-- previous_findings (audit_findings of the last published day), suppressions (rule, id, namespace, until, reason),
+-- inventory, responses, current_images, image_reconciliation, image_history.
+-- An open finding that is not found now is resolved, unless this day cannot decide it: the day is incomplete, the rule
+-- could not decide (it failed, or its input was not read), the image had no usable response, or it was not requested
+-- because the inventory is not whole. Then the finding stays open unchanged.
 WITH previous AS (
     SELECT rule, severity, title, id, name, first_seen, evidence
     FROM previous_findings
@@ -50,7 +50,7 @@ not_found_today AS (
     WHERE found.id IS NULL
 ),
 last_versions AS (
-    -- History may be ahead of a day that is derived again.
+    -- The history may be newer than a day that is derived again.
     SELECT image_history.id, image_history.name, image_history.namespace
     FROM image_history
     CROSS JOIN parameters

@@ -1,5 +1,6 @@
--- The audit rules of a day and what became of each. From: parameters, rules (rule, title, severity, why, what_to_do,
--- error, sql_sha256), findings (audit_findings of the day).
+-- The audit rules of a day, and the result of each.
+-- Reads parameters, rules (rule, title, severity, why, what_to_do, error, sql_sha256), findings (audit_findings of the
+-- day).
 WITH open_findings AS (
     SELECT rule, COUNT(*) AS findings
     FROM findings

@@ -1,7 +1,8 @@
--- What is known of each living image on a day. From: parameters, responses, images, inventory, image_history.
--- Today's answer where there is one; otherwise (forbidden, failed) the last version that a complete day saw, marked as
--- carried. An image is missing here when the API said that it is gone or, on a complete day, when it left an inventory that
--- is whole.
+-- The known content of each living image on a day.
+-- Reads parameters, responses, images, inventory, image_history.
+-- The content is today's response. Without a usable one (forbidden, failed) it is the last version from a complete day,
+-- marked as carried. An image is left out if the API reports it as gone or, on a complete day, if it is missing from an
+-- inventory that is whole.
 WITH today AS (
     SELECT images.*
     FROM images

@@ -1,6 +1,6 @@
--- What a complete day changed against the one before it, a row for each changed field. From: parameters, image_history,
--- inventory.
--- The versions that begin on the day, beside those that end on it: so nothing is said of an image without an answer.
+-- The changes from one complete day to the next, one row for each changed field.
+-- Reads parameters, image_history, inventory, image_traces.
+-- Compares the versions that begin on the day with those that end on it, so an image without a response has no changes.
 WITH begun AS (
     SELECT image_history.*
     FROM image_history
@@ -112,6 +112,21 @@ changes AS (
     SELECT id, 'changed' AS change, field, old_value, new_value, change_class
     FROM field_values
     WHERE old_value IS DISTINCT FROM new_value
+),
+-- What was done to each image between the two days, as far as it succeeded.
+done AS (
+    SELECT
+        image_traces.resource_id AS id,
+        COUNT(*) AS traces,
+        MIN(image_traces.user) AS actor,
+        MIN(image_traces.source_ip) AS source_ip,
+        MIN(image_traces.trace_id) AS trace_id
+    FROM image_traces
+    CROSS JOIN parameters
+    WHERE image_traces.time >= parameters.traces_from
+        AND image_traces.time < parameters.traces_until
+        AND COALESCE(LOWER(image_traces.rating), 'normal') = 'normal'
+    GROUP BY image_traces.resource_id
 )
 SELECT
     parameters.snapshot_date,
@@ -126,10 +141,20 @@ SELECT
     begun.name,
     inventory.owner,
     inventory.cost_center,
-    inventory.environment
+    inventory.environment,
+    -- Only a trace that nothing else competes with says who it was.
+    CASE WHEN parameters.traces_are_whole AND done.traces = 1 THEN done.actor END AS actor,
+    CASE WHEN parameters.traces_are_whole AND done.traces = 1 THEN done.source_ip END AS actor_source_ip,
+    CASE WHEN parameters.traces_are_whole AND done.traces = 1 THEN done.trace_id END AS trace_id,
+    CASE
+        WHEN NOT parameters.traces_are_whole THEN 'traces_not_read'
+        WHEN done.id IS NULL THEN 'no_trace'
+        WHEN done.traces > 1 THEN 'several_traces'
+    END AS actor_unknown
 FROM changes
 CROSS JOIN parameters
 INNER JOIN begun ON begun.id = changes.id
 LEFT JOIN inventory ON inventory.id = changes.id
+LEFT JOIN done ON done.id = changes.id
 WHERE parameters.compared_with IS NOT NULL
 ORDER BY changes.id, changes.change, changes.field

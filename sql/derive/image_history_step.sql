@@ -1,20 +1,21 @@
--- One complete day's step of the history. From: day (one row: snapshot_date, project_id, inventory_is_whole), versions
--- (the current version of each image), day_responses (id, outcome) and day_images (content) of that day.
--- Gives every version that is current after the day, and those that the day ends (is_current is false).
+-- Advances the history by one complete day.
+-- Reads day (one row: snapshot_date, project_id, inventory_is_whole), versions (the current version of each image),
+-- day_responses (id, outcome) and day_images (content) of that day.
+-- Returns all versions that are current after the day, and those that end on it (is_current is false).
 WITH described AS (
     SELECT day_images.*, day_responses.outcome
     FROM day_images
     INNER JOIN day_responses ON day_responses.id = day_images.id
 ),
 begun AS (
-    -- New, there again, or of other content.
+    -- Images that are new, have come back, or have changed.
     SELECT described.*, FALSE AS is_deleted, NULL AS deleted_reason
     FROM described
     LEFT JOIN versions ON versions.id = described.id
     WHERE described.outcome = 'ok'
         AND (versions.id IS NULL OR versions.is_deleted OR versions.content_hash <> described.content_hash)
     UNION ALL
-    -- Gone, and described for a last time.
+    -- Images that are gone, but described a last time.
     SELECT described.*, TRUE AS is_deleted, 'deleted' AS deleted_reason
     FROM described
     LEFT JOIN versions ON versions.id = described.id
@@ -22,8 +23,8 @@ begun AS (
         AND (versions.id IS NULL OR NOT versions.is_deleted)
 ),
 gone AS (
-    -- Gone without a description: what was known last stays on record. An answer such as `forbidden` says nothing, nor
-    -- does not being in an inventory that is not whole.
+    -- Images that are gone without a description: the last known content is kept. A response such as `forbidden` does
+    -- not count, nor does absence from an inventory that is not whole.
     SELECT versions.id, COALESCE(day_responses.outcome, 'not_in_inventory') AS deleted_reason
     FROM versions
     CROSS JOIN day

@@ -1,11 +1,11 @@
--- The inventory of a day against the API's own list: listed images that nobody registered, and registered ids whose
--- image is gone by the API's own answer. Rows of the first kind exist only for days on which the list was read and the
--- inventory is whole: another one says nothing by what it lacks. An id that was asked for because it is not in such an
--- inventory is not registered by it.
+-- The inventory of a day compared with the image list: listed images that nobody registered, and registered ids whose
+-- image is gone according to the API. Rows of the first kind exist only for days on which the list was read and the
+-- inventory is whole: absence from another inventory proves nothing. An id that was requested only because such an
+-- inventory lacked it does not count as registered.
 --
 -- Reads parameters, unmatched_images (see unmatched_images.sql) and current_images.
 WITH owned AS (
-    -- A registered image has an owner whether it lives or is gone.
+    -- Owners of registered images count whether the image exists or is gone.
     SELECT
         namespace,
         owner

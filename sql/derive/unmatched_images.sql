@@ -1,10 +1,10 @@
--- Of a day: listed images that nobody registered, and registered ids whose image is gone by the API's own answer. Rows of
--- the first kind exist only for days on which the list was read.
+-- A day's listed images that nobody registered, and registered ids whose image is gone according to the API. Rows of the
+-- first kind exist only for days on which the list was read.
 --
 -- Reads parameters, unregistered_rows (see Analysis.load_unregistered_rows), inventory, responses, images and
 -- image_history.
 WITH first_rows AS (
-    -- The list may show an image twice.
+    -- The image list may show an image twice.
     SELECT unregistered_rows.*
     FROM unregistered_rows
     QUALIFY ROW_NUMBER() OVER (PARTITION BY unregistered_rows.id ORDER BY unregistered_rows.position) = 1
@@ -24,11 +24,11 @@ unregistered AS (
         CAST(NULL AS VARCHAR) AS cost_center,
         CAST(NULL AS VARCHAR) AS environment
     FROM first_rows AS listed
-    -- Preset images are the platform's: nobody registers them.
+    -- Preset images belong to the platform; nobody registers them.
     WHERE COALESCE(UPPER(listed.type), '') <> 'BUILD_IN'
 ),
 
--- History may be ahead when an old day is derived again: what came after that day does not count.
+-- The history may be newer than an old day that is derived again; later versions are ignored.
 last_versions AS (
     SELECT history.*
     FROM image_history AS history
@@ -42,7 +42,7 @@ gone AS (
         inventory.id,
         'registered_but_gone' AS kind,
         responses.outcome,
-        -- The API may describe a deleted image in part or not at all.
+        -- The API may describe a deleted image partly or not at all.
         COALESCE(images.name, last_versions.name) AS name,
         COALESCE(images.namespace, last_versions.namespace) AS namespace,
         COALESCE(images.swr_path, last_versions.swr_path) AS swr_path,

@@ -1,4 +1,4 @@
--- Where the API's list shows images that nobody registered, in its order.
+-- The positions in the image list of images that nobody registered, in the list's order.
 --
 -- Reads listed_ids (id, position in the list, see Analysis.load_unregistered_rows), inventory and parameters.
 SELECT listed_ids.position

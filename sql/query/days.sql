@@ -1,4 +1,4 @@
--- The published days: who published what, whether it is complete, and how many ids had which outcome.
+-- The published days: the run that published each, whether it is complete, and the number of ids for each outcome.
 --
 -- Reads manifests (one row for each manifest in the lake, as written).
 SELECT

@@ -1,10 +1,10 @@
--- The living images as of a day, as the last complete day up to it knows them: images_as_of('2026-11-01'), or of one
--- project images_as_of('2026-11-01', 'default'); fails for a day that no complete day speaks for.
+-- The living images on a day, from the last complete day up to it: images_as_of('2026-11-01'), or for one project
+-- images_as_of('2026-11-01', 'default'). It fails for a day that no complete day covers.
 --
 -- Reads image_history and history_days (project, snapshot_date: the complete days that it was made from).
--- `as_of_date` and `of_project` stand for the day and the project or NULL: put them there to run this elsewhere. A day
--- between two complete days shows the earlier one, which `rests_on` names. Before a project's first complete day and
--- after its last nothing is known.
+-- `as_of_date` is the day, and `of_project` the project or NULL: replace them to run this query elsewhere. A day between
+-- two complete days shows the earlier one, which `rests_on` names. Nothing is known before a project's first complete
+-- day and after its last.
 WITH known AS (
     SELECT
         history_days.project,
@@ -62,7 +62,7 @@ INNER JOIN image_history
 WHERE checked.is_known
     AND NOT image_history.is_deleted
 UNION ALL
--- No rows: here the check is made where there is no history at all.
+-- This part returns no rows. It makes the check also if there is no history at all.
 SELECT
     image_history.*,
     NULL AS rests_on

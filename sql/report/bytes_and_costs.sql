@@ -1,5 +1,5 @@
--- Bytes and estimated costs of a day by owner and by namespace: the largest shown_groups of each, and the rest
--- together in one row. A null name is an image without one; a null sum is not known.
+-- Bytes and estimated costs of a day by owner and by namespace: the largest shown_groups groups of each, and all others
+-- in one row. A null name means that the images have none; a null sum is unknown.
 --
 -- Reads image_costs of one day, and report_limits (one row: shown_groups, shown_text: characters).
 WITH grouped AS (

@@ -1,6 +1,6 @@
--- What changed since the last complete day, counted: images of each class, kind of change and field.
+-- The number of images that have changed since the last complete day, by class, kind of change and field.
 --
--- Reads image_changes of one day. An image counts in each row that it belongs to, so images do not add up over rows.
+-- Reads image_changes of one day. An image may count in several rows, so do not add up the rows.
 SELECT
     change_class,
     change,

@@ -1,8 +1,8 @@
--- The changes that the report shows, at most shown_changes of each class; of content, other fields than the time of
--- the last update come first.
+-- The changes that the report shows, at most shown_changes of each class. In the class content, the time of the last
+-- update comes after all other fields.
 --
 -- Reads image_changes of one day and report_limits (one row: shown_changes, shown_text: characters).
--- Changes are ranked by the columns that rank them alone, and only those that are shown are read as a whole.
+-- The ranking reads only the columns that it needs; all columns are read for the shown changes only.
 WITH ranked AS (
     SELECT
         change_class,

@@ -1,8 +1,8 @@
--- The findings that the report shows, by rule and kind: open, suppressed or resolved. When there are more than
--- shown_findings in all, every rule gives up those it ranks last, so that no rule hides another.
+-- The findings that the report shows, by rule and kind: open, suppressed or resolved. If there are more than
+-- shown_findings in total, the last ones of every rule are dropped, so that no rule hides another.
 --
 -- Reads audit_findings of one day, and report_limits (one row: shown_findings, shown_text: characters).
--- Findings are ranked by the columns that rank them alone, and only those that are shown are read as a whole.
+-- The ranking reads only the columns that it needs; all columns are read for the shown findings only.
 WITH kinds AS (
     SELECT
         rule,
@@ -54,7 +54,7 @@ SELECT
     audit_findings.state,
     audit_findings.first_seen,
     audit_findings.days_open,
-    -- A JSON object cannot be cut: a long one is in the table alone.
+    -- A JSON object cannot be cut off, so a long one is only in the table.
     CASE
         WHEN LENGTH(audit_findings.evidence) <= 10 * report_limits.shown_text THEN audit_findings.evidence
     END AS evidence,

@@ -1,9 +1,9 @@
--- Images that stand out, at most 8 of each kind: largest, grown (most since the last complete day) and unused (longest
--- without a notebook, the older image first; preset images are not the user's to delete).
+-- Images that stand out, at most 8 of each kind: largest, grown (most since the last complete day) and unused (on most
+-- observed days, the older image first; preset images are not the user's to delete).
 --
 -- Reads image_costs, image_usage, image_changes and images of one day, and report_limits (one row: shown_text:
 -- characters).
--- Images are ranked by the columns that rank them alone, and only those that are shown are read as a whole.
+-- The ranking reads only the columns that it needs; all columns are read for the shown images only.
 WITH came AS (
     SELECT DISTINCT id
     FROM image_changes

@@ -1,6 +1,6 @@
--- The audit rules of a day, each with what it counts: open findings that are not suppressed, new ones among them,
--- suppressed ones, and resolved ones. A rule whose file was removed since is there while it has findings; a rule whose
--- severity was changed may be there with both while not all its findings are decided anew.
+-- The audit rules of a day with their numbers of open findings (without suppressed ones), new ones among them,
+-- suppressed ones, and resolved ones. A rule whose file was removed stays as long as it has findings. A rule whose
+-- severity was changed may appear with both severities until all its findings have been decided again.
 --
 -- Reads audit_rules and audit_findings of one day.
 WITH counted AS (

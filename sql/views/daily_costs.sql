@@ -1,6 +1,6 @@
 -- Images, bytes and estimated cost of each complete day, by project, owner, cost centre, environment and currency.
 --
--- Reads days and image_costs. Sums leave out images whose size or price is not known: `images_without_cost` counts them.
+-- Reads days and image_costs. Sums leave out images of unknown size or price; `images_without_cost` counts them.
 SELECT
     c.project,
     c.snapshot_date,

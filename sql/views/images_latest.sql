@@ -1,4 +1,4 @@
--- The images that exist: what the API described on the last day of each project, deleted ones left out.
+-- The images that the API described on the last day of each project, without deleted ones.
 --
 -- Reads latest_days, images and responses.
 SELECT i.*

@@ -1,6 +1,6 @@
--- The images of all complete days, each with what the inventory of that day says: owner, cost centre, environment.
+-- The images of all complete days, each with owner, cost centre and environment from that day's inventory.
 --
--- Reads days, images and inventory. Columns of the inventory come first, so that new ones of images can follow.
+-- Reads days, images and inventory. The inventory's columns come first, so that new columns of images can be appended.
 SELECT
     v.owner,
     v.cost_center,

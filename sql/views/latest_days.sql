@@ -1,4 +1,4 @@
--- The last complete day of each project: join it to any table.
+-- The last complete day of each project, to be joined with any table.
 --
 -- Reads days.
 SELECT

@@ -1,4 +1,4 @@
--- The findings of the last complete day of each project that are open and not suppressed, with what to do about them.
+-- The open findings of the last complete day of each project, without suppressed ones, with the advice of their rules.
 --
 -- Reads latest_days, audit_findings and audit_rules.
 SELECT

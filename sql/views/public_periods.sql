@@ -1,10 +1,10 @@
--- Since when, and until when, each image was public, by complete days: one row for each time without interruption.
+-- The periods in which each image was public, by complete days: one row for each uninterrupted period.
 --
--- Reads image_history and days. `public_since` is the first complete day that showed the image as public, `public_until`
--- the first that did not any more, null while it is public. `is_start_known` says whether the day before showed
--- otherwise; where it is false nobody had looked, so the image was public at the latest since then, such as since the
--- first snapshot. `end_reason`: visibility (it is public no more), deleted or not_found (the API said so), or
--- not_in_inventory (nobody looked any more). Names are the last of that time.
+-- Reads image_history and days. `public_since` is the first complete day on which the image was public; `public_until`
+-- is the first one on which it was not, or null while it is public. `is_start_known` is true if the image was seen and
+-- not public on the complete day before. Otherwise, such as on the first snapshot, it may have been public earlier.
+-- `end_reason`: visibility (it became private), deleted or not_found (according to the API), or not_in_inventory (it was
+-- not requested). Names are the last ones of the period.
 WITH complete_days AS (
     SELECT
         project,

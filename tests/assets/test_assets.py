@@ -1,4 +1,4 @@
-"""The assets, materialised on real files against a running sandbox, and what they tell an operator."""
+"""The assets, materialised on real files against a running sandbox, and their metadata and checks."""
 
 import datetime as dt
 import json
@@ -38,7 +38,7 @@ DELIVERED = {"warehouse_tables", "daily_report", "monthly_tables"}
 
 @pytest.fixture
 def instance():
-    # Kept in memory, which costs half of what files cost.
+    # Kept in memory, which takes half the time of files.
     with dg.DagsterInstance.ephemeral() as instance:
         yield instance
 
@@ -52,7 +52,7 @@ def sandbox(start_sandbox, tmp_path, monkeypatch):
 
 
 class Attended(LogReporter):
-    """Somebody waits: failures come at once, without retries."""
+    """A user waits: failures come at once, without retries."""
 
     is_attended = True
 
@@ -71,12 +71,12 @@ def metadata(result, asset):
     return event.metadata
 
 
-def test_a_run_materialises_all_assets_with_what_an_operator_wants(instance, sandbox, tmp_path):
+def test_run_materialises_all_assets_with_metadata(instance, sandbox, tmp_path):
     result = run(instance)
     assert result.success
     lake = Lake("lake")
     manifest = json.loads(lake.manifest(PARTITION).read_text())
-    for name in TABLES.keys() - {"list_pages", "notebooks"}:
+    for name in TABLES.keys() - {"list_pages", "image_references"}:
         shown = metadata(result, {"inventory": "image_inventory", "responses": "image_responses"}.get(name, name))
         path = lake.table(name, PARTITION)
         assert shown["dagster/partition_row_count"].value == pq.read_metadata(path).num_rows
@@ -93,9 +93,10 @@ def test_a_run_materialises_all_assets_with_what_an_operator_wants(instance, san
         == dict(Counter(pq.read_table(lake.table("responses", PARTITION))["outcome"].to_pylist()))
     )
     pages = manifest["files"]["list_pages"]["rows"]
-    assert fetched["requests"].value == sum(outcomes.values()) + pages
-    assert (pages, fetched["list_was_read"].value, fetched["notebooks_were_read"].value) == (1, True, False)
-    assert fetched.keys() & {"list_error", "notebooks_error", "notebooks_skipped"} == set()
+    assert fetched["requests"].value == sum(outcomes.values()) + pages + 1  # the workspaces
+    assert (pages, fetched["list_was_read"].value, fetched["usage_is_observed"].value) == (1, True, False)
+    assert [name for name in fetched if name.endswith("_error")] == []
+    assert fetched["workspaces"].value == "0"
     assert fetched["requests_per_second"].value > 0
     assert fetched["retries"].value == 0
     images = metadata(result, "images")
@@ -123,7 +124,7 @@ def test_a_run_materialises_all_assets_with_what_an_operator_wants(instance, san
     assert report["bytes"].value == lake.report(PARTITION).stat().st_size
 
 
-def test_a_day_rebuilt_in_the_middle_corrects_what_follows_it_everywhere(instance, tmp_path):
+def test_rebuild_of_a_middle_day_corrects_all_later_results(instance, tmp_path):
     days = [TODAY - dt.timedelta(days=back) for back in (2, 1, 0)]
     lake = Lake("lake")
 
@@ -141,7 +142,7 @@ def test_a_day_rebuilt_in_the_middle_corrects_what_follows_it_everywhere(instanc
     result = run(instance, REBUILD_JOB, Partition(days[1], "default"), now=at_noon_of(days[2]))
     assert result.success
     after = derived()
-    # The same answers give the same figures, in the tables that were made anew.
+    # The same responses give the same figures in the rebuilt tables.
     assert [summary for _, summary in after] == [summary for _, summary in before]
     assert [run_id == result.run_id for run_id, _ in after] == [False, True, True]
     assert metadata(result, "warehouse_tables")["other_days_loaded"].value == 1
@@ -159,8 +160,9 @@ def test_checks_are_evaluated_inside_the_assets(instance, sandbox, tmp_path):
         ("image_inventory", "source_is_fresh"),
         ("image_responses", "is_complete"),
         ("image_responses", "list_was_read"),
-        ("image_responses", "notebooks_were_read"),
+        ("image_responses", "usage_is_observed"),
         ("images", "ids_are_unique"),
+        ("images", "scope_is_whole"),
     }
     for name, found in {
         "no_new_fields": "accelerator",
@@ -177,7 +179,7 @@ def pq_ids(tmp_path):
     return [line.split(",")[0].lower() for line in (tmp_path / "inventory.csv").read_text().splitlines()[1:]]
 
 
-def test_an_incomplete_day_succeeds_with_a_failed_check(instance, sandbox, tmp_path):
+def test_incomplete_day_succeeds_with_a_failed_check(instance, sandbox, tmp_path):
     broken = {"answers": {pq_ids(tmp_path)[0]: {"status": 400, "body": "broken"}}}
     httpx.put(f"{sandbox.endpoint}/sandbox/faults", json=broken).raise_for_status()
     result = run(instance, max_failed_ratio=0.1)
@@ -186,9 +188,9 @@ def test_an_incomplete_day_succeeds_with_a_failed_check(instance, sandbox, tmp_p
     assert (check.passed, check.metadata["failed"].value) == (False, 1)
 
 
-def test_lists_that_may_not_be_read_fail_their_checks_alone(instance, sandbox):
+def test_unreadable_lists_fail_only_their_own_checks(instance, sandbox):
     httpx.put(f"{sandbox.endpoint}/sandbox/faults", json={"lists_forbidden": True}).raise_for_status()
-    result = run(instance, usage=True)
+    result = run(instance, usage="notebooks")
     assert result.success
     sentences = {
         name: f"The {what} list of {sandbox.endpoint.removeprefix('http://')} cannot be read (HTTP 403 ModelArts.0108)."
@@ -200,15 +202,15 @@ def test_lists_that_may_not_be_read_fail_their_checks_alone(instance, sandbox):
         failed.items()
         >= {
             "list_was_read": sentences["list"],
-            "notebooks_were_read": sentences["notebooks"],
+            "usage_is_observed": f"notebooks: {sentences['notebooks']}",
         }.items()
     )
     shown = metadata(result, "image_responses")
     assert (shown["list_error"].value, shown["notebooks_error"].value) == (sentences["list"], sentences["notebooks"])
-    assert (shown["list_was_read"].value, shown["notebooks_were_read"].value) == (False, False)
+    assert (shown["list_was_read"].value, shown["usage_is_observed"].value) == (False, False)
 
 
-def test_an_old_inventory_file_fails_its_check_alone(instance, sandbox, tmp_path):
+def test_old_inventory_file_fails_only_its_check(instance, sandbox, tmp_path):
     old = dt.datetime.now(dt.UTC).timestamp() - 3 * 86_400
     (tmp_path / "old.csv").write_bytes((tmp_path / "inventory.csv").read_bytes())
     os.utime(tmp_path / "old.csv", (old, old))
@@ -218,9 +220,9 @@ def test_an_old_inventory_file_fails_its_check_alone(instance, sandbox, tmp_path
     assert not check.passed
 
 
-def test_a_failure_is_one_sentence_and_is_not_tried_again(instance, sandbox, monkeypatch):
+def test_failure_is_one_sentence_and_is_not_retried(instance, sandbox, monkeypatch):
     monkeypatch.setenv("OS_SECRET_KEY", "wrong")
-    # With nobody waiting: the steps have a retry policy then.
+    # Nobody waits, so the steps have a retry policy.
     job = build_definitions(Settings()).resolve_job_def(DAILY_JOB)
     result = job.execute_in_process(instance=instance, partition_key=partition_key(PARTITION), raise_on_error=False)
     assert not result.success
@@ -232,7 +234,7 @@ def test_a_failure_is_one_sentence_and_is_not_tried_again(instance, sandbox, mon
     assert instance.get_latest_materialization_event(dg.AssetKey("images")) is None
 
 
-def test_a_partition_that_is_held_is_waited_for(instance, sandbox, monkeypatch):
+def test_run_waits_for_a_locked_partition(instance, sandbox, monkeypatch):
     monkeypatch.setattr(build, "_RETRY", dg.RetryPolicy(max_retries=3, delay=0.5))
     definitions = build_definitions(Settings())
 
@@ -272,7 +274,7 @@ def test_a_partition_that_is_held_is_waited_for(instance, sandbox, monkeypatch):
     waited = unattended(DAILY_JOB, "image_inventory")
     assert waited.success
     assert set(retries(waited)) == {"image_inventory"}
-    # A step that has no policy of its own.
+    # A step without its own policy.
     held = unattended(REPUBLISH_JOB, "images", "image_values", release=False)
     assert retries(held) == ["publish_images"] * 3
     assert "is held by run killed" in sentence(held)
@@ -281,7 +283,7 @@ def test_a_partition_that_is_held_is_waited_for(instance, sandbox, monkeypatch):
     assert sentence(released).startswith(f"Nothing is published for {PARTITION}")
 
 
-def test_a_day_that_is_over_is_refused_but_can_be_rebuilt(instance, sandbox):
+def test_past_day_is_not_fetched_but_can_be_rebuilt(instance, sandbox):
     yesterday = Partition(TODAY - dt.timedelta(days=1), "default")
     noon = dt.datetime.combine(yesterday.date, dt.time(12), dt.UTC)
     assert run(instance, partition=yesterday, now=lambda: noon).success
@@ -294,7 +296,7 @@ def test_a_day_that_is_over_is_refused_but_can_be_rebuilt(instance, sandbox):
     assert pq.read_table(Lake("lake").table("images", yesterday)).equals(before)
 
 
-def test_a_run_may_end_past_midnight_for_some_hours(instance, sandbox):
+def test_run_may_end_some_hours_after_midnight(instance, sandbox):
     noon = dt.datetime.combine(TODAY, dt.time(12), dt.UTC)
     clock = [noon]
     definitions = build_definitions(Settings(late_fetch_hours=6), Attended(), lambda: clock[0])
@@ -315,7 +317,7 @@ def test_a_run_may_end_past_midnight_for_some_hours(instance, sandbox):
     assert ends(noon + dt.timedelta(hours=30), "images", "image_values")
 
 
-def test_the_schedule_asks_for_each_project_of_the_day():
+def test_schedule_requests_one_run_per_project():
     settings = Settings(projects={"alpha": "a" * 32, "beta": "b" * 32}, first_day=dt.date(2026, 11, 1))
     definitions = build_definitions(settings)
     schedule = definitions.resolve_schedule_def("daily_snapshot_schedule")
@@ -334,12 +336,12 @@ def test_the_schedule_asks_for_each_project_of_the_day():
 
 
 @pytest.mark.parametrize(("endpoint", "status"), [(None, "STOPPED"), ("https://modelarts.example.com", "RUNNING")])
-def test_the_schedule_is_on_where_there_is_a_cloud(endpoint, status):
+def test_schedule_is_on_by_default_with_a_real_endpoint(endpoint, status):
     schedule = build_definitions(Settings(endpoint=endpoint)).resolve_schedule_def("daily_snapshot_schedule")
     assert schedule.default_status.value == status
 
 
-def test_a_month_that_is_over_is_compacted_by_a_job_of_its_own(instance):
+def test_past_month_is_compacted_by_its_own_job(instance):
     last = TODAY.replace(day=1) - dt.timedelta(days=1)
     publish_snapshot(day_of(str(last)), images=[{"id": "0", "name": "a"}])
     settings = Settings(lake="lake", first_day=last)
@@ -367,14 +369,14 @@ def test_a_month_that_is_over_is_compacted_by_a_job_of_its_own(instance):
     assert not compacts()
 
 
-def test_the_grid_ends_with_today():
+def test_partitions_end_with_today():
     (assets, *_) = build_definitions(Settings()).assets
     days = assets.partitions_def.get_partitions_def_for_dimension("date")
     assert days.get_last_partition_key() == str(TODAY)
     assert days.get_first_partition_key() == "2026-01-01"
 
 
-def test_every_asset_says_what_it_is():
+def test_every_asset_has_description_and_metadata():
     definitions = build_definitions(Settings())
     specs = {spec.key.path[-1]: spec for spec in definitions.resolve_all_asset_specs()}
     assert set(specs) == {"image_inventory", "image_responses", "images", "image_values", *ANALYSIS_TABLES, *DELIVERED}
@@ -387,7 +389,7 @@ def test_every_asset_says_what_it_is():
     assert all(column.description for column in columns)
     assert {key.path[-1] for key in (dep.asset_key for dep in specs["images"].deps)} == {"image_responses"}
     assert {dep.asset_key.path[-1] for dep in specs["image_changes"].deps} == {"image_history"}
-    without_usage = build_definitions(Settings(usage=False)).resolve_all_asset_specs()
+    without_usage = build_definitions(Settings(usage="none")).resolve_all_asset_specs()
     assert {spec.key.path[-1] for spec in without_usage} == set(specs) - {"image_usage"}
 
 
@@ -412,7 +414,7 @@ def webhook():
         thread.join()
 
 
-def test_a_failed_run_is_posted_to_the_webhook(instance, sandbox, webhook, monkeypatch):
+def test_failed_run_is_posted_to_the_webhook(instance, sandbox, webhook, monkeypatch):
     url, received = webhook
     monkeypatch.setenv("OS_SECRET_KEY", "wrong")
     definitions = build_definitions(Settings(failure_webhook=url), Attended())
@@ -434,11 +436,11 @@ def test_a_failed_run_is_posted_to_the_webhook(instance, sandbox, webhook, monke
     assert message["text"].startswith(f"image-snapshots: the run of {TODAY}|default failed: ")
 
 
-def test_without_a_webhook_there_is_no_sensor():
+def test_no_webhook_means_no_sensor():
     assert list(build_definitions(Settings()).sensors) == []
 
 
-def test_dg_finds_the_definitions(tmp_path):
+def test_dg_loads_the_definitions(tmp_path):
     dg_command = Path(sys.executable).with_name("dg")
     result = subprocess.run([str(dg_command), "list", "defs", "--json"], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr

@@ -1,4 +1,4 @@
-"""An asset that is materialised alone, as by `dagster asset materialize --select images`."""
+"""One asset materialised alone, such as by `dagster asset materialize --select images`."""
 
 import datetime as dt
 
@@ -19,17 +19,17 @@ DATE = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
 @pytest.mark.parametrize(
     ("asset", "checks"),
     [
-        ("images", {"ids_are_unique", "no_new_fields", "no_new_values", "no_anomalies"}),
+        ("images", {"ids_are_unique", "no_new_fields", "no_new_values", "no_anomalies", "scope_is_whole"}),
         ("image_values", set()),
         ("image_costs", {"everything_is_priced"}),
     ],
 )
-def test_one_asset_of_a_step_that_makes_several(asset, checks, tmp_path):
+def test_materialise_one_asset_of_a_step_records_only_that_asset(asset, checks, tmp_path):
     day = proved_day(str(DATE))
     before = publish_proved(day, {A: "PUBLIC", B: "PRIVATE"})
     if asset == "image_costs":
         derive_days(day)
-    definitions = build_definitions(Settings(lake="lake", usage=True))
+    definitions = build_definitions(Settings(lake="lake", usage="notebooks"))
     with dg.DagsterInstance.ephemeral() as instance:
         result = dg.materialize(
             [asset for asset in definitions.assets if isinstance(asset, dg.AssetsDefinition)],
@@ -48,7 +48,7 @@ def test_one_asset_of_a_step_that_makes_several(asset, checks, tmp_path):
         assert published(day.lake, day.partition).rebuilt
 
 
-def test_all_assets_of_the_step_are_shown_when_none_is_selected_alone(tmp_path):
+def test_materialise_a_step_without_selection_records_all_its_assets(tmp_path):
     day = proved_day(str(DATE))
     publish_proved(day, {A: "PUBLIC", B: "PRIVATE"})
     job = build_definitions(Settings(lake="lake")).resolve_job_def("republish_images")
@@ -56,4 +56,4 @@ def test_all_assets_of_the_step_are_shown_when_none_is_selected_alone(tmp_path):
         result = job.execute_in_process(instance=instance, partition_key=partition_key(day.partition))
     shown = {event.asset_key.to_user_string() for event in result.get_asset_materialization_events()}
     assert shown == {"images", "image_values"}
-    assert len(result.get_asset_check_evaluations()) == 4
+    assert len(result.get_asset_check_evaluations()) == 5

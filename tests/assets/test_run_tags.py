@@ -1,4 +1,4 @@
-"""What is said of a run by its tags, in Dagster's UI or on the command line, reaches the day of every step."""
+"""Tags of a run, set in Dagster's UI or by the command line, reach the run of every step."""
 
 import dagster as dg
 import pytest
@@ -29,7 +29,7 @@ SAID = ("is_fresh", "accepts_shrunk", "is_moved", "accepted_history")
         ({ACCEPT_SHRUNK_TAG: "yes", PROJECT_MOVED_TAG: "false"}, (False, False, False, None)),
     ],
 )
-def test_a_tag_of_a_run_reaches_its_day(tmp_path, tags, said):
+def test_tag_of_a_run_reaches_the_run_of_every_step(tmp_path, tags, said):
     settings = Settings(lake=str(tmp_path / "lake"))
     days = []
 

@@ -1,4 +1,4 @@
-"""Runs as the command line has them: what stops them, and what does not."""
+"""Runs of the command line: what stops them, and what does not."""
 
 import datetime as dt
 import os
@@ -52,7 +52,7 @@ def run():
 
 
 def before(monkeypatch, phase, happens):
-    """Let something happen when a phase begins, once."""
+    """Trigger something once, when a phase begins."""
     module, name = PHASES[phase]
     original = getattr(module, name)
 
@@ -75,14 +75,14 @@ def test_ctrl_c_ends_a_run_with_one_sentence_in_every_phase(phase, home, sandbox
         f"Stopped {'while' if failure.came_after_publication else 'before'} {PARTITION} was published"
     )
     if failure.came_after_publication:
-        # Of all that follows, the last to be done is the warehouse.
+        # The warehouse is the last step.
         command = "load" if phase == "load" else "derive"
         assert f"`image-snapshots {command} --from {PARTITION.date} --project default`" in failure.sentence
     assert (published(Lake("lake"), PARTITION) is not None) == failure.came_after_publication
-    # A line for each step that began, and nothing else.
+    # A line for each step that began, and no more.
     begun = [*LINES][: [*PHASES].index(phase) + 1]
     assert capfd.readouterr().err.splitlines() == [f"{PARTITION.date} default: {line}" for line in begun]
-    # The handler is the terminal's again.
+    # The terminal's handler is back.
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
@@ -112,7 +112,7 @@ def test_ctrl_c_during_the_list_ends_a_run_with_one_sentence(home, sandbox, monk
 
 
 @pytest.mark.parametrize("phase", ["fetch", "report"])
-def test_a_history_of_runs_that_breaks_in_mid_run_stops_nothing(phase, home, sandbox, monkeypatch, capfd):
+def test_run_storage_that_breaks_during_a_run_does_not_stop_it(phase, home, sandbox, monkeypatch, capfd):
     def spoil():
         shutil.rmtree(home / "history")
         (home / "history").write_text("")
@@ -123,11 +123,11 @@ def test_a_history_of_runs_that_breaks_in_mid_run_stops_nothing(phase, home, san
     manifest = published(lake, PARTITION)
     assert manifest.is_complete
     assert not manifest.rebuilt
-    # What was published is not fetched anew.
+    # A published day is not fetched again.
     assert not lake.contents.superseded_manifests("default")
     assert read_derived_manifest(lake, PARTITION) is not None
     assert lake.report(PARTITION).exists()
-    # Dagster says something, too.
+    # Dagster prints something, too.
     warnings = [line for line in capfd.readouterr().err.splitlines() if line.startswith("Warning: ")]
     assert len(warnings) == 1
     assert warnings[0].startswith("Warning: Dagster's own storage")

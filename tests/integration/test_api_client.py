@@ -1,4 +1,4 @@
-"""The client against the sandbox: tokens, signatures, the list, a found rate."""
+"""The API client against the sandbox: tokens, signatures, lists, and the search for the rate."""
 
 import asyncio
 import urllib.request
@@ -15,7 +15,7 @@ from pipelines.sandbox import Faults, SandboxConnection, SandboxOptions, running
 from pipelines.tables import Outcome
 
 UNKNOWN = "ffffffff-0000-0000-0000-000000000000"
-# The catalogue lists images that may not be read, too.
+# The catalogue also lists images that cannot be read.
 ANSWERED = {Outcome.OK, Outcome.DELETED, Outcome.FORBIDDEN}
 PASSWORD_NAMES = ("OS_AUTH_URL", "OS_USERNAME", "OS_PASSWORD", "OS_USER_DOMAIN_NAME", "OS_PROJECT_ID")
 
@@ -28,7 +28,7 @@ def started():
 
 @pytest.fixture
 def sandbox(started: SandboxConnection):
-    """The sandbox without faults and with its counts read."""
+    """The sandbox without faults, with its counts read."""
     control(started, "faults", Faults().model_dump(mode="json"))
     return started
 
@@ -68,7 +68,7 @@ def client(sandbox: SandboxConnection, credentials=None, **options) -> ModelArts
 
 async def some_ids(modelarts: ModelArtsClient, count: int) -> list[str]:
     found: list[str] = []
-    async for page in modelarts.list_images():
+    async for page in modelarts.list_images(["0"]):
         found += [item["id"] for item in page.items]
         if len(found) >= count:
             break
@@ -93,14 +93,14 @@ async def test_images_are_described_with_one_token(sandbox):
     assert modelarts.stats.bytes_received > sum(len(answer.body) for answer in answers)
 
 
-async def test_the_project_may_be_given_by_name(sandbox):
+async def test_project_may_be_given_by_name(sandbox):
     login = password(sandbox, OS_PROJECT_ID=None, OS_PROJECT_NAME=sandbox.env["OS_PROJECT_NAME"])
     async with client(sandbox, login) as modelarts:
         assert modelarts.project_id == sandbox.project_id
         assert (await modelarts.show_image(UNKNOWN)).outcome is Outcome.NOT_FOUND
 
 
-async def test_one_renewal_for_each_expiry_with_32_workers(sandbox):
+async def test_workers_share_one_renewal_for_each_expiry(sandbox):
     async with client(sandbox) as modelarts:
         wanted = await some_ids(modelarts, 1000)
         before = tokens_issued(sandbox)
@@ -118,7 +118,7 @@ async def test_one_renewal_for_each_expiry_with_32_workers(sandbox):
     assert modelarts.stats.token_renewals == 3
 
 
-async def test_access_key(sandbox):
+async def test_access_key_signs_requests(sandbox):
     async with client(sandbox, access_key(sandbox)) as modelarts:
         wanted = await some_ids(modelarts, 100)
         answers = await fetch(modelarts, wanted)
@@ -126,7 +126,7 @@ async def test_access_key(sandbox):
     assert {answer.outcome for answer in answers} <= ANSWERED
 
 
-async def test_a_wrong_secret_key_ends_the_run(sandbox):
+async def test_wrong_secret_key_ends_the_run(sandbox):
     key = access_key(sandbox)
     wrong = AccessKey(key.access_key, "hidden" + key.secret_key, key.project_id)
     async with client(sandbox, wrong) as modelarts:
@@ -136,7 +136,7 @@ async def test_a_wrong_secret_key_ends_the_run(sandbox):
     assert key.secret_key not in str(raised.value)
 
 
-async def test_a_ready_token_that_is_refused_ends_the_run(sandbox):
+async def test_refused_ready_made_token_ends_the_run(sandbox):
     async with client(sandbox, ReadyToken("hidden-token", sandbox.project_id)) as modelarts:
         with pytest.raises(AccessDeniedError, match="OS_TOKEN to a new one") as raised:
             await fetch(modelarts, [UNKNOWN] * 100)
@@ -144,24 +144,24 @@ async def test_a_ready_token_that_is_refused_ends_the_run(sandbox):
     assert modelarts.stats.requests <= 32
 
 
-async def test_a_wrong_password_ends_the_run_before_it_began(sandbox):
+async def test_wrong_password_ends_the_run_at_the_start(sandbox):
     with pytest.raises(AccessDeniedError, match="Wrong user name or password for sandbox-user at 127") as raised:
         await client(sandbox, password(sandbox, OS_PASSWORD="hidden-password")).__aenter__()
     assert "hidden" not in str(raised.value)
 
 
-async def test_an_identity_service_that_is_down(sandbox):
+async def test_identity_service_that_is_down_is_an_error(sandbox):
     set_faults(sandbox, iam_down=True)
-    with pytest.raises(EndpointUnreachableError, match=r"gives no token \(HTTP 503\)"):
+    with pytest.raises(EndpointUnreachableError, match=r"issues no token \(HTTP 503\)"):
         await client(sandbox, retry_policy=RetryPolicy(attempts=3, backoff_seconds=0.02)).__aenter__()
 
 
-async def test_an_identity_service_at_another_path(sandbox):
+async def test_identity_service_at_another_path_is_an_error(sandbox):
     with pytest.raises(ConfigurationError, match="OS_AUTH_URL"):
         await client(sandbox, password(sandbox, OS_AUTH_URL=f"{sandbox.endpoint}/identity")).__aenter__()
 
 
-async def test_another_project_ends_the_run(sandbox):
+async def test_wrong_project_ends_the_run(sandbox):
     async with client(sandbox) as modelarts:
         token = modelarts._authentication.token.headers["X-Auth-Token"]
     async with client(sandbox, ReadyToken(token, "0" * 32)) as modelarts:
@@ -169,13 +169,13 @@ async def test_another_project_ends_the_run(sandbox):
             await modelarts.show_image(UNKNOWN)
 
 
-async def test_another_path_ends_the_run(sandbox):
+async def test_wrong_path_ends_the_run(sandbox):
     async with ModelArtsClient(f"{sandbox.endpoint}/modelarts", password(sandbox)) as modelarts:
         with pytest.raises(ConfigurationError, match="IMAGE_SNAPSHOTS_ENDPOINT"):
             await modelarts.show_image(UNKNOWN)
 
 
-async def test_a_suspended_account_ends_the_run(sandbox):
+async def test_suspended_account_ends_the_run(sandbox):
     async with client(sandbox) as modelarts:
         wanted = await some_ids(modelarts, 1000)
         set_faults(sandbox, suspended=True)
@@ -184,9 +184,9 @@ async def test_a_suspended_account_ends_the_run(sandbox):
         assert modelarts.stats.requests <= 32 + 10
 
 
-async def test_the_list_holds_every_image_once(sandbox):
+async def test_list_has_every_image_once(sandbox):
     async with client(sandbox) as modelarts:
-        pages = [page async for page in modelarts.list_images()]
+        pages = [page async for page in modelarts.list_images(["0"])]
     found = [item["id"] for page in pages for item in page.items]
     assert len(found) == len(set(found)) == pages[0].total
     assert len(found) > 2000
@@ -205,11 +205,11 @@ async def test_faults_of_every_kind_cost_no_image(sandbox):
     assert sum(answer.attempts for answer in answers) > 660
 
 
-async def test_refusals_at_random_do_not_end_in_a_crawl(sandbox):
+async def test_random_refusals_do_not_slow_the_client_to_a_crawl(sandbox):
     set_faults(sandbox, ratio_429=0.1, retry_after="0")
     async with client(sandbox) as modelarts:
         wanted = await some_ids(modelarts, 1500)
         answers = await fetch(modelarts, wanted)
     assert {answer.outcome for answer in answers} <= ANSWERED
-    # What a crawl would be, the throttle's own tests say by a clock that does not wait.
+    # The throttle's own tests define a crawl, with a clock that does not wait.
     assert 0.05 * 1500 < modelarts.stats.throttled < 0.25 * 1500

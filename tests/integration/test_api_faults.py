@@ -1,4 +1,4 @@
-"""What an image's own answers and faults come to, whatever bytes a server sends."""
+"""The outcome of an image's own responses and faults, for any bytes that a server sends."""
 
 import asyncio
 import datetime as dt
@@ -95,7 +95,7 @@ HALF_GZIP = gzip.compress(GOOD * 50)[:40]
         ("redirect on the same host", http(302, Location="/login"), Outcome.FAILED, 302, "client.redirect", 1),
     ],
 )
-async def test_each_answer_has_its_outcome(happened, raw, outcome, status, code, attempts):
+async def test_each_response_gets_its_outcome(happened, raw, outcome, status, code, attempts):
     async with serving(replies(raw)) as server, client(server, limits=Limits(body_bytes=1_000_000)) as modelarts:
         before = dt.datetime.now(dt.UTC)
         answer = await modelarts.show_image(ID.upper())
@@ -119,7 +119,7 @@ async def test_each_answer_has_its_outcome(happened, raw, outcome, status, code,
         ("hung up before the headers", b"HTTP/1.1 200", "client.connection_reset"),
     ],
 )
-async def test_an_answer_that_ends_early_is_asked_for_again(happened, raw, code):
+async def test_truncated_response_is_retried(happened, raw, code):
     async def script(request: Request, writer: asyncio.StreamWriter) -> None:
         if len(server.requests) > failures:
             writer.write(http(200, GOOD))
@@ -138,7 +138,7 @@ async def test_an_answer_that_ends_early_is_asked_for_again(happened, raw, code)
 
 
 @by_virtual_clock
-async def test_slow_headers_and_a_slow_body_end_with_the_time_out():
+async def test_slow_headers_and_slow_body_time_out():
     async def never(request: Request, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(30)
 
@@ -163,7 +163,7 @@ async def test_slow_headers_and_a_slow_body_end_with_the_time_out():
             assert 0.4 <= time.monotonic() - started < 0.5
 
 
-async def test_an_endless_body_is_cut_off():
+async def test_endless_body_is_cut_off():
     sent = 0
 
     async def endless(request: Request, writer: asyncio.StreamWriter) -> None:
@@ -189,7 +189,7 @@ async def test_an_endless_body_is_cut_off():
         ("-3", 0.0, 0.5),
         (None, 0.5, 1.5),
         ("soon", 0.5, 1.5),
-        # By the wall clock, which goes on while the test runs.
+        # By the wall clock, which continues while the test runs.
         ("date", 60, 100),
     ],
 )
@@ -206,7 +206,7 @@ async def test_retry_after_is_honoured(stated, least, most):
 
 
 @by_virtual_clock
-async def test_an_absurd_retry_after_does_not_hold_an_image_longer_than_allowed():
+async def test_absurd_retry_after_is_limited():
     async with serving(replies(error(429, "APIG.0308", Retry_After="31536000"))) as server:
         async with client(server, retry_policy=replace(QUICK, seconds=1)) as modelarts:
             answer = await modelarts.show_image(ID)
@@ -222,7 +222,7 @@ async def test_retry_after_of_a_503_is_honoured():
 
 
 @by_virtual_clock
-async def test_a_429_pauses_all_workers():
+async def test_response_429_pauses_all_workers():
     async def script(request: Request, writer: asyncio.StreamWriter) -> None:
         is_refused = len(server.requests) > 20 and request is server.requests[20]
         writer.write(error(429, "APIG.0308", Retry_After="1") if is_refused else described(request))
@@ -232,11 +232,11 @@ async def test_a_429_pauses_all_workers():
     assert {answer.outcome for answer in answers} == {Outcome.OK}
     gaps = [later.at - earlier.at for earlier, later in itertools.pairwise(server.requests)]
     assert max(gaps) >= 0.95
-    # Those in flight with the refused one still arrive, nobody else.
+    # Only requests in flight with the refused one still arrive.
     assert gaps.index(max(gaps)) <= 20 + 8
 
 
-async def test_a_redirect_is_never_followed_to_another_host():
+async def test_redirect_to_another_host_is_not_followed():
     async with serving(good) as other:
         elsewhere = http(307, Location=f"{other.url}/v1/p1/images/{ID}")
         async with serving(replies(elsewhere)) as server, client(server) as modelarts:
@@ -245,7 +245,7 @@ async def test_a_redirect_is_never_followed_to_another_host():
         assert (other.connections, len(server.requests)) == (0, 1)
 
 
-async def test_connections_are_kept_and_bounded_and_cookies_are_not():
+async def test_connections_are_kept_and_bounded_but_cookies_are_dropped():
     async def script(request: Request, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(0.001)
         body = json.dumps({"id": request.id}).encode()
@@ -260,14 +260,14 @@ async def test_connections_are_kept_and_bounded_and_cookies_are_not():
 
 
 @pytest.mark.parametrize("image_id", ["group", "", "../x", ID + "/..", ID.replace("-", ""), f"{ID}\n", f" {ID}"])
-async def test_what_is_no_uuid_never_reaches_a_url(image_id):
+async def test_invalid_id_never_reaches_a_url(image_id):
     async with serving(good) as server, client(server) as modelarts:
         with pytest.raises(ValueError, match="not a UUID"):
             await modelarts.show_image(image_id)
         assert server.connections == 0
 
 
-async def test_nothing_is_logged_for_an_image_and_no_secret_anywhere(caplog):
+async def test_no_image_and_no_secret_is_logged(caplog):
     caplog.set_level(logging.DEBUG)
     async with serving(replies(http(500), http(200, GOOD))) as server, client(server) as modelarts:
         await modelarts.show_image(ID)
@@ -278,16 +278,16 @@ async def test_nothing_is_logged_for_an_image_and_no_secret_anywhere(caplog):
 
 
 @by_virtual_clock
-async def test_a_stated_rate_is_held():
+async def test_configured_rate_is_kept():
     async with serving(good) as server, client(server, limits=Limits(rate=30)) as modelarts:
         await fetch(modelarts, ids(61))
     seconds = server.requests[-1].at - server.requests[0].at
-    # Some may be sent at once at the beginning: those that would be due within a tenth of a second.
+    # Some may be sent at once at the beginning: those due within a tenth of a second.
     assert 57 / 30 <= seconds <= 60.1 / 30
 
 
 @by_virtual_clock
-async def test_the_rate_that_the_server_allows_is_found():
+async def test_server_s_rate_limit_is_found():
     allowed, left, counted_at = 40, 40.0, time.monotonic()
 
     async def script(request: Request, writer: asyncio.StreamWriter) -> None:
@@ -306,6 +306,6 @@ async def test_the_rate_that_the_server_allows_is_found():
     ):
         answers = await fetch(modelarts, ids(240))
     assert {answer.outcome for answer in answers} == {Outcome.OK}
-    # The bucket held one second's worth at the beginning.
+    # The bucket had one second's worth at the beginning.
     assert 200 / (server.requests[-1].at - server.requests[0].at) > 0.7 * allowed
     assert modelarts.stats.throttled <= 32 + 0.05 * 240

@@ -1,4 +1,4 @@
-"""What concerns every worker at once: an endpoint that is gone, TLS, proxies, and what ends a run."""
+"""Faults that concern all workers: an unreachable endpoint, TLS, proxies, and errors that end a run."""
 
 import asyncio
 import socket
@@ -39,7 +39,7 @@ from pipelines.tables import Outcome
 
 
 @by_virtual_clock
-async def test_the_connection_is_refused_then_back():
+async def test_refused_connection_is_retried_until_it_is_back():
     async with serving(good) as server, client(server, timeouts=Timeouts(outage=10, request=5)) as modelarts:
         assert (await modelarts.show_image(ID)).outcome is Outcome.OK
         await server.stop()
@@ -53,7 +53,7 @@ async def test_the_connection_is_refused_then_back():
 
 
 @by_virtual_clock
-async def test_a_restart_in_mid_run_costs_no_image():
+async def test_server_restart_during_a_run_costs_no_image():
     async def slow(request: Request, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(0.01)
         writer.write(described(request))
@@ -77,7 +77,7 @@ async def test_a_restart_in_mid_run_costs_no_image():
 
 
 @by_virtual_clock
-async def test_an_outage_that_lasts_ends_the_run():
+async def test_long_outage_ends_the_run():
     async with serving(good) as server, client(server, timeouts=Timeouts(outage=1, request=5)) as modelarts:
         await modelarts.show_image(ID)
         await server.stop()
@@ -87,13 +87,13 @@ async def test_an_outage_that_lasts_ends_the_run():
         assert {type(result) for result in results} == {EndpointUnreachableError}
         assert len({str(result) for result in results}) == 1
         assert "was refused" in str(results[0])
-        # All wait together: not one try after the other for each worker.
+        # All workers wait together and share each try.
         assert modelarts.stats.requests < 32 * 8
         await server.start()
 
 
 @by_virtual_clock
-async def test_an_endpoint_that_never_answered_is_given_up_soon():
+async def test_endpoint_that_never_answered_is_given_up_soon():
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
@@ -104,7 +104,7 @@ async def test_an_endpoint_that_never_answered_is_given_up_soon():
         assert 0.4 <= time.monotonic() - started < 1
 
 
-async def test_a_name_that_does_not_resolve_is_given_up_after_two_tries():
+async def test_unresolvable_name_is_given_up_after_two_tries():
     async with client("https://modelarts.invalid", timeouts=Timeouts(first_contact=60, request=5)) as modelarts:
         with pytest.raises(EndpointUnreachableError, match="does not resolve"):
             await modelarts.show_image(ID)
@@ -135,10 +135,10 @@ async def _raises_for_all(modelarts: ModelArtsClient, error_type: type[PipelineE
     ],
 )
 @by_virtual_clock
-async def test_when_no_request_can_succeed_all_workers_learn_it_at_once(raw, error_type):
+async def test_fatal_error_stops_all_workers_at_once(raw, error_type):
     async def script(request: Request, writer: asyncio.StreamWriter) -> None:
         if request is not server.requests[0]:
-            # Who has to wait longer than the test for its answer learns it all the same.
+            # A worker that waits longer than the test is stopped, too.
             await asyncio.sleep(20)
         writer.write(raw)
 
@@ -151,7 +151,7 @@ async def test_when_no_request_can_succeed_all_workers_learn_it_at_once(raw, err
 
 
 @by_virtual_clock
-async def test_workers_that_wait_learn_it_too():
+async def test_fatal_error_stops_waiting_workers():
     async def script(request: Request, writer: asyncio.StreamWriter) -> None:
         if request is server.requests[0]:
             writer.write(error(429, "APIG.0308", Retry_After="60"))
@@ -166,14 +166,14 @@ async def test_workers_that_wait_learn_it_too():
         assert time.monotonic() - started < 2
 
 
-async def test_an_endpoint_that_is_not_the_api_is_given_up():
+async def test_endpoint_that_is_not_the_api_is_given_up():
     async with serving(replies(HTML)) as server, client(server) as modelarts:
         with pytest.raises(ConfigurationError, match=r"not the ModelArts API.*IMAGE_SNAPSHOTS_ENDPOINT"):
             await fetch(modelarts, ids(1000))
         assert len(server.requests) < 300
 
 
-async def test_an_endpoint_that_answers_nothing_but_errors_is_given_up():
+async def test_endpoint_that_answers_only_errors_is_given_up():
     async with (
         serving(replies(http(503))) as server,
         client(server, timeouts=Timeouts(stall=0.5, request=5)) as modelarts,
@@ -183,7 +183,7 @@ async def test_an_endpoint_that_answers_nothing_but_errors_is_given_up():
         assert modelarts.stats.requests < 20_000
 
 
-async def test_some_html_among_answers_of_the_api_is_a_failure_of_those_images():
+async def test_html_for_some_images_fails_only_those_images():
     async def script(request: Request, writer: asyncio.StreamWriter) -> None:
         writer.write(HTML if request.id in bad else described(request))
 
@@ -194,7 +194,7 @@ async def test_some_html_among_answers_of_the_api_is_a_failure_of_those_images()
     assert {answer.id for answer in answers if answer.outcome is Outcome.FAILED} == bad
 
 
-async def test_tls(tmp_path: Path):
+async def test_tls_trusts_only_the_configured_authority(tmp_path: Path):
     authority = trustme.CA()
     bundle = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(bundle))
@@ -214,7 +214,7 @@ async def test_tls(tmp_path: Path):
             pass
 
 
-async def test_a_server_that_speaks_no_tls():
+async def test_server_without_tls_is_an_error():
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(http(400))
         writer.close()
@@ -226,7 +226,7 @@ async def test_a_server_that_speaks_no_tls():
             await modelarts.show_image(ID)
 
 
-async def test_the_proxy_of_the_environment_is_asked(monkeypatch):
+async def test_proxy_of_the_environment_is_used(monkeypatch):
     async with serving(replies(http(407))) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url.replace("//", "//user:hidden@"))
         monkeypatch.setenv("NO_PROXY", "elsewhere.example")

@@ -1,4 +1,4 @@
-"""Tokens and signatures, where the order of events must be exact."""
+"""Tokens and signatures, where the exact order of events matters."""
 
 import asyncio
 import datetime as dt
@@ -56,7 +56,7 @@ def _token(value: str, project: dict[str, str] | None = None, life: float = 86_4
 
 
 def tokens_and_images(is_valid: Callable[[str, Request], bool], life: float = 86_400):
-    """A script that issues token-1, token-2 …, and describes images to who holds one that is valid."""
+    """A script that issues token-1, token-2 …, and describes images to holders of a valid one."""
     issued: list[Request] = []
 
     async def script(request: Request, writer: asyncio.StreamWriter) -> None:
@@ -72,7 +72,7 @@ def tokens_and_images(is_valid: Callable[[str, Request], bool], life: float = 86
     return script, issued
 
 
-async def test_the_token_call_asks_for_the_stated_project():
+async def test_token_call_requests_the_configured_project():
     script, issued = tokens_and_images(lambda *_: True)
     async with serving(script) as server:
         async with client(server, _login(server)) as modelarts:
@@ -86,7 +86,7 @@ async def test_the_token_call_asks_for_the_stated_project():
     assert by_id["identity"] == {"methods": ["password"], "password": {"user": user}}
 
 
-async def test_a_refused_token_is_renewed_once_for_all_workers():
+async def test_refused_token_is_renewed_once_for_all_workers():
     refused_at_first = asyncio.Event()
 
     def is_valid(token: str, request: Request) -> bool:
@@ -102,7 +102,7 @@ async def test_a_refused_token_is_renewed_once_for_all_workers():
 
 
 @by_virtual_clock
-async def test_a_token_is_renewed_before_it_ends():
+async def test_token_is_renewed_before_it_expires():
     script, issued = tokens_and_images(lambda token, _: True, life=100)
     async with serving(script) as server, client(server, _login(server)) as modelarts:
         began = time.monotonic()
@@ -115,7 +115,7 @@ async def test_a_token_is_renewed_before_it_ends():
     assert modelarts.stats.token_renewals == 3
 
 
-async def test_a_token_that_is_refused_right_after_a_renewal_ends_the_run():
+async def test_refusal_right_after_a_renewal_ends_the_run():
     script, issued = tokens_and_images(lambda token, _: token == "token-1" and len(server.requests) < 40)
     async with serving(script) as server, client(server, _login(server)) as modelarts:
         with pytest.raises(AccessDeniedError, match=r"just fetched.*p1.*HTTP 401 APIG\.0301") as raised:
@@ -141,7 +141,7 @@ async def test_a_token_that_is_refused_right_after_a_renewal_ends_the_run():
         ("429, then fine", [http(429, Retry_After="0"), _token("t")], None, "", 2),
     ],
 )
-async def test_the_token_call(happened, answers, error_type, says, requests):
+async def test_token_call_retries_or_fails(happened, answers, error_type, says, requests):
     async with serving(replies(*answers)) as server:
         modelarts = client(server, _login(server))
         if error_type is None:
@@ -154,13 +154,13 @@ async def test_the_token_call(happened, answers, error_type, says, requests):
         assert len(server.requests) == requests
 
 
-async def test_a_token_of_another_project_is_not_used():
+async def test_token_of_another_project_is_not_used():
     async with serving(replies(_token("t", {"id": "p2"}))) as server:
         with pytest.raises(AccessDeniedError, match="another project than p1"):
             await client(server, _login(server, project_id="p1")).__aenter__()
 
 
-async def test_an_identity_service_that_cannot_be_reached():
+async def test_unreachable_identity_service_is_an_error():
     async with serving(good) as server:
         gone = _login(server, auth_url="http://127.0.0.1:9/v3")
         with pytest.raises(EndpointUnreachableError, match="OS_AUTH_URL"):
@@ -170,7 +170,7 @@ async def test_an_identity_service_that_cannot_be_reached():
             await client(server, unknown).__aenter__()
 
 
-async def test_a_signature_that_is_refused_after_it_worked_concerns_the_image_first():
+async def test_signature_refused_after_success_fails_the_image_first():
     async def script(request: Request, writer: asyncio.StreamWriter) -> None:
         assert request.headers["x-project-id"] == "p1"
         writer.write(error(401, "APIG.0301") if request.id == ID else described(request))
@@ -181,7 +181,7 @@ async def test_a_signature_that_is_refused_after_it_worked_concerns_the_image_fi
         assert (answer.outcome, answer.error_code, answer.attempts) == (Outcome.FAILED, "APIG.0301", 3)
 
 
-async def test_a_signature_that_never_worked_ends_the_run():
+async def test_signature_that_never_worked_ends_the_run():
     async with serving(replies(error(401, "APIG.0301"))) as server:
         async with client(server, AccessKey("hidden-ak", "hidden-sk", "p1")) as modelarts:
             with pytest.raises(AccessDeniedError, match="OS_ACCESS_KEY") as raised:

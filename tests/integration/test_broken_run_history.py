@@ -1,4 +1,4 @@
-"""A day is taken though the storage of runs cannot be used; the command says so."""
+"""A day is taken even if the run storage cannot be used, and the command says so."""
 
 import datetime as dt
 import shutil
@@ -26,13 +26,13 @@ def takes_the_day(image_snapshots, start_sandbox, tmp_path):
     return run
 
 
-def test_storage_that_cannot_be_written(takes_the_day, tmp_path):
+def test_day_is_taken_with_unwritable_storage(takes_the_day, tmp_path):
     (tmp_path / "file").write_text("")
     assert "set DAGSTER_HOME" in takes_the_day(DAGSTER_HOME=str(tmp_path / "file" / "home"))
 
 
 @pytest.mark.slow  # Dagster asks the database again and again for some seconds.
-def test_storage_that_is_down(takes_the_day, tmp_path):
+def test_day_is_taken_with_storage_that_is_down(takes_the_day, tmp_path):
     shutil.copy(ROOT / "deploy" / "dagster.yaml", tmp_path)
     url = "postgresql+psycopg2://dagster:pg-secret-4711@127.0.0.1:9/dagster"
     warning = takes_the_day(DAGSTER_HOME=str(tmp_path), DAGSTER_POSTGRES_URL=url, DAGSTER_COMPUTE_LOGS=str(tmp_path))
@@ -40,6 +40,6 @@ def test_storage_that_is_down(takes_the_day, tmp_path):
     assert "pg-secret-4711" not in warning
 
 
-def test_storage_without_its_variable(takes_the_day, tmp_path):
+def test_day_is_taken_with_a_missing_storage_variable(takes_the_day, tmp_path):
     shutil.copy(ROOT / "deploy" / "dagster.yaml", tmp_path)
     assert "Dagster's own storage" in takes_the_day(DAGSTER_HOME=str(tmp_path))

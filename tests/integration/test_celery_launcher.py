@@ -1,4 +1,4 @@
-"""The launcher's view of real workers: alive, killed, forgotten by Redis; and no task twice."""
+"""The launcher's view of real workers: alive, killed, forgotten by Redis; and no task runs twice."""
 
 import socket
 import subprocess
@@ -20,7 +20,7 @@ from assets.celery_launcher import CeleryLauncher
 from benchmarks.workers import kill_session
 from pipelines.settings import ROOT
 
-# A worker of the launcher's app with a task that counts how often it is begun, in the place of a run.
+# A worker of the launcher's app with a task that counts its starts, instead of a run.
 WORKER = """
 import sys, time
 import redis
@@ -76,22 +76,22 @@ def looks(launcher, task, times):
     return [launcher.check_run_worker_health(run).status for _ in range(times)]
 
 
-def test_a_worker_is_alive_until_it_was_asked_in_vain_three_times(launcher, redis_server, monkeypatch):
-    # The answer of the only worker that is asked ends the wait.
+def test_worker_is_lost_after_three_unanswered_checks(launcher, redis_server, monkeypatch):
+    # The reply of the only asked worker ends the wait.
     monkeypatch.setattr(celery_launcher, "_REPLY_SECONDS", 60.0)
     with worker(redis_server.url) as process:
         task = begin(launcher, 600)
         until(lambda: task.state == "STARTED")
         assert looks(launcher, task, 5) == [WorkerStatus.RUNNING] * 5
-        # Redis has lost what became of the task, and the worker is at work on it.
+        # Redis has lost the task's state, but the worker is at work on it.
         redis.Redis.from_url(redis_server.url).delete(f"celery-task-meta-{task.id}")
         assert task.state == "PENDING"
-        # Every worker is asked, and time is given to all.
+        # Every worker is asked, and gets time to reply.
         monkeypatch.setattr(celery_launcher, "_REPLY_SECONDS", 2.0)
         assert looks(launcher, task, 4) == [WorkerStatus.RUNNING] * 4
         kill_session(process.pid)
         process.wait(10)
-    # Another one of the same name answers, and does not know of it.
+    # Another worker of the same name replies, and does not know the run.
     with worker(redis_server.url):
         until(lambda: launcher.celery.control.inspect(timeout=1).ping())
         monkeypatch.setattr(celery_launcher, "_REPLY_SECONDS", 0.5)
@@ -104,7 +104,7 @@ def test_a_worker_is_alive_until_it_was_asked_in_vain_three_times(launcher, redi
 
 
 @pytest.mark.slow
-def test_no_task_is_begun_twice_when_it_takes_longer_than_the_visibility_timeout(launcher, redis_server):
+def test_long_task_is_not_started_twice(launcher, redis_server):
     with worker(redis_server.url, "first"), worker(redis_server.url, "second"):
         until(lambda: len(launcher.celery.control.inspect(timeout=1).ping() or {}) == 2)
         tasks = [begin(launcher, 8) for _ in range(3)]
@@ -113,7 +113,7 @@ def test_no_task_is_begun_twice_when_it_takes_longer_than_the_visibility_timeout
         assert redis.Redis.from_url(redis_server.url).get("begun") == b"3"
 
 
-def test_a_run_is_handed_over_when_redis_is_back(redis_server, monkeypatch):
+def test_run_is_handed_over_when_redis_is_back(redis_server, monkeypatch):
     server = RedisServer(free_port(), redis_server.directory)
     launcher = CeleryLauncher(
         default_queue="dagster",
@@ -131,7 +131,7 @@ def test_a_run_is_handed_over_when_redis_is_back(redis_server, monkeypatch):
     started = []
 
     def start_when_missed(listener):
-        """Hang up on the first that comes, as a server does that is about to end, and start one then."""
+        """Hang up on the first connection, like a server that is about to end, and start a server then."""
         with listener:
             listener.accept()[0].close()
         started.append(server.start())

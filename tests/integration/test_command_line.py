@@ -1,4 +1,4 @@
-"""The command line as a user meets it: what it prints, writes and returns, and one sentence for each mistake."""
+"""The command line for a user: its output, files and exit statuses, and one sentence for each mistake."""
 
 import datetime as dt
 import json
@@ -21,7 +21,7 @@ TODAY = dt.datetime.now(dt.UTC).date()
 
 
 def sentence_of(result):
-    """The error that was printed: one line, no traceback."""
+    """The printed error: one line, no traceback."""
     assert "Traceback" not in result.stderr + result.stdout
     lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
     assert len(lines) == 1, result.stderr
@@ -37,7 +37,7 @@ def files_below(root):
     }
 
 
-def test_the_first_run_publishes_a_day_that_all_readers_read_alike(image_snapshots, tmp_path):
+def test_first_run_publishes_a_day_that_all_readers_read_alike(image_snapshots, tmp_path):
     result = image_snapshots("run", "--json", keeps_runs=True)
     assert result.returncode == 0, result.stderr
     assert "embedded sandbox stands in" in result.stderr
@@ -66,7 +66,7 @@ def test_the_first_run_publishes_a_day_that_all_readers_read_alike(image_snapsho
     assert by_polars.to_dicts() == expected
 
 
-def test_days_of_the_sandbox_each_end_with_the_day_in_five_lines(image_snapshots, start_sandbox, tmp_path):
+def test_played_days_each_print_a_summary_of_five_lines(image_snapshots, start_sandbox, tmp_path):
     result = image_snapshots("run", "--days", "2")
     assert result.returncode == 0, result.stderr
     yesterday = TODAY - dt.timedelta(days=1)
@@ -100,10 +100,10 @@ def test_days_of_the_sandbox_each_end_with_the_day_in_five_lines(image_snapshots
     assert lines[4] == "  cost      0.00 EUR for the day, estimated; no price above zero (docs/costs.md)"
 
     exported = image_snapshots("focus", "--output", "costs.csv")
-    assert exported.stdout == f"costs.csv: {len(pd.read_csv('costs.csv'))} rows, estimates and no bill\n"
+    assert exported.stdout == f"costs.csv: {len(pd.read_csv('costs.csv'))} rows, estimates, not a bill\n"
     assert pd.read_csv("costs.csv")["BilledCost"].eq(0).all()
 
-    # The sandbox's days must not pass for those of a cloud.
+    # The sandbox's days must not look like those of a cloud.
     mixed = image_snapshots("run", env={"IMAGE_SNAPSHOTS_ENDPOINT": "https://modelarts.example"})
     assert mixed.returncode == 2
     assert sentence_of(mixed).startswith(f"The lake {tmp_path}/lake holds days of the sandbox (project default), which")
@@ -111,11 +111,11 @@ def test_days_of_the_sandbox_each_end_with_the_day_in_five_lines(image_snapshots
     played = image_snapshots("run", "--days", "2", env=sandbox.env)
     assert (played.returncode, sentence_of(played)) == (
         2,
-        "--days plays days of the embedded sandbox; a real endpoint (IMAGE_SNAPSHOTS_ENDPOINT) cannot say what was.",
+        "--days plays days of the embedded sandbox; a real endpoint (IMAGE_SNAPSHOTS_ENDPOINT) has no past days.",
     )
 
 
-def test_a_day_can_be_run_again_and_rebuilt_and_status_and_verify_know_what_it_is(image_snapshots, tmp_path):
+def test_day_can_be_rerun_and_rebuilt_and_status_and_verify_agree(image_snapshots, tmp_path):
     assert image_snapshots("status").stdout.splitlines()[1].split("\t")[:3] == [str(TODAY), "default", "missing"]
     first = json.loads(image_snapshots("run", "--json").stdout)[0]
     second = json.loads(image_snapshots("run", "--json").stdout)[0]
@@ -147,15 +147,15 @@ def test_a_day_can_be_run_again_and_rebuilt_and_status_and_verify_know_what_it_i
     assert verified.stdout.splitlines()[-1] == "verified 1 partition: 0 problems"
 
 
-def test_rebuild_of_a_day_that_is_not_there_says_so(image_snapshots):
+def test_rebuild_of_a_missing_day_is_refused(image_snapshots):
     result = image_snapshots("rebuild", "--date", "2026-11-01")
     assert result.returncode == 2
     assert sentence_of(result).startswith("Nothing is published for 2026-11-01 of project default")
     result = image_snapshots("rebuild")
-    assert (result.returncode, sentence_of(result)) == (2, "Say which day to rebuild: --date YYYY-MM-DD, or --all.")
+    assert (result.returncode, sentence_of(result)) == (2, "State the day to rebuild: --date YYYY-MM-DD, or --all.")
 
 
-def test_one_failing_project_leaves_the_others_alone(image_snapshots, start_sandbox):
+def test_failing_project_does_not_affect_the_others(image_snapshots, start_sandbox):
     sandbox = start_sandbox(projects={"alpha": "a" * 32, "beta": "b" * 32}, size=20)
     env = {
         **sandbox.env,
@@ -173,9 +173,7 @@ def test_one_failing_project_leaves_the_others_alone(image_snapshots, start_sand
     assert reports["a"]["tables"]["images"]["rows"] > 0
 
 
-def test_too_many_failures_publish_nothing_and_the_next_run_asks_for_those_alone(
-    image_snapshots, start_sandbox, tmp_path
-):
+def test_too_many_failures_publish_nothing_and_only_those_are_requested_again(image_snapshots, start_sandbox, tmp_path):
     sandbox = start_sandbox(size=60, inventory_file=tmp_path / "inventory.csv")
     ids = pd.read_csv(tmp_path / "inventory.csv", dtype=str)["id"].str.lower().tolist()
     broken = {"answers": {id_: {"status": 400, "body": "broken"} for id_ in ids[:3]}}
@@ -193,7 +191,7 @@ def test_too_many_failures_publish_nothing_and_the_next_run_asks_for_those_alone
     assert {id_ for id_, count in after.items() if count != before[id_]} == set(ids[:3])
 
 
-def test_a_few_failures_publish_an_incomplete_day_and_name_them(image_snapshots, start_sandbox, tmp_path):
+def test_few_failures_publish_an_incomplete_day_and_name_them(image_snapshots, start_sandbox, tmp_path):
     sandbox = start_sandbox(size=60, inventory_file=tmp_path / "inventory.csv")
     id_ = pd.read_csv(tmp_path / "inventory.csv", dtype=str)["id"].str.lower().iloc[0]
     broken = {"answers": {id_: {"status": 400, "body": "broken"}}}
@@ -208,7 +206,7 @@ def test_a_few_failures_publish_an_incomplete_day_and_name_them(image_snapshots,
     assert [failed["id"] for failed in manifest["failed"]] == [id_]
 
 
-def test_a_second_run_of_the_same_partition_is_told_who_holds_it(image_snapshots, tmp_path):
+def test_second_run_of_a_partition_names_the_holder(image_snapshots, tmp_path):
     from pipelines.lake.layout import Lake, Partition
 
     with Lake("lake").locks.partition(Partition(TODAY, "default"), "run-of-somebody"):
@@ -242,70 +240,70 @@ class TestMistakes:
 
         return check
 
-    def test_wrong_password(self, fails, by_password):
+    def test_wrong_password_is_one_sentence(self, fails, by_password):
         sentence = fails(2, "password", env={**by_password, "OS_PASSWORD": "not-it-4711"})
         assert "not-it-4711" not in sentence
 
-    def test_wrong_secret_key(self, fails, sandbox):
+    def test_wrong_secret_key_is_one_sentence(self, fails, sandbox):
         assert "not-it-4711" not in fails(2, "OS_SECRET_KEY", env={**sandbox.env, "OS_SECRET_KEY": "not-it-4711"})
 
-    def test_unreachable_endpoint(self, fails, sandbox):
+    def test_unreachable_endpoint_is_one_sentence(self, fails, sandbox):
         fails(1, "127.0.0.1:9", env={**sandbox.env, "IMAGE_SNAPSHOTS_ENDPOINT": "http://127.0.0.1:9"})
 
-    def test_unknown_host(self, fails, sandbox):
+    def test_unknown_host_is_one_sentence(self, fails, sandbox):
         fails(1, "modelarts.invalid", env={**sandbox.env, "IMAGE_SNAPSHOTS_ENDPOINT": "https://modelarts.invalid"})
 
-    def test_suspended_account(self, fails, sandbox):
+    def test_suspended_account_is_one_sentence(self, fails, sandbox):
         httpx.put(f"{sandbox.endpoint}/sandbox/faults", json={"suspended": True}).raise_for_status()
         fails(1, "ModelArts.6201", env=sandbox.env)
 
-    def test_project_of_another_tenant(self, fails, by_password):
+    def test_foreign_project_is_one_sentence(self, fails, by_password):
         fails(2, "project", env={**by_password, "OS_PROJECT_ID": "0" * 32})
 
-    def test_missing_credentials(self, fails, sandbox):
+    def test_missing_credentials_are_one_sentence(self, fails, sandbox):
         fails(2, "OS_", env={"IMAGE_SNAPSHOTS_ENDPOINT": sandbox.endpoint})
 
-    def test_lake_that_cannot_be_written(self, fails, tmp_path):
+    def test_unwritable_lake_is_one_sentence(self, fails, tmp_path):
         (tmp_path / "file").write_text("")
         fails(2, "IMAGE_SNAPSHOTS_LAKE", env={"IMAGE_SNAPSHOTS_LAKE": str(tmp_path / "file" / "lake")})
 
-    def test_unreadable_inventory(self, fails):
+    def test_unreadable_inventory_is_one_sentence(self, fails):
         fails(2, "missing.csv", env={"IMAGE_SNAPSHOTS_INVENTORY": "missing.csv"})
 
-    def test_inventory_without_an_id_column(self, fails, tmp_path):
+    def test_inventory_without_an_id_column_is_one_sentence(self, fails, tmp_path):
         (tmp_path / "images.csv").write_text("image,owner\na,b\n")
         fails(2, "images.csv", "'image'", "'owner'", env={"IMAGE_SNAPSHOTS_INVENTORY": "images.csv"})
 
-    def test_empty_inventory(self, fails, tmp_path):
+    def test_empty_inventory_is_one_sentence(self, fails, tmp_path):
         (tmp_path / "images.csv").write_text("id\n")
         fails(2, "images.csv", "IMAGE_SNAPSHOTS_ALLOW_EMPTY_INVENTORY", env={"IMAGE_SNAPSHOTS_INVENTORY": "images.csv"})
 
-    def test_yesterday(self, fails):
+    def test_run_for_yesterday_is_refused(self, fails):
         yesterday = str(TODAY - dt.timedelta(days=1))
         fails(2, f"{yesterday} is over", "nothing was fetched", arguments=("--date", yesterday))
 
-    def test_tomorrow(self, fails):
+    def test_run_for_tomorrow_is_refused(self, fails):
         tomorrow = str(TODAY + dt.timedelta(days=1))
         fails(2, f"{tomorrow} has not begun", arguments=("--date", tomorrow))
 
-    def test_no_day(self, fails):
+    def test_invalid_date_is_refused(self, fails):
         fails(2, "yesterday is no day", arguments=("--date", "yesterday"))
 
-    def test_unknown_project(self, fails):
+    def test_unknown_project_is_refused(self, fails):
         fails(2, "--project nobody is not configured", arguments=("--project", "nobody"))
 
-    def test_http_beyond_loopback(self, fails):
+    def test_http_beyond_loopback_is_refused(self, fails):
         fails(2, "IMAGE_SNAPSHOTS_ENDPOINT", "https", env={"IMAGE_SNAPSHOTS_ENDPOINT": "http://modelarts.example.com"})
 
-    def test_settings_that_are_no_numbers(self, fails):
+    def test_settings_that_are_not_numbers_are_refused(self, fails):
         fails(2, "IMAGE_SNAPSHOTS_CONCURRENCY", env={"IMAGE_SNAPSHOTS_CONCURRENCY": "many"})
 
-    def test_unknown_option(self, image_snapshots):
+    def test_unknown_option_is_refused(self, image_snapshots):
         result = image_snapshots("run", "--no-such-option")
         assert result.returncode == 2
         assert "No such option" in result.stderr
 
-    def test_full_disk(self, command, tmp_path):
+    def test_full_disk_is_one_sentence(self, command, tmp_path):
         """The lake on a file system of 300 kB, with room for the inventory but not for the day."""
         (tmp_path / "lake").mkdir()
         script = """
@@ -324,14 +322,14 @@ class TestMistakes:
         assert result.stdout == f"{TODAY} default: failed\n"
 
 
-def test_invalid_ids_are_never_sent_and_are_an_outcome(image_snapshots, start_sandbox, tmp_path):
+def test_invalid_ids_are_never_sent_and_have_an_outcome(image_snapshots, start_sandbox, tmp_path):
     sandbox = start_sandbox(size=20, inventory_file=tmp_path / "inventory.csv")
     good = pd.read_csv(tmp_path / "inventory.csv", dtype=str)["id"].tolist()
     (tmp_path / "ids.txt").write_text("\n".join([*good, good[0].upper(), "", "group", "../../x", "not-a-uuid"]))
     env = {**sandbox.env, "IMAGE_SNAPSHOTS_INVENTORY": "ids.txt", "IMAGE_SNAPSHOTS_MAX_INVALID_RATIO": "0.5"}
     result = image_snapshots("run", env=env)
     assert result.returncode == 0, result.stderr
-    assert "  no UUID, never sent: 3 ids (outcome invalid_id in lake/responses/" in result.stdout
+    assert "  not a UUID, never sent: 3 ids (outcome invalid_id in lake/responses/" in result.stdout
     manifest = json.loads((tmp_path / f"lake/_manifests/dt={TODAY}/project=default.json").read_text())
     assert manifest["fetch"]["outcomes"]["invalid_id"] == 3
     assert sum(manifest["fetch"]["outcomes"].values()) == len(good) + 3
@@ -339,7 +337,7 @@ def test_invalid_ids_are_never_sent_and_are_an_outcome(image_snapshots, start_sa
     assert asked == {id_.lower(): 1 for id_ in good}
 
 
-def test_everything_that_can_go_wrong_at_once_still_gives_a_complete_day(image_snapshots, start_sandbox, tmp_path):
+def test_many_faults_at_once_still_give_a_complete_day(image_snapshots, start_sandbox, tmp_path):
     faults = Faults(
         latency_ms=20,
         ratio_429=0.10,
@@ -359,7 +357,7 @@ def test_everything_that_can_go_wrong_at_once_still_gives_a_complete_day(image_s
     manifest = json.loads(Path(report["manifest"]).read_text())
     stats = httpx.get(f"{sandbox.endpoint}/sandbox/stats").json()
     assert manifest["fetch"]["throttled"] == stats["answers"]["429"] > 30
-    # One renewal for each end of a token, not one for each of the 32 workers that were refused.
+    # One renewal for each expired token, not one for each of the 32 refused workers.
     began, ended = (dt.datetime.fromisoformat(manifest["fetch"][name]) for name in ("started_at", "finished_at"))
     ends_of_tokens = (ended - began).total_seconds() / 3 + 2
     assert 1 <= manifest["fetch"]["token_renewals"] <= ends_of_tokens

@@ -1,4 +1,4 @@
-"""What follows from published days is derived and loaded again, and the days stay as they are."""
+"""`derive` and `load`: published days are derived and loaded again, and the days themselves stay unchanged."""
 
 import contextlib
 import datetime as dt
@@ -22,7 +22,7 @@ YESTERDAY = TODAY - dt.timedelta(days=1)
 
 
 def two_days(directory):
-    """Two days with all that follows from them, loaded."""
+    """Two days with their derived tables, loaded."""
     with contextlib.chdir(directory):
         days = [proved_day(str(YESTERDAY)), proved_day(str(TODAY))]
         for day in days:
@@ -37,10 +37,10 @@ def lake(tmp_path_factory, tmp_path):
     return Lake(str(shutil.copytree(once_per_run(tmp_path_factory, "two-days", two_days), tmp_path / "lake")))
 
 
-def sealed(lake):
-    """All bytes but those of what is derived from several days."""
+def published_files(lake):
+    """All bytes except those of derived tables."""
     days = [*lake.root.glob("_manifests/**/*.json")]
-    for table in ("inventory", "responses", "list_pages", "notebooks", "images", "image_values"):
+    for table in ("inventory", "responses", "list_pages", "image_references", "images", "image_values"):
         days += [*(lake.root / table).rglob("*.parquet")]
     return {path: path.read_bytes() for path in days}
 
@@ -63,12 +63,12 @@ def new_price(tmp_path):
     return {"IMAGE_SNAPSHOTS_PRICE_BOOK": str(book)}
 
 
-def test_a_new_price_is_derived_and_loaded_for_a_range_of_days(image_snapshots, lake, tmp_path):
-    before, zero = sealed(lake), costs(lake, "image_costs")
+def test_new_price_is_derived_and_loaded_for_a_range_of_days(image_snapshots, lake, tmp_path):
+    before, zero = published_files(lake), costs(lake, "image_costs")
     env = new_price(tmp_path)
     result = image_snapshots("derive", "--from", str(YESTERDAY), "--to", str(YESTERDAY), env=env)
     assert result.returncode == 0, result.stderr
-    assert sealed(lake) == before
+    assert published_files(lake) == before
     (day, first), second = costs(lake, files(lake))
     assert day == YESTERDAY
     assert first > 0
@@ -80,7 +80,7 @@ def test_a_new_price_is_derived_and_loaded_for_a_range_of_days(image_snapshots, 
     )
 
 
-def test_a_range_takes_its_days_alone(lake, monkeypatch):
+def test_range_selects_only_its_days(lake, monkeypatch):
     def days_of(*arguments):
         asked = []
         monkeypatch.setattr(cli, "_run_jobs", lambda settings, days, jobs, **_: asked.append((days, jobs)))
@@ -96,19 +96,19 @@ def test_a_range_takes_its_days_alone(lake, monkeypatch):
         assert days_of(command, "--from", "2026-01-01", "--to", str(YESTERDAY)) == [YESTERDAY]
 
 
-def test_load_brings_a_lost_warehouse_back_and_changes_nothing_else(image_snapshots, lake):
-    before, rows = sealed(lake), costs(lake, "image_costs")
+def test_load_restores_a_lost_warehouse_and_changes_nothing_else(image_snapshots, lake):
+    before, rows = published_files(lake), costs(lake, "image_costs")
     derived_manifests = {path: path.read_bytes() for path in lake.root.glob("_derived/**/*.json")}
     (lake.root / "warehouse.duckdb").unlink()
     result = image_snapshots("load", "--from", str(YESTERDAY))
     assert result.returncode == 0, result.stderr
     assert costs(lake, "image_costs") == rows
-    assert sealed(lake) == before
+    assert published_files(lake) == before
     assert {path: path.read_bytes() for path in lake.root.glob("_derived/**/*.json")} == derived_manifests
 
 
 @pytest.mark.parametrize("command", ["derive", "load"])
-def test_a_range_without_days_is_one_sentence(command, image_snapshots):
+def test_range_without_days_is_one_sentence(command, image_snapshots):
     result = image_snapshots(command, "--from", "2026-01-01", "--to", "2026-01-02")
     assert result.returncode == 2
     assert "No day from 2026-01-01 to 2026-01-02" in result.stderr

@@ -1,6 +1,6 @@
-"""What the documentation shows of commands, files and settings does, as it stands there, what the page says.
+"""The commands, files and settings in the documentation work as the page says.
 
-Queries of docs/query.md are run by test_query, examples that read the lake by test_documented_reading.
+test_query runs the queries of docs/query.md, test_documented_reading the examples that read the lake.
 """
 
 import re
@@ -20,7 +20,7 @@ from pipelines.settings import ROOT, Settings
 
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md")] + sorted((ROOT / "docs").glob("*.md"))
 
-# Blocks of commands that are not run here, by their page and first word, and why.
+# Blocks of commands that are not run here, by page and first word, with the reason.
 NOT_RUN = {
     ("CONTRIBUTING.md", ".ci/compile-requirements"): "asks a registry",
     ("CONTRIBUTING.md", ".venv/bin/python"): "the tests of the dictionary and of the scripts compare what it writes",
@@ -47,12 +47,12 @@ def commands(page):
 
 
 def settings_of(text):
-    """Values by name, as far as lines are settings."""
+    """Values by name, for lines that are settings."""
     found = (re.match(r"([A-Z][A-Z_]+)=('[^']*'|\S+)", line) for line in text.splitlines())
     return {one[1]: one[2].strip("'") for one in found if one}
 
 
-def test_every_block_of_commands_is_run_or_it_is_said_why_not():
+def test_every_documented_command_block_is_run_or_excused():
     seen = Counter()
     for page in PAGES:
         for block in blocks(page, "sh"):
@@ -66,7 +66,7 @@ def test_every_block_of_commands_is_run_or_it_is_said_why_not():
 
 @pytest.fixture
 def of_fortnight(image_snapshots, fortnight, tmp_path):
-    """Run a command on two weeks that end on the day that the pages name."""
+    """Run a command on two weeks that end on the day in the pages."""
     (tmp_path / "sql").symlink_to(ROOT / "sql")
     (tmp_path / "lake").symlink_to(fortnight)
     (tmp_path / "top.sql").write_text("SELECT name FROM images_latest")
@@ -80,9 +80,9 @@ def of_fortnight(image_snapshots, fortnight, tmp_path):
 
 
 @pytest.mark.parametrize("page", ["docs/query.md", "docs/costs.md", "docs/report.md"])
-def test_commands_that_read(of_fortnight, tmp_path, page):
+def test_documented_reading_commands_run(of_fortnight, tmp_path, page):
     for words in commands(page):
-        # A prompt, without a terminal, takes the query from standard input.
+        # Without a terminal, the prompt takes the query from standard input.
         done = of_fortnight(*words, *(["SELECT 1"] if words == ["query"] else []))
         assert done.returncode == 0, done.stderr
         if "--output" in words:
@@ -91,18 +91,18 @@ def test_commands_that_read(of_fortnight, tmp_path, page):
             assert done.stdout.startswith('"'), words
 
 
-def test_the_export_for_finops_tools(of_fortnight, tmp_path):
+def test_documented_focus_export_runs(of_fortnight, tmp_path):
     (line,) = re.findall(r"`image-snapshots (focus --from [^`]*)`", (ROOT / "docs/costs.md").read_text())
     assert of_fortnight(*line.split()).returncode == 0
     rows = duckdb.sql("SELECT count(*), sum(BilledCost) FROM 'focus.csv'").fetchall()
     assert rows == duckdb.sql("SELECT count(*), 0.0 FROM 'lake/image_costs/*/*/*.parquet'").fetchall()
 
 
-def test_commands_of_every_day_and_what_verify_says(of_fortnight):
+def test_documented_daily_commands_run(of_fortnight):
     ran = {tuple(words): of_fortnight(*words) for words in commands("docs/operations.md") if words != ["verify"]}
     assert ran.keys() == {("status",), ("status", "--check"), ("verify", "--quick")}
     assert ran[("status",)].returncode == 0
-    # The fortnight is over, whatever today is.
+    # The fortnight is in the past, whatever today is.
     assert ran[("status", "--check")].returncode == 1
     assert ran[("status", "--check")].stdout == ran[("status",)].stdout
     verified = ran[("verify", "--quick")]
@@ -114,7 +114,7 @@ def test_commands_of_every_day_and_what_verify_says(of_fortnight):
 
 
 def make_old(directory):
-    """Two projects with a day of a year ago, one of a month that is over, and a newest one."""
+    """Two projects with a day a year ago, one in a past month, and a newest one."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(directory)
         for project in ("default", "prod"):
@@ -123,7 +123,7 @@ def make_old(directory):
     return directory / "lake"
 
 
-def test_compaction_and_retention(image_snapshots, tmp_path_factory, tmp_path):
+def test_documented_compaction_and_retention_run(image_snapshots, tmp_path_factory, tmp_path):
     shutil.copytree(once_per_run(tmp_path_factory, "documented-old", make_old), tmp_path / "lake")
     env = {"IMAGE_SNAPSHOTS_PROJECTS": '{"default": "p1", "prod": "p1"}'}
     every, one, planned, applied = (image_snapshots(*words, env=env) for words in commands("docs/retention.md"))
@@ -140,7 +140,7 @@ def test_compaction_and_retention(image_snapshots, tmp_path_factory, tmp_path):
 
 
 @pytest.mark.parametrize("page", ["docs/audit.md", "docs/costs.md"])
-def test_queries_of_other_pages(of_fortnight, page):
+def test_documented_queries_of_other_pages_run(of_fortnight, page):
     queries = [query for query in blocks(page, "sql") if not query.startswith("-- id:")]
     assert len(queries) == 2
     for query in queries:
@@ -152,7 +152,7 @@ def test_queries_of_other_pages(of_fortnight, page):
         assert len(done.stdout.splitlines()) >= 2
 
 
-def test_files_that_are_shown(tmp_path):
+def test_documented_files_are_valid(tmp_path):
     (rule,) = [query for query in blocks("docs/audit.md", "sql") if query.startswith("-- id:")]
     (tmp_path / "latest_tag.sql").write_text(rule)
     (found,) = [rule for rule in read_rules(tmp_path) if rule.name == "latest_tag"]
@@ -169,14 +169,14 @@ def test_files_that_are_shown(tmp_path):
 @pytest.mark.parametrize(
     "page", ["README.md", "docs/operations.md", "docs/object-storage.md", "docs/scale-out.md", "docs/engines.md"]
 )
-def test_settings_that_are_shown_are_accepted(monkeypatch, tmp_path, page):
+def test_documented_settings_are_accepted(monkeypatch, tmp_path, page):
     shown = {}
     for block in blocks(page, "sh"):
         found = settings_of(block)
         if found and not block.startswith(("as_user", "useradd")):
             (tmp_path / ".env").write_text(block if page != "docs/engines.md" else block[block.index("IMAGE_") :])
             with monkeypatch.context() as patched:
-                # What the file sets is gone with the block.
+                # Settings of the file are dropped with the block.
                 for name in found:
                     patched.setenv(name, "")
                     patched.delenv(name)
@@ -189,7 +189,7 @@ def test_settings_that_are_shown_are_accepted(monkeypatch, tmp_path, page):
     assert settings is not None
 
 
-def test_lines_for_cron_are_lines_of_cron_and_the_default_schedule():
+def test_documented_cron_lines_are_valid():
     lines = [
         (page.name, re.match(r"((?:\S+ ){4}\S+)  (cd \S+ && \S+ (\w+))$", line))
         for page in PAGES

@@ -1,4 +1,4 @@
-"""Spark beside DuckDB: the same statements give the same rows, and rules have their limits whichever it is."""
+"""Spark compared with DuckDB: the same statements give the same rows, and rules have the same limits."""
 
 import datetime as dt
 import os
@@ -22,7 +22,16 @@ from pipelines.engine.sql_files import read_sql
 from pipelines.errors import ConfigurationError, PipelineError
 from pipelines.lake.derived_manifests import read_derived_manifest
 from pipelines.settings import ROOT, Settings
-from pipelines.tables import ANALYSIS_TABLES, AUDIT_FINDINGS, IMAGE_COSTS, IMAGE_HISTORY, IMAGE_USAGE, IMAGES, TABLES
+from pipelines.tables import (
+    ANALYSIS_TABLES,
+    AUDIT_FINDINGS,
+    IMAGE_COSTS,
+    IMAGE_HISTORY,
+    IMAGE_USAGE,
+    IMAGES,
+    TABLES,
+    USAGE_SOURCES,
+)
 
 UTC = dt.UTC
 ROWS = pa.table(
@@ -44,7 +53,7 @@ ROWS = pa.table(
     }
 )
 
-# Where the two differ, or sqlglot would let them.
+# Cases in which the engines differ, or sqlglot would let them.
 STATEMENTS = {
     "nulls_last": "SELECT id, n FROM rows ORDER BY n, id",
     "nulls_last_downwards": "SELECT id, n FROM rows ORDER BY n DESC, id DESC",
@@ -81,7 +90,7 @@ def engines(spark_master):
         yield duckdb, spark
 
 
-def test_statements_give_the_same_rows(engines):
+def test_statements_give_the_same_rows_on_both_engines(engines):
     duckdb, spark = engines
     tables = {name: (duckdb.read(sql), spark.read(sql)) for name, sql in STATEMENTS.items()}
     # As text, where NaN is what it is.
@@ -94,7 +103,7 @@ def test_statements_give_the_same_rows(engines):
 
 
 def test_rows_arrive_in_order_and_in_parts(engines, monkeypatch):
-    """More rows than are sent or fetched at a time, and a relation that is added to more often than it has parts."""
+    """More rows than are sent or fetched at a time, and a relation with more additions than parts."""
     _, spark = engines
     monkeypatch.setattr("pipelines.engine.spark._BATCH_ROWS", 1000)
     schema = pa.schema([pa.field("id", pa.int32(), nullable=False)])
@@ -119,7 +128,9 @@ DATE, TEXT = pa.date32(), pa.string()
 PARAMETERS = {"snapshot_date": DATE, "project": TEXT, "project_id": TEXT, "is_complete": pa.bool_()} | {
     "compared_with": DATE,
     "list_was_read": pa.bool_(),
-    "usage_was_read": pa.bool_(),
+    "usage_is_observed": pa.bool_(),
+    "usage_kinds": TEXT,
+    "workspaces": pa.int64(),
     "inventory_is_whole": pa.bool_(),
 }
 LISTED = dict.fromkeys(("id", "name", "namespace", "swr_path", "type", "visibility"), TEXT) | {"size_bytes": pa.int64()}
@@ -133,7 +144,13 @@ SCHEMAS = {
     "listed_ids": {"id": TEXT, "position": pa.int64()},
     "unregistered_rows": LISTED | {"position": pa.int64()},
     "previous_usage": IMAGE_USAGE.schema,
-    "usage_parameters": {"has_previous_usage": pa.bool_()},
+    "later_usage": IMAGE_USAGE.schema,
+    "observed_dates": {"snapshot_date": DATE},
+    "usage_parameters": dict.fromkeys(("was_read", "has_previous_usage"), pa.bool_())
+    | {f"{name}_were_read": pa.bool_() for name in USAGE_SOURCES}
+    | {"looked_at": pa.timestamp("us", "UTC")},
+    "referenced_images": dict.fromkeys(("id", "matched_by", "kind", "resource_id", "strength"), TEXT)
+    | {"position": pa.int32(), "last_active_at": pa.timestamp("us", "UTC")},
     "unmatched_images": dict.fromkeys(("kind", "outcome", "owner", "cost_center", "environment"), TEXT) | LISTED,
     "previous_costs": IMAGE_COSTS.schema,
     "previous_findings": AUDIT_FINDINGS.schema,
@@ -149,8 +166,8 @@ FILES = [path.relative_to(ROOT / "sql").as_posix() for path in (ROOT / "sql" / "
 FILES += ["cost/image_costs.sql", "cost/unused.sql"]
 
 
-def test_spark_takes_every_file(spark_master):
-    """And gives the columns of the table of that name."""
+def test_spark_runs_every_sql_file(spark_master):
+    """Each result has the columns of the table of that name."""
     with SparkEngine(spark_master) as spark:
         for name, schema in SCHEMAS.items():
             spark.load(name, (schema if isinstance(schema, pa.Schema) else pa.schema(schema)).empty_table())
@@ -163,7 +180,7 @@ def test_spark_takes_every_file(spark_master):
     assert len(FILES) > 9
 
 
-def test_a_day_derived_by_spark_is_that_derived_by_duckdb(spark_master, tmp_path):
+def test_day_derived_by_spark_equals_the_day_derived_by_duckdb(spark_master, tmp_path):
     """The second of two days of few rows, with a rule that never ends; a slow test compares days of a fortnight."""
     write_rule(tmp_path / "rules", "spins", SPINS)
     settings = Settings(lake="lake", audit_rules=tmp_path / "rules", audit_rule_seconds=1)
@@ -174,9 +191,20 @@ def test_a_day_derived_by_spark_is_that_derived_by_duckdb(spark_master, tmp_path
             day,
             inventory=[{"id": id_, "owner": "o"} for id_ in ids],
             responses=[{"id": id_, "outcome": "ok"} for id_ in ids],
-            images=[image | {"id": id_, "visibility": visibility, "content_hash": visibility} for id_ in ids],
+            images=[
+                image
+                | {"id": id_, "visibility": visibility, "content_hash": visibility}
+                | {"registry": "swr.x", "swr_path": f"swr.x/Team/{id_}:1"}
+                for id_ in ids
+            ],
             listed=[{"id": "e", "name": "not registered", "size": 5}],
-            notebooks=[{"notebook_id": "n1", "image_id": "a", "status": "RUNNING"}],
+            references=[
+                {"resource_id": "n1", "image_id": "a", "strength": "running"},
+                {"resource_id": "n2", "image_id": "z", "image_path": "team/b", "image_tag": "1"},
+                {"resource_id": "n3", "image_path": "team/b"},
+                {"resource_id": "n4", "kind": "training_job", "image_id": "c", "strength": "past"}
+                | {"last_active_at": dt.datetime(2026, 2, 25, 22, tzinfo=UTC)},
+            ],
         )
     last = replace(days[-1], settings=settings)
     derive_days(last)
@@ -201,7 +229,7 @@ def test_a_day_derived_by_spark_is_that_derived_by_duckdb(spark_master, tmp_path
 # --- the process ----------------------------------------------------------------------------------------------------
 
 
-def test_spark_listens_on_loopback_alone(spark_master, tmp_path):
+def test_spark_listens_only_on_loopback(spark_master, tmp_path):
     with SparkEngine(spark_master) as spark:
         spark.load("rows", ROWS)
         assert spark.read("SELECT COUNT(*) AS n FROM rows").to_pylist() == [{"n": 5}]
@@ -220,12 +248,12 @@ def test_spark_listens_on_loopback_alone(spark_master, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_files_by_the_name_that_spark_has_for_them():
+def test_spark_reads_files_with_odd_names():
     assert _uri(Path("/data/la ke/[a]*.parquet")) == "file:///data/la ke/\\[a\\]\\*.parquet"
     assert _uri("s3://bucket/lake/images.parquet") == "s3a://bucket/lake/images.parquet"
 
 
-def test_a_file_that_spark_cannot_read_ends_in_a_sentence(spark_master, tmp_path):
+def test_file_that_spark_cannot_read_is_one_sentence(spark_master, tmp_path):
     path = tmp_path / "images.parquet"
     pq.write_table(ROWS, path)
     with (
@@ -237,14 +265,14 @@ def test_a_file_that_spark_cannot_read_ends_in_a_sentence(spark_master, tmp_path
         spark.read("SELECT * FROM images")
 
 
-def test_without_java(monkeypatch):
+def test_missing_java_is_one_sentence(monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("JAVA_HOME", raising=False)
     with pytest.raises(ConfigurationError, match="needs Java 17 or newer: install it"):
         open_engine(Settings(engine="spark", spark_master="local[7]")).__enter__()
 
 
-def test_without_the_extra(monkeypatch):
+def test_missing_extra_is_one_sentence(monkeypatch):
     monkeypatch.delitem(sys.modules, "pipelines.engine.spark")
     monkeypatch.setitem(sys.modules, "pyspark.sql", None)
     with pytest.raises(ConfigurationError) as refused:

@@ -1,4 +1,4 @@
-"""What can happen to a day, fault by fault: one outcome per id, nothing lost, nothing published too early."""
+"""Faults of a day, one by one: one outcome per id, nothing lost, nothing published too early."""
 
 import datetime as dt
 import json
@@ -20,7 +20,8 @@ from pipelines.lake.manifests import published
 from pipelines.maintenance.verify import verify
 from pipelines.sandbox import Faults, SandboxOptions, running_sandbox
 from pipelines.settings import ROOT, Settings
-from pipelines.snapshot.steps import SnapshotRun, fetch_responses, publish_snapshot, take_inventory
+from pipelines.snapshot.snapshot_run import SnapshotRun
+from pipelines.snapshot.steps import fetch_responses, publish_snapshot, take_inventory
 
 TODAY = dt.datetime.now(dt.UTC).date()
 PARTITION = Partition(TODAY, "default")
@@ -34,7 +35,7 @@ def error(code, message="said the API"):
     return {"error_code": code, "error_msg": message}
 
 
-# What happened -> (the answer that the image gets every time, the outcome, the code that is kept).
+# Name of the fault -> (the image's response each time, the outcome, the kept code).
 MATRIX = {
     "described": ({"body": {"id": "SAME", "name": "n"}}, "ok", None),
     "described under its id in capitals": ({"body": {"id": "SAME IN CAPITALS"}}, "ok", None),
@@ -91,7 +92,7 @@ def cloud(start_sandbox, monkeypatch):
 
 @pytest.fixture(scope="module")
 def one_cloud():
-    """A sandbox whose faults each test sets for itself."""
+    """A sandbox whose faults each test sets itself."""
     with running_sandbox(SandboxOptions(size=1)) as sandbox:
         yield sandbox
 
@@ -104,7 +105,7 @@ def day_of(now=lambda: dt.datetime.now(dt.UTC), **settings):
     return SnapshotRun(PARTITION, "run", Settings(**{"lake": "lake", **settings}), now)
 
 
-def test_every_kind_of_answer_has_its_outcome_and_none_is_lost(cloud, tmp_path):
+def test_every_kind_of_response_gets_its_outcome_and_none_is_lost(cloud, tmp_path):
     answers, expected = {}, {}
     for number, (_, (answer, outcome, code)) in enumerate(MATRIX.items()):
         id_ = image_id(number)
@@ -170,9 +171,7 @@ def test_every_kind_of_answer_has_its_outcome_and_none_is_lost(cloud, tmp_path):
         ("the project id is wrong", {"status": 400, "body": error("ModelArts.0210")}, ConfigurationError, "project"),
     ],
 )
-def test_when_no_request_can_succeed_nothing_is_published(
-    one_cloud, monkeypatch, tmp_path, happened, answer, kind, words
-):
+def test_fatal_error_publishes_nothing(one_cloud, monkeypatch, tmp_path, happened, answer, kind, words):
     ids = [image_id(number) for number in range(200)]
     for name, value in one_cloud.env.items():
         monkeypatch.setenv(name, value)
@@ -188,7 +187,7 @@ def test_when_no_request_can_succeed_nothing_is_published(
     assert details_asked(one_cloud) - before < 100
 
 
-def test_a_clock_that_jumps_past_the_day_stops_the_run_and_keeps_its_answers(cloud, tmp_path):
+def test_clock_that_jumps_past_the_day_stops_the_run_and_keeps_responses(cloud, tmp_path):
     cloud(size=400, inventory_file=tmp_path / "inventory.csv", faults=Faults(latency_ms=50))
     noon = dt.datetime.combine(TODAY, dt.time(12), dt.UTC)
     clock = [noon]
@@ -208,8 +207,8 @@ def test_a_clock_that_jumps_past_the_day_stops_the_run_and_keeps_its_answers(clo
     assert publish_snapshot(day).manifest.is_complete
 
 
-def test_a_server_that_is_gone_for_a_while_in_mid_run_costs_nothing(tmp_path, monkeypatch):
-    """The sandbox is killed, its port refuses, and another one takes its place when that was noticed."""
+def test_server_that_is_away_for_a_while_costs_no_image(tmp_path, monkeypatch):
+    """The sandbox is killed, its port refuses, and another one replaces it after that was noticed."""
     secrets = {"SANDBOX_PASSWORD": "p" * 20, "SANDBOX_ACCESS_KEY": "A" * 20, "SANDBOX_SECRET_KEY": "s" * 40}
     environment = {**os.environ, **secrets, "PYTHONPATH": str(ROOT)}
 
@@ -244,7 +243,7 @@ def test_a_server_that_is_gone_for_a_while_in_mid_run_costs_nothing(tmp_path, mo
         def tell(progress):
             if progress.done > 200 and not replacing.is_alive() and len(processes) == 1:
                 replacing.start()
-            # Nothing was answered since it was last told, twice.
+            # No response came between the two reports.
             elif replacing.ident is not None and {*seen} == {progress.done}:
                 was_noticed.set()
             seen[:] = seen[1], progress.done
@@ -264,8 +263,8 @@ def test_a_server_that_is_gone_for_a_while_in_mid_run_costs_nothing(tmp_path, mo
 
 
 @pytest.mark.parametrize("storage", ["disk", "bucket"])
-def test_answers_that_tidying_up_left_behind_are_not_taken_for_those_of_the_next_attempt(cloud, tmp_path, s3, storage):
-    """The run is killed when it has removed the note of its attempt, and not yet the answers."""
+def test_leftover_responses_are_not_used_by_the_next_attempt(cloud, tmp_path, s3, storage):
+    """The run is killed after removing the note of its attempt, but before removing the responses."""
     cloud(size=5, inventory_file=tmp_path / "inventory.csv")
     lake = str(tmp_path / "lake") if storage == "disk" else s3.make_bucket("left-behind")
     day = day_of(lake=lake)
@@ -285,7 +284,7 @@ def test_answers_that_tidying_up_left_behind_are_not_taken_for_those_of_the_next
     assert (facts.kept, sum(facts.outcomes.values())) == (0, total)
 
 
-def test_a_second_fetch_of_a_published_day_leaves_it_readable_until_it_is_replaced(cloud, tmp_path):
+def test_rerun_leaves_the_published_day_readable_until_it_is_replaced(cloud, tmp_path):
     sandbox = cloud(size=60, inventory_file=tmp_path / "inventory.csv")
     day = day_of()
     take_inventory(day)

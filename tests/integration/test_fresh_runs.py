@@ -1,4 +1,4 @@
-"""A run goes on with what an attempt has gathered and knows of it, or, when it is fresh, throws that away."""
+"""A run resumes an attempt with its responses, or, with `--fresh`, discards them."""
 
 import datetime as dt
 import os
@@ -11,7 +11,8 @@ from pipelines.errors import ConfigurationError
 from pipelines.lake.layout import Partition
 from pipelines.lake.manifests import read_attempt, write_attempt
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import SnapshotRun, fetch_responses, publish_snapshot, take_inventory
+from pipelines.snapshot.snapshot_run import SnapshotRun
+from pipelines.snapshot.steps import fetch_responses, publish_snapshot, take_inventory
 
 DATE = dt.date(2026, 11, 23)
 NOON = dt.datetime.combine(DATE, dt.time(12), dt.UTC)
@@ -19,7 +20,7 @@ NOON = dt.datetime.combine(DATE, dt.time(12), dt.UTC)
 
 @pytest.fixture
 def day(start_sandbox, tmp_path, monkeypatch):
-    """By access key, which needs no token, and with nothing read beside the images."""
+    """With an access key, which needs no token, and without list and notebooks."""
     sandbox = start_sandbox(size=20, inventory_file=tmp_path / "inventory.csv", day=DATE)
     for name in ("OS_ACCESS_KEY", "OS_SECRET_KEY", "OS_PROJECT_ID"):
         monkeypatch.setenv(name, sandbox.env[name])
@@ -28,7 +29,7 @@ def day(start_sandbox, tmp_path, monkeypatch):
         lake=str(tmp_path / "lake"),
         inventory=str(tmp_path / "inventory.csv"),
         reconcile=False,
-        usage=False,
+        usage="none",
     )
     return SnapshotRun(Partition(DATE, "default"), "run-1", settings, lambda: NOON)
 
@@ -38,7 +39,7 @@ def fetched(day):
     return fetch_responses(day, lambda progress: None).facts
 
 
-def test_a_fresh_run_throws_nothing_away_before_it_may_go_on_and_then_all(day, monkeypatch):
+def test_fresh_run_discards_the_attempt_only_after_its_checks(day, monkeypatch):
     fetched(day)
     attempt = day.lake.staging(day.partition) / "attempt.json"
     gathered = attempt.read_bytes()
@@ -56,18 +57,18 @@ def test_a_fresh_run_throws_nothing_away_before_it_may_go_on_and_then_all(day, m
     assert fetch_responses(day, lambda progress: None).facts.kept == 0
 
 
-def test_a_run_that_finds_every_answer_stored_is_of_the_sandbox_that_gave_them(day):
+def test_resumed_run_without_requests_is_still_marked_as_sandbox(day):
     take_inventory(day)
     with pytest.raises(EndedError):
         fetch_responses(day, end)
-    # Twice, because the second one that is cut off has no answer of its own either.
+    # Twice, because the second interrupted run has no response of its own, either.
     for _ in range(2):
         facts = fetched(day)
         assert (facts.requests, facts.is_sandbox) == (0, True)
     assert publish_snapshot(day).manifest.fetch.is_sandbox
 
 
-def test_what_another_endpoint_said_of_itself_in_the_same_attempt_does_not_count(day):
+def test_mark_of_another_endpoint_in_the_same_attempt_is_ignored(day):
     take_inventory(day)
     with pytest.raises(EndedError):
         fetch_responses(day, end)

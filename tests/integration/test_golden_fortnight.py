@@ -1,8 +1,8 @@
-"""Fourteen days of the sandbox, three of them faulty: the derived tables say what the sandbox's own record says.
+"""Fourteen days of the sandbox, three of them faulty: the derived tables match the sandbox's own record.
 
-On Friday 27 February two images give no answer, and the day is published incomplete. On Tuesday 3 March every fourth
-request meets a passing fault, and the day ends complete. On Thursday 5 March too many images give no answer: nothing is
-published.
+On Friday 27 February two images have no response, and the day is published incomplete. On Tuesday 3 March every fourth
+request meets a temporary fault, and the day ends complete. On Thursday 5 March too many images have no response:
+nothing is published.
 """
 
 import csv
@@ -27,7 +27,8 @@ from pipelines.lake.layout import Lake, Partition
 from pipelines.sandbox import Faults, SandboxOptions, running_sandbox
 from pipelines.sandbox.catalogue import Catalogue, InventoryRow
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import SnapshotRun, fetch_responses, publish_snapshot, take_inventory
+from pipelines.snapshot.snapshot_run import SnapshotRun
+from pipelines.snapshot.steps import fetch_responses, publish_snapshot, take_inventory
 from pipelines.tables import ANALYSIS_TABLES, IMAGE_HISTORY
 
 MONDAY = dt.date(2026, 2, 23)
@@ -37,7 +38,7 @@ COMPLETE = [date for date in DATES if date not in (INCOMPLETE, MISSED)]
 MIDDLE = dt.date(2026, 3, 4)
 CATALOGUE = Catalogue("golden-35", 72)
 
-# An image leaves the register on the first of these days and is back on the second, another one changes hands.
+# An image leaves the inventory on the first of these days and is back on the second; another one changes its owner.
 LEFT, BACK = dt.date(2026, 3, 1), dt.date(2026, 3, 6)
 HANDED_OVER = dt.date(2026, 2, 26)
 
@@ -47,7 +48,7 @@ PRICE_BOOK = 'currency = "EUR"\n' + "".join(
 )
 
 PASSING_FAULTS = Faults(ratio_429=0.1, retry_after="0", ratio_500=0.05, ratio_reset=0.05, ratio_truncated=0.05)
-# An answer of unknown meaning that is not asked for again: the id fails for good, and at once.
+# A response with an unknown code is not retried: the id fails at once.
 REFUSED = {"status": 418, "body": {"error_code": "ModelArts.9999", "error_msg": "no"}}
 LOCKED = {"status": 403, "body": {"error_code": "ModelArts.0108", "error_msg": "no"}}
 
@@ -57,7 +58,7 @@ def story(name, date):
 
 
 def lasting_images():
-    """Ordinary images of users that are registered and answered on all days, by id, each with its events meanwhile."""
+    """Ordinary images of users that are registered and described on all days, by id, each with its events meanwhile."""
     cast = {id_ for date in DATES for id_ in CATALOGUE.storylines(date).values()}
     ids = sorted({row.id for row in CATALOGUE.inventory(MONDAY)} - cast)
     described = {id_: [CATALOGUE.image(id_, date) for date in DATES] for id_ in ids}
@@ -72,12 +73,12 @@ CHANGING_HANDS = next(id_ for id_, kinds in LASTING.items() if not kinds)
 
 
 def locked_on(date):
-    """An image that became public on the day before may not be read, for a day."""
+    """An image that became public on the day before cannot be read for a day."""
     return {story("narrowed", date)} if date == dt.date(2026, 3, 7) else set()
 
 
 def register_of(date):
-    """The register of a day: the catalogue's, but for the two images that people meddle with."""
+    """The inventory of a day: the catalogue's, except for two images that people change."""
     register = {row.id: row for row in CATALOGUE.inventory(date)}
     if LEFT <= date < BACK:
         del register[UNREGISTERED_FOR_A_WHILE]
@@ -87,7 +88,7 @@ def register_of(date):
 
 
 def failing_on(date):
-    """Ids that give no answer on a day."""
+    """Ids without a response on a day."""
     if date == INCOMPLETE:
         return {story("narrowed", date), story("failed-build", date)}
     return set(list(LASTING)[:8]) if date == MISSED else set()
@@ -95,7 +96,7 @@ def failing_on(date):
 
 @dataclass(frozen=True)
 class Fortnight:
-    """The lake after all days, and what it must say. `busy`: how the sandbox answered on the busy day."""
+    """The lake after all days, and the expected tables. `busy`: the sandbox's responses on the busy day."""
 
     settings: Settings
     project_id: str
@@ -135,7 +136,7 @@ class Fortnight:
         return rows
 
     def summaries(self):
-        """The figures of each day; sums of costs to 12 digits, because the order of a sum is the engine's."""
+        """The figures of each day; sums of costs to 12 digits, because each engine has its own order of adding."""
         found = {}
         for partition in self.lake.contents.partitions():
             summary = read_derived_manifest(self.lake, partition).summary
@@ -171,7 +172,11 @@ def make_golden(root):
             for name, value in sandbox.env.items():
                 monkeypatch.setenv(name, value)
             settings = Settings(
-                lake=str(root / "lake"), inventory=str(register), price_book=prices, usage=True, max_failed_ratio=0.05
+                lake=str(root / "lake"),
+                inventory=str(register),
+                price_book=prices,
+                usage="notebooks",
+                max_failed_ratio=0.05,
             )
             oracle = Oracle(CATALOGUE, [], PRICES)
             golden = Fortnight(settings, sandbox.project_id, oracle, {})
@@ -201,7 +206,7 @@ def stats(sandbox):
 
 
 def run(day):
-    """Take a day as the daily run does; False when nothing was published."""
+    """Take a day as the daily run does; False if nothing was published."""
     take_inventory(day)
     try:
         fetch_responses(day, lambda _: None)
@@ -212,8 +217,8 @@ def run(day):
     return True
 
 
-def test_the_days_are_what_they_are_meant_to_be(golden):
-    """The stories that matter happen on the faulty days, and every kind of event in the fortnight."""
+def test_days_have_their_planned_states(golden):
+    """The important stories happen on the faulty days, and every kind of event in the fortnight."""
     published = golden.lake.contents.partitions()
     assert [partition.date for partition in published] == [date for date in DATES if date != MISSED]
     assert [p.date for p in published if not manifest_of(golden, p.date)["is_complete"]] == [INCOMPLETE]
@@ -245,26 +250,26 @@ each_published_day = pytest.mark.parametrize("date", [date for date in DATES if 
 
 
 @each_published_day
-def test_change_log_of_a_day(golden, date):
+def test_changes_of_a_day_match_the_sandbox_record(golden, date):
     assert golden.changes(date) == golden.oracle.changes(date)
 
 
 @each_published_day
-def test_reconciliation_of_a_day(golden, date):
+def test_reconciliation_of_a_day_matches_the_sandbox_record(golden, date):
     assert golden.rows("image_reconciliation", date) == golden.oracle.reconciliation(date)
 
 
 @each_published_day
-def test_usage_of_a_day(golden, date):
+def test_usage_of_a_day_matches_the_sandbox_record(golden, date):
     assert by_id(golden.rows("image_usage", date)) == by_id(golden.oracle.usage(date))
 
 
 @each_published_day
-def test_costs_of_a_day(golden, date):
+def test_costs_of_a_day_match_the_sandbox_record(golden, date):
     expected = by_id(golden.oracle.costs(date))
     rows = by_id(golden.rows("image_costs", date))
     assert {row.pop("currency") for row in rows.values()} == {"EUR"}
-    # Nothing is unused for as long as 30 days.
+    # No image is unused for 30 days.
     assert {row.pop("reclaimable_bytes") for row in rows.values()} == {0}
     assert {row.pop("registry") for row in rows.values()} == {"swr.eu-de.otc.t-systems.com"}
     for id_, row in rows.items():
@@ -275,7 +280,7 @@ def test_costs_of_a_day(golden, date):
 
 
 @each_published_day
-def test_findings_of_a_day(golden, date):
+def test_findings_of_a_day_match_the_sandbox_record(golden, date):
     expected = golden.oracle.findings(date)
     rules = golden.oracle.found(date).keys()
     names = ("rule", "id", "name", "state", "first_seen", "days_open", "owner", "cost_center", "environment")
@@ -289,7 +294,7 @@ def test_findings_of_a_day(golden, date):
     assert counts == still_found
 
 
-def test_a_finding_keeps_its_id_and_shows_its_evidence(golden):
+def test_finding_keeps_its_id_and_shows_its_evidence(golden):
     ids = {}
     for date in DATES:
         for row in golden.rows("audit_findings", date) if date != MISSED else ():
@@ -297,7 +302,7 @@ def test_a_finding_keeps_its_id_and_shows_its_evidence(golden):
     assert {len(found) for found in ids.values()} == {1}
     assert len(set.union(*ids.values())) == len(ids)
 
-    # The image became public on the incomplete day, on which it gave no answer.
+    # The image became public on the incomplete day, on which it had no response.
     after = INCOMPLETE + dt.timedelta(days=1)
     evidence = {row["rule"]: row["evidence"] for row in findings_of(golden, after, story("narrowed", after))}
     assert json.loads(evidence["visibility_widened"]) == {
@@ -323,7 +328,7 @@ def by_id(rows):
     return keyed
 
 
-def test_history(golden):
+def test_history_matches_the_sandbox_record(golden):
     names = ("id", "valid_from", "valid_to", "is_current", "is_deleted", "deleted_reason", *FIELDS, "size_bytes")
     expected = golden.oracle.history()
     assert [{name: row[name] for name in names} for row in golden.history()] == expected
@@ -331,8 +336,8 @@ def test_history(golden):
 
 
 @pytest.mark.parametrize("date", COMPLETE, ids=str)
-def test_history_as_of_a_day_is_that_day(golden, date):
-    """Every image that the sandbox describes to us on that day, as it is on that day."""
+def test_history_as_of_a_day_equals_that_day(golden, date):
+    """Every image that the sandbox describes on that day, with that day's content."""
     as_of = {
         row["id"]: {name: row[name] for name in FIELDS}
         for row in golden.history()
@@ -349,8 +354,8 @@ def test_history_as_of_a_day_is_that_day(golden, date):
 
 
 @pytest.mark.parametrize("date", COMPLETE[1:], ids=str)
-def test_every_event_has_its_rows_and_every_row_its_event(golden, date):
-    """The record's events since the last complete day, against the change log: no look at what the images say."""
+def test_events_and_change_rows_correspond(golden, date):
+    """The record's events since the last complete day, compared with the change log, without looking at images."""
     since = COMPLETE[COMPLETE.index(date) - 1]
     alive = {id_ for id_, known in golden.oracle.knowledge[since].after.items() if known.reason is None}
     met = set(golden.oracle.knowledge[since].after)
@@ -379,7 +384,7 @@ def test_every_event_has_its_rows_and_every_row_its_event(golden, date):
 
 
 def whole_changes(events, alive, met):
-    """What came and went by the events since a day on which these images were alive and those known at all."""
+    """The images that came and went by the events since a day with these living and known images."""
     now = set(alive)
     for event in events:
         if event.kind in ("created", "returned", "readable"):
@@ -391,7 +396,7 @@ def whole_changes(events, alive, met):
 
 
 def net_values(events):
-    """(id, column) -> what the first event on that field found and the last one left."""
+    """(id, column) -> the value before the first event on that field, and after the last."""
     found = {}
     for event in events:
         if event.field is not None and event.kind != "deleted":
@@ -404,8 +409,8 @@ def text(value):
     return None if value is None else str(value)
 
 
-def test_what_people_did_to_the_register_shows(golden):
-    """An image that left the register is gone for that reason alone, and back with what changed meanwhile."""
+def test_changes_of_the_inventory_are_visible(golden):
+    """An image that left the inventory is gone for that reason only, and comes back with its changes meanwhile."""
     left = [row for row in golden.changes(LEFT) if row["id"] == UNREGISTERED_FOR_A_WHILE]
     assert [(row["change"], row["field"], row["old_value"], row["new_value"]) for row in left] == [
         ("removed", "outcome", "ok", "not_in_inventory")
@@ -425,12 +430,12 @@ def test_what_people_did_to_the_register_shows(golden):
     assert owners[HANDED_OVER] == "n.newman" != owners[DATES[2]]
 
 
-# The incomplete day, the day that mends it, and the last one.
+# The incomplete day, the day that corrects it, and the last one.
 CHOSEN = (INCOMPLETE, INCOMPLETE + dt.timedelta(days=1), DATES[-1])
 
 
 def lose(copy, dates):
-    """Lose the history, and all that is derived for these days."""
+    """Remove the history and all derived tables, and derive these days."""
     shutil.rmtree(copy.lake.root / IMAGE_HISTORY.name)
     for date in dates:
         for name in (*(ANALYSIS_TABLES.keys() - {IMAGE_HISTORY.name}), "_derived"):
@@ -444,7 +449,7 @@ def lose(copy, dates):
         pytest.param([date for date in DATES if date != MISSED], id="all days", marks=pytest.mark.slow),
     ],
 )
-def test_derived_again_from_nothing_all_tables_are_the_same(golden, tmp_path, dates):
+def test_deriving_from_nothing_gives_the_same_tables(golden, tmp_path, dates):
     copy = golden.copy_to(tmp_path / "lake")
     before = copy.tables()
     assert len(before) == 1 + 6 * 13
@@ -455,7 +460,7 @@ def test_derived_again_from_nothing_all_tables_are_the_same(golden, tmp_path, da
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_derived_by_spark_all_tables_are_the_same(golden, tmp_path, spark_master):
+def test_spark_derives_the_same_tables(golden, tmp_path, spark_master):
     """The history of all days and each table of two, floats to the last bit: no float of a table is a sum."""
     copy = golden.copy_to(tmp_path / "lake")
     before, derived_manifests = copy.tables(), copy.summaries()
@@ -466,8 +471,8 @@ def test_derived_by_spark_all_tables_are_the_same(golden, tmp_path, spark_master
     assert copy.summaries() == derived_manifests
 
 
-def test_a_day_in_the_middle_mends_what_follows(golden, tmp_path):
-    """With the history lost, and with a day published anew that others build on."""
+def test_rerun_of_a_middle_day_corrects_later_days(golden, tmp_path):
+    """With the history removed, and with a rerun of a day that others depend on."""
     copy = golden.copy_to(tmp_path / "lake")
     before = copy.tables()
     middle = copy.day(MIDDLE)

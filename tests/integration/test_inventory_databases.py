@@ -79,7 +79,7 @@ def sqlite_url(tmp_path) -> str:
 
 @pytest.fixture(scope="module")
 def reader(postgres) -> Iterator[str]:
-    """URL of a role that needs a password, for a database of its own with the default table."""
+    """URL of a role with a password, for its own database with the default table."""
     admin_url = postgres.new_database()
     with psycopg.connect(admin_url) as connection:
         connection.execute(TABLE)
@@ -97,7 +97,7 @@ def url(request, sqlite_url) -> str:
     return sqlite_url if request.param == "sqlite" else request.getfixturevalue("reader")
 
 
-def test_the_default_query(url):
+def test_default_query_reads_the_inventory(url):
     rows, counts = read(url)
     found = [(r["id"], r["is_valid"], r["owner"], r["cost_center"], r["environment"], r["attributes"]) for r in rows]
     assert sorted(found) == [
@@ -111,7 +111,7 @@ def test_the_default_query(url):
     )
 
 
-def test_a_query_of_ones_own(url, tmp_path):
+def test_custom_query_reads_the_inventory(url, tmp_path):
     own = query(
         tmp_path,
         """-- what's :this? a comment; it isn't read -- 'quoted
@@ -144,12 +144,12 @@ def test_a_query_of_ones_own(url, tmp_path):
         ("SELECT id FROM image_inventory; DROP TABLE image_inventory", "refused"),
     ],
 )
-def test_queries_that_cannot_be_used(url, tmp_path, sql, said):
+def test_unusable_queries_are_refused(url, tmp_path, sql, said):
     assert said in refusal(url, query(tmp_path, sql))
     assert read(url)[1].ids == 3
 
 
-def test_a_query_file_that_cannot_be_read(sqlite_url, tmp_path):
+def test_unreadable_query_file_is_refused(sqlite_url, tmp_path):
     message = refusal(sqlite_url, tmp_path / "none.sql")
     assert message.endswith(
         "none.sql cannot be read: No such file or directory (setting IMAGE_SNAPSHOTS_INVENTORY_QUERY)."
@@ -162,11 +162,11 @@ def test_a_query_file_that_cannot_be_read(sqlite_url, tmp_path):
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
-def test_postgresql_by_any_of_its_names(reader, scheme):
+def test_postgresql_is_accepted_by_any_of_its_schemes(reader, scheme):
     assert read(reader.replace("postgresql", scheme))[1].ids == 3
 
 
-def test_postgresql_types(reader, postgres, tmp_path):
+def test_postgresql_values_keep_their_types(reader, postgres, tmp_path):
     own = query(
         tmp_path,
         f"""SELECT '{A}'::uuid AS id, ARRAY['a', 'b'] AS labels, '{{"k": [1, null]}}'::jsonb AS document,
@@ -180,7 +180,7 @@ def test_postgresql_types(reader, postgres, tmp_path):
     )
 
 
-def test_postgresql_may_not_be_written_by_the_query(reader, tmp_path):
+def test_postgresql_query_cannot_write(reader, tmp_path):
     own = query(tmp_path, "WITH added AS (INSERT INTO may_write VALUES ('x') RETURNING id) SELECT id FROM added")
     assert "refused: " in refusal(reader, own)
     writing = query(tmp_path, "SELECT lo_create(0) AS id")
@@ -189,7 +189,7 @@ def test_postgresql_may_not_be_written_by_the_query(reader, tmp_path):
         read(reader, query(tmp_path, "SELECT id FROM may_write"))
 
 
-def test_postgresql_streams_through_a_cursor_on_the_server(reader, tmp_path):
+def test_postgresql_rows_are_streamed_by_a_server_cursor(reader, tmp_path):
     count = 3 * BATCH_ROWS
     own = query(
         tmp_path,
@@ -203,35 +203,35 @@ def test_postgresql_streams_through_a_cursor_on_the_server(reader, tmp_path):
     assert reading.counts == InventoryCounts(rows_read=count, ids=count)
 
 
-def test_postgresql_error_while_rows_are_read(reader, tmp_path):
+def test_postgresql_error_while_reading_is_one_sentence(reader, tmp_path):
     own = query(tmp_path, "SELECT md5((100000 / (100000 - n))::text) AS id FROM generate_series(1, 100000) n")
     assert "refused: division by zero" in refusal(reader, own)
 
 
-def test_postgresql_table_without_permission(reader, tmp_path):
+def test_postgresql_table_without_permission_is_refused(reader, tmp_path):
     own = query(tmp_path, "SELECT id FROM secret_table")
     assert "refused: permission denied for table secret_table" in refusal(reader, own)
 
 
-def test_postgresql_wrong_password(reader):
+def test_postgresql_wrong_password_is_refused(reader):
     message = refusal(reader.replace("c0rrect", "wr0ng-pass"))
     assert 'password authentication failed for user "reader"' in message
     assert "wr0ng-pass" not in message
     assert "//reader:***@127.0.0.1:" in message
 
 
-def test_postgresql_without_a_password(reader):
+def test_postgresql_missing_password_is_refused(reader):
     scheme, rest = reader.split("reader:")
     assert "no password supplied" in refusal(f"{scheme}reader@{rest.split('@')[1]}")
 
 
-def test_postgresql_unknown_database(postgres):
+def test_postgresql_unknown_database_is_refused(postgres):
     assert 'database "none" does not exist' in refusal(
         postgres.url.replace("/postgres", "/none").replace("none@", "postgres@")
     )
 
 
-def test_postgresql_that_does_not_answer():
+def test_postgresql_that_does_not_answer_is_unreachable():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and does not listen
         port = taken.getsockname()[1]
@@ -245,7 +245,7 @@ def test_postgresql_that_does_not_answer():
 # SQLite
 
 
-def test_sqlite_is_opened_for_reading_only(sqlite_url, tmp_path):
+def test_sqlite_is_opened_read_only(sqlite_url, tmp_path):
     before = sorted(p.name for p in tmp_path.iterdir())
     attempt = query(tmp_path, "WITH x AS (SELECT 1) INSERT INTO image_inventory SELECT 'a', 'b', 'c', 'd', 'e' FROM x")
     assert "attempt to write a readonly database" in refusal(sqlite_url, attempt)
@@ -258,17 +258,17 @@ def test_sqlite_missing_file_is_not_created(tmp_path):
     assert not (tmp_path / "none.db").exists()
 
 
-def test_sqlite_file_of_another_kind(tmp_path):
+def test_sqlite_file_of_another_kind_is_refused(tmp_path):
     (tmp_path / "i.db").write_text("id\n1\n" * 1000)
     assert "refused: file is not a database" in refusal(f"sqlite:///{tmp_path}/i.db")
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///"])
-def test_sqlite_without_a_file(url):
+def test_sqlite_url_without_a_file_is_refused(url):
     assert refusal(url) == "The inventory's database URL names no file: write sqlite:///path/to/file."
 
 
-def test_sqlite_numbers_and_bytes_as_ids(tmp_path):
+def test_sqlite_numbers_and_bytes_become_ids(tmp_path):
     path = tmp_path / "i.db"
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE t (image_id, raw BLOB)")
@@ -282,7 +282,7 @@ def test_sqlite_numbers_and_bytes_as_ids(tmp_path):
     ]
 
 
-def test_sqlite_text_that_is_not_utf_8(tmp_path):
+def test_sqlite_text_that_is_not_utf_8_is_refused(tmp_path):
     path = tmp_path / "i.db"
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE image_inventory AS SELECT CAST(x'ff' AS TEXT) AS id")
@@ -317,15 +317,15 @@ def test_describing_a_database_needs_no_connection_and_shows_no_password(source,
         ("://u:c0rrect@h", "database URL is malformed"),
     ],
 )
-def test_urls_that_cannot_be_used(source, said):
+def test_unusable_urls_are_refused(source, said):
     message = refusal(source)
     assert said in message
     assert "c0rrect" not in message
 
 
-def test_an_unknown_connection_option_is_named(reader):
+def test_unknown_connection_option_is_named(reader):
     assert 'invalid connection option "colour"' in refusal(f"{reader}?colour=red")
 
 
-def test_a_sqlite_path_that_is_a_directory(tmp_path):
+def test_sqlite_path_that_is_a_directory_is_refused(tmp_path):
     assert refusal(f"sqlite:///{tmp_path}").endswith("cannot be read: Is a directory.")

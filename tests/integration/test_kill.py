@@ -1,4 +1,4 @@
-"""A run that is killed at any instant, and the one after it: nothing asked for twice, nothing half-published."""
+"""A run killed at any moment, and the next one: nothing requested twice, nothing half-published."""
 
 import datetime as dt
 import json
@@ -22,7 +22,8 @@ from pipelines.lake.manifests import published, read_attempt
 from pipelines.maintenance.verify import verify
 from pipelines.sandbox import Faults
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import SnapshotRun, fetch_responses, publish_snapshot, take_inventory
+from pipelines.snapshot.snapshot_run import SnapshotRun
+from pipelines.snapshot.steps import fetch_responses, publish_snapshot, take_inventory
 from pipelines.tables import ANALYSIS_TABLES, IMAGE_HISTORY, TABLES
 
 TODAY = dt.datetime.now(dt.UTC).date()
@@ -31,14 +32,14 @@ PATIENCE_SECONDS = 240
 
 
 class Readers(threading.Thread):
-    """Reads the published tables time and again, and keeps every row count that it saw and every error that it met."""
+    """Reads the published tables repeatedly, and records all row counts and errors."""
 
     def __init__(self, lake):
         super().__init__()
         self.lake, self.counts, self.errors, self.ended = lake, {name: set() for name in TABLES}, [], threading.Event()
 
     def run(self):
-        # Not all the while: this thread and the runs share the machine, and what a kill leaves stays to be seen.
+        # With pauses: this thread shares the machine with the runs, and the result of a kill stays visible.
         while not self.ended.wait(0.2):
             self.look()
 
@@ -46,7 +47,7 @@ class Readers(threading.Thread):
         for name in TABLES:
             for path in (self.lake / name).glob("*/*/*.parquet"):
                 try:
-                    # Opened once: read by its name, Arrow opens a file twice, and it may be replaced in between.
+                    # Opened once: Arrow opens a file twice by its name, and it may be replaced in between.
                     with path.open("rb") as file:
                         self.counts[name].add(pq.read_table(file).num_rows)
                 except Exception as error:  # noqa: BLE001  (whatever a reader could meet is what is looked for)
@@ -55,7 +56,7 @@ class Readers(threading.Thread):
 
 @pytest.fixture
 def readers(tmp_path):
-    """Readers of the lake in the test's directory, at work until the test ends."""
+    """Readers of the lake in the test's directory that run until the test ends."""
     thread = Readers(tmp_path / "lake")
     thread.start()
     yield thread
@@ -64,7 +65,7 @@ def readers(tmp_path):
 
 
 def stored_responses(lake):
-    """Ids whose answer is on disk in the attempt that was killed, if the day has not ended with it."""
+    """Ids whose response is on disk in the killed attempt, unless the day has ended with it."""
     partition = Lake(str(lake))
     attempt, ended = read_attempt(partition, PARTITION), published(partition, PARTITION)
     path = lake / f"_staging/dt={TODAY}/project=default/answers.sqlite"
@@ -78,7 +79,7 @@ def stored_responses(lake):
 
 
 def requested(sandbox):
-    """How often each id was asked for."""
+    """How often each id was requested."""
     return httpx.get(f"{sandbox.endpoint}/sandbox/requested").json()
 
 
@@ -87,7 +88,7 @@ def registered_ids(inventory):
 
 
 def assert_whole(lake, readers, rows):
-    """What readers saw all the while, and see now: tables of these rows, each id of `responses` once."""
+    """What readers saw and see now: tables with these rows, each id of `responses` once."""
     readers.look()
     assert readers.errors == []
     assert {name: counts - {rows[name]} for name, counts in readers.counts.items()} == {name: set() for name in TABLES}
@@ -95,7 +96,7 @@ def assert_whole(lake, readers, rows):
     assert len(set(responses["id"].to_pylist())) == responses.num_rows == rows["responses"]
 
 
-# What the run is doing when it kills itself, in this order, each run going on from what the one before left.
+# The operations at which the run kills itself, in this order; each run resumes the one before.
 ATTEMPT, ENDED = "an attempt goes on", "a day that ended is taken anew"
 FETCHING = 100, 300
 KILLED_BEFORE = {
@@ -103,26 +104,26 @@ KILLED_BEFORE = {
         ("os.rename", "/responses.parquet"),  # staged, with all answers stored
         ("os.link", "/inventory/"),  # nothing is published
         ("os.rename", "/responses/"),  # some tables are published
-        ("os.rename", "/_manifests/"),  # all are, and nothing seals them
+        ("os.rename", "/_manifests/"),  # all tables are in place, but no manifest names them
     ],
     ENDED: [
         ("os.rename", "/images/"),  # some tables are the new ones
         ("os.rename", "/_manifests/"),
-        ("os.remove", "attempt.json"),  # sealed, and not tidied up
+        ("os.remove", "attempt.json"),  # published, but not cleaned up
         ("os.remove", "answers.sqlite"),
     ],
 }
 DERIVED = [("os.rename", f"/{place}/") for place in (IMAGE_HISTORY.name, "audit_findings", "_derived")]
 
 
-def test_a_run_killed_at_an_awkward_instant_loses_nothing_and_asks_for_nothing_twice(start_sandbox, readers, tmp_path):
+def test_run_killed_at_chosen_points_loses_nothing_and_requests_nothing_twice(start_sandbox, readers, tmp_path):
     sandbox = start_sandbox(size=500, inventory_file=tmp_path / "inventory.csv")
     expected, lake = registered_ids(tmp_path / "inventory.csv"), tmp_path / "lake"
     kept = []
     with running_writer(sandbox.env) as writer:
 
         def take(number, **kill):
-            """Take the day, killed or to its end, and see that no id is asked for whose answer was stored."""
+            """Take the day, killed or to its end, and check that no id with a stored response is requested."""
             stored, before = stored_responses(lake), requested(sandbox)
             status = writer.take_day(lake, TODAY, f"run-{number}", **kill)
             after = requested(sandbox)
@@ -130,7 +131,7 @@ def test_a_run_killed_at_an_awkward_instant_loses_nothing_and_asks_for_nothing_t
             kept.append(len(stored))
             return status
 
-        # Slow enough that it is killed with some answers stored and some not.
+        # Slow enough to be killed with only some responses stored.
         writer.env["IMAGE_SNAPSHOTS_RATE_LIMIT"] = "300"
         for number in (*FETCHING, expected):
             assert take(number, kill_at=number) == -signal.SIGKILL
@@ -144,7 +145,7 @@ def test_a_run_killed_at_an_awkward_instant_loses_nothing_and_asks_for_nothing_t
         for instant in DERIVED:
             assert take("derived", kill_before=instant, steps=["derive"]) == -signal.SIGKILL, instant
         assert take("derived", steps=["derive"]) == 0
-    # What the attempt gathered grew from kill to kill, and was enough in the end.
+    # The attempt's responses grew from kill to kill, until they were complete.
     assert sorted(kept[: len(FETCHING) + 2]) == kept[: len(FETCHING) + 2]
     assert kept[0] == 0 < kept[len(FETCHING)] <= kept[len(FETCHING) + 1]
     manifest = published(Lake(str(lake)), PARTITION)
@@ -154,7 +155,7 @@ def test_a_run_killed_at_an_awkward_instant_loses_nothing_and_asks_for_nothing_t
     assert all(any((lake / name).rglob("*.parquet")) for name in ANALYSIS_TABLES)
 
 
-# How often the command is killed, and what has happened when it is.
+# How often the command is killed, and after what.
 ASKED = 10, 400
 APPEARED = "_staging/{}/responses.parquet", "_derived/dt={}/project=default.json"
 IMAGES = 1_500
@@ -162,10 +163,10 @@ IMAGES = 1_500
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_killed_commands_lose_nothing_and_ask_for_nothing_twice(start_sandbox, readers, command, tmp_path):
+def test_killed_commands_lose_nothing_and_request_nothing_twice(start_sandbox, readers, command, tmp_path):
     sandbox = start_sandbox(size=IMAGES, inventory_file=tmp_path / "inventory.csv", faults=Faults(latency_ms=5))
     expected, lake = registered_ids(tmp_path / "inventory.csv"), tmp_path / "lake"
-    # Slow enough that kills fall into the fetch. Coverage would slow the start.
+    # Slow enough that kills happen during the fetch. Coverage would slow the start.
     env = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
     env |= sandbox.env | {"IMAGE_SNAPSHOTS_RATE_LIMIT": "600"}
 
@@ -195,7 +196,7 @@ def test_killed_commands_lose_nothing_and_ask_for_nothing_twice(start_sandbox, r
                 time.sleep(0.01)
             process.send_signal(signal.SIGKILL)
             errors = process.communicate()[1]
-        # One that ended before its moment was seen must have ended well.
+        # A run that ended before its kill must have ended well.
         assert process.returncode in (0, -signal.SIGKILL), errors
         killed += process.returncode != 0
         after = requested(sandbox)
@@ -212,8 +213,8 @@ def test_killed_commands_lose_nothing_and_ask_for_nothing_twice(start_sandbox, r
     assert verified.returncode == 0, verified.stdout
 
 
-def test_sigterm_stops_cleanly_and_says_how_to_go_on(start_sandbox, command, monkeypatch, tmp_path):
-    # At this pace the fetch would take minutes.
+def test_sigterm_stops_cleanly_and_says_how_to_resume(start_sandbox, command, monkeypatch, tmp_path):
+    # At this rate the fetch would take minutes.
     sandbox = start_sandbox(size=2_000, inventory_file=tmp_path / "inventory.csv", faults=Faults(latency_ms=1_000))
     database = tmp_path / f"lake/_staging/dt={TODAY}/project=default/answers.sqlite"
     for name, value in sandbox.env.items():
@@ -226,7 +227,7 @@ def test_sigterm_stops_cleanly_and_says_how_to_go_on(start_sandbox, command, mon
         text=True,
     ) as process:
         deadline = time.monotonic() + PATIENCE_SECONDS
-        # More than can be under way: some are answered.
+        # More than can be in flight: some have responses.
         while len(requested(sandbox)) <= 2 * concurrency:
             assert process.poll() is None, process.stderr.read()
             assert time.monotonic() < deadline

@@ -1,4 +1,4 @@
-"""A claim in an object store that is lost, whatever became of it, is a lost hold: nothing more is written."""
+"""A claim in an object store that is lost, for any reason, is a lost lock: nothing more is written."""
 
 import datetime as dt
 import logging
@@ -21,7 +21,7 @@ def lake(s3):
 
 @pytest.fixture
 def claim(monkeypatch):
-    """Our claim as it holds; it is renewed when the test says so."""
+    """Our claim while it holds; the test says when it is renewed."""
     made = []
     begin = leases._Claim.__init__
 
@@ -42,7 +42,7 @@ def written(lake):
     return [path.name for path in lake.root.all_files() if path not in claims(lake)]
 
 
-def test_a_claim_that_was_removed_ends_the_writing_and_is_not_put_again(lake, claim, caplog):
+def test_removed_claim_ends_writing_and_is_not_put_again(lake, claim, caplog):
     with lake.locks.partition(PARTITION, "ours"):
         (lake.root / "written").write_whole(b"")
         (path,) = claims(lake)
@@ -57,7 +57,7 @@ def test_a_claim_that_was_removed_ends_the_writing_and_is_not_put_again(lake, cl
                 write()
         claim().renew()
         assert claims(lake) == []
-        # Another takes what is free, and neither its claim nor its hold is touched by the end of ours.
+        # Another run takes the free lock; the end of our claim affects neither its claim nor its lock.
         other = lake.locks.partition(PARTITION, "another's")
         other.__enter__()
     assert len(claims(lake)) == 1
@@ -67,7 +67,7 @@ def test_a_claim_that_was_removed_ends_the_writing_and_is_not_put_again(lake, cl
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * len(caplog.records) != []
 
 
-def test_a_renewal_after_the_claim_was_removed_leaves_the_place_to_who_holds_it_now(lake, claim):
+def test_renewal_after_removal_leaves_the_lock_to_the_new_holder(lake, claim):
     ours = lake.locks.partition(PARTITION, "ours")
     ours.__enter__()
     (path,) = claims(lake)
@@ -83,7 +83,7 @@ def test_a_renewal_after_the_claim_was_removed_leaves_the_place_to_who_holds_it_
     assert claims(lake) == []
 
 
-def test_a_claim_goes_by_another_name_after_each_renewal_and_holds(lake, claim):
+def test_renewed_claim_has_a_new_name_and_still_holds(lake, claim):
     names = []
     with lake.locks.partition(PARTITION, "ours"):
         for _ in range(3):
@@ -107,7 +107,7 @@ def test_a_claim_goes_by_another_name_after_each_renewal_and_holds(lake, claim):
         (MemoryError(), r"\(MemoryError\)"),
     ],
 )
-def test_an_error_that_ends_the_renewal_is_a_lost_hold(lake, claim, monkeypatch, caplog, error, said):
+def test_failed_renewal_is_a_lost_lock(lake, claim, monkeypatch, caplog, error, said):
     failed = threading.Event()
 
     def fail(_):
@@ -128,7 +128,7 @@ def test_an_error_that_ends_the_renewal_is_a_lost_hold(lake, claim, monkeypatch,
     assert "secret" not in caplog.text
 
 
-def test_an_error_that_passes_does_not_lose_the_hold(lake, claim, monkeypatch):
+def test_temporary_error_does_not_lose_the_lock(lake, claim, monkeypatch):
     tries = []
     renew = leases._Claim.renew
     done = threading.Event()
@@ -149,7 +149,7 @@ def test_an_error_that_passes_does_not_lose_the_hold(lake, claim, monkeypatch):
     assert written(lake) == ["written"]
 
 
-def test_who_waits_in_an_object_store_says_for_whom_and_gives_up(lake, monkeypatch):
+def test_waiter_in_an_object_store_names_the_holder_and_gives_up(lake, monkeypatch):
     monkeypatch.setattr(locks, "WAIT_SECONDS", 0.0)
     with lake.locks.chain("default", "run run-1"):
         with pytest.raises(
@@ -161,7 +161,7 @@ def test_who_waits_in_an_object_store_says_for_whom_and_gives_up(lake, monkeypat
     assert claims(lake) == []
 
 
-def test_projects_named_like_the_places_of_claims_are_apart(lake):
+def test_projects_named_like_claim_paths_are_safe(lake):
     keys = ("a", "a.lock", "a.json")
     for key in keys:
         with (
@@ -177,7 +177,7 @@ def test_projects_named_like_the_places_of_claims_are_apart(lake):
 
 
 @pytest.mark.parametrize("content", [b"", b"no claim", b"[]", b"{}", b'{"machine": 1}', b"\xff"])
-def test_what_is_no_claim_is_somebody_s_until_it_runs_out(lake, monkeypatch, content):
+def test_unreadable_claim_counts_until_it_expires(lake, monkeypatch, content):
     with lake.locks.partition(PARTITION, "ours"):
         (path,) = claims(lake)
     stray = path.parent / "stray.json"
@@ -187,7 +187,7 @@ def test_what_is_no_claim_is_somebody_s_until_it_runs_out(lake, monkeypatch, con
         lake.locks.partition(PARTITION, "ours"),
     ):
         pass
-    # By the store's clock, which no test waits for.
+    # By the store's clock, which no test can move.
     monkeypatch.setattr(leases, "RUNS_OUT_SECONDS", -1.0)
     with lake.locks.partition(PARTITION, "ours"):
         assert stray not in claims(lake)

@@ -1,8 +1,9 @@
-"""The notebooks run on a fortnight, on one day and on one incomplete day, and their figures are right."""
+"""The notebooks run on a fortnight, on one day and on one incomplete day, with correct figures."""
 
 import base64
 import json
 import math
+import re
 from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ NAMES = ["audit", "cost"]
 GB = 1024**3
 DATES = [date.isoformat() for date in DAYS]
 
-# What a notebook computed, read from its variables after it ran.
+# The results of a notebook, read from its variables after it ran.
 FIGURES = {
     "audit": """
         "visibility": visibility[["visibility", "type", "images"]].values.tolist(),
@@ -52,7 +53,7 @@ FIGURES = {
 
 
 class Executed:
-    """A notebook after it ran: the figures of its variables, what it printed, and its plots."""
+    """A notebook after it ran: its variables, its printed text, and its plots."""
 
     def __init__(self, notebook, figures):
         outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
@@ -63,7 +64,7 @@ class Executed:
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory, fortnight):
-    """(notebook, lake) -> Executed. One kernel for all, emptied in between: what takes its time are the imports."""
+    """(notebook, lake) -> Executed. One kernel for all, cleared in between, because imports take most of the time."""
     return once_per_run(tmp_path_factory, "notebooks", lambda root: execute_all(root, fortnight))
 
 
@@ -97,7 +98,7 @@ def execute(client, name, lake):
 
 
 def publish_one_day(root, outcome):
-    """A lake of one day with two images, one of `outcome`; list and notebooks not read, a GB-month for 3."""
+    """A lake of one day with two images, one of `outcome`; list and notebooks not read, 3 per GB-month."""
     root.mkdir()
     prices = root / "prices.toml"
     prices.write_text('currency = "EUR"\n[[price]]\nvalid_from = 2026-01-01\nper_gb_month = 3\n')
@@ -118,7 +119,7 @@ def publish_one_day(root, outcome):
 
 @pytest.fixture(scope="module")
 def table(fortnight):
-    """Rows of a table of the fortnight, of all its days or one, read from the files."""
+    """Rows of a table of the fortnight, of all days or one, read from the files."""
 
     def rows(name, date=None):
         files = sorted((fortnight / name).glob(f"dt={date or '*'}/project=default/*.parquet"))
@@ -148,7 +149,7 @@ def is_public(image):
 
 
 def counts_by_day(rows, key):
-    """Value of the column -> how many rows on each day of the fortnight."""
+    """Value of the column -> the number of rows on each day of the fortnight."""
     counted = Counter((row[key], row["date"]) for row in rows)
     return {value: [counted[value, date] for date in DATES] for value, _ in sorted(counted)}
 
@@ -160,7 +161,7 @@ def gb_by(rows, key):
     return dict(sums)
 
 
-def test_audit_says_who_can_see_the_images(executed, table, history):
+def test_audit_shows_who_can_see_the_images(executed, table, history):
     figures = executed["audit", "fortnight"].figures
     images, owners = living(history, LAST_DAY), {row["id"]: row["owner"] or "" for row in table("inventory", LAST_DAY)}
     counted = Counter((image["visibility"] or "not stated", image["type"]) for image in images)
@@ -172,7 +173,7 @@ def test_audit_says_who_can_see_the_images(executed, table, history):
     assert figures["public_by_day"] == [sum(map(is_public, living(history, date))) for date in DAYS]
 
 
-def test_audit_says_who_was_opened(executed, table):
+def test_audit_shows_images_that_became_public(executed, table):
     figures = executed["audit", "fortnight"].figures
     changes, images = table("image_changes"), {(row["date"], row["id"]): row for row in table("images")}
     expected = [
@@ -189,7 +190,7 @@ def test_audit_says_who_was_opened(executed, table):
     assert figures["visibility_changes"] == sorted(expected)
 
 
-def test_audit_counts_changes_and_shows_one_image(executed, table, history):
+def test_audit_counts_changes_and_shows_one_image_s_history(executed, table, history):
     figures = executed["audit", "fortnight"].figures
     assert figures["changes_by_class"] == counts_by_day(table("image_changes"), "change_class")
     (id_,) = {version[0] for version in figures["versions"]}
@@ -198,7 +199,7 @@ def test_audit_counts_changes_and_shows_one_image(executed, table, history):
     assert {"PUBLIC", "PRIVATE"} <= {visibility for *_, visibility in versions}
 
 
-def test_audit_shows_what_is_open_and_for_how_long(executed, table):
+def test_audit_shows_open_findings_and_their_age(executed, table):
     figures = executed["audit", "fortnight"].figures
     findings = [row for row in table("audit_findings") if row["state"] in ("new", "open")]
     assert figures["open_findings"] == counts_by_day(findings, "severity")
@@ -209,7 +210,7 @@ def test_audit_shows_what_is_open_and_for_how_long(executed, table):
     assert figures["rules"] == len(table("audit_rules", LAST_DAY)) > 0
 
 
-def test_audit_reconciles(executed, table):
+def test_audit_shows_reconciliation(executed, table):
     figures = executed["audit", "fortnight"].figures
     registered = Counter(row["date"] for row in table("inventory"))
     kinds = counts_by_day(table("image_reconciliation"), "kind")
@@ -222,7 +223,7 @@ def test_audit_reconciles(executed, table):
     assert {kind for kind, _ in unreconciled} == {"not_registered", "registered_but_gone"}
 
 
-def test_cost_weighs_the_images(executed, table):
+def test_cost_shows_the_sizes_of_images(executed, table):
     figures = executed["cost", "fortnight"].figures
     images = table("image_costs", LAST_DAY)
     assert figures["gb_by_namespace"] == pytest.approx(gb_by(images, "namespace"))
@@ -243,7 +244,7 @@ def test_cost_shows_growth(executed, table):
     assert figures["growth_by_namespace"] == pytest.approx(growth, abs=1e-9)
 
 
-def test_cost_says_what_is_unused_and_what_it_might_cost(executed, table):
+def test_cost_shows_unused_images_and_their_costs(executed, table):
     notebook = executed["cost", "fortnight"]
     images = table("image_costs", LAST_DAY)
     unused = [row for row in images if row["type"] != "BUILD_IN" and row["unused_days"] >= 7]
@@ -254,6 +255,7 @@ def test_cost_says_what_is_unused_and_what_it_might_cost(executed, table):
         for owner, gb in gb_by(unused, "owner").items()
     }
     assert notebook.figures["unused"] == expected
+    assert re.search(r"Unused: no notebook\b.* in \d+ workspaces?\.", notebook.text)
     gb = gb_by(images, "owner")
     assert notebook.figures["estimated_cost"] == dict.fromkeys(
         {row["owner"] or "not stated" for row in table("image_costs")}, 0
@@ -262,7 +264,7 @@ def test_cost_says_what_is_unused_and_what_it_might_cost(executed, table):
     assert notebook.figures["what_if"] == pytest.approx({owner: 0.05 * size for owner, size in gb.items()})
 
 
-def test_a_lake_of_one_day_is_enough(executed):
+def test_notebooks_run_on_a_lake_of_one_day(executed):
     audit, cost = executed["audit", "one day"], executed["cost", "one day"]
     assert "Project default, 2026-11-23 to 2026-11-23. Published days: 1, of which" in audit.text
     assert "Images: 2, together 20.0 GB; of unknown size: 0." in cost.text
@@ -276,13 +278,13 @@ def test_a_lake_of_one_day_is_enough(executed):
     assert cost.figures["growth"] == [[2, 20]]
     assert cost.figures["unused"] == {}
     assert "Unused for" not in cost.text
-    assert "was not read on 2026-11-23, so nothing is known to be unused" in cost.text
+    assert "2026-11-23 is incomplete, or did not read all that could use an image." in cost.text
     # 20 GB at 3 for a month of 30 days.
     assert cost.figures["estimated_cost"] == {"h.weber": pytest.approx(2)}
 
 
-def test_an_incomplete_day_is_enough(executed):
-    """Without a complete day nothing is known of the past, and the list was not read."""
+def test_notebooks_run_on_an_incomplete_day(executed):
+    """Without a complete day, nothing is known of the past, and the list was not read."""
     audit, cost = executed["audit", "incomplete day"], executed["cost", "incomplete day"]
     assert "incomplete (some images gave no answer): 1." in audit.text
     assert (audit.figures["public"], audit.figures["public_by_day"], audit.figures["versions"]) == ([], [], [])
@@ -308,8 +310,8 @@ def committed():
 
 
 @pytest.mark.parametrize("path", committed(), ids=lambda path: path.stem)
-def test_committed_notebooks_hold_no_outputs(path: Path):
-    """In an editor: clear all outputs, then save."""
+def test_committed_notebooks_have_no_outputs(path: Path):
+    """To fix this in an editor: clear all outputs, then save."""
     notebook = json.loads(path.read_bytes())
     nbformat.validate(notebook)
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
@@ -319,5 +321,5 @@ def test_committed_notebooks_hold_no_outputs(path: Path):
     assert set(notebook["metadata"]) == {"kernelspec", "language_info"}
 
 
-def test_all_notebooks_are_executed():
+def test_every_notebook_is_executed_by_these_tests():
     assert [path.stem for path in committed()] == NAMES

@@ -1,4 +1,4 @@
-"""A lake in an object store: whole runs, two writers at once, an overloaded store, and what is said when it refuses."""
+"""A lake in an object store: whole runs, two parallel writers, an overloaded store, and error messages."""
 
 import datetime as dt
 import json
@@ -28,7 +28,8 @@ from pipelines.maintenance.verify import verify_derived
 from pipelines.query.views import connect_lake
 from pipelines.settings import Settings
 from pipelines.snapshot.checkpoint import open_checkpoint
-from pipelines.snapshot.steps import SnapshotRun, start_over
+from pipelines.snapshot.snapshot_run import SnapshotRun
+from pipelines.snapshot.steps import start_over
 from pipelines.tables import Outcome
 
 DATE = dt.date(2026, 11, 23)
@@ -55,7 +56,7 @@ def everything_in(url):
     return {str(path): path.read_bytes() for path in ObjectPath.parse(url).all_files()}
 
 
-def test_the_command_line_keeps_a_lake_in_a_bucket_and_its_secret_to_itself(s3, image_snapshots, tmp_path):
+def test_command_line_keeps_a_lake_in_a_bucket_and_hides_its_secret(s3, image_snapshots, tmp_path):
     root = s3.make_bucket("cli-bucket") + "/lake"
     env = {"IMAGE_SNAPSHOTS_LAKE": root}
     refused = []
@@ -83,7 +84,7 @@ def test_the_command_line_keeps_a_lake_in_a_bucket_and_its_secret_to_itself(s3, 
     assert [status.state for status in day_statuses(lake, ["default"], today, today)] == ["complete"]
     costs = write_focus(lake, today, today, ["default"], tmp_path / "focus.csv")
     assert costs == report["outcomes"]["ok"]
-    # Nothing of the data is on the local disk, and the secret is nowhere.
+    # The local disk has no data, and the secret is nowhere.
     local = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert [path.name for path in local if path.suffix in (".parquet", ".sqlite", ".duckdb")] == []
     secret = s3.env["AWS_SECRET_ACCESS_KEY"].encode()
@@ -93,7 +94,7 @@ def test_the_command_line_keeps_a_lake_in_a_bucket_and_its_secret_to_itself(s3, 
     assert not any(secret in content for content in contents)
 
 
-def test_a_run_of_a_partition_that_another_one_holds_says_so(s3, image_snapshots):
+def test_run_of_a_locked_partition_names_the_holder(s3, image_snapshots):
     root = s3.make_bucket("two-bucket")
     today = Partition(dt.datetime.now(dt.UTC).date(), "default")
     with Lake(root).locks.partition(today, "the other"):
@@ -104,7 +105,7 @@ def test_a_run_of_a_partition_that_another_one_holds_says_so(s3, image_snapshots
     assert Lake(root).contents.partitions() == []
 
 
-def test_of_many_that_come_at_once_never_two_hold(lake):
+def test_many_parallel_claims_never_give_two_holders(lake):
     inside, most, got, refused = 0, 0, 0, 0
     lock, start = threading.Lock(), threading.Barrier(6)
 
@@ -132,7 +133,7 @@ def test_of_many_that_come_at_once_never_two_hold(lake):
     assert got >= 1
 
 
-def test_who_waits_for_a_chain_gets_it_in_turn(lake):
+def test_waiter_for_a_chain_gets_its_turn(lake):
     inside, most, turns = 0, 0, 0
     lock = threading.Lock()
 
@@ -156,26 +157,26 @@ def test_who_waits_for_a_chain_gets_it_in_turn(lake):
 
 
 def claim_of(lake, **facts):
-    """Put a claim as another process would have."""
+    """Put a claim like another process."""
     path = lake.root / f"_locks/partitions/dt={DATE}/project=default/0.json"
     path.write_whole(json.dumps({"holder": "run other", "since": "2026-11-23T00:00:00", **facts}).encode())
 
 
-def test_a_claim_of_another_machine_holds_until_it_runs_out(lake, monkeypatch):
+def test_claim_of_another_machine_holds_until_it_expires(lake, monkeypatch):
     claim_of(lake, pid="1", host="elsewhere", machine="another", pid_began="1")
     with pytest.raises(PartitionBusyError, match=r"held by run other \(process 1 on elsewhere, since 2026-11-23T00"):
         with lake.locks.partition(PARTITION, "ours"):
             pass
     monkeypatch.setattr(leases, "RUNS_OUT_SECONDS", 0)
-    # By the store's clock, which has seconds.
+    # By the store's clock, which counts seconds.
     time.sleep(1.1)
     with lake.locks.partition(PARTITION, "ours"):
-        # The dead claim was removed; ours is there.
+        # The dead claim was removed; ours exists.
         assert len(list((lake.root / "_locks").all_files())) == 1
     assert list((lake.root / "_locks").all_files()) == []
 
 
-def test_a_claim_of_a_process_of_this_machine_that_has_ended_does_not_hold(lake):
+def test_claim_of_an_ended_local_process_does_not_hold(lake):
     with subprocess.Popen(["true"]) as process:
         pass
     claim_of(lake, pid=str(process.pid), host="here", machine=leases._machine(), pid_began="1")
@@ -184,7 +185,7 @@ def test_a_claim_of_a_process_of_this_machine_that_has_ended_does_not_hold(lake)
 
 
 class Clock:
-    """Time as the leases see it, which passes when the test says so."""
+    """The leases' clock, which the test moves."""
 
     def __init__(self):
         self.ahead = 0.0
@@ -206,11 +207,11 @@ def clock(monkeypatch):
     return found
 
 
-def test_who_cannot_renew_writes_no_more(lake, monkeypatch, clock):
+def test_holder_that_cannot_renew_stops_writing(lake, monkeypatch, clock):
     monkeypatch.setattr(leases, "TRUSTED_SECONDS", 300.0)
     with lake.locks.partition(PARTITION, "ours"):
         (lake.root / "written").write_whole(b"")
-        # Never renewed: this is less than the time after which it would be.
+        # Not renewed: this is shorter than the renewal interval.
         monkeypatch.setattr(leases, "RENEWED_EVERY_SECONDS", 3_600.0)
         clock.ahead = 301
         with pytest.raises(StorageError, match="was lost: the object store could not be reached"):
@@ -218,7 +219,7 @@ def test_who_cannot_renew_writes_no_more(lake, monkeypatch, clock):
     assert [path.name for path in lake.root.all_files()] == ["written"]
 
 
-def test_a_renewed_hold_lasts(lake, s3, monkeypatch, clock):
+def test_renewed_lock_lasts(lake, s3, monkeypatch, clock):
     monkeypatch.setattr(leases, "TRUSTED_SECONDS", 300.0)
     monkeypatch.setattr(leases, "RENEWED_EVERY_SECONDS", 0.05)
 
@@ -229,14 +230,14 @@ def test_a_renewed_hold_lasts(lake, s3, monkeypatch, clock):
         for _ in range(3):
             clock.ahead += 200
             seen, deadline = renewals(), time.monotonic() + 120
-            # Of two, the second began after the clock was moved.
+            # The second of two renewals began after the clock was moved.
             while renewals() < seen + 2:
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
         (lake.root / "written").write_whole(b"")
 
 
-def test_what_is_not_finished_never_appears(lake):
+def test_unfinished_upload_never_appears(lake):
     path = lake.root / "big"
     with pytest.raises(RuntimeError, match="half-way"), path.writing() as file:
         file.write(b"x" * 20_000_000)
@@ -244,7 +245,7 @@ def test_what_is_not_finished_never_appears(lake):
     assert not path.is_there()
 
 
-def test_a_file_that_is_replaced_while_it_is_read_is_an_error_and_no_mixture(lake):
+def test_file_replaced_during_reading_is_an_error_not_a_mixture(lake):
     path = lake.root / "file"
     path.write_whole(b"old" * 1_000_000)
     with path.open() as file:
@@ -255,7 +256,7 @@ def test_a_file_that_is_replaced_while_it_is_read_is_an_error_and_no_mixture(lak
             file.read(3)
 
 
-def test_sql_reads_the_lake_and_nothing_else_of_the_bucket(lake):
+def test_sql_reads_only_the_lake_in_the_bucket(lake):
     secret = ObjectPath(lake.root.bucket, "elsewhere.csv")
     secret.write_whole(b"a\n1\n")
     (lake.root / "inside.csv").write_whole(b"a\n2\n")
@@ -264,7 +265,7 @@ def test_sql_reads_the_lake_and_nothing_else_of_the_bucket(lake):
         assert connection.sql(f"FROM read_csv('{lake.root}/inside.csv')").fetchall() == [(2,)]
         with pytest.raises(duckdb.Error, match="is not in the lake"):
             connection.sql(f"FROM read_csv('{secret}')").fetchall()
-        with pytest.raises(duckdb.Error, match="is only read here"):
+        with pytest.raises(duckdb.Error, match="is read-only here"):
             connection.sql(f"COPY (SELECT 1) TO '{lake.root}/new.csv'")
     with pytest.raises(ConfigurationError, match="Nothing is published in the lake s3://lake-bucket/deep/lake"):
         connect_lake(lake)
@@ -276,10 +277,10 @@ def answer(number, outcome=Outcome.OK, size=1_000):
     return ImageResponse(id_, outcome, 200, None, None, 1, 5, NOON, body)
 
 
-def test_answers_in_parts_are_merged_by_id_and_the_last_one_counts(lake):
+def test_response_parts_are_merged_by_id_and_the_last_counts(lake):
     staging = lake.staging(PARTITION)
     answers = {number: answer(number) for number in range(5_000)}
-    # Retried ids come late, so that parts overlap; the second attempt fills what the first one left.
+    # Retried ids come late, so parts overlap; the second attempt completes the first.
     late = list(range(0, 3_000, 100))
     first = [number for number in range(3_000) if number not in late]
     with closing(open_checkpoint(staging, "cloud a")) as store:
@@ -294,7 +295,7 @@ def test_answers_in_parts_are_merged_by_id_and_the_last_one_counts(lake):
         lacking = list(store.lacking())
         assert lacking == [answers[number].id for number in sorted([*late[15:], *range(3_000, 5_000)])]
         store.put([answers[number] for number in [*late[15:], *range(3_000, 5_000)]])
-        # Asked for again after all: the later answer counts.
+        # Requested again after all: the later response counts.
         answers[7] = answer(7)
         store.put([answers[7]])
         rows = [row for batch in store.batches(DATE, "p1", []) for row in batch.to_pylist()]
@@ -305,7 +306,7 @@ def test_answers_in_parts_are_merged_by_id_and_the_last_one_counts(lake):
         assert store.outcomes() == {}
 
 
-def test_a_store_that_stays_overloaded_ends_a_run_with_one_sentence(lake, s3, impatient):
+def test_overloaded_store_ends_a_run_with_one_sentence(lake, s3, impatient):
     lake = Lake(str(lake.root))
     s3.slow_down = lambda number, method, path: method == "PUT"
     with pytest.raises(StorageUnreachableError, match=r"overloaded at s3://lake-bucket/deep/lake/x \(SlowDown\)"):
@@ -325,7 +326,7 @@ def test_a_store_that_stays_overloaded_ends_a_run_with_one_sentence(lake, s3, im
         ({}, ConfigurationError, "s3://none/lake/_manifests cannot be used: there is no such bucket"),
     ],
 )
-def test_what_keeps_a_lake_from_being_used_is_one_sentence(s3, impatient, monkeypatch, env, error, sentence):
+def test_unusable_lake_is_one_sentence(s3, impatient, monkeypatch, env, error, sentence):
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(error, match=sentence) as raised:
@@ -333,7 +334,7 @@ def test_what_keeps_a_lake_from_being_used_is_one_sentence(s3, impatient, monkey
     assert s3.env["AWS_SECRET_ACCESS_KEY"] not in repr(raised.value)
 
 
-def test_a_refused_signature_is_one_sentence(s3, lake, impatient):
+def test_refused_signature_is_one_sentence(s3, lake, impatient):
     def refuse(environ, start_response):
         body = b"<Error><Code>SignatureDoesNotMatch</Code><AWSAccessKeyId>AKIDTESTONLY</AWSAccessKeyId></Error>"
         start_response("403 Forbidden", [("Content-Length", str(len(body)))])
@@ -349,12 +350,12 @@ def test_a_refused_signature_is_one_sentence(s3, lake, impatient):
 
 
 @pytest.mark.parametrize("root", ["s3://", "s3://UPPER/x", "s3://bucket/../x"])
-def test_a_root_that_is_none_is_refused(root):
+def test_invalid_root_is_refused(root):
     with pytest.raises(ConfigurationError, match=r"must look like s3://bucket/directory"):
         Lake(root)
 
 
-def test_months_are_compacted_and_old_answers_removed_in_a_bucket(s3):
+def test_months_are_compacted_and_old_responses_removed_in_a_bucket(s3):
     root = s3.make_bucket("upkeep-bucket")
     dates = [dt.date(2025, 10, 30), dt.date(2025, 10, 31), dt.date(2025, 11, 1)]
     days = [SnapshotRun(Partition(date, "default"), "run", Settings(lake=root)) for date in dates]
@@ -387,13 +388,13 @@ def test_months_are_compacted_and_old_answers_removed_in_a_bucket(s3):
         "/upkeep-bucket/images/dt=2025-11-01/project=default/images.parquet",
     }
     plan = apply_retention(lake, "default", Rules(responses_days=1, snapshots_days=None), now)
-    assert {removed.table for removed in plan.files} == {"responses", "list_pages", "notebooks"}
+    assert {removed.table for removed in plan.files} == {"responses", "list_pages", "image_references"}
     assert list(lake.contents.files_of("responses")) == [days[2].partition]
     assert list(verify_derived(lake, "default")) == []
     assert asked() == before
 
 
-def test_a_store_whose_listings_lag_behind_is_refused(lake, s3):
+def test_store_with_lagging_listings_is_refused(lake, s3):
     lists = s3.application
 
     def empty(environ, start_response):

@@ -1,4 +1,4 @@
-"""Whom the client of an object store trusts and which proxy it asks: as the API's client does."""
+"""The trust and the proxy of the object store's client: the same as the API client's."""
 
 import ssl
 from contextlib import contextmanager
@@ -25,7 +25,7 @@ def nothing_of_the_machine(monkeypatch):
 
 @contextmanager
 def serving_tls(authority, monkeypatch):
-    """An S3 server behind TLS, and the environment that points this process at it."""
+    """An S3 server behind TLS, and an environment that points this process to it."""
     server = S3Server()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
@@ -40,7 +40,7 @@ def serving_tls(authority, monkeypatch):
 
 
 @pytest.mark.parametrize("name", [*FILES, "SSL_CERT_DIR"])
-def test_an_authority_that_is_stated_is_trusted(monkeypatch, tmp_path, name):
+def test_configured_authority_is_trusted(monkeypatch, tmp_path, name):
     authority = trustme.CA()
     place = tmp_path / "authorities"
     place.mkdir()
@@ -49,12 +49,12 @@ def test_an_authority_that_is_stated_is_trusted(monkeypatch, tmp_path, name):
     monkeypatch.setenv(name, str(place if name == "SSL_CERT_DIR" else place / "ours.pem"))
     with serving_tls(authority, monkeypatch):
         root = Lake("s3://authorities/lake").root
-        # It answers, and so is trusted.
+        # It responds, so it is trusted.
         with pytest.raises(ConfigurationError, match="there is no such bucket"):
             (root / "x").write_whole(b"y")
 
 
-def test_an_authority_that_is_not_stated_is_not_trusted(monkeypatch, tmp_path):
+def test_unknown_authority_is_not_trusted(monkeypatch, tmp_path):
     monkeypatch.setattr("pipelines.lake.buckets._RETRIES", 0)
     trustme.CA().cert_pem.write_to_path(str(tmp_path / "other.pem"))
     monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "other.pem"))
@@ -64,7 +64,7 @@ def test_an_authority_that_is_not_stated_is_not_trusted(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("content", [None, b"no certificate", BROKEN])
-def test_authorities_that_cannot_be_read_are_one_sentence(monkeypatch, tmp_path, name, content):
+def test_unreadable_authorities_are_one_sentence(monkeypatch, tmp_path, name, content):
     path = tmp_path / "ca.pem"
     if content is not None:
         path.write_bytes(content)
@@ -88,7 +88,7 @@ def test_authorities_that_cannot_be_read_are_one_sentence(monkeypatch, tmp_path,
         ("*", True),
     ],
 )
-def test_no_proxy_means_what_it_means_for_the_api(monkeypatch, no_proxy, is_direct):
+def test_no_proxy_means_the_same_as_for_the_api(monkeypatch, no_proxy, is_direct):
     monkeypatch.setenv("HTTPS_PROXY", "http://u:p%40ss@proxy.example:3128")
     monkeypatch.setenv("NO_PROXY", no_proxy)
     options = connection_options(OBS)
@@ -97,7 +97,7 @@ def test_no_proxy_means_what_it_means_for_the_api(monkeypatch, no_proxy, is_dire
     assert connection_options(None) == {}
 
 
-def test_a_store_on_loopback_is_asked_directly(monkeypatch, s3):
+def test_store_on_loopback_is_reached_without_proxy(monkeypatch, s3):
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     url = "s3://direct"
     with pytest.raises(ConfigurationError, match="there is no such bucket"):

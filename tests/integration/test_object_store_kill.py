@@ -1,4 +1,4 @@
-"""A lake in an object store whose writer is killed between any two requests that change something there."""
+"""A lake in an object store whose writer is killed between any two changing requests."""
 
 import datetime as dt
 import hashlib
@@ -34,7 +34,7 @@ def writer(started_writer, s3):
 
 
 def take_day(writer, s3, lake, run_id, steps, kill_at=None):
-    """Take the day of a lake, killed at a changing request; the exit status."""
+    """Take the day of a lake, killed at a changing request; returns the exit status."""
 
     def arm(pid):
         s3.kill = None if kill_at is None else (pid, kill_at)
@@ -58,7 +58,7 @@ def number_of(changes, method, place, which=0):
 
 
 def without_repetition(changes):
-    """The numbers of requests: of those that treat all staged files alike, the first, the last and one between."""
+    """The numbers of requests; of those that treat all staged files alike, only the first, the last and one between."""
     numbers = {*range(len(changes))}
     for method in ("PUT", "DELETE"):
         alike = [number for number, (one, path) in enumerate(changes) if one == method and "/_staging/" in path]
@@ -67,7 +67,7 @@ def without_repetition(changes):
 
 
 def tables_of(lake):
-    """SHA-256 of each published table that is there, every one of them read to its end."""
+    """SHA-256 of each existing published table, read completely."""
     found = {}
     for name in TABLES:
         path = lake.table(name, PARTITION)
@@ -86,7 +86,7 @@ def derived_tables_of(lake):
 
 
 def stored_ids(lake):
-    """Ids whose answer is in a part of an attempt that has not ended."""
+    """Ids whose response is in a part of an open attempt."""
     attempt, ended = read_attempt(lake, PARTITION), published(lake, PARTITION)
     if attempt is None or (ended is not None and ended.started_at == attempt.started_at):
         return set()
@@ -104,7 +104,7 @@ def rows_of_published_day(lake):
 
 
 class Kills:
-    """Kills runs of one day, looks at what each leaves, and runs it again to its end."""
+    """Kills runs of one day, checks what each leaves, and runs the day to its end."""
 
     def __init__(self, sandbox, s3, writer):
         self.sandbox, self.s3, self.writer = sandbox, s3, writer
@@ -115,7 +115,7 @@ class Kills:
         return httpx.get(f"{self.sandbox.endpoint}/sandbox/requested").json()
 
     def take(self, lake, run_id, kill_at=None):
-        """Take the day, and see that no id is asked for whose answer was stored."""
+        """Take the day, and check that no id with a stored response is requested."""
         stored, before = stored_ids(lake), self.asked()
         status = take_day(self.writer, self.s3, lake, run_id, SNAPSHOT, kill_at)
         after = self.asked()
@@ -123,7 +123,7 @@ class Kills:
         return status, len(stored)
 
     def kill_and_mend(self, lake, kill_at):
-        """Kill the run at a request, look at what it leaves, and run it again to its end; whether it was killed."""
+        """Kill the run at a request, check what it leaves, and run it to its end; returns whether it was killed."""
         before, tables_before = published(lake, PARTITION), tables_of(lake)
         status, _ = self.take(lake, f"killed-{kill_at}", kill_at)
         if status == 0:
@@ -132,10 +132,10 @@ class Kills:
         self.kills += 1
         after, tables_after = published(lake, PARTITION), tables_of(lake)
         if after == before:
-            # What stands is the old table or the new one, whole; none that was there is missing.
+            # Each table is the old one or the new one, complete; no existing one is missing.
             assert tables_before.keys() <= tables_after.keys()
         else:
-            # The manifest is last: it seals what is there.
+            # The manifest comes last: it names all files.
             assert tables_after == {name: facts.sha256 for name, facts in after.files.items()}
         status, stored = self.take(lake, f"mended-{kill_at}")
         assert status == 0
@@ -148,7 +148,7 @@ class Kills:
 
 
 def outcomes_of(lake):
-    """How many ids have each outcome."""
+    """The number of ids for each outcome."""
     return published(lake, PARTITION).fetch.outcomes
 
 
@@ -157,7 +157,7 @@ def kills(s3, writer, start_sandbox, tmp_path):
     return Kills(start_sandbox(size=12, inventory_file=tmp_path / "inventory.csv"), s3, writer)
 
 
-def test_readers_see_whole_days_whatever_chosen_request_a_writer_dies_at(s3, writer, kills):
+def test_readers_see_whole_days_when_a_writer_dies_at_chosen_requests(s3, writer, kills):
     root = s3.make_bucket("killed-bucket")
     again = Lake(f"{root}/again")
     assert take_day(writer, s3, again, "first", SNAPSHOT) == 0
@@ -173,21 +173,21 @@ def test_readers_see_whole_days_whatever_chosen_request_a_writer_dies_at(s3, wri
     ]
     for kill_at in chosen:
         assert kills.kill_and_mend(again, kill_at), changes[kill_at]
-    # A day that is new: some of the requests are enough, because they are the same ones.
+    # A new day: a selection of requests is enough, because they repeat.
     kill_at = number("PUT", "/again/responses/")
     assert kills.kill_and_mend(Lake(f"{root}/new"), kill_at)
-    # Some were killed with the answers stored, and went on with them.
+    # Some were killed after all responses were stored, and resumed from there.
     assert kills.kept >= 3
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_readers_see_whole_days_whatever_request_a_writer_dies_at(s3, writer, kills):
+def test_readers_see_whole_days_when_a_writer_dies_at_any_request(s3, writer, kills):
     root = s3.make_bucket("killed-bucket")
     lake = Lake(f"{root}/again")
     assert take_day(writer, s3, lake, "first", SNAPSHOT) == 0
     changes = changes_of(s3, partial(take_day, writer, s3, lake, "second", SNAPSHOT))
-    # The claims, the attempt, the staged tables, each put in its place, both manifests, and what is removed then.
+    # The claims, the attempt, the staged tables, their replacements, both manifests, and the removals.
     for number in without_repetition(changes):
         assert kills.kill_and_mend(lake, number), changes[number]
     assert kills.kills > 15
@@ -198,14 +198,14 @@ def test_readers_see_whole_days_whatever_request_a_writer_dies_at(s3, writer, ki
 
 @pytest.fixture
 def derived_lake(s3, writer, start_sandbox, tmp_path):
-    """A lake of one day with all that is derived from it."""
+    """A lake of one day with its derived tables."""
     writer.env |= start_sandbox(size=12, inventory_file=tmp_path / "inventory.csv").env
     lake = Lake(s3.make_bucket("derived-bucket"))
     assert take_day(writer, s3, lake, "first", SNAPSHOT + DERIVED) == 0
     return lake
 
 
-def test_derived_tables_are_mended_whatever_chosen_request_their_writer_dies_at(s3, writer, derived_lake):
+def test_derived_tables_are_repaired_when_their_writer_dies_at_chosen_requests(s3, writer, derived_lake):
     expected = derived_tables_of(derived_lake)
     assert set(expected) == set(ANALYSIS_TABLES)
     changes = changes_of(s3, partial(take_day, writer, s3, derived_lake, "second", DERIVED))
@@ -220,14 +220,14 @@ def test_derived_tables_are_mended_whatever_chosen_request_their_writer_dies_at(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_derived_tables_are_mended_whatever_request_their_writer_dies_at(s3, writer, derived_lake):
+def test_derived_tables_are_repaired_when_their_writer_dies_at_any_request(s3, writer, derived_lake):
     expected = derived_tables_of(derived_lake)
     changes = changes_of(s3, partial(take_day, writer, s3, derived_lake, "second", DERIVED))
     for number in without_repetition(changes):
         assert take_day(writer, s3, derived_lake, f"killed-{number}", DERIVED, number) == -9, changes[number]
-        # Each is whole, the old one or the new one, and they hold the same: the day is the same.
+        # Each is complete, old or new, and both have the same rows, because the day is the same.
         assert derived_tables_of(derived_lake) == expected
-    # Two claims, seven tables and their seal, and the claims' removal.
+    # Two claims, seven tables and their derived manifest, and the removal of the claims.
     assert len(changes) > 10
     assert take_day(writer, s3, derived_lake, "mended", DERIVED) == 0
     assert derived_tables_of(derived_lake) == expected

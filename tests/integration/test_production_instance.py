@@ -1,4 +1,4 @@
-"""The production settings of Dagster (deploy/dagster.yaml) on a real PostgreSQL server, as docs/operations.md says."""
+"""Dagster's production settings (deploy/dagster.yaml) on a real PostgreSQL server, as in docs/operations.md."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def database(postgres, tmp_path, monkeypatch):
     monkeypatch.setenv("DAGSTER_HOME", str(home))
     monkeypatch.setenv("DAGSTER_POSTGRES_URL", url.replace("postgresql://", "postgresql+psycopg2://"))
     monkeypatch.setenv("DAGSTER_COMPUTE_LOGS", str(tmp_path / "compute_logs"))
-    # The instance's own setting must do.
+    # The instance's own setting must be enough.
     monkeypatch.delenv("DAGSTER_DISABLE_TELEMETRY")
     return url
 
@@ -47,7 +47,7 @@ def query(database, sql, *parameters):
         try:
             return connection.execute(sql, parameters).fetchall()
         except psycopg.errors.UndefinedTable:
-            # Who starts first makes the tables.
+            # The process that starts first creates the tables.
             return []
 
 
@@ -65,7 +65,7 @@ def files_of_home():
 
 
 def until(condition, *logs):
-    """Wait until `condition` gives something true, and return that."""
+    """Wait until `condition` returns something true, and return that."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not (found := condition()):
         assert time.monotonic() < deadline, "\n".join(log.read_text() for log in logs)
@@ -74,7 +74,7 @@ def until(condition, *logs):
 
 
 def processes_of_session(session):
-    """Ids of the processes of a session that still run."""
+    """Ids of the running processes of a session."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -89,7 +89,7 @@ def processes_of_session(session):
 
 @contextmanager
 def service(name, *arguments):
-    """One of Dagster's services; SIGTERM goes to its main process alone, and whatever else it started must end too."""
+    """One of Dagster's services; SIGTERM goes only to its main process, and all its children must end, too."""
     log_path = Path(f"{name}.log").absolute()
     command = [str(SCRIPTS / name), *arguments, "-w", str(ROOT / "workspace.yaml")]
     with (
@@ -108,7 +108,7 @@ def service(name, *arguments):
                     os.kill(pid, signal.SIGKILL)
 
 
-def test_a_run_of_the_command_line_is_recorded_in_postgresql(image_snapshots, database, tmp_path):
+def test_command_line_run_is_recorded_in_postgresql(image_snapshots, database, tmp_path):
     result = image_snapshots("run", "--json", keeps_runs=True)
     assert result.returncode == 0, result.stderr
     (report,) = json.loads(result.stdout)
@@ -124,10 +124,8 @@ def test_a_run_of_the_command_line_is_recorded_in_postgresql(image_snapshots, da
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_schedule_starts_a_run_that_survives_a_kill_and_a_stop_of_the_daemon(
-    start_sandbox, database, monkeypatch, tmp_path
-):
-    # About thirty seconds of fetching, which is longer than it takes to see that it began.
+def test_scheduled_run_survives_a_kill_and_a_stop_of_the_daemon(start_sandbox, database, monkeypatch, tmp_path):
+    # About thirty seconds of fetching, longer than it takes to notice its begin.
     sandbox = start_sandbox(size=600, inventory_file=tmp_path / "inventory.csv", faults=Faults(latency_ms=1000))
     settings = {"IMAGE_SNAPSHOTS_SCHEDULE": "* * * * *", "IMAGE_SNAPSHOTS_CONCURRENCY": "20"}
     for name, value in (sandbox.env | settings).items():
@@ -169,9 +167,9 @@ def test_the_schedule_starts_a_run_that_survives_a_kill_and_a_stop_of_the_daemon
         os.kill(until(lambda: worker_of(first), log), signal.SIGKILL)
 
         (second,) = until(lambda: [id_ for id_, status in runs(database) if id_ != first and status == "STARTED"], log)
-        # The daemon is stopped here, with the run under way.
+        # The daemon is stopped here, during the run.
     assert runs(database) == [(first, "FAILURE"), (second, "SUCCESS")]
-    # Usage is read where that is asked for.
+    # Usage is read if it is switched on.
     assert recorded_assets(database) == ASSETS - {"image_usage"}
     (manifest_path,) = Path("lake/_manifests").glob("dt=*/*.json")
     manifest = json.loads(manifest_path.read_text())

@@ -1,4 +1,4 @@
-"""What a proxy answers to CONNECT: what passes is waited out, what does not ends the run, and any success is one."""
+"""A proxy's responses to CONNECT: temporary faults are waited out, others end the run, and any 2xx is a success."""
 
 import asyncio
 import ssl
@@ -16,7 +16,7 @@ from pipelines.tables import Outcome
 
 @asynccontextmanager
 async def proxy_that_answers(port: int, *answers: bytes):
-    """A proxy that gives these answers to its CONNECTs, the last one for ever, and forwards after a success."""
+    """A proxy that sends these responses to its CONNECTs, the last one for ever, and forwards after a success."""
     left = list(answers)
     tasks = []
 
@@ -52,9 +52,7 @@ ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
     ids=lambda answers: answers[0].split()[1].decode(),
 )
 @by_virtual_clock
-async def test_a_fault_of_the_proxy_that_passes_costs_no_image_and_any_success_opens_the_tunnel(
-    answers, monkeypatch, tmp_path
-):
+async def test_temporary_proxy_fault_costs_no_image(answers, monkeypatch, tmp_path):
     authority, bundle = trustme.CA(), tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(bundle))
     theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -67,7 +65,7 @@ async def test_a_fault_of_the_proxy_that_passes_costs_no_image_and_any_success_o
 
 @pytest.mark.parametrize("status", [400, 403, 404, 405, 407])
 @by_virtual_clock
-async def test_a_refusal_of_the_proxy_ends_the_run_at_the_first_request(status, monkeypatch):
+async def test_proxy_refusal_ends_the_run_at_the_first_request(status, monkeypatch):
     async with serving(replies(http(status))) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         async with client("https://modelarts.example") as modelarts:
@@ -77,7 +75,7 @@ async def test_a_refusal_of_the_proxy_ends_the_run_at_the_first_request(status, 
 
 
 @by_virtual_clock
-async def test_a_fault_of_the_proxy_that_lasts_is_an_outage_whose_sentence_names_the_proxy(monkeypatch):
+async def test_lasting_proxy_fault_is_an_outage_that_names_the_proxy(monkeypatch):
     async with serving(replies(http(503))) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         async with client("https://modelarts.example", timeouts=Timeouts(first_contact=2, request=5)) as modelarts:

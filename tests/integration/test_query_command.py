@@ -1,4 +1,4 @@
-"""`image-snapshots query` as a user meets it: formats, files, standard input, the prompt, a sentence for a mistake."""
+"""`image-snapshots query` for a user: formats, files, standard input, the prompt, one sentence for a mistake."""
 
 import datetime as dt
 import json
@@ -20,19 +20,19 @@ from assets.query_command import QueryCommand, query
 from pipelines.errors import ConfigurationError
 from pipelines.lake.layout import Partition
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import SnapshotRun
+from pipelines.snapshot.snapshot_run import SnapshotRun
 
 ID = "00000000-0000-4000-8000-000000000001"
 NAMES = "SELECT snapshot_date, name, size_bytes FROM images ORDER BY snapshot_date"
 CSV = '"snapshot_date","name","size_bytes"\n2026-11-01,"base",1024\n2026-11-02,"base, new",\n'
 
-# The command alone, without the seconds that the others need to be imported.
+# Only this command, to save the seconds for importing the others.
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 app.command(cls=QueryCommand)(query)
 
 REFUSAL = (
-    "The lake is only read here, and this DROP statement would do more: give a SELECT, WITH, SHOW, DESCRIBE, SUMMARIZE "
-    "or EXPLAIN; --output writes the rows to a file."
+    "The lake is read-only here, and this DROP statement does more than read: give a SELECT, WITH, SHOW, DESCRIBE, "
+    "SUMMARIZE or EXPLAIN; --output writes the rows to a file."
 )
 
 
@@ -55,7 +55,7 @@ def lake(tmp_path_factory):
 
 @pytest.fixture
 def ask(lake, monkeypatch):
-    """Run the command in this process and return what it printed."""
+    """Run the command in this process and return its output."""
     monkeypatch.setenv("IMAGE_SNAPSHOTS_LAKE", lake)
 
     def run(*arguments, given=None):
@@ -77,48 +77,48 @@ def test_rows_are_csv_when_piped(ask):
 
 
 @pytest.mark.parametrize("comment", ["-- names\n", "--names\n", "--\n", "-- a=b\n"])
-def test_a_query_that_begins_with_a_comment_is_no_option(ask, comment):
+def test_query_that_begins_with_a_comment_is_not_an_option(ask, comment):
     assert ask(comment + NAMES) == CSV
     assert ask("--format", "csv", comment + NAMES) == CSV
 
 
-def test_an_option_that_there_is_not_is_named(ask):
+def test_unknown_option_is_named(ask):
     assert CliRunner().invoke(app, ["--formt", "csv"]).exit_code == 2
 
 
-def test_rows_are_a_table_when_asked_for(ask):
+def test_rows_are_a_table_if_requested(ask):
     text = ask("SELECT name FROM images ORDER BY snapshot_date", "--format", "table")
     assert [line for line in text.splitlines() if "base" in line] == ["│ base      │", "│ base, new │"]
 
 
-def test_a_plan_is_shown_as_it_is_drawn(ask):
+def test_plan_is_shown_as_it_is_drawn(ask):
     lines = ask("EXPLAIN SELECT 1", "--format", "table").splitlines()
     assert lines[0].startswith("╭─ Projection")
 
 
-def test_rows_are_json_when_asked_for(ask):
+def test_rows_are_json_if_requested(ask):
     assert json.loads(ask(NAMES, "--format", "json")) == [
         {"snapshot_date": "2026-11-01", "name": "base", "size_bytes": 1024},
         {"snapshot_date": "2026-11-02", "name": "base, new", "size_bytes": None},
     ]
 
 
-def test_a_query_is_read_from_a_file(ask):
+def test_query_is_read_from_a_file(ask):
     Path("names.sql").write_text(f"-- Names and sizes.\n{NAMES};\n")
     assert ask("--file", "names.sql") == CSV
 
 
-def test_a_query_is_read_from_standard_input(ask):
+def test_query_is_read_from_standard_input(ask):
     assert ask(given=NAMES) == CSV
 
 
-def test_incomplete_days_count_as_latest_when_asked_for(ask):
+def test_incomplete_days_count_as_latest_if_requested(ask):
     sql = "SELECT name FROM images_latest"
     assert ask(sql) == '"name"\n"base"\n'
     assert ask(sql, "--include-incomplete") == '"name"\n"base, new"\n'
 
 
-def test_output_goes_to_a_file_of_the_suffix_or_the_format(ask):
+def test_output_file_has_the_format_of_suffix_or_option(ask):
     assert ask(NAMES, "--output", "out.csv") == ""
     assert Path("out.csv").read_text() == CSV
     ask(NAMES, "--output", "out.JSON")
@@ -129,7 +129,7 @@ def test_output_goes_to_a_file_of_the_suffix_or_the_format(ask):
     assert Path("out.txt").read_text() == CSV
 
 
-def test_output_of_a_query_that_fails_leaves_the_file_as_it_was(ask):
+def test_failed_query_leaves_the_output_file_unchanged(ask):
     Path("out.csv").write_text("before")
     sql = "SELECT CAST(CASE WHEN i = 99999 THEN 'a' ELSE '1' END AS INTEGER) AS n FROM range(100000) AS r(i)"
     assert refusal(ask, sql, "--output", "out.csv") == (
@@ -150,26 +150,26 @@ def test_output_of_a_query_that_fails_leaves_the_file_as_it_was(ask):
         ),
         (
             ["SELECT 1", "--output", "x.txt"],
-            "--output x.txt does not say what to write: end it in .csv, .json or .parquet, or give --format.",
+            "--output x.txt does not show the format: end it in .csv, .json or .parquet, or give --format.",
         ),
         (["SELECT 1", "--output", "none/x.csv"], "--output none/x.csv cannot be written: No such file or directory."),
         (["DROP VIEW images"], REFUSAL),
     ],
 )
-def test_a_mistake_is_one_sentence(ask, arguments, sentence):
+def test_mistake_is_one_sentence(ask, arguments, sentence):
     assert refusal(ask, *arguments) == sentence
 
 
-def test_output_does_not_go_into_the_lake(ask, lake):
+def test_output_into_the_lake_is_refused(ask, lake):
     path = f"{lake}/images/dt=2026-11-01/project=default/images.parquet"
     before = Path(path).read_bytes()
     assert refusal(ask, "SELECT 1", "--output", path) == (
-        f"--output {path} is inside the lake, which is only read: choose another place."
+        f"--output {path} is inside the lake, which is read-only: choose another place."
     )
     assert Path(path).read_bytes() == before
 
 
-def test_an_empty_lake_and_a_wrong_query_end_with_status_2(image_snapshots, lake, tmp_path):
+def test_empty_lake_and_wrong_query_end_with_status_2(image_snapshots, lake, tmp_path):
     result = image_snapshots("query", "SELECT 1")
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == (
@@ -182,7 +182,7 @@ def test_an_empty_lake_and_a_wrong_query_end_with_status_2(image_snapshots, lake
     assert result.stderr.count("\n") == 1
 
 
-def test_a_reader_that_has_enough_ends_the_command(command, lake):
+def test_reader_that_stops_early_ends_the_command(command, lake):
     process = subprocess.Popen(
         [command, "query", "SELECT * FROM range(5000000)"],
         env={**os.environ, "IMAGE_SNAPSHOTS_LAKE": lake},
@@ -196,7 +196,7 @@ def test_a_reader_that_has_enough_ends_the_command(command, lake):
 
 
 class Terminal:
-    """The command at a terminal of its own."""
+    """The command at its own terminal."""
 
     def __init__(self, command, environment):
         self._terminal, inside = pty.openpty()
@@ -210,7 +210,7 @@ class Terminal:
         os.write(self._terminal, text.encode())
 
     def wait_for(self, text):
-        """What is shown up to and with this text; the rest is for the next call."""
+        """The output up to this text; the rest is for the next call."""
         while text not in self.shown:
             assert select.select([self._terminal], [], [], 60)[0], self.shown
             self.shown += os.read(self._terminal, 65536).decode(errors="replace")
@@ -231,16 +231,16 @@ def terminal(command, lake):
     opened.close()
 
 
-def test_without_a_query_a_terminal_is_asked(terminal):
+def test_no_query_at_a_terminal_shows_a_prompt(terminal):
     shown = terminal.wait_for("sql> ")
-    assert "images_latest         The images that exist: what the API described" in shown
+    assert "images_latest         The images that the API described" in shown
     terminal.type("SELECT name\n")
     terminal.wait_for("...> ")
     terminal.type("FROM images_latest;\n")
     assert "│ base    │" in terminal.wait_for("sql> ")
     terminal.type("DROP VIEW images;\n")
-    assert "Error: The lake is only read here" in terminal.wait_for("sql> ")
-    # Ctrl-C ends a query that takes long, or what was typed, and not the prompt.
+    assert "Error: The lake is read-only here" in terminal.wait_for("sql> ")
+    # Ctrl-C ends a long query, or clears the typed text, but not the prompt.
     terminal.type("SELECT MAX(a.range + b.range) FROM range(60000) a, range(200000) b;\n")
     time.sleep(0.5)
     terminal.process.send_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""The report of a day as a reader sees it, in a real browser: figures, layout, and that no value is ever markup."""
+"""The report in a real browser: figures, layout, and that no value is ever markup."""
 
 import datetime as dt
 import hashlib
@@ -17,14 +17,14 @@ from pipelines.lake.layout import Lake, Partition
 from pipelines.report import data as report_data
 from pipelines.report.page import render_report, write_report
 from pipelines.settings import ROOT, Settings
-from pipelines.snapshot.steps import SnapshotRun
+from pipelines.snapshot.snapshot_run import SnapshotRun
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 MEGABYTE = 1_000_000
 GIB = 1024**3
 SCRIPT = "<script>document.title = 'owned'</script>"
 BREAKOUT = '"><img src=x onerror="document.title=\'owned\'">'
-# Would be a formula to whoever draws it, and is longer than any column.
+# It would be a formula when drawn, and is longer than any column.
 WIDE = "$\\frac{1}{0}$" + "w" * 300
 
 PRICE_BOOK = """
@@ -107,7 +107,7 @@ def lake(tmp_path_factory):
         responses=answers(plain, going, opened="failed"),
         inventory=registered(*before),
         listed=[],
-        notebooks=[],
+        references=[],
     )
     hostile = image("hostile", 80, name=SCRIPT, namespace=BREAKOUT, description=BREAKOUT)
     today = (plain | image("plain", 30), opened | {"visibility": "PUBLIC", "description": ""}, hostile)
@@ -118,7 +118,7 @@ def lake(tmp_path_factory):
         responses=answers(*today, going="not_found"),
         inventory=inventory,
         listed=[{"id": row["id"], "name": row["name"], "size": row["size"]} for row in (*today, image("wild", 1))],
-        notebooks=[{"notebook_id": "n1", "image_id": "hostile", "status": "RUNNING"}],
+        references=[{"resource_id": "n1", "image_id": "hostile", "strength": "running"}],
     )
     return Lake(settings.lake)
 
@@ -145,7 +145,7 @@ def browser():
 
 @pytest.fixture
 def opened(browser):
-    """Open a report; fails at the end on whatever the page said to the console or asked of anyone."""
+    """Open a report; fails at the end if the page wrote to the console or made a request."""
     noise, pages = [], []
 
     def open_(path, **options):
@@ -165,7 +165,7 @@ def opened(browser):
 
 
 def words(page, selector="body"):
-    """Text of a part of the page, what is folded included, without line breaks and with plain blanks and signs."""
+    """Text of a part of the page, including folded parts, without line breaks and with plain blanks and signs."""
     text = " ".join(page.locator(selector).first.evaluate("element => element.textContent").split())
     return text.replace("\u2212", "-")
 
@@ -181,24 +181,24 @@ def rows_of_table(page, caption):
     return [" ".join(row.inner_text().split()) for row in rows[1:]]
 
 
-def test_the_figures_are_those_of_the_lake(lake, path_of, opened):
+def test_figures_match_the_lake(lake, path_of, opened):
     page = opened(path_of("2026-11-23"))
     assert page.title() == "Sample data: Image report, project default, 2026-11-23"
     assert words(page, "h1") == "Project default, 23 November 2026"
     # 80 + 50 + 30 GiB at 3 EUR a month of 30 days; 100 GiB before.
     figures = [" ".join(div.inner_text().split()) for div in page.locator(".figures > div").all()]
-    shared = "171,798,691,840 bytes. Layers that images share count for each."
+    shared = "171,798,691,840 bytes. Shared layers count for each image."
     assert figures == [
         "Images 3 no change since 2026-11-20 1 added, 1 removed.",
         f"Stored size 160.00 GiB +60.00 GiB since 2026-11-20 {shared}",
-        "Estimated cost EUR 16.00 +6.00 since 2026-11-20 For one day; no bill.",
+        "Estimated cost EUR 16.00 +6.00 since 2026-11-20 For one day; an estimate, not a bill.",
         "Open findings 7 +7 since 2026-11-20 7 new, 0 resolved, 1 suppressed.",
     ]
     counts = [" ".join(div.inner_text().split()) for div in page.locator(".severities > div").all()]
     assert counts == ["Critical 2 +2", "High 2 +2", "Medium 2 +2", "Low 1 +1", "Info 0 no change"]
     assert words(page, ".verdict") == (
         "Incomplete audit. 7 findings are open: 2 critical, 2 high, 2 medium, 1 low. 7 are new since 20 November 2026, "
-        "none were resolved. 1 audit rule could not be applied, so more may be open."
+        "none were resolved. 1 audit rule could not be run, so there may be more findings."
     )
     notes = words(page, ".notes")
     assert "built-in sandbox" in words(page, ".sample")
@@ -218,7 +218,7 @@ def test_the_figures_are_those_of_the_lake(lake, path_of, opened):
     ]
     rules = words(page, "section[aria-labelledby=rules]")
     shipped = len(list((ROOT / "sql" / "audit").glob("*.sql")))
-    assert f"{shipped + 1} rules were applied; these could not be" in rules
+    assert f"{shipped + 1} rules were run. The following could not be run" in rules
     assert 'Referenced column "no_such_column" not found' in rules
     assert rows_of_table(page, "Outcomes of the day")[:3] == [
         "ok 3 The API described the image.",
@@ -234,7 +234,7 @@ def test_the_figures_are_those_of_the_lake(lake, path_of, opened):
     assert "a.csv" in facts
 
 
-def test_a_value_is_never_markup(path_of, opened):
+def test_values_are_never_markup(path_of, opened):
     page = opened(path_of("2026-11-23"))
     unfold(page)
     assert page.locator("script, img, iframe, object, embed, link, b, u, [onerror]").count() == 0
@@ -244,7 +244,7 @@ def test_a_value_is_never_markup(path_of, opened):
     assert page.locator("main section[aria-labelledby=provenance]").count() == 1
 
 
-def test_nothing_outside_is_asked_even_if_markup_got_in(path_of, browser):
+def test_page_makes_no_request_even_with_injected_markup(path_of, browser):
     page = browser.new_page()
     page.goto(path_of("2026-11-23").as_uri())
     for markup, directive in {
@@ -264,7 +264,7 @@ def test_nothing_outside_is_asked_even_if_markup_got_in(path_of, browser):
     page.close()
 
 
-# For each text that shows: its contrast with what is behind it, where below what WCAG asks (AA).
+# For each visible text whose contrast with its background is below WCAG's limit (AA): that contrast.
 LOW_CONTRAST = """() => {
     const channels = text => (text.match(/[\\d.]+/g) ?? []).map(Number);
     const luminance = ([red, green, blue]) => {
@@ -298,7 +298,7 @@ LOW_CONTRAST = """() => {
 
 
 @pytest.mark.parametrize("width", [390, 1440])
-def test_it_can_be_read_everywhere(path_of, opened, width):
+def test_page_is_readable_on_every_screen(path_of, opened, width):
     page = opened(path_of("2026-11-23"), viewport={"width": width, "height": 900})
     unfold(page)
     for scheme, media, background in (
@@ -319,7 +319,7 @@ def test_it_can_be_read_everywhere(path_of, opened, width):
         assert low == []
 
 
-def test_paper_shows_what_is_unfolded(path_of, opened):
+def test_print_shows_the_unfolded_parts(path_of, opened):
     page = opened(path_of("2026-11-23"))
     page.emulate_media(media="print")
     reason = page.get_by_text("a <b>bold</b> exception")
@@ -329,7 +329,7 @@ def test_paper_shows_what_is_unfolded(path_of, opened):
     assert not page.get_by_role("navigation").is_visible()
 
 
-def test_a_screen_reader_finds_its_way(path_of, opened):
+def test_page_is_accessible_to_screen_readers(path_of, opened):
     page = opened(path_of("2026-11-23"))
     assert page.evaluate("document.documentElement.lang") == "en"
     for landmark in ("banner", "navigation", "main", "contentinfo"):
@@ -351,7 +351,7 @@ def test_a_screen_reader_finds_its_way(path_of, opened):
     assert set(page.locator("a").evaluate_all("all => all.map(a => a.hash.slice(1))")) <= set(ids)
 
 
-def test_charts_are_drawings_with_words_beside(path_of, opened):
+def test_charts_are_drawings_with_descriptions(path_of, opened):
     page = opened(path_of("2026-11-23"))
     named = {}
     for chart in page.locator("figure svg").all():
@@ -375,45 +375,45 @@ def test_charts_are_drawings_with_words_beside(path_of, opened):
     ]
 
 
-def test_an_incomplete_day_says_so_first(path_of, opened):
+def test_incomplete_day_is_marked_at_the_top(path_of, opened):
     page = opened(path_of("2026-11-21"))
-    assert words(page, ".verdict").startswith("Incomplete day. 1 of 3 image ids got no answer.")
-    assert "Images without an answer are shown as they were last known" in words(page, ".notes")
+    assert words(page, ".verdict").startswith("Incomplete day. 1 of 3 image ids got no response.")
+    assert "Images without a response are shown in their last known state" in words(page, ".notes")
     assert "Not compared" in words(page, "section[aria-labelledby=changes]")
-    ids = page.get_by_role("table", name="Ids without an answer")
+    ids = page.get_by_role("table", name="Ids without a response")
     assert " ".join(ids.inner_text().split()).endswith("opened none stated")
 
 
-def test_the_first_day_and_what_was_not_read(path_of, opened):
+def test_first_day_shows_what_was_not_read(path_of, opened):
     page = opened(path_of("2026-11-20"))
     notes = words(page, ".notes")
     assert "There is no complete day before this one, so no changes are shown." in notes
-    assert "The API's list of images was not read" in notes
+    assert "The image list was not read" in notes
     assert "Usage was not read" in notes
     text = words(page)
     assert "No open findings." in text
     assert "No suppressed findings." in text
     assert "A trend needs two days; this is the first." in text
-    assert "Not read: no notebooks were read" in text
+    assert "This day was not observed, so it is not known what is unused." in text
     assert "There is nothing to compare with." in text
 
 
-def test_the_report_is_published_and_the_same_each_time(lake):
+def test_report_is_published_and_reproducible(lake):
     path = write_report(lake, partition_of("2026-11-23"))
     assert path == lake.root / "reports" / "dt=2026-11-23" / "project=default" / "report.html"
     assert path.read_text() == render_report(lake, partition_of("2026-11-23"))
     assert "<!DOCTYPE html>" in path.read_text()[:20]
 
 
-def test_what_is_left_out_is_said(lake, opened, tmp_path, monkeypatch):
+def test_omissions_are_stated(lake, opened, tmp_path, monkeypatch):
     monkeypatch.setitem(report_data._LIMITS, "shown_findings", 7)
     page = opened(write_report(lake, partition_of("2026-11-23"), tmp_path / "report.html"))
-    # Of eight, a rule with two gives up its second.
+    # Of eight, a rule with two drops its second.
     assert page.get_by_text("1 of 2 are shown").count() == 1
     assert "audit_findings/dt=2026-11-23/project=default/audit_findings.parquet" in words(page)
 
 
-def test_five_thousand_findings_are_shown_at_once(opened, tmp_path):
+def test_page_with_five_thousand_findings_loads_fast(opened, tmp_path):
     day = SnapshotRun(partition_of("2026-11-23"), "run-1", Settings(lake=str(tmp_path / "lake")))
     images = [
         image(f"0f3c2a7e-1111-4222-8333-{number:012}", 1, name=f"training-image-{number}", visibility="PUBLIC")
@@ -437,7 +437,7 @@ def test_five_thousand_findings_are_shown_at_once(opened, tmp_path):
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_a_day_that_cannot_be_reported(lake, tmp_path):
+def test_day_that_cannot_be_reported_is_refused(lake, tmp_path):
     with pytest.raises(ConfigurationError, match="Nothing is published for 2026-11-22 of project default"):
         write_report(lake, partition_of("2026-11-22"))
     day = SnapshotRun(partition_of("2026-11-23"), "run-1", Settings(lake=str(tmp_path / "lake")))

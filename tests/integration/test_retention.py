@@ -1,4 +1,4 @@
-"""Old files removed by rule from a real lake: a record says which, all else stays provable, whenever it is killed."""
+"""Retention on a real lake: removed files are recorded, and the rest stays provable, even after a kill."""
 
 import datetime as dt
 import json
@@ -23,26 +23,29 @@ from pipelines.maintenance.status import day_statuses
 from pipelines.query.views import connect_lake, select
 from pipelines.report.page import write_report
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import SnapshotRun, publish_snapshot
+from pipelines.snapshot.snapshot_run import SnapshotRun
+from pipelines.snapshot.steps import publish_snapshot
 from pipelines.tables import ANALYSIS_TABLES, IMAGE_HISTORY, TABLES
 from pipelines.warehouse.loading import load_project
 
 FIRST, SECOND, THIRD, LAST = (Partition(date, "default") for date in DAYS[:4])
-# Noon of the last of the four days: one day of answers stays, and two of the rest beside the one they go on from.
+# Noon of the last of the four days: one day of responses stays, and two other days beside the one they continue.
 NOW = dt.datetime.combine(LAST.date, dt.time(12), dt.UTC)
 RULES = Rules(responses_days=1, snapshots_days=2)
-ANSWERS = {"list_pages", "notebooks", "responses"}
+ANSWERS = {"list_pages", "image_references", "responses"}
 ANALYSED = (TABLES.keys() | ANALYSIS_TABLES.keys()) - ANSWERS - {"image_history"}
 
 
 def day(partition):
     # Later than what was published at noon.
-    return SnapshotRun(partition, "again", Settings(lake="lake", usage=True), lambda: NOW + dt.timedelta(hours=1))
+    return SnapshotRun(
+        partition, "again", Settings(lake="lake", usage="notebooks"), lambda: NOW + dt.timedelta(hours=1)
+    )
 
 
 @pytest.fixture(scope="module")
 def four_days(fortnight, tmp_path_factory):
-    """The first four days of the fortnight, with what is derived from them alone."""
+    """The first four days of the fortnight, with their derived tables."""
 
     def make(root):
         shutil.copytree(fortnight, root / "lake")
@@ -64,7 +67,7 @@ def lake(four_days, tmp_path):
 
 
 def planned(lake, rules=RULES):
-    """Table -> days of which a file would go."""
+    """Table -> days whose files would be removed."""
     plan = plan_retention(lake, "default", rules, NOW.date())
     return {table: [found.snapshot_date for found in files] for table, files in plan.by_table().items()}
 
@@ -81,24 +84,24 @@ def seen_days(lake, table):
         ]
 
 
-def test_the_plan_keeps_what_is_needed_and_changes_nothing(lake):
+def test_plan_keeps_needed_files_and_changes_nothing(lake):
     before = there(lake)
     days = [FIRST.date, SECOND.date, THIRD.date]
-    # The day before those that are kept is what the first of them is compared with.
+    # The first kept day is compared with the day before it.
     assert planned(lake) == dict.fromkeys(ANSWERS, days) | {name: [FIRST.date] for name in ANALYSED}
     assert planned(lake, Rules(responses_days=None, snapshots_days=1)) == dict.fromkeys(ANALYSED, days[:2])
     assert planned(lake, Rules(responses_days=4, snapshots_days=3)) == {}
-    # However old the last complete day is, it and all after it stay.
+    # However old the last complete day is, it and all later days stay.
     later = NOW.date() + dt.timedelta(days=400)
     plan = plan_retention(lake, "default", Rules(responses_days=1, snapshots_days=1), later)
     assert {found.snapshot_date for found in plan.files} == set(days)
     assert there(lake) == before
     assert not (lake.root / "_retention").exists()
-    with pytest.raises(ConfigurationError, match=r"^No rule says what may be removed, so everything is kept: give"):
+    with pytest.raises(ConfigurationError, match=r"^No retention rule is set, so everything is kept: give"):
         planned(lake, Rules(responses_days=None, snapshots_days=None))
 
 
-def test_what_is_removed_is_on_record_and_everything_else_stays_provable(lake):
+def test_removed_files_are_recorded_and_the_rest_stays_provable(lake):
     write_report(lake, FIRST)
     before, manifests = there(lake), {path: path.read_bytes() for path in lake.root.glob("_manifests/**/*.json")}
     apply_retention(lake, "default", RULES, NOW)
@@ -144,7 +147,7 @@ def test_what_is_removed_is_on_record_and_everything_else_stays_provable(lake):
     }
 
 
-def test_what_was_made_from_removed_files_stands(lake, tmp_path):
+def test_tables_made_from_removed_files_are_kept(lake, tmp_path):
     apply_retention(lake, "default", RULES, NOW)
     derived_manifests = {found: lake.derived_manifest(found).read_bytes() for found in (FIRST, SECOND, THIRD)}
     derived = []
@@ -157,20 +160,20 @@ def test_what_was_made_from_removed_files_stands(lake, tmp_path):
         f"Retention removed list_pages, notebooks, responses of {THIRD} on {LAST.date}, so the tables of {THIRD} "
         "cannot be derived again; what was derived before stands."
     )
-    with pytest.raises(ConfigurationError, match=f"^Retention removed .* of {FIRST} on .*nothing of that day left to"):
+    with pytest.raises(ConfigurationError, match=f"^Retention removed .* of {FIRST} on .*of that day is left to"):
         write_report(lake, FIRST)
-    # A new warehouse gets the days that are whole.
+    # A new warehouse gets the days with all their files.
     loaded = load_project(lake, LAST, f"duckdb:////{tmp_path}/new.duckdb")
     assert loaded.other_days == 0
     with pytest.raises(ConfigurationError, match=f"^Retention removed .* of {SECOND} on .*loaded into the warehouse.$"):
         load_project(lake, SECOND, f"duckdb:////{tmp_path}/new.duckdb")
-    # The last day can still be had again from its answers.
+    # The last day can still be derived from its responses.
     publish_snapshot(day(LAST))
     derive_days(day(LAST))
     assert problems(lake) == []
 
 
-def test_the_first_day_that_is_kept_has_what_it_goes_on_from(lake):
+def test_first_kept_day_has_the_days_that_it_continues(lake):
     apply_retention(lake, "default", Rules(responses_days=None, snapshots_days=2), NOW)
     with pytest.raises(
         ConfigurationError, match=f"^Retention removed audit_findings, .* of {FIRST} on .*derived again"
@@ -187,7 +190,7 @@ def test_the_first_day_that_is_kept_has_what_it_goes_on_from(lake):
     assert problems(lake) == []
 
 
-def test_a_history_that_cannot_be_made_anew_says_so(lake):
+def test_history_that_cannot_be_derived_again_is_refused(lake):
     apply_retention(lake, "default", RULES, NOW)
     history = lake.project_table(IMAGE_HISTORY.name, "default")
     history.write_bytes(b"no Parquet")
@@ -199,11 +202,11 @@ def test_a_history_that_cannot_be_made_anew_says_so(lake):
     )
 
 
-def test_what_no_record_names_may_not_be_missing(lake):
+def test_missing_file_without_a_record_is_a_problem(lake):
     apply_retention(lake, "default", RULES, NOW)
     lake.table("images", SECOND).unlink()
     assert problems(lake) == [(f"images/dt={SECOND.date}/project=default/images.parquet", "The file is missing.")]
-    # Nor is a record good for a file with another content.
+    # A record does not excuse a file with other content.
     (path,) = lake.contents.retention_records("default")
     other = {
         "table": "images",
@@ -214,7 +217,7 @@ def test_what_no_record_names_may_not_be_missing(lake):
     assert problems(lake) == [(f"images/dt={SECOND.date}/project=default/images.parquet", "The file is missing.")]
 
 
-def test_records_form_a_chain(lake):
+def test_retention_records_form_a_chain(lake):
     apply_retention(lake, "default", Rules(responses_days=3, snapshots_days=None), NOW)
     apply_retention(lake, "default", Rules(responses_days=2, snapshots_days=None), NOW)
     first, second = lake.contents.retention_records("default")
@@ -226,7 +229,7 @@ def test_records_form_a_chain(lake):
     ]
 
 
-def test_a_file_that_was_changed_is_not_removed(lake):
+def test_changed_file_is_not_removed(lake):
     path = lake.table("responses", FIRST)
     path.write_bytes(path.read_bytes()[:-10])
     before = there(lake)
@@ -238,7 +241,7 @@ def test_a_file_that_was_changed_is_not_removed(lake):
     assert lake.contents.retention_records("default") == {}
 
 
-def test_monthly_files_lose_the_rows_too(lake):
+def test_monthly_files_of_removed_days_are_removed(lake):
     later = dt.datetime(2026, 12, 2, tzinfo=dt.UTC)
     compact(lake, "default", "2026-11", later)
     apply_retention(lake, "default", RULES, NOW)
@@ -247,15 +250,15 @@ def test_monthly_files_lose_the_rows_too(lake):
     assert compact(lake, "default", "2026-11", later).days == 3
     assert seen_days(lake, "images") == [SECOND.date, THIRD.date, LAST.date]
     assert problems(lake) == []
-    # What is kept for analysis is not lost with the answers.
+    # The monthly files for analysis keep their rows when responses are removed.
     apply_retention(lake, "default", Rules(responses_days=1, snapshots_days=None), NOW)
     assert compact(lake, "default", "2026-11", later).was_current
 
 
-def test_whenever_it_is_killed_the_lake_is_provable_and_the_next_run_ends_it(lake):
+def test_killed_retention_leaves_a_provable_lake_and_is_finished_by_the_next(lake):
     compact(lake, "default", "2026-11", dt.datetime(2026, 12, 2, tzinfo=dt.UTC))
     before, states = there(lake), []
-    # The record appears; then monthly files go, and one daily file after the other. Each run gets further.
+    # The record appears; then monthly files are removed, and one daily file after the other. Each run gets further.
     for operations in range(1000):
         was_cut_off = was_killed(operations, lambda: apply_retention(lake, "default", RULES, NOW))
         states.append(len(before - there(lake)))
@@ -267,7 +270,7 @@ def test_whenever_it_is_killed_the_lake_is_provable_and_the_next_run_ends_it(lak
     assert plan_retention(lake, "default", RULES, NOW.date()).files == []
 
 
-def test_the_command_says_first_and_removes_when_told(image_snapshots):
+def test_retention_command_lists_first_and_removes_with_apply(image_snapshots):
     days = ["2025-11-01", "2025-11-02", "2025-11-03"]
     for date in days:
         published_days.publish_snapshot(published_days.day_of(date), responses=[{"id": "0", "outcome": "not_found"}])
@@ -282,7 +285,7 @@ def test_the_command_says_first_and_removes_when_told(image_snapshots):
         ["default", name, days[0], days[1], "2"] for name in sorted(ANSWERS)
     ]
     assert lines[4].startswith("6 files, ")
-    assert lines[4].endswith(" KiB, would be removed; --apply does it. Nothing was changed.")
+    assert lines[4].endswith(" KiB, would be removed with --apply. Nothing was changed.")
     assert there(lake) == before
     second = image_snapshots("retention", "--apply", "--json", env=rule)
     assert second.returncode == 0, second.stderr
@@ -291,4 +294,4 @@ def test_the_command_says_first_and_removes_when_told(image_snapshots):
     assert (plan["applied"], plan["unfinished"], len(plan["files"])) == (True, 0, 6)
     nothing = image_snapshots("retention")
     assert nothing.returncode == 2
-    assert nothing.stderr.startswith("Error: No rule says what may be removed, so everything is kept: give --responses")
+    assert nothing.stderr.startswith("Error: No retention rule is set, so everything is kept: give --responses")

@@ -1,4 +1,4 @@
-"""Whatever a run writes is searched for the secrets that it was given."""
+"""All output and files of a run are searched for its secrets."""
 
 import base64
 import datetime as dt
@@ -11,6 +11,7 @@ import pytest
 
 from pipelines.sandbox import Faults
 from pipelines.sandbox.catalogue import Catalogue
+from pipelines.sandbox.series import SECRET_MARK
 
 
 def everything_below(root, result):
@@ -23,7 +24,7 @@ def everything_below(root, result):
 
 
 def spellings(secret):
-    """A secret as it is, and as encodings would show it."""
+    """A secret in plain form and in its encodings."""
     return {secret.encode(), base64.b64encode(secret.encode()), json.dumps(secret)[1:-1].encode()}
 
 
@@ -70,7 +71,7 @@ def test_no_secret_is_written(image_snapshots, start_sandbox, tmp_path, login, e
         del env["OS_PASSWORD"], env["OS_USERNAME"], env["OS_USER_DOMAIN_NAME"]
         env |= {"OS_TOKEN": token, "OS_AUTH_TYPE": "v3token"}
     if ending == "refused":
-        # Wrong secrets are secrets too: most often they are right but for a letter.
+        # Wrong secrets are secrets, too: most often they differ from the right one by a letter.
         for name in {"OS_PASSWORD", "OS_SECRET_KEY", "OS_TOKEN"} & set(env):
             env[name] = f"{env[name][:-1]}~"
             secrets.add(env[name])
@@ -79,7 +80,8 @@ def test_no_secret_is_written(image_snapshots, start_sandbox, tmp_path, login, e
     for notebook in Catalogue("sandbox", 30, env["OS_PROJECT_NAME"]).notebooks(dt.datetime.now(dt.UTC).date()):
         # The URL ends with the token.
         secrets |= {notebook["token"], notebook["url"].partition("?")[0]}
-    env["IMAGE_SNAPSHOTS_USAGE"] = "true"
+    env["IMAGE_SNAPSHOTS_USAGE"] = "all"
+    secrets.add(SECRET_MARK)
     # A secret in a compressed file would not be found.
     env["IMAGE_SNAPSHOTS_PARQUET_COMPRESSION"] = "none"
     env["IMAGE_SNAPSHOTS_FAILURE_WEBHOOK"] = "http://127.0.0.1:9/hook/webhook-secret-4711"
@@ -90,7 +92,7 @@ def test_no_secret_is_written(image_snapshots, start_sandbox, tmp_path, login, e
     searched = dict(everything_below(tmp_path, result))
     assert any(".dagster" in name and name.endswith(".db") for name in searched)
     if result.returncode == 0:
-        (table,) = (content for name, content in searched.items() if name.endswith("/notebooks.parquet"))
+        (table,) = (content for name, content in searched.items() if name.endswith("/image_references.parquet"))
         assert b"-notebook-0" in table
     found = {
         (name, secret)

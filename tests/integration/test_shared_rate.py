@@ -15,8 +15,8 @@ from pipelines.cloud.shared_rate import SharedRate
 from pipelines.errors import ConfigurationError, EndpointUnreachableError
 from pipelines.settings import ROOT, Settings
 
-# Asks for turns for some seconds, from as many places at once. Prints when it began, for how many seconds the machine
-# kept it from going on, and when it got its turns.
+# Takes turns for some seconds, from many callers at once. Prints when it began, for how many seconds the machine
+# paused it, and when it got its turns.
 ASKER = """
 import asyncio, sys, time
 from pipelines.cloud.shared_rate import SharedRate
@@ -41,7 +41,7 @@ asyncio.run(main())
 
 
 def askers(url, rate, seconds, *workers):
-    """Times of the turns of processes that ask at the same time."""
+    """The times of the turns of parallel processes."""
     commands = [[sys.executable, "-P", "-c", ASKER, url, str(rate), str(seconds), str(count)] for count in workers]
     processes = [
         subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, env={"PYTHONPATH": str(ROOT)})
@@ -56,23 +56,23 @@ def askers(url, rate, seconds, *workers):
 
 
 def most_early(rate, began, turns):
-    """How many more turns there were at any moment than were due. A busy machine gives turns late, and never early."""
+    """The largest excess of turns over those due at any moment. A busy machine gives turns late, never early."""
     return max(number - rate * (turn - began) for number, turn in enumerate(sorted(turns)))
 
 
-def test_two_processes_stay_under_the_limit_together_and_use_it(redis_server):
+def test_two_processes_together_keep_and_use_the_limit(redis_server):
     (began, late, *first), (also_began, also_late, *second) = askers(redis_server.url, 200, 4, 32, 32)
-    # Ten that were not taken in time may be caught up.
+    # Ten late turns may be caught up.
     assert most_early(200, min(began, also_began), first + second) <= 10
     start, end = max(first[0], second[0]), min(first[-1], second[-1])
     shares = [sum(start <= turn <= end for turn in turns) for turns in (first, second)]
     assert sum(shares) >= 0.9 * 200 * (end - start - late - also_late)
-    # Equal demand: each gets turns while the other does.
+    # With equal demand, each gets turns while the other does.
     assert min(shares) > sum(shares) / 4 > 0
 
 
-def test_what_one_process_does_not_ask_for_is_the_others(redis_server):
-    # With one worker, the second can ask for the next turn only when it has had the last.
+def test_unused_share_of_one_process_goes_to_the_others(redis_server):
+    # With one worker, the second turn can be requested only after the first.
     (began, late, *many), (also_began, also_late, *few) = askers(redis_server.url, 300, 3, 32, 1)
     assert most_early(300, min(began, also_began), many + few) <= 10
     start, end = max(many[0], few[0]), min(many[-1], few[-1])
@@ -91,7 +91,7 @@ async def test_turns_are_taken_in_batches(redis_server):
     assert calls <= 8
 
 
-async def test_limits_of_different_hosts_are_apart_and_a_clock_that_was_set_back_is_no_wait(redis_server):
+async def test_hosts_have_separate_limits_and_a_clock_set_back_adds_no_wait(redis_server):
     slow, other = (SharedRate(redis_server.url, host, 0.02) for host in ("slow", "other"))
     try:
         async with asyncio.timeout(5):
@@ -107,7 +107,7 @@ async def test_limits_of_different_hosts_are_apart_and_a_clock_that_was_set_back
         await other.aclose()
 
 
-async def test_a_client_sends_nothing_while_redis_is_gone_and_goes_on_when_it_is_back(start_sandbox, redis_server):
+async def test_client_sends_nothing_while_redis_is_away_and_continues_after(start_sandbox, redis_server):
     sandbox = start_sandbox(size=10)
     credentials = load_credentials(None, sandbox.env)
     image = "00000000-0000-4000-8000-000000000000"
@@ -125,7 +125,7 @@ async def test_a_client_sends_nothing_while_redis_is_gone_and_goes_on_when_it_is
             stop(process)
 
 
-async def test_a_client_ends_with_one_sentence_when_redis_stays_away_or_refuses(start_sandbox, redis_server):
+async def test_client_ends_with_one_sentence_if_redis_stays_away_or_refuses(start_sandbox, redis_server):
     sandbox = start_sandbox(size=10)
     credentials = load_credentials(None, sandbox.env)
     image = "00000000-0000-4000-8000-000000000000"
@@ -142,7 +142,7 @@ async def test_a_client_ends_with_one_sentence_when_redis_stays_away_or_refuses(
     assert (
         await ends_with(EndpointUnreachableError, f"redis://:other-secret@127.0.0.1:{free_port()}/0")
         == "The rate limiter at 127.0.0.1 (IMAGE_SNAPSHOTS_RATE_LIMITER) cannot be reached (tried for 0 s), and "
-        "without it the limit of all processes cannot be held: start Redis, and run again."
+        "the shared limit cannot be kept without it: start Redis and run again."
     )
     assert (
         await ends_with(ConfigurationError, redis_server.url.replace(PASSWORD, "other-secret"))
@@ -151,7 +151,7 @@ async def test_a_client_ends_with_one_sentence_when_redis_stays_away_or_refuses(
     assert httpx.get(f"{sandbox.endpoint}/sandbox/requested").json() == {}
 
 
-def test_the_setting_needs_a_limit_and_a_redis_url_and_is_not_shown(monkeypatch):
+def test_rate_limiter_setting_needs_a_limit_and_a_redis_url_and_is_hidden(monkeypatch):
     monkeypatch.setenv("IMAGE_SNAPSHOTS_RATE_LIMITER", "redis://:secret@host")
     with pytest.raises(ConfigurationError) as caught:
         Settings.load()

@@ -1,6 +1,6 @@
-"""An inventory that shows less than it should deletes nothing: short lists, truncated exports, another project's ids.
+"""An inventory that shows too little deletes nothing: short lists, truncated exports, another project's ids.
 
-Real days of a sandbox: inventory, fetch, publication and all that is derived.
+Real days of a sandbox: inventory, fetch, publication and derived tables.
 """
 
 import datetime as dt
@@ -17,7 +17,8 @@ from pipelines.maintenance.verify import verify
 from pipelines.sandbox import SandboxOptions, running_sandbox
 from pipelines.sandbox.catalogue import Catalogue
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import SnapshotRun, fetch_responses, publish_snapshot, take_inventory
+from pipelines.snapshot.snapshot_run import SnapshotRun
+from pipelines.snapshot.steps import fetch_responses, publish_snapshot, take_inventory
 from pipelines.tables import AUDIT_FINDINGS, IMAGE_CHANGES, INVENTORY
 
 DATE = dt.date(2026, 11, 16)
@@ -34,7 +35,7 @@ def started():
 
 @pytest.fixture
 def cloud(started, monkeypatch):
-    """A running sandbox that stands still on one day, without faults, and its credentials in the environment."""
+    """A running sandbox that stays on one day, without faults, and its credentials in the environment."""
     for name, value in started.env.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("IMAGE_SNAPSHOTS_PROJECTS", f'{{"default": "{PROJECTS["default"]}"}}')
@@ -49,7 +50,7 @@ def alive():
 
 
 def day_of(number, *, accepts_shrunk=False, is_moved=False, **settings):
-    """The day that many days after the first; the clock says so."""
+    """The run of the day this many days after the first, with a matching clock."""
     date = DATE + dt.timedelta(days=number)
     noon = dt.datetime.combine(date, dt.time(12), dt.UTC)
     stated = {"lake": "lake", "projects": {"default": PROJECTS["default"]}} | settings
@@ -64,7 +65,7 @@ def day_of(number, *, accepts_shrunk=False, is_moved=False, **settings):
 
 
 def take(number, **options):
-    """Take a day and derive it; what is told of its inventory, its manifest, and the day in a few figures."""
+    """Take a day and derive it; returns the warnings about its inventory, its manifest, and some figures."""
     day = day_of(number, **options)
     taken = take_inventory(day)
     fetch_responses(day, lambda _: None)
@@ -91,7 +92,7 @@ def write_ids(ids, name="ids.csv", columns="id,owner,cost_center"):
     return name
 
 
-def test_a_short_list_removes_nothing_and_what_it_lacks_is_asked_for_by_id(cloud):
+def test_short_list_removes_nothing_and_missing_images_are_requested_by_id(cloud):
     _, before, _ = take(0, inventory="modelarts:")
     total = before.inventory.ids
     set_faults(cloud, list_shows=5)
@@ -107,10 +108,10 @@ def test_a_short_list_removes_nothing_and_what_it_lacks_is_asked_for_by_id(cloud
     assert (summary.changes, resolved(1)) == ({}, set())
     sources = [row["id_source"] for row in rows(1, INVENTORY)]
     assert (sources.count("inventory"), sources.count("last_complete_day")) == (5, total - 5)
-    # No day of a list that stays short makes the next one content with it.
+    # A list that stays short does not become the measure of the next day.
     _, manifest, summary = take(2, inventory="modelarts:")
     assert (manifest.inventory.added, manifest.inventory.is_whole, summary.changes) == (total - 5, False, {})
-    # A whole list is believed again.
+    # A whole list counts again.
     set_faults(cloud, list_shows=None)
     _, manifest, summary = take(3, inventory="modelarts:")
     assert (manifest.inventory.added, manifest.inventory.is_whole, summary.changes) == (0, True, {})
@@ -118,13 +119,13 @@ def test_a_short_list_removes_nothing_and_what_it_lacks_is_asked_for_by_id(cloud
     assert verify(lake, lake.contents.partitions()) == []
 
 
-def test_a_truncated_file_removes_nothing_until_it_is_whole_or_accepted(cloud):
+def test_truncated_file_removes_nothing_until_whole_or_accepted(cloud):
     ids = alive()[:10]
     take(0, inventory=write_ids(ids))
     _, manifest, summary = take(1, inventory=write_ids(ids[:5]))
     assert (manifest.inventory.is_whole, manifest.inventory.added, summary.changes) == (False, 5, {})
     assert {row["owner"] for row in rows(1, INVENTORY)} == {"vision"}
-    # The same day again, and accepted; then once more without saying so.
+    # The same day again, accepted; then once more without the flag.
     _, manifest, summary = take(1, inventory="ids.csv", accepts_shrunk=True)
     assert (manifest.inventory.is_accepted, manifest.inventory.ids) == (True, 5)
     assert removed(1) == dict.fromkeys(ids[5:], "not_in_inventory")
@@ -137,9 +138,7 @@ def files_below(root):
 
 
 @pytest.mark.parametrize("moved", ["project id", "endpoint"])
-def test_another_project_under_the_same_key_is_refused_until_it_is_said_to_have_moved(
-    cloud, monkeypatch, tmp_path, moved
-):
+def test_other_project_under_the_same_key_is_refused_until_declared_moved(cloud, monkeypatch, tmp_path, moved):
     take(0, inventory=write_ids(alive()[:3]))
     if moved == "project id":
         settings = {"projects": {"default": PROJECTS["other"]}}

@@ -1,4 +1,4 @@
-"""`status` for cron and monitors: its exit status, and why a day is not there, from the lake alone."""
+"""`status` for cron and monitors: its exit status, and why a day is missing, from the lake alone."""
 
 import datetime as dt
 import json
@@ -26,18 +26,18 @@ def status(image_snapshots):
     return result.returncode, [(day["state"], day["failure"] and day["failure"]["sentence"]) for day in days]
 
 
-def test_check_fails_for_a_missing_day_and_not_without_being_asked(image_snapshots):
+def test_check_fails_for_a_missing_day_but_plain_status_does_not(image_snapshots):
     assert image_snapshots("status").returncode == 0
     assert status(image_snapshots) == (1, [("missing", None)])
 
 
-def test_a_failure_is_told_until_the_day_is_published(image_snapshots, sandbox, tmp_path):
+def test_failure_is_shown_until_the_day_is_published(image_snapshots, sandbox, tmp_path):
     httpx.put(f"{sandbox.endpoint}/sandbox/faults", json={"suspended": True}).raise_for_status()
     failed = image_snapshots("run", env=sandbox.env)
     code, [(state, sentence)] = status(image_snapshots)
     assert (code, state) == (1, "unfinished")
     assert f"Error: {sentence}" in failed.stderr
-    # Nothing but the note is left of it, when somebody clears up.
+    # Only the note remains after somebody has cleaned up.
     (tmp_path / f"lake/_staging/dt={TODAY}/project=default/attempt.json").unlink()
     assert status(image_snapshots) == (1, [("missing", sentence)])
     piped = image_snapshots("status").stdout.splitlines()
@@ -49,7 +49,7 @@ def test_a_failure_is_told_until_the_day_is_published(image_snapshots, sandbox, 
     assert status(image_snapshots) == (0, [("complete", None)])
 
 
-def test_a_run_that_did_not_begin_is_told_too(image_snapshots, sandbox):
+def test_failure_before_a_run_began_is_shown(image_snapshots, sandbox):
     env = {**sandbox.env, "IMAGE_SNAPSHOTS_PRICE_BOOK": "missing.toml"}
     assert image_snapshots("run", env=env).returncode == 2
     code, [(state, sentence)] = status(image_snapshots)
@@ -68,7 +68,7 @@ def failure(step):
     return Failure(at=dt.datetime.now(dt.UTC), run_id="run", step=step, sentence="It failed.")
 
 
-def test_a_step_that_succeeds_makes_good_its_own_failure_alone(tmp_path):
+def test_successful_step_clears_only_its_own_failure(tmp_path):
     lake = Lake(str(tmp_path / "lake"))
     yesterday = Partition(TODAY - dt.timedelta(days=1), "default")
     other = Partition(TODAY, "other")
@@ -82,7 +82,7 @@ def test_a_step_that_succeeds_makes_good_its_own_failure_alone(tmp_path):
     assert [*last_failures(lake)] == [other]
 
 
-def test_a_note_that_is_damaged_or_a_copy_is_left_out(tmp_path):
+def test_damaged_or_copied_failure_note_is_ignored(tmp_path):
     lake = Lake(str(tmp_path / "lake"))
     note_failure(lake, PARTITION, failure(None))
     shutil.copytree(lake.staging(PARTITION), lake.staging(PARTITION).with_name("project=default (copy)"))
@@ -91,7 +91,7 @@ def test_a_note_that_is_damaged_or_a_copy_is_left_out(tmp_path):
     assert last_failures(lake) == {}
 
 
-def test_verify_takes_a_note_for_no_attempt(tmp_path):
+def test_verify_does_not_count_a_failure_note_as_an_attempt(tmp_path):
     lake = Lake(str(tmp_path / "lake"))
     note_failure(lake, PARTITION, failure(None))
     notes = []
@@ -99,6 +99,6 @@ def test_verify_takes_a_note_for_no_attempt(tmp_path):
     assert notes == []
 
 
-def test_a_note_that_cannot_be_written_changes_nothing(tmp_path):
+def test_unwritable_failure_note_changes_nothing(tmp_path):
     (tmp_path / "lake").write_text("")
     note_failure(Lake(str(tmp_path / "lake")), PARTITION, failure(None))

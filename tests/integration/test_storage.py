@@ -122,5 +122,5 @@ def test_the_engine_reads_files_of_the_directory_and_no_others(root):
         name = outside.uri if outside.local is None else f"{files.prefix}../t.parquet"
         with pytest.raises(duckdb.Error, match="is not in the lake"):
             connection.sql(f"FROM read_parquet('{name}')").fetchall()
-        with pytest.raises(duckdb.Error, match="is only read here"):
+        with pytest.raises(duckdb.Error, match="is read-only here"):
             connection.sql(f"COPY (SELECT 1) TO '{files.prefix}new.parquet'")

@@ -1,4 +1,4 @@
-"""Connections against a server that sends any bytes at any time: when they are kept, when not, and through a proxy."""
+"""Connections to a server that sends any bytes at any time: when they are reused, when not, and through a proxy."""
 
 import asyncio
 import ssl
@@ -17,7 +17,7 @@ Script = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Server:
-    """Hands each head of a request to a script; counts connections."""
+    """Passes each request's headers to a script; counts connections."""
 
     def __init__(self, script: Script) -> None:
         self.script = script
@@ -107,7 +107,7 @@ async def ask(transport: PooledTransport, url: httpx.URL, path: str = "/x", **op
         ("two answers at once", ANSWER + ANSWER, b"ok", 3),
     ],
 )
-async def test_when_a_connection_is_used_again(happened, raw, body, connections):
+async def test_connection_is_reused_only_after_a_clean_response(happened, raw, body, connections):
     async with serving(always(raw)) as server:
         transport = pool(server.url)
         for _ in range(3):
@@ -116,7 +116,7 @@ async def test_when_a_connection_is_used_again(happened, raw, body, connections)
         await transport.aclose()
 
 
-async def test_a_body_without_length_ends_with_the_connection():
+async def test_body_without_length_ends_with_the_connection():
     async with serving(then_close(b"HTTP/1.1 200 OK\r\n\r\nok")) as server:
         transport = pool(server.url)
         assert await ask(transport, server.url) == (200, b"ok")
@@ -148,19 +148,19 @@ async def test_a_body_without_length_ends_with_the_connection():
         ),
     ],
 )
-async def test_no_whole_answer(happened, raw, error):
+async def test_incomplete_response_is_an_error(happened, raw, error):
     async with serving(then_close(raw)) as server:
         transport = pool(server.url, connections=1)
         for _ in range(2):
             with pytest.raises(error):
                 await ask(transport, server.url)
-        # The place among the connections is free again.
+        # The connection's slot is free again.
         server.script = always(ANSWER)
         assert await ask(transport, server.url) == (200, b"ok")
         await transport.aclose()
 
 
-async def test_no_more_connections_than_allowed_and_waiting_may_be_given_up():
+async def test_connections_are_bounded_and_waiting_can_be_cancelled():
     release = asyncio.Event()
 
     async def script(head: bytes, writer: asyncio.StreamWriter) -> None:
@@ -174,7 +174,7 @@ async def test_no_more_connections_than_allowed_and_waiting_may_be_given_up():
             await asyncio.sleep(0.001)
         await asyncio.sleep(0.05)
         assert server.connections == 2
-        # One that waits for a place, and one that waits for its answer.
+        # One waits for a slot, and one for its response.
         asking.pop().cancel()
         asking.pop(0).cancel()
         await asyncio.sleep(0)
@@ -184,7 +184,7 @@ async def test_no_more_connections_than_allowed_and_waiting_may_be_given_up():
         await transport.aclose()
 
 
-async def test_a_connection_that_the_server_closed_meanwhile_is_not_used():
+async def test_connection_closed_by_the_server_is_not_reused():
     async with serving(then_close(ANSWER)) as server:
         transport = pool(server.url)
         for _ in range(3):
@@ -194,7 +194,7 @@ async def test_a_connection_that_the_server_closed_meanwhile_is_not_used():
         await transport.aclose()
 
 
-async def test_what_nobody_asked_for_is_never_taken_for_an_answer():
+async def test_unrequested_response_is_never_used():
     async def script(head: bytes, writer: asyncio.StreamWriter) -> None:
         writer.write(ANSWER)
         await writer.drain()
@@ -210,7 +210,7 @@ async def test_what_nobody_asked_for_is_never_taken_for_an_answer():
         await transport.aclose()
 
 
-async def test_a_body_that_is_read_slowly_is_whole_and_does_not_pile_up():
+async def test_slowly_read_body_is_complete_and_bounded_in_memory():
     size = 8_000_000
     async with serving(always(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + bytes(size))) as server:
         transport = pool(server.url)
@@ -225,7 +225,7 @@ async def test_a_body_that_is_read_slowly_is_whole_and_does_not_pile_up():
         await transport.aclose()
 
 
-async def test_a_body_that_is_not_read_costs_the_connection_only():
+async def test_unread_body_costs_only_its_connection():
     async with serving(always(b"HTTP/1.1 200 OK\r\nContent-Length: 5000000\r\n\r\n" + bytes(5_000_000))) as server:
         transport = pool(server.url, connections=1)
         for _ in range(3):
@@ -235,7 +235,7 @@ async def test_a_body_that_is_not_read_costs_the_connection_only():
         await transport.aclose()
 
 
-async def test_a_line_break_in_a_header_is_never_sent():
+async def test_line_break_in_a_header_is_refused():
     async with serving(always(ANSWER)) as server:
         transport = pool(server.url)
         with pytest.raises(httpx.LocalProtocolError):
@@ -244,7 +244,7 @@ async def test_a_line_break_in_a_header_is_never_sent():
         await transport.aclose()
 
 
-async def test_an_address_of_version_6():
+async def test_ipv6_address_is_reached():
     try:
         async with serving(always(ANSWER), host="::1") as server:
             transport = pool(server.url)
@@ -284,14 +284,14 @@ async def tunnelling(port: int, tls: ssl.SSLContext | None):
 
 
 @pytest.mark.parametrize("is_secured", [False, True], ids=["http proxy", "https proxy"])
-async def test_tls_through_a_proxy(is_secured):
+async def test_tls_uses_a_tunnel_through_the_proxy(is_secured):
     authority = trustme.CA()
     ours, theirs = ssl.create_default_context(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.configure_trust(ours)
     authority.issue_cert("127.0.0.1", "modelarts.example").configure_cert(theirs)
     async with serving(always(ANSWER), theirs) as server:
         async with tunnelling(server.url.port, theirs if is_secured else None) as (proxy, heads):
-            # The name is resolved by the proxy, and checked against the certificate here.
+            # The proxy resolves the name; it is checked here against the certificate.
             url = httpx.URL("https://modelarts.example")
             transport = pool(url, proxy=proxy, context=ours)
             for _ in range(3):
@@ -313,7 +313,7 @@ async def test_tls_through_a_proxy(is_secured):
         assert all(b"Proxy" not in head and head.startswith(b"GET /x HTTP/1.1\r\n") for head in server.heads)
 
 
-async def test_plain_http_through_a_proxy_names_the_whole_url():
+async def test_plain_http_through_a_proxy_sends_the_full_url():
     async with serving(always(ANSWER)) as server:
         url = httpx.URL("http://iam.example:8080")
         transport = pool(url, proxy=httpx.Proxy(str(server.url), headers={"Proxy-Authorization": "Basic eDp5"}))
@@ -323,7 +323,7 @@ async def test_plain_http_through_a_proxy_names_the_whole_url():
         assert b"Proxy-Authorization: Basic eDp5\r\n" in server.heads[0]
 
 
-async def test_a_proxy_that_refuses():
+async def test_proxy_refusal_is_an_error():
     async with serving(always(b"HTTP/1.1 407 No\r\nContent-Length: 0\r\n\r\n")) as server:
         url = httpx.URL("https://modelarts.example")
         transport = pool(url, proxy=httpx.Proxy(str(server.url)))
@@ -333,7 +333,7 @@ async def test_a_proxy_that_refuses():
         await transport.aclose()
 
 
-async def test_a_proxy_that_hangs_up_is_no_connection():
+async def test_proxy_that_hangs_up_is_a_connect_error():
     async with serving(then_close(b"")) as server:
         url = httpx.URL("https://modelarts.example")
         transport = pool(url, proxy=httpx.Proxy(str(server.url)))

@@ -1,4 +1,4 @@
-"""What an operator sees in the UI after a run; how, in a real browser."""
+"""Dagster's UI after a run, over HTTP and in a real browser."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-# Pages load from a server that imports, compiles and queries for the first time, maybe on a slow machine.
+# Pages load from a server that imports, compiles and queries for the first time, perhaps on a slow machine.
 PATIENCE_SECONDS = 120
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER_ARGUMENTS = [
@@ -43,7 +43,7 @@ def session_of(stat):
 
 
 def processes_of_session(session):
-    """Ids of the processes of a session that still run."""
+    """Ids of the running processes of a session."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -57,7 +57,7 @@ def processes_of_session(session):
 
 @contextmanager
 def serving_ui(command, log_path):
-    """The UI as a user starts it, until it shows our assets; ended as by Ctrl-C, with all that it started."""
+    """The UI as a user starts it, until it shows our assets; ended like by Ctrl-C, with all its processes."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -112,7 +112,7 @@ SHOWN = """
 
 
 def until(condition):
-    """Wait until `condition` gives something true, and return that."""
+    """Wait until `condition` returns something true, and return that."""
     deadline = time.monotonic() + 2 * PATIENCE_SECONDS
     while not (found := condition()):
         assert time.monotonic() < deadline
@@ -122,7 +122,7 @@ def until(condition):
 
 @pytest.fixture
 def report(image_snapshots):
-    """What a run said that is recorded where the UI looks."""
+    """The output of a run that is recorded where the UI looks."""
     result = image_snapshots("run", "--json", keeps_runs=True)
     assert result.returncode == 0, result.stderr
     (found,) = json.loads(result.stdout)
@@ -130,13 +130,13 @@ def report(image_snapshots):
 
 
 @pytest.mark.timeout(900)
-def test_the_ui_serves_what_was_published_and_ends_with_all_that_it_started(report, command, tmp_path):
-    """What the pages ask the server for; how a browser shows it is seen by a slow test."""
+def test_ui_serves_published_assets_and_ends_all_its_processes(report, command, tmp_path):
+    """What the pages request from the server; a slow test checks the browser."""
 
     def shown():
         answer = httpx.post(f"{url}/graphql", json={"query": SHOWN}, timeout=PATIENCE_SECONDS)
         data = answer.json()["data"]
-        # The code is loaded by a process of its own, which may take longer.
+        # The code is loaded by a separate process, which may take longer.
         return data if data["repositoriesOrError"].get("nodes") else None
 
     with serving_ui(command, tmp_path / "ui.log") as url:
@@ -160,7 +160,7 @@ def test_the_ui_serves_what_was_published_and_ends_with_all_that_it_started(repo
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_an_operator_sees_what_was_published(report, command, browser_path, tmp_path):
+def test_operator_sees_published_assets_and_metadata(report, command, browser_path, tmp_path):
     from playwright.sync_api import expect, sync_playwright
 
     images = report["tables"]["images"]
@@ -169,7 +169,7 @@ def test_an_operator_sees_what_was_published(report, command, browser_path, tmp_
         page = browser.new_page(viewport={"width": 1500, "height": 1800})
         page.set_default_timeout(PATIENCE_SECONDS * 1000)
         expect.set_options(timeout=PATIENCE_SECONDS * 1000)
-        # An invitation of Dagster's, where its instance was not told to leave that out.
+        # Dagster's invitation, if its instance was not told to hide it.
         page.add_locator_handler(
             page.get_by_role("dialog").get_by_role("button", name="Skip"), lambda skip: skip.click()
         )

@@ -1,4 +1,4 @@
-"""A published lake that somebody changed: `verify` names what and where."""
+"""A published lake that somebody changed: `verify` reports what and where."""
 
 import datetime as dt
 import json
@@ -16,7 +16,8 @@ from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import published
 from pipelines.maintenance.status import day_statuses
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import SnapshotRun, fetch_responses, publish_snapshot, start_over, take_inventory
+from pipelines.snapshot.snapshot_run import SnapshotRun
+from pipelines.snapshot.steps import fetch_responses, publish_snapshot, start_over, take_inventory
 from pipelines.tables import IMAGES, RESPONSES, TABLES
 
 FIRST = dt.date(2026, 11, 21)
@@ -37,11 +38,11 @@ def take(lake, partition, hour=12, run_id="run", **settings):
 
 @pytest.fixture(scope="module")
 def three_days(tmp_path_factory):
-    """A lake with three days, the second of them taken twice."""
+    """A lake with three days, the second taken twice."""
     root = tmp_path_factory.mktemp("three") / "lake"
     for partition in PARTITIONS:
         take(root, partition, run_id=f"run-{partition.date}")
-    # The last to be published, and times of publication rise.
+    # Published last, because publication times rise.
     later = dt.datetime.combine(PARTITIONS[2].date, dt.time(13), dt.UTC)
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(SnapshotRun, "publication_time", lambda _: later)
@@ -55,12 +56,12 @@ def lake(three_days, tmp_path):
     return Lake(str(tmp_path / "lake"))
 
 
-def test_an_untouched_lake_is_as_published(lake):
+def test_untouched_lake_has_no_problems(lake):
     assert lake.contents.partitions() == PARTITIONS
     assert problems(lake) == []
 
 
-def test_the_chain_follows_the_order_of_publication(lake):
+def test_chain_follows_the_order_of_publication(lake):
     first, second, third = (lake.manifest(partition) for partition in PARTITIONS)
     (kept,) = lake.superseded_manifests("default").glob("*.json")
     read = {path: json.loads(path.read_text()) for path in (first, second, third, kept)}
@@ -72,7 +73,7 @@ def test_the_chain_follows_the_order_of_publication(lake):
 
 
 @pytest.mark.parametrize("name", list(TABLES))
-def test_a_changed_table_is_named(lake, name):
+def test_changed_table_is_reported(lake, name):
     path = lake.table(name, PARTITIONS[0])
     table = pq.read_table(path)
     pq.write_table(table.slice(1), path)
@@ -81,12 +82,12 @@ def test_a_changed_table_is_named(lake, name):
     assert sentence.startswith("The file was changed")
 
 
-def test_a_missing_table_is_named(lake):
+def test_missing_table_is_reported(lake):
     lake.table("images", PARTITIONS[2]).unlink()
     assert problems(lake) == [("images/dt=2026-11-23/project=default/images.parquet", "The file is missing.")]
 
 
-def test_a_file_that_was_put_in_is_named(lake):
+def test_added_file_is_reported(lake):
     source = lake.table("images", PARTITIONS[0])
     beside = source.with_name("more.parquet")
     shutil.copy(source, beside)
@@ -100,7 +101,7 @@ def test_a_file_that_was_put_in_is_named(lake):
 
 
 def forge(lake, partition, name, change):
-    """Change a table and make the manifest fit, as somebody would who knows about hashes."""
+    """Change a table and its manifest, like somebody who knows about hashes."""
     path = lake.table(name, partition)
     table = change(pq.read_table(path))
     pq.write_table(table, path)
@@ -116,29 +117,29 @@ def set_first(table, name, value):
     )
 
 
-def test_a_forged_table_differs_from_what_its_answers_give(lake):
+def test_forged_table_differs_from_its_responses(lake):
     forge(lake, PARTITIONS[1], "images", lambda table: set_first(table, "visibility", "HIDDEN"))
     id_ = pq.read_table(lake.table("images", PARTITIONS[1]))["id"][0].as_py()
     ((where, sentence),) = problems(lake)
     assert where == "images/dt=2026-11-22/project=default/images.parquet"
-    assert sentence == f"The table is not what its stored answers give: visibility of {id_} differs."
+    assert sentence == f"The table is not what its stored responses give: visibility of {id_} differs."
 
 
-def test_a_forged_answer_does_not_have_its_hash(lake):
+def test_forged_response_fails_its_hash(lake):
     forge(lake, PARTITIONS[1], "responses", lambda table: set_first(table, "body", b"{}"))
     found = problems(lake)
     assert found[0][0] == "responses/dt=2026-11-22/project=default/responses.parquet"
     assert found[0][1].endswith("does not have its SHA-256.")
 
 
-def test_a_forged_page_of_the_list_does_not_have_its_hash(lake):
+def test_forged_list_page_fails_its_hash(lake):
     forge(lake, PARTITIONS[1], "list_pages", lambda table: set_first(table, "body", b"{}"))
     assert problems(lake) == [
         ("list_pages/dt=2026-11-22/project=default/list_pages.parquet", "Page 0 does not have its SHA-256.")
     ]
 
 
-def test_a_forged_manifest_breaks_the_chain(lake):
+def test_forged_manifest_breaks_the_chain(lake):
     forge_record(lake.manifest(PARTITIONS[0]), lambda said: said.update(run_id="somebody-else"))
     (kept,) = lake.superseded_manifests("default").glob("*.json")
     found = dict(problems(lake))
@@ -146,26 +147,26 @@ def test_a_forged_manifest_breaks_the_chain(lake):
         "_manifests/dt=2026-11-21/project=default.json",
         kept.relative_to(lake.root).as_posix(),
     }
-    assert "which is not there" in found[kept.relative_to(lake.root).as_posix()]
+    assert "which does not exist" in found[kept.relative_to(lake.root).as_posix()]
 
 
-def test_a_manifest_that_claims_to_be_complete_is_held_against_the_answers(lake):
+def test_manifest_s_claim_of_completeness_is_checked(lake):
     last = PARTITIONS[1]
     outcomes = json.loads(lake.manifest(last).read_text())["fetch"]["outcomes"]
     forge_record(lake.manifest(last), lambda said: said["fetch"].update(outcomes=outcomes | {"ok": outcomes["ok"] + 1}))
     ((where, sentence),) = problems(lake)
     assert where == "_manifests/dt=2026-11-22/project=default.json"
-    assert sentence.startswith("The manifest does not say what the stored answers show")
+    assert sentence.startswith("The manifest does not agree with the stored responses")
 
 
-def test_a_removed_manifest_is_missed(lake):
+def test_removed_manifest_is_reported(lake):
     lake.manifest(PARTITIONS[0]).unlink()
     found = problems(lake)
     assert {where.split("/")[0] for where, _ in found} == {*TABLES, "_manifests"}
-    assert any("which is not there" in sentence for _, sentence in found)
+    assert any("which does not exist" in sentence for _, sentence in found)
 
 
-def test_a_damaged_manifest_is_one_problem_and_no_traceback(lake):
+def test_damaged_manifest_is_one_problem_without_traceback(lake):
     lake.manifest(PARTITIONS[2]).write_text('{"snapshot_date": 1')
     assert "_manifests/dt=2026-11-23/project=default.json" in dict(problems(lake))
 
@@ -176,7 +177,7 @@ def test_status_lists_the_other_days_beside_a_damaged_one(lake):
     assert [state.state for state in states] == ["complete", "damaged", "complete"]
 
 
-def test_a_rebuild_refuses_changed_evidence(lake):
+def test_rebuild_refuses_changed_evidence(lake):
     path = lake.table(RESPONSES.name, PARTITIONS[0])
     pq.write_table(pq.read_table(path).slice(1), path)
     day = SnapshotRun(PARTITIONS[0], "r", Settings(lake=str(lake.root)))
@@ -184,7 +185,7 @@ def test_a_rebuild_refuses_changed_evidence(lake):
         publish_snapshot(day)
 
 
-def test_a_rebuild_gives_the_same_rows_and_extends_the_chain(lake):
+def test_rebuild_gives_the_same_rows_and_extends_the_chain(lake):
     before = pq.read_table(lake.table(IMAGES.name, PARTITIONS[0]))
     manifest = publish_snapshot(SnapshotRun(PARTITIONS[0], "rebuild", Settings(lake=str(lake.root)))).manifest
     assert (manifest.rebuilt, manifest.run_id) == (True, "rebuild")
@@ -193,8 +194,8 @@ def test_a_rebuild_gives_the_same_rows_and_extends_the_chain(lake):
     assert not list((lake.root / "_staging").rglob("*.parquet"))
 
 
-def test_a_kill_between_two_replacements_is_mended_by_the_next_run(lake, monkeypatch):
-    """The process ends after the first table of the day was replaced; readers still have a whole table of each kind."""
+def test_kill_between_two_replacements_is_repaired_by_the_next_run(lake, monkeypatch):
+    """The process ends after the first table of the day was replaced; each table is still whole for readers."""
     partition = Partition(dt.date(2026, 11, 24), "default")
     replaced = []
     original = Lake.replace
@@ -219,8 +220,8 @@ def test_a_kill_between_two_replacements_is_mended_by_the_next_run(lake, monkeyp
     assert lake.contents.unfinished() == []
 
 
-def test_an_attempt_that_ended_but_was_not_cleared_away_is_not_gone_on_with(lake, monkeypatch):
-    """The process ends between the manifest and the removal of the attempt: the next run fetches anew."""
+def test_finished_attempt_that_was_not_removed_is_not_resumed(lake, monkeypatch):
+    """The process ends between the manifest and the removal of the attempt: the next run fetches again."""
     partition = Partition(dt.date(2026, 11, 24), "default")
     monkeypatch.setattr("pipelines.snapshot.steps.start_over", lambda day: None)
     ended = take(lake.root, partition)
@@ -232,10 +233,10 @@ def test_an_attempt_that_ended_but_was_not_cleared_away_is_not_gone_on_with(lake
     assert lake.contents.unfinished() == []
 
 
-def test_status_names_every_state(lake):
+def test_status_shows_every_state(lake):
     unfinished = Partition(dt.date(2026, 11, 25), "default")
     with pytest.raises(EndpointUnreachableError):
-        # No connection is made so fast.
+        # No connection can be made so fast.
         take(lake.root, unfinished, timeout_seconds=0.001)
     states = day_statuses(lake, ["default"], FIRST - dt.timedelta(days=5), unfinished.date)
     assert [(str(state.date), state.state, state.has_open_attempt) for state in states] == [
@@ -247,7 +248,7 @@ def test_status_names_every_state(lake):
     ]
 
 
-def test_a_fresh_start_throws_the_attempt_away_and_leaves_the_published_day(lake):
+def test_fresh_start_discards_the_attempt_and_keeps_the_published_day(lake):
     partition = PARTITIONS[2]
     moment = dt.datetime.combine(partition.date, dt.time(15), dt.UTC)
     day = SnapshotRun(partition, "r", Settings(lake=str(lake.root)), lambda: moment, connect=connect)
@@ -258,7 +259,7 @@ def test_a_fresh_start_throws_the_attempt_away_and_leaves_the_published_day(lake
     assert problems(lake) == []
 
 
-def test_answers_cannot_be_fetched_without_an_inventory(lake):
+def test_fetch_without_an_inventory_is_refused(lake):
     partition = Partition(dt.date(2026, 11, 26), "default")
     moment = dt.datetime.combine(partition.date, dt.time(15), dt.UTC)
     with pytest.raises(ConfigurationError, match="No inventory was taken"):

@@ -1,4 +1,4 @@
-"""The warehouse holds what the lake holds, value by value, whole days only; DuckDB and PostgreSQL by the same tests."""
+"""The warehouse has the lake's rows, value by value, whole days only; the same tests for DuckDB and PostgreSQL."""
 
 import datetime as dt
 import re
@@ -37,7 +37,7 @@ from pipelines.lake.derived_manifests import read_derived_manifest
 from pipelines.lake.layout import Lake, Partition
 from pipelines.query.views import connect_lake
 from pipelines.settings import ROOT, Settings
-from pipelines.snapshot.steps import SnapshotRun
+from pipelines.snapshot.snapshot_run import SnapshotRun
 from pipelines.warehouse import loading as warehouse
 from pipelines.warehouse.ddl import DAYS, WAREHOUSE_TABLES
 from pipelines.warehouse.loading import load_project
@@ -47,7 +47,7 @@ A, B, C = (f"{letter * 8}-0000-4000-8000-000000000000" for letter in "abc")
 MB = 1024**2
 PASSWORD = "c0rrect/h0rse@battery"
 
-# What texts can hold that a format of lines, quotes or escapes would break on.
+# Text that breaks formats based on lines, quotes or escapes.
 AWKWARD = [
     "",
     " ",
@@ -77,7 +77,7 @@ def day_in(lake, date, project="default"):
 
 
 def publish_images(day, images, *, failed=(), inventory=(), **tables):
-    """Publish a day on which the API described these images and failed for other ids."""
+    """Publish a day with these images; the requests for the other ids failed."""
     ids = sorted([row["id"] for row in images] + list(failed))
     publish_snapshot(
         day,
@@ -116,12 +116,12 @@ def made(tmp_path_factory):
         awkward_images(),
         inventory=[{"id": "no id \\.", "id_as_read": " No id\t", "is_valid": False, "attributes": '{"a": "\\n"}'}],
         listed=[{"id": A, "name": "a"}, {"id": C, "name": "c", "size": 5}],
-        notebooks=[{"notebook_id": "n1", "image_id": A, "status": "RUNNING"}],
+        references=[{"resource_id": "n1", "image_id": A, "strength": "running"}],
         image_values=[{"id": A, "field": "dev_services", "position": 0, "value": "SSH"}],
     )
     other = day_in(lake, "2026-11-22", "other")
     publish_images(other, [image(A), image(C, namespace="other")])
-    # With every other day of the project.
+    # With all other days of the project.
     derive_days(day_in(lake, "2026-11-20"))
     derive_days(other)
     return lake
@@ -129,7 +129,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def made_again(made, tmp_path_factory):
-    """That lake, after the first and the last day of the first project were published anew."""
+    """That lake, after reruns of the first and the last day of the first project."""
     lake = Path(shutil.copytree(made, tmp_path_factory.mktemp("made-again") / "lake"))
     publish_images(day_in(lake, "2026-11-20"), [image(B, name="not seen before")])
     publish_images(day_in(lake, "2026-11-22"), [image(B, name="new")])
@@ -161,7 +161,7 @@ def load(target, *days, **options):
 
 
 def lake_rows(name, *days):
-    """Rows of the lake as the warehouse must have them, read by pyarrow alone."""
+    """The expected warehouse rows, read from the lake by pyarrow."""
     found = []
     files = {
         day.lake.project_table(name, day.partition.project)
@@ -176,7 +176,7 @@ def lake_rows(name, *days):
 
 
 def normalised(rows):
-    """Rows in an order of their own, times in UTC."""
+    """Rows in a fixed order, times in UTC."""
 
     def value(item):
         return item.astimezone(dt.UTC) if isinstance(item, dt.datetime) else item
@@ -197,7 +197,7 @@ def everything(target):
     return dict(zip(WAREHOUSE_TABLES, map(normalised, held), strict=True))
 
 
-def test_the_warehouse_holds_what_the_lake_holds(target, days, lake):
+def test_warehouse_has_the_lake_s_rows(target, days, lake):
     other = day_in(lake, "2026-11-22", "other")
     load(target, *days[:2])
     result = load(target, days[2])
@@ -207,12 +207,12 @@ def test_the_warehouse_holds_what_the_lake_holds(target, days, lake):
     assert result.rows["image_values"] == 1
     assert result.rows["days"] == 1
     assert set(result.rows) == set(WAREHOUSE_TABLES)
-    # So that the comparison compares something.
+    # Make sure that the comparison compares something.
     assert min(len(rows) for rows in everything(target).values()) > 0
     assert_same_as_lake(target, *days, other)
 
 
-def test_the_table_of_days_says_what_the_manifests_say(target, days):
+def test_days_table_has_the_manifests_facts(target, days):
     load(target, days[0])
     held = rows(target, "SELECT * FROM days WHERE snapshot_date < DATE '2026-11-22' ORDER BY snapshot_date")
     facts = {
@@ -240,7 +240,7 @@ def test_the_table_of_days_says_what_the_manifests_say(target, days):
     ]
 
 
-def test_a_rerun_changes_nothing_and_a_rebuilt_day_is_loaded_with_what_follows(target, days, lake, made_again):
+def test_rerun_changes_nothing_and_a_rebuilt_day_is_loaded_with_the_days_after_it(target, days, lake, made_again):
     other = day_in(lake, "2026-11-22", "other")
     load(target, *days, other)
     before = everything(target)
@@ -248,7 +248,7 @@ def test_a_rerun_changes_nothing_and_a_rebuilt_day_is_loaded_with_what_follows(t
     assert everything(target) == before
 
     days = [replace(day, settings=Settings(lake=str(made_again))) for day in days]
-    # What is derived for the days after it, and the history, follows from the rebuilt day: those are loaded again.
+    # Later days' derived tables, and the history, depend on the rebuilt day: those are loaded again.
     result = load(target, days[0])
     assert (result.other_days, result.rows["images"]) == (2, 1)
     assert [row["id"] for row in rows(target, "SELECT id FROM images WHERE snapshot_date = DATE '2026-11-20'")] == [B]
@@ -256,7 +256,7 @@ def test_a_rerun_changes_nothing_and_a_rebuilt_day_is_loaded_with_what_follows(t
     assert load(target, days[0]).other_days == 0
 
 
-def test_a_text_with_nul_is_kept_as_far_as_the_warehouse_can(target, tmp_path):
+def test_text_with_nul_is_kept_or_replaced(target, tmp_path):
     day = day_in(tmp_path / "lake", "2026-11-20")
     publish_images(day, [image(A, name="a\0b", description="\0"), image(B, name="plain")])
     derive_days(day)
@@ -266,7 +266,7 @@ def test_a_text_with_nul_is_kept_as_far_as_the_warehouse_can(target, tmp_path):
     assert shown == {A: (f"a{nul}b", nul), B: ("plain", None)}
 
 
-# Loads in a process of its own, which stops before it writes the table that is given.
+# Loads in a separate process, which stops before it writes the given table.
 LOADING = """
 import datetime as dt, sys, time
 from pipelines.lake.layout import Lake, Partition
@@ -304,13 +304,13 @@ def loading(target, day, stop_before="days", seconds=120):
         process.stdout.close()
 
 
-def test_a_killed_load_leaves_the_old_day_and_blocks_no_other_project(target, days, lake, made_again, monkeypatch):
+def test_killed_load_leaves_the_old_day_and_blocks_no_other_project(target, days, lake, made_again, monkeypatch):
     other = day_in(lake, "2026-11-22", "other")
     load(target, *days)
     before = everything(target)
     days = [replace(day, settings=Settings(lake=str(made_again))) for day in days]
     with loading(target, days[2]) as process:
-        # All is written, but for the row in `days`.
+        # Everything is written except the row in `days`.
         if isinstance(target, PostgresTarget):
             assert everything(target) == before
             load(target, other, wait_seconds=20)
@@ -330,10 +330,10 @@ def test_a_killed_load_leaves_the_old_day_and_blocks_no_other_project(target, da
     assert_same_as_lake(target, *days, other)
 
 
-def test_days_and_projects_are_loaded_at_once(target, days, lake):
+def test_days_and_projects_are_loaded_in_parallel(target, days, lake):
     other = day_in(lake, "2026-11-22", "other")
     if isinstance(target, PostgresTarget):
-        # Into an empty database, so that they all want to make the tables.
+        # Into an empty database, so that all of them want to create the tables.
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda day: load(target, day), [*days, other]))
     else:
@@ -344,7 +344,7 @@ def test_days_and_projects_are_loaded_at_once(target, days, lake):
     assert_same_as_lake(target, *days, other)
 
 
-def test_a_new_column_is_added_and_old_days_have_nulls(target, days, monkeypatch):
+def test_new_column_is_added_and_is_null_on_old_days(target, days, monkeypatch):
     full = WAREHOUSE_TABLES["images"]
     monkeypatch.setitem(WAREHOUSE_TABLES, "images", replace(full, columns=full.columns[:-1]))
     load(target, days[0])
@@ -371,7 +371,7 @@ def test_a_new_column_is_added_and_old_days_have_nulls(target, days, monkeypatch
         ),
     ],
 )
-def test_a_table_that_does_not_fit_is_left_alone(target, days, table, reason):
+def test_unsuitable_table_is_left_alone(target, days, table, reason):
     with target.connect() as connection:
         connection.execute(f"CREATE TABLE {table}")
     name = str(target.path) if isinstance(target, DuckDBTarget) else f"{urlsplit(target.url).path[1:]} on 127.0.0.1"
@@ -394,7 +394,7 @@ def refusal(lake, url, kind=ConfigurationError, day="2026-11-20", wait_seconds=1
     return message
 
 
-def test_what_postgresql_refuses_is_one_sentence_without_the_password(postgres, days, lake):
+def test_refusal_by_postgresql_is_one_sentence_without_the_password(postgres, days, lake):
     database = postgres.new_database()
     where = urlsplit(database)
     with psycopg.connect(database, autocommit=True) as connection:
@@ -417,14 +417,14 @@ def test_what_postgresql_refuses_is_one_sentence_without_the_password(postgres, 
     assert wrong.endswith(f'password authentication failed for user "{role}". Check IMAGE_SNAPSHOTS_WAREHOUSE.')
     assert 'database "gone" does not exist' in refusal(lake, url(right, path="/gone"))
     assert refusal(lake, url(right)) == (
-        f"The warehouse {name} refused: permission denied for schema public. What it held before is intact; correct "
+        f"The warehouse {name} refused: permission denied for schema public. Its previous content is intact; correct "
         "that and load again."
     )
     assert refusal(lake, url(PASSWORD)).startswith("The URL of the warehouse is malformed")
     assert refusal(lake, url(PASSWORD.replace("/", ""))).startswith("The URL of the warehouse is malformed")
     assert refusal(lake, url(PASSWORD.replace("/", "?"))).startswith("The URL of the warehouse is malformed")
 
-    # A role that may not change the schema can load when there is nothing to change.
+    # A role that cannot change the schema can load if there is nothing to change.
     load(PostgresTarget(database), days[0])
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute(f"GRANT SELECT, INSERT, DELETE ON ALL TABLES IN SCHEMA public TO {role}")
@@ -432,7 +432,7 @@ def test_what_postgresql_refuses_is_one_sentence_without_the_password(postgres, 
     assert_same_as_lake(PostgresTarget(database), *days)
 
 
-def test_a_warehouse_that_cannot_be_opened_is_one_sentence(lake, tmp_path):
+def test_warehouse_that_cannot_be_opened_is_one_sentence(lake, tmp_path):
     damaged = tmp_path / "damaged.duckdb"
     damaged.write_text("no database " * 1000)
     assert refusal(lake, str(damaged)) == (
@@ -452,28 +452,28 @@ def test_a_warehouse_that_cannot_be_opened_is_one_sentence(lake, tmp_path):
         )
 
 
-def test_only_what_is_published_derived_and_unchanged_is_loaded(lake, days):
+def test_only_published_derived_and_unchanged_days_are_loaded(lake, days):
     url = str(lake.parent / "w.duckdb")
     assert refusal(lake, url, day="2026-11-19") == (
         "Nothing is published for 2026-11-19 of project default, so nothing can be loaded into the warehouse. "
-        "`image-snapshots status` lists the days that are there."
+        "`image-snapshots status` lists the published days."
     )
     costs = days[1].lake.table("image_costs", days[1].partition)
     costs.write_bytes(days[0].lake.table("image_costs", days[0].partition).read_bytes())
     assert refusal(lake, url, StorageError, day="2026-11-21") == (
         f"{costs} is not the file that the manifest names for 2026-11-21 of project default, so nothing was loaded "
-        "into the warehouse: load it again when no run replaces the day; `image-snapshots verify` says whether a file "
+        "into the warehouse: load it again when no run replaces the day; `image-snapshots verify` shows whether a file "
         "was changed."
     )
     days[2].lake.derived_manifest(days[2].partition).unlink()
     assert refusal(lake, url, day="2026-11-22") == (
-        "The derived tables of 2026-11-22 of project default are missing, or older than the day or one before it, so "
+        "The derived tables of 2026-11-22 of project default are missing, or older than this day or an earlier one, so "
         "nothing was loaded into the warehouse: derive them first with `image-snapshots derive --from 2026-11-22`."
     )
     assert not Path(url).exists()
 
 
-def test_a_file_of_a_newer_version_is_one_sentence(lake, days, monkeypatch):
+def test_file_of_a_newer_version_is_one_sentence(lake, days, monkeypatch):
     older = replace(columns.IMAGES, columns=columns.IMAGES.columns[:-1])
     monkeypatch.setitem(columns.TABLES, "images", older)
     path = days[0].lake.table("images", days[0].partition)
@@ -484,7 +484,7 @@ def test_a_file_of_a_newer_version_is_one_sentence(lake, days, monkeypatch):
 
 
 @pytest.mark.parametrize("damage", ["gone", "no Parquet"])
-def test_a_damaged_history_leaves_the_warehouse_as_it_was(target, lake, days, damage):
+def test_damaged_history_leaves_the_warehouse_unchanged(target, lake, days, damage):
     load(target, days[0])
     before = everything(target)
     history = lake / "image_history" / "project=default" / "image_history.parquet"
@@ -495,7 +495,7 @@ def test_a_damaged_history_leaves_the_warehouse_as_it_was(target, lake, days, da
     assert everything(target) == before
 
 
-def test_unset_it_is_a_file_in_the_lake(lake, days):
+def test_default_warehouse_is_a_file_in_the_lake(lake, days):
     result = load_project(days[0].lake, days[0].partition, None)
     assert result.warehouse == str(lake / "warehouse.duckdb")
     with duckdb.connect(lake / "warehouse.duckdb", read_only=True) as connection:
@@ -503,7 +503,7 @@ def test_unset_it_is_a_file_in_the_lake(lake, days):
         assert count.fetchall() == [(2,)]
 
 
-def test_rows_are_the_same_however_they_are_cut(days):
+def test_batch_size_does_not_change_the_rows(days):
     with days[2].lake.table("images", days[2].partition).open("rb") as file:
         batch = pq.read_table(file).to_batches()[0]
     pieces = [binary_rows(batch.slice(0, 4)), binary_rows(batch.slice(4, 1)), binary_rows(batch.slice(5))]
@@ -514,7 +514,7 @@ def test_rows_are_the_same_however_they_are_cut(days):
 # Views
 
 
-def test_views_give_the_same_in_every_warehouse(target, days, lake):
+def test_views_give_equal_rows_in_every_warehouse(target, days, lake):
     load(target, *days, day_in(lake, "2026-11-22", "other"))
 
     def view(name, selected, order):
@@ -525,7 +525,7 @@ def test_views_give_the_same_in_every_warehouse(target, days, lake):
         *(("default", id_, dt.date(2026, 11, 22)) for id_ in sorted(awkward)),
         *(("other", id_, dt.date(2026, 11, 22)) for id_ in (A, C)),
     ]
-    # The incomplete day of the 21st is in none of them.
+    # None of them has the incomplete day of the 21st.
     owners = "project, snapshot_date, owner, cost_center, COUNT(*) AS images"
     by_owner = "images_with_owner GROUP BY project, snapshot_date, owner, cost_center"
     assert view(by_owner, owners, "project, snapshot_date") == [
@@ -549,7 +549,7 @@ def test_views_give_the_same_in_every_warehouse(target, days, lake):
     assert {finding[:2] for finding in findings} == {("default", dt.date(2026, 11, 22))}
 
 
-def test_a_view_follows_its_file(target, days, monkeypatch):
+def test_view_is_replaced_when_its_file_changes(target, days, monkeypatch):
     load(target, days[0])
     read = warehouse.read_view
     another = View("Another.", "SELECT i.* FROM images AS i WHERE i.id = 'x'")
@@ -558,7 +558,7 @@ def test_a_view_follows_its_file(target, days, monkeypatch):
     assert rows(target, "SELECT * FROM images_latest") == []
 
 
-def test_views_of_one_name_give_the_same_in_lake_and_warehouse(target, days, lake):
+def test_views_of_one_name_give_equal_rows_in_lake_and_warehouse(target, days, lake):
     load(target, *days, day_in(lake, "2026-11-22", "other"))
     with closing(connect_lake(Lake(str(lake)))) as connection:
         for name in VIEWS:

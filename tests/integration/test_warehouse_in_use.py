@@ -1,4 +1,4 @@
-"""A DuckDB warehouse that others have open: they keep what they see, the load takes place, and says so at once."""
+"""A DuckDB warehouse that others have open: they keep their rows, and the load works at once and says so."""
 
 import contextlib
 import errno
@@ -48,7 +48,7 @@ class Holder:
 
 @pytest.fixture
 def path(tmp_path):
-    """A warehouse with a table of the user's own, of one row."""
+    """A warehouse with a user's own table of one row."""
     path = tmp_path / "w" / "w.duckdb"
     path.parent.mkdir()
     with duckdb.connect(path) as connection:
@@ -97,14 +97,14 @@ def busy(path, pid):
 
 
 @pytest.mark.parametrize("how", ["readers", "a writer"])
-def test_who_has_it_open_keeps_the_old_rows_and_others_see_the_new(how, path, hold, caplog):
+def test_open_reader_keeps_the_old_rows_and_new_readers_see_the_new(how, path, hold, caplog):
     path.chmod(0o640)
     holder = hold(how)
     with open_duckdb(path) as warehouse:
         (said,) = (record.message for record in caplog.records)
         assert said == (
-            f"The warehouse {path} is open in process {holder.pid}, so a copy is loaded and takes its place: process "
-            f"{holder.pid} sees the rows of before until it opens the file again."
+            f"The warehouse {path} is open in process {holder.pid}, so a copy is loaded and replaces it: process "
+            f"{holder.pid} sees the old rows until it opens the file again."
         )
         warehouse.execute("INSERT INTO t VALUES (2)")
     assert holder.ask("SELECT * FROM t") == "[(1,)]"
@@ -116,13 +116,13 @@ def test_who_has_it_open_keeps_the_old_rows_and_others_see_the_new(how, path, ho
     assert rows(path) == [1, 2, 3]
 
 
-def test_what_nobody_has_open_is_loaded_where_it_is(path, caplog):
+def test_unused_file_is_loaded_in_place(path, caplog):
     inode = path.stat().st_ino
     load(path)
     assert (rows(path), path.stat().st_ino, caplog.records) == ([1, 2], inode, [])
 
 
-def test_a_link_stays_a_link(path, hold):
+def test_link_stays_a_link(path, hold):
     hold("readers")
     link = path.parent.parent / "link.duckdb"
     link.symlink_to(path)
@@ -131,7 +131,7 @@ def test_a_link_stays_a_link(path, hold):
     assert rows(path) == [1, 2]
 
 
-def test_a_file_with_changes_of_another_process_is_left_to_it(path, hold):
+def test_file_with_changes_of_another_process_is_not_replaced(path, hold):
     holder = hold("a writer")
     holder.ask("INSERT INTO t VALUES (7)")
     with pytest.raises(PartitionBusyError) as caught:
@@ -143,7 +143,7 @@ def test_a_file_with_changes_of_another_process_is_left_to_it(path, hold):
     assert rows(path) == [1, 2, 7]
 
 
-def test_a_file_that_is_changed_while_its_copy_is_loaded_is_not_replaced(path, hold):
+def test_file_changed_while_its_copy_is_loaded_is_not_replaced(path, hold):
     holder = hold("a writer")
     with pytest.raises(PartitionBusyError) as caught, open_duckdb(path) as warehouse:
         warehouse.execute("INSERT INTO t VALUES (2)")
@@ -158,7 +158,7 @@ def test_rows_in_the_log_of_a_killed_load_are_in_the_copy(path, hold):
     killed = hold("a writer")
     killed.ask("INSERT INTO t VALUES (7)")
     killed.kill()
-    # Beside the file lies a log now, which whoever opens it reads.
+    # Now a log lies beside the file; whoever opens the file reads it.
     reader = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(path), "readers"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -170,7 +170,7 @@ def test_rows_in_the_log_of_a_killed_load_are_in_the_copy(path, hold):
         reader.kill()
 
 
-def test_what_is_written_to_the_old_file_later_does_not_stop_the_next_load(path, hold, caplog):
+def test_later_writes_to_the_old_file_do_not_stop_the_next_load(path, hold, caplog):
     holder = hold("a writer")
     load(path)
     holder.ask("INSERT INTO t VALUES (7)")
@@ -184,16 +184,16 @@ def test_what_is_written_to_the_old_file_later_does_not_stop_the_next_load(path,
     assert "the program's log is" in record.message
 
 
-def test_a_load_that_fails_leaves_the_file_and_nothing_beside(path, hold):
+def test_failed_load_leaves_the_file_and_nothing_beside_it(path, hold):
     hold("readers")
-    with pytest.raises(StorageError, match="What it held before is intact"), open_duckdb(path) as warehouse:
+    with pytest.raises(StorageError, match="Its previous content is intact"), open_duckdb(path) as warehouse:
         warehouse.execute("INSERT INTO t VALUES (2)")
         warehouse.execute("INSERT INTO nothing VALUES (2)")
     assert rows(path) == [1]
     assert beside(path) == [".w.duckdb.lock"]
 
 
-def test_a_full_disk_is_one_sentence(path, hold, monkeypatch):
+def test_full_disk_is_one_sentence(path, hold, monkeypatch):
     holder = hold("readers")
 
     def full(source, target):
@@ -205,13 +205,13 @@ def test_a_full_disk_is_one_sentence(path, hold, monkeypatch):
         load(path)
     assert str(caught.value) == (
         f"The warehouse {path} could not be loaded: it is open in process {holder.pid}, and there is no space for a "
-        "copy beside it. What it held before is intact: free some, or close it there, and load again."
+        "copy beside it. Its previous content is intact: free some space, or close it there, and load again."
     )
     assert beside(path) == [".w.duckdb.lock"]
 
 
 @pytest.mark.parametrize("is_held", [True, False])
-def test_what_a_killed_load_left_beside_is_removed_by_the_next(is_held, path, hold):
+def test_leftovers_of_a_killed_load_are_removed_by_the_next(is_held, path, hold):
     for name in (".w.duckdb.part", ".w.duckdb.part.wal"):
         (path.parent / name).write_text("half of it")
     if is_held:
@@ -221,7 +221,7 @@ def test_what_a_killed_load_left_beside_is_removed_by_the_next(is_held, path, ho
     assert beside(path) == [".w.duckdb.lock"]
 
 
-def test_two_loads_at_once_follow_one_another(path, hold, monkeypatch):
+def test_parallel_loads_take_turns(path, hold, monkeypatch):
     hold("readers")
     other = (path.parent / ".w.duckdb.lock").open("w")
     fcntl.flock(other, fcntl.LOCK_EX)
@@ -229,7 +229,7 @@ def test_two_loads_at_once_follow_one_another(path, hold, monkeypatch):
 
     def wait(_):
         waited.append(rows(path))
-        # As the other load ends: it has swapped the file.
+        # Like the end of the other load, which has swapped the file.
         shutil.copyfile(path, path.with_suffix(".other"))
         with duckdb.connect(path.with_suffix(".other")) as connection:
             connection.execute("INSERT INTO t VALUES (3)")
@@ -241,7 +241,7 @@ def test_two_loads_at_once_follow_one_another(path, hold, monkeypatch):
     assert (waited, rows(path)) == ([[1]], [1, 2, 3])
 
 
-def test_a_load_that_never_ends_is_named(path, monkeypatch):
+def test_load_that_never_ends_is_named(path, monkeypatch):
     monkeypatch.setattr(locks, "WAIT_SECONDS", 0.0)
     with open_duckdb(path), pytest.raises(PartitionBusyError) as caught:
         load(path)

@@ -12,8 +12,8 @@ from pipelines.lake.layout import Lake
 from pipelines.warehouse import loading as warehouse
 
 
-def test_a_read_only_file_is_one_sentence():
-    # Not in pytest's own directory, which other users may not enter: root may write everything, so it becomes one.
+def test_read_only_file_is_one_sentence():
+    # Not in pytest's own directory, which other users may not enter: the test drops the rights of root.
     with tempfile.TemporaryDirectory() as directory:
         Path(directory).chmod(0o755)
         path = Path(directory) / "w.duckdb"

@@ -1,4 +1,4 @@
-"""What an inventory lacks: when it may be believed, and that nothing follows from one that may not."""
+"""Images missing from the inventory: when they count as gone, and that a partial inventory changes nothing."""
 
 import datetime as dt
 import shutil
@@ -22,7 +22,7 @@ A, B, C = IDS[:3]
 NOT_WHOLE = {"is_whole": False, "reason": "It lacks too many."}
 
 
-def publish(date, outcomes, *, source="inventory", listed=None, notebooks=None, fetch=None, **facts):
+def publish(date, outcomes, *, source="inventory", listed=None, references=None, fetch=None, **facts):
     """Publish a day of ids with their outcomes; each `ok` one is a public image."""
     publish_snapshot(
         day_of(date),
@@ -34,7 +34,7 @@ def publish(date, outcomes, *, source="inventory", listed=None, notebooks=None, 
             if outcome == "ok"
         ],
         listed=listed,
-        notebooks=notebooks,
+        references=references,
         inventory_facts=facts,
         fetch_facts=fetch,
     )
@@ -45,7 +45,7 @@ def all_ok(ids):
 
 
 def read_file(ids):
-    """An inventory of these ids, read to its end."""
+    """An inventory of these ids, read completely."""
     with open("ids.txt", "w") as file:
         file.write("\n".join(ids) + "\n")
     inventory = Inventory(
@@ -62,10 +62,10 @@ def judged(ids, *, date=THREE, shortfall=0, ratio=0.1, accepted=False, project_i
     return judge(read_file(ids), "ids.txt", images, shortfall=shortfall, max_shrunk_ratio=ratio, accepted=accepted)
 
 
-# -- whether it may be believed
+# -- whether the inventory is whole
 
 
-def test_nothing_is_lacking_before_the_first_complete_day():
+def test_nothing_is_missing_before_the_first_complete_day():
     publish(ONE, {A: "ok", B: "failed"})
     found = judged([C])
     assert (found.known, found.missing, found.reason, found.is_accepted) == (0, 0, None, False)
@@ -75,14 +75,14 @@ def test_nothing_is_lacking_before_the_first_complete_day():
     ("left", "ratio", "is_whole"),
     [(IDS, 0, True), (IDS[1:], 0, False), (IDS[1:], 0.1, True), (IDS[2:], 0.1, False), (IDS[9:], 0.9, True)],
 )
-def test_an_inventory_may_lack_a_share_of_the_known_images(left, ratio, is_whole):
+def test_inventory_may_lack_a_share_of_the_known_images(left, ratio, is_whole):
     publish(ONE, all_ok(IDS))
     found = judged(left, ratio=ratio)
     assert (found.known, found.missing) == (10, 10 - len(left))
     assert (found.reason is None) is is_whole
 
 
-def test_what_is_lacking_is_said_in_one_sentence_that_says_what_to_do():
+def test_missing_images_are_reported_in_one_sentence_with_advice():
     publish(ONE, all_ok(IDS))
     assert judged(IDS[5:]).reason == (
         "The inventory ids.txt lacks 5 of the 10 images known on 2026-11-01, more than "
@@ -91,33 +91,33 @@ def test_what_is_lacking_is_said_in_one_sentence_that_says_what_to_do():
     )
 
 
-def test_as_many_other_ids_do_not_make_up_for_those_that_are_lacking():
+def test_new_ids_do_not_make_up_for_missing_ones():
     publish(ONE, all_ok(IDS[:5]))
     assert judged(IDS[5:]).missing == 5
     assert judged(IDS[5:]).reason is not None
 
 
-def test_images_that_are_gone_are_not_missed_and_forbidden_ones_are():
+def test_deleted_images_are_not_missed_but_forbidden_ones_are():
     publish(ONE, {A: "ok", B: "not_found", C: "forbidden", IDS[3]: "deleted", "no id": "invalid_id"})
     found = judged([A])
     assert (found.known, found.missing) == (2, 1)
 
 
-def test_days_that_are_not_complete_are_not_compared_with():
+def test_incomplete_days_are_not_compared_with():
     publish(ONE, all_ok(IDS))
     publish(TWO, {A: "ok", B: "failed"})
     assert (judged([A]).known, judged([A]).missing) == (10, 9)
 
 
-def test_an_accepted_inventory_is_whole_whatever_it_lacks():
+def test_accepted_inventory_is_whole_whatever_it_lacks():
     publish(ONE, all_ok(IDS))
     found = judged([A], accepted=True)
     assert (found.missing, found.reason, found.is_accepted) == (9, None, True)
-    # There is nothing to accept in one that lacks nothing.
+    # A complete inventory needs no acceptance.
     assert judged(IDS, accepted=True).is_accepted is False
 
 
-def test_a_short_list_is_never_whole_and_cannot_be_accepted():
+def test_short_image_list_is_never_whole_and_cannot_be_accepted():
     publish(ONE, all_ok(IDS))
     found = judged(IDS[:9], shortfall=2, ratio=1, accepted=True)
     assert (found.missing, found.is_accepted) == (1, False)
@@ -127,14 +127,14 @@ def test_a_short_list_is_never_whole_and_cannot_be_accepted():
     )
 
 
-def test_an_accepted_day_that_is_taken_again_is_compared_with_itself():
+def test_rerun_of_an_accepted_day_is_compared_with_that_day():
     publish(ONE, all_ok(IDS))
     publish(TWO, all_ok(IDS[:5]), is_accepted=True)
     assert judged(IDS[:5], date=TWO).reason is None
     assert (judged(IDS[:2], date=TWO).known, judged(IDS[:2], date=TWO).missing) == (5, 3)
 
 
-def test_a_published_day_that_nobody_accepted_is_compared_with_the_one_before():
+def test_rerun_of_an_unaccepted_day_is_compared_with_the_day_before():
     publish(ONE, all_ok(IDS))
     publish(TWO, all_ok(IDS[:5]))
     assert judged(IDS[:5], date=TWO).missing == 5
@@ -146,7 +146,7 @@ def test_days_of_another_project_id_are_not_compared_with():
 
 
 @pytest.mark.parametrize("table", ["inventory", "responses"])
-def test_what_was_damaged_is_passed_over_and_nothing_is_believed(table):
+def test_damaged_days_are_skipped_and_the_inventory_is_not_whole(table):
     publish(ONE, all_ok(IDS[:8]))
     publish(TWO, all_ok(IDS))
     path = day_of(TWO).lake.table(table, day_of(TWO).partition)
@@ -158,7 +158,7 @@ def test_what_was_damaged_is_passed_over_and_nothing_is_believed(table):
     assert str(path) in judged(IDS).reason
 
 
-def test_rows_of_what_is_lacking_are_those_of_the_last_complete_day():
+def test_rows_of_missing_images_come_from_the_last_complete_day():
     publish(ONE, all_ok([A, B]) | {C: "not_found"})
     day = day_of(TWO)
     images = known_images(day.lake, day.partition, PROJECT_ID)
@@ -167,12 +167,12 @@ def test_rows_of_what_is_lacking_are_those_of_the_last_complete_day():
     assert row["snapshot_date"] == day.partition.date
 
 
-# -- what follows from it
+# -- the consequences
 
 
 @pytest.fixture
 def two_rules(tmp_path, monkeypatch):
-    """The audit has these rules alone: one about an image, one about the list."""
+    """The audit has only these rules: one about an image, one about the list."""
     (tmp_path / "rules").mkdir()
     for name in ("public_dedicated_image", "not_registered"):
         shutil.copy(audit.RULES / f"{name}.sql", tmp_path / "rules")
@@ -193,7 +193,7 @@ def derived(date):
     return changes, found, kinds, result
 
 
-def test_nothing_leaves_for_not_being_in_an_inventory_that_is_not_whole(two_rules):
+def test_images_missing_from_a_partial_inventory_stay_in_the_history(two_rules):
     rule = "public_dedicated_image"
     publish(ONE, all_ok([A, B]))
     publish(TWO, all_ok([A]), **NOT_WHOLE)
@@ -201,11 +201,11 @@ def test_nothing_leaves_for_not_being_in_an_inventory_that_is_not_whole(two_rule
     assert derived(ONE)[1] == {(rule, A): "new", (rule, B): "new"}
     changes, found, _, _ = derived(TWO)
     assert (changes, found) == ([], {(rule, A): "open", (rule, B): "open"})
-    # The next whole inventory is believed.
+    # The next whole inventory counts.
     changes, found, _, _ = derived(THREE)
     assert changes == [(B, "removed", "not_in_inventory")]
     assert found == {(rule, A): "open", (rule, B): "resolved"}
-    # All of this is in the manifests, so the history can be made anew.
+    # All of this is in the manifests, so the history can be derived again.
     path = day_of(ONE).lake.project_table(IMAGE_HISTORY.name, "default")
     before = pq.ParquetFile(path).read()
     path.unlink()
@@ -213,7 +213,7 @@ def test_nothing_leaves_for_not_being_in_an_inventory_that_is_not_whole(two_rule
     assert pq.ParquetFile(path).read().equals(before)
 
 
-def test_an_answer_of_the_api_counts_whatever_the_inventory_is(two_rules):
+def test_response_counts_even_if_the_inventory_is_not_whole(two_rules):
     rule = "public_dedicated_image"
     publish(ONE, all_ok([A, B]))
     publish(TWO, {A: "ok", B: "not_found"}, source="last_complete_day", **NOT_WHOLE)
@@ -221,7 +221,7 @@ def test_an_answer_of_the_api_counts_whatever_the_inventory_is(two_rules):
     changes, found, kinds, _ = derived(TWO)
     assert changes == [(B, "removed", "not_found")]
     assert found == {(rule, A): "open", (rule, B): "resolved"}
-    # The inventory of the day does not name it, so it is not registered and gone.
+    # The day's inventory does not name it, so it is not "registered and gone".
     assert kinds == {}
 
 
@@ -239,7 +239,7 @@ def listed(*ids):
     ],
     ids=["whole", "short list", "inventory not whole", "list not read"],
 )
-def test_what_is_not_registered_stays_so_until_a_whole_list_and_inventory_say_so(two_rules, second, state):
+def test_unregistered_finding_stays_until_whole_list_and_inventory_resolve_it(two_rules, second, state):
     publish(ONE, all_ok([A]), listed=listed(A, B))
     publish(TWO, all_ok([A]), **second)
     assert derived(ONE)[1]["not_registered", B] == "new"
@@ -247,7 +247,7 @@ def test_what_is_not_registered_stays_so_until_a_whole_list_and_inventory_say_so
     assert (found["not_registered", B], kinds) == (state, {})
 
 
-def test_what_an_inventory_lacks_that_is_not_whole_is_not_called_unregistered(two_rules):
+def test_image_missing_from_a_partial_inventory_is_not_unregistered(two_rules):
     publish(ONE, all_ok([A]), listed=listed(A, B, C), **NOT_WHOLE)
     _, found, kinds, result = derived(ONE)
     assert (kinds, result.counts, result.was_compared) == ({}, {"registered_but_gone": 0}, False)

@@ -1,4 +1,4 @@
-"""Rules that cannot be applied, or reach for what they must not; evidence of any type."""
+"""Audit rules that cannot be run, or try to read other files; evidence of any type."""
 
 from dataclasses import replace
 
@@ -57,7 +57,7 @@ BROKEN_SQL = {
 }
 
 
-def test_a_broken_rule_is_named_and_stops_no_other(tmp_path):
+def test_broken_rule_is_reported_and_stops_no_other(tmp_path):
     rules = tmp_path / "rules"
     for name, (sql, _) in BROKEN_SQL.items():
         write_rule(rules, name, sql)
@@ -124,7 +124,7 @@ def test_a_broken_rule_is_named_and_stops_no_other(tmp_path):
     assert not (tmp_path / "stolen.csv").exists()
 
 
-def test_a_rule_reads_no_file_but_those_of_its_relations(tmp_path):
+def test_rule_cannot_read_files_outside_its_relations(tmp_path):
     secret = tmp_path / "secret.csv"
     secret.write_text("id,password\na,hunter2\n")
     day = day_of("2026-11-23")
@@ -150,7 +150,7 @@ def test_a_rule_reads_no_file_but_those_of_its_relations(tmp_path):
     }
 
 
-def test_evidence_of_any_type_is_json(tmp_path):
+def test_evidence_of_any_type_becomes_json(tmp_path):
     write_rule(
         tmp_path / "rules",
         "typed",
@@ -175,7 +175,7 @@ def test_evidence_of_any_type_is_json(tmp_path):
     )
 
 
-def test_a_directory_of_rules_must_be_there(tmp_path):
+def test_missing_rules_directory_is_refused(tmp_path):
     with pytest.raises(ConfigurationError) as caught:
         read_rules(tmp_path / "none")
     assert str(caught.value) == (

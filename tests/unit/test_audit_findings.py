@@ -18,7 +18,7 @@ from pipelines.tables import (
 
 
 class Life:
-    """Days of a project whose own rule finds images with a bad name."""
+    """Days of a project with its own rule, which finds images with a bad name."""
 
     def __init__(self, directory):
         self.rules = directory / "rules"
@@ -26,7 +26,7 @@ class Life:
         write_rule(self.rules, "named")
 
     def take(self, number, names=None, *, history=(), outcomes=None, **derived):
-        """Publish and audit the day 2026-11-<number>; `names` of the images that are described, by id."""
+        """Publish and audit the day 2026-11-<number>; `names` of the described images, by id."""
         names = names or {}
         outcomes = dict.fromkeys(names, "ok") | (outcomes or {})
         day = self.day(number)
@@ -56,7 +56,7 @@ def life(tmp_path):
     return Life(tmp_path)
 
 
-def test_a_finding_is_new_then_open_then_resolved_then_gone_and_new_again(life):
+def test_finding_is_new_then_open_then_resolved_then_new_again(life):
     assert life.take(10, {"a": "bad", "b": "bad"}).new == 2
     assert life.seen(10) == {"a": ("new", 10, 0), "b": ("new", 10, 0)}
     assert life.take(11, {"a": "bad-still", "b": "good"}).resolved == 1
@@ -76,17 +76,17 @@ def test_a_finding_is_new_then_open_then_resolved_then_gone_and_new_again(life):
     assert life.seen(16) == {"b": ("open", 14, 2)}
 
 
-def test_nothing_is_resolved_on_a_day_that_is_not_complete(life):
+def test_incomplete_day_resolves_nothing(life):
     life.take(10, {"a": "bad", "b": "bad"})
     life.take(11, {"a": "good", "c": "bad"}, outcomes={"b": "failed"})
     assert life.seen(11) == {"a": ("open", 10, 1), "b": ("open", 10, 1), "c": ("new", 11, 0)}
     assert findings_of(life.day(11), "named")["a"]["evidence"] == '{"name":"bad"}'
-    # A finding of an incomplete day is one, and its time goes on.
+    # A finding of an incomplete day exists, and its age continues.
     life.take(12, {"a": "good", "b": "bad", "c": "bad"})
     assert life.seen(12) == {"a": ("resolved", 10, 2), "b": ("open", 10, 2), "c": ("open", 11, 1)}
 
 
-def test_nothing_is_resolved_because_a_rule_broke_but_when_it_is_removed(life):
+def test_broken_rule_resolves_nothing_but_removed_rule_does(life):
     life.take(10, {"a": "bad"})
     write_rule(life.rules, "named", "SELECT id, nope FROM current_images")
     result = life.take(11, {"a": "good"})
@@ -101,7 +101,7 @@ def test_nothing_is_resolved_because_a_rule_broke_but_when_it_is_removed(life):
     assert life.seen(13) == {"a": ("resolved", 10, 3)}
 
 
-def test_an_image_that_gave_no_answer_stays_as_it_was(life):
+def test_image_without_response_keeps_its_findings(life):
     write_rule(life.rules, "named", "SELECT id, name FROM images WHERE name LIKE 'bad%'")
     life.take(10, {"a": "bad", "b": "bad"})
     history = [
@@ -116,7 +116,7 @@ def test_an_image_that_gave_no_answer_stays_as_it_was(life):
     assert life.seen(12) == {"a": ("resolved", 10, 2)}
 
 
-def test_a_rule_resolves_nothing_while_what_it_needs_is_not_read(life):
+def test_rule_resolves_nothing_while_its_input_is_not_read(life):
     for need in ("list", "usage"):
         write_rule(life.rules, f"needs_{need}", header=HEADER + f"-- needs: {need}\n")
     write_rule(life.rules, "needs_both", header=HEADER + "-- needs: list, usage\n")
@@ -125,8 +125,8 @@ def test_a_rule_resolves_nothing_while_what_it_needs_is_not_read(life):
         rows = published_rows(life.day(number), AUDIT_FINDINGS)
         return {(row["rule"], row["id"]): row["state"] for row in rows}
 
-    life.take(10, {"a": "bad"}, listed=[], notebooks=[])
-    assert life.take(11, {"a": "good", "b": "bad"}, notebooks=[]).rule_errors == {}
+    life.take(10, {"a": "bad"}, listed=[], references=[])
+    assert life.take(11, {"a": "good", "b": "bad"}, references=[]).rule_errors == {}
     assert states(11) == {
         ("named", "a"): "resolved",
         ("named", "b"): "new",
@@ -151,7 +151,7 @@ def test_a_rule_resolves_nothing_while_what_it_needs_is_not_read(life):
 # --- suppressions ---------------------------------------------------------------------------------------------------
 
 
-def test_a_suppressed_finding_stays_marked_until_the_suppression_ends(life, tmp_path):
+def test_suppressed_finding_stays_marked_until_the_suppression_expires(life, tmp_path):
     life.suppressions = tmp_path / "suppressions.toml"
     life.suppressions.write_text("""
         [[suppression]]
@@ -200,7 +200,7 @@ def test_a_suppressed_finding_stays_marked_until_the_suppression_ends(life, tmp_
 GOOD_ENTRY = '[[suppression]]\nrule = "r"\nid = "a"\nreason = "agreed"\nuntil = 2026-12-31\n'
 
 
-def test_suppressions_are_read(tmp_path):
+def test_suppressions_file_is_read(tmp_path):
     path = tmp_path / "suppressions.toml"
     path.write_text("")
     assert read_suppressions(path) == []
@@ -227,7 +227,7 @@ def test_suppressions_are_read(tmp_path):
         ("[[suppression]\n", "{Path} is not TOML: "),
     ],
 )
-def test_a_wrong_suppression_is_named_by_its_number(tmp_path, text, sentence):
+def test_wrong_suppression_is_named_by_its_number(tmp_path, text, sentence):
     path = tmp_path / "suppressions.toml"
     path.write_text(GOOD_ENTRY + text)
     names = {"path": f"the suppressions file {path}", "Path": f"The suppressions file {path}"}
@@ -237,7 +237,7 @@ def test_a_wrong_suppression_is_named_by_its_number(tmp_path, text, sentence):
     assert str(caught.value).count("\n") == 0
 
 
-def test_suppressions_that_are_no_list_or_cannot_be_read(tmp_path):
+def test_malformed_or_unreadable_suppressions_are_refused(tmp_path):
     path = tmp_path / "suppressions.toml"
     path.write_text('[suppression]\nrule = "r"\n')
     with pytest.raises(ConfigurationError) as caught:
@@ -254,7 +254,7 @@ def test_suppressions_that_are_no_list_or_cannot_be_read(tmp_path):
 # --- settings -------------------------------------------------------------------------------------------------------
 
 
-def test_the_settings_of_the_audit(monkeypatch):
+def test_audit_settings_are_read(monkeypatch):
     monkeypatch.setenv("IMAGE_SNAPSHOTS_ALLOWED_NAMESPACES", '["ours", "base"]')
     monkeypatch.setenv("IMAGE_SNAPSHOTS_AUDIT_RULES", "rules")
     settings = Settings.load()

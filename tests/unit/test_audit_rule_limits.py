@@ -1,4 +1,4 @@
-"""Rules that spin, wait, grow, or meddle with their process: each is an error, and the others are applied."""
+"""Audit rules that loop, wait, grow, or change their process: each is an error, and the others are run."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from pipelines.tables import AUDIT_RULES
 
 @pytest.fixture
 def derived(tmp_path):
-    """The errors of these rules and of those that ship; `works`, which comes last, must find what it finds."""
+    """The errors of these rules and of the shipped ones; `works`, which comes last, must find its images."""
 
     def derive_with(**rules):
         for name, sql in rules.items():
@@ -35,15 +35,15 @@ def derived(tmp_path):
 GROWS = "SELECT 'a' AS id, STRING_AGG(REPEAT('x', 1000000) || range, ',') AS n FROM range(20000)"
 
 
-def test_a_rule_that_spins_is_stopped_by_the_time_it_takes_of_the_processor(derived):
+def test_spinning_rule_is_stopped_by_its_processor_time(derived):
     assert derived(spins=SPINS) == {
         "spins": "The rule took more than 1 seconds of processor time and was stopped: let it do less, or raise "
         "IMAGE_SNAPSHOTS_AUDIT_RULE_SECONDS."
     }
 
 
-def test_a_rule_that_waits_is_stopped_by_the_clock(derived, monkeypatch):
-    # The clock runs out for whichever request follows the others: the rule named waits_for_ever, last but one.
+def test_waiting_rule_is_stopped_by_the_clock(derived, monkeypatch):
+    # The clock stops the request after the others: the rule named waits_for_ever, last but one.
     asked = []
 
     def wait(answers, seconds):
@@ -58,14 +58,14 @@ def test_a_rule_that_waits_is_stopped_by_the_clock(derived, monkeypatch):
     assert set(asked) == {10}
 
 
-def test_a_rule_that_grows_is_stopped_by_its_memory(derived):
+def test_growing_rule_is_stopped_by_its_memory(derived):
     errors = derived(grows=GROWS, grows_at_once="SELECT 'a' AS id, REPEAT('x', 4000000000) AS n")
     assert errors.keys() == {"grows", "grows_at_once"}
     for error in errors.values():
         assert "emory" in error or "ended (signal" in error
 
 
-def test_a_rule_that_calls_what_sets_something_up_is_refused_and_poisons_nothing(derived):
+def test_rule_that_changes_the_engine_is_refused_and_affects_no_other(derived):
     errors = derived(
         logs="SELECT 'a' AS id, 1 AS n FROM enable_logging(level = 'trace')",
         profiles="SELECT 'a' AS id, 1 AS n FROM enable_profiling(save_location = 'x')",
@@ -76,14 +76,14 @@ def test_a_rule_that_calls_what_sets_something_up_is_refused_and_poisons_nothing
     assert errors["crashes"]
 
 
-def test_more_evidence_than_is_kept_is_an_error(derived):
+def test_too_much_evidence_is_an_error(derived):
     assert derived(talks="SELECT id, REPEAT('x', 70000) AS n FROM current_images") == {
         "talks": "The SELECT returns more evidence than is kept (64 KB for an image, 256 MB in all): return what shows "
         "why the image is found."
     }
 
 
-def test_the_process_of_rules_has_neither_the_environment_nor_open_files(tmp_path, monkeypatch):
+def test_rule_process_has_no_environment_and_no_open_files(tmp_path, monkeypatch):
     monkeypatch.setenv("OS_PASSWORD", "hunter2")
     with (
         rule_process.rule_scratch() as scratch,

@@ -1,4 +1,4 @@
-"""What each rule that ships finds, and what it must not."""
+"""What each shipped rule must find, and what it must not find."""
 
 import datetime as dt
 import hashlib
@@ -43,7 +43,7 @@ def changed(id_, field, old, new):
     }
 
 
-# Named after the rule that finds it, or after what keeps that rule from finding it.
+# Named after the rule that finds it, or after the reason why that rule does not.
 IMAGES = [
     {"id": "public", "visibility": "public", "type": "Dedicated", "namespace": "ours", "description": "d"},
     {"id": "private", "visibility": "PRIVATE", "type": "DEDICATED"},
@@ -84,7 +84,7 @@ IMAGES = [
 
 @pytest.fixture(scope="module")
 def audited(tmp_path_factory):
-    """One day with what each rule finds and what it must not."""
+    """One day with cases that each rule must find, and cases that it must not."""
     lake = tmp_path_factory.mktemp("audited")
     settings = Settings(lake=str(lake), allowed_namespaces=["ours"])
     day = replace(day_of(str(TODAY)), settings=settings)
@@ -93,7 +93,7 @@ def audited(tmp_path_factory):
     publish_snapshot(
         day,
         listed=[],
-        notebooks=[],
+        references=[],
         inventory=[{"id": id_, **owners.get(id_, {"owner": "o", "cost_center": "cc"})} for id_ in ids],
         responses=[{"id": id_, "outcome": "not_found" if id_ == "gone" else "ok"} for id_ in ids],
         images=IMAGES,
@@ -130,7 +130,8 @@ def audited(tmp_path_factory):
         [
             {"id": "used", "is_observed": True, "observed_days": 95, "unused_days": 0},
             {"id": "unused-29", "is_observed": True, "observed_days": 29, "unused_days": 29},
-            {"id": "unused-30", "is_observed": True, "observed_days": 30, "unused_days": 30},
+            {"id": "unused-30", "is_observed": True, "observed_days": 30, "unused_days": 30}
+            | {"observed_kinds": "notebooks|services", "workspaces": 2},
             {"id": "unused-90", "is_observed": True, "observed_days": 95, "unused_days": 90},
             {"id": "unobserved", "is_observed": False, "observed_days": 95, "unused_days": 95},
             {"id": "giant", "is_observed": True, "observed_days": 7, "unused_days": 7},
@@ -171,13 +172,13 @@ def audited(tmp_path_factory):
         ("visibility_widened", {"widened"}),
     ],
 )
-def test_a_rule_that_ships_finds_what_it_is_for_and_no_near_miss(audited, rule, ids):
+def test_shipped_rule_finds_its_case_and_no_near_miss(audited, rule, ids):
     found = findings_of(audited[0], rule)
     assert found.keys() == ids
     assert {finding["severity"] for finding in found.values()} == {SHIPPED[rule]}
 
 
-def test_every_rule_that_ships_is_applied_and_counted(audited):
+def test_every_shipped_rule_is_run_and_counted(audited):
     day, result = audited
     rows = {row["rule"]: row for row in published_rows(day, AUDIT_RULES)}
     assert {name: row["severity"] for name, row in rows.items()} == SHIPPED
@@ -186,15 +187,15 @@ def test_every_rule_that_ships_is_applied_and_counted(audited):
         "rule": "owner_missing",
         "title": "No owner or no cost centre",
         "severity": "medium",
-        "why": "Without an owner nobody answers for the image, and without a cost centre nobody pays for it.",
+        "why": "Without an owner nobody is responsible for the image, and without a cost centre nobody pays for it.",
         "what_to_do": "State both in the inventory.",
         "findings": 2,
         "error": None,
         "sql_sha256": hashlib.sha256((ROOT / "sql/audit/owner_missing.sql").read_bytes()).hexdigest(),
     }
     assert rows["visibility_widened"]["why"] == (
-        "Since the last complete day somebody opened the image to everyone who knows its id. This is found on the day "
-        "of the change alone."
+        "Since the last complete day somebody has opened the image to everyone who knows its id. The finding appears "
+        "only on the day of the change."
     )
     assert result.open_by_severity == {"critical": 0, "high": 3, "medium": 12, "low": 6, "info": 0}
     assert (result.new, result.resolved, result.suppressed, result.rule_errors) == (21, 0, 0, {})
@@ -204,7 +205,7 @@ def test_every_rule_that_ships_is_applied_and_counted(audited):
     ]
 
 
-def test_evidence_is_what_the_rule_shows_in_its_order(audited):
+def test_evidence_has_the_rule_s_columns_in_order(audited):
     day, _ = audited
 
     def evidence(rule, id_):
@@ -233,9 +234,13 @@ def test_evidence_is_what_the_rule_shows_in_its_order(audited):
         "resource_categories": "CPU|FPGA|TPU",
         "support_res_categories": "TPU",
     }
+    assert evidence("unused_30_days", "unused-30") == (
+        '{"unused_days":30,"observed_days":30,"last_used_date":null,"observed_kinds":"notebooks|services",'
+        '"workspaces":2}'
+    )
 
 
-def test_a_finding_says_who_answers_for_the_image(audited):
+def test_finding_names_the_owner_of_the_image(audited):
     day, _ = audited
     finding = findings_of(day, "registered_but_gone")["gone"]
     assert (finding["name"], finding["owner"], finding["cost_center"]) == ("was-here", "o", "cc")
@@ -243,7 +248,7 @@ def test_a_finding_says_who_answers_for_the_image(audited):
     assert finding["finding_id"] == hashlib.sha256(b"p1/registered_but_gone/gone").hexdigest()[:32]
 
 
-def test_without_an_allow_list_every_namespace_is_allowed():
+def test_unset_allow_list_allows_every_namespace():
     day = day_of("2026-11-23")
     publish_snapshot(day, responses=[{"id": "a", "outcome": "ok"}], images=[{"id": "a", "namespace": "theirs"}])
     assert derive(day).open_by_severity == dict.fromkeys(SEVERITIES, 0)

@@ -1,4 +1,4 @@
-"""Batches are bounded by bytes as well as by rows, wherever rows of any length pass."""
+"""Batches are bounded by bytes as well as by rows, for rows of any length."""
 
 import datetime as dt
 import hashlib
@@ -38,7 +38,7 @@ def staging(tmp_path):
     return Lake(str(tmp_path / "lake")).staging(Partition(DATE, "default"))
 
 
-def test_answers_are_put_when_many_bytes_wait(staging):
+def test_checkpoint_writes_responses_when_many_bytes_wait(staging):
     sizes = []
     with closing(open_checkpoint(staging, "a")) as store:
         put = store.put
@@ -51,7 +51,7 @@ def test_answers_are_put_when_many_bytes_wait(staging):
         assert max(sizes) < BATCH_BYTES + 2 * LONG
 
 
-def test_long_answers_pass_from_store_to_tables_in_bounded_batches(staging, tmp_path):
+def test_long_responses_reach_the_tables_in_bounded_batches(staging, tmp_path):
     lake = Lake(str(tmp_path / "lake"))
     path = lake.root / "responses.parquet"
     with closing(open_checkpoint(staging, "a")) as store, lake.writer(path, RESPONSES, "run-1") as writer:
@@ -69,7 +69,7 @@ def test_long_answers_pass_from_store_to_tables_in_bounded_batches(staging, tmp_
     batches = list(read_batches(path, 10_000))
     assert [id_ for batch in batches for id_ in batch["id"].to_pylist()] == ids()
     assert max(batch.nbytes for batch in batches) < BATCH_BYTES + LONG
-    # Columns that are short are read by rows.
+    # Short columns are read by rows.
     assert [batch.num_rows for batch in read_batches(path, 10_000, ["id"])] == [group.num_rows for group in groups]
     derivation = build_tables(lake, path, lake.root, "run-1")
     assert (derivation.images, derivation.anomalies) == (COUNT, {"description:too_long": COUNT})
@@ -88,11 +88,11 @@ def test_long_answers_pass_from_store_to_tables_in_bounded_batches(staging, tmp_
         ([], 9, []),
     ],
 )
-def test_lists_end_at_their_number_of_items_or_bytes(sizes, most, expected):
+def test_batches_end_at_their_limit_of_items_or_bytes(sizes, most, expected):
     assert list(bounded(sizes, lambda size: size, most)) == expected
 
 
-def test_tables_of_the_same_rows_do_not_differ_whatever_their_row_groups(tmp_path):
+def test_equal_rows_in_other_row_groups_are_no_difference(tmp_path):
     table = pa.table({"id": ids(100), "n": list(range(100))})
     pq.write_table(table, tmp_path / "a", row_group_size=7)
     pq.write_table(table, tmp_path / "b", row_group_size=30)

@@ -1,4 +1,4 @@
-"""A change is told with the image's name and whose it is, so that nobody has to join for that."""
+"""A change has the image's name and owner, so that readers need no join."""
 
 from published_days import day_of, publish_snapshot, published_rows
 
@@ -25,7 +25,7 @@ def publish(date, images, owners, **outcomes):
     }
 
 
-def test_a_change_has_the_name_since_and_the_owner_of_that_day(tmp_path):
+def test_change_has_the_new_name_and_that_day_s_owner(tmp_path):
     assert publish("2026-11-01", {A: "a", B: "b"}, {A: "ann", B: "bob"}) == {}
     assert publish("2026-11-02", {A: "renamed", C: "c"}, {A: "eve", B: "bob", C: "cleo"}, **{B: "not_found"}) == {
         A: ("changed", "name", "renamed", "eve", "of eve"),

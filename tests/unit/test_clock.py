@@ -1,4 +1,4 @@
-"""The clock against the lake's and the API's: times of publication rise, and a skew is said until it is mended."""
+"""The machine's clock compared with the lake's and the API's: publication times rise, and a skew is reported."""
 
 import asyncio
 import datetime as dt
@@ -16,8 +16,9 @@ from pipelines.lake.manifests import chain_head, published, write_manifest
 from pipelines.maintenance.status import day_statuses
 from pipelines.settings import Settings
 from pipelines.snapshot.publish import publish
-from pipelines.snapshot.steps import SnapshotRun, take_inventory
+from pipelines.snapshot.snapshot_run import SnapshotRun
 from pipelines.snapshot.steps import publish_snapshot as publish_stored
+from pipelines.snapshot.steps import take_inventory
 
 NOON = dt.datetime(2026, 11, 25, 12, tzinfo=dt.UTC)
 SECOND = dt.timedelta(seconds=1)
@@ -41,7 +42,7 @@ def day_at(now, date="2026-11-23", **options):
     )
 
 
-def test_a_run_by_a_clock_that_is_behind_the_lake_is_refused_before_anything_is_asked(lake):
+def test_run_with_a_clock_behind_the_lake_is_refused_before_any_request(lake):
     early = dt.datetime(2026, 11, 23, 9, 30, tzinfo=dt.UTC)
     with pytest.raises(ConfigurationError, match=BEHIND):
         take_inventory(day_at(early))
@@ -49,12 +50,12 @@ def test_a_run_by_a_clock_that_is_behind_the_lake_is_refused_before_anything_is_
     with pytest.raises(ConfigurationError, match=BEHIND):
         publish_stored(day_at(early, "2026-11-25"))
     assert newest_publication(lake, "default").published_at == NOON
-    # Another project's chain is its own.
+    # Each project has its own chain.
     other = SnapshotRun(Partition(early.date(), "other"), "run-2", Settings(lake="lake"), lambda: early)
     other.check_clock()
 
 
-def test_no_manifest_is_written_by_a_clock_that_went_back_meanwhile(lake):
+def test_clock_that_goes_back_during_a_run_prevents_the_manifest(lake):
     partition = Partition(NOON.date(), "default")
     manifest, before = published(lake, partition), chain_head(lake, "default")
     with pytest.raises(ConfigurationError, match="published at 2026-11-25 12:00:00 UTC: set the clock right"):
@@ -73,21 +74,21 @@ def test_no_manifest_is_written_by_a_clock_that_went_back_meanwhile(lake):
 
 
 @pytest.mark.parametrize("behind", [0, 20])
-def test_times_of_publication_rise_by_clocks_that_stand_still_or_differ_a_little(lake, behind):
+def test_publication_times_rise_even_if_the_clock_stands_still(lake, behind):
     day = day_at(NOON - behind * SECOND, "2026-11-25")
     times = [NOON, *(publish_stored(day).manifest.published_at for _ in range(3))]
     assert times == sorted(set(times))
     assert times[-1] - NOON < SECOND
 
 
-def test_a_day_that_the_sandbox_plays_is_published_by_the_wall_clock(lake):
+def test_played_day_is_published_by_the_wall_clock(lake):
     played = day_at(dt.datetime(2020, 1, 2, 9, tzinfo=dt.UTC), "2020-01-02", is_played=True)
     before = dt.datetime.now(dt.UTC)
     assert before <= played.publication_time() <= dt.datetime.now(dt.UTC)
     assert day_at(NOON).publication_time() == NOON
 
 
-def test_a_publication_that_lies_ahead_is_said_until_its_time_has_come(lake):
+def test_publication_in_the_future_is_reported_until_that_time(lake):
     early = dt.datetime(2026, 11, 23, 9, 30, tzinfo=dt.UTC)
     (warning,) = clock_warnings(lake, "default", early)
     assert "says 2026-11-23 09:30:00 UTC, but 2026-11-25 of project default was published at" in warning
@@ -97,14 +98,14 @@ def test_a_publication_that_lies_ahead_is_said_until_its_time_has_come(lake):
 
 
 def fetched_with(lake, date, skew):
-    """Publish a day whose answers came by a clock that was so far ahead."""
+    """Publish a day whose responses came from a clock that was this far ahead."""
     day = day_of(date)
     manifest = publish_snapshot(day)
     fetch = manifest.fetch.model_copy(update={"clock_skew_seconds": skew})
     write_manifest(lake, day.partition, manifest.model_copy(update={"fetch": fetch}))
 
 
-def test_a_skew_against_the_api_is_said_until_a_day_is_fetched_by_a_right_clock(lake):
+def test_clock_skew_is_reported_until_a_day_with_a_right_clock(lake):
     later = NOON + dt.timedelta(days=30)
     fetched_with(lake, "2026-11-26", 299.0)
     assert clock_warnings(lake, "default", later) == []
@@ -116,7 +117,7 @@ def test_a_skew_against_the_api_is_said_until_a_day_is_fetched_by_a_right_clock(
     )
     (status,) = day_statuses(lake, ["default"], dt.date(2026, 11, 27), dt.date(2026, 11, 27))
     assert status.as_json()["clock_skew_seconds"] == 7_200.4
-    # Of a day whose answers did not say, nothing is known.
+    # A day without response dates says nothing about the skew.
     fetched_with(lake, "2026-11-28", None)
     assert clock_warnings(lake, "default", later) == [warning]
     fetched_with(lake, "2026-11-29", -600.0)
@@ -125,18 +126,18 @@ def test_a_skew_against_the_api_is_said_until_a_day_is_fetched_by_a_right_clock(
     assert clock_warnings(lake, "default", later) == []
 
 
-def test_a_damaged_manifest_does_not_keep_the_clock_from_being_told(lake):
+def test_damaged_manifest_does_not_hide_the_clock_skew(lake):
     fetched_with(lake, "2026-11-26", 3_600.0)
     lake.manifest(Partition(dt.date(2026, 11, 25), "default")).write_text("{")
     assert len(clock_warnings(lake, "default", NOON + dt.timedelta(days=2))) == 1
 
 
-def test_the_least_skew_that_an_answer_shows_is_what_is_sure():
+def test_smallest_skew_of_all_responses_is_kept():
     stats = Stats()
     for header in ("", "yesterday", "Mon, 01 Jan 99999999999999999999 00:00:00 GMT"):
         stats.note_date(header, NOON.timestamp())
     assert stats.clock_skew_seconds is None
-    # Out of a cache, late, at once, late.
+    # From a cache, late, at once, late.
     for minutes in (90, 60.5, 60, 61):
         stats.note_date(format_datetime(NOON - dt.timedelta(minutes=minutes), usegmt=True), NOON.timestamp())
     assert stats.clock_skew_seconds == 3_600.0
@@ -144,7 +145,7 @@ def test_the_least_skew_that_an_answer_shows_is_what_is_sure():
     assert stats.clock_skew_seconds == -2.0
 
 
-def test_the_clock_of_the_api_is_read_from_its_answers(start_sandbox, monkeypatch):
+def test_api_clock_is_read_from_response_dates(start_sandbox, monkeypatch):
     sandbox = start_sandbox(size=1)
     for name, value in sandbox.env.items():
         monkeypatch.setenv(name, value)
@@ -152,9 +153,9 @@ def test_the_clock_of_the_api_is_read_from_its_answers(start_sandbox, monkeypatc
     async def skew():
         with connect(Settings(), Partition(NOON.date(), "default")) as connection:
             async with connection.client() as client:
-                async for _ in client.list_images():
+                async for _ in client.list_images(["0"]):
                     pass
                 return client.stats.clock_skew_seconds
 
-    # Both are this machine's; only the API's has no fractions.
+    # Both clocks are this machine's; only the API's has no fractions.
     assert -1 < asyncio.run(skew()) < 60

@@ -17,7 +17,7 @@ def invoke(*arguments, env=None):
     return CliRunner().invoke(app, [*arguments], env=env)
 
 
-def test_version_is_that_of_manifests():
+def test_version_option_prints_the_version_of_manifests():
     result = invoke("--version")
     assert result.exit_code == 0
     assert result.output == f"image-snapshots {code_version()}\n"
@@ -31,7 +31,7 @@ def test_help_shows_no_type_of_a_flag(command):
     assert "bool" not in result.output.lower()
 
 
-def test_help_shows_what_other_options_take():
+def test_help_shows_the_values_of_other_options():
     assert "<int range>" in invoke("status", "--help", env={"COLUMNS": "120"}).output
 
 
@@ -54,7 +54,7 @@ def test_ctrl_c_ends_any_command_with_one_sentence():
     assert result.output == "Error: Stopped by Ctrl-C.\n"
 
 
-def test_ctrl_c_that_comes_while_python_tidies_up_ends_the_command_all_the_same(capfd):
+def test_ctrl_c_during_clean_up_still_ends_the_command(capfd):
     stopped = typer.Typer(cls=Commands)
 
     class Interrupted:
@@ -63,7 +63,7 @@ def test_ctrl_c_that_comes_while_python_tidies_up_ends_the_command_all_the_same(
 
     @stopped.command()
     def one() -> None:
-        # Python ignores what is raised here.
+        # Python ignores exceptions here.
         Interrupted()
         threading.Event().wait(60)
 
@@ -94,23 +94,23 @@ def at_the_prompt(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("word", ["exit", "quit", "EXIT;", ".quit", "\\q", " exit ; "])
-def test_words_that_end_the_prompt(word, at_the_prompt):
+def test_prompt_ends_at_these_words(word, at_the_prompt):
     assert at_the_prompt(word, "SELECT 1;")[:2] == ([], ["SELECT 1;"])
 
 
 @pytest.mark.parametrize("word", ["help", "help;", ".help", "?"])
-def test_words_that_ask_for_help(word, at_the_prompt):
+def test_prompt_shows_help_at_these_words(word, at_the_prompt):
     asked, _, shown = at_the_prompt(word, "SELECT 1;")
     assert asked == ["SELECT 1;"]
     assert shown.count("ended by a semicolon") == 2
 
 
 @pytest.mark.parametrize("word", [".tables", ".tables;", "\\d"])
-def test_words_that_list_the_tables(word, at_the_prompt):
+def test_prompt_lists_tables_at_these_words(word, at_the_prompt):
     asked, _, shown = at_the_prompt(word, "SELECT 1;")
     assert asked == ["SELECT 1;"]
     assert shown.count("images_latest ") == 2
 
 
-def test_such_words_within_a_query_are_the_query_s(at_the_prompt):
+def test_prompt_words_inside_a_query_belong_to_the_query(at_the_prompt):
     assert at_the_prompt("SELECT 1 AS", "exit", ";")[0] == ["SELECT 1 AS\nexit\n;"]

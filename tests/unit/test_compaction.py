@@ -1,4 +1,4 @@
-"""Monthly files: readers see the same rows without them, with them, and whatever is in between."""
+"""Monthly files: readers see the same rows without them, with them, and in between."""
 
 import datetime as dt
 import json
@@ -35,14 +35,14 @@ def publish(date, names):
             for id_, name in sorted(names.items())
         ],
         image_values=[{"id": A, "field": "dev_services", "position": n, "value": str(n)} for n in range(2)],
-        notebooks=[{"notebook_id": "n", "status": "RUNNING", "image_id": A}],
+        references=[{"resource_id": "n", "image_id": A, "strength": "running"}],
         listed=[],
     )
 
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
-    """Five days of three months with all that is derived from them."""
+    """Five days of three months with all derived tables."""
 
     def make(root):
         with pytest.MonkeyPatch.context() as monkeypatch:
@@ -62,7 +62,7 @@ def lake(published, tmp_path):
 
 
 def seen(lake, names=None):
-    """Every row that readers see, by table."""
+    """All rows that readers see, by table."""
     with closing(connect_lake(lake)) as connection:
         rows = {}
         for name, table in (TABLES | ANALYSIS_TABLES).items():
@@ -81,7 +81,7 @@ def problems(lake):
     return list(check_months(lake, "default", {"2025-10"}))
 
 
-def test_a_month_becomes_one_file_for_each_table_and_readers_see_the_same(lake):
+def test_compact_writes_one_file_per_table_with_the_same_rows(lake):
     before, daily = seen(lake), files(lake)
     assert months_over(lake, "default", NOW.date()) == ["2025-09", "2025-10"]
     done = compact(lake, "default", "2025-10", NOW)
@@ -91,7 +91,7 @@ def test_a_month_becomes_one_file_for_each_table_and_readers_see_the_same(lake):
     ]
     table = pq.ParquetFile(lake.monthly("images", "2025-10", "default")).read()
     assert table.schema.names == IMAGES.schema.names
-    # An image's days side by side.
+    # An image's days are side by side.
     assert [(row["id"][0], row["name"], row["snapshot_date"].day) for row in table.to_pylist()] == [
         ("a", "a1", 1),
         ("a", "a2", 2),
@@ -107,19 +107,19 @@ def test_a_month_becomes_one_file_for_each_table_and_readers_see_the_same(lake):
     assert files(lake) == daily
     assert seen(lake) == before
     assert problems(lake) == []
-    # Were the daily files read, they would be missed.
+    # If the daily files were read, they would be missing.
     lake.table("images", day_of("2025-10-02").partition).write_bytes(b"no Parquet")
     assert seen(lake) == before
 
 
-def test_a_month_that_is_compacted_is_left_alone(lake):
+def test_compact_skips_a_month_that_is_current(lake):
     compact(lake, "default", "2025-10", NOW)
     written = files(lake, "_monthly/*/*/*/*.parquet")
     assert compact(lake, "default", "2025-10", NOW).was_current
     assert files(lake, "_monthly/*/*/*/*.parquet") == written
 
 
-def test_a_day_that_is_published_anew_is_read_from_its_daily_file_until_the_month_is_compacted_again(lake):
+def test_rerun_day_is_read_from_its_daily_file_until_compacted_again(lake):
     compact(lake, "default", "2025-10", NOW)
     publish("2025-10-02", {A: "other"})
     derive_days(day_of("2025-10-02"))
@@ -140,7 +140,7 @@ def test_a_day_that_is_published_anew_is_read_from_its_daily_file_until_the_mont
     assert seen(lake) == after
 
 
-def test_a_day_that_somebody_drops_is_not_seen(lake):
+def test_dropped_day_is_not_read_from_the_monthly_file(lake):
     compact(lake, "default", "2025-10", NOW)
     lake.manifest(day_of("2025-10-02").partition).unlink()
     for name in TABLES | ANALYSIS_TABLES:
@@ -150,15 +150,15 @@ def test_a_day_that_somebody_drops_is_not_seen(lake):
     assert days == [(1,), (30,), (31,)]
 
 
-def test_a_column_that_old_files_lack_is_null_in_the_monthly_one(lake):
+def test_column_missing_in_old_files_is_null_in_the_monthly_file(lake):
     day = day_of("2025-10-01")
     path = lake.table("image_costs", day.partition)
     table = pq.ParquetFile(path).read()
     pq.write_table(table.drop_columns(["currency", "reclaimable_bytes"]), path)
     monthly = lake.derived_manifest(day.partition)
-    sealed = json.loads(monthly.read_text())
-    sealed["files"]["image_costs"] |= {"sha256": path.sha256(), "bytes": path.stat().st_size}
-    monthly.write_text(json.dumps(sealed))
+    manifest = json.loads(monthly.read_text())
+    manifest["files"]["image_costs"] |= {"sha256": path.sha256(), "bytes": path.stat().st_size}
+    monthly.write_text(json.dumps(manifest))
     before = seen(lake)
     compact(lake, "default", "2025-10", NOW)
     assert seen(lake) == before
@@ -167,24 +167,25 @@ def test_a_column_that_old_files_lack_is_null_in_the_monthly_one(lake):
     assert (2, "EUR") in currencies
 
 
-def test_a_daily_file_that_was_changed_is_no_source(lake):
+def test_changed_daily_file_is_not_compacted(lake):
     path = lake.table("images", day_of("2025-10-02").partition)
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(StorageError) as raised:
         compact(lake, "default", "2025-10", NOW)
     assert str(raised.value) == (
         f"{path} is not the file that the manifest names for 2025-10-02 of project default, so its month was not "
-        "compacted: run again when no run replaces the day; `image-snapshots verify` says whether the file was changed."
+        "compacted: run again when no run replaces the day; `image-snapshots verify` shows whether the file "
+        "was changed."
     )
     assert read_monthly_manifest(lake, "2025-10", "default") is None
 
 
-def test_a_monthly_file_that_was_changed_is_named_and_made_again(lake):
+def test_changed_monthly_file_is_reported_and_written_again(lake):
     compact(lake, "default", "2025-10", NOW)
     path = lake.monthly("images", "2025-10", "default")
     whole = path.read_bytes()
     path.write_bytes(whole[:-10])
-    again = "make it again with `image-snapshots compact --month 2025-10 --project default`."
+    again = "write it again with `image-snapshots compact --month 2025-10 --project default`."
     assert problems(lake) == [
         (lake.key(path), f"The monthly file is missing or was changed: {again}"),
     ]
@@ -194,28 +195,28 @@ def test_a_monthly_file_that_was_changed_is_named_and_made_again(lake):
     table = pq.ParquetFile(path).read()
     pq.write_table(table.slice(1), path)
     monthly = lake.monthly_manifest("2025-10", "default")
-    sealed = read_monthly_manifest(lake, "2025-10", "default")
-    facts = sealed.files["images"].model_copy(update={"sha256": path.sha256()})
-    forged = sealed.model_copy(update={"files": sealed.files | {"images": facts}})
+    manifest = read_monthly_manifest(lake, "2025-10", "default")
+    facts = manifest.files["images"].model_copy(update={"sha256": path.sha256()})
+    forged = manifest.model_copy(update={"files": manifest.files | {"images": facts}})
     monthly.write_bytes(record_bytes(forged))
-    assert problems(lake) == [(lake.key(path), f"The monthly file does not hold the rows of the daily ones: {again}")]
+    assert problems(lake) == [(lake.key(path), f"The monthly file does not have the rows of the daily files: {again}")]
 
 
 @pytest.mark.parametrize(
     ("month", "why"), [("2025-11", "is not over"), ("2099-01", "is not over"), ("2025-08", "has no published days")]
 )
-def test_a_month_that_cannot_be_compacted(lake, month, why):
+def test_month_that_cannot_be_compacted_is_refused(lake, month, why):
     with pytest.raises(ConfigurationError) as raised:
         compact(lake, "default", month, NOW)
     assert str(raised.value) == (
-        f"{month} {why} in project default, so there is nothing to compact: choose a month that is over, written as "
-        "YYYY-MM; `image-snapshots status` lists the days that are there."
+        f"{month} {why} in project default, so there is nothing to compact: choose a past month, written as "
+        "YYYY-MM; `image-snapshots status` lists the published days."
     )
 
 
-def test_readers_see_the_same_rows_whenever_a_compaction_is_killed(lake):
+def test_killed_compaction_leaves_readers_the_same_rows(lake):
     compact(lake, "default", "2025-10", NOW)
-    # A day of it void, so that a killed run leaves new files beside what the old seal would say.
+    # One of its days is void, so a killed run leaves new files beside the old monthly manifest.
     publish("2025-10-02", {A: "other"})
     derive_days(day_of("2025-10-02"))
     names = ("inventory", "images", "image_changes", "image_costs")
@@ -223,13 +224,13 @@ def test_readers_see_the_same_rows_whenever_a_compaction_is_killed(lake):
     while was_killed(kills, lambda: compact(lake, "default", "2025-10", NOW)):
         assert seen(lake, names) == before, kills
         kills += 1
-    # The old seal goes, then nine tables and the new seal appear.
+    # The old monthly manifest is removed, then nine tables and the new one appear.
     assert kills == 10
     assert compact(lake, "default", "2025-10", NOW).was_current
     assert seen(lake, names) == before
 
 
-def test_history_is_no_table_of_a_month():
+def test_history_is_not_compacted():
     assert IMAGE_HISTORY.name not in SNAPSHOT_TABLES
     assert set(SNAPSHOT_TABLES) == {
         "inventory",
@@ -244,7 +245,7 @@ def test_history_is_no_table_of_a_month():
     }
 
 
-def test_the_command_compacts_what_is_over(lake, image_snapshots):
+def test_compact_command_compacts_all_past_months(lake, image_snapshots):
     first = image_snapshots("compact", "--json", "--month", "2025-10")
     assert first.returncode == 0, first.stderr
     (month,) = json.loads(first.stdout)

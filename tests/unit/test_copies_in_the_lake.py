@@ -1,4 +1,4 @@
-"""Copies of directories and manifests that somebody made beside ours: readers leave them alone, `verify` names them."""
+"""Copies of directories and manifests beside the originals: readers ignore them, `verify` reports them."""
 
 import datetime as dt
 import json
@@ -13,7 +13,7 @@ from pipelines.lake.manifests import known_partitions
 from pipelines.maintenance.status import day_statuses
 from pipelines.query.views import connect_lake
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import SnapshotRun
+from pipelines.snapshot.snapshot_run import SnapshotRun
 
 DATE = dt.date(2026, 11, 23)
 ID = "00000000-0000-4000-8000-00000000000a"
@@ -31,7 +31,7 @@ def publish(date):
 
 @pytest.fixture
 def lake(tmp_path):
-    """A published day with copies of all kinds beside it; some have names that a project could have."""
+    """A published day with copies of all kinds beside it; some have valid project names."""
     publish(DATE)
     lake = Lake("lake")
     for end in ENDS:
@@ -44,7 +44,7 @@ def lake(tmp_path):
     return lake
 
 
-def test_copies_are_no_projects_and_no_rows(lake):
+def test_copied_directories_are_not_read_as_projects(lake):
     assert known_partitions(lake) == [Partition(DATE, "default")]
     assert [(one.project, one.state) for one in day_statuses(lake, ["default"], DATE, DATE)] == [
         ("default", "complete")
@@ -54,12 +54,12 @@ def test_copies_are_no_projects_and_no_rows(lake):
         assert connection.sql("SELECT project FROM days").fetchall() == [("default",)]
 
 
-def test_the_next_day_is_published_beside_copies(lake):
+def test_next_day_is_published_beside_copies(lake):
     publish(DATE + dt.timedelta(days=1))
     assert [day.date for day in known_partitions(lake)] == [DATE, DATE + dt.timedelta(days=1)]
 
 
-def test_verify_names_each_copy(lake, image_snapshots):
+def test_verify_reports_each_copy(lake, image_snapshots):
     done = image_snapshots("verify")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
@@ -73,11 +73,11 @@ def test_verify_names_each_copy(lake, image_snapshots):
             assert copy in said, copy
     for end in ("~", " (copy)"):
         assert f"images/dt={DATE}/project=default{end}/images.parquet: No record names this file" in said
-    # Of names that a project could have, the manifest says whose it is.
+    # For a valid project name, the manifest states the real project.
     assert f"_manifests/dt={DATE}/project=default.bak.json: It is the manifest of {DATE} of project default" in said
 
 
-def test_a_project_whose_newest_manifest_was_changed_stays_one(lake):
+def test_project_with_a_changed_newest_manifest_is_still_a_project(lake):
     day = Partition(DATE + dt.timedelta(days=1), "default")
     publish(day.date)
     manifest = lake.manifest(day)
@@ -87,7 +87,7 @@ def test_a_project_whose_newest_manifest_was_changed_stays_one(lake):
     assert known_partitions(lake) == [Partition(DATE, "default"), day]
 
 
-def test_projects_that_were_exchanged_stay_projects_though_damaged(lake):
+def test_exchanged_projects_are_still_projects(lake):
     manifest = lake.manifest(Partition(DATE, "default"))
     other = json.loads(manifest.read_text()) | {"project": "other"}
     lake.manifest(Partition(DATE, "default")).rename(lake.manifest(Partition(DATE, "other")))

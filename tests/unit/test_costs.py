@@ -1,4 +1,4 @@
-"""Costs are what the price book says, an estimate and never a bill; weights and growth are the API's sizes."""
+"""Costs follow the price book and are estimates, never a bill; sizes and growth come from the API."""
 
 import datetime as dt
 from pathlib import Path
@@ -23,7 +23,7 @@ def costs_of(day, column):
     ("date", "gigabytes"),
     [("2025-02-10", 28), ("2024-02-29", 29), ("2026-04-30", 30), ("2026-12-31", 31), ("2100-02-28", 28)],
 )
-def test_a_day_costs_its_share_of_the_month(date, gigabytes):
+def test_day_costs_its_share_of_the_month(date, gigabytes):
     day = priced_day(date)
     publish_images(day, [{"id": A, "size_bytes": gigabytes * GB}])
     result = derive(day)
@@ -31,7 +31,7 @@ def test_a_day_costs_its_share_of_the_month(date, gigabytes):
     assert result.estimated_cost == 1.0
 
 
-def test_a_row_says_what_the_image_is_and_which_price_it_has():
+def test_cost_row_has_image_and_price():
     day = priced_day("2026-11-23", BOOK.replace("EUR", "CHF").replace("= 1\n", "= 0.06\n"))
     image = {
         "id": A,
@@ -58,6 +58,7 @@ def test_a_row_says_what_the_image_is_and_which_price_it_has():
             "estimated_cost": 0.01,
             "unused_days": None,
             "reclaimable_bytes": None,
+            "observed_kinds": None,
         }
     ]
     assert result.file.rows == result.images == 1
@@ -65,7 +66,7 @@ def test_a_row_says_what_the_image_is_and_which_price_it_has():
     assert (result.currency, result.is_priced, result.unpriced) == ("CHF", True, 0)
 
 
-def test_the_price_book_that_ships_says_zero():
+def test_shipped_price_book_is_zero():
     day = day_of("2026-11-23")
     publish_images(day, [{"id": A, "size_bytes": GB}])
     result = derive(day)
@@ -147,7 +148,7 @@ def test_the_most_specific_valid_price_wins(entries, expected):
     assert costs_of(day, "estimated_cost") == {A: price}
 
 
-def test_an_image_without_a_price_or_a_size_has_no_cost_and_is_counted():
+def test_image_without_price_or_size_has_no_cost_and_is_counted():
     day = priced_day("2026-11-23", 'currency = "EUR"\n' + entry(2, type="DEDICATED"))
     publish_images(
         day,
@@ -165,7 +166,7 @@ def test_an_image_without_a_price_or_a_size_has_no_cost_and_is_counted():
     assert (result.estimated_cost, result.total_bytes) == (2.0, 32 * GB)
 
 
-def test_no_price_at_all_is_not_a_cost_of_zero():
+def test_missing_price_is_not_a_cost_of_zero():
     day = priced_day("2026-11-23", 'currency = "EUR"\n' + entry(2, "2027-01-01"))
     publish_images(day, [{"id": A, "size_bytes": GB}])
     result = derive(day)
@@ -173,7 +174,7 @@ def test_no_price_at_all_is_not_a_cost_of_zero():
     assert costs_of(day, "currency") == {A: "EUR"}
 
 
-def test_growth_is_against_the_last_complete_day():
+def test_growth_compares_with_the_last_complete_day():
     first, second = priced_day("2026-11-22"), priced_day("2026-11-23")
     publish_images(
         first, [{"id": A, "size_bytes": 5 * GB}, {"id": B}, {"id": C, "size_bytes": GB}, {"id": D, "size_bytes": GB}]
@@ -200,7 +201,7 @@ def test_all_images_are_new_after_a_day_without_any():
     assert costs_of(second, "growth_bytes") == {A: GB}
 
 
-def test_a_last_complete_day_without_costs_is_nothing_to_compare_with():
+def test_last_complete_day_without_costs_gives_no_growth():
     publish_images(priced_day("2026-11-22"), [{"id": A, "size_bytes": GB}])
     day = priced_day("2026-11-23")
     publish_images(day, [{"id": A, "size_bytes": GB}])
@@ -208,7 +209,7 @@ def test_a_last_complete_day_without_costs_is_nothing_to_compare_with():
     assert costs_of(day, "growth_bytes") == {A: None}
 
 
-def test_an_incomplete_day_carries_what_it_has_no_answer_for():
+def test_incomplete_day_carries_images_without_response():
     first, second, third = (priced_day(f"2026-11-2{n}") for n in (2, 3, 4))
     publish_images(first, [{"id": A, "size_bytes": 30 * GB}, {"id": B, "size_bytes": 60 * GB}])
     derive(first)
@@ -220,7 +221,7 @@ def test_an_incomplete_day_carries_what_it_has_no_answer_for():
     assert costs_of(second, "estimated_cost") == {A: 1.1, B: 2.0}
     assert costs_of(second, "growth_bytes") == {A: 3 * GB, B: 0}
     assert (result.total_bytes, result.growth_bytes) == (93 * GB, 3 * GB)
-    # Growth of an incomplete day shows again on the next complete one, which is not compared with it.
+    # Growth on an incomplete day appears again on the next complete day, which is not compared with it.
     publish_images(third, [{"id": A, "size_bytes": 33 * GB}, {"id": B, "size_bytes": 60 * GB}])
     assert derive(third).growth_bytes == 3 * GB
 
@@ -235,26 +236,29 @@ def test_long_unused_images_of_users_are_reclaimable():
             {"id": C, "size_bytes": GB, "type": "BUILD_IN"},
             {"id": D, "size_bytes": GB},
         ],
+        references=[],
     )
     write_usage(day, {A: 30, B: 29, C: 99})
     result = derive(day)
     assert costs_of(day, "unused_days") == {A: 30, B: 29, C: 99, D: None}
     assert costs_of(day, "reclaimable_bytes") == {A: GB, B: 0, C: 0, D: None}
+    assert costs_of(day, "observed_kinds") == dict.fromkeys((A, B, C), "notebooks") | {D: None}
     assert result.reclaimable_bytes == GB
 
 
-def test_unused_images_by_owner():
+def test_unused_images_are_summed_by_owner():
     first, second = priced_day("2026-11-22"), priced_day("2026-11-23")
     images = [{"id": i, "size_bytes": n * GB} for i, n in ((A, 1), (B, 2), (C, 4), (D, 8))]
     inventory = [{"id": A, "owner": "ann"}, {"id": B, "owner": "bob", "cost_center": "cc-2"}, {"id": C, "owner": "ann"}]
     for day in (first, second):
-        publish_images(day, images, inventory=[*inventory, {"id": D}])
+        publish_images(day, images, inventory=[*inventory, {"id": D}], references=[])
         write_usage(day, {A: 40, B: 40, C: 40, D: 0})
         derive(day)
     with DuckDBEngine() as engine:
         engine.create_view("image_costs", "SELECT * FROM read_parquet('lake/image_costs/*/*/*.parquet')")
         rows = engine.read(read_sql("cost/unused.sql")).to_pylist()
     shared = {"snapshot_date": dt.date(2026, 11, 23), "project_id": "p1", "currency": "EUR"}
+    shared["observed_kinds"] = "notebooks"
     assert rows == [
         {
             **shared,
@@ -339,7 +343,7 @@ FIELDS = "valid_from, per_gb_month, registry, namespace, type"
         ),
     ],
 )
-def test_a_wrong_price_book_is_one_sentence(text, problem, tmp_path):
+def test_wrong_price_book_is_one_sentence(text, problem, tmp_path):
     path = tmp_path / "book.toml"
     path.write_text(text)
     with pytest.raises(ConfigurationError) as caught:
@@ -348,7 +352,7 @@ def test_a_wrong_price_book_is_one_sentence(text, problem, tmp_path):
     assert str(caught.value) == f"The price book {path} {middle}{problem}."
 
 
-def test_a_price_book_that_cannot_be_read_names_the_setting(tmp_path):
+def test_unreadable_price_book_names_the_setting(tmp_path):
     with pytest.raises(ConfigurationError) as caught:
         read_price_book(tmp_path / "none.toml")
     assert str(caught.value) == (
@@ -360,7 +364,7 @@ def test_a_price_book_that_cannot_be_read_names_the_setting(tmp_path):
         read_price_book(tmp_path / "latin.toml")
 
 
-def test_the_setting_names_the_price_book(monkeypatch):
+def test_price_book_setting_is_used(monkeypatch):
     assert Settings.load().price_book == ROOT / "sql" / "cost" / "price-book.toml"
     monkeypatch.setenv("IMAGE_SNAPSHOTS_PRICE_BOOK", "prices/ours.toml")
     assert Settings.load().price_book == Path("prices/ours.toml")

@@ -45,7 +45,7 @@ def clouds(tmp_path):
     return lambda cloud: {"OS_CLIENT_CONFIG_FILE": str(path), "OS_CLOUD": cloud}
 
 
-def test_access_key():
+def test_access_key_is_read_from_the_variables():
     env = {"OS_ACCESS_KEY": "AK", "OS_SECRET_KEY": "SK", "OS_PROJECT_ID": "p1"}
     assert load_credentials(None, env) == AccessKey("AK", "SK", "p1")
 
@@ -55,7 +55,7 @@ def test_access_key_wins_over_a_password_and_the_argument_over_the_environment()
     assert load_credentials("p2", env) == AccessKey("AK", "SK", "p2")
 
 
-def test_password_of_the_variables():
+def test_password_is_read_from_the_variables():
     assert load_credentials(None, PASSWORD_ENV) == PasswordLogin(
         auth_url="https://iam.eu-de.otc.t-systems.com/v3",
         user="auditor",
@@ -68,7 +68,7 @@ def test_password_of_the_variables():
     )
 
 
-def test_a_stated_project_id_overrides_the_scope():
+def test_given_project_id_overrides_the_scope():
     login = load_credentials("p9", PASSWORD_ENV)
     assert isinstance(login, PasswordLogin)
     assert (login.project_id, login.project_name, login.project_domain) == ("p9", None, None)
@@ -90,23 +90,23 @@ def test_user_id_needs_no_domain():
         ("http://127.0.0.1:5000/v3", "http://127.0.0.1:5000/v3"),
     ],
 )
-def test_auth_url(stated, used):
+def test_auth_url_is_completed_or_refused(stated, used):
     login = load_credentials(None, PASSWORD_ENV | {"OS_AUTH_URL": stated})
     assert isinstance(login, PasswordLogin)
     assert login.auth_url == used
 
 
-def test_token_of_the_variables():
+def test_token_is_read_from_the_variables():
     assert load_credentials(None, {"OS_TOKEN": "abc", "OS_PROJECT_ID": "p1"}) == ReadyToken("abc", "p1")
 
 
-def test_auth_type_decides_between_token_and_password():
+def test_auth_type_chooses_token_or_password():
     env = PASSWORD_ENV | {"OS_TOKEN": "abc", "OS_PROJECT_ID": "p1"}
     assert isinstance(load_credentials(None, env | {"OS_AUTH_TYPE": "password"}), PasswordLogin)
     assert load_credentials(None, env | {"OS_AUTH_TYPE": "v3token"}) == ReadyToken("abc", "p1")
 
 
-def test_password_of_clouds_yaml(clouds):
+def test_password_is_read_from_clouds_yaml(clouds):
     login = load_credentials(None, clouds("otc"))
     assert isinstance(login, PasswordLogin)
     assert (login.password, login.project_id) == ("12345", "from-file")
@@ -114,20 +114,20 @@ def test_password_of_clouds_yaml(clouds):
     assert str(login.ca_bundle) == "/etc/ca.pem"
 
 
-def test_clouds_yaml_and_the_stated_project(clouds):
+def test_given_project_id_overrides_clouds_yaml(clouds):
     login = load_credentials("p2", clouds("otc"))
     assert isinstance(login, PasswordLogin)
     assert login.project_id == "p2"
 
 
-def test_vendor_profile_of_clouds_yaml(clouds):
+def test_vendor_profile_is_read_from_clouds_yaml(clouds):
     login = load_credentials(None, clouds("profile"))
     assert isinstance(login, PasswordLogin)
     assert login.auth_url == "https://iam.eu-nl.otc.t-systems.com/v3"
     assert (login.user_domain, login.project_domain) == ({"name": "d"}, {"name": "d"})
 
 
-def test_token_of_clouds_yaml(clouds):
+def test_token_is_read_from_clouds_yaml(clouds):
     assert load_credentials(None, clouds("ready")) == ReadyToken("t-o-k-e-n", "p1")
 
 
@@ -155,7 +155,7 @@ def test_token_of_clouds_yaml(clouds):
         ("unverified", PASSWORD_ENV | {"OS_VERIFY": "False"}, "IMAGE_SNAPSHOTS_CA_BUNDLE"),
     ],
 )
-def test_what_is_missing_or_contradictory(happened, env, says):
+def test_missing_or_contradictory_credentials_are_refused(happened, env, says):
     with pytest.raises(ConfigurationError) as raised:
         load_credentials(None, env)
     message = str(raised.value)
@@ -173,7 +173,7 @@ def test_what_is_missing_or_contradictory(happened, env, says):
         ("oidc", "v3oidcpassword"),
     ],
 )
-def test_a_cloud_that_cannot_be_used(clouds, cloud, says):
+def test_unusable_cloud_is_refused(clouds, cloud, says):
     with pytest.raises(ConfigurationError, match=says):
         load_credentials(None, clouds(cloud))
 
@@ -186,5 +186,5 @@ def test_a_cloud_that_cannot_be_used(clouds, cloud, says):
         {"OS_TOKEN": "hidden", "OS_PROJECT_ID": "p1"},
     ],
 )
-def test_secrets_are_not_shown(env):
+def test_credentials_do_not_show_secrets(env):
     assert "hidden" not in repr(load_credentials(None, env))

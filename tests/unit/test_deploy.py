@@ -1,4 +1,4 @@
-"""The files of deploy/, as far as they can be checked without an engine: by linters, schemas and what they name."""
+"""The files of deploy/, checked without an engine: by linters, schemas and the names in them."""
 
 import re
 import subprocess
@@ -32,12 +32,12 @@ def snake(config):
         ),
     ],
 )
-def test_linters_find_nothing(command):
+def test_deploy_files_pass_their_linters(command):
     result = subprocess.run([SCRIPTS / command[0], *command[1:]], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stderr) == (0, ""), result.stdout
 
 
-def test_the_image_holds_what_the_services_name():
+def test_image_contains_the_files_that_services_name():
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     copied = re.findall(r"^COPY (?!--)(.+) \S+$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
     for name in {name for line in copied for name in line.split()}:
@@ -48,7 +48,7 @@ def test_the_image_holds_what_the_services_name():
             assert (ROOT / name).exists(), name
 
 
-def test_images_have_a_version_and_no_secret_has_a_default():
+def test_images_are_pinned_and_secrets_have_no_default():
     services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
     for service in services.values():
         assert re.search(r":(\$\{\w+:-)?\d+\.\d+", service["image"]), service["image"]
@@ -65,8 +65,8 @@ def test_images_have_a_version_and_no_secret_has_a_default():
     assert ours <= Settings.model_fields.keys()
 
 
-def test_dagster_and_its_kubernetes_launcher_take_the_values_of_the_chart():
-    # Here alone: they take a second to import.
+def test_chart_values_match_dagster_s_schemas():
+    # Imported here, because these imports take a second.
     from dagster_k8s.job import UserDefinedDagsterK8sConfig
     from dagster_k8s.launcher import K8sRunLauncher
 

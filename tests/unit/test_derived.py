@@ -1,4 +1,4 @@
-"""Which days are derived again, and that everything derived can be had again from the published days alone."""
+"""Which days are derived again, and that all derived tables can be derived again from the published days alone."""
 
 import shutil
 
@@ -29,12 +29,12 @@ def publish(date, names, failed=()):
             for id_, name in sorted(names.items())
         ],
         listed=[],
-        notebooks=[],
+        references=[],
     )
 
 
 def derive(date):
-    """Derive a day, and say which days were."""
+    """Derive a day, and return the days that were derived."""
     days = []
     result = derive_days(day_of(date), lambda partition, *_: days.append(str(partition.date)))
     return result.derived_manifest, days
@@ -49,14 +49,14 @@ def contents():
 
 @pytest.fixture
 def four_days():
-    """Four published days, of which the third is incomplete."""
+    """Four published days; the third is incomplete."""
     publish("2026-11-01", {A: "a", B: "b"})
     publish("2026-11-02", {A: "a2"})
     publish("2026-11-03", {A: "a3"}, failed=[B])
     publish("2026-11-04", {A: "a3", B: "b"})
 
 
-def test_days_that_lack_their_tables_are_derived_with_the_one_that_was_asked_for(four_days):
+def test_derive_also_derives_days_without_tables(four_days):
     manifest, days = derive("2026-11-04")
     assert days == list(DATES)
     assert manifest.summary.changes == {"changed": 1, "reappeared": 1}
@@ -66,11 +66,11 @@ def test_days_that_lack_their_tables_are_derived_with_the_one_that_was_asked_for
         manifest.summary.total_bytes,
         manifest.summary.growth_bytes,
     ) == (2, 2048, 1024)
-    # What is up to date is left alone, but for the day that was asked for.
+    # Days that are up to date are skipped, except for the requested day.
     assert derive("2026-11-02")[1] == ["2026-11-02"]
 
 
-def test_a_day_published_anew_outdates_itself_and_what_was_compared_with_it(four_days):
+def test_rerun_outdates_the_day_and_days_compared_with_it(four_days):
     derive("2026-11-04")
     publish("2026-11-02", {A: "a", B: "b"})
     _, days = derive("2026-11-02")
@@ -78,12 +78,12 @@ def test_a_day_published_anew_outdates_itself_and_what_was_compared_with_it(four
     lake = day_of("2026-11-04").lake
     summary = read_derived_manifest(lake, day_of("2026-11-04").partition).summary
     assert summary.changes == {"changed": 1}
-    # Nothing is compared with a day that is not complete.
+    # No day is compared with an incomplete day.
     publish("2026-11-03", {A: "other"}, failed=[B])
     assert derive("2026-11-04")[1] == ["2026-11-03", "2026-11-04"]
 
 
-def test_all_that_is_derived_can_be_had_again_from_the_published_days(four_days):
+def test_deleted_derived_tables_are_derived_again_from_published_days(four_days):
     for date in DATES:
         derive(date)
     before = contents()
@@ -98,7 +98,7 @@ def test_all_that_is_derived_can_be_had_again_from_the_published_days(four_days)
         assert after[path].equals(table), path
 
 
-def test_damaged_derived_files_mend_themselves_with_the_next_day(four_days):
+def test_damaged_derived_files_are_repaired_with_the_next_day(four_days):
     derive("2026-11-04")
     before = contents()
     day = day_of("2026-11-02")
@@ -115,14 +115,14 @@ def test_damaged_derived_files_mend_themselves_with_the_next_day(four_days):
 
 
 @pytest.mark.parametrize("where", ["rows", "footer", "days"])
-def test_a_history_that_is_not_the_one_that_was_sealed_is_made_anew(four_days, where):
-    """Damage is no error of the engine, and what somebody put in is not gone on with."""
+def test_history_that_differs_from_its_record_is_derived_again(four_days, where):
+    """Damage is not reported as an engine error, and a replaced history is not continued."""
     derive("2026-11-03")
     lake = day_of("2026-11-03").lake
     history = lake.project_table(IMAGE_HISTORY.name, "default")
     content = bytearray(history.read_bytes())
     if where == "days":
-        # Another's content under the days that it knows.
+        # Another project's content with the days of this history.
         metadata = {key.decode(): value.decode() for key, value in pq.read_schema(history).metadata.items()}
         with lake.writer(history, IMAGE_HISTORY, "forged", metadata=metadata):
             pass
@@ -136,12 +136,12 @@ def test_a_history_that_is_not_the_one_that_was_sealed_is_made_anew(four_days, w
     assert [(row["id"], row["name"]) for row in names] == [(A, "a"), (A, "a2"), (A, "a3"), (B, "b"), (B, "b"), (B, "b")]
 
 
-def test_a_day_that_is_not_published_has_nothing_to_derive():
+def test_derive_refuses_an_unpublished_day():
     with pytest.raises(ConfigurationError, match=r"^Nothing is published for 2026-11-01 of project default"):
         derive("2026-11-01")
 
 
-def test_verify_names_derived_files_that_were_changed_removed_or_are_outdated(four_days):
+def test_verify_reports_changed_removed_and_outdated_derived_files(four_days):
     derive("2026-11-04")
     day = day_of("2026-11-02")
     lake, changes = day.lake, day.lake.table(IMAGE_CHANGES.name, day.partition)
@@ -165,7 +165,7 @@ def test_verify_names_derived_files_that_were_changed_removed_or_are_outdated(fo
     ((path, sentence),) = problems()
     assert path == "image_history/project=default/image_history.parquet"
     assert sentence.startswith("The file was changed: its SHA-256 is ")
-    # Its hash corrected, too: the history is made once more.
+    # With a corrected hash: the history is derived again.
     facts = {"sha256": history.sha256(), "bytes": history.stat().st_size, "rows": 0}
     forge_record(lake.derived_manifest(day.partition), lambda said: said["history"].update(facts))
     ((path, sentence),) = problems()

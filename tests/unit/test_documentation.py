@@ -1,4 +1,4 @@
-"""What the documentation says of commands, options, settings and pages is so."""
+"""The documentation's statements about commands, options, settings and pages are true."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ PAGES = [
     *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").glob("*.md"))),
 ]
 COMMANDS = typer.main.get_command(app).commands
-# What the command line of the sandbox, which is another parser's, takes besides.
+# Further options of the sandbox's own command line, which has another parser.
 SANDBOX = {
     f"--{name.replace('_', '-')}"
     for name in [f.name for f in dataclasses.fields(SandboxOptions)] + [*Faults.model_fields]
@@ -42,12 +42,12 @@ def options_of(command):
 
 
 def code(page):
-    """What stands as code on a page, in blocks and within lines."""
+    """The code on a page, in blocks and within lines."""
     found = re.findall(r"^```\w*\n(.*?)^```$|`([^`\n]+)`", text_of(page), re.MULTILINE | re.DOTALL)
     return "\n".join(block or line for block, line in found)
 
 
-def test_every_command_and_option_that_is_named_exists():
+def test_documented_commands_and_options_exist():
     wrong, seen = [], set()
     for page in PAGES:
         for command, rest in INVOCATION.findall(code(page)):
@@ -62,7 +62,7 @@ def test_every_command_and_option_that_is_named_exists():
     assert seen >= {"run", "status", "query", "derive", "load", "verify"}
 
 
-def test_the_readme_names_every_command_and_its_row_no_option_that_there_is_not():
+def test_readme_lists_every_command_with_existing_options():
     rows = re.findall(r"^\| `image-snapshots (\w+)[^|]*\|(.*)\|$", text_of("README.md"), re.MULTILINE)
     assert {command for command, _ in rows} == COMMANDS.keys() - {"load"}
     for command, meaning in rows:
@@ -71,11 +71,11 @@ def test_the_readme_names_every_command_and_its_row_no_option_that_there_is_not(
     assert "`load` only loads" in dict(rows)["derive"]
 
 
-def test_the_readme_names_every_setting():
+def test_readme_names_every_setting():
     table = text_of("README.md").partition("| `IMAGE_SNAPSHOTS_…` |")[2].partition("\n\n")[0]
     rows = dict(re.findall(r"^\| `([A-Z_]+)` \| (.*?) \|", table, re.MULTILINE))
     assert rows.keys() == {name.upper() for name in Settings.model_fields}
-    # Defaults that are a plain value stand there as such.
+    # Defaults that are plain values are shown as they are.
     for name, field in Settings.model_fields.items():
         stated = rows[name.upper()].strip("`")
         if isinstance(field.default, bool):
@@ -85,7 +85,7 @@ def test_the_readme_names_every_setting():
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_links_lead_somewhere(page):
+def test_links_in_the_docs_are_valid(page):
     dead = []
     for target in re.findall(r"\]\(([^)\s]+)\)", text_of(page)):
         if "://" in target:
@@ -103,12 +103,12 @@ def test_links_lead_somewhere(page):
 
 
 @pytest.mark.parametrize("name", ["audit", "cost"])
-def test_notebooks_read_what_the_readme_says(name):
+def test_notebooks_read_the_lake_that_the_readme_states(name):
     notebook = json.loads((ROOT / "docs" / "notebooks" / f"{name}.ipynb").read_text())
     source = "".join("".join(cell["source"]) for cell in notebook["cells"])
     assert 'ROOT / os.environ.get("IMAGE_SNAPSHOTS_LAKE", "lake")' in source
     assert "load_environment" not in source
 
 
-def test_a_count_of_lines_counts_the_header_so_no_page_counts_rows_by_it():
+def test_no_page_counts_csv_rows_by_lines():
     assert [page for page in PAGES if re.search(r"image-snapshots query .*\| *wc -l", text_of(page))] == []

@@ -1,4 +1,4 @@
-"""The examples of the documentation that read the lake, run as they stand there; the oldest day lacks a column."""
+"""The documentation's examples that read the lake, run as they are; the oldest day lacks a column."""
 
 import datetime as dt
 import re
@@ -14,7 +14,7 @@ from proved_days import A, B, C, proved_day, publish_proved
 from pipelines.settings import ROOT
 
 TODAY = dt.datetime.now(dt.UTC).date()
-# The day that the examples name.
+# The day in the examples.
 DAY = dt.date(2026, 11, 25)
 LATEST = "anomalies"
 
@@ -26,7 +26,7 @@ def examples(page, language):
 
 
 def make(directory):
-    """Two projects; of the day before the newest one, the files lack the column that was added last."""
+    """Two projects; the files of the day before the newest lack the column that was added last."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(directory)
         for project in ("default", "other"):
@@ -50,8 +50,8 @@ def run(example):
     return names
 
 
-def test_reading_everything_by_the_first_file_loses_the_column():
-    # What the examples are there to avoid.
+def test_reading_by_the_oldest_file_loses_the_new_column():
+    # The examples avoid this.
     assert LATEST not in pd.read_parquet("lake/images").columns
 
 
@@ -60,7 +60,7 @@ def of(engine):
     return run(found)
 
 
-def test_pandas():
+def test_pandas_example_reads_day_and_all_days():
     found = of("pandas")
     assert len(found["one_day"]) == len(found["same_day"]) == 6
     assert len(found["all_days"]) == 10
@@ -72,33 +72,33 @@ def test_pandas():
     assert {*found["all_days"]["project"].astype(str)} == {"default", "other"}
 
 
-def test_pyarrow():
+def test_pyarrow_example_reads_one_day():
     found = of("pyarrow.dataset")["one_day"]
     assert found.num_rows == 6
     assert {LATEST, "dt", "project"} <= {*found.column_names}
 
 
-def test_polars():
+def test_polars_example_reads_one_day():
     found = of("polars")
     assert found["one_day"].height == 6
     assert found["images"].collect().height == 10
     assert {LATEST, "dt", "project"} <= {*found["one_day"].columns}
 
 
-def test_duckdb():
+def test_duckdb_example_sums_bytes():
     (query,) = examples("docs/reading.md", "sql")
     assert duckdb.sql(query).fetchall() == [("default", None, 3 * 1024), ("other", None, 3 * 1024)]
     assert LATEST in duckdb.sql(re.sub("SELECT .*\n", "SELECT *\n", query).partition("GROUP")[0]).columns
 
 
 @of_duckdb
-def test_the_warehouse():
+def test_warehouse_example_reads_one_day():
     with duckdb.connect("lake/warehouse.duckdb") as warehouse:
         warehouse.execute("CREATE TABLE images AS SELECT * FROM 'lake/images/*/*/*.parquet'")
     assert len(of("duckdb")["one_day"]) == 6
 
 
-def test_the_readme():
+def test_readme_examples_run():
     publish_proved(proved_day(str(TODAY), "today"), {A: "PUBLIC"}, hour=0)
     (query,) = examples("README.md", "sql")
     days = {DAY - dt.timedelta(days=1): 4, DAY: 6}
@@ -112,7 +112,7 @@ def test_the_readme():
 
 
 @of_duckdb
-def test_the_query_page():
+def test_query_page_example_runs():
     (example,) = examples("docs/query.md", "python")
     teams = pd.DataFrame({"team": ["vision"]})
     names = {"teams": teams}

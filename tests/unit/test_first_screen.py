@@ -1,4 +1,4 @@
-"""What a run says at last: it fits 80 columns, and names every project's report."""
+"""The last output of a run: it fits 80 columns, and names every project's report."""
 
 import re
 
@@ -23,6 +23,7 @@ SUMMARY = {
     "total_bytes": 3 * 2**40,
     "growth_bytes": -6 * 2**30,
     "reclaimable_bytes": 2**40,
+    "unmatched_references": 0,
     "estimated_cost": 12.5,
     "currency": "EUR",
     "is_priced": True,
@@ -50,7 +51,7 @@ def report(project, date="2026-11-23"):
 
 @pytest.fixture
 def on_a_terminal(monkeypatch, capsys):
-    """What is printed on a terminal of 80 columns, by lines; as the terminal gets it, without colours."""
+    """The lines printed on a terminal of 80 columns, without colours."""
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "80")
     assert Console().is_terminal
@@ -63,7 +64,7 @@ def on_a_terminal(monkeypatch, capsys):
     return printed
 
 
-def test_the_first_screen_fits_80_columns_and_cuts_nothing(on_a_terminal):
+def test_first_screen_fits_80_columns_uncut(on_a_terminal):
     lines = on_a_terminal(print_reports, [report("default")])
     assert [line for line in lines if len(line) > 80] == []
     cells = [line.split("│")[2].strip() for line in lines if line.count("│") == 5]
@@ -71,7 +72,7 @@ def test_the_first_screen_fits_80_columns_and_cuts_nothing(on_a_terminal):
     assert "Files: lake/TABLE/dt=2026-11-23/project=*/TABLE.parquet" in lines
 
 
-def test_reports_of_all_projects_are_named_each_by_its_newest_day(on_a_terminal):
+def test_newest_report_of_each_project_is_named(on_a_terminal):
     lines = on_a_terminal(print_reports, [report("a", "2026-11-22"), report("a"), report("b")])
     assert [line for line in lines if line.startswith("Report")] == [
         "Report: lake/reports/dt=2026-11-23/project=a/report.html",
@@ -79,14 +80,14 @@ def test_reports_of_all_projects_are_named_each_by_its_newest_day(on_a_terminal)
     ]
 
 
-def test_a_pipe_gets_a_line_for_each_file(capsys):
+def test_piped_output_has_a_line_for_each_file(capsys):
     print_reports([report("a"), report("b")])
     lines = [line.split("\t") for line in capsys.readouterr().out.splitlines() if "\t" in line]
     assert lines[0] == ["date", "project", "table", "rows", "bytes", "file"]
     assert len(lines) == 1 + 2 * len(TABLES | ANALYSIS_TABLES)
 
 
-def test_sentences_break_between_words_on_a_terminal_and_nowhere_in_a_log(on_a_terminal, monkeypatch, capsys):
+def test_sentences_wrap_on_a_terminal_but_not_in_a_log(on_a_terminal, monkeypatch, capsys):
     sentence = "The price book is missing. " * 8
     for action in (print_note, print_error):
         lines = on_a_terminal(action, sentence.strip())
@@ -103,13 +104,13 @@ def test_sentences_break_between_words_on_a_terminal_and_nowhere_in_a_log(on_a_t
     [{}, {"compared_with": None}, {"is_complete": False}, {"is_priced": False, "estimated_cost": 0.0}],
     ids=["usual", "first", "incomplete", "without-prices"],
 )
-def test_each_line_of_a_day_fits(changed):
+def test_each_summary_line_fits_80_columns(changed):
     lines = summary_lines(DerivedSummary.model_validate(SUMMARY | changed))
-    # Two blanks come before each.
+    # Each line is indented by two blanks.
     assert [line for line in lines if len(line) > 78] == []
 
 
-def test_what_the_readme_shows_of_a_run_has_the_shape_that_is_printed(on_a_terminal):
+def test_readme_shows_a_run_as_it_is_printed(on_a_terminal):
     (shown,) = re.findall(r"^```\n(Published on.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     summary = SUMMARY | {"estimated_cost": 0.0, "is_priced": False, "unpriced": 0, "reclaimable_bytes": 0}
     printed = on_a_terminal(print_reports, [report("default") | {"summary": summary}])

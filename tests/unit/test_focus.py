@@ -1,4 +1,4 @@
-"""The export of costs in the shape of FOCUS: its columns, its formats, and what it refuses."""
+"""The export of costs in FOCUS form: its columns, its formats, and what it refuses."""
 
 import csv
 import datetime as dt
@@ -56,6 +56,7 @@ COLUMNS = [
     "x_IsEstimate",
     "x_IsSandbox",
     "x_Namespace",
+    "x_ObservedKinds",
     "x_Owner",
     "x_PriceValidFrom",
     "x_ReclaimableBytesUpperBound",
@@ -108,6 +109,7 @@ FULL_ROW = {
     "x_IsEstimate": "true",
     "x_IsSandbox": "true",
     "x_Namespace": "team",
+    "x_ObservedKinds": "notebooks",
     "x_Owner": 'ann "a"',
     "x_PriceValidFrom": "2020-01-01",
     "x_ReclaimableBytesUpperBound": "4160749568",
@@ -135,7 +137,7 @@ def cost_lake():
                 "size_bytes": 4160749568,
             }
             inventory = [{"id": A, "owner": 'ann "a"', "environment": "prod"}, {"id": B}]
-            publish_images(day, [image, {"id": B, "size_bytes": GB}], inventory=inventory)
+            publish_images(day, [image, {"id": B, "size_bytes": GB}], inventory=inventory, references=[])
             write_usage(day, {A: 31, B: 2})
             derive(day)
     return Lake("lake")
@@ -144,7 +146,7 @@ def cost_lake():
 DAYS = (dt.date(2026, 12, 31), dt.date(2027, 1, 1))
 
 
-def test_the_focus_export_as_csv(cost_lake, tmp_path):
+def test_focus_export_writes_csv(cost_lake, tmp_path):
     target = tmp_path / "focus.csv"
     target.write_text("an older export")
     assert write_focus(cost_lake, DAYS[0], DAYS[0], ["default"], target) == 2
@@ -155,14 +157,14 @@ def test_the_focus_export_as_csv(cost_lake, tmp_path):
     unpriced = dict(zip(header, rows[1], strict=True))
     assert unpriced["ResourceId"] == B
     assert unpriced["ChargeDescription"].endswith("; the price book states no price for it")
-    # Unknown is neither zero nor an empty tag.
+    # An unknown value is neither zero nor an empty tag.
     absent = ("EffectiveCost", "ListCost", "ContractedCost", "ListUnitPrice", "ProviderName", "RegionId", "Tags")
     assert {unpriced[name] for name in absent} == {""}
     assert (unpriced["BilledCost"], unpriced["ConsumedQuantity"]) == ("0.000000000000", "1.000000000000")
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
-def test_the_focus_export_as_parquet(cost_lake, tmp_path):
+def test_focus_export_writes_parquet(cost_lake, tmp_path):
     target = tmp_path / "focus.PARQUET"
     assert write_focus(cost_lake, *DAYS, ["other", "default", "third"], target) == 8
     with pq.ParquetFile(target) as file:
@@ -191,7 +193,7 @@ def test_the_focus_export_as_parquet(cost_lake, tmp_path):
         (None, None, None),
     ],
 )
-def test_provider_and_region_are_those_of_the_registry(registry, provider, region, tmp_path):
+def test_provider_and_region_come_from_the_registry(registry, provider, region, tmp_path):
     day = priced_day("2026-11-23")
     publish_images(day, [{"id": A, "registry": registry}])
     derive(day)
@@ -202,7 +204,7 @@ def test_provider_and_region_are_those_of_the_registry(registry, provider, regio
     assert (row["ListUnitPrice"], row["ListCost"], row["ConsumedQuantity"]) == (1, None, None)
 
 
-def test_what_cannot_be_exported_is_one_sentence(cost_lake, tmp_path):
+def test_impossible_export_is_one_sentence(cost_lake, tmp_path):
     with pytest.raises(ConfigurationError, match=r"costs\.xlsx ends with neither \.csv nor \.parquet"):
         write_focus(cost_lake, *DAYS, ["default"], tmp_path / "costs.xlsx")
     with pytest.raises(ConfigurationError, match="The first day, 2027-01-01, is after the last one, 2026-12-31"):
@@ -213,7 +215,7 @@ def test_what_cannot_be_exported_is_one_sentence(cost_lake, tmp_path):
         write_focus(cost_lake, *DAYS, ["default"], tmp_path / "none" / "focus.csv")
 
 
-def test_a_failed_export_leaves_the_older_one(cost_lake, tmp_path):
+def test_failed_export_keeps_the_older_file(cost_lake, tmp_path):
     target = tmp_path / "focus.csv"
     target.write_text("an older export")
     cost_lake.table("image_costs", Partition(DAYS[1], "default")).write_bytes(b"damaged")

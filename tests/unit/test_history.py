@@ -1,4 +1,4 @@
-"""The history of a project and its changes, on small published days: what counts as a version, a change, a removal."""
+"""A project's history and its changes, on small published days: versions, changes, removals."""
 
 import datetime as dt
 
@@ -14,7 +14,7 @@ A, B, C = (f"{letter * 8}-0000-4000-8000-000000000000" for letter in "abc")
 
 
 def publish(date, described=None, **outcomes):
-    """Publish a day: `described` maps an id to its content; further ids by keyword, each with its outcome."""
+    """Publish a day: `described` maps ids to their content; further ids are given by keyword with their outcome."""
     described = described or {}
     outcomes = {{"a": A, "b": B, "c": C}[name]: outcome for name, outcome in outcomes.items()}
     answers = {**dict.fromkeys(described, "ok"), **outcomes}
@@ -50,7 +50,7 @@ def changes(date):
     ]
 
 
-def test_the_first_complete_day_begins_the_history_and_changes_nothing():
+def test_first_complete_day_begins_the_history_without_changes():
     publish("2026-11-01", {A: {"name": "a"}, B: {"name": "b"}})
     result = derive("2026-11-01")
     assert (result.versions, result.current, result.deleted, result.days, result.steps) == (2, 2, 0, 1, 1)
@@ -93,7 +93,7 @@ def test_each_changed_field_is_a_row_of_its_class():
         (lambda: publish("2026-11-02", {B: {"name": "b"}}), "not_in_inventory"),
     ],
 )
-def test_a_removal_says_who_says_so_and_a_return_is_no_new_image(second_day, reason):
+def test_removal_has_its_reason_and_a_return_is_reappeared(second_day, reason):
     publish("2026-11-01", {A: {"name": "a"}, B: {"name": "b"}})
     second_day()
     publish("2026-11-03", {A: {"name": "a2"}, B: {"name": "b"}})
@@ -111,7 +111,7 @@ def test_a_removal_says_who_says_so_and_a_return_is_no_new_image(second_day, rea
 
 
 @pytest.mark.parametrize("silent", ["forbidden", "invalid_id"])
-def test_an_answer_that_says_nothing_changes_nothing(silent):
+def test_forbidden_and_failed_change_nothing(silent):
     publish("2026-11-01", {A: {"name": "a"}})
     publish("2026-11-02", {}, a=silent)
     publish("2026-11-03", {A: {"name": "a2"}})
@@ -121,7 +121,7 @@ def test_an_answer_that_says_nothing_changes_nothing(silent):
     assert changes("2026-11-03") == [(A, "changed", "name", "a", "a2", "metadata")]
 
 
-def test_an_incomplete_day_is_not_compared_and_its_changes_show_once_on_the_next_complete_one():
+def test_changes_of_an_incomplete_day_appear_once_on_the_next_complete_day():
     publish("2026-11-01", {A: {"name": "a"}, B: {"name": "b"}})
     publish("2026-11-02", {A: {"name": "a2"}}, b="failed")
     publish("2026-11-03", {A: {"name": "a2"}, B: {"name": "b"}})
@@ -134,7 +134,7 @@ def test_an_incomplete_day_is_not_compared_and_its_changes_show_once_on_the_next
     ]
 
 
-def test_an_image_that_was_gone_when_first_met_is_no_removal():
+def test_image_gone_from_the_start_is_not_a_removal():
     publish("2026-11-01", {A: {"name": "a"}})
     publish("2026-11-02", {A: {"name": "a"}, B: {"name": "b"}}, b="deleted", c="not_found")
     derive("2026-11-02")
@@ -142,7 +142,7 @@ def test_an_image_that_was_gone_when_first_met_is_no_removal():
     assert versions("id", "is_deleted", "deleted_reason") == [(A, False, None), (B, True, "deleted")]
 
 
-def test_a_day_that_is_published_anew_corrects_what_follows():
+def test_rerun_corrects_later_days():
     publish("2026-11-01", {A: {"name": "a"}})
     publish("2026-11-02", {A: {"name": "b"}})
     publish("2026-11-03", {A: {"name": "c"}})
@@ -157,13 +157,13 @@ def test_a_day_that_is_published_anew_corrects_what_follows():
     assert changes("2026-11-03") == [(A, "changed", "name", "a", "c", "metadata")]
 
 
-def test_going_on_gives_what_beginning_anew_gives():
+def test_continued_history_equals_one_derived_from_nothing():
     publish("2026-11-01", {A: {"name": "a"}, B: {"name": "b"}})
     publish("2026-11-02", {A: {"name": "a2"}}, b="not_found")
     publish("2026-11-03", {A: {"name": "a2"}, B: {"name": "b"}, C: {"name": "c"}})
     publish("2026-11-04", {B: {"name": "b"}, C: {"name": "c2"}}, a="deleted")
     steps = [derive(f"2026-11-0{number}").steps for number in (1, 2, 3, 4)]
-    # Each run brings the whole history up to date; a day that is derived again adds nothing.
+    # Each run updates the whole history; a day that is derived again adds nothing.
     assert steps == [4, 0, 0, 0]
     everything = versions(*IMAGE_HISTORY.schema.names)
     day_of("2026-11-01").lake.project_table(IMAGE_HISTORY.name, "default").unlink()
@@ -171,7 +171,7 @@ def test_going_on_gives_what_beginning_anew_gives():
     assert versions(*IMAGE_HISTORY.schema.names) == everything
 
 
-def test_a_day_that_was_removed_leaves_the_history():
+def test_removed_day_leaves_the_history():
     publish("2026-11-01", {A: {"name": "a"}})
     publish("2026-11-02", {A: {"name": "b"}})
     derive("2026-11-02")

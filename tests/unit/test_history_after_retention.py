@@ -1,4 +1,4 @@
-"""After retention nothing but the stored history knows the days that are gone: which file is gone on with."""
+"""After retention only the stored history knows the removed days: when it is continued, and when it is refused."""
 
 from dataclasses import replace
 
@@ -35,35 +35,35 @@ def history(lake):
 
 
 def rewritten(history):
-    """The same rows and days in a file that nobody sealed."""
-    sealed = history.sha256()
+    """The same rows and days in a file that no record names."""
+    recorded = history.sha256()
     with history.open("rb") as file:
         pq.write_table(pq.read_table(file), history)
-    return sealed, history.sha256()
+    return recorded, history.sha256()
 
 
-def test_a_history_that_was_not_sealed_is_refused_and_nothing_changes(lake, history):
-    sealed, found = rewritten(history)
+def test_history_that_differs_from_its_record_is_refused(lake, history):
+    recorded, found = rewritten(history)
     with pytest.raises(StorageError) as raised:
         derive_days(THIRD)
     assert str(raised.value) == (
         f"{history} is not the file that its manifest names: its SHA-256 is {found}, and the newest derived manifest "
-        f"names {sealed}. Retention removed what it would be made anew from, so nothing was derived: restore the file "
-        "from a backup, or, if you know it to be right, say so once with `image-snapshots rebuild --date 2025-10-03 "
-        f"--accept-history {found}`."
+        f"names {recorded}. Retention removed what it would be made anew from, so nothing was derived: restore the "
+        "file from a backup, or, if you know it to be right, say so once with `image-snapshots rebuild --date "
+        f"2025-10-03 --accept-history {found}`."
     )
     assert history.sha256() == found
     assert read_derived_manifest(lake, THIRD.partition) is None
 
 
-def test_a_history_that_no_record_names_is_refused(lake, history):
+def test_history_without_a_record_is_refused(lake, history):
     for derived_manifest in (FIRST, SECOND):
         lake.remove(lake.derived_manifest(derived_manifest.partition))
     with pytest.raises(StorageError, match="no derived manifest names one"):
         derive_days(THIRD)
 
 
-def test_a_history_that_somebody_accepts_is_gone_on_with_on_record(lake, history):
+def test_accepted_history_is_continued_and_recorded(lake, history):
     _, found = rewritten(history)
     with pytest.raises(StorageError):
         derive_days(replace(THIRD, accepted_history="0" * 64))
@@ -77,7 +77,7 @@ def test_a_history_that_somebody_accepts_is_gone_on_with_on_record(lake, history
 
 
 def kill_after_replacing(files, monkeypatch, day=THIRD):
-    """Let a derivation of the third day put so many files in their places, the history first, and no more."""
+    """Let a derivation of the third day put this many files in their places, the history first, and no more."""
     done = []
 
     def replaced(lake, source, target):
@@ -92,7 +92,7 @@ def kill_after_replacing(files, monkeypatch, day=THIRD):
         derive_days(day)
 
 
-def test_a_derivation_that_is_killed_before_its_history_has_a_record_is_mended_by_the_next(lake, history, monkeypatch):
+def test_kill_between_history_and_record_is_repaired_by_the_next_derivation(lake, history, monkeypatch):
     before = history.sha256()
     kill_after_replacing(1, monkeypatch)
     assert history.sha256() != before
@@ -102,14 +102,14 @@ def test_a_derivation_that_is_killed_before_its_history_has_a_record_is_mended_b
     assert not lake.pending_derived_manifest("default").is_there()
 
 
-def test_a_record_that_was_to_come_explains_no_other_file(lake, history, monkeypatch):
+def test_coming_record_accepts_only_its_own_history(lake, history, monkeypatch):
     kill_after_replacing(0, monkeypatch)
     rewritten(history)
     with pytest.raises(StorageError, match="is not the file that its manifest names"):
         derive_days(THIRD)
 
 
-def test_a_record_that_was_to_come_explains_nothing_once_another_was_written(lake, history, monkeypatch):
+def test_coming_record_is_ignored_after_a_later_record(lake, history, monkeypatch):
     kill_after_replacing(1, monkeypatch, replace(THIRD, run_id="cut off"))
     cut_off = history.read_bytes()
     coming = lake.pending_derived_manifest("default").read_bytes()

@@ -1,4 +1,4 @@
-"""What is derived a range of ids at a time is what is derived of all of them at once, in the same order."""
+"""Deriving ranges of ids one after the other gives the same rows, in the same order, as deriving all at once."""
 
 from itertools import chain
 from pathlib import Path
@@ -35,14 +35,14 @@ def image(id_: str, day: int) -> dict:
 
 
 def take(day: int, ids: list[str], outcomes: dict[str, str], *, reads_usage: bool = True) -> None:
-    """Publish and derive a day; the inventory lies in the opposite order of ids."""
+    """Publish and derive a day; the inventory has the ids in reverse order."""
     responses = [{"id": id_, "outcome": outcomes.get(id_, "ok")} for id_ in sorted(ids)]
     described = [row["id"] for row in responses if row["outcome"] in ("ok", "deleted")]
     today = day_of(f"2026-11-{day}")
     publish_snapshot(
         today,
         listed=[{"id": id_, "name": id_, "size": 1} for id_ in [LATE, *sorted(ids, reverse=True)]],
-        notebooks=[{"notebook_id": "n", "image_id": IDS[0], "status": "RUNNING"}] if reads_usage else None,
+        references=[{"resource_id": "n", "image_id": IDS[0], "strength": "running"}] if reads_usage else None,
         inventory=[{"id": id_, "owner": None if number % 2 else "a"} for number, id_ in enumerate(reversed(ids))],
         responses=responses,
         images=[image(id_, day) for id_ in described],
@@ -60,7 +60,7 @@ def derive_everything(
     monkeypatch.chdir(directory)
     monkeypatch.setattr(DuckDBEngine, "ids_at_a_time", ids_at_a_time)
     take(20, IDS[2:], {})
-    # The first two are new, and nobody looks whether they are used.
+    # The first two are new; nobody observes their usage.
     take(21, IDS, {IDS[3]: "forbidden", IDS[4]: "deleted"}, reads_usage=False)
     take(22, IDS[:7], {IDS[2]: "not_found"})
     tables = [path for path in sorted(Path("lake").rglob("*.parquet")) if path.parts[1] in ANALYSIS_TABLES]
@@ -73,7 +73,7 @@ def test_ranges_of_ids_give_the_rows_and_the_order_of_all_ids(tmp_path, monkeypa
     assert at_once.keys() == in_ranges.keys()
     for path, table in at_once.items():
         assert in_ranges[path].to_pylist() == table.to_pylist(), path
-    # Something of every kind was there to be torn apart.
+    # There are rows of every kind that ranges could split.
     assert {path.split("/")[1] for path, table in at_once.items() if table.num_rows > len(IDS) // 2} >= {
         "image_history",
         "image_changes",
@@ -88,7 +88,7 @@ def write_responses(path: Path, ids: list[str], body: bytes) -> Path:
     return path
 
 
-def test_each_id_is_in_one_range_even_one_that_the_file_lacks(tmp_path):
+def test_each_id_is_in_exactly_one_range(tmp_path):
     ranges = id_ranges(write_responses(tmp_path / "r.parquet", IDS, b"{}"), 4)
     assert len(ranges) == 3
     asked = ["", "0", "it's", LATE, *IDS, *(id_ + "x" for id_ in IDS)]
@@ -99,18 +99,18 @@ def test_each_id_is_in_one_range_even_one_that_the_file_lacks(tmp_path):
     assert next(ids for ids in found if IDS[0] in ids) == [i for i in asked if i < IDS[4]]
 
 
-def test_ranges_are_of_fewer_ids_where_answers_are_long(tmp_path):
+def test_long_responses_make_smaller_ranges(tmp_path):
     short = write_responses(tmp_path / "short.parquet", IDS, b"{}")
     assert id_ranges(short, 100) == [None]
     assert id_ranges(short, None) == [None]
-    # Each its own body: equal ones would be stored once.
+    # Each has a different body: equal bodies are stored once.
     bodies = [bytes([number]) * 20_000_000 for number in range(len(IDS))]
     rows = pa.table({"id": IDS, "body": pa.array(bodies, pa.binary())})
     pq.write_table(rows, tmp_path / "long.parquet", use_dictionary=False, compression="zstd")
     assert len(id_ranges(tmp_path / "long.parquet", 100)) == len(IDS)
 
 
-def test_rows_of_ranges_come_by_rule_and_then_by_id(tmp_path):
+def test_findings_of_ranges_are_ordered_by_rule_and_id(tmp_path):
     schema = pa.schema([("rule", pa.string()), ("id", pa.string())])
     rows = [[("b", "1"), ("z", "1")], [], [("a", "2"), ("b", "2"), ("b", "3")], [("z", "4")]]
     ranges = [

@@ -1,4 +1,4 @@
-"""Values at the edge of what a type holds: they cost no inventory, and are kept as what they are."""
+"""Extreme values do not break an inventory, and are kept unchanged."""
 
 import csv
 import json
@@ -40,7 +40,7 @@ def read(source, query="not-read.sql"):
         (1_764_028_800_000, pa.timestamp("ms", "UTC"), "2025-11-25T00:00:00+00:00"),
     ],
 )
-def test_a_time_of_any_year_is_kept(tmp_path, value, type_, text):
+def test_time_of_any_year_is_kept(tmp_path, value, type_, text):
     number = pa.int32() if type_ == pa.date32() else pa.int64()
     column = pa.array([value], number).view(type_)
     lists = pa.ListArray.from_arrays(pa.array([0, 1], pa.int32()), column)
@@ -54,7 +54,7 @@ def test_a_time_of_any_year_is_kept(tmp_path, value, type_, text):
 
 
 @pytest.mark.parametrize("name", ["i.csv", "i.tsv"])
-def test_a_value_of_any_length_is_read(tmp_path, name):
+def test_value_of_any_length_is_read(tmp_path, name):
     long = "x" * 1_000_000
     with (tmp_path / name).open("w", newline="") as file:
         writer = csv.writer(file, delimiter="\t" if name == "i.tsv" else ",")
@@ -64,7 +64,7 @@ def test_a_value_of_any_length_is_read(tmp_path, name):
 
 
 def database(postgres, encoding, content):
-    """URL of a database of this encoding whose table has a note of these bytes."""
+    """URL of a database with this encoding whose table has a note of these bytes."""
     name = f"coded_{encoding.lower()}"
     with psycopg.connect(postgres.url, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0 LOCALE 'C'")
@@ -84,7 +84,7 @@ def query(tmp_path):
     return path
 
 
-def test_text_of_a_database_without_an_encoding_is_text(postgres, query):
+def test_database_without_encoding_gives_text(postgres, query):
     url = database(postgres, "SQL_ASCII", "Müller".encode())
     row = read(url, query)
     assert (row["id"], row["owner"], row["attributes"]) == (ID, "Müller", {"note": "Müller"})
@@ -96,5 +96,5 @@ def test_text_of_a_database_without_an_encoding_is_text(postgres, query):
     assert row["owner"] == "ü"
 
 
-def test_text_of_a_database_in_another_encoding_is_the_same_text(postgres, query):
+def test_database_in_another_encoding_gives_the_same_text(postgres, query):
     assert read(database(postgres, "LATIN1", "Müller".encode("latin-1")), query)["owner"] == "Müller"

@@ -54,7 +54,7 @@ def write(path: Path, content: str | bytes) -> Path:
     return path
 
 
-# What every kind of file gives
+# What every kind of file must give
 
 
 def make_csv(path: Path, rows: list[dict]) -> None:
@@ -127,7 +127,7 @@ def test_every_kind_of_file_gives_the_same_table(tmp_path, name, make):
 # Text files
 
 
-def test_lines_skip_comments_and_blank_lines(tmp_path):
+def test_txt_skips_comments_and_blank_lines(tmp_path):
     path = write(tmp_path / "i.txt", f"\ufeff# images\r\n{A}\r\n\r\n  {B}\t# bob's\n#{C}\nname#1\n{A}")
     rows, counts = read(path)
     assert [(r["id"], r["id_as_read"]) for r in rows] == [(A, A), (B, f"  {B}"), ("name#1", "name#1")]
@@ -145,7 +145,7 @@ def test_lines_skip_comments_and_blank_lines(tmp_path):
         pytest.param(f"id,owner,,\n{A},x,,\n", id="unnamed empty columns"),
     ],
 )
-def test_csv_as_spreadsheets_write_it(tmp_path, content):
+def test_csv_from_spreadsheets_is_read(tmp_path, content):
     rows, _ = read(write(tmp_path / "i.csv", content))
     assert [(r["id"], r["owner"], r["attributes"]) for r in rows] == [(A, "x", None)]
 
@@ -165,11 +165,11 @@ def test_csv_values_stay_text(tmp_path):
 # JSON
 
 
-def test_json_array_of_ids(tmp_path):
+def test_json_array_of_ids_is_read(tmp_path):
     assert ids(write(tmp_path / "i.json", json.dumps([A, f" {B}", "", None, 12, A]))) == [A, B, "12"]
 
 
-def test_json_lines_of_ids(tmp_path):
+def test_json_lines_of_ids_are_read(tmp_path):
     assert ids(write(tmp_path / "i.jsonl", f'\ufeff"{A}"\n\n{{"id": "{B}"}}\n')) == [A, B]
 
 
@@ -183,7 +183,7 @@ def test_json_attributes_keep_their_types(tmp_path):
 
 
 def test_json_objects_may_differ_in_their_fields(tmp_path, monkeypatch):
-    # The second chunk has no id at all, which blank ids are, not a file without the column.
+    # The second chunk has no id at all; these are blank ids, not a missing column.
     monkeypatch.setattr(inventory_sources, "BATCH_ROWS", 2)
     lines = [{"ID": A}, {"ID": B, "owner": "x"}, {"owner": "y"}, {"team": "z"}]
     rows, counts = read(write(tmp_path / "i.jsonl", "\n".join(map(json.dumps, lines))))
@@ -218,11 +218,11 @@ def test_json_is_read_the_same_in_blocks_of_any_size(tmp_path, monkeypatch, bloc
         pytest.param('[\n"a', "line 2: Unterminated string", id="cut off in a string"),
         pytest.param('["a",]', "line 1: Expecting value", id="trailing comma"),
         pytest.param('{"a" ["x"]}', "line 1: expected ':'", id="missing colon"),
-        pytest.param('["a"]\n["b"]', "line 2: there is more after its end", id="two documents"),
+        pytest.param('["a"]\n["b"]', "line 2: there is text after its end", id="two documents"),
         pytest.param('{"id": "a"}\n{"id": "b"}\n', "(it has 0)", id="JSON lines"),
         pytest.param('[["a"]]', "a list as its item 1", id="list of lists"),
         pytest.param("[" + "[" * 100_000, "line 1: it is nested too deeply", id="nested without end"),
-        pytest.param('["\\ud800"]', "a value that cannot be kept, between rows 1 and 1", id="half a surrogate pair"),
+        pytest.param('["\\ud800"]', "a value that cannot be stored, between rows 1 and 1", id="half a surrogate pair"),
     ],
 )
 def test_broken_json_is_refused_with_its_place(tmp_path, content, said):
@@ -243,7 +243,7 @@ def test_broken_json_line_is_refused_with_its_number(tmp_path):
 # Parquet
 
 
-def test_parquet_with_types(tmp_path):
+def test_parquet_values_keep_their_types(tmp_path):
     table = pa.table(
         {
             "id": pa.array([UUID(A).bytes, UUID(B).bytes, None], pa.uuid()),
@@ -265,14 +265,14 @@ def test_parquet_with_types(tmp_path):
 
 
 @pytest.mark.parametrize("type_", [pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary()])
-def test_parquet_text_of_any_layout(tmp_path, type_):
+def test_parquet_text_of_any_layout_is_read(tmp_path, type_):
     pq.write_table(pa.table({"image_id": pa.array([A, "00123"]).cast(type_)}), tmp_path / "i.parquet")
     assert ids(tmp_path / "i.parquet") == [A, "00123"]
 
 
-def test_parquet_bytes_that_are_no_text_are_refused(tmp_path):
+def test_parquet_bytes_that_are_not_text_are_refused(tmp_path):
     pq.write_table(pa.table({"id": pa.array([A.encode(), b"\xff"])}), tmp_path / "i.parquet")
-    assert "i.parquet holds a value that cannot be kept, between rows 1 and 2:" in refusal(tmp_path / "i.parquet")
+    assert "i.parquet holds a value that cannot be stored, between rows 1 and 2:" in refusal(tmp_path / "i.parquet")
 
 
 # Ids and projects
@@ -291,7 +291,7 @@ def test_parquet_bytes_that_are_no_text_are_refused(tmp_path):
         pytest.param("../projects", id="a path"),
     ],
 )
-def test_other_forms_of_an_id_are_kept_but_not_valid(tmp_path, written):
+def test_other_forms_of_an_id_are_kept_as_invalid(tmp_path, written):
     rows, counts = read(write(tmp_path / "i.json", json.dumps([f" {written.upper()}", written, C])))
     assert [(r["id"], r["is_valid"]) for r in rows] == [(written.upper().lower(), False), (C, True)]
     assert (counts.ids, counts.invalid, counts.duplicate) == (2, 1, 1)
@@ -303,13 +303,13 @@ def test_rows_without_a_project_belong_to_every_project(tmp_path):
     assert ids(path, project_key="lab") == [A, C]
 
 
-def test_an_id_of_another_project_is_no_duplicate(tmp_path):
+def test_same_id_in_another_project_is_not_a_duplicate(tmp_path):
     rows, counts = read(write(tmp_path / "i.csv", f"id,project,owner\n{A},lab,x\n{A},main,y\n"))
     assert [(r["id"], r["owner"]) for r in rows] == [(A, "y")]
     assert counts == InventoryCounts(rows_read=2, other_project=1, ids=1)
 
 
-def test_a_project_is_matched_exactly(tmp_path):
+def test_project_is_matched_exactly(tmp_path):
     _, counts = read(write(tmp_path / "i.csv", f"id,project\n{A},Main\n{B},main\n"))
     assert counts == InventoryCounts(rows_read=2, unknown_project=1, ids=1)
 
@@ -318,32 +318,32 @@ def test_a_project_is_matched_exactly(tmp_path):
     ("name", "content"),
     [("i.csv", "id\n"), ("i.txt", "# none\n"), ("i.json", "[]"), ("i.jsonl", ""), ("i.csv", "id,project\nx,lab\n,\n")],
 )
-def test_an_empty_inventory_is_refused_unless_allowed(tmp_path, name, content):
+def test_empty_inventory_is_refused_unless_allowed(tmp_path, name, content):
     path = write(tmp_path / name, content)
     assert "holds no image id for project 'main'" in refusal(path)
     assert ids(path, allow_empty=True) == []
 
 
-def test_the_refusal_of_an_empty_inventory_says_where_the_rows_went(tmp_path):
+def test_refusal_of_an_empty_inventory_counts_the_dropped_rows(tmp_path):
     message = refusal(write(tmp_path / "i.csv", "id,project\nx,lab\n,\n,main\ny,gone\n"))
     assert "(4 rows read, 2 blank, 1 of other projects, 1 of projects that are not configured)" in message
 
 
 @pytest.mark.parametrize("wrong", ["'{}'", "img-{}", "{{{}}}", "undashed"])
-def test_an_inventory_without_a_usable_id_is_refused_with_an_example(tmp_path, wrong):
+def test_inventory_without_valid_ids_is_refused_with_an_example(tmp_path, wrong):
     written = [A.replace("-", "") if wrong == "undashed" else wrong.format(id_) for id_ in (A, B, C)]
     message = refusal(write(tmp_path / "i.json", json.dumps(written)))
     count = len(set(written))
-    assert f"holds {count} of {count} ids for project 'main' that are no image ids, such as {written[0]!r}" in message
+    assert f", {count} of {count} ids for project 'main' are not image ids, such as {written[0]!r}" in message
 
 
-def test_a_share_of_ids_that_are_none_is_refused_and_less_is_not(tmp_path):
+def test_too_many_invalid_ids_are_refused_but_fewer_are_not(tmp_path):
     path = write(tmp_path / "i.json", json.dumps([A, B, C, "no id"]))
     assert len(ids(path, max_invalid_ratio=0.25)) == 4
     assert "IMAGE_SNAPSHOTS_MAX_INVALID_RATIO allows 0.2 of them" in refusal(path, max_invalid_ratio=0.2)
-    # That it may be empty does not make it one of images.
+    # `allow_empty` does not make invalid ids acceptable.
     only = write(tmp_path / "j.json", json.dumps(["no id"]))
-    assert "no image ids" in refusal(only, max_invalid_ratio=0.2, allow_empty=True)
+    assert "not image ids" in refusal(only, max_invalid_ratio=0.2, allow_empty=True)
 
 
 CELL = st.one_of(st.sampled_from(["", " ", A, A.upper(), B, f" {C}\t", "x", "X "]), st.text(max_size=4))
@@ -374,17 +374,17 @@ def test_every_row_is_counted_once(tmp_path_factory, pairs):
         ("id,x,x", "two columns for 'x' ('x' and 'x')"),
     ],
 )
-def test_headers_that_cannot_be_used(tmp_path, header, said):
+def test_unusable_headers_are_refused(tmp_path, header, said):
     assert said in refusal(write(tmp_path / "i.csv", f"{header}\n"))
 
 
-def test_names_that_differ_in_case_are_two_further_columns(tmp_path):
+def test_attribute_names_that_differ_in_case_are_two_columns(tmp_path):
     rows, _ = read(write(tmp_path / "i.csv", f"id,Team,team\n{A},x,y\n"))
     assert rows[0]["attributes"] == '{"Team":"x","team":"y"}'
 
 
 @pytest.mark.parametrize(("name", "content"), [("i.json", '[{"name": "a"}]'), ("i.jsonl", '{"name": "a"}')])
-def test_json_without_an_id(tmp_path, name, content):
+def test_json_without_an_id_column_is_refused(tmp_path, name, content):
     assert "has no column 'id' or 'image_id' (columns found: 'name')" in refusal(write(tmp_path / name, content))
 
 
@@ -410,39 +410,39 @@ def test_parquet_without_an_id_is_refused_although_it_has_no_rows(tmp_path):
         pytest.param("i.txt", b"a\xe4\n", "is not UTF-8 text", id="latin-1 lines"),
         pytest.param("i.json", b'["\xe4"]', "is not UTF-8 text", id="latin-1 JSON"),
         pytest.param("i.jsonl", b'"\xe4"', "is not UTF-8 text", id="latin-1 JSON lines"),
-        pytest.param("i.parquet", b"", "is not sound PARQUET: Parquet file size is 0 bytes", id="empty parquet"),
-        pytest.param("i.parquet", b"id\n1\n" * 9, "is not sound PARQUET: Parquet magic", id="csv named parquet"),
+        pytest.param("i.parquet", b"", "is not valid PARQUET: Parquet file size is 0 bytes", id="empty parquet"),
+        pytest.param("i.parquet", b"id\n1\n" * 9, "is not valid PARQUET: Parquet magic", id="csv named parquet"),
     ],
 )
-def test_broken_files(tmp_path, name, content, said):
+def test_broken_files_are_refused(tmp_path, name, content, said):
     assert said in refusal(write(tmp_path / name, content))
 
 
-def test_a_parquet_file_cut_off_or_damaged(tmp_path):
+def test_truncated_or_damaged_parquet_is_refused(tmp_path):
     pq.write_table(pa.table({"id": [str(UUID(int=n)) for n in range(5000)]}), tmp_path / "whole.parquet")
     whole = (tmp_path / "whole.parquet").read_bytes()
-    assert "is not sound PARQUET" in refusal(write(tmp_path / "cut.parquet", whole[:-100]))
+    assert "is not valid PARQUET" in refusal(write(tmp_path / "cut.parquet", whole[:-100]))
     damaged = whole[:50] + bytes(2000) + whole[2050:]
-    assert "is not sound PARQUET" in refusal(write(tmp_path / "damaged.parquet", damaged))
+    assert "is not valid PARQUET" in refusal(write(tmp_path / "damaged.parquet", damaged))
 
 
-def test_a_missing_file(tmp_path):
+def test_missing_file_is_refused(tmp_path):
     message = refusal(tmp_path / "none.csv")
     assert message.startswith(f"The inventory file {tmp_path / 'none.csv'} does not exist (working directory")
 
 
 @pytest.mark.parametrize("name", ["images.xlsx", "images", "modelarts", "i.csv.gz"])
-def test_an_unknown_ending(tmp_path, name):
+def test_unknown_file_ending_is_refused(tmp_path, name):
     message = refusal(tmp_path / name)
     assert "ends in .csv .tsv .txt .json .jsonl .parquet, a database URL such as" in message
 
 
-def test_a_directory(tmp_path):
+def test_directory_is_refused(tmp_path):
     (tmp_path / "d.csv").mkdir()
     assert refusal(tmp_path / "d.csv").endswith("d.csv cannot be read: Is a directory.")
 
 
-def test_a_file_without_permission(tmp_path):
+def test_file_without_permission_is_refused(tmp_path):
     path = write(tmp_path / "i.csv", f"id\n{A}\n")
     with unreadable(path):
         message = refusal(path)
@@ -452,7 +452,7 @@ def test_a_file_without_permission(tmp_path):
 # Describing a source
 
 
-def test_describing_a_file(tmp_path):
+def test_describe_source_describes_a_file(tmp_path):
     path = write(tmp_path / "i.csv", "id\n")
     os.utime(path, (0, 1_760_000_000))
     assert describe_source(str(path)) == InventorySource(
@@ -460,18 +460,18 @@ def test_describing_a_file(tmp_path):
     )
 
 
-def test_a_path_may_begin_at_home(tmp_path, monkeypatch):
+def test_path_may_begin_with_a_tilde(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     write(tmp_path / "i.txt", A)
     assert describe_source("~/i.txt").name == str(tmp_path / "i.txt")
     assert ids(Path("~/i.txt")) == [A]
 
 
-def test_describing_the_list_of_the_api():
+def test_describe_source_describes_the_image_list():
     assert describe_source("modelarts:") == InventorySource("modelarts", "modelarts:", None)
 
 
-# The API's own list
+# The image list
 
 
 async def listed(given_ids: list[str]) -> AsyncIterator[str]:
@@ -479,7 +479,7 @@ async def listed(given_ids: list[str]) -> AsyncIterator[str]:
         yield id_
 
 
-async def test_ids_that_the_api_listed():
+async def test_ids_of_the_image_list_become_the_inventory():
     inventory = reading()
     many = [str(UUID(int=n)) for n in range(inventory_sources.BATCH_ROWS + 10)]
     batches = [batch async for batch in inventory.read_listed(listed([*many, many[0].upper()]))]
@@ -489,7 +489,7 @@ async def test_ids_that_the_api_listed():
     assert inventory.counts == InventoryCounts(rows_read=len(many) + 1, duplicate=1, ids=len(many))
 
 
-async def test_an_empty_list_is_refused_unless_allowed():
+async def test_empty_image_list_is_refused_unless_allowed():
     with pytest.raises(ConfigurationError, match=r"^The inventory modelarts: holds no image id for project 'main'"):
         _ = [batch async for batch in reading().read_listed(listed([]))]
     assert [batch async for batch in reading(allow_empty=True).read_listed(listed([]))] == []

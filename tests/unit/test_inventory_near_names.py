@@ -1,4 +1,4 @@
-"""Headers of inventories: those that mean one of our columns are taken for it, or refused, and never passed over."""
+"""Inventory headers that nearly match one of our columns are used or refused, never ignored."""
 
 import json
 from datetime import date
@@ -43,12 +43,12 @@ def refusal(path: Path) -> str:
         ("i.csv", f'`id`,“project”,\u200bowner\u00a0\n{A},main,"Lee, Ann"\n{B},lab,x\n'),
     ],
 )
-def test_blanks_and_quotes_around_names_and_values_are_none_of_them(tmp_path, name, content):
+def test_blanks_and_quotes_around_names_and_values_are_removed(tmp_path, name, content):
     rows = read(written(tmp_path / name, content))
     assert [(row["id"], row["owner"], row["attributes"]) for row in rows] == [(A, "Lee, Ann", None)]
 
 
-def test_a_value_that_begins_with_a_blank_is_kept_as_read(tmp_path):
+def test_value_with_a_leading_blank_is_kept_as_read(tmp_path):
     rows = read(written(tmp_path / "i.csv", f'id,note\n {A}, x\n{B},"y ""z"", w"\n'))
     assert [(row["id_as_read"], row["attributes"]) for row in rows] == [
         (f" {A}", '{"note":" x"}'),
@@ -74,22 +74,22 @@ def test_a_value_that_begins_with_a_blank_is_kept_as_read(tmp_path):
         ("Environments", "environment"),
     ],
 )
-def test_a_name_that_is_nearly_one_of_ours_is_refused_with_the_one_that_is_meant(tmp_path, header, meant):
+def test_misspelt_column_is_refused_with_the_known_name(tmp_path, header, meant):
     message = refusal(written(tmp_path / "i.csv", f"id,{header}\n{A},lab\n"))
     assert message == (
-        f"The inventory {tmp_path}/i.csv has a column {header!r}, which would be kept as an attribute alone: did you "
-        f"mean {meant!r}? Rename it, to that or to what is less alike."
+        f"The inventory {tmp_path}/i.csv has a column {header!r}, which would be kept only as an attribute: did you "
+        f"mean {meant!r}? Rename it to that, or to a name that is less similar."
     )
 
 
 @pytest.mark.parametrize("header", ["imageId", "Image ID", "image-id", "images_id", "ImageIDs", "_id", "i.d."])
-def test_a_column_of_ids_that_is_nearly_named_so_is_shown(tmp_path, header):
+def test_misspelt_id_column_is_suggested(tmp_path, header):
     message = refusal(written(tmp_path / "i.csv", f"owner,{header}\nx,{A}\n"))
     assert f"has no column 'id' or 'image_id' (columns found: 'owner', {header!r}): did you mean {header!r}?" in message
 
 
 @pytest.mark.parametrize("name", ["i.json", "i.jsonl", "i.parquet"])
-def test_near_names_are_refused_in_every_kind_of_file(tmp_path, name):
+def test_misspelt_columns_are_refused_in_every_kind_of_file(tmp_path, name):
     row = {"id": A, "Projects": "lab"}
     if name.endswith("parquet"):
         pq.write_table(pa.Table.from_pylist([row]), tmp_path / name)
@@ -98,17 +98,17 @@ def test_near_names_are_refused_in_every_kind_of_file(tmp_path, name):
     assert "did you mean 'project'?" in refusal(tmp_path / name)
 
 
-def test_a_project_in_quotes_that_stayed_is_refused(tmp_path):
+def test_project_with_remaining_quotes_is_refused(tmp_path):
     message = refusal(written(tmp_path / "i.json", json.dumps([{"id": A, "project": '"main"'}])))
     assert "has quotation marks around a project, '\"main\"'" in message
 
 
-def test_names_of_their_own_stay_attributes(tmp_path):
+def test_different_names_stay_attributes(tmp_path):
     row = {"id": A, "project_id": "p", "owner_email": "o", "env": "e", "uuid": "u", "cost_code": "c", "product": "d"}
     (kept,) = read(written(tmp_path / "i.json", json.dumps([row])))
     assert json.loads(kept["attributes"]) == {name: value for name, value in row.items() if name != "id"}
 
 
-def test_what_is_nearly_a_name_that_is_there_too_stays_an_attribute(tmp_path):
+def test_similar_name_beside_the_known_one_stays_an_attribute(tmp_path):
     rows = read(written(tmp_path / "i.csv", f"image_id,_id,owner,owners\n{A},7,x,y\n"))
     assert [(row["id"], row["owner"], row["attributes"]) for row in rows] == [(A, "x", '{"_id":"7","owners":"y"}')]

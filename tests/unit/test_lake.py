@@ -1,4 +1,4 @@
-"""The lake's own promises: a file appears whole or not at all, and a partition has one holder."""
+"""The lake's own promises: a file appears completely or not at all, and a partition has one holder."""
 
 import datetime as dt
 import os
@@ -32,7 +32,7 @@ def values(count, start=0):
     )
 
 
-def test_a_table_has_its_schema_metadata_and_row_groups(tmp_path):
+def test_table_file_has_schema_metadata_and_row_groups(tmp_path):
     lake = Lake(str(tmp_path), "zstd")
     path = lake.table("image_values", PARTITION)
     with lake.writer(path, IMAGE_VALUES, "run-1", row_group_rows=100) as writer:
@@ -51,21 +51,21 @@ def test_a_table_has_its_schema_metadata_and_row_groups(tmp_path):
 
 
 @pytest.mark.parametrize(("setting", "codec"), [("snappy", "SNAPPY"), ("gzip", "GZIP"), ("none", "UNCOMPRESSED")])
-def test_the_codec_is_the_users_choice(tmp_path, setting, codec):
+def test_codec_is_taken_from_the_settings(tmp_path, setting, codec):
     lake = Lake(str(tmp_path), setting)
     with lake.writer(lake.root / "t.parquet", IMAGE_VALUES, "r") as writer:
         writer.write(values(3))
     assert pq.read_metadata(tmp_path / "t.parquet").row_group(0).column(0).compression == codec
 
 
-def test_an_empty_table_is_a_readable_file(tmp_path):
+def test_empty_table_is_a_readable_file(tmp_path):
     lake = Lake(str(tmp_path))
     with lake.writer(lake.root / "t.parquet", IMAGE_VALUES, "r"):
         pass
     assert pq.read_table(tmp_path / "t.parquet").schema.equals(IMAGE_VALUES.schema)
 
 
-def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+def test_failed_writer_keeps_the_old_file_only(tmp_path):
     lake = Lake(str(tmp_path))
     path = lake.root / "t.parquet"
     with lake.writer(path, IMAGE_VALUES, "r") as writer:
@@ -97,14 +97,14 @@ def test_a_null_in_a_required_column_is_refused(tmp_path):
         writer.write(broken)
 
 
-def test_a_published_file_is_replaced_by_a_staged_one_again_and_again(tmp_path):
+def test_staged_file_replaces_the_published_one_repeatedly(tmp_path):
     lake = Lake(str(tmp_path))
     staged = lake.staging(PARTITION) / "image_values.parquet"
     target = lake.table("image_values", PARTITION)
     for count in (2, 5):
         with lake.writer(staged, IMAGE_VALUES, "r") as writer:
             writer.write(values(count))
-        # The second time is what a run does after a kill between the replacement and the manifest.
+        # The second time, a run repeats the replacement after a kill before the manifest.
         for _ in range(2):
             lake.replace(staged, lake.table("image_values", PARTITION))
             assert pq.read_metadata(target).num_rows == count
@@ -112,7 +112,7 @@ def test_a_published_file_is_replaced_by_a_staged_one_again_and_again(tmp_path):
             assert os.listdir(target.parent) == ["image_values.parquet"]
 
 
-def test_what_a_killed_replacement_left_is_cleared_away(tmp_path):
+def test_leftovers_of_a_killed_replacement_are_removed(tmp_path):
     lake = Lake(str(tmp_path))
     staged = lake.staging(PARTITION) / "image_values.parquet"
     with lake.writer(staged, IMAGE_VALUES, "r") as writer:
@@ -136,7 +136,7 @@ def test_two_holders_of_one_partition_exclude_each_other(tmp_path):
         pass
 
 
-def test_a_killed_holder_holds_nothing(tmp_path):
+def test_killed_holder_releases_its_lock(tmp_path):
     code = (
         "import sys, time, datetime as dt; from pipelines.lake.layout import Lake, Partition\n"
         f"with Lake({str(tmp_path)!r}).locks.partition(Partition(dt.date(2026, 11, 23), 'default'), 'child'):\n"
@@ -155,7 +155,7 @@ def test_a_killed_holder_holds_nothing(tmp_path):
         pass
 
 
-def test_a_lake_below_a_file_is_named_as_what_is_wrong(tmp_path):
+def test_lake_below_a_file_is_refused_by_name(tmp_path):
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(ConfigurationError, match="IMAGE_SNAPSHOTS_LAKE"),
@@ -164,19 +164,19 @@ def test_a_lake_below_a_file_is_named_as_what_is_wrong(tmp_path):
         pass
 
 
-def test_another_kind_of_storage_is_refused():
+def test_unknown_kind_of_storage_is_refused():
     with pytest.raises(ConfigurationError, match="gs:// storage is not supported"):
         Lake("gs://bucket/lake")
 
 
-def test_a_small_file_is_written_whole(tmp_path):
+def test_small_file_is_written_atomically(tmp_path):
     (LocalPath(tmp_path) / "a" / "b.json").write_whole(b"one")
     (LocalPath(tmp_path) / "a" / "b.json").write_whole(b"two")
     assert (tmp_path / "a" / "b.json").read_bytes() == b"two"
     assert os.listdir(tmp_path / "a") == ["b.json"]
 
 
-def test_partitions_are_those_with_a_manifest(tmp_path):
+def test_partitions_with_a_manifest_are_listed(tmp_path):
     lake = Lake(str(tmp_path))
     assert lake.contents.partitions() == lake.contents.unfinished() == []
     other = Partition(dt.date(2026, 11, 22), "team.a-b_c")

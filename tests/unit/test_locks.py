@@ -1,4 +1,4 @@
-"""Locks on a local disk: whoever waits says for whom and gives up, and a lock that was taken away is a lost hold."""
+"""Locks on a local disk: a waiter names the holder and gives up, and a removed lock is a lost lock."""
 
 import datetime as dt
 import logging
@@ -23,7 +23,7 @@ def lake(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "what"), [("chain", "The chain of manifests of"), ("derived", "What is derived for")])
-def test_who_waits_for_too_long_says_for_whom_and_gives_up(lake, monkeypatch, name, what):
+def test_waiter_names_the_holder_and_gives_up(lake, monkeypatch, name, what):
     monkeypatch.setattr(locks, "WAIT_SECONDS", 0.0)
     hold = getattr(lake.locks, name)
     with hold("default", "run run-1"):
@@ -40,7 +40,7 @@ def test_who_waits_for_too_long_says_for_whom_and_gives_up(lake, monkeypatch, na
         pass
 
 
-def test_who_waits_says_for_whom_once_and_then_has_its_turn(lake, monkeypatch, caplog):
+def test_waiter_names_the_holder_once_and_then_gets_the_lock(lake, monkeypatch, caplog):
     monkeypatch.setattr(locks, "SAID_AFTER_SECONDS", 0.0)
     first = lake.locks.chain("default", "run run-1")
     first.__enter__()
@@ -60,14 +60,14 @@ def test_who_waits_says_for_whom_once_and_then_has_its_turn(lake, monkeypatch, c
     assert len(polls) == 3
 
 
-def test_retention_does_not_wait_for_ever(lake, monkeypatch):
+def test_retention_gives_up_waiting_for_a_lock(lake, monkeypatch):
     monkeypatch.setattr(locks, "WAIT_SECONDS", 0.0)
     with lake.locks.derived("default", "run run-1"), pytest.raises(PartitionBusyError, match="held by run run-1"):
         apply_retention(lake, "default", Rules(responses_days=1, snapshots_days=None), NOON)
 
 
 @pytest.mark.parametrize("written", [b"", b"{", b"[1]", b'{"holder": "a\\u001b[31m\\ncomplete"}', b"\xff\xfe\n"])
-def test_whatever_a_lock_file_says_its_holder_is_told_in_one_line(lake, tmp_path, written):
+def test_holder_is_named_in_one_line_whatever_the_lock_file_holds(lake, tmp_path, written):
     with lake.locks.partition(PARTITION, "run-1"):
         (path,) = [path for path in tmp_path.rglob("project=default") if path.is_file()]
         path.write_bytes(written)
@@ -78,7 +78,7 @@ def test_whatever_a_lock_file_says_its_holder_is_told_in_one_line(lake, tmp_path
 
 
 @pytest.mark.parametrize("is_replaced", [False, True])
-def test_a_lock_file_that_was_removed_is_a_lost_hold(lake, tmp_path, is_replaced):
+def test_removed_lock_file_is_a_lost_lock(lake, tmp_path, is_replaced):
     with lake.locks.partition(PARTITION, "run-1"):
         (LocalPath(tmp_path) / "written").write_whole(b"")
         (path,) = [path for path in tmp_path.rglob("project=default") if path.is_file()]
@@ -90,5 +90,5 @@ def test_a_lock_file_that_was_removed_is_a_lost_hold(lake, tmp_path, is_replaced
         with pytest.raises(StorageError, match="was lost"):
             lake.remove(lake.root / "written")
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["written"]
-    # What is not held any more is not asked for.
+    # A released lock is not checked.
     (LocalPath(tmp_path) / "written-later").write_whole(b"")

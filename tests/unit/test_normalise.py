@@ -1,4 +1,4 @@
-"""What one stored body becomes: body in, row out."""
+"""How one stored body becomes a row."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ OBSERVED = datetime(2026, 3, 2, 6, 30, tzinfo=UTC)
 ID = "7c1de1f0-2a44-4b0e-9d4d-0f6a3c5b8e21"
 OBSERVED_MS = int(OBSERVED.timestamp() * 1000)
 
-# The two shapes of a body that the API is known to send: sparse, and with every field.
+# The two forms of bodies that the API sends: sparse, and with every field.
 SPARSE = {
     "arch": "x86_64",
     "create_at": 1_700_000_000_123,
@@ -80,7 +80,7 @@ def hash_of(body: Any) -> str:
     return row_of(body)["content_hash"]
 
 
-def test_full_body() -> None:
+def test_full_body_fills_all_columns() -> None:
     body = json.dumps(FULL).encode()
     canonical = (
         '{"arch":"x86_64","create_at":1700000000123,"description":"Sequence models, one GPU",'
@@ -142,7 +142,7 @@ def test_absent_fields_stay_null() -> None:
     assert row["anomalies"] is None
 
 
-def test_only_the_id_is_enough() -> None:
+def test_body_with_only_an_id_is_a_row() -> None:
     row = row_of({"id": ID})
     kept = {"snapshot_date", "project_id", "id", "observed_at", "response_sha256", "content_hash"}
     assert {name for name, value in row.items() if value is not None} == kept
@@ -169,7 +169,7 @@ def test_image_values_follow_the_rows() -> None:
     assert set(values["project_id"]) == {"p1"}
 
 
-def test_only_described_images_take_part() -> None:
+def test_only_ok_and_described_images_become_rows() -> None:
     outcomes = ["ok", "not_found", "deleted", "forbidden", "failed", "invalid_id"]
     table = pa.concat_tables([responses(FULL, outcome=outcome, id_=outcome) for outcome in outcomes])
     assert list(normalise_images(table).images["id"]) == ["ok", "deleted"]
@@ -189,12 +189,12 @@ def test_only_described_images_take_part() -> None:
         ({"id": "\ud800"}, "id:not_utf8"),
     ],
 )
-def test_id(sent: dict[str, Any], anomalies: str | None) -> None:
+def test_ids_are_normalised(sent: dict[str, Any], anomalies: str | None) -> None:
     row = row_of(sent)
     assert (row["id"], row["anomalies"]) == (ID, anomalies)
 
 
-def test_the_asked_id_is_kept_in_lower_case() -> None:
+def test_requested_id_is_kept_in_lower_case() -> None:
     row = row_of({"id": ID}, id_=ID.upper())
     assert (row["id"], row["anomalies"]) == (ID, None)
 
@@ -219,7 +219,7 @@ def test_the_asked_id_is_kept_in_lower_case() -> None:
         ('"\\ud83d\\ude00"', "😀", None),
     ],
 )
-def test_text(sent: str, kept: str | None, anomalies: str | None) -> None:
+def test_text_values_become_text_or_null(sent: str, kept: str | None, anomalies: str | None) -> None:
     row = row_of(f'{{"id":"{ID}","tag":{sent},"name":"n"}}'.encode())
     assert (row["tag"], row["anomalies"], row["name"]) == (kept, anomalies, "n")
 
@@ -230,7 +230,7 @@ def test_bytes_that_are_not_utf8_cost_only_their_field() -> None:
     assert row["anomalies"] == "description:not_utf8"
 
 
-def test_byte_order_mark() -> None:
+def test_byte_order_mark_is_ignored() -> None:
     row = row_of(b"\xef\xbb\xbf" + json.dumps(FULL).encode())
     assert (row["name"], row["anomalies"]) == ("sequence-trainer", "body:byte_order_mark")
     assert row["content_hash"] == hash_of(FULL)
@@ -264,7 +264,7 @@ def test_byte_order_mark() -> None:
         ("Infinity", None, "body:not_a_number|size:wrong_type"),
     ],
 )
-def test_size(sent: str, kept: int | None, anomalies: str | None) -> None:
+def test_sizes_become_bytes_or_null(sent: str, kept: int | None, anomalies: str | None) -> None:
     row = row_of(f'{{"id":"{ID}","size":{sent}}}'.encode())
     assert (row["size"], row["anomalies"]) == (kept, anomalies)
     assert row["size_bytes"] == (None if kept is None else kept * 1024)
@@ -294,12 +294,12 @@ def test_size(sent: str, kept: int | None, anomalies: str | None) -> None:
         (None, None, None),
     ],
 )
-def test_instants(field: str, sent: Any, kept: datetime | None, problem: str | None) -> None:
+def test_timestamps_become_utc_or_null(field: str, sent: Any, kept: datetime | None, problem: str | None) -> None:
     row = row_of({"id": ID, field: sent})
     assert (row[field], row["anomalies"]) == (kept, problem and f"{field}:{problem}")
 
 
-def test_the_latest_instant_is_counted_in_whole_milliseconds() -> None:
+def test_latest_timestamp_is_in_whole_milliseconds() -> None:
     observed_at = OBSERVED + timedelta(microseconds=1_999)
     row = row_of({"id": ID, "create_at": OBSERVED_MS + 86_400_001, "update_at": "1e3"}, observed_at=observed_at)
     assert (row["observed_at"], row["create_at"]) == (observed_at, OBSERVED + timedelta(days=1, milliseconds=1))
@@ -345,7 +345,9 @@ def test_ages_are_differences_of_utc_dates(instant: datetime, days: int) -> None
         (["\udc80"], '"\\udc80"', ['"\\udc80"'], ["not_utf8", "unknown_value"]),
     ],
 )
-def test_lists(field: str, sent: Any, flattened: str | None, elements: list[str], problems: list[str]) -> None:
+def test_lists_are_flattened(
+    field: str, sent: Any, flattened: str | None, elements: list[str], problems: list[str]
+) -> None:
     body = {"id": ID, field: sent}
     row = row_of(body)
     assert row[field] == flattened
@@ -371,7 +373,7 @@ SUPPORTS = ["supports_notebook", "supports_ssh", "supports_cpu", "supports_gpu",
         ({"resource_categories": "GPU", "support_res_categories": None}, [None, None, None, None, None]),
     ],
 )
-def test_supports(sent: dict[str, Any], supports: list[bool | None]) -> None:
+def test_supports_columns_follow_the_lists(sent: dict[str, Any], supports: list[bool | None]) -> None:
     row = row_of({"id": ID, **sent})
     assert [row[name] for name in SUPPORTS] == supports
 
@@ -409,7 +411,7 @@ def test_unknown_enumeration_values_are_kept_and_counted() -> None:
         (None, None, None),
     ],
 )
-def test_swr_path(swr_path: str | None, registry: str | None, repository: str | None) -> None:
+def test_swr_path_is_split_into_its_parts(swr_path: str | None, registry: str | None, repository: str | None) -> None:
     row = row_of({"id": ID, "swr_path": swr_path})
     assert (row["swr_path"], row["registry"], row["repository"]) == (swr_path, registry, repository)
 
@@ -427,13 +429,13 @@ def test_swr_path(swr_path: str | None, registry: str | None, repository: str | 
         (b'{"Name":"x"}', None, None),
     ],
 )
-def test_extra(sent: bytes, extra: str | None, anomalies: str | None) -> None:
+def test_unknown_fields_become_extra(sent: bytes, extra: str | None, anomalies: str | None) -> None:
     row = row_of(b'{"id":"%s",' % ID.encode() + sent[1:])
     assert row["extra"] == (extra or sent.decode())
     assert (row["size_bytes"], row["anomalies"]) == (None, anomalies)
 
 
-def test_extra_writes_what_json_has_no_number_for_as_text() -> None:
+def test_extra_writes_numbers_beyond_json_as_text() -> None:
     row = row_of(b'{"id":"%s","n":[NaN,-Infinity]}' % ID.encode())
     assert (row["extra"], row["anomalies"]) == ('{"n":["NaN","-Infinity"]}', "body:not_a_number")
 
@@ -443,7 +445,7 @@ def test_unknown_fields_are_counted() -> None:
     assert normalise_images(responses(*bodies)).unknown_fields == {"driver": 2, "\\udc80": 1}
 
 
-def test_counts_are_bounded() -> None:
+def test_counted_names_are_bounded() -> None:
     bodies = [{"id": ID, f"field_{number}": 1, "status": f"S{number}"} for number in range(COUNTED_APART + 5)]
     normalised = normalise_images(responses(*bodies))
     for counter in (normalised.unknown_fields, normalised.unknown_values):
@@ -455,7 +457,7 @@ def test_counts_are_bounded() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"null", b"5", b'"text"', b"[]", b'{"id":', b"\xff\xfe", b"\0" * 9])
-def test_a_body_that_is_no_object_keeps_its_row(body: bytes) -> None:
+def test_body_that_is_not_an_object_keeps_its_row(body: bytes) -> None:
     row = row_of(body)
     kept = {"snapshot_date", "project_id", "id", "observed_at", "response_sha256", "content_hash", "anomalies"}
     assert {name for name, value in row.items() if value is not None} == kept
@@ -464,14 +466,14 @@ def test_a_body_that_is_no_object_keeps_its_row(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("depth", [101, 300, 1_030, 30_000])
-def test_what_is_nested_too_deeply_is_kept_as_text(depth: int) -> None:
+def test_too_deep_nesting_is_kept_as_text(depth: int) -> None:
     row = row_of(f'{{"id":"{ID}","name":"n","n":{"[" * (depth - 1)}{"]" * (depth - 1)}}}'.encode())
     deepest = "[" * (depth - 100) + "]" * (depth - 100)
     assert row["extra"] == f'{{"n":{"[" * 99}"{deepest}"{"]" * 99}}}'
     assert (row["name"], row["anomalies"]) == ("n", "body:nested_too_deeply")
 
 
-def test_nested_as_deeply_as_can_be_read() -> None:
+def test_deepest_readable_nesting_is_kept() -> None:
     nested = "[" * 99 + "]" * 99
     row = row_of(f'{{"id":"{ID}","n":{nested}}}'.encode())
     assert (row["extra"], row["anomalies"]) == (f'{{"n":{nested}}}', None)
@@ -501,12 +503,12 @@ def test_content_hash_changes_with_the_content(change: dict[str, Any]) -> None:
     assert hash_of(FULL | change) != hash_of(FULL)
 
 
-def test_content_hash_is_over_the_sorted_elements_by_their_json() -> None:
+def test_content_hash_sorts_elements_by_their_json() -> None:
     canonical = f'{{"dev_services":["a!","a",1,null],"id":"{ID}"}}'
     assert hash_of({"id": ID, "dev_services": [None, 1, "a", "a!"]}) == hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def test_a_bad_row_leaves_its_neighbours_alone() -> None:
+def test_bad_row_does_not_affect_its_neighbours() -> None:
     bad = FULL | {"size": "x", "name": 5, "dev_services": [[1]], "create_at": {}, "driver": 10**40}
     alone = row_of(FULL)
     rows = to_arrow(normalise_images(responses(FULL, bad, b"[", FULL, SPARSE, FULL)).images, IMAGES).to_pylist()
@@ -515,7 +517,7 @@ def test_a_bad_row_leaves_its_neighbours_alone() -> None:
     assert rows[1] == row_of(bad)
 
 
-def test_frames_are_the_same_whatever_the_chunks() -> None:
+def test_chunk_size_does_not_change_the_frames() -> None:
     table = responses(FULL, SPARSE, b"5", FULL | {"x": [2, 1]}, SPARSE | {"dev_services": [3]}, FULL)
     whole = normalise_images(table)
     parts = [normalise_images(table.slice(start, 2)) for start in (0, 2, 4)]
@@ -525,7 +527,7 @@ def test_frames_are_the_same_whatever_the_chunks() -> None:
     assert sum((part.anomalies for part in parts), Counter()) == whole.anomalies
 
 
-def test_a_record_batch_and_no_rows() -> None:
+def test_record_batch_without_rows_is_accepted() -> None:
     (batch,) = responses(FULL).to_batches()
     assert to_arrow(normalise_images(batch).images, IMAGES).to_pylist() == [row_of(FULL)]
     empty = normalise_images(RESPONSES.schema.empty_table())

@@ -1,4 +1,4 @@
-"""What holds for any body whatever: no error, no row lost, no field lost, and a hash of the meaning alone."""
+"""Properties for any body: no error, no row lost, no field lost, and a hash of the meaning only."""
 
 import json
 import random
@@ -21,11 +21,11 @@ DERIVED = [column.name for column in IMAGES.columns if column.origin in {"derive
 
 
 def as_read(value: Any) -> Any:
-    """The value as a reader of its JSON sees it: two surrogates next to each other are one character."""
+    """The value as a JSON reader sees it: two adjacent surrogates are one character."""
     return json.loads(json.dumps(value))
 
 
-# Every code point, lone surrogates included: json.dumps writes them as the escapes a sender may write.
+# Every code point, including lone surrogates: json.dumps writes them as the escapes that a sender may write.
 texts = st.text(st.characters(exclude_categories=()), max_size=6)
 numbers = st.integers() | st.integers(-(10**40), 10**40) | st.floats(allow_nan=False, allow_infinity=False)
 scalars = st.none() | st.booleans() | numbers | texts
@@ -85,7 +85,7 @@ def normalised(bodies: list[bytes]) -> tuple[list[dict[str, Any]], list[dict[str
 
 
 def same(a: Any, b: Any) -> bool:
-    """Equality that tells 1 from 1.0 and from true, which Python's does not."""
+    """Equality that distinguishes 1, 1.0 and true, which Python's does not."""
     return json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True)
 
 
@@ -134,13 +134,13 @@ def test_no_field_is_lost(sent: list[dict[str, Any]]) -> None:
 
 @settings(max_examples=80, deadline=None)
 @given(st.lists(st.binary(max_size=40) | anything.map(lambda value: json.dumps(value).encode()), max_size=6))
-def test_any_body_keeps_its_row(bodies: list[bytes]) -> None:
+def test_any_body_gives_one_row(bodies: list[bytes]) -> None:
     normalised(bodies)
 
 
 @settings(max_examples=60, deadline=None)
 @given(objects.map(lambda body: json.dumps(body, ensure_ascii=False)), st.data())
-def test_a_damaged_body_keeps_its_row(text: str, data: st.DataObject) -> None:
+def test_damaged_body_gives_one_row(text: str, data: st.DataObject) -> None:
     body = bytearray(text.encode("utf-8", "surrogatepass"))
     for _ in range(data.draw(st.integers(1, 3))):
         body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
@@ -194,7 +194,7 @@ twice = st.sampled_from(
 
 @st.composite
 def bodies_as_sent(draw: st.DrawFn) -> bytes:
-    """Mostly a plain body, in some layout; else with odd values, with a key that occurs twice, or with a bad byte."""
+    """Usually a plain body in some layout; otherwise with odd values, a repeated key, or a bad byte."""
     kind = draw(st.integers(0, 7))
     sent = draw(plain_objects) | (draw(objects) if kind == 0 else {})
     text = json.dumps(sent, ensure_ascii=draw(st.booleans()), indent=draw(st.sampled_from([None, 1])))
@@ -208,7 +208,7 @@ def bodies_as_sent(draw: st.DrawFn) -> bytes:
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(bodies_as_sent(), max_size=4))
-def test_both_ways_of_reading_say_the_same(bodies: list[bytes]) -> None:
+def test_plain_and_any_reading_give_equal_values(bodies: list[bytes]) -> None:
     sent = responses(bodies)
     by_either_way = normalise_images(sent)
     with pytest.MonkeyPatch.context() as patch:
@@ -229,7 +229,7 @@ def test_both_ways_of_reading_say_the_same(bodies: list[bytes]) -> None:
         dict.fromkeys(API_FIELDS, "x") | {field: ["x"] for field in LIST_FIELDS} | dict.fromkeys(NUMBER_FIELDS, 2**40),
     ],
 )
-def test_what_is_documented_is_plain(body: dict[str, Any]) -> None:
+def test_documented_body_is_read_as_plain(body: dict[str, Any]) -> None:
     sent = {"id": ID} | body
     plain = read_plain(json.dumps(sent, indent=1).encode())
     assert json.loads(canonical_of_plain(plain)) == sent
@@ -238,11 +238,11 @@ def test_what_is_documented_is_plain(body: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "change", [{"id": None}, {"size": 1.0}, {"size": -1}, {"tag": 5}, {"new": 1}, {"name": "\udc80"}]
 )
-def test_what_needs_a_closer_look_is_not_plain(change: dict[str, Any]) -> None:
+def test_odd_body_is_not_read_as_plain(change: dict[str, Any]) -> None:
     assert read_plain(json.dumps({"id": ID} | change).encode()) is None
 
 
 @settings(max_examples=60, deadline=None)
 @given(anything)
-def test_what_is_written_reads_back(value: Any) -> None:
+def test_canonical_json_reads_back_equal(value: Any) -> None:
     assert same(json.loads(dumps(value)), value)

@@ -1,4 +1,4 @@
-"""One odd value costs that value: whatever reads a body reads it alike, and none gives up the image or the list."""
+"""One odd value costs only that value: all readers of a body agree, and none gives up the image or the list."""
 
 import datetime as dt
 import itertools
@@ -33,8 +33,8 @@ def described(value: bytes, field: bytes = b"description") -> bytes:
     return b'{"id":"%s","name":"n",%s:%s}' % (ID.encode(), json.dumps(field.decode()).encode(), value)
 
 
-# What came, its description as a column, what was kept of it in `extra` when the field is unknown, and the anomalies of
-# either. None: not kept. The bytes themselves are in `responses` in any case.
+# The value sent, its text as a column, its text in `extra` if the field is unknown, and the anomalies of each. None:
+# not kept. `responses` has the bytes in any case.
 ODD = {
     "half a character": (b'"cut off \\ud83d"', None, '"cut off \\ud83d"', "not_utf8", "extra:not_utf8"),
     "the other half": (b'"\\ude00"', None, '"\\ude00"', "not_utf8", "extra:not_utf8"),
@@ -55,7 +55,7 @@ def anomalies_of(words: str, field: str) -> set[str]:
 
 
 @pytest.mark.parametrize(("value", "column", "extra", "named", "named_extra"), ODD.values(), ids=ODD)
-def test_an_odd_value_costs_that_value_alone(value, column, extra, named, named_extra):
+def test_odd_value_costs_only_that_value(value, column, extra, named, named_extra):
     known, unknown = described(value), described(value, b"new")
     for body in (known, unknown):
         assert classify(ID, 200, {}, body).outcome is Outcome.OK
@@ -68,7 +68,7 @@ def test_an_odd_value_costs_that_value_alone(value, column, extra, named, named_
 
 
 @pytest.mark.parametrize(("value", "column", "extra", "named", "named_extra"), ODD.values(), ids=ODD)
-def test_an_odd_value_in_the_list_is_read_everywhere(value, column, extra, named, named_extra):
+def test_odd_value_in_the_list_does_not_stop_any_reader(value, column, extra, named, named_extra):
     other = ID.replace("0", "1")
     page = b'{"data":[%s,{"id":"%s"}],"total":2}' % (described(value, b"name"), other.encode())
     assert classify_list(200, {}, page).outcome is Outcome.OK
@@ -84,7 +84,7 @@ def test_an_odd_value_in_the_list_is_read_everywhere(value, column, extra, named
         images.index(1, page)
         found = {id_: item for id_, _, item in images.find([ID, other])}
     assert found.keys() == {ID, other}
-    # The same value on either side confirms; another one does not.
+    # An equal value on both sides confirms; a different one does not.
     assert confirms(found[ID], described(value, b"name"))
     assert not confirms(found[ID], described(b'"another"', b"name"))
     notebook = reduce_notebook(read.items[0], NOW)
@@ -108,7 +108,7 @@ WHOLE = {
 
 
 @pytest.mark.parametrize(("body", "anomalies"), WHOLE.values(), ids=WHOLE)
-def test_a_body_in_an_odd_form_is_read_whole(body, anomalies):
+def test_body_in_an_odd_encoding_is_read_completely(body, anomalies):
     assert classify(ID, 200, {}, body).outcome is Outcome.OK
     reading = read_any(body, LATEST_MS)
     assert (reading.values["id"], reading.values["description"]) == (ID, "d")
@@ -138,7 +138,7 @@ NOT_JSON = {
 
 
 @pytest.mark.parametrize("body", NOT_JSON.values(), ids=NOT_JSON)
-def test_what_is_no_json_is_none_for_every_reader(body):
+def test_invalid_json_is_refused_by_every_reader(body):
     assert (v := classify(ID, 200, {}, body)).kind is Kind.RETRY and v.error_code == "client.not_json"  # noqa: PT018
     assert classify_list(200, {}, body).error_code == "client.not_a_page"
     assert read_any(body, LATEST_MS).anomalies == {"body:not_an_object"}
@@ -152,23 +152,23 @@ def test_what_is_no_json_is_none_for_every_reader(body):
 
 @pytest.mark.parametrize("prefix", [b"\xef\xbb\xbf", b""], ids=["with a mark", "without"])
 @pytest.mark.parametrize("message", [b"caf\xe9", b"\\ud83d", b"a\tb"], ids=["latin", "half a character", "tab"])
-def test_an_error_in_an_odd_form_is_still_that_error(prefix, message):
+def test_error_in_an_odd_encoding_is_still_that_error(prefix, message):
     body = prefix + b'{"error_code":"ModelArts.6404","error_msg":"gone %s"}' % message
     for status in (200, 400, 404):
         verdict = classify(ID, status, {}, body)
         assert (verdict.outcome, verdict.error_code) == (Outcome.NOT_FOUND, "ModelArts.6404")
-        # What SQLite, Arrow and terminals take.
+        # Text that SQLite, Arrow and terminals accept.
         assert verdict.error_msg.startswith("gone ") and verdict.error_msg.encode()  # noqa: PT018
 
 
 @pytest.mark.parametrize("code", [b'"\\ud83d"', b"NaN", b"1e999", b"9" * 5_000, b'["\\ud83d"]'])
-def test_any_error_code_is_a_text_that_can_be_stored(code):
+def test_any_error_code_becomes_storable_text(code):
     verdict = classify(ID, 200, {}, b'{"error_code":%s}' % code)
     assert verdict.outcome is Outcome.FAILED
     assert 0 < len(verdict.error_code.encode()) <= 500
 
 
-def test_an_odd_name_in_an_answer_to_a_login_costs_no_token():
+def test_odd_name_in_a_login_response_does_not_cost_the_token():
     login = PasswordLogin("https://iam.invalid/v3", "u", True, "secret", None, "p1", None, None)
     body = b'\xef\xbb\xbf{"token":{"user":{"name":"caf\xe9 \\ud83d"},"n":NaN,"project":{"id":"p1"}}}'
     token = read_token(login, "iam.invalid", {"X-Subject-Token": "t"}, body)
@@ -188,7 +188,7 @@ def test_an_odd_name_in_an_answer_to_a_login_costs_no_token():
         (b'"\xd9\xa4"', None),
     ],
 )
-def test_a_total_that_counts_nothing_says_nothing(sent, total):
+def test_nonsense_total_is_ignored(sent, total):
     paging = Paging("image", "/images", 200)
     paging.take(b'{"data":[{"id":"%s"}],"total":%s}' % (ID.encode(), sent), NOW)
     assert paging.total == total
@@ -207,7 +207,7 @@ def test_a_total_that_counts_nothing_says_nothing(sent, total):
         (b'"name":"n"', False),
     ],
 )
-def test_a_page_that_is_as_documented_is_read_faster_and_says_the_same(item, is_plain):
+def test_documented_page_gives_the_same_as_the_general_parser(item, is_plain):
     page = b'{"total":2,"data":[{%s},{"id":"z"}]}' % item
     plain = _plain_items(page)
     assert (plain is not None) == is_plain
@@ -215,7 +215,7 @@ def test_a_page_that_is_as_documented_is_read_faster_and_says_the_same(item, is_
     assert _ids(page) == [id_ for id_, *_ in _any_items(page)]
 
 
-def test_an_item_whose_id_cannot_be_kept_is_counted():
+def test_item_with_an_unstorable_id_is_counted():
     long = b"x" * (MAX_TEXT_BYTES + 1)
     page = b'{"data":[{"id":"\\ud83d"},{"id":"%s"},{"id":" "},{"id":"%s"}]}' % (long, ID.encode())
     paging = Paging("image", "/images", 200)
@@ -249,7 +249,7 @@ def responses(*bodies: bytes) -> pa.Table:
         ("new", b'"%s"' % LONGEST, '{"other":1}'),
     ],
 )
-def test_a_value_that_is_too_long_for_a_column_is_null_and_named(field, value, kept):
+def test_too_long_value_is_null_and_reported(field, value, kept):
     body = described(value, field.encode())
     if field == "new":
         body = body[:-1] + b',"other":1}'
@@ -264,7 +264,7 @@ def test_a_value_that_is_too_long_for_a_column_is_null_and_named(field, value, k
     assert len(frames.image_values) == (1 if kept and field == "dev_services" else 0)
 
 
-def test_unknown_fields_that_are_too_long_together_are_null_and_counted():
+def test_too_long_unknown_fields_are_null_and_counted():
     many = b",".join(b'"f%d":%d' % (number, number) for number in range(10_000))
     frames = normalise_images(responses(b'{"id":"%s",%s}' % (ID.encode(), many)))
     assert frames.images["extra"].isna().all()
@@ -298,7 +298,7 @@ def nearly_json(draw: st.DrawFn) -> bytes:
 
 @settings(max_examples=150, deadline=None)
 @given(nearly_json() | st.binary(max_size=30))
-def test_what_reads_a_body_is_what_judges_it(body):
+def test_one_parser_classifies_and_reads_a_body(body):
     verdict, reading = classify(ID, 200, {}, body), read_any(body, LATEST_MS)
     is_object = "body:not_an_object" not in reading.anomalies
     assert (verdict.error_code in ("client.not_json", "client.not_object")) is not is_object
@@ -307,7 +307,7 @@ def test_what_reads_a_body_is_what_judges_it(body):
         assert confirms(parse(body), body)
     for text in (verdict.error_code, verdict.error_msg, reading.extra):
         assert text is None or text.encode() is not None
-    # Whatever the fast parser takes is taken, and says the same.
+    # Every body that the fast parser accepts is accepted, with the same values.
     try:
         fast = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -318,7 +318,7 @@ def test_what_reads_a_body_is_what_judges_it(body):
 
 
 @pytest.mark.parametrize(("elements", "is_sorted"), [(65_536, True), (65_537, False)])
-def test_a_list_of_very_many_elements_is_hashed_in_the_order_in_which_it_came(elements, is_sorted):
+def test_very_long_list_is_hashed_in_its_own_order(elements, is_sorted):
     body = b'{"id":"%s","new":[1%s]}' % (ID.encode(), b",0" * (elements - 1))
     reading = read_any(body, LATEST_MS)
     assert (b'"new":[0' in reading.canonical) is is_sorted

@@ -1,4 +1,4 @@
-"""Lakes and storage at paths that others take for patterns, and directories that are links."""
+"""Lakes and storage at paths with wildcards, and directories that are links."""
 
 import datetime as dt
 import shutil
@@ -16,7 +16,7 @@ from pipelines.errors import ConfigurationError
 from pipelines.lake.layout import Lake, Partition
 from pipelines.query.views import connect_lake
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import SnapshotRun
+from pipelines.snapshot.snapshot_run import SnapshotRun
 
 FIRST, SECOND = dt.date(2026, 11, 1), dt.date(2026, 11, 2)
 ID = "00000000-0000-4000-8000-00000000000a"
@@ -33,12 +33,12 @@ def publish(root, date, name):
         responses=[{"id": ID, "outcome": "ok"}],
         images=[{"id": ID, "name": name, "content_hash": name, "size": 1, "size_bytes": 1024, "visibility": "PUBLIC"}],
         listed=[],
-        notebooks=[],
+        references=[],
     )
 
 
 def check_each(roots):
-    """Publish two days in each lake, whose image is named for it, derive them, and check what each lake has."""
+    """Publish two days in each lake, with an image named after it; derive them, and check each lake's content."""
     for root in roots:
         publish(root, FIRST, f"old {root}")
         publish(root, SECOND, f"new {root}")
@@ -53,14 +53,14 @@ def check_each(roots):
             assert connection.sql(changed).fetchall() == [(f"old {root}", f"new {root}")]
 
 
-def test_a_lake_whose_path_is_a_pattern_reads_no_files_but_its_own(tmp_path):
+def test_lake_path_with_wildcards_reads_only_its_own_files(tmp_path):
     for name in ("lake1", "lake?"):
         publish(name, FIRST, "of another lake")
         publish(name, SECOND, "of another lake")
     check_each(["lake*", "lake[1]"])
 
 
-def test_a_lake_in_an_object_store_whose_prefix_is_a_pattern_reads_no_files_but_its_own(s3):
+def test_object_store_prefix_with_wildcards_reads_only_its_own_files(s3):
     bucket = s3.make_bucket("patterns")
     for date in (FIRST, SECOND):
         publish(f"{bucket}/lake[1]", date, "of another lake")
@@ -68,7 +68,7 @@ def test_a_lake_in_an_object_store_whose_prefix_is_a_pattern_reads_no_files_but_
 
 
 @pytest.mark.parametrize(("table", "is_day"), [("images", False), ("image_changes", True), ("_manifests", True)])
-def test_a_directory_that_is_a_link_is_read_like_any_other(tmp_path, table, is_day):
+def test_linked_directory_is_read(tmp_path, table, is_day):
     publish("lake", FIRST, "old")
     publish("lake", SECOND, "new")
     derive_days(day("lake", SECOND))
@@ -78,7 +78,7 @@ def test_a_directory_that_is_a_link_is_read_like_any_other(tmp_path, table, is_d
     with closing(connect_lake(Lake("lake"))) as connection:
         assert connection.sql("SELECT name FROM images_latest").fetchall() == [("new",)]
         assert connection.sql("SELECT count(*) FROM image_changes WHERE field = 'name'").fetchall() == [(1,)]
-        # By their names alone; what else is there, is not in the lake.
+        # Only by their names; other files there are not in the lake.
         (tmp_path / "disk" / "secret.csv").write_text("a\n1\n")
         with pytest.raises(duckdb.Error, match="not in the lake"):
             connection.sql(f"FROM read_csv('lake://{place.relative_to(tmp_path / 'lake')}/secret.csv')").fetchall()
@@ -88,8 +88,8 @@ def test_a_directory_that_is_a_link_is_read_like_any_other(tmp_path, table, is_d
 
 
 @pytest.mark.parametrize("name", ["x[1]", "x*", "x?"])
-def test_telemetry_is_off_wherever_the_storage_lies(monkeypatch, tmp_path, name):
-    # Of a pattern, the settings of another would be found.
+def test_telemetry_is_off_for_any_storage_path(monkeypatch, tmp_path, name):
+    # As a pattern, the path would match the settings of another directory.
     (tmp_path / "x1").mkdir()
     (tmp_path / "x1" / "dagster.yaml").write_text("telemetry:\n  enabled: true\n")
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / name))
@@ -105,7 +105,7 @@ def test_telemetry_is_off_wherever_the_storage_lies(monkeypatch, tmp_path, name)
     assert not (tmp_path / "x1" / "history").exists()
 
 
-def test_a_link_of_somebody_else_is_not_followed(monkeypatch, tmp_path):
+def test_link_of_another_user_is_not_followed(monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "links"))
     (tmp_path / "links").mkdir()
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "x*"))
@@ -114,5 +114,5 @@ def test_a_link_of_somebody_else_is_not_followed(monkeypatch, tmp_path):
     link.unlink()
     link.symlink_to(tmp_path / "elsewhere")
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "x*"))
-    with pytest.raises(ConfigurationError, match=r"holds one of \* \? \[, which Dagster takes for a pattern"):
+    with pytest.raises(ConfigurationError, match=r"holds one of \* \? \[, which Dagster reads as a pattern"):
         use_instance_home()

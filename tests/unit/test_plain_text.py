@@ -1,4 +1,4 @@
-"""What others sent cannot steer a terminal or forge a line; what is kept as data stays as it is."""
+"""Text from outside cannot control a terminal or forge a line; data is kept unchanged."""
 
 import io
 
@@ -14,7 +14,7 @@ FORGED = "name\x1b[2J\r\n2026-11-23 default: complete (999 ok)\x9b1m\u202e\u2028
 SHOWN = r"name\x1b[2J\r\n2026-11-23 default: complete (999 ok)\x9b1m\u202e\u2028\u2066\x7f\ud83d"
 
 
-def test_what_steers_a_terminal_becomes_visible():
+def test_terminal_controls_are_escaped():
     assert visible(FORGED) == SHOWN
     assert visible(SHOWN) == SHOWN
     assert visible("Größe 図 \U0001f600 a\u00a0b") == "Größe 図 \U0001f600 a\u00a0b"
@@ -27,11 +27,11 @@ def test_no_control_character_is_left(number):
 
 
 @pytest.mark.parametrize("kind", [ConfigurationError, StorageError])
-def test_the_sentence_of_an_error_is_one_line(kind):
+def test_error_message_is_one_line(kind):
     assert str(kind(f"The file {FORGED} is wrong.")) == f"The file {SHOWN} is wrong."
 
 
-def test_lines_errors_and_tables_are_neutralised(capsys):
+def test_printed_lines_errors_and_tables_are_escaped(capsys):
     print_line(FORGED)
     print_error(FORGED)
     print_table("Days", ("name", "state"), [(FORGED, "a\tcomplete")])
@@ -40,14 +40,14 @@ def test_lines_errors_and_tables_are_neutralised(capsys):
     assert captured.err.splitlines() == [f"Error: {SHOWN}"]
 
 
-def test_the_pages_of_dagster_show_escapes():
+def test_dagster_pages_show_escapes():
     (record,) = rows_metadata([{"name": FORGED}]).records
     assert record.data == {"name": SHOWN}
     (record,) = counts_metadata({FORGED: 1}).records
     assert record.data == {"name": SHOWN, "count": 1}
 
 
-def test_csv_on_a_terminal_keeps_its_lines_and_forges_none():
+def test_csv_on_a_terminal_has_no_forged_lines():
     target = io.BytesIO()
     writer = _Visible(target, has_quoted_lines=True)
     content = b'"id","name"\n"1","a\n2026: complete (999 ok)\x1b[0m"\n"2","say ""x"""\n'

@@ -1,4 +1,4 @@
-"""What is looked at before anything is asked, so that a day is not fetched in vain."""
+"""Checks before the first request, so that no day is fetched in vain."""
 
 import pytest
 
@@ -11,7 +11,7 @@ VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 
 
 @pytest.mark.parametrize("name", VARIABLES)
-def test_certificate_authorities_that_the_environment_names_are_read_first(monkeypatch, tmp_path, name):
+def test_preflight_reads_certificate_authorities_of_the_environment(monkeypatch, tmp_path, name):
     for other in VARIABLES:
         monkeypatch.delenv(other, raising=False)
     monkeypatch.setenv(name, str(tmp_path / "none"))
@@ -24,7 +24,7 @@ def test_certificate_authorities_that_the_environment_names_are_read_first(monke
     ("path", "sentence"),
     [("no/such/witness", "cannot be written"), ("lake/witness", "is inside the lake"), ("witness", None)],
 )
-def test_the_witness_file_is_looked_at_first(path, sentence):
+def test_preflight_checks_the_witness_file(path, sentence):
     settings = Settings(endpoint="sandbox", lake="lake", witness=path)
     if sentence is None:
         check_inputs(settings)

@@ -1,4 +1,4 @@
-"""Keys of projects: no two may come to one name in the lake, and what could is refused."""
+"""Project keys: no two keys share a name in the lake, and keys that could are refused."""
 
 import datetime as dt
 
@@ -13,7 +13,7 @@ KEYS = ["a", "a.lock", "a.json", "a.json.json", "a.b", "superseded", "rebuild", 
 
 
 def places(lake, key):
-    """Every name that a project's key stands in."""
+    """Every name in the lake that contains a project's key."""
     partition = Partition(DATE, key)
     return [
         lake.table("images", partition),
@@ -30,12 +30,12 @@ def places(lake, key):
     ]
 
 
-def test_all_places_of_all_projects_are_apart(tmp_path):
+def test_paths_of_different_projects_never_collide(tmp_path):
     lake = Lake(str(tmp_path))
     for key in KEYS:
         for place in places(lake, key):
             place.mkdir(parents=True)
-    # Held all at once, beside everything else of all of them.
+    # All are held at once.
     for key in KEYS:
         with lake.locks.partition(Partition(DATE, key), "run-1"), lake.locks.chain(key), lake.locks.derived(key):
             with pytest.raises(PartitionBusyError), lake.locks.partition(Partition(DATE, key), "run-2"):
@@ -51,7 +51,7 @@ def test_all_places_of_all_projects_are_apart(tmp_path):
     assert len(set(folded)) == len(folded)
 
 
-def test_one_project_may_be_named_like_the_lock_of_another(tmp_path):
+def test_project_named_like_a_lock_is_safe(tmp_path):
     lake = Lake(str(tmp_path))
     with lake.locks.partition(Partition(DATE, "a"), "run-1"):
         staging = lake.staging(Partition(DATE, "a.lock"))
@@ -61,13 +61,13 @@ def test_one_project_may_be_named_like_the_lock_of_another(tmp_path):
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_keys_that_are_apart_are_accepted(monkeypatch, key):
+def test_distinct_keys_are_accepted(monkeypatch, key):
     monkeypatch.setenv("IMAGE_SNAPSHOTS_PROJECTS", f'{{"{key}": "p1"}}')
     assert Settings.load().project_keys == [key]
 
 
 @pytest.mark.parametrize("key", ["a.", "a..b", ".", "..", ".a", "-a", "A", "a/b", "a|b", "a=b", "", " a", "a" * 64])
-def test_keys_that_could_be_another_ones_name_are_refused(monkeypatch, key):
+def test_ambiguous_keys_are_refused(monkeypatch, key):
     monkeypatch.setenv("IMAGE_SNAPSHOTS_PROJECTS", f'{{"{key}": "p1"}}')
     with pytest.raises(ConfigurationError, match=r"^The setting IMAGE_SNAPSHOTS_PROJECTS is wrong: key '.*' must "):
         Settings.load()

@@ -1,4 +1,4 @@
-"""Keys of projects: readers take a directory's name for a number or a date where it looks like one."""
+"""Project keys: readers convert directory names that look like numbers or dates, so such keys are refused."""
 
 import json
 
@@ -20,7 +20,7 @@ TEXTS = ["default", "p007", "x10", "e5", "ff", "a", "true-colours", "nov-25", "n
 
 
 @pytest.mark.parametrize("key", [*RETYPED, *WORDS])
-def test_a_key_that_readers_retype_is_refused(monkeypatch, key):
+def test_key_that_readers_convert_is_refused(monkeypatch, key):
     monkeypatch.setenv("IMAGE_SNAPSHOTS_PROJECTS", json.dumps({key: "p1"}))
     with pytest.raises(ConfigurationError) as raised:
         Settings.load()
@@ -30,7 +30,7 @@ def test_a_key_that_readers_retype_is_refused(monkeypatch, key):
 
 
 @pytest.mark.parametrize("key", TEXTS)
-def test_what_is_accepted_stays_text_in_every_reader(tmp_path, key):
+def test_accepted_key_stays_text_in_every_reader(tmp_path, key):
     assert wrong_with_key(key) is None
     directory = tmp_path / "images" / "dt=2026-11-25" / f"project={key}"
     directory.mkdir(parents=True)

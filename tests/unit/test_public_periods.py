@@ -1,4 +1,4 @@
-"""Since when an image was public: periods, however many versions they have, and whether their start is known."""
+"""Periods in which an image was public, over any number of versions, and whether their start is known."""
 
 import datetime as dt
 from contextlib import closing
@@ -12,7 +12,7 @@ from published_days import publish_snapshot, write_history
 from pipelines.lake.layout import Lake, Partition
 from pipelines.query.views import connect_lake
 from pipelines.settings import ROOT, Settings
-from pipelines.snapshot.steps import SnapshotRun
+from pipelines.snapshot.snapshot_run import SnapshotRun
 
 LONG_AGO = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
 DAYS = "SELECT project, snapshot_date, published_at, is_complete FROM days"
@@ -25,7 +25,7 @@ def on(number):
 
 @pytest.fixture
 def periods(postgres):
-    """The public periods of an image with these versions: complete on the 1st, 2nd, 4th to 6th, looked at at noon."""
+    """The public periods of an image with these versions: complete on the 1st, 2nd, 4th to 6th, read at noon."""
     for number in (1, 2, 3, 4, 5, 6):
         day = SnapshotRun(Partition(on(number), "default"), "run", Settings(lake="lake"))
         publish_snapshot(day, responses=[{"id": "a", "outcome": "failed" if number == 3 else "ok"}], images=[])
@@ -58,7 +58,7 @@ TYPES = {pa.string(): "text", pa.date32(): "date", pa.bool_(): "boolean", pa.int
 
 
 def in_postgres(url, tables):
-    """From tables of the session's own, in another time zone."""
+    """From temporary tables, in another time zone."""
     view = (ROOT / "sql/views/public_periods.sql").read_text()
     with psycopg.connect(url) as connection:
         connection.execute("SET TimeZone = 'Pacific/Auckland'")
@@ -74,13 +74,13 @@ def in_postgres(url, tables):
 
 
 def version(first, last=None, **values):
-    """A version that holds from one day until before another."""
+    """A version that is valid from one day until before another."""
     name = f"from {first}"
     until = {"valid_to": on(last), "is_current": False} if last else {}
     return {"valid_from": on(first), "name": name, **until, **values}
 
 
-def test_versions_without_interruption_are_one_period(periods):
+def test_uninterrupted_versions_are_one_period(periods):
     assert periods(
         version(1, 2, visibility="PRIVATE"),
         version(2, 4),
@@ -90,24 +90,24 @@ def test_versions_without_interruption_are_one_period(periods):
     ) == [(on(2), True, on(6), "visibility", "from 5")]
 
 
-def test_what_was_public_at_the_first_snapshot_has_no_known_start(periods):
+def test_image_public_at_the_first_snapshot_has_no_known_start(periods):
     assert periods(version(1, 2), version(2)) == [(on(1), False, None, None, "from 2")]
 
 
-def test_what_was_closed_and_opened_again_has_two_periods(periods):
+def test_image_made_private_and_public_again_has_two_periods(periods):
     assert periods(version(1, 2), version(2, 5, visibility=None), version(5)) == [
         (on(1), False, on(2), "visibility", "from 1"),
         (on(5), True, None, None, "from 5"),
     ]
 
 
-def test_a_deleted_version_ends_a_period_and_a_reappearance_begins_one(periods):
+def test_deletion_ends_a_period_and_reappearance_begins_one(periods):
     assert periods(
         version(1, 2), version(2, 5, is_deleted=True, deleted_reason="not_found"), version(5, visibility="PUBLIC")
     ) == [(on(1), False, on(2), "not_found", "from 1"), (on(5), True, None, None, "from 5")]
 
 
-def test_nobody_knows_what_was_while_an_image_was_not_in_the_inventory(periods):
+def test_time_outside_the_inventory_is_unknown(periods):
     gone = version(2, 5, is_deleted=True, deleted_reason="not_in_inventory")
     assert periods(version(1, 2), gone, version(5)) == [
         (on(1), False, on(2), "not_in_inventory", "from 1"),
@@ -115,7 +115,7 @@ def test_nobody_knows_what_was_while_an_image_was_not_in_the_inventory(periods):
     ]
 
 
-def test_an_image_that_arrives_public_has_a_known_start_if_it_was_made_since_the_day_before(periods):
+def test_new_public_image_has_a_known_start(periods):
     # The complete day before the 4th is the 2nd, published at noon.
     before, after = (dt.datetime(2026, 11, 2, hour, tzinfo=dt.UTC) for hour in (11, 13))
     assert periods(version(4, create_at=before)) == [(on(4), False, None, None, "from 4")]
@@ -123,12 +123,12 @@ def test_an_image_that_arrives_public_has_a_known_start_if_it_was_made_since_the
     assert periods(version(4, create_at=None)) == [(on(4), False, None, None, "from 4")]
 
 
-def test_what_was_never_public_has_no_period(periods):
+def test_private_image_has_no_period(periods):
     assert periods(version(1, 4, visibility="PRIVATE"), version(4, visibility="SECRET")) == []
     assert periods(version(1, is_deleted=True, deleted_reason="deleted")) == []
 
 
-def test_every_image_and_project_has_periods_of_its_own(periods):
+def test_periods_are_separate_by_image_and_project(periods):
     assert periods(version(1), version(2, id="b"), version(4, 5, id="b2", name="c")) == [
         (on(1), False, None, None, "from 1"),
         (on(2), False, None, None, "from 2"),

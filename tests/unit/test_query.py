@@ -1,4 +1,4 @@
-"""The lake opened for SQL: its views, and that nothing but reading is possible."""
+"""SQL over the lake: its views, and that it is read-only."""
 
 import datetime as dt
 import io
@@ -18,7 +18,7 @@ from pipelines.errors import ConfigurationError
 from pipelines.lake.layout import Lake, Partition
 from pipelines.query.views import Format, connect_lake, relations, select, write_rows
 from pipelines.settings import ROOT, Settings
-from pipelines.snapshot.steps import SnapshotRun
+from pipelines.snapshot.snapshot_run import SnapshotRun
 from pipelines.tables import ANALYSIS_TABLES, IMAGE_COSTS, IMAGES, TABLES
 
 FIRST, SECOND, THIRD = (dt.date(2026, 11, day) for day in (1, 2, 3))
@@ -78,7 +78,7 @@ def connection(published_lake):
 
 @pytest.fixture
 def lake(published_lake, tmp_path):
-    """A copy, to be changed."""
+    """A copy that a test may change."""
     shutil.copytree(published_lake.root, tmp_path / "lake")
     return Lake(str(tmp_path / "lake"))
 
@@ -93,7 +93,7 @@ def written(connection, sql, form):
     return file.getvalue()
 
 
-def test_a_table_is_a_view_over_all_days_and_projects(connection):
+def test_table_is_a_view_over_all_days_and_projects(connection):
     assert rows(connection, "SELECT snapshot_date, project, name, size_bytes FROM images ORDER BY 1, 2") == [
         (FIRST, "default", "old", 1024),
         (FIRST, "other", "else", 8),
@@ -104,7 +104,7 @@ def test_a_table_is_a_view_over_all_days_and_projects(connection):
 
 
 @pytest.mark.parametrize("name", [*TABLES, *ANALYSIS_TABLES])
-def test_a_view_has_the_documented_columns_whether_or_not_there_are_files(connection, name):
+def test_view_has_the_documented_columns_even_without_files(connection, name):
     table = (TABLES | ANALYSIS_TABLES)[name]
     shown = rows(connection, f"DESCRIBE {name}")
     assert [row[0] for row in shown] == [*table.schema.names, "project"]
@@ -112,11 +112,11 @@ def test_a_view_has_the_documented_columns_whether_or_not_there_are_files(connec
     assert [str(type_) for type_ in read.schema.types] == [str(type_) for type_ in table.schema.types]
 
 
-def test_a_table_without_files_has_no_rows(connection):
+def test_table_without_files_has_no_rows(connection):
     assert rows(connection, "SELECT COUNT(*), SUM(estimated_cost) FROM image_costs") == [(0, None)]
 
 
-def test_a_column_that_old_files_lack_is_null_there(lake):
+def test_column_missing_in_old_files_is_null(lake):
     path = lake.table("images", Partition(FIRST, "default"))
     table = pq.ParquetFile(io.BytesIO(path.read_bytes())).read()
     pq.write_table(table.drop_columns(["repository", "name"]), path)
@@ -128,7 +128,7 @@ def test_a_column_that_old_files_lack_is_null_there(lake):
         ]
 
 
-def test_a_condition_on_day_or_project_opens_no_other_file(lake):
+def test_condition_on_day_or_project_opens_no_other_file(lake):
     for date in (SECOND, THIRD):
         lake.table("images", Partition(date, "default")).write_bytes(b"damaged")
     with closing(connect_lake(lake)) as opened:
@@ -139,20 +139,20 @@ def test_a_condition_on_day_or_project_opens_no_other_file(lake):
         assert rows(opened, "SELECT name FROM images WHERE project = 'other'") == [("else",)]
 
 
-def test_the_first_rows_of_a_project_are_found(connection):
-    # The engine fails at this with its optimizer of late materialization.
+def test_first_rows_of_a_project_are_found(connection):
+    # The engine's optimizer of late materialization fails on this.
     sql = "SELECT * FROM images WHERE project = 'default' ORDER BY size_bytes DESC LIMIT 2"
     assert select(connection, sql).project("name").fetchall() == [("newest",), ("new",)]
 
 
-def test_the_last_day_is_the_last_complete_one(connection):
+def test_latest_day_is_the_last_complete_day(connection):
     assert rows(connection, "SELECT project, name FROM images_latest ORDER BY project") == [
         ("default", "new"),
         ("other", "else"),
     ]
 
 
-def test_the_last_day_may_be_incomplete_when_asked_for(published_lake):
+def test_latest_day_may_be_incomplete_if_requested(published_lake):
     with closing(connect_lake(published_lake, include_incomplete=True)) as opened:
         assert rows(opened, "SELECT project, name FROM images_latest ORDER BY project") == [
             ("default", "newest"),
@@ -160,7 +160,7 @@ def test_the_last_day_may_be_incomplete_when_asked_for(published_lake):
         ]
 
 
-def test_images_have_the_owner_that_the_inventory_of_their_day_states(connection):
+def test_images_have_the_owner_of_their_day_s_inventory(connection):
     sql = "SELECT snapshot_date, owner, cost_center FROM images_with_owner WHERE project = 'default' ORDER BY 1"
     assert rows(connection, sql) == [(FIRST, "ann", "c1"), (SECOND, "bob", "c1")]
 
@@ -179,7 +179,7 @@ def test_days_come_from_the_manifests(connection):
     ]
 
 
-def test_a_manifest_that_was_replaced_is_no_day(lake):
+def test_replaced_manifest_is_not_a_day(lake):
     kept = lake.superseded_manifests("default")
     kept.mkdir(parents=True)
     lake.manifest(Partition(FIRST, "default")).rename(kept / "0.json")
@@ -187,7 +187,7 @@ def test_a_manifest_that_was_replaced_is_no_day(lake):
         assert rows(opened, "SELECT COUNT(*) FROM days") == [(3,)]
 
 
-def test_a_derived_table_is_found_once_it_is_there(lake):
+def test_derived_table_is_found_after_it_was_written(lake):
     with lake.writer(lake.table("image_costs", Partition(FIRST, "default")), IMAGE_COSTS, "run") as writer:
         cost = {"id": ONE, "is_carried": False, "currency": "EUR", "estimated_cost": 0.5}
         writer.write(rows_of(IMAGE_COSTS, [cost], snapshot_date=FIRST, project_id=PROJECT_ID))
@@ -197,20 +197,20 @@ def test_a_derived_table_is_found_once_it_is_there(lake):
         ]
 
 
-def test_what_there_is_has_a_meaning(connection):
+def test_every_table_and_view_has_a_meaning(connection):
     shown = {row[0] for row in rows(connection, "SHOW TABLES")}
     meanings = relations()
     assert set(meanings) - {"images_as_of"} == shown - {"manifests", "history_days"}
     assert meanings["images"] == "The snapshot: one row per id that the API described on that day."
     assert meanings["images_latest"] == (
-        "The images that exist: what the API described on the last day of each project, deleted ones left out."
+        "The images that the API described on the last day of each project, without deleted ones."
     )
 
 
-def test_a_notebook_reads_the_lake_as_frames(connection):
+def test_notebook_reads_the_lake_as_frames(connection):
     frame = connection.sql("SELECT name, size_bytes FROM images_latest ORDER BY name").df()
     assert frame.to_dict("list") == {"name": ["else", "new"], "size_bytes": [8, 2048]}
-    # What it brings along can be joined; what merely lies about under a name of Python is not looked at.
+    # A registered frame can be joined; other Python variables are not read.
     mine = pd.DataFrame({"name": ["new"], "team": ["x"]})
     connection.register("teams", mine)
     assert connection.sql("SELECT team FROM images_latest JOIN teams USING (name)").fetchall() == [("x",)]
@@ -254,13 +254,13 @@ def files_of(root):
         ("PIVOT images ON name USING COUNT(*)", "PIVOT without IN (...)"),
     ],
 )
-def test_what_does_more_than_read_is_refused(published_lake, connection, sql, name):
+def test_statement_that_does_more_than_read_is_refused(published_lake, connection, sql, name):
     before = files_of(published_lake.root)
     with pytest.raises(ConfigurationError) as raised:
         select(connection, sql.replace("{lake}", str(published_lake.root)))
     assert str(raised.value) == (
-        f"The lake is only read here, and this {name} statement would do more: give a SELECT, WITH, SHOW, DESCRIBE, "
-        "SUMMARIZE or EXPLAIN; --output writes the rows to a file."
+        f"The lake is read-only here, and this {name} statement does more than read: give a SELECT, WITH, SHOW, "
+        "DESCRIBE, SUMMARIZE or EXPLAIN; --output writes the rows to a file."
     )
     assert files_of(published_lake.root) == before
     assert list(Path.cwd().iterdir()) == []
@@ -281,7 +281,7 @@ def test_what_does_more_than_read_is_refused(published_lake, connection, sql, na
         "EXPLAIN ANALYZE SELECT * FROM read_text('/etc/passwd')",
     ],
 )
-def test_nothing_outside_the_lake_is_reached(published_lake, connection, sql):
+def test_query_reaches_nothing_outside_the_lake(published_lake, connection, sql):
     (published_lake.root.parent / "secret").write_text("secret")
     before = files_of(published_lake.root)
     with pytest.raises(ConfigurationError, match=r"disabled by configuration|configuration has been locked"):
@@ -290,7 +290,7 @@ def test_nothing_outside_the_lake_is_reached(published_lake, connection, sql):
     assert list(Path.cwd().iterdir()) == []
 
 
-def test_the_settings_of_the_engine_are_locked(connection):
+def test_engine_settings_are_locked(connection):
     for sql in ("SET enable_external_access = true", "SET allowed_directories = ['/']", "RESET lock_configuration"):
         with pytest.raises(duckdb.InvalidInputException, match="locked"):
             connection.execute(sql)
@@ -314,16 +314,16 @@ def test_the_settings_of_the_engine_are_locked(connection):
         ("EXPLAIN (SELECT 1)", 1),
     ],
 )
-def test_what_only_reads_is_answered(connection, sql, count):
+def test_read_only_statement_is_answered(connection, sql, count):
     assert len(rows(connection, sql)) == count
 
 
 @pytest.mark.parametrize(
     ("sql", "sentence"),
     [
-        ("", "The query holds no statements: give one; SHOW TABLES lists what there is."),
-        ("-- nothing", "The query holds no statements: give one; SHOW TABLES lists what there is."),
-        ("SELECT 1; SELECT 2", "The query holds 2 statements: give one; SHOW TABLES lists what there is."),
+        ("", "The query holds no statements: give one; SHOW TABLES lists the tables."),
+        ("-- nothing", "The query holds no statements: give one; SHOW TABLES lists the tables."),
+        ("SELECT 1; SELECT 2", "The query holds 2 statements: give one; SHOW TABLES lists the tables."),
         ("\nSELEC 1", 'The query failed: Parser Error: syntax error at or near "SELEC" (line 2)'),
         (
             "SELECT * FROM imagse",
@@ -331,13 +331,13 @@ def test_what_only_reads_is_answered(connection, sql, count):
         ),
     ],
 )
-def test_a_wrong_query_is_one_sentence(connection, sql, sentence):
+def test_wrong_query_is_one_sentence(connection, sql, sentence):
     with pytest.raises(ConfigurationError) as raised:
         select(connection, sql)
     assert str(raised.value) == sentence
 
 
-def test_a_query_that_fails_on_the_way_is_one_sentence(connection):
+def test_query_that_fails_while_reading_is_one_sentence(connection):
     sql = "SELECT CAST(CASE WHEN i = 99999 THEN 'a' ELSE '1' END AS INTEGER) AS n FROM range(100000) AS r(i)"
     for form in Format:
         with pytest.raises(ConfigurationError) as raised:
@@ -345,7 +345,7 @@ def test_a_query_that_fails_on_the_way_is_one_sentence(connection):
         assert str(raised.value) == "The query failed: Conversion Error: Could not convert string 'a' to INT32"
 
 
-def test_a_damaged_file_is_named(lake):
+def test_damaged_file_is_named(lake):
     path = lake.table("images", Partition(FIRST, "default"))
     path.write_bytes(b"damaged, and long enough to be looked at")
     with closing(connect_lake(lake)) as opened:
@@ -353,7 +353,7 @@ def test_a_damaged_file_is_named(lake):
             written(opened, "SELECT name FROM images", Format.CSV)
 
 
-def test_an_empty_lake_says_what_to_do(tmp_path):
+def test_empty_lake_says_what_to_do(tmp_path):
     with pytest.raises(ConfigurationError) as raised:
         connect_lake(Lake("lake"))
     assert str(raised.value) == (
@@ -369,7 +369,7 @@ MIXED = """
 """
 
 
-def test_csv(connection):
+def test_rows_are_written_as_csv(connection):
     assert written(connection, MIXED, Format.CSV).decode() == (
         '"n","n_1","t","e","z","l","b","s","o","d","w"\n'
         '1,2,"a,""b""","",,"[1, 2]",true,7176,"x",2026-11-01,2026-11-01 00:00:00.000000Z\n'
@@ -377,7 +377,7 @@ def test_csv(connection):
     assert written(connection, "SELECT 1 AS n WHERE FALSE", Format.CSV) == b'"n"\n'
 
 
-def test_json(connection):
+def test_rows_are_written_as_json(connection):
     text = written(connection, f"{MIXED} UNION ALL {MIXED}", Format.JSON).decode()
     expected = {
         "n": 1,
@@ -397,21 +397,21 @@ def test_json(connection):
     assert written(connection, "SELECT 1 WHERE FALSE", Format.JSON) == b"[]\n"
 
 
-def test_parquet(connection):
+def test_rows_are_written_as_parquet(connection):
     read = pq.read_table(io.BytesIO(written(connection, "SELECT * FROM images_latest", Format.PARQUET)))
     assert sorted(read["name"].to_pylist()) == ["else", "new"]
     assert read.schema.names == [*IMAGES.schema.names, "project"]
     assert read.schema.field("observed_at").type == IMAGES.schema.field("observed_at").type
 
 
-def test_a_lake_that_is_a_link_with_an_odd_name_is_read(lake):
+def test_linked_lake_with_an_odd_name_is_read(lake):
     lake.root.rename("it's a lake")
     Path("link").symlink_to("it's a lake")
     with closing(connect_lake(Lake("link"))) as opened:
         assert rows(opened, "SELECT COUNT(*) FROM images") == [(4,)]
 
 
-def test_the_queries_of_the_documentation_run(connection):
+def test_documented_queries_run(connection):
     queries = re.findall(r"^```sql\n(.*?)^```", (ROOT / "docs" / "query.md").read_text(), re.MULTILINE | re.DOTALL)
     assert len(queries) == 10
     results = [written(connection, query, Format.CSV).decode() for query in queries]
@@ -423,7 +423,7 @@ def test_the_queries_of_the_documentation_run(connection):
 
 
 @pytest.mark.parametrize("form", [*Format])
-def test_a_damaged_file_is_said_to_be_one(lake, form):
+def test_damaged_file_error_advises_verify(lake, form):
     path = min(lake.root.glob("images/*/*/images.parquet"))
     content = path.read_bytes()
     length = int.from_bytes(content[-8:-4], "little")

@@ -1,4 +1,4 @@
-"""Hostile SQL against a real lake: whatever the text and the door, not one byte of the lake changes."""
+"""Hostile SQL against a real lake: no statement, by any route, changes a byte of the lake."""
 
 import datetime as dt
 import io
@@ -17,7 +17,7 @@ from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.witnesses import open_witness
 from pipelines.query.views import Format, connect_lake, select, write_rows
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import SnapshotRun
+from pipelines.snapshot.snapshot_run import SnapshotRun
 
 ID = "00000000-0000-4000-8000-000000000001"
 EVIDENCE = "responses/dt=2026-11-01/project=default/responses.parquet"
@@ -25,7 +25,7 @@ EVIDENCE = "responses/dt=2026-11-01/project=default/responses.parquet"
 
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory):
-    """A lake with a link that leads out of it, beside a secret; nothing here may change either."""
+    """A lake with a link out of it, beside a secret; nothing here may change either."""
     around = tmp_path_factory.mktemp("around")
     root = around / "lake"
     publish_snapshot(
@@ -46,7 +46,7 @@ def connection(lake):
 
 
 def tree(root):
-    """Every file and link under a directory, byte for byte."""
+    """All files and links under a directory, byte for byte."""
     found = {path: path.read_bytes() for path in Path(root).rglob("*") if path.is_file()}
     return found | {path: os.readlink(path) for path in Path(root).rglob("*") if path.is_symlink()}
 
@@ -54,11 +54,11 @@ def tree(root):
 COPIES = [
     "COPY (SELECT 1) TO '{to}'",
     "EXPLAIN ANALYZE COPY (SELECT 1) TO '{to}'",
-    # One text to who counts no nested comments, another to the engine.
+    # Parsers without nested comments read another text than the engine.
     "EXPLAIN ANALYZE /* /* */ SELECT 1 -- */ COPY (SELECT 1) TO '{to}'",
     "EXPLAIN /* /* */ ANALYZE SELECT 1 -- */ ANALYZE COPY (SELECT 1) TO '{to}'",
     "/* /* */ EXPLAIN SELECT 1 -- */ */ EXPLAIN ANALYZE COPY (SELECT 1) TO '{to}'",
-    # A carriage return ends a line to the engine.
+    # For the engine, a carriage return ends a line.
     "EXPLAIN ANALYZE -- a\rCOPY (SELECT 1) TO '{to}'",
     "EXPLAIN ANALYZE -- SELECT 1\rCOPY (SELECT 1) TO '{to}'\n",
     "EXPLAIN -- SELECT 1\r ANALYZE COPY (SELECT 1) TO '{to}' -- \n SELECT 1",
@@ -101,17 +101,17 @@ def texts(sql, lake):
 
 
 @pytest.mark.parametrize("sql", COPIES)
-def test_no_query_writes(lake, connection, tmp_path, sql):
+def test_hostile_query_does_not_write(lake, connection, tmp_path, sql):
     before = tree(lake.root.parent), tree(tmp_path)
     for text in texts(sql, lake):
         with suppress(ConfigurationError):
-            # An EXPLAIN of a SELECT may be answered, and must still not write.
+            # An EXPLAIN of a SELECT may be answered, but must not write.
             select(connection, text).fetchall()
     assert (tree(lake.root.parent), tree(tmp_path)) == before
 
 
 @pytest.mark.parametrize("sql", COPIES)
-def test_the_connection_itself_writes_nothing(lake, connection, tmp_path, sql):
+def test_connection_itself_cannot_write(lake, connection, tmp_path, sql):
     before = tree(lake.root.parent), tree(tmp_path)
     for text in texts(sql, lake):
         with suppress(duckdb.Error, OSError):
@@ -129,14 +129,14 @@ def test_the_connection_itself_writes_nothing(lake, connection, tmp_path, sql):
         "EXPLAIN ANALYZE SET threads = 1",
     ],
 )
-def test_what_an_explain_runs_is_judged(connection, sql):
-    with pytest.raises(ConfigurationError, match="this EXPLAIN statement would do more"):
+def test_query_inside_explain_is_checked(connection, sql):
+    with pytest.raises(ConfigurationError, match="this EXPLAIN statement does more"):
         select(connection, sql)
 
 
-def test_a_query_in_nested_comments_is_the_engines_not_ours(connection):
-    # What stands in the comment is not run, whatever it looks like.
-    with pytest.raises(ConfigurationError, match="this EXPLAIN statement would do more"):
+def test_query_in_nested_comments_is_parsed_by_the_engine(connection):
+    # The text in the comment is not run.
+    with pytest.raises(ConfigurationError, match="this EXPLAIN statement does more"):
         select(connection, "EXPLAIN ANALYZE /* /* */ SELECT 1 -- */ COPY (SELECT 1) TO 'x'")
     plan = select(connection, "EXPLAIN /* é /* a */ SELECT 'no' */ SELECT 1 AS ü").fetchall()
     assert "ü" in plan[0][1]
@@ -160,7 +160,7 @@ def test_a_query_in_nested_comments_is_the_engines_not_ours(connection):
         "SELECT getenv('HOME')",
     ],
 )
-def test_nothing_but_the_lake_is_read(lake, connection, sql):
+def test_query_reads_only_the_lake(lake, connection, sql):
     text = sql.replace("{root}", str(lake.root))
     with pytest.raises(ConfigurationError) as raised:
         write_rows(select(connection, text), io.BytesIO(), Format.CSV)
@@ -171,12 +171,12 @@ def test_nothing_but_the_lake_is_read(lake, connection, sql):
 @pytest.mark.parametrize(
     "sql", ["INSTALL httpfs", "LOAD httpfs", "CREATE PERSISTENT SECRET s (TYPE http)", "SET disabled_filesystems = ''"]
 )
-def test_the_connection_takes_no_extension_secret_or_setting(connection, sql):
+def test_connection_refuses_extensions_secrets_and_settings(connection, sql):
     with pytest.raises(duckdb.Error):
         connection.execute(sql)
 
 
-def test_a_file_of_the_lake_is_read_by_its_name(connection):
+def test_lake_file_is_read_by_its_name(connection):
     sql = f"SELECT decode(body) AS body FROM read_parquet('lake://{EVIDENCE}')"
     assert select(connection, sql).fetchall() == [("{}",)]
 
@@ -184,11 +184,11 @@ def test_a_file_of_the_lake_is_read_by_its_name(connection):
 @pytest.mark.parametrize(
     "sql", ["COPY (SELECT 1) TO '{root}/x'", "EXPLAIN ANALYZE -- SELECT 1\rCOPY (SELECT 1) TO '{root}/x'\n"]
 )
-def test_a_query_of_a_file_writes_nothing(lake, monkeypatch, sql):
+def test_query_from_a_file_does_not_write(lake, monkeypatch, sql):
     monkeypatch.setenv("IMAGE_SNAPSHOTS_LAKE", str(lake.root))
     Path("hostile.sql").write_bytes(sql.replace("{root}", str(lake.root)).encode())
     before = tree(lake.root.parent)
-    with pytest.raises(ConfigurationError, match="would do more"):
+    with pytest.raises(ConfigurationError, match="does more"):
         query(file=Path("hostile.sql"))
     assert tree(lake.root.parent) == before
 
@@ -202,18 +202,18 @@ def test_a_query_of_a_file_writes_nothing(lake, monkeypatch, sql):
     ],
     ids=["query", "focus", "report"],
 )
-def test_output_replaces_no_file_or_link_that_lies_in_the_lake(monkeypatch, tmp_path, write):
+def test_output_does_not_replace_files_or_links_in_the_lake(monkeypatch, tmp_path, write):
     monkeypatch.setenv("IMAGE_SNAPSHOTS_LAKE", "lake")
     images = tmp_path / "lake" / "images"
     images.mkdir(parents=True)
     (images / "link.csv").symlink_to(tmp_path / "elsewhere.csv")
     Path("way").symlink_to(images)
     for output in (images / "link.csv", Path("way/link.csv"), Path("way/x.csv"), Path("lake/x.csv")):
-        with pytest.raises(ConfigurationError, match="is inside the lake, which is only read"):
+        with pytest.raises(ConfigurationError, match="is inside the lake, which is read-only"):
             write(output)
 
 
-def test_no_line_is_added_to_a_file_of_the_lake_by_way_of_a_link(lake, tmp_path):
+def test_output_through_a_link_does_not_append_to_the_lake(lake, tmp_path):
     Path("way").symlink_to(lake.root)
     with pytest.raises(ConfigurationError, match="is inside the lake"), open_witness(Path("way") / EVIDENCE, lake):
         pass

@@ -1,4 +1,4 @@
-"""The inventory against the API's list: who is missing on which side, and who may own it."""
+"""The inventory compared with the image list: what is missing on each side, and the likely owner."""
 
 import datetime as dt
 
@@ -30,7 +30,7 @@ def outcomes(**outcomes):
     return [{"id": id_, "outcome": outcome} for id_, outcome in outcomes.items()]
 
 
-def test_a_listed_image_that_nobody_registered(day):
+def test_listed_image_without_registration_is_not_registered(day):
     publish_snapshot(
         day,
         listed=[
@@ -67,8 +67,8 @@ def test_a_listed_image_that_nobody_registered(day):
     assert result.was_compared is True
 
 
-def test_unregistered_images_are_found_on_whatever_page_they_are(day):
-    """Pages are read some at a time, so these lie at the ends and beginnings of what is read together."""
+def test_unregistered_images_are_found_on_any_page(day):
+    """Pages are read in groups, so these images are at the beginnings and ends of groups."""
     listed = [{"id": f"i{number:03}", "name": f"name {number}", "size": number} for number in range(200)]
     unknown = [0, 47, 48, 95, 96, 150, 199]
     registered = {item["id"]: None for number, item in enumerate(listed) if number not in unknown}
@@ -87,7 +87,7 @@ def test_unregistered_images_are_found_on_whatever_page_they_are(day):
     ]
 
 
-def test_a_registered_image_is_gone_only_when_the_api_said_so(day):
+def test_registered_image_is_gone_only_if_the_api_says_so(day):
     publish_snapshot(
         day,
         listed=[],
@@ -140,7 +140,7 @@ def test_a_registered_image_is_gone_only_when_the_api_said_so(day):
     assert result.counts == {"not_registered": 0, "registered_but_gone": 3}
 
 
-def test_the_likely_owner_is_the_only_one_of_the_namespace(day):
+def test_likely_owner_is_the_only_owner_of_the_namespace(day):
     publish_snapshot(
         day,
         listed=[
@@ -168,7 +168,7 @@ def test_the_likely_owner_is_the_only_one_of_the_namespace(day):
     assert likely == {"u1": "ann", "u2": None, "u3": None, "u4": None, "u5": None}
 
 
-def test_without_the_list_nothing_is_said_about_what_is_not_registered(day):
+def test_missing_list_gives_no_unregistered_images(day):
     publish_snapshot(day, inventory=inventory(a=None), responses=outcomes(a="not_found"))
     result = derive(day)
     assert published_rows(day, IMAGE_RECONCILIATION) == [
@@ -178,7 +178,7 @@ def test_without_the_list_nothing_is_said_about_what_is_not_registered(day):
     assert result.was_compared is False
 
 
-def test_an_old_day_derived_again_does_not_know_what_came_later(day):
+def test_old_day_derived_again_ignores_later_days(day):
     publish_snapshot(day, inventory=inventory(a=None), responses=outcomes(a="not_found"))
     write_history(
         day,

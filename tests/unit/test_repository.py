@@ -13,13 +13,13 @@ import pipelines
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# In pieces, so that this file does not hold what it looks for.
+# In pieces, so that this file does not contain what it looks for.
 INDEX_HOSTS = ["py" + "pi.org", "python" + "hosted.org", "npm" + "js.org", "npm" + "js.com", "crates" + ".io"]
 INDEX_OPTIONS = ["--" + "index-url", "--" + "extra-index-url", "--" + "find-links", "--" + "trusted-host"]
 
 
 def git_files(*options: str) -> list[str]:
-    # CI may run as another user than the one who owns the files.
+    # CI may run as a user that does not own the files.
     command = ["git", "-c", "safe.directory=*", "ls-files", "-z", *options]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     return [name for name in listed.split("\0") if name and (ROOT / name).is_file()]
@@ -31,7 +31,7 @@ def test_packages_are_imported_from_this_tree(package):
     assert package.__file__ == str(ROOT / package.__name__ / "__init__.py")
 
 
-def test_no_directory_with_code_is_left_out_of_the_installation():
+def test_every_directory_with_code_is_installed():
     stated = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]["include"]
     code = {path.parent for top in ("pipelines", "assets") for path in (ROOT / top).rglob("*.py")}
     assert set(setuptools.find_packages(str(ROOT), include=stated)) == {
@@ -39,7 +39,7 @@ def test_no_directory_with_code_is_left_out_of_the_installation():
     }
 
 
-def test_ci_runs_the_test_command_of_the_readme():
+def test_ci_runs_the_readme_s_test_command():
     pattern = re.compile(r"^\s*(python3 -m venv .*/pytest)$", re.MULTILINE)
     in_readme = pattern.findall((ROOT / "README.md").read_text())
     in_ci = pattern.findall((ROOT / ".ci" / "run").read_text())
@@ -47,7 +47,7 @@ def test_ci_runs_the_test_command_of_the_readme():
     assert in_ci == in_readme
 
 
-def test_scripts_may_be_executed():
+def test_scripts_are_executable():
     assert [name for name in ("run", "compile-requirements") if not os.access(ROOT / ".ci" / name, os.X_OK)] == []
 
 
@@ -93,7 +93,7 @@ def test_pipelines_import_neither_dagster_nor_assets():
 
 
 def pins(name: str) -> dict[str, set[str]]:
-    """Package -> its versions in a requirements file; markers aside, which further packages may widen."""
+    """Package -> its versions in a requirements file, without markers, which other packages may widen."""
     found: dict[str, set[str]] = {}
     for line in (ROOT / name).read_text().splitlines():
         if match := re.match(r"([a-z0-9-]+)(?:\[[^]]*\])?==(.+?)(?: ;.*)? *\\$", line):
@@ -101,7 +101,7 @@ def pins(name: str) -> dict[str, set[str]]:
     return found
 
 
-def test_the_developer_requirements_agree_with_those_of_the_application():
+def test_developer_requirements_have_the_application_s_versions():
     application, developer = pins("requirements.txt"), pins("requirements-dev.txt")
     assert len(application) > 50
     assert {name: developer.get(name) for name in application} == application

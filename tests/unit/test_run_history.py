@@ -1,4 +1,4 @@
-"""Dagster's storage of runs is set up by one process at a time, and done without when it is broken."""
+"""Dagster's run storage: one process at a time sets it up, and a run continues without it if it is broken."""
 
 import fcntl
 import os
@@ -16,18 +16,18 @@ from pipelines.settings import ROOT
 
 
 def opened():
-    """Whether runs are kept, and what was said."""
+    """Whether runs are kept, and the warnings."""
     said = []
     with open_run_history(said.append) as instance:
         assert instance.get_runs() == []
         return instance.is_persistent, said
 
 
-def test_a_sound_storage_is_opened_without_a_word(home):
+def test_intact_storage_is_opened_without_a_warning(home):
     assert opened() == (True, [])
 
 
-def test_output_of_steps_is_not_captured_by_processes_that_ctrl_c_would_reach(home):
+def test_step_output_is_not_captured_by_processes_that_ctrl_c_reaches(home):
     with (
         open_run_history(print) as instance,
         instance.compute_log_manager.capture_logs(["run", "log", "step"]) as context,
@@ -37,7 +37,7 @@ def test_output_of_steps_is_not_captured_by_processes_that_ctrl_c_would_reach(ho
         assert not (home / "storage" / "run").exists()
 
 
-def test_who_comes_while_another_sets_the_storage_up_waits_for_it(tmp_path, monkeypatch):
+def test_second_opener_waits_while_the_storage_is_set_up(tmp_path, monkeypatch):
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
     (tmp_path / "home").mkdir()
     other = (tmp_path / "home" / ".setup.lock").open("w")
@@ -53,7 +53,7 @@ def test_who_comes_while_another_sets_the_storage_up_waits_for_it(tmp_path, monk
     assert seen == [False]
 
 
-def test_first_runs_at_once_all_open_the_storage(tmp_path, monkeypatch):
+def test_parallel_first_runs_all_open_the_storage(tmp_path, monkeypatch):
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
     begin, ready = os.pipe()
     children = []
@@ -88,7 +88,7 @@ def no_database(home):
 
 
 def set_up_by_two_at_once(home):
-    """As two that set it up at once used to leave it: two rows where there may be one."""
+    """A storage as two parallel set-ups used to leave it: with two rows instead of one."""
     with sqlite3.connect(home / "history" / "runs.db") as database:
         database.execute("INSERT INTO alembic_version VALUES ('5771160a95ad')")
     database.close()
@@ -128,7 +128,7 @@ def lock_is_a_directory(home):
     ],
     ids=lambda spoil: spoil.__name__,
 )
-def test_a_storage_that_cannot_be_used_is_said_and_done_without(spoil, home):
+def test_unusable_storage_gives_a_warning_and_the_run_continues(spoil, home):
     spoil(home)
     is_kept, (sentence,) = opened()
     assert not is_kept
@@ -137,7 +137,7 @@ def test_a_storage_that_cannot_be_used_is_said_and_done_without(spoil, home):
     assert "\n" not in sentence
 
 
-def test_a_home_that_cannot_be_made_is_said_and_done_without(tmp_path, monkeypatch):
+def test_unwritable_home_gives_a_warning_and_the_run_continues(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "file" / "home"))
     is_kept, (sentence,) = opened()
@@ -147,11 +147,11 @@ def test_a_home_that_cannot_be_made_is_said_and_done_without(tmp_path, monkeypat
         use_instance_home()
 
 
-def test_an_error_of_who_uses_the_storage_is_his_own(home):
+def test_error_of_the_caller_is_not_translated(home):
     with pytest.raises(ZeroDivisionError), open_run_history(print):
         raise ZeroDivisionError
 
 
-def test_the_storage_is_what_dagster_itself_opens(home):
+def test_opened_storage_is_the_one_that_dagster_opens(home):
     with open_run_history(print) as ours, dg.DagsterInstance.get() as theirs:
         assert ours.run_storage.get_run_storage_id() == theirs.run_storage.get_run_storage_id()

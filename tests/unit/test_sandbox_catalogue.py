@@ -1,4 +1,4 @@
-"""The sandbox's catalogue: reproducible, lively, and true to its own record."""
+"""The sandbox's catalogue: reproducible, lively, and consistent with its own record."""
 
 import re
 import time
@@ -30,7 +30,7 @@ def catalogue():
 
 @pytest.fixture(scope="module")
 def images(catalogue):
-    """What the details call says of everything listed on `DAY`."""
+    """The details call's responses for everything listed on `DAY`."""
     return {image_id: catalogue.answer(image_id, DAY) for image_id in catalogue.ids(DAY)}
 
 
@@ -42,7 +42,7 @@ def test_equal_arguments_give_equal_catalogues(catalogue, images):
 
 
 def test_values_do_not_depend_on_the_interpreter():
-    # Pinned: a change here gives everybody another catalogue under the same seed.
+    # Pinned: a change here gives everybody another catalogue for the same seed.
     assert next(Catalogue("pinned", 250).ids(DAY)) == PINNED_ID
 
 
@@ -50,7 +50,7 @@ PINNED_ID = "7773bb02-5f89-4de0-84eb-843a866b8d5c"
 
 
 @pytest.mark.parametrize("other", [Catalogue("other", 250), Catalogue("test", 250, "second")])
-def test_another_seed_or_project_has_no_id_in_common(catalogue, other):
+def test_different_seed_or_project_shares_no_id(catalogue, other):
     assert not set(catalogue.ids(DAY)) & set(other.ids(DAY))
     assert other.image(next(catalogue.ids(DAY)), DAY) is None
 
@@ -61,7 +61,7 @@ def test_ids_are_uuids_in_lower_case_and_unique(images):
     assert all(uuid.UUID(image_id).version == 4 for image_id in images)
 
 
-def test_images_look_like_those_of_the_api(catalogue, images):
+def test_images_look_like_the_api_s(catalogue, images):
     bodies = [answer.body for answer in images.values() if answer.http_status == 200]
     assert len(bodies) > 230
     odd = catalogue.storylines(DAY)["odd"]
@@ -79,7 +79,7 @@ def test_images_look_like_those_of_the_api(catalogue, images):
         assert all(isinstance(body[name], list) for name in LIST_FIELDS if name in body)
 
 
-def test_bodies_have_the_irregularities_of_real_ones(images):
+def test_bodies_have_real_irregularities(images):
     bodies = [answer.body for answer in images.values() if answer.http_status == 200]
     for name in ("namespace", "visibility", "flavor_type", "description", "support_res_categories"):
         assert any(name not in body for body in bodies), name
@@ -91,7 +91,7 @@ def test_bodies_have_the_irregularities_of_real_ones(images):
     assert any(body["dev_services"] == [] for body in bodies)
 
 
-def test_every_documented_status_is_met_within_a_fortnight(catalogue):
+def test_every_documented_status_occurs_within_a_fortnight(catalogue):
     seen = Counter(
         catalogue.image(row.id, day)["status"]
         for day in days_from(DAY)
@@ -101,7 +101,7 @@ def test_every_documented_status_is_met_within_a_fortnight(catalogue):
     assert seen.keys() == KNOWN_VALUES["status"]
 
 
-def test_every_way_to_say_no_is_met(catalogue):
+def test_every_kind_of_refusal_occurs(catalogue):
     answers = [catalogue.answer(row.id, DAY) for row in catalogue.inventory(DAY)]
     kinds = {(answer.http_status, (answer.body or {}).get("error_code")) for answer in answers}
     assert kinds == {
@@ -116,12 +116,12 @@ def test_every_way_to_say_no_is_met(catalogue):
 @pytest.mark.parametrize(
     "image_id", ["group", "", "278e88d1-5b71-4766-8502-b3ba72e824d9", "00000000-0000-0000-0000-000000000000"]
 )
-def test_an_unknown_id_is_not_found(catalogue, image_id):
+def test_unknown_id_is_not_found(catalogue, image_id):
     assert catalogue.answer(image_id, DAY).http_status in (400, 404)
     assert catalogue.image(image_id, DAY) is None
 
 
-def test_an_id_in_upper_case_is_another_id(catalogue):
+def test_upper_case_id_is_not_found(catalogue):
     assert catalogue.image(next(catalogue.ids(DAY)).upper(), DAY) is None
 
 
@@ -129,7 +129,7 @@ def test_an_id_in_upper_case_is_another_id(catalogue):
 
 
 def week_of(catalogue, name, first):
-    """The story of each id that plays it in the 14 days from `first` on: id -> [(day, answer)]."""
+    """The story of each id that plays it in the 14 days from `first` on: id -> [(day, response)]."""
     days = days_from(first)
     ids = {catalogue.storylines(day)[name] for day in days}
     return {image_id: [(day, catalogue.answer(image_id, day)) for day in days] for image_id in ids}
@@ -140,7 +140,7 @@ def pairs(story):
 
 
 def changes(stories, name):
-    """All (old, new) values of one field, on neighbouring days that both describe the image."""
+    """All (old, new) values of one field on adjacent days that both describe the image."""
     return {
         (before.body[name], after.body[name])
         for story in stories.values()
@@ -161,7 +161,7 @@ WINDOWS = st.dates(date(2020, 1, 1), date(2040, 1, 1))
 
 @settings(max_examples=21, deadline=None)
 @given(first=WINDOWS)
-def test_every_storyline_is_told_within_any_14_days(first):
+def test_every_storyline_occurs_within_any_14_days(first):
     catalogue = Catalogue("test", 50)
     lived = [statuses(story) for story in week_of(catalogue, "short-lived", first).values()]
     assert [404, "ACTIVE", "DELETED", 404] in lived
@@ -209,7 +209,7 @@ def test_every_storyline_is_told_within_any_14_days(first):
     assert any("swr_instance_id" not in old and "swr_instance_id" in new for old, new in described)
 
 
-def test_storylines_are_told_side_by_side(catalogue):
+def test_storylines_run_side_by_side(catalogue):
     assert catalogue.storylines(DAY).keys() == {story.name for story in STORYLINES}
     assert len(set(catalogue.storylines(DAY).values())) == len(STORYLINES)
 
@@ -217,7 +217,7 @@ def test_storylines_are_told_side_by_side(catalogue):
 # -- the record of changes
 
 
-def test_the_record_of_changes_is_what_comparing_two_days_shows(catalogue):
+def test_recorded_changes_equal_the_difference_of_two_days(catalogue):
     days = days_from(DAY)
     recorded = list(catalogue.events(days[1], days[-1]))
     assert recorded == sorted(recorded, key=lambda event: event.day)
@@ -243,7 +243,7 @@ def test_the_record_of_changes_is_what_comparing_two_days_shows(catalogue):
                 assert [event.kind for event in events] in (["gone"], ["vanished"], ["forbidden"])
 
 
-def test_the_record_has_every_kind_of_change(catalogue):
+def test_recorded_changes_have_every_kind(catalogue):
     kinds = Counter(event.kind for event in catalogue.events(DAY, DAY + timedelta(days=13)))
     assert kinds.keys() == {
         "created", "returned", "vanished", "deleted", "gone", "forbidden", "readable",
@@ -251,7 +251,7 @@ def test_the_record_has_every_kind_of_change(catalogue):
     }  # fmt: skip
 
 
-def test_an_event_names_day_image_field_and_both_values(catalogue):
+def test_event_names_day_image_field_and_both_values(catalogue):
     week = catalogue.events(DAY, DAY + timedelta(days=6))
     narrowed = [e for e in week if e.kind == "narrowed" and e.id == catalogue.storylines(e.day)["narrowed"]]
     assert len(narrowed) == 1
@@ -274,7 +274,7 @@ def test_pages_add_up_to_the_list(catalogue):
     assert len(list(catalogue.ids(vanished))) == catalogue.count(vanished) < 250
 
 
-def test_the_inventory_lacks_a_few_images_and_holds_a_few_that_are_gone(catalogue):
+def test_inventory_lacks_some_images_and_has_some_deleted_ones(catalogue):
     registered = [row.id for row in catalogue.inventory(DAY)]
     listed = set(catalogue.ids(DAY))
     assert len(registered) == len(set(registered))
@@ -284,7 +284,7 @@ def test_the_inventory_lacks_a_few_images_and_holds_a_few_that_are_gone(catalogu
     assert any(not row.owner for row in catalogue.inventory(DAY))
 
 
-def test_notebooks_use_images_of_the_day_and_carry_what_is_sensitive(catalogue):
+def test_notebooks_use_images_of_the_day_and_hold_secrets(catalogue):
     notebooks = list(catalogue.notebooks(DAY))
     assert len(notebooks) == catalogue.notebook_count() > 40
     assert {notebook["image"]["id"] for notebook in notebooks} <= set(catalogue.ids(DAY))
@@ -299,7 +299,7 @@ def test_notebooks_use_images_of_the_day_and_carry_what_is_sensitive(catalogue):
 
 
 @pytest.mark.parametrize("size", [0, 1, 5, len(STORYLINES), len(STORYLINES) + 1])
-def test_any_size_works(size):
+def test_catalogue_of_any_size_works(size):
     catalogue = Catalogue("test", size)
     assert len(list(catalogue.ids(DAY))) == catalogue.count(DAY) <= size
     assert len(catalogue.storylines(DAY)) == min(size, len(STORYLINES))
@@ -307,7 +307,7 @@ def test_any_size_works(size):
     assert isinstance(catalogue.answer("278e88d1-5b71-4766-8502-b3ba72e824d9", DAY), Answer)
 
 
-def test_a_million_images_answer_at_once():
+def test_million_images_start_at_once():
     started = time.process_time()
     catalogue = Catalogue("test", 1_000_000)
     assert catalogue.count(DAY) > 999_980
@@ -316,10 +316,10 @@ def test_a_million_images_answer_at_once():
     assert catalogue.image(last[-1]["id"], DAY) is not None or catalogue.answer(last[-1]["id"], DAY).http_status == 403
     assert len(list(islice(catalogue.ids(DAY), 100))) == 100
     assert len(list(catalogue.notebooks(DAY, 150_000, 10))) == 10
-    # Made one by one, a million images take minutes.
+    # One by one, a million images would take minutes.
     assert time.process_time() - started < 10
 
 
-def test_a_negative_size_is_refused():
+def test_negative_size_is_refused():
     with pytest.raises(ValueError, match="size must be from 0"):
         Catalogue("test", -1)

@@ -1,4 +1,4 @@
-"""A URL that may hold a password is refused where it is ambiguous, and no part of it is shown, wherever it is used."""
+"""An ambiguous URL with a password is refused wherever it is used, and no part of it is shown."""
 
 import traceback
 
@@ -14,12 +14,12 @@ from pipelines.lake.layout import Lake
 from pipelines.settings import ROOT, Settings
 from pipelines.warehouse.loading import check_warehouse
 
-# Both halves of a password around a character that is not encoded.
+# The two halves of a password, around an unescaped character.
 SPECIAL = ["/", "@", "#", "?", "\\", " ", "%", ":12/"]
 
 
 def assert_hidden(raised):
-    # All that a log would show, but the lines of code.
+    # Everything that a log would show, except lines of code.
     shown, told = raised.value, ""
     while shown is not None:
         told += "".join(traceback.format_exception_only(shown))
@@ -40,7 +40,7 @@ def assert_hidden(raised):
         ("IMAGE_SNAPSHOTS_ENDPOINT", "https://user:{}@modelarts.example"),
     ],
 )
-def test_a_setting_with_an_unescaped_password_is_refused_without_any_of_it(monkeypatch, variable, url, special):
+def test_setting_with_an_unescaped_password_is_refused_unquoted(monkeypatch, variable, url, special):
     monkeypatch.setenv("IMAGE_SNAPSHOTS_RATE_LIMIT", "5")
     monkeypatch.setenv(variable, url.format(f"first4711{special}second4712"))
     with pytest.raises(ConfigurationError) as raised:
@@ -52,7 +52,7 @@ def test_a_setting_with_an_unescaped_password_is_refused_without_any_of_it(monke
 @pytest.mark.parametrize("special", SPECIAL)
 @pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
 @pytest.mark.parametrize("scheme", ["http://", ""])
-def test_a_proxy_with_an_unescaped_password_is_refused_without_any_of_it(monkeypatch, name, scheme, special):
+def test_proxy_with_an_unescaped_password_is_refused_unquoted(monkeypatch, name, scheme, special):
     monkeypatch.setenv(name, f"{scheme}user:first4711{special}second4712@proxy.example:3128")
     with pytest.raises(ConfigurationError, match=name.upper()) as raised:
         proxy_for("https://modelarts.example")
@@ -61,20 +61,20 @@ def test_a_proxy_with_an_unescaped_password_is_refused_without_any_of_it(monkeyp
 
 @pytest.mark.parametrize("special", SPECIAL)
 @pytest.mark.parametrize("scheme", ["postgresql://", "mysql+pymysql://", "postgresql:/", "postgresql:"])
-def test_an_inventory_with_an_unescaped_password_is_refused_without_any_of_it(scheme, special):
+def test_inventory_with_an_unescaped_password_is_refused_unquoted(scheme, special):
     with pytest.raises(ConfigurationError) as raised:
         describe_source(f"{scheme}reader:first4711{special}second4712@db.example/images")
     assert_hidden(raised)
 
 
 @pytest.mark.parametrize("special", SPECIAL)
-def test_a_warehouse_with_an_unescaped_password_is_refused_without_any_of_it(special):
+def test_warehouse_with_an_unescaped_password_is_refused_unquoted(special):
     with pytest.raises(ConfigurationError, match="IMAGE_SNAPSHOTS_WAREHOUSE") as raised:
         check_warehouse(f"postgresql://loader:first4711{special}second4712@db.example/images")
     assert_hidden(raised)
 
 
-def test_a_bucket_is_not_opened_with_a_malformed_proxy(monkeypatch):
+def test_malformed_proxy_is_refused_before_a_bucket_is_opened(monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
     monkeypatch.setenv("HTTPS_PROXY", "http://user:first4711/second4712@proxy.example")
     with pytest.raises(ConfigurationError) as raised:
@@ -82,7 +82,7 @@ def test_a_bucket_is_not_opened_with_a_malformed_proxy(monkeypatch):
     assert_hidden(raised)
 
 
-def test_an_encoded_password_is_read_and_hidden():
+def test_encoded_password_is_decoded_and_hidden():
     url = parse_secret_url("redis://user:p%40%2F%23s%25@redis.example:6379/0", "")
     assert (url.username, url.password, url.host, url.where) == (
         "user",
@@ -95,7 +95,7 @@ def test_an_encoded_password_is_read_and_hidden():
     assert url.hide("no login with p@/#s% or p%40%2F%23s%25") == "no login with *** or ***"
 
 
-def test_a_password_among_the_options_is_hidden():
+def test_password_in_the_options_is_hidden():
     url = parse_secret_url("postgresql:///images?user=reader&password=hidden%404711", "")
     assert url.hide("refused hidden@4711 and hidden%404711") == "refused *** and ***"
 
@@ -111,11 +111,11 @@ def test_a_password_among_the_options_is_hidden():
         ("https://Chat.example/hooks/T0/B0", "chat.example"),
     ],
 )
-def test_what_is_clear_is_accepted(text, host):
+def test_unambiguous_url_is_accepted(text, host):
     assert parse_secret_url(text, "").host == host
 
 
-def test_the_proxy_gets_its_login_and_the_url_without_it(monkeypatch):
+def test_proxy_gets_the_login_in_a_header_only(monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", "http://user:p%40ss@proxy.example:3128")
     proxy = proxy_for("https://modelarts.example")
     assert str(proxy.url) == "http://proxy.example:3128"
@@ -124,12 +124,12 @@ def test_the_proxy_gets_its_login_and_the_url_without_it(monkeypatch):
     assert check_proxies()["https"].host == "proxy.example"
 
 
-def test_an_endpoint_whose_password_looks_like_a_port_is_refused():
+def test_endpoint_with_a_password_like_a_port_is_refused():
     with pytest.raises(ValueError, match="must look like") as raised:
         check_endpoint("https://user:4711/secret@modelarts.example", "https://modelarts.example")
     assert "4711" not in str(raised.value)
 
 
-def test_a_file_that_looks_like_no_url_is_a_file(tmp_path):
+def test_path_that_is_not_a_url_is_a_file(tmp_path):
     (tmp_path / "a@b.txt").write_text("")
     check_source(str(tmp_path / "a@b.txt"), ROOT / "sql" / "inventory.sql")

@@ -1,4 +1,4 @@
-"""A value of a setting that cannot work is refused when settings are read, before anything else is."""
+"""Settings that cannot work are refused when they are read, before anything else happens."""
 
 import json
 
@@ -37,7 +37,7 @@ CRON = [
 
 
 @pytest.mark.parametrize("line", CRON)
-def test_lines_of_cron_are_accepted_as_the_orchestrator_accepts_them(monkeypatch, line):
+def test_valid_cron_lines_are_accepted_here_and_by_dagster(monkeypatch, line):
     monkeypatch.setenv("IMAGE_SNAPSHOTS_SCHEDULE", f" {line.replace(' ', '  ')} ")
     assert Settings.load().schedule == line
     assert is_valid_cron_schedule(line)
@@ -46,10 +46,10 @@ def test_lines_of_cron_are_accepted_as_the_orchestrator_accepts_them(monkeypatch
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("2:17", "must be a line of cron with 5 fields (minute, hour, day of the month, month, day of the week)"),
-        ("17 2 * *", "and has 4."),
-        ("0 17 2 * * *", "and has 6."),
-        ("@daily", "and has 1."),
+        ("2:17", "must be a cron line with 5 fields (minute, hour, day of the month, month, day of the week)"),
+        ("17 2 * *", "but has 4."),
+        ("0 17 2 * * *", "but has 6."),
+        ("@daily", "but has 1."),
         ("60 2 * * *", "has '60' for the minute: write numbers from 0 to 59, *, a-b, */n or a,b."),
         ("0 24 * * *", "has '24' for the hour: "),
         ("0 0 0 * *", "has '0' for the day of the month: "),
@@ -63,18 +63,18 @@ def test_lines_of_cron_are_accepted_as_the_orchestrator_accepts_them(monkeypatch
         ("a 2 * * *", "has 'a' for the minute: "),
         ("-5 2 * * *", "has '-5' for the minute: "),
         ("٣ 2 * * *", "for the minute: "),
-        ("0 0 30 2 *", "never comes: no month 2 has a day 30."),
-        ("0 0 31 feb,4,jun *", "never comes: no month feb,4,jun has a day 31."),
+        ("0 0 30 2 *", "never runs: month 2 has no day 30."),
+        ("0 0 31 feb,4,jun *", "never runs: month feb,4,jun has no day 31."),
     ],
 )
-def test_a_schedule_that_is_none_is_refused(monkeypatch, line, says):
+def test_invalid_schedule_is_refused(monkeypatch, line, says):
     assert says in refusal(monkeypatch, "SCHEDULE", line)
 
 
-def test_steps_and_names_of_cron_come_to_the_same_days():
-    # A day that only the greatest of several months has.
+def test_cron_steps_and_names_give_the_same_days():
+    # A day that only the longest of several months has.
     assert check_cron("0 0 31 apr-may *") == "0 0 31 apr-may *"
-    with pytest.raises(ValueError, match="never comes"):
+    with pytest.raises(ValueError, match="never runs"):
         check_cron("0 0 31 4,6,9,11 *")
 
 
@@ -83,8 +83,8 @@ BAD_HOSTS = [
     (":", "has a port that is not one of 1 to 65535"),
     (":65536", "has a port that is not one of 1 to 65535"),
     (":99999", "has a port that is not one of 1 to 65535"),
-    ("..example", "has a host that is no name or address"),
-    (f".{'a' * 64}.example", "has a host that is no name or address"),
+    ("..example", "has a host that is not a valid name or address"),
+    (f".{'a' * 64}.example", "has a host that is not a valid name or address"),
 ]
 
 
@@ -97,14 +97,14 @@ BAD_HOSTS = [
         ("RATE_LIMITER", "redis://redis", "/0"),
     ],
 )
-def test_an_address_that_cannot_be_one_is_refused(monkeypatch, setting, start, rest, end, says):
+def test_impossible_host_is_refused(monkeypatch, setting, start, rest, end, says):
     monkeypatch.setenv("IMAGE_SNAPSHOTS_RATE_LIMIT", "5")
     assert refusal(monkeypatch, setting, f"{start}{end}{rest}") == f"{says}."
 
 
-def test_an_ipv6_address_that_is_none_is_refused(monkeypatch):
+def test_invalid_ipv6_address_is_refused(monkeypatch):
     assert refusal(monkeypatch, "ENDPOINT", "https://[:::]:443") == (
-        "has an address in brackets that is no IPv6 address."
+        "has an address in brackets that is not an IPv6 address."
     )
 
 
@@ -125,7 +125,7 @@ def test_ports_of_a_warehouse_and_of_proxies_are_checked(monkeypatch):
 
 
 @pytest.mark.parametrize("path", ["/v1", "/v1/", "/v1/0123456789abcdef/images", "/v2.0"])
-def test_an_endpoint_with_the_version_of_the_api_is_refused(monkeypatch, path):
+def test_endpoint_with_an_api_version_is_refused(monkeypatch, path):
     says = refusal(monkeypatch, "ENDPOINT", f"https://modelarts.example{path}")
     assert says == "must end before the API's version, such as /v1."
 
@@ -147,12 +147,12 @@ def test_an_endpoint_with_the_version_of_the_api_is_refused(monkeypatch, path):
         ("FIRST_DAY", "1767225600", "must be a day, written as YYYY-MM-DD."),
     ],
 )
-def test_a_value_that_would_fail_later_or_mean_something_else_is_refused(monkeypatch, setting, value, says):
+def test_invalid_or_ambiguous_value_is_refused(monkeypatch, setting, value, says):
     assert refusal(monkeypatch, setting, value) == says
 
 
 @pytest.mark.parametrize("root", ["s3:/bucket/lake", "S3://bucket/lake", "file:///data/lake", "gs:/bucket", "C://lake"])
-def test_a_lake_in_a_place_of_another_kind_is_refused_before_a_directory_is_made(tmp_path, root):
+def test_unknown_kind_of_lake_is_refused_before_a_directory_is_made(tmp_path, root):
     if root.startswith("C:"):
         # A directory may have such a name.
         assert Lake(root).root == tmp_path / "C:/lake"
@@ -171,7 +171,7 @@ def test_a_lake_in_a_place_of_another_kind_is_refused_before_a_directory_is_made
         ("sandbox", "--port", "65536"),
     ],
 )
-def test_an_option_out_of_range_is_refused_before_anything_is_made(tmp_path, image_snapshots, arguments):
+def test_option_out_of_range_is_refused_before_a_directory_is_made(tmp_path, image_snapshots, arguments):
     before = sorted(tmp_path.rglob("*"))
     done = image_snapshots(*arguments)
     assert done.returncode == 2, done.stderr
@@ -179,7 +179,7 @@ def test_an_option_out_of_range_is_refused_before_anything_is_made(tmp_path, ima
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_wrong_schedule_ends_every_command_before_anything_is_made(tmp_path, image_snapshots):
+def test_wrong_schedule_ends_every_command_at_once(tmp_path, image_snapshots):
     before = sorted(tmp_path.rglob("*"))
     done = image_snapshots("run", env={"IMAGE_SNAPSHOTS_SCHEDULE": "daily", "IMAGE_SNAPSHOTS_PROJECTS": json.dumps({})})
     assert (done.returncode, done.stdout) == (2, "")

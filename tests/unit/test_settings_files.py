@@ -1,4 +1,4 @@
-"""Files of settings as they exist: other encodings, line ends and marks, quotes, homes, and no permission."""
+"""Settings files as they occur: other encodings, line ends, byte order marks, quotes, homes, and no permission."""
 
 import json
 from pathlib import Path
@@ -36,20 +36,20 @@ def refusal(path: Path, text: str | bytes, environ: dict[str, str] | None = None
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1"])
-def test_a_file_in_another_encoding_is_refused(tmp_path, encoding):
+def test_env_file_in_another_encoding_is_refused(tmp_path, encoding):
     text = "# für uns\nIMAGE_SNAPSHOTS_LAKE=lake\n" if encoding == "latin-1" else "IMAGE_SNAPSHOTS_LAKE=lake\n"
     says = refusal(tmp_path / ".env", text.encode(encoding))
     assert says == f"The settings file {tmp_path}/.env is not UTF-8 text: save it as UTF-8."
 
 
-def test_a_file_that_this_user_may_not_read_is_refused(tmp_path):
+def test_unreadable_env_file_is_refused(tmp_path):
     path = tmp_path / ".env"
     path.write_text("IMAGE_SNAPSHOTS_LAKE=lake\n")
     with unreadable(path), pytest.raises(ConfigurationError, match=r"\.env cannot be read: Permission denied\.$"):
         prepare_environment(path, {})
 
 
-def test_a_mark_at_the_beginning_and_line_ends_of_windows_are_none_of_the_values(tmp_path):
+def test_byte_order_mark_and_windows_line_ends_are_removed(tmp_path):
     lines = [
         "\ufeffIMAGE_SNAPSHOTS_LAKE=a",
         "export OS_CLOUD='b'",
@@ -67,11 +67,11 @@ def test_a_mark_at_the_beginning_and_line_ends_of_windows_are_none_of_the_values
 
 @pytest.mark.parametrize("spelt", ["OS_PASSWORD='{}'", "export OS_PASSWORD = '{}'", "'OS_PASSWORD'='{}' # ours"])
 @pytest.mark.parametrize("password", ["pa${HOME}ss", "${", "a}b${c:-d}"])
-def test_what_is_in_single_quotes_is_meant_as_it_is(tmp_path, spelt, password):
+def test_single_quoted_value_is_kept_as_it_is(tmp_path, spelt, password):
     assert prepared(tmp_path / ".env", spelt.format(password), {"HOME": "/h"})["OS_PASSWORD"] == password
 
 
-def test_variables_stand_for_those_of_the_environment_and_of_lines_before(tmp_path):
+def test_variables_are_replaced_from_environment_and_earlier_lines(tmp_path):
     text = 'ROOT=/data\nIMAGE_SNAPSHOTS_LAKE=${ROOT}/${NAME}\nIMAGE_SNAPSHOTS_WITNESS="${NONE:-/w}/x"\nROOT=/late\n'
     assert prepared(tmp_path / ".env", text, {"NAME": "lake"}) == {
         "NAME": "lake",
@@ -82,15 +82,15 @@ def test_variables_stand_for_those_of_the_environment_and_of_lines_before(tmp_pa
 
 
 @pytest.mark.parametrize("line", ["OS_PASSWORD=pa${4711}ss", 'OS_PASSWORD="pa${4711}ss"'])
-def test_a_variable_that_is_not_set_is_refused_without_its_name(tmp_path, line):
+def test_unset_variable_is_refused_without_its_name(tmp_path, line):
     says = refusal(tmp_path / ".env", f"# a\n\n{line}\n")
     assert says == (
         f"Line 3 of the settings file {tmp_path}/.env uses a variable, ${{...}}, that is not set: set it, or write the "
-        "value in single quotes if it is meant as it is."
+        "value in single quotes to keep it as it is."
     )
 
 
-def test_the_environment_wins(tmp_path):
+def test_environment_overrides_the_env_file(tmp_path):
     environ = {"IMAGE_SNAPSHOTS_LAKE": "there"}
     assert prepared(tmp_path / ".env", "IMAGE_SNAPSHOTS_LAKE=here\n", environ) == environ
 
@@ -112,7 +112,7 @@ def test_the_environment_wins(tmp_path):
     ],
 )
 @pytest.mark.parametrize("name", ["IMAGE_SNAPSHOTS_LAKE", "OS_USERNAME", "OS_SECRET_KEY", "AWS_SECRET_ACCESS_KEY"])
-def test_what_tools_leave_around_a_value_is_taken_off(tmp_path, name, stated, meant):
+def test_quotes_and_line_ends_left_by_tools_are_removed(tmp_path, name, stated, meant):
     environ = {name: stated, "OTHER": stated}
     prepare_environment(tmp_path / ".env", environ)
     assert environ == {name: meant, "OTHER": stated}
@@ -126,25 +126,25 @@ def test_settings_are_read_from_a_file_that_kept_its_quotes_and_line_ends(monkey
 
 
 @pytest.mark.parametrize(("stated", "meant"), [(" p ", " p "), ("p \r", "p "), ('p"', 'p"'), ("p\r\n", "p")])
-def test_of_a_password_only_the_line_end_is_taken_off(tmp_path, stated, meant):
+def test_password_loses_only_its_line_end(tmp_path, stated, meant):
     environ = {"OS_PASSWORD": stated}
     prepare_environment(tmp_path / ".env", environ)
     assert environ == {"OS_PASSWORD": meant}
 
 
-def test_a_password_in_quotation_marks_is_refused_unless_the_file_says_so(tmp_path):
+def test_password_in_quotation_marks_is_refused_unless_the_env_file_has_it(tmp_path):
     says = refusal(tmp_path / ".env", "", {"OS_PASSWORD": "'hidden'"})
     assert says.startswith("OS_PASSWORD begins and ends with quotation marks")
     assert "hidden" not in says
     environ = prepared(tmp_path / ".env", "OS_PASSWORD='\"hidden\"'\nIMAGE_SNAPSHOTS_LAKE=\"'a'\"\n")
     assert environ == {"OS_PASSWORD": '"hidden"', "IMAGE_SNAPSHOTS_LAKE": "'a'"}
-    # A process that this one starts has them in its environment, too.
+    # Child processes have them in their environment, too.
     again = dict(environ)
     prepare_environment(tmp_path / ".env", again)
     assert again == environ
 
 
-def test_a_variable_that_is_no_text_is_refused(tmp_path):
+def test_variable_that_is_not_text_is_refused(tmp_path):
     for name in ("IMAGE_SNAPSHOTS_LAKE", "OS_PASSWORD"):
         assert refusal(tmp_path / ".env", "", {name: "m\udcfcller"}) == (
             f"The variable {name} is not UTF-8 text: write it in UTF-8."
@@ -157,13 +157,13 @@ PATHS = ["INVENTORY_QUERY", "LAKE", "AUDIT_RULES", "SUPPRESSIONS", "PRICE_BOOK",
 FILES = {"INVENTORY": "images.csv", "WAREHOUSE": "w.duckdb"}
 
 
-def test_every_setting_that_is_a_path_is_tried():
+def test_every_path_setting_is_tested():
     paths = {name.upper() for name, field in Settings.model_fields.items() if "Path" in str(field.annotation)}
     assert paths < {*PATHS, *FILES}
 
 
 @pytest.mark.parametrize("setting", [*PATHS, *FILES])
-def test_a_path_may_begin_at_home(monkeypatch, tmp_path, setting):
+def test_path_may_begin_with_a_tilde(monkeypatch, tmp_path, setting):
     monkeypatch.setenv("HOME", str(tmp_path))
     name = FILES.get(setting, "place")
     monkeypatch.setenv(f"IMAGE_SNAPSHOTS_{setting}", f"~/{name}")
@@ -172,19 +172,19 @@ def test_a_path_may_begin_at_home(monkeypatch, tmp_path, setting):
 
 
 @pytest.mark.parametrize("setting", [*PATHS, *FILES])
-def test_a_home_that_is_none_is_refused(monkeypatch, setting):
+def test_unknown_home_is_refused(monkeypatch, setting):
     monkeypatch.setenv(f"IMAGE_SNAPSHOTS_{setting}", "~nobody-of-this-name/images.csv")
     with pytest.raises(ConfigurationError) as raised:
         Settings.load()
     assert str(raised.value) == (
-        f"The setting IMAGE_SNAPSHOTS_{setting} is wrong: begins with ~nobody-of-this-name, and there is no such home "
+        f"The setting IMAGE_SNAPSHOTS_{setting} is wrong: begins with ~nobody-of-this-name, but there is no such home "
         "directory."
     )
 
 
-def test_a_database_file_at_a_home_that_is_none_is_refused():
+def test_database_file_below_an_unknown_home_is_refused():
     source = "sqlite:///~nobody-of-this-name/i.db"
-    with pytest.raises(ConfigurationError, match="begins with ~nobody-of-this-name, and there is no such home"):
+    with pytest.raises(ConfigurationError, match="begins with ~nobody-of-this-name, but there is no such home"):
         list(read_source(source, ROOT / "sql" / "inventory.sql", "main"))
     url = "duckdb:///~nobody-of-this-name/w.duckdb"
     with pytest.raises(ConfigurationError, match="IMAGE_SNAPSHOTS_WAREHOUSE begins with ~nobody-of-this-name"):
@@ -192,7 +192,7 @@ def test_a_database_file_at_a_home_that_is_none_is_refused():
 
 
 @pytest.mark.parametrize("variable", ["OS_CLIENT_CONFIG_FILE", "OS_CLIENT_SECURE_FILE", "OS_CACERT"])
-def test_files_of_the_credentials_may_begin_at_home(monkeypatch, tmp_path, variable):
+def test_credential_files_may_begin_with_a_tilde(monkeypatch, tmp_path, variable):
     monkeypatch.setenv("HOME", str(tmp_path))
     cloud = {"auth_url": "https://iam.example/v3", "user_id": "u", "project_id": "p1"}
     (tmp_path / "c.json").write_text(json.dumps({"clouds": {"otc": {"auth": cloud}}}))
@@ -210,12 +210,12 @@ def test_files_of_the_credentials_may_begin_at_home(monkeypatch, tmp_path, varia
     assert load_credentials(None, key).ca_bundle == tmp_path / "ca.pem"
     stated |= key if variable == "OS_CACERT" else {}
     with pytest.raises(
-        ConfigurationError, match=f"^{variable} .*begins with ~nobody-of-this-name, and there is no such home"
+        ConfigurationError, match=f"^{variable} .*begins with ~nobody-of-this-name, but there is no such home"
     ):
         load_credentials(None, stated | {variable: "~nobody-of-this-name/f"})
 
 
-# Marks at the beginning of other files
+# Byte order marks of other files
 
 
 def with_mark(path: Path, text: str) -> Path:
@@ -223,18 +223,18 @@ def with_mark(path: Path, text: str) -> Path:
     return path
 
 
-def test_a_price_book_may_begin_with_a_mark(tmp_path):
+def test_price_book_may_have_a_byte_order_mark(tmp_path):
     text = (ROOT / "sql" / "cost" / "price-book.toml").read_text()
     assert read_price_book(with_mark(tmp_path / "p.toml", text)).currency == "EUR"
 
 
-def test_suppressions_may_begin_with_a_mark(tmp_path):
+def test_suppressions_may_have_a_byte_order_mark(tmp_path):
     text = '[[suppression]]\nrule = "r"\nid = "i"\nuntil = 2027-01-01\nreason = "known"\n'
     (entry,) = read_suppressions(with_mark(tmp_path / "s.toml", text))
     assert (entry.rule, entry.reason) == ("r", "known")
 
 
-def test_a_rule_may_begin_with_a_mark(tmp_path):
+def test_rule_may_have_a_byte_order_mark(tmp_path):
     text = "-- id: mine\n-- title: t\n-- severity: low\n-- why: w\n-- do: d\nSELECT id, name FROM current_images\n"
     with_mark(tmp_path / "mine.sql", text)
     (rule,) = [rule for rule in read_rules(tmp_path) if rule.name == "mine"]
@@ -243,21 +243,21 @@ def test_a_rule_may_begin_with_a_mark(tmp_path):
     assert rule.sql.startswith("-- id: mine")
 
 
-def test_noted_manifests_may_begin_with_a_mark(tmp_path):
+def test_witness_file_may_have_a_byte_order_mark(tmp_path):
     path = with_mark(tmp_path / "w", f"# ours\n{'a' * 64}\n")
     assert [witness.sha256 for witness in read_witnesses([str(path)])] == ["a" * 64]
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
 @pytest.mark.parametrize("read", [read_price_book, read_suppressions])
-def test_other_files_in_another_encoding_are_refused_as_that(tmp_path, read, encoding):
+def test_other_files_in_another_encoding_are_refused(tmp_path, read, encoding):
     path = tmp_path / "f.toml"
     path.write_bytes('# für uns\ncurrency = "EUR"\n'.encode(encoding))
     with pytest.raises(ConfigurationError, match=r"f\.toml is not UTF-8 text: save it as UTF-8\.$"):
         read(path)
 
 
-def test_a_query_file_may_begin_with_a_mark(tmp_path, image_snapshots):
+def test_query_file_may_have_a_byte_order_mark(tmp_path, image_snapshots):
     publish_snapshot(day_of("2026-11-23"), images=[])
     path = with_mark(tmp_path / "q.sql", "SELECT 1 AS one\n")
     done = image_snapshots("query", "--file", str(path), "--format", "json")

@@ -1,4 +1,4 @@
-"""A setting that is misspelt, or that a file cannot state, is refused: ignored, it would mean something else."""
+"""A misspelt setting is refused, because it would otherwise be ignored."""
 
 import pytest
 
@@ -17,7 +17,7 @@ from pipelines.settings import Settings, check_names
         ("IMAGE_SNAPSHOTS_PROJECT", "IMAGE_SNAPSHOTS_PROJECTS"),
     ],
 )
-def test_a_misspelt_setting_is_refused_with_the_one_that_is_meant(monkeypatch, name, meant):
+def test_misspelt_setting_is_refused_with_a_suggestion(monkeypatch, name, meant):
     monkeypatch.setenv(name, "https://modelarts.example")
     with pytest.raises(ConfigurationError) as raised:
         Settings.load()
@@ -25,24 +25,24 @@ def test_a_misspelt_setting_is_refused_with_the_one_that_is_meant(monkeypatch, n
     assert raised.value.exit_status == 2
 
 
-def test_a_setting_that_resembles_none_is_refused(monkeypatch):
+def test_unknown_setting_is_refused(monkeypatch):
     monkeypatch.setenv("IMAGE_SNAPSHOTS_XYZZY", "1")
     with pytest.raises(ConfigurationError, match=r"no setting IMAGE_SNAPSHOTS_XYZZY, .* the README lists all settings"):
         Settings.load()
 
 
-def test_every_setting_and_the_variables_of_others_are_accepted():
+def test_settings_and_unrelated_variables_are_accepted():
     check_names([f"IMAGE_SNAPSHOTS_{field.upper()}" for field in Settings.model_fields])
     check_names(["OS_ENDPIONT", "IMAGE", "IMAGE_NAME", "IMAGES", "IMAGE_MAGICK_LAKE", "AWS_PROFILE"])
 
 
-def test_what_kubernetes_says_of_a_service_of_this_name_is_no_setting():
+def test_kubernetes_service_variables_are_ignored():
     service = ["SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_GRPC", "PORT", "PORT_3030_TCP"]
     addresses = ["PORT_3030_TCP_PROTO", "PORT_3030_TCP_PORT", "PORT_3030_TCP_ADDR"]
     check_names([f"IMAGE_SNAPSHOTS_{name}" for name in [*service, *addresses]])
 
 
-def test_a_misspelt_setting_in_the_file_is_refused(tmp_path):
+def test_misspelt_setting_in_the_env_file_is_refused(tmp_path):
     (tmp_path / ".env").write_text("IMAGE_SNAPSHOTS_ENDPIONT=https://modelarts.example\n")
     with pytest.raises(ConfigurationError, match="did you mean IMAGE_SNAPSHOTS_ENDPOINT"):
         Settings.load()
@@ -56,26 +56,26 @@ def test_a_misspelt_setting_in_the_file_is_refused(tmp_path):
         ("IMAGE_SNAPSHOTS_ENDPOINT='https://modelarts.example\n", 1),
     ],
 )
-def test_a_line_of_the_file_that_states_nothing_is_refused(tmp_path, content, line):
+def test_malformed_line_of_the_env_file_is_refused(tmp_path, content, line):
     (tmp_path / ".env").write_text(content)
     with pytest.raises(ConfigurationError) as raised:
         Settings.load()
     assert str(raised.value) == f"Line {line} of the settings file {tmp_path}/.env is not NAME=value: correct it."
 
 
-def test_a_file_that_is_no_text_is_refused(tmp_path):
+def test_env_file_that_is_not_text_is_refused(tmp_path):
     (tmp_path / ".env").write_bytes(b"IMAGE_SNAPSHOTS_LAKE=\xff\n")
     with pytest.raises(ConfigurationError, match=r"\.env is not UTF-8 text"):
         Settings.load()
 
 
 @pytest.mark.parametrize("stated", ["sandbox", "Sandbox", "", None])
-def test_the_sandbox_is_asked_for_by_name_or_by_nothing(monkeypatch, stated):
+def test_sandbox_is_chosen_by_name_or_by_default(monkeypatch, stated):
     if stated is not None:
         monkeypatch.setenv("IMAGE_SNAPSHOTS_ENDPOINT", stated)
     assert Settings.load().uses_sandbox
 
 
-def test_an_unknown_argument_is_refused_as_an_unknown_variable_is():
+def test_unknown_argument_is_refused():
     with pytest.raises(ValueError, match="endpiont"):
         Settings(endpiont="https://modelarts.example")

@@ -1,4 +1,4 @@
-"""Our signature must be the one that the vendor's own signer computes, whatever the request."""
+"""Our signature must equal the vendor's own, for any request."""
 
 from datetime import UTC, datetime, timedelta, timezone
 from urllib.parse import quote, urlencode
@@ -49,7 +49,7 @@ def vendor_headers(method, host, segments, query, headers, body):
 @example("GET", "127.0.0.1:1", ["v1", "p", "images"], [("offset", "0"), ("limit", "200")], {}, b"")
 @example("GET", "h", ["v1", "p", "images"], [("name", "a b+c&d=e%20ü"), ("name", "A")], {"X-Project-Id": "p"}, b"")
 @example("POST", "h", ["a/b", "~-._", "%2F", "ü ß"], [("~", "*")], {"X-A": " padded "}, b"\xff\x00")
-def test_equals_the_vendors_signer(method, host, segments, query, headers, body):
+def test_signature_equals_the_vendors_signer(method, host, segments, query, headers, body):
     url = f"https://{host}/" + "/".join(quote(segment, safe="") for segment in segments)
     if query:
         url += "?" + urlencode(query)
@@ -60,7 +60,7 @@ def test_equals_the_vendors_signer(method, host, segments, query, headers, body)
     assert ours["Host"] == theirs["Host"] == host
 
 
-def test_adds_three_headers_and_signs_the_given_ones():
+def test_sign_headers_adds_three_headers_and_signs_the_given_ones():
     added = sign_headers("GET", "https://h/v1/p/images/i", {"X-Project-Id": "p"}, b"", "AK", "SK", NOW)
     assert list(added) == ["Host", "X-Sdk-Date", "Authorization"]
     authorization = Authorization.parse(added["Authorization"])
@@ -74,7 +74,7 @@ def test_header_names_with_underscore_are_not_signed():
     assert sign_headers("GET", "https://h/a", {"X_Odd": "1"}, b"", "AK", "SK", NOW) == plain
 
 
-def test_a_given_host_header_is_the_one_signed():
+def test_given_host_header_is_signed():
     added = sign_headers("GET", "https://h:8443/a", {"host": "gateway"}, b"", "AK", "SK", NOW)
     assert added["Host"] == "gateway"
     assert added["Authorization"] == vendor_signed_host("gateway")
@@ -90,16 +90,16 @@ def vendor_signed_host(host):
     [("https://h", "https://h/"), ("https://h?a=1", "https://h/?a=1"), ("https://u:p@h/a", "https://h/a"),
      ("https://h/a#part", "https://h/a"), ("https://h/a?b", "https://h/a?b=")],
 )  # fmt: skip
-def test_urls_that_mean_the_same_are_signed_the_same(url, like):
+def test_equivalent_urls_have_equal_signatures(url, like):
     assert sign_headers("GET", url, {}, b"", "AK", "SK", NOW) == sign_headers("GET", like, {}, b"", "AK", "SK", NOW)
 
 
-def test_the_date_is_in_utc():
+def test_date_is_in_utc():
     elsewhere = NOW.astimezone(timezone(timedelta(hours=5, minutes=30)))
     assert sign_headers("GET", "https://h/", {}, b"", "AK", "SK", elsewhere)["X-Sdk-Date"] == DATE
 
 
-def test_a_verifier_recomputes_the_signature_from_what_arrived():
+def test_verifier_recomputes_the_signature_from_the_request():
     added = sign_headers(
         "GET", "http://127.0.0.1:9/v1/p/images?offset=0&limit=2", {"X-Project-Id": "p"}, b"", "AK", "SK", NOW
     )
@@ -126,7 +126,7 @@ def test_other_schemes_are_not_parsed(value):
     assert Authorization.parse(value) is None
 
 
-def test_keys_do_not_show():
+def test_keys_are_not_shown():
     shown = repr(Authorization("AK-1234", ("host",), "f" * 64))
     assert "AK-1234" not in shown
     assert "ffff" not in shown

@@ -1,4 +1,4 @@
-"""A suppression that names what there is not is named; others are not."""
+"""Suppressions with missing targets are reported; others are not."""
 
 import datetime as dt
 
@@ -28,7 +28,7 @@ def warnings(tmp_path):
     return of
 
 
-def test_what_exists_is_not_warned_of(warnings):
+def test_suppression_of_existing_targets_gives_no_warning(warnings):
     assert warnings() == []
     assert warnings(target=f'id = "{KNOWN.upper()}"') == []
     assert warnings(target='namespace = "archive"') == []
@@ -43,15 +43,15 @@ def test_what_exists_is_not_warned_of(warnings):
     ],
     ids=["rule", "image", "namespace"],
 )
-def test_what_does_not_exist_is_named(entry, named, warnings):
+def test_suppression_of_a_missing_target_is_named(entry, named, warnings):
     (sentence,) = warnings(**entry)
     assert sentence.startswith("Entry 1 of the suppressions file ")
     assert sentence.endswith(named)
 
 
-def test_both_are_named_when_neither_exists(warnings):
+def test_missing_rule_and_image_are_both_named(warnings):
     assert len(warnings(rule="nothing", target=f'id = "{NOBODY}"')) == 2
 
 
-def test_an_entry_that_has_ended_may_stay_as_a_record(warnings):
+def test_expired_suppression_gives_no_warning(warnings):
     assert warnings(rule="nothing", target=f'id = "{NOBODY}"', until="2026-11-22") == []

@@ -1,4 +1,4 @@
-"""A table's file is encoded beside the making of its rows: it is whole, in order, or not there."""
+"""A table's file is encoded while its rows are made: it is complete and in order, or does not appear."""
 
 import random
 import resource
@@ -41,7 +41,7 @@ def files_of_at_most(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_rows_lie_in_the_order_in_which_they_were_given(tmp_path):
+def test_rows_keep_their_order(tmp_path):
     lake = Lake(str(tmp_path))
     path = lake.root / "t.parquet"
     with lake.writer(path, IMAGE_VALUES, "run", row_group_rows=10) as writer:
@@ -53,7 +53,7 @@ def test_rows_lie_in_the_order_in_which_they_were_given(tmp_path):
 
 
 @pytest.mark.parametrize("groups", [1, 8])
-def test_a_row_group_that_cannot_be_written_fails_the_table_and_leaves_no_file(tmp_path, groups):
+def test_failed_row_group_fails_the_table_and_leaves_no_file(tmp_path, groups):
     lake = Lake(str(tmp_path))
     path = lake.root / "t.parquet"
     with (

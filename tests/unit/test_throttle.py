@@ -1,4 +1,4 @@
-"""The throttle by itself: turns, rates and the search for a limit, all by clocks that do not wait."""
+"""The throttle by itself: turns, rates and the search for a limit, with clocks that do not wait."""
 
 import asyncio
 import random
@@ -12,7 +12,7 @@ from pipelines.cloud.throttle import FLOOR_PER_SECOND, Throttle
 
 
 @by_virtual_clock
-async def test_without_a_limit_nothing_waits():
+async def test_no_limit_means_no_waiting():
     throttle = Throttle()
     started = time.monotonic()
     for _ in range(5_000):
@@ -23,7 +23,7 @@ async def test_without_a_limit_nothing_waits():
 
 
 @by_virtual_clock
-async def test_a_refusal_pauses_all_workers_for_retry_after():
+async def test_refusal_pauses_all_workers_for_retry_after():
     throttle = Throttle()
     loop = asyncio.get_running_loop()
     await throttle.acquire()
@@ -37,7 +37,7 @@ async def test_a_refusal_pauses_all_workers_for_retry_after():
 
     first, *rest = sorted(await asyncio.gather(*(wait() for _ in range(3))))
     assert first - sent_at == pytest.approx(0.3)
-    # Paced afterwards, not released together.
+    # They leave one by one afterwards, not together.
     assert rest[0] - first >= 0.05
 
 
@@ -58,7 +58,7 @@ async def test_refusals_of_one_burst_are_one_signal():
 
 
 @by_virtual_clock
-async def test_turns_are_given_in_order_and_a_cancelled_waiter_takes_none():
+async def test_turns_are_given_in_order_and_skip_cancelled_waiters():
     throttle = Throttle(50)
     order: list[int] = []
 
@@ -76,7 +76,7 @@ async def test_turns_are_given_in_order_and_a_cancelled_waiter_takes_none():
 
 
 @by_virtual_clock
-async def test_stop_lets_everybody_go():
+async def test_stop_releases_all_waiters():
     throttle = Throttle(0.01)
     await throttle.acquire()
     waiting = [asyncio.create_task(throttle.acquire()) for _ in range(5)]
@@ -86,7 +86,7 @@ async def test_stop_lets_everybody_go():
 
 
 @by_virtual_clock
-async def test_a_pause_without_a_rate_ends():
+async def test_pause_without_a_rate_ends():
     throttle = Throttle()
     loop = asyncio.get_running_loop()
     throttle.pause(0.1)
@@ -97,7 +97,7 @@ async def test_a_pause_without_a_rate_ends():
     assert throttle.rate is None
 
 
-async def test_the_rate_has_a_floor():
+async def test_rate_has_a_floor():
     throttle = Throttle()
     loop = asyncio.get_running_loop()
     throttle.accepted(loop.time() - 100)
@@ -108,11 +108,11 @@ async def test_the_rate_has_a_floor():
     assert throttle.rate >= FLOOR_PER_SECOND
 
 
-# -- by a clock that does not wait
+# -- with a clock that does not wait
 
 
 class _Skip(selectors.SelectSelector):
-    """Waits for nothing: the clock of its loop jumps to when the next timer is due, or up to `late` seconds later."""
+    """Never waits: its loop's clock jumps to the next timer, or up to `late` seconds beyond."""
 
     def __init__(self, late):
         super().__init__()
@@ -138,8 +138,8 @@ class _SimulatedLoop(asyncio.SelectorEventLoop):
 class _Server:
     """Allows `rate` requests per second, and refuses the rest with `Retry-After: 1`.
 
-    It counts by a bucket that holds `burst`, or in calendar seconds when that is 0; and it refuses a share of all
-    requests for no reason.
+    It counts with a bucket of `burst`, or in calendar seconds if that is 0; in addition, it refuses a share of all
+    requests without a reason.
     """
 
     def __init__(self, rate, burst, share_refused=0.0):
@@ -160,7 +160,7 @@ class _Server:
         return is_allowed
 
     def served(self, seconds, since=0.0):
-        """Requests per second that were let through in `seconds` from `since` on."""
+        """Accepted requests per second during `seconds` from `since` on."""
         return sum(1 for at, is_allowed in self.log if is_allowed and 0 <= at - 1000 - since < seconds) / seconds
 
     def refused(self, since=0.0):
@@ -168,7 +168,7 @@ class _Server:
 
 
 def _simulate(server, seconds, changes=(), retry_after=1.0, latency=0.004, ceiling=None, late=0.0):
-    """Let 32 workers ask for `seconds`; `changes` are (second, rate, burst). Who is refused waits by itself, too."""
+    """Let 32 workers send requests for `seconds`; `changes` are (second, rate, burst). Refused workers also wait."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -203,13 +203,13 @@ def _simulate(server, seconds, changes=(), retry_after=1.0, latency=0.004, ceili
 
 @pytest.mark.parametrize("late", [0.0, 0.01], ids=["on time", "on a busy machine"])
 @pytest.mark.parametrize("rate", [20, 600])
-def test_a_stated_rate_is_held_without_bursts(rate, late):
+def test_configured_rate_is_kept_without_bursts(rate, late):
     server = _Server(1e9, 1e9)
     _simulate(server, 10, ceiling=rate, late=late)
     sent = [at for at, _ in server.log]
     assert 0.99 * rate * 10 <= len(sent) <= rate * 10 + 1
     most = max(sum(1 for at in sent[i : i + 200] if at < sent[i] + 0.1) for i in range(len(sent)))
-    # Those that are due in a tenth of a second, 10 late ones that may be caught up, and what was longer on its way.
+    # Those due in a tenth of a second, 10 late ones that may be caught up, and those delayed on their way.
     assert most <= rate / 10 + 10 + 2
 
 
@@ -225,23 +225,23 @@ def test_a_stated_rate_is_held_without_bursts(rate, late):
         ("calendar seconds, slow", 20, 0, 0.004, 0.85),
     ],
 )
-def test_the_limit_is_found_and_used_within_40_seconds(counts_by, rate, burst, latency, share):
+def test_limit_is_found_and_used_within_40_seconds(counts_by, rate, burst, latency, share):
     server = _Server(rate, burst)
     _simulate(server, 40, latency=latency)
     assert share < server.served(40) / rate <= 1.03
     assert server.refused() < 0.05 * len(server.log)
 
 
-def test_a_limit_that_is_known_is_used_nearly_whole():
+def test_known_limit_is_used_almost_completely():
     server = _Server(100, 10)
     _simulate(server, 160)
     assert server.served(120, since=40) > 0.93 * 100
-    # One refusal, and what was in flight with it, at the end of each quiet time.
+    # One refusal, and the requests in flight with it, at the end of each quiet time.
     assert server.refused(since=40) < 20
 
 
 @pytest.mark.parametrize("burst", [10, 100, 0], ids=["a bucket of a tenth", "a bucket of a second", "calendar seconds"])
-def test_a_limit_that_rises_is_found_again(burst):
+def test_rising_limit_is_found_again(burst):
     server = _Server(100, burst)
     _simulate(server, 180, changes=[(40, 200, 2 * burst)])
     assert server.served(60, since=120) > 0.85 * 200
@@ -249,7 +249,7 @@ def test_a_limit_that_rises_is_found_again(burst):
 
 
 @pytest.mark.parametrize("burst", [20, 200, 0], ids=["a bucket of a tenth", "a bucket of a second", "calendar seconds"])
-def test_a_limit_that_drops_is_found_again(burst):
+def test_falling_limit_is_found_again(burst):
     server = _Server(200, burst)
     _simulate(server, 90, changes=[(40, 50, burst // 4)])
     assert server.served(50, since=40) > 0.7 * 50
@@ -257,7 +257,7 @@ def test_a_limit_that_drops_is_found_again(burst):
     assert server.refused(since=40) < 0.05 * 50 * 50
 
 
-def test_refusals_that_have_nothing_to_do_with_the_rate_do_not_end_in_a_crawl():
+def test_refusals_independent_of_the_rate_do_not_slow_the_client_to_a_crawl():
     server = _Server(1e9, 1e9, share_refused=0.1)
     _simulate(server, 6, retry_after=0.0, latency=0.02)
     assert server.served(6) > 250

@@ -1,4 +1,4 @@
-"""`ui` begins nothing where it could not serve its page."""
+"""`ui` starts nothing if it cannot serve its page."""
 
 import os
 import socket
@@ -17,7 +17,7 @@ def started(monkeypatch):
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
-def test_a_port_that_is_taken_is_one_sentence_and_starts_nothing(address, started, tmp_path):
+def test_port_in_use_is_one_sentence_and_starts_nothing(address, started, tmp_path):
     with socket.socket() as other:
         other.bind((address, 0))
         other.listen()
@@ -30,7 +30,7 @@ def test_a_port_that_is_taken_is_one_sentence_and_starts_nothing(address, starte
     assert str(result.exception).startswith(f"The UI cannot be served at 127.0.0.1:{port} (Address already in use): ")
 
 
-def test_a_free_port_is_served(started):
+def test_free_port_is_served(started):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         port = other.getsockname()[1]
@@ -40,6 +40,6 @@ def test_a_free_port_is_served(started):
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "-1"])
-def test_what_is_no_port_is_refused(port, started):
+def test_invalid_port_is_refused(port, started):
     assert CliRunner().invoke(app, ["ui", "--port", port]).exit_code == 2
     assert started == []

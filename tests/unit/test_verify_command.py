@@ -1,4 +1,4 @@
-"""`verify` as scripts and auditors see it: JSON that is always whole, exit statuses, and hashes noted elsewhere."""
+"""`verify` for scripts and auditors: complete JSON, exit statuses, and hashes noted elsewhere."""
 
 import dataclasses
 import hashlib
@@ -37,7 +37,7 @@ def lake(two_days, tmp_path):
 
 
 def run(*arguments):
-    """Exit status and what was printed as JSON."""
+    """Exit status and the printed JSON."""
     result = CliRunner().invoke(app, ["verify", "--json", *arguments])
     return result.exit_code, json.loads(result.stdout)
 
@@ -46,16 +46,16 @@ def digest_of(lake, date):
     return hashlib.sha256(lake.manifest(proved_day(date).partition).read_bytes()).hexdigest()
 
 
-def test_what_is_as_published_is_told_with_the_newest_hashes(lake):
+def test_intact_lake_prints_the_newest_hashes(lake):
     status, report = run("--quick")
     assert (status, report["partitions"], report["problems"]) == (0, 2, [])
     assert report["newest_manifest_sha256"] == {"default": digest_of(lake, DATES[1])}
-    assert {"path": "", "note": "Left out by --quick: what the rows say, and deriving tables once more."} in report[
+    assert {"path": "", "note": "Left out by --quick: the content of rows, and deriving tables again."} in report[
         "notes"
     ]
 
 
-def test_a_problem_has_exit_status_1_and_a_path(lake):
+def test_problem_gives_exit_status_1_and_a_path(lake):
     lake.table("images", proved_day(DATES[0]).partition).unlink()
     status, report = run()
     assert status == 1
@@ -64,17 +64,17 @@ def test_a_problem_has_exit_status_1_and_a_path(lake):
     ]
 
 
-def test_a_directory_copied_beside_a_day_does_not_end_verify(lake):
-    """A copy of a directory of manifests that an operator made in a hurry."""
+def test_copied_directory_does_not_stop_verify(lake):
+    """A copy of a directory of manifests, made by a hurried operator."""
     shutil.copytree(lake.root / "_manifests" / f"dt={DATES[0]}", lake.root / "_manifests" / f"dt={DATES[0]}.bak")
     status, report = run("--quick")
     assert (status, report["problems"]) == (0, [])
     assert "_manifests/dt=2025-10-01.bak" in [note["path"] for note in report["notes"]]
 
 
-def test_json_is_whole_when_a_choice_is_wrong_and_says_so(lake):
+def test_json_is_complete_for_a_wrong_option(lake):
     status, report = run("--date", "yesterday")
-    assert (status, report["error"]) == (2, "yesterday is no day: write it as YYYY-MM-DD.")
+    assert (status, report["error"]) == (2, "yesterday is not a date: write it as YYYY-MM-DD.")
     status, report = run("--project", "none")
     assert status == 2
     assert report["error"].startswith("Nothing is published under ")
@@ -83,7 +83,7 @@ def test_json_is_whole_when_a_choice_is_wrong_and_says_so(lake):
     assert report["error"].startswith("--witness 0123 is neither a SHA-256 (64 hexadecimal digits) nor a file")
 
 
-def test_json_is_whole_when_a_directory_may_not_be_read(two_days, open_directory):
+def test_json_is_complete_for_an_unreadable_directory(two_days, open_directory):
     shutil.copytree(two_days, open_directory / "lake")
     closed = open_directory / "lake" / "responses"
     with unreadable(closed):
@@ -92,7 +92,7 @@ def test_json_is_whole_when_a_directory_may_not_be_read(two_days, open_directory
     assert str(closed) in report["error"]
 
 
-def test_a_noted_manifest_is_found_or_missed(lake, tmp_path):
+def test_noted_manifest_is_found_or_reported_missing(lake, tmp_path):
     first, second = (digest_of(lake, date) for date in DATES)
     (tmp_path / "notes.txt").write_text(f"# noted by mail\n\n2025-10-02\tdefault\t{second.upper()}\tat noon\n")
     status, report = run("--quick", "--witness", first, "--witness", "notes.txt")
@@ -101,7 +101,7 @@ def test_a_noted_manifest_is_found_or_missed(lake, tmp_path):
         {"sha256": first, "path": "_manifests/dt=2025-10-01/project=default.json"},
         {"sha256": second, "path": "_manifests/dt=2025-10-02/project=default.json"},
     ]
-    # The newest day is removed as a whole: nothing but the note knows.
+    # The newest day is removed completely: only the note knows it.
     for path in sorted(lake.root.glob(f"*/dt={DATES[1]}")):
         shutil.rmtree(path)
     assert run("--quick")[0] == 0
@@ -111,12 +111,12 @@ def test_a_noted_manifest_is_found_or_missed(lake, tmp_path):
         {
             "path": "_manifests",
             "problem": f"No record has the noted SHA-256 {second} (noted: 2025-10-02 default at noon): it was changed "
-            "or removed, or is of another lake.",
+            "or removed, or is from another lake.",
         }
     ]
 
 
-def test_a_manifest_that_was_published_again_is_still_found(lake):
+def test_replaced_manifest_is_still_found(lake):
     noted = digest_of(lake, DATES[1])
     publish_proved(proved_day(DATES[1]), {A: "PRIVATE"}, hour=14)
     status, report = run("--quick", "--witness", noted)
@@ -124,7 +124,7 @@ def test_a_manifest_that_was_published_again_is_still_found(lake):
     assert report["witnesses"][0]["path"] == f"_manifests/superseded/project=default/{noted}.json"
 
 
-def test_a_run_adds_its_manifest_to_the_witness_file(lake, tmp_path):
+def test_run_adds_its_manifest_to_the_witness_file(lake, tmp_path):
     notes = tmp_path / "witness.tsv"
     notes.write_text("# of this lake\n")
     day = dataclasses.replace(proved_day(DATES[1], witness=notes), run_id="again", now=utc_now)
@@ -146,7 +146,7 @@ def test_a_run_adds_its_manifest_to_the_witness_file(lake, tmp_path):
         ("nowhere/witness.tsv", "The witness file nowhere/witness.tsv cannot be written (No such file or directory)"),
     ],
 )
-def test_a_witness_file_that_is_of_no_use_keeps_the_day_from_being_published(lake, path, sentence):
+def test_unwritable_witness_file_prevents_publication(lake, path, sentence):
     before = digest_of(lake, DATES[1])
     with pytest.raises(ConfigurationError) as raised:
         publish_snapshot(proved_day(DATES[1], witness=path))
@@ -154,7 +154,7 @@ def test_a_witness_file_that_is_of_no_use_keeps_the_day_from_being_published(lak
     assert digest_of(lake, DATES[1]) == before
 
 
-def test_without_a_witness_file_nothing_is_noted(lake):
+def test_unset_witness_notes_nothing(lake):
     with open_witness(None, lake) as note:
         note(publish_proved(proved_day(DATES[1]), {A: "PRIVATE"}, hour=14))
     assert [path.name for path in lake.root.parent.iterdir()] == ["lake"]

@@ -1,4 +1,4 @@
-"""What is derived from several days, changed by somebody who knows about hashes: `verify` names it all the same."""
+"""Derived tables changed by somebody who knows about hashes: `verify` reports it all the same."""
 
 import datetime as dt
 import hashlib
@@ -30,7 +30,7 @@ NOW = dt.datetime(2025, 11, 2, tzinfo=dt.UTC)
 
 @pytest.fixture(scope="module")
 def proved(tmp_path_factory):
-    """Three days, the second published twice, with all that can be made from them."""
+    """Three days, the second published twice, with everything that can be derived from them."""
     root = tmp_path_factory.mktemp("proved")
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(root)
@@ -57,7 +57,7 @@ def lake(proved, tmp_path):
 
 
 def problems(lake, notes=None, **options):
-    """Sentences by path; all is derived once more unless it is `quick`."""
+    """Sentences by path; everything is derived again unless `quick`."""
     options = {"settings": Settings(lake="lake"), "is_whole_lake": True, **options}
     found = verify(lake, lake.contents.partitions(), on_note=([] if notes is None else notes).append, **options)
     return {problem.path: problem.sentence for problem in found}
@@ -68,7 +68,7 @@ def last(lake):
 
 
 def replace_file(lake, date, name, table):
-    """Write another table, and correct what the record says of it; returns the path."""
+    """Write another table and correct its derived manifest; returns the path."""
     partition = proved_day(date).partition
     path = lake.table(name, partition)
     pq.write_table(table, path)
@@ -81,19 +81,19 @@ def findings(lake, date):
     return pq.read_table(lake.table(AUDIT_FINDINGS.name, proved_day(date).partition), partitioning=None)
 
 
-def test_a_lake_that_nobody_touched_is_as_it_was_made(lake):
+def test_untouched_lake_has_no_problems(lake):
     notes = []
     assert problems(lake, notes) == {}
     assert {note.path for note in notes} == {"", "_derived", "warehouse.duckdb"}
     (note,) = (note.sentence for note in notes if note.path == "_derived")
     assert note == (
-        "1 derived tables of project default could not be derived once more, because retention removed what it was "
-        "made from: the chain of records proves them."
+        "1 derived tables of project default could not be derived again, because retention removed the files "
+        "that they were made from: the chain of records proves them."
     )
 
 
-def test_every_flipped_byte_of_a_trusted_file_is_a_named_problem(lake):
-    """Seeded, so that a failure can be had again; some flips are at the ends, where formats have their footers."""
+def test_every_flipped_byte_of_a_trusted_file_is_reported(lake):
+    """Seeded, so that a failure can be reproduced; some flips are at the ends, where formats have their footers."""
     chance = random.Random(11)
     kinds = {}
     for path in sorted(lake.root.rglob("*.*")):
@@ -119,7 +119,7 @@ def test_every_flipped_byte_of_a_trusted_file_is_a_named_problem(lake):
     ["image_history/project=default/image_history.parquet", "images/dt=2025-10-02/project=default/images.parquet"],
 )
 @pytest.mark.parametrize("place", ["middle", "footer"])
-def test_damage_is_no_error_of_the_engine_when_everything_is_derived_once_more(lake, name, place):
+def test_damage_is_reported_without_an_engine_error(lake, name, place):
     path = lake.root / name
     content = bytearray(path.read_bytes())
     at = len(content) // 2 if place == "middle" else len(content) - 30
@@ -129,15 +129,15 @@ def test_damage_is_no_error_of_the_engine_when_everything_is_derived_once_more(l
     assert found[name].startswith("The file was changed")
 
 
-def test_damage_whose_hash_was_corrected_is_named_too(lake):
+def test_damage_with_a_corrected_hash_is_reported(lake):
     name = "image_history/project=default/image_history.parquet"
     path = lake.root / name
     path.write_bytes(path.read_bytes()[:-10] + b"\0" * 10)
     forge_record(last(lake), lambda said: said["history"].update(sha256=path.sha256()))
-    assert problems(lake)[name].startswith("It cannot be read to its end: ")
+    assert problems(lake)[name].startswith("It cannot be read completely: ")
 
 
-def test_a_false_statistic_in_the_footer_of_the_history_is_named_although_its_hash_was_corrected(lake):
+def test_false_statistic_of_the_history_is_reported_despite_a_corrected_hash(lake):
     path = lake.project_table(IMAGE_HISTORY.name, "default")
     assert pq.read_table(path, filters=pc.field("visibility") == "PUBLIC", partitioning=None).num_rows == 3
     content = path.read_bytes()
@@ -148,11 +148,11 @@ def test_a_false_statistic_in_the_footer_of_the_history_is_named_although_its_ha
     assert problems(lake)[lake.key(path)].startswith("The file was changed: its SHA-256 is ")
     forge_record(last(lake), lambda said: said["history"].update(sha256=path.sha256()))
     assert problems(lake)[lake.key(path)] == (
-        "The footer states other values of visibility than the rows have, so engines may leave rows out."
+        "The footer's values of visibility differ from those of the rows, so engines may skip rows."
     )
 
 
-def test_statistics_of_every_type_that_tables_have_are_believed(tmp_path):
+def test_correct_statistics_of_every_type_are_accepted(tmp_path):
     moment = dt.datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=dt.UTC)
     columns = {
         "text": pa.array(["b", None, "é"]),
@@ -171,10 +171,10 @@ def test_statistics_of_every_type_that_tables_have_are_believed(tmp_path):
     assert list(false_statistics(tmp_path / "empty.parquet")) == []
 
 
-def test_findings_that_were_removed_from_an_older_day_break_the_chain_of_records(lake):
+def test_findings_removed_from_an_older_day_break_the_chain(lake):
     replace_file(lake, DATES[1], AUDIT_FINDINGS.name, findings(lake, DATES[1]).slice(1))
     found = problems(lake, quick=True)
-    # The next record, and the manifest that was published next, name the one that was there.
+    # The next derived manifest, and the next manifest, name the original one.
     assert {
         "_derived/dt=2025-11-01/project=default.json",
         "_manifests/dt=2025-11-01/project=default.json",
@@ -183,26 +183,26 @@ def test_findings_that_were_removed_from_an_older_day_break_the_chain_of_records
         assert "derived manifest" in sentence
 
 
-def test_findings_that_were_removed_from_the_newest_day_are_not_what_the_days_give(lake):
+def test_findings_removed_from_the_newest_day_are_reported(lake):
     path = replace_file(lake, DATES[2], AUDIT_FINDINGS.name, findings(lake, DATES[2]).slice(1))
-    # Who forges the record must forget the report, too.
+    # Whoever forges the derived manifest must forge the report, too.
     lake.report(proved_day(DATES[2]).partition).unlink()
     assert problems(lake, quick=True) == {}
-    assert problems(lake)[path].startswith("The table is not what the published days give: finding_id of ")
+    assert problems(lake)[path].startswith("The table does not follow from the published days: finding_id of ")
 
 
-def test_forged_figures_of_the_newest_day_are_not_what_the_days_give(lake):
+def test_forged_figures_of_the_newest_day_are_reported(lake):
     forge_record(last(lake), lambda said: said["summary"].update(images=2))
     report = lake.report(proved_day(DATES[2]).partition)
     assert problems(lake)[lake.key(report)].startswith("It names a derived manifest with SHA-256 ")
     report.unlink()
     assert problems(lake) == {
-        "_derived/dt=2025-11-01/project=default.json": "Its figures are not what the published days give. Restore it "
+        "_derived/dt=2025-11-01/project=default.json": "Its figures do not follow from the published days. Restore it "
         "from a backup, or derive it again with `image-snapshots rebuild --date 2025-11-01 --project default`.",
     }
 
 
-def test_records_of_derived_tables_that_were_exchanged_are_named(lake):
+def test_exchanged_derived_manifests_are_reported(lake):
     one, other = (lake.derived_manifest(proved_day(date).partition) for date in DATES[:2])
     first, second = one.read_bytes(), other.read_bytes()
     one.write_bytes(second)
@@ -215,27 +215,27 @@ def test_records_of_derived_tables_that_were_exchanged_are_named(lake):
     assert lake.key(other) in found
 
 
-def test_another_price_book_is_no_problem_but_said(lake, tmp_path):
+def test_different_price_book_is_a_note_not_a_problem(lake, tmp_path):
     book = tmp_path / "prices.toml"
     book.write_text('currency = "EUR"\n[[price]]\nvalid_from = 2020-01-01\nper_gb_month = 1.0\n')
     notes = []
     assert problems(lake, notes, settings=Settings(lake="lake", price_book=book)) == {}
     assert any(
-        note.sentence.startswith("2 derived tables of project default could not be derived once more, because the ")
+        note.sentence.startswith("2 derived tables of project default could not be derived again, because the ")
         and "the price book changed since" in note.sentence
         for note in notes
     )
-    # One that cannot be read is not the lake's fault either.
+    # An unreadable price book is not the lake's fault, either.
     notes.clear()
     assert problems(lake, notes, settings=Settings(lake="lake", price_book=tmp_path / "none.toml")) == {}
-    assert any("Nothing of project default was derived once more: The price book " in note.sentence for note in notes)
-    # Forged by the way: the record is the newest, so nothing but deriving it once more can tell.
+    assert any("Nothing of project default was derived again: The price book " in note.sentence for note in notes)
+    # Also forged: the derived manifest is the newest, so only deriving again can detect it.
     costs = pq.read_table(lake.table(IMAGE_COSTS.name, proved_day(DATES[2]).partition), partitioning=None)
     path = replace_file(lake, DATES[2], IMAGE_COSTS.name, costs.slice(1))
     assert path in problems(lake)
 
 
-def test_a_report_that_was_changed_or_moved_is_named(lake):
+def test_changed_or_moved_report_is_reported(lake):
     path, other = (lake.report(proved_day(date).partition) for date in DATES[1:])
     content = path.read_bytes()
     path.write_bytes(content.replace(b"finding", b"f1nding", 1))
@@ -247,7 +247,7 @@ def test_a_report_that_was_changed_or_moved_is_named(lake):
     }
 
 
-def test_derived_tables_of_the_newest_day_that_were_removed_are_missed_by_history_and_report(lake):
+def test_removed_derived_tables_of_the_newest_day_are_reported(lake):
     for path in sorted(lake.root.glob(f"*/dt={DATES[2]}")):
         if path.parent.name == "_derived" or path.parent.name in ANALYSIS_TABLES:
             shutil.rmtree(path)
@@ -262,7 +262,7 @@ def remove_newest_day(lake):
             shutil.rmtree(path)
 
 
-def test_a_newest_day_that_was_removed_is_named_with_all_that_knows_it(lake):
+def test_removed_newest_day_is_reported_with_all_its_traces(lake):
     digest = hashlib.sha256(lake.manifest(proved_day(DATES[2]).partition).read_bytes()).hexdigest()
     remove_newest_day(lake)
     sentence = problems(lake)["_manifests/dt=2025-11-01/project=default.json"]
@@ -270,9 +270,9 @@ def test_a_newest_day_that_was_removed_is_named_with_all_that_knows_it(lake):
         "_derived/dt=2025-11-01/project=default.json, _retention/project=default/000001.json, "
         "image_history/project=default/image_history.parquet, reports/dt=2025-11-01/project=default/report.html, "
         f"warehouse.duckdb know this manifest by its SHA-256 {digest}, and it is missing. Restore the day from a "
-        "backup, and do not remove what knows it."
+        "backup, and keep the files that name it."
     )
-    # One witness is enough.
+    # One trace is enough.
     shutil.rmtree(lake.root / "_derived" / f"dt={DATES[2]}")
     shutil.rmtree(lake.root / "reports" / f"dt={DATES[2]}")
     shutil.rmtree(lake.root / "_retention")
@@ -282,7 +282,7 @@ def test_a_newest_day_that_was_removed_is_named_with_all_that_knows_it(lake):
     )
 
 
-def test_a_project_of_which_no_day_is_left_is_still_known(lake):
+def test_project_without_any_day_left_is_reported(lake):
     for date in DATES:
         for path in sorted(lake.root.glob(f"*/dt={date}")):
             shutil.rmtree(path)
@@ -291,22 +291,23 @@ def test_a_project_of_which_no_day_is_left_is_still_known(lake):
     assert {f"_manifests/dt={date}/project=default.json" for date in DATES} <= found.keys()
 
 
-def test_what_retention_left_no_way_to_make_again_is_restored_and_not_derived(lake):
+def test_advice_is_to_restore_what_retention_made_underivable(lake):
     findings = lake.table(AUDIT_FINDINGS.name, proved_day(DATES[0]).partition)
     history = lake.project_table(IMAGE_HISTORY.name, "default")
     findings.unlink()
     history.unlink()
     found = problems(lake, quick=True)
     assert found[lake.key(findings)] == (
-        "The file is missing: restore it from a backup: retention removed what it was made from."
+        "The file is missing: restore it from a backup: retention removed the files that it was made from."
     )
-    assert found[lake.key(history)].startswith("The file is missing: restore it from a backup: it cannot be made anew")
+    sentence = found[lake.key(history)]
+    assert sentence.startswith("The file is missing: restore it from a backup: it cannot be derived again")
 
 
-def test_a_monthly_file_without_a_record_is_said_to_be_there(lake):
+def test_monthly_file_without_a_manifest_is_a_note(lake):
     lake.monthly_manifest("2025-10", "default").unlink()
     notes = []
     assert problems(lake, notes, quick=True) == {}
     assert "_monthly/images/month=2025-10/project=default/images.parquet" in {
-        note.path for note in notes if note.sentence.startswith("No record of monthly files names it")
+        note.path for note in notes if note.sentence.startswith("No monthly manifest names it")
     }

@@ -1,4 +1,4 @@
-"""The scripts and views for other warehouses: those of the column table, and SQL of their dialects."""
+"""The scripts and views for other warehouses follow `tables`, and are SQL of their dialects."""
 
 import re
 
@@ -12,12 +12,12 @@ from pipelines.settings import ROOT
 from pipelines.warehouse.ddl import SCRIPTS, WAREHOUSE_TABLES
 
 
-def test_the_command_prints_a_script_as_it_is(image_snapshots):
+def test_ddl_command_prints_the_script(image_snapshots):
     printed = image_snapshots("ddl", "snowflake")
     assert (printed.returncode, printed.stdout, printed.stderr) == (0, SCRIPTS["snowflake"](), "")
 
 
-def test_a_warehouse_without_a_script_is_one_sentence_that_lists_those_there_are(image_snapshots):
+def test_unknown_warehouse_is_one_sentence_with_the_known_names(image_snapshots):
     printed = image_snapshots("ddl", "oracle")
     assert (printed.returncode, printed.stdout) == (2, "")
     assert printed.stderr == (
@@ -26,13 +26,13 @@ def test_a_warehouse_without_a_script_is_one_sentence_that_lists_those_there_are
     )
 
 
-# Dialect, and what sqlglot cannot parse of it, with what stands in for that.
+# Dialect, the parts that sqlglot cannot parse, and their replacements.
 DIALECTS = {
     "postgresql": [("postgres", [])],
     "snowflake": [("snowflake", [])],
     "bigquery": [("bigquery", [(r"WITH PARTITION COLUMNS \(.*\)\n", "")])],
     "redshift": [("redshift", [])],
-    # DWS is no dialect of sqlglot: columns and types are checked as those of a table of PostgreSQL.
+    # sqlglot has no DWS dialect: columns and types are checked as a PostgreSQL table.
     "dws": [("postgres", [("FOREIGN TABLE", "TABLE"), (r"\)\nSERVER [^;]*;", ");")])],
     "trino": [("trino", [(r"CALL .*;\n", "")])],
     "hive": [("hive", [(r"MSCK .*;\n", "")]), ("spark", [(r"MSCK .*;\n", "")])],
@@ -40,7 +40,7 @@ DIALECTS = {
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_scripts_are_sql_of_their_dialect(name):
+def test_scripts_parse_in_their_dialect(name):
     for dialect, unknown in DIALECTS[name]:
         text = SCRIPTS[name]()
         for pattern, instead in unknown:
@@ -57,7 +57,7 @@ def test_scripts_are_sql_of_their_dialect(name):
         assert len(created) == (len(WAREHOUSE_TABLES) if name == "postgresql" else 10)
 
 
-def test_views_are_plain_sql():
+def test_views_parse_in_every_dialect():
     assert sorted(VIEWS) == sorted(path.stem for path in (ROOT / "sql" / "views").glob("*.sql"))
     for name in VIEWS:
         for dialect in ("duckdb", "postgres", "spark", "snowflake", "bigquery", "redshift", "trino"):

@@ -22,7 +22,7 @@ def sandbox(tmp_path_factory):
 
 @pytest.fixture
 def client(sandbox):
-    """A client without credentials; faults and day are as at the start."""
+    """A client without credentials; faults and day are reset."""
     with httpx.Client(base_url=sandbox.endpoint, trust_env=False) as client:
         client.put("/sandbox/faults", json={}).raise_for_status()
         client.put("/sandbox/day", json={"day": DAY.isoformat()}).raise_for_status()

@@ -1,4 +1,4 @@
-"""The faults that a sandbox can be told to commit."""
+"""The faults that a sandbox can be told to show."""
 
 import base64
 import socket
@@ -14,7 +14,7 @@ from pipelines.sandbox import CannedAnswer, Faults, SandboxOptions, running_sand
 from pipelines.sandbox.catalogue import Catalogue
 
 
-def test_latency(authorised, some_id):
+def test_latency_delays_responses(authorised, some_id):
     set_faults(authorised, latency_ms=150)
     started = time.perf_counter()
     assert authorised.get(f"/v1/{ALPHA}/images/{some_id}").status_code == 200
@@ -22,7 +22,7 @@ def test_latency(authorised, some_id):
 
 
 @pytest.mark.parametrize("retry_after", ["7", "0", "Wed, 21 Oct 2026 07:28:00 GMT", "soon", "99999999999"])
-def test_throttling_says_when_to_come_back(authorised, some_id, retry_after):
+def test_throttling_sends_retry_after(authorised, some_id, retry_after):
     set_faults(authorised, ratio_429=1, retry_after=retry_after)
     for path in (f"/v1/{ALPHA}/images/{some_id}", f"/v1/{ALPHA}/images"):
         answer = authorised.get(path)
@@ -30,17 +30,17 @@ def test_throttling_says_when_to_come_back(authorised, some_id, retry_after):
         assert answer.headers["Retry-After"] == retry_after
 
 
-def test_throttling_may_not_say_when_to_come_back(authorised, some_id):
+def test_throttling_can_omit_retry_after(authorised, some_id):
     set_faults(authorised, ratio_429=1, retry_after=None)
     assert "Retry-After" not in authorised.get(f"/v1/{ALPHA}/images/{some_id}").headers
 
 
-def test_server_errors(authorised, some_id):
+def test_server_errors_are_sent(authorised, some_id):
     set_faults(authorised, ratio_500=1)
     assert error_of(authorised.get(f"/v1/{ALPHA}/images/{some_id}")) == (500, "ModelArts.0010")
 
 
-def test_an_html_page_with_status_200(authorised, some_id):
+def test_html_page_with_status_200_is_sent(authorised, some_id):
     set_faults(authorised, ratio_html=1)
     answer = authorised.get(f"/v1/{ALPHA}/images/{some_id}")
     assert (answer.status_code, answer.headers["Content-Type"]) == (200, "text/html")
@@ -86,7 +86,7 @@ def test_truncated_bodies_are_shorter_than_announced(authorised, sandbox, some_i
         authorised.get(path)
 
 
-def test_a_rate_limit_lets_through_what_it_says(authorised, some_id):
+def test_rate_limit_accepts_its_rate(authorised, some_id):
     set_faults(authorised, rate_limit=5, retry_after="2")
     time.sleep(0.3)
     started = time.perf_counter()
@@ -102,7 +102,7 @@ def test_a_rate_limit_lets_through_what_it_says(authorised, some_id):
 @pytest.mark.parametrize(
     "path", ["images", "images/group", "notebooks/all", "images/278e88d1-5b71-4766-8502-b3ba72e824d9"]
 )
-def test_a_suspended_account_gets_nothing_but_tokens(authorised, sandbox, path):
+def test_suspended_account_gets_only_tokens(authorised, sandbox, path):
     set_faults(authorised, suspended=True)
     assert error_of(authorised.get(f"/v1/{ALPHA}/{path}")) == (401, "ModelArts.6201")
     assert token_of(authorised, sandbox)
@@ -132,7 +132,7 @@ def test_random_faults_spare_tokens_notebooks_and_controls(authorised, sandbox):
         ({"status": 404}, 404, b"", "application/json"),
     ],
 )
-def test_any_answer_can_be_put_in_an_images_place(authorised, some_id, canned, status, content, content_type):
+def test_any_response_can_replace_an_image(authorised, some_id, canned, status, content, content_type):
     set_faults(authorised, answers={some_id: canned})
     answer = authorised.get(f"/v1/{ALPHA}/images/{some_id}")
     assert (answer.status_code, answer.content) == (status, content)
@@ -143,7 +143,7 @@ def test_any_answer_can_be_put_in_an_images_place(authorised, some_id, canned, s
     assert authorised.get(f"/v1/{ALPHA}/images/{some_id}").status_code == 401
 
 
-def test_a_canned_answer_may_carry_headers(authorised, some_id):
+def test_canned_response_may_have_headers(authorised, some_id):
     canned = {"status": 302, "headers": {"Location": "http://127.0.0.1:9/"}}
     set_faults(authorised, answers={some_id: canned})
     answer = authorised.get(f"/v1/{ALPHA}/images/{some_id}")
@@ -169,7 +169,7 @@ def test_impossible_faults_are_refused_and_change_nothing(client, wanted, named)
 
 
 def outcomes(connection, ids):
-    """Status of each of three requests for each id, or the error that it met."""
+    """The status, or the error, of three requests for each id."""
     seen = {}
     with httpx.Client(base_url=connection.endpoint, trust_env=False) as client:
         scope = {"project": {"id": connection.project_id}}
@@ -186,7 +186,7 @@ def outcomes(connection, ids):
         return seen, client.get("/sandbox/stats").json(), client.get("/sandbox/requested").json()
 
 
-def test_faults_follow_from_the_seed_whatever_the_order():
+def test_faults_depend_on_the_seed_not_on_the_order():
     faults = Faults(ratio_429=0.1, ratio_500=0.1, ratio_reset=0.1, ratio_truncated=0.1, ratio_html=0.1)
     options = SandboxOptions(seed="faults", size=80, day=DAY, faults=faults)
     ids = list(Catalogue("faults", 80).ids(DAY))
@@ -207,7 +207,7 @@ def test_faults_follow_from_the_seed_whatever_the_order():
     assert sum(stats["answers"].values()) == total + 1
 
 
-def test_faults_can_be_set_from_the_start(some_id):
+def test_faults_can_be_set_at_start(some_id):
     canned = CannedAnswer(status=418, body_base64=base64.b64encode(b"\x00tea"))
     faults = Faults(retry_after=None, suspended=True, answers={some_id: canned}, token_seconds=60)
     with running_sandbox(SandboxOptions(size=5, faults=faults)) as connection:
@@ -215,7 +215,7 @@ def test_faults_can_be_set_from_the_start(some_id):
     assert Faults.model_validate(shown) == faults
 
 
-def test_a_client_that_hangs_up_leaves_no_trace(sandbox, authorised, some_id):
+def test_client_that_hangs_up_causes_no_error(sandbox, authorised, some_id):
     set_faults(authorised, latency_ms=100, ratio_truncated=1)
     address = urlsplit(sandbox.endpoint)
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""A sandbox as a process: how it starts, what it announces, how it ends."""
+"""A sandbox as a process: its start, its announcements, its end."""
 
 import os
 import shlex
@@ -20,7 +20,7 @@ from pipelines.sandbox import SandboxOptions, running_sandbox
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def test_it_starts_from_any_working_directory(tmp_path, monkeypatch):
+def test_sandbox_starts_from_any_working_directory(tmp_path, monkeypatch):
     (tmp_path / "pipelines").mkdir()
     (tmp_path / "pipelines" / "__init__.py").write_text("raise RuntimeError('not this one')")
     monkeypatch.chdir(tmp_path)
@@ -41,7 +41,7 @@ def wait_until(condition, seconds=10):
         time.sleep(0.02)
 
 
-def test_the_connection_says_how_to_reach_it_and_hides_secrets(sandbox):
+def test_connection_describes_the_sandbox_and_hides_secrets(sandbox):
     assert sandbox.endpoint == sandbox.env["IMAGE_SNAPSHOTS_ENDPOINT"]
     assert sandbox.auth_url == sandbox.env["OS_AUTH_URL"] == f"{sandbox.endpoint}/v3"
     assert sandbox.inventory_file == Path(sandbox.env["IMAGE_SNAPSHOTS_INVENTORY"])
@@ -52,7 +52,7 @@ def test_the_connection_says_how_to_reach_it_and_hides_secrets(sandbox):
         assert sandbox.env[name] not in repr(sandbox)
 
 
-def test_it_ends_with_the_context_and_keys_follow_from_the_seed():
+def test_sandbox_ends_with_its_context_and_keys_depend_on_the_seed():
     with running_sandbox(SandboxOptions(size=1)) as first:
         port = urlsplit(first.endpoint).port
         assert is_listening(port)
@@ -72,14 +72,14 @@ def test_it_ends_with_the_context_and_keys_follow_from_the_seed():
         os.kill(first.pid, 0)
 
 
-def test_a_port_in_use_is_one_clear_error(sandbox):
+def test_port_in_use_is_one_clear_error(sandbox):
     port = urlsplit(sandbox.endpoint).port
     expected = rf"did not start: The sandbox cannot listen on 127.0.0.1:{port} \(Address already in use\)"
     with pytest.raises(PipelineError, match=expected), running_sandbox(SandboxOptions(port=port)):
         pass
 
 
-def test_an_inventory_that_cannot_be_written_is_one_clear_error(tmp_path):
+def test_unwritable_inventory_is_one_clear_error(tmp_path):
     options = SandboxOptions(inventory_file=tmp_path / "missing" / "inventory.csv")
     with pytest.raises(PipelineError, match=r"cannot write its inventory to .*No such file"), running_sandbox(options):
         pass
@@ -106,7 +106,7 @@ def announced(process):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_ends_cleanly_on_a_signal(number, tmp_path):
+def test_sandbox_ends_cleanly_on_a_signal(number, tmp_path):
     environment = os.environ | {"SANDBOX_PASSWORD": "p w", "SANDBOX_ACCESS_KEY": "AK1", "SANDBOX_SECRET_KEY": "SK1"}
     inventory = tmp_path / "inventory.csv"
     with subprocess.Popen(
@@ -127,7 +127,7 @@ def test_it_ends_cleanly_on_a_signal(number, tmp_path):
             "OS_ACCESS_KEY": "AK1",
             "OS_SECRET_KEY": "SK1",
         }
-        # An idle connection that is kept alive must not hold up the end.
+        # An idle connection must not delay the end.
         with httpx.Client(base_url=env["IMAGE_SNAPSHOTS_ENDPOINT"], trust_env=False) as client:
             faults = client.get("/sandbox/faults").json()
             assert (faults["latency_ms"], faults["suspended"]) == (5, True)
@@ -137,7 +137,7 @@ def test_it_ends_cleanly_on_a_signal(number, tmp_path):
         assert process.stderr.read() == ""
 
 
-def test_it_ends_when_its_parent_is_killed():
+def test_sandbox_ends_when_its_parent_is_killed():
     parent_code = (
         "import time; from pipelines.sandbox import *\n"
         "with running_sandbox(SandboxOptions(size=1)) as connection:\n"

@@ -1,4 +1,4 @@
-"""Each case is named after what happened."""
+"""The verdict for each response and failure; each case is named after what happened."""
 
 import datetime as dt
 import errno
@@ -43,7 +43,7 @@ def error(code: str, message: str = "a message") -> bytes:
         ("the status is unknown", f'{{"id": "{ID}", "status": "ARCHIVED"}}', Outcome.OK),
     ],
 )
-def test_an_image(happened, body, outcome):
+def test_classify_gives_the_outcome_of_an_image_body(happened, body, outcome):
     assert judge(200, body.encode()) == Verdict(FINAL, outcome)
 
 
@@ -106,7 +106,7 @@ def test_an_image(happened, body, outcome):
         ("permanent redirect", 308, b"", FINAL, Outcome.FAILED, "client.redirect"),
     ],
 )
-def test_what_is_no_image(happened, status, body, kind, outcome, code):
+def test_classify_rejects_bodies_without_an_image(happened, status, body, kind, outcome, code):
     verdict = judge(status, body)
     assert (verdict.kind, verdict.outcome, verdict.error_code) == (kind, outcome, code)
 
@@ -129,7 +129,7 @@ def test_what_is_no_image(happened, status, body, kind, outcome, code):
         ("no such API", 404, "APIG.0101", ConfigurationError, "IMAGE_SNAPSHOTS_ENDPOINT"),
     ],
 )
-def test_no_request_can_succeed(happened, status, code, error_type, says):
+def test_classify_stops_when_no_request_can_succeed(happened, status, code, error_type, says):
     verdict = judge(status, error(code, "secret text of the server"))
     assert (verdict.kind, verdict.stop, verdict.error_code) == (STOP, error_type, code)
     assert says in (verdict.error_msg or "")
@@ -140,14 +140,14 @@ TOKEN_CODES = ["0201", "0202", "0203", "0204", "4127", "4201", "6608", "6620"]
 
 
 @pytest.mark.parametrize("code", [*(f"ModelArts.{number}" for number in TOKEN_CODES), "APIG.0301"])
-def test_every_code_of_a_token_asks_for_a_new_one(code):
+def test_every_token_code_renews_the_token(code):
     verdict = judge(401, error(code))
     assert (verdict.kind, verdict.outcome, verdict.error_code) == (RENEW, Outcome.FAILED, code)
 
 
 @pytest.mark.parametrize("code", ["ModelArts.2799", "ModelArts.4206", "ModelArts.6101", "APIG.0308"])
 @pytest.mark.parametrize("status", [200, 400, 429])
-def test_every_code_of_throttling_slows_down(status, code):
+def test_every_throttling_code_is_throttled(status, code):
     verdict = judge(status, error(code), {"Retry-After": "3"})
     assert (verdict.kind, verdict.error_code, verdict.retry_after) == (THROTTLED, code, 3.0)
 
@@ -165,13 +165,13 @@ def test_every_code_of_throttling_slows_down(status, code):
         ('" "', None),
     ],
 )
-def test_error_text_of_any_type(value, text):
+def test_error_text_of_any_type_becomes_text(value, text):
     verdict = judge(400, f'{{"error_code": {value}, "error_msg": {value}}}'.encode())
     assert (verdict.error_code, verdict.error_msg) == (text or "client.http_400", text)
 
 
 @given(body=st.binary(max_size=200), status=st.integers(100, 599))
-def test_any_body_has_a_verdict(body, status):
+def test_classify_returns_a_verdict_for_any_body(body, status):
     verdict = judge(status, body)
     assert verdict.outcome is Outcome.FAILED or status in (403, 404)
 
@@ -201,21 +201,21 @@ def test_any_body_has_a_verdict(body, status):
         ("Mon, 99 Nov 2026 12:00:30 GMT", None),
     ],
 )
-def test_retry_after(value, seconds):
+def test_retry_after_header_gives_seconds(value, seconds):
     assert retry_after(httpx.Headers([("Retry-After", value.encode())]), NOW) == seconds
 
 
-def test_retry_after_absent():
+def test_absent_retry_after_gives_none():
     assert retry_after({}, NOW) is None
 
 
 @given(st.text(max_size=60))
-def test_retry_after_of_any_text(value):
+def test_retry_after_of_any_text_never_raises(value):
     seconds = retry_after(httpx.Headers([(b"retry-after", value.encode())]), NOW)
     assert seconds is None or 0 <= seconds <= 120
 
 
-def test_retry_after_is_in_the_verdict_of_a_throttled_or_failed_request():
+def test_verdict_of_a_refused_request_has_retry_after():
     assert judge(429, b"", {"Retry-After": "9"}).retry_after == 9.0
     assert judge(503, b"", {"retry-after": "Mon, 23 Nov 2026 12:00:04 GMT"}).retry_after == 4.0
 
@@ -232,7 +232,7 @@ def test_retry_after_is_in_the_verdict_of_a_throttled_or_failed_request():
         ("forbidden", 403, b"", FINAL, Outcome.FORBIDDEN, "client.http_403"),
     ],
 )
-def test_a_page_of_the_list(happened, status, body, kind, outcome, code):
+def test_classify_list_accepts_pages_and_rejects_other_bodies(happened, status, body, kind, outcome, code):
     verdict = classify_list(status, {}, body, NOW)
     assert (verdict.kind, verdict.outcome, verdict.error_code) == (kind, outcome, code)
 
@@ -273,17 +273,17 @@ def no_connection(cause: Exception) -> httpx.ConnectError:
         ("the proxy is overloaded", ProxyRefusedError(503), UNREACHABLE, "client.proxy"),
     ],
 )
-def test_an_error_of_the_transport_has_its_code(happened, error, kind, code):
+def test_transport_error_gets_its_error_code(happened, error, kind, code):
     verdict = classify_failure(error)
     assert (verdict.kind, verdict.outcome, verdict.error_code) == (kind, Outcome.FAILED, code)
 
 
-def test_a_connection_that_ends_within_the_body_truncates_it():
+def test_connection_end_within_the_body_is_truncated():
     verdict = classify_failure(httpx.ReadError("x"), status=200)
     assert (verdict.kind, verdict.error_code) == (RETRY, "client.truncated")
 
 
-def test_an_untrusted_certificate_says_what_to_set():
+def test_untrusted_certificate_stops_and_names_the_setting():
     verdict = classify_failure(no_connection(ssl.SSLCertVerificationError(1, "self-signed")))
     assert verdict.stop is ConfigurationError
     assert "IMAGE_SNAPSHOTS_CA_BUNDLE" in (verdict.error_msg or "")

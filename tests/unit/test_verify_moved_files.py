@@ -1,4 +1,4 @@
-"""Days and projects that are whole, but lie where they do not belong: `verify` names each."""
+"""Intact days and projects in wrong places: `verify` reports each."""
 
 import datetime as dt
 import json
@@ -39,7 +39,7 @@ def problems(lake, **options):
 
 
 def directories(lake, name):
-    """What stands for a day or a project in the tables and among the manifests."""
+    """The names of a day or project among tables and manifests."""
     return [path for path in sorted(lake.root.rglob(f"{name}*")) if "_staging" not in path.parts]
 
 
@@ -50,11 +50,11 @@ def exchange(one, other):
     between.rename(other)
 
 
-def test_days_in_their_places_are_as_published(lake):
+def test_days_in_their_places_have_no_problems(lake):
     assert problems(lake) == {}
 
 
-def test_two_days_exchanged_as_a_whole_are_named(lake):
+def test_exchanged_days_are_reported(lake):
     for one in directories(lake, f"dt={DATES[0]}"):
         exchange(one, one.with_name(f"dt={DATES[1]}"))
     found = problems(lake)
@@ -67,7 +67,7 @@ def test_two_days_exchanged_as_a_whole_are_named(lake):
     }
 
 
-def test_two_projects_exchanged_as_a_whole_are_named(lake):
+def test_exchanged_projects_are_reported(lake):
     for one in directories(lake, "project=default"):
         if one.suffix != ".lock":
             exchange(one, one.with_name(one.name.replace("default", "other")))
@@ -79,7 +79,7 @@ def test_two_projects_exchanged_as_a_whole_are_named(lake):
     assert len(found) == 4
 
 
-def test_a_day_moved_under_an_invented_date_is_named(lake):
+def test_day_moved_to_an_invented_date_is_reported(lake):
     for one in directories(lake, f"dt={DATES[1]}"):
         one.rename(one.with_name("dt=2025-09-09"))
     assert problems(lake)["_manifests/dt=2025-09-09/project=default.json"] == (
@@ -88,7 +88,7 @@ def test_a_day_moved_under_an_invented_date_is_named(lake):
     )
 
 
-def test_a_cloned_project_is_named(lake):
+def test_copied_project_is_reported(lake):
     for one in directories(lake, "project=default"):
         clone = one.with_name(one.name.replace("default", "clone"))
         if one.is_dir():
@@ -101,8 +101,8 @@ def test_a_cloned_project_is_named(lake):
 
 @pytest.mark.parametrize("name", [name for name in TABLES if name != "image_values"])
 @pytest.mark.parametrize("column", ["snapshot_date", "project"])
-def test_rows_of_another_day_or_project_are_named_although_all_hashes_fit(lake, name, column):
-    """The newest day, so that no later manifest proves this one."""
+def test_rows_of_another_day_or_project_are_reported_despite_matching_hashes(lake, name, column):
+    """The newest day, so that no later manifest proves it."""
     day = proved_day(DATES[1])
     path = lake.table(name, day.partition)
     table = pq.read_table(path, partitioning=None)
@@ -113,10 +113,10 @@ def test_rows_of_another_day_or_project_are_named_although_all_hashes_fit(lake, 
     pq.write_table(table.set_column(table.schema.get_field_index(key), field, values), path)
     facts = {"sha256": path.sha256(), "bytes": path.stat().st_size}
     forge_record(lake.manifest(day.partition), lambda said: said["files"][name].update(facts))
-    assert problems(lake, quick=True)[lake.key(path)].startswith(f"The file holds rows whose {key} is another than ")
+    assert problems(lake, quick=True)[lake.key(path)].startswith(f"The file has rows whose {key} does not match ")
 
 
-def test_a_manifest_that_names_files_of_another_place_is_named(lake):
+def test_manifest_that_names_another_place_is_reported(lake):
     day = proved_day(DATES[1])
     other = lake.key(lake.table("images", proved_day(DATES[0]).partition))
     forge_record(lake.manifest(day.partition), lambda said: said["files"]["images"].update(path=other))
@@ -125,7 +125,7 @@ def test_a_manifest_that_names_files_of_another_place_is_named(lake):
     )
 
 
-def test_a_manifest_published_before_the_one_that_it_follows_is_named(lake):
+def test_manifest_older_than_its_predecessor_is_reported(lake):
     """A clock that is behind the lake."""
     path = lake.manifest(proved_day(DATES[1]).partition)
     forge_record(path, lambda said: said.update(published_at="2025-10-01T10:00:00Z"))
@@ -135,16 +135,16 @@ def test_a_manifest_published_before_the_one_that_it_follows_is_named(lake):
     }
 
 
-def test_a_record_that_was_changed_by_hand_does_not_have_its_own_hash(lake):
+def test_hand_edited_record_fails_its_own_hash(lake):
     path = lake.manifest(proved_day(DATES[1]).partition)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"run_id": "somebody-else"}))
     assert problems(lake, quick=True) == {
-        lake.key(path): "The record does not have the SHA-256 that it states of itself: it was changed or damaged. "
+        lake.key(path): "The record does not have the SHA-256 that it states for itself: it was changed or damaged. "
         "Restore it from a backup."
     }
 
 
-def test_what_lies_about_is_named_as_a_problem_or_a_note(lake):
+def test_unknown_files_are_problems_or_notes(lake):
     source = lake.table("images", proved_day(DATES[0]).partition)
     beside = {
         "images/dt=2025-10-01.bak/project=default/images.parquet": "No record names this file, and readers may take it",
@@ -155,7 +155,7 @@ def test_what_lies_about_is_named_as_a_problem_or_a_note(lake):
     unseen = {
         "images.bak/dt=2025-10-01/project=default/images.parquet": ("images.bak", "Not part of the lake: 1 files"),
         "_manifests/dt=2025-10-01.bak/project=default.json": ("_manifests/dt=2025-10-01.bak", "Not part of the lake"),
-        "reports/dt=2025-10-01/project=default/.report.html.1.part": (None, "Left over from a write that was cut off"),
+        "reports/dt=2025-10-01/project=default/.report.html.1.part": (None, "Left over from an interrupted write"),
         "_staging/dt=2025-10-03/project=default/attempt.json": (
             "_staging/dt=2025-10-03/project=default",
             "Not checked: 1 files of an attempt that has not ended.",

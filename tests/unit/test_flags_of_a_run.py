@@ -1,4 +1,4 @@
-"""What somebody says of one run: from the command line through the run's tags, and what is then printed."""
+"""Flags for a single run: from the command line through the run's tags to the output."""
 
 import pytest
 from published_days import day_of, publish_snapshot
@@ -26,7 +26,7 @@ ACCEPTED = (
         (["--fresh"], {FRESH_TAG: "true"}),
     ],
 )
-def test_flags_become_tags_of_the_run(monkeypatch, arguments, tags):
+def test_command_line_flags_become_tags_of_the_run(monkeypatch, arguments, tags):
     given = []
     monkeypatch.setattr(cli, "_run_jobs", lambda *_, **options: given.append(options["tags"]))
     result = CliRunner().invoke(cli.app, ["run", *arguments])
@@ -34,7 +34,7 @@ def test_flags_become_tags_of_the_run(monkeypatch, arguments, tags):
 
 
 @pytest.mark.parametrize(("arguments", "tags"), [([], {}), (["--accept-history", "ab"], {ACCEPT_HISTORY_TAG: "ab"})])
-def test_a_history_is_accepted_by_a_tag_of_the_run(monkeypatch, arguments, tags):
+def test_tag_of_the_run_accepts_a_history(monkeypatch, arguments, tags):
     given = []
     monkeypatch.setattr(cli, "_run_jobs", lambda *_, **options: given.append(options["tags"]))
     result = CliRunner().invoke(cli.app, ["rebuild", "--date", "2026-11-01", *arguments])
@@ -52,7 +52,7 @@ def test_a_history_is_accepted_by_a_tag_of_the_run(monkeypatch, arguments, tags)
         ),
     ],
 )
-def test_a_run_says_what_to_know_of_its_inventory_and_stays_complete(capsys, facts, sentence):
+def test_run_reports_a_partial_inventory_and_stays_complete(capsys, facts, sentence):
     day = day_of("2026-11-02")
     manifest = publish_snapshot(
         day,
@@ -70,7 +70,7 @@ def test_a_run_says_what_to_know_of_its_inventory_and_stays_complete(capsys, fac
     assert (status.state, status.inventory_is_whole) == ("complete", facts.get("is_whole", True))
 
 
-def test_status_says_where_an_inventory_was_not_whole(monkeypatch):
+def test_status_shows_a_partial_inventory(monkeypatch):
     monkeypatch.setenv("IMAGE_SNAPSHOTS_LAKE", "lake")
     monkeypatch.setattr(cli, "_today", lambda: day_of("2026-11-02").partition.date)
     for date, facts in (("2026-11-01", {}), ("2026-11-02", {"is_whole": False, "reason": "It lacks too many."})):

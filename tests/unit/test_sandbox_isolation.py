@@ -1,4 +1,4 @@
-"""Invented images of the sandbox never pass for real ones, neither in a lake nor in a warehouse nor by their files."""
+"""The sandbox's invented images never pass for real ones: not in a lake, in a warehouse, or in files."""
 
 import datetime as dt
 
@@ -13,7 +13,7 @@ from pipelines.lake.layout import Partition
 from pipelines.lake.manifests import holds_sandbox, published, write_manifest
 from pipelines.maintenance.status import day_statuses
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import SnapshotRun
+from pipelines.snapshot.snapshot_run import SnapshotRun
 from pipelines.tables import IMAGES
 from pipelines.warehouse.loading import load_project
 
@@ -22,7 +22,7 @@ REAL = "https://modelarts.example"
 
 
 def publish_of(date, *, is_sandbox):
-    """Publish a day whose manifest says where it is from."""
+    """Publish a day whose manifest states its origin."""
     day = day_of(date)
     publish_snapshot(
         day, responses=[{"id": ID, "outcome": "ok"}], images=[{"id": ID, "status": "ACTIVE", "type": "BUILD_IN"}]
@@ -38,35 +38,35 @@ def another_project(**settings):
 
 
 @pytest.mark.parametrize("endpoint", [None, "sandbox"])
-def test_a_sandbox_day_of_another_project_is_refused_in_a_lake_of_real_ones(endpoint):
+def test_sandbox_day_is_refused_in_a_lake_of_real_days(endpoint):
     publish_of("2026-11-23", is_sandbox=False)
     with pytest.raises(ConfigurationError, match=r"holds days of modelarts\.example \(project default\).* invented"):
         another_project(endpoint=endpoint).check_source()
 
 
-def test_a_real_day_of_another_project_is_refused_in_a_lake_of_the_sandbox():
+def test_real_day_is_refused_in_a_lake_of_sandbox_days():
     publish_of("2026-11-23", is_sandbox=True)
     with pytest.raises(ConfigurationError, match=r"holds days of the sandbox \(project default\)"):
         another_project(endpoint=REAL).check_source()
 
 
 @pytest.mark.parametrize(("is_sandbox", "endpoint"), [(True, None), (True, "sandbox"), (False, REAL)])
-def test_days_of_one_kind_go_together(is_sandbox, endpoint):
+def test_days_of_one_kind_share_a_lake(is_sandbox, endpoint):
     publish_of("2026-11-23", is_sandbox=is_sandbox)
     another_project(endpoint=endpoint).check_source()
     another_project(endpoint=endpoint).check_kind(is_sandbox=is_sandbox)
 
 
-def test_what_is_published_is_checked_by_what_answered():
+def test_publication_checks_which_kind_of_server_answered():
     publish_of("2026-11-23", is_sandbox=False)
-    # Nothing can be said of what listens on this machine until it has answered.
+    # A server on this machine is unknown until it has answered.
     day = another_project(endpoint="http://127.0.0.1:9")
     day.check_source()
     with pytest.raises(ConfigurationError, match="invented"):
         day.check_kind(is_sandbox=True)
 
 
-def test_a_damaged_manifest_does_not_hide_the_kind_of_a_lake():
+def test_damaged_manifest_does_not_hide_the_kind_of_a_lake():
     publish_of("2026-11-22", is_sandbox=False)
     damaged = publish_of("2026-11-23", is_sandbox=False)
     damaged.lake.manifest(damaged.partition).write_text("{}")
@@ -74,7 +74,7 @@ def test_a_damaged_manifest_does_not_hide_the_kind_of_a_lake():
         another_project().check_source()
 
 
-def test_a_lake_whose_manifests_are_all_damaged_takes_no_day_but_can_be_read():
+def test_lake_with_only_damaged_manifests_is_readable_but_takes_no_day():
     damaged = publish_of("2026-11-23", is_sandbox=False)
     damaged.lake.manifest(damaged.partition).write_text("{}")
     with pytest.raises(StorageError, match="is damaged"):
@@ -103,12 +103,12 @@ def test_credentials_without_an_endpoint_are_refused(monkeypatch, stated):
     assert "hidden" not in str(raised.value)
 
 
-def test_credentials_with_the_sandbox_asked_for_by_name_are_accepted(monkeypatch):
+def test_credentials_with_the_explicit_sandbox_are_accepted(monkeypatch):
     monkeypatch.setenv("OS_CLOUD", "otc")
     another_project(endpoint="sandbox").check_source()
 
 
-def test_every_derived_file_of_the_sandbox_says_so():
+def test_every_derived_file_of_the_sandbox_is_marked():
     day = publish_of("2026-11-23", is_sandbox=True)
     derived_manifest = derive_days(day).derived_manifest
     history = day.lake.project_table("image_history", "default")
@@ -116,7 +116,7 @@ def test_every_derived_file_of_the_sandbox_says_so():
         assert pq.read_metadata(path).metadata[b"image_snapshots.is_sandbox"] == b"true", path
 
 
-def test_no_file_of_a_cloud_says_that_it_is_of_the_sandbox():
+def test_no_file_of_a_cloud_is_marked_as_sandbox():
     day = publish_of("2026-11-23", is_sandbox=False)
     derived_manifest = derive_days(day).derived_manifest
     for file in derived_manifest.files.values():
@@ -124,7 +124,7 @@ def test_no_file_of_a_cloud_says_that_it_is_of_the_sandbox():
 
 
 @pytest.mark.parametrize("is_sandbox", [True, False])
-def test_status_and_focus_tell_the_sandbox_apart(tmp_path, is_sandbox):
+def test_status_and_focus_mark_the_sandbox(tmp_path, is_sandbox):
     day = publish_of("2026-11-23", is_sandbox=is_sandbox)
     derive_days(day)
     (status,) = day_statuses(day.lake, ["default"], day.partition.date, day.partition.date)
@@ -135,7 +135,7 @@ def test_status_and_focus_tell_the_sandbox_apart(tmp_path, is_sandbox):
     assert IMAGES.name in published(day.lake, day.partition).files
 
 
-def test_a_day_of_the_sandbox_is_not_loaded_beside_real_ones(monkeypatch, tmp_path):
+def test_warehouse_refuses_a_sandbox_day_beside_real_ones(monkeypatch, tmp_path):
     real = publish_of("2026-11-23", is_sandbox=False)
     derive_days(real)
     load_project(real.lake, real.partition, str(tmp_path / "shared.duckdb"))

@@ -1,4 +1,4 @@
-"""Settings are checked before anything is asked or published, and derived files change together with their record."""
+"""Inputs are checked before the first request; derived files and their manifest change together."""
 
 from dataclasses import replace
 
@@ -18,7 +18,7 @@ ID = "0e1f2a3b-4c5d-6e7f-8091-a2b3c4d5e6f7"
 
 
 def derived_files(lake):
-    """Path and content of all files of the lake but locks."""
+    """Path and content of all files of the lake except locks."""
     files = (path for path in lake.root.rglob("*") if path.is_file() and "_locks" not in path.parts)
     return {lake.key(path): path.read_bytes() for path in files}
 
@@ -38,7 +38,7 @@ def published(date, name="torch"):
         pytest.param({"audit_rules": "none"}, id="rules"),
     ],
 )
-def test_deriving_that_fails_changes_nothing(tmp_path, settings):
+def test_failed_derivation_changes_nothing(tmp_path, settings):
     day = published("2026-11-23")
     derive_days(day)
     before = derived_files(day.lake)
@@ -49,7 +49,7 @@ def test_deriving_that_fails_changes_nothing(tmp_path, settings):
     assert list(verify_derived(day.lake, "default")) == []
 
 
-def test_a_kill_between_two_files_leaves_a_day_that_is_not_derived(monkeypatch):
+def test_kill_between_two_files_leaves_the_day_underived(monkeypatch):
     day = published("2026-11-23")
     derive_days(day)
     replaced = Lake.replace
@@ -71,7 +71,7 @@ def test_a_kill_between_two_files_leaves_a_day_that_is_not_derived(monkeypatch):
     assert list(verify_derived(day.lake, "default")) == []
 
 
-def test_nothing_is_left_in_staging_after_deriving():
+def test_derivation_leaves_nothing_in_staging():
     day = published("2026-11-23")
     derive_days(day)
     assert not day.lake.staged_derived(day.partition).exists()
@@ -90,10 +90,10 @@ def test_nothing_is_left_in_staging_after_deriving():
         ({"warehouse": "oracle://db.example/images"}, "WAREHOUSE"),
     ],
 )
-def test_a_file_of_settings_that_is_missing_is_named_before_anything_is_asked(settings, named):
+def test_missing_input_file_is_reported_before_any_request(settings, named):
     with pytest.raises(ConfigurationError, match=f"IMAGE_SNAPSHOTS_{named}"):
         check_inputs(Settings(**settings))
 
 
-def test_settings_as_shipped_are_sound():
+def test_default_settings_pass_the_preflight():
     check_inputs(Settings())

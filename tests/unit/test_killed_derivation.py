@@ -1,4 +1,4 @@
-"""A derivation that is killed between any two file operations: nobody is accused, and the next one mends it."""
+"""A derivation killed between any two file operations: `verify` reports no tampering, and the next run repairs it."""
 
 import pytest
 from cut_off import was_killed
@@ -16,7 +16,7 @@ def lake(tmp_path):
     derive_days(proved_day("2025-10-01"))
     publish_proved(proved_day("2025-10-02"), {A: "PUBLIC"})
     derive_days(proved_day("2025-10-02"))
-    # The second is derived, and outdated; the third not yet.
+    # The second is derived but outdated; the third is not derived yet.
     publish_proved(proved_day("2025-10-02"), {A: "PUBLIC", B: "PRIVATE"}, hour=13)
     publish_proved(proved_day("2025-10-03"), {A: "PUBLIC", C: "PUBLIC"})
     return Lake("lake")
@@ -28,11 +28,11 @@ def sentences(lake):
 
 
 @pytest.mark.slow
-def test_a_derivation_that_is_killed_anywhere_accuses_nobody_and_is_mended_by_the_next(lake):
+def test_killed_derivation_is_not_reported_as_tampering_and_is_repaired(lake):
     operations, seen = 0, set()
     while was_killed(operations, lambda: derive_days(proved_day("2025-10-03"))):
         seen.update(sentences(lake))
         operations += 1
     assert operations > 10
-    assert [one for one in sorted(seen) if "was changed" in one or "backup" in one or "put in" in one] == []
+    assert [one for one in sorted(seen) if "was changed" in one or "backup" in one or "added" in one] == []
     assert sentences(lake) == []

@@ -1,4 +1,4 @@
-"""Answers that rot on the disk between kill and resume, or between fetch and publication, are never published."""
+"""Responses damaged on the disk between kill and resume, or between fetch and publication, are never published."""
 
 import datetime as dt
 import logging
@@ -16,7 +16,8 @@ from pipelines.lake.parquet_files import read_batches
 from pipelines.maintenance.verify import verify
 from pipelines.settings import Settings
 from pipelines.snapshot.checkpoint import open_checkpoint
-from pipelines.snapshot.steps import SnapshotRun, fetch_responses, publish_snapshot, take_inventory
+from pipelines.snapshot.snapshot_run import SnapshotRun
+from pipelines.snapshot.steps import fetch_responses, publish_snapshot, take_inventory
 from pipelines.tables import RESPONSES, Outcome
 
 DATE = dt.date(2026, 11, 23)
@@ -57,7 +58,7 @@ ROT = {
 
 
 @pytest.mark.parametrize("change", ROT.values(), ids=ROT)
-def test_an_answer_that_rotted_is_found_and_asked_for_again(tmp_path, change):
+def test_damaged_stored_response_is_requested_again(tmp_path, change):
     fill(LocalPath(tmp_path))
     with closing(sqlite3.connect(tmp_path / "answers.sqlite")) as database, database:
         database.execute(f"UPDATE answers SET {change} WHERE id = ?", [ids(5)[2]])
@@ -71,7 +72,7 @@ def test_an_answer_that_rotted_is_found_and_asked_for_again(tmp_path, change):
 
 
 @pytest.mark.parametrize("content", [b"no database at all" * 100, b"SQLite format 3\0" + b"\xff" * 8_000])
-def test_a_file_of_answers_that_is_none_any_more_is_begun_again(tmp_path, caplog, content):
+def test_destroyed_checkpoint_file_is_started_again(tmp_path, caplog, content):
     (tmp_path / "answers.sqlite").write_bytes(content)
     with closing(open_checkpoint(LocalPath(tmp_path), "a")) as store:
         store.want(iter([ids(2)]))
@@ -81,7 +82,7 @@ def test_a_file_of_answers_that_is_none_any_more_is_begun_again(tmp_path, caplog
     assert "are damaged" in record.getMessage()
 
 
-def test_a_part_in_a_bucket_that_rotted_is_asked_for_again(s3):
+def test_damaged_checkpoint_object_is_requested_again(s3):
     lake = Lake(s3.make_bucket("rot-bucket") + "/lake")
     staging = lake.staging(PARTITION)
     fill(staging)
@@ -92,7 +93,7 @@ def test_a_part_in_a_bucket_that_rotted_is_asked_for_again(s3):
         content = bytearray(first.read_bytes())
         content[len(content) // 2] ^= 1
         first.write_whole(bytes(content))
-        # While the store is open: found when it is read.
+        # While the store is open: found on reading.
         assert stored(store) == (ids(8)[5:], ids(8)[:5])
     with closing(open_checkpoint(staging, "a")) as store:
         store.want(iter([ids(8)]))
@@ -114,7 +115,7 @@ def bodies(path):
     return {row["id"]: row["body"] for batch in read_batches(path, 100) for row in batch.to_pylist()}
 
 
-def test_a_resumed_run_asks_again_for_what_rotted_and_publishes_what_came(day, caplog):
+def test_resumed_run_requests_damaged_responses_again(day, caplog):
     take_inventory(day)
     with pytest.raises(EndedError):
         fetch_responses(day, end)
@@ -133,7 +134,7 @@ def test_a_resumed_run_asks_again_for_what_rotted_and_publishes_what_came(day, c
     assert verify(day.lake, [PARTITION]) == []
 
 
-@pytest.mark.parametrize("name", ["inventory", "list_pages", "notebooks", "responses"])
+@pytest.mark.parametrize("name", ["inventory", "list_pages", "image_references", "responses"])
 def test_a_staged_file_that_rotted_is_not_published_and_the_next_run_writes_it_anew(day, name):
     take_inventory(day)
     fetch_responses(day, lambda progress: None)

@@ -1,4 +1,4 @@
-"""Answers that are unusual and sound: bodies packed in every way HTTP knows of, and heads written the old way."""
+"""Unusual but valid responses: bodies in every encoding of HTTP, and old-style headers."""
 
 import gzip
 import zlib
@@ -21,7 +21,7 @@ def members(*parts: bytes) -> bytes:
 
 
 NOISE = bytes(range(256)) * 4
-# Larger than what is unpacked at a time, on both sides.
+# Larger than one unpacking step, on both sides.
 LARGE = GOOD[:-1] + b', "pad": "' + b"".join(b"%x" % (number * number) for number in range(40_000)) + b'"}'
 
 
@@ -63,7 +63,7 @@ async def _ask(*answers: bytes, **options):
     ],
 )
 @by_virtual_clock
-async def test_a_sound_body_is_read_however_it_is_packed(encoding, body):
+async def test_valid_body_is_read_in_any_encoding(encoding, body):
     answered, requests = await _ask(http(200, body, Content_Encoding=encoding))
     assert (answered.outcome, requests) == (Outcome.OK, 1)
 
@@ -81,7 +81,7 @@ async def test_a_sound_body_is_read_however_it_is_packed(encoding, body):
     ids=["half a last member", "a head alone", "half a large member", "gzip that is none", "half raw", "half"],
 )
 @by_virtual_clock
-async def test_half_of_a_packed_body_is_never_taken_for_the_whole(encoding, body):
+async def test_truncated_packed_body_is_refused(encoding, body):
     answered, requests = await _ask(http(200, body, Content_Encoding=encoding))
     assert (answered.outcome, answered.error_code, requests) == (Outcome.FAILED, "client.bad_encoding", 3)
 
@@ -96,7 +96,7 @@ async def test_half_of_a_packed_body_is_never_taken_for_the_whole(encoding, body
     ids=["members", "one member", "raw deflate"],
 )
 @by_virtual_clock
-async def test_what_unpacks_to_more_than_the_limit_is_refused_at_once(encoding, body):
+async def test_body_that_unpacks_beyond_the_limit_is_refused_at_once(encoding, body):
     answered, requests = await _ask(http(200, body, Content_Encoding=encoding), limits=Limits(body_bytes=1_000_000))
     assert (answered.outcome, answered.error_code, requests) == (Outcome.FAILED, "client.body_too_large", 1)
 
@@ -113,7 +113,7 @@ async def test_what_unpacks_to_more_than_the_limit_is_refused_at_once(encoding, 
     ids=["LF alone", "LF now and then", "folded", "folded before its value", "folded by LF alone"],
 )
 @by_virtual_clock
-async def test_a_sound_head_is_read_and_its_connection_kept(head):
+async def test_valid_old_style_headers_are_read_and_the_connection_kept(head):
     raw = head % len(GOOD) + GOOD
     async with serving(replies(raw)) as server, client(server) as modelarts:
         for _ in range(3):
@@ -132,6 +132,6 @@ async def test_a_sound_head_is_read_and_its_connection_kept(head):
     ids=["two framings", "two lengths", "a folded length", "CR alone"],
 )
 @by_virtual_clock
-async def test_a_head_whose_length_could_be_read_in_two_ways_is_refused(head):
+async def test_ambiguous_body_length_is_refused(head):
     answered, _ = await _ask(head % len(GOOD) + GOOD)
     assert (answered.outcome, answered.error_code) == (Outcome.FAILED, "client.bad_http")

@@ -1,4 +1,4 @@
-"""What is asked of a day that nothing is known of: one sentence, and never today's answer."""
+"""`images_as_of` for a day that nothing is known about: one sentence, never today's content."""
 
 import datetime as dt
 from contextlib import closing
@@ -10,7 +10,7 @@ from pipelines.errors import ConfigurationError
 from pipelines.lake.layout import Lake, Partition
 from pipelines.query.views import connect_lake, select, sql_errors
 from pipelines.settings import Settings
-from pipelines.snapshot.steps import SnapshotRun
+from pipelines.snapshot.snapshot_run import SnapshotRun
 from pipelines.tables import IMAGE_HISTORY
 
 ONE, TWO = "00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"
@@ -59,10 +59,10 @@ def sentence(lake, arguments, columns="project, name, rests_on"):
     return str(raised.value)
 
 
-def test_an_answer_says_which_complete_day_it_rests_on(lake):
+def test_images_as_of_names_the_complete_day_behind_it(lake):
     assert as_of(lake, "'2026-11-05'") == [("default", "b", dt.date(2026, 11, 5)), ("other", "a", dt.date(2026, 11, 5))]
     assert as_of(lake, "DATE '2026-11-03', 'default'") == [("default", "a", dt.date(2026, 11, 3))]
-    # Between two complete days the earlier one speaks.
+    # Between two complete days, the earlier one counts.
     assert as_of(lake, "'2026-11-04', of_project := 'default'") == [("default", "a", dt.date(2026, 11, 3))]
 
 
@@ -74,22 +74,22 @@ ADVICE = "Ask for such a day, or for one project: images_as_of('2026-11-01', 'pr
 @pytest.mark.parametrize(
     ("day", "said"),
     [
-        # After the last complete day: also where an incomplete one was published, and a year later.
+        # After the last complete day: even if an incomplete one was published, and a year later.
         ("'2026-11-06'", "2026-11-06"),
         ("'2027-11-10'", "2027-11-10"),
-        # Before the first one of all projects, and of one of them.
+        # Before the first day of all projects, and of one of them.
         ("'2026-11-02'", "2026-11-02"),
         ("'2026-11-04'", "2026-11-04"),
         ("NULL", "NULL"),
     ],
 )
-def test_a_day_beyond_what_is_known_is_an_error(lake, day, said, columns):
+def test_images_as_of_an_unknown_day_is_an_error(lake, day, said, columns):
     assert sentence(lake, day, columns) == (
         f"The query failed: What images there were as of {said} is not known: {SPAN}. {ADVICE}"
     )
 
 
-def test_a_day_beyond_what_is_known_of_one_project_is_an_error(lake):
+def test_images_as_of_a_day_unknown_for_one_project_is_an_error(lake):
     assert sentence(lake, "'2026-11-04', 'other'") == (
         "The query failed: What images there were as of 2026-11-04 is not known: complete days speak for other from "
         f"2026-11-05 to 2026-11-05. {ADVICE}"
@@ -99,7 +99,7 @@ def test_a_day_beyond_what_is_known_of_one_project_is_an_error(lake):
     )
 
 
-def test_a_day_that_is_published_and_not_derived_yet_is_not_known(lake):
+def test_published_day_that_is_not_derived_is_unknown(lake):
     publish(7, ONE)
     assert "default from 2026-11-03 to 2026-11-05" in sentence(lake, "'2026-11-07', 'default'")
     lake.project_table(IMAGE_HISTORY.name, "default").unlink()
@@ -108,7 +108,7 @@ def test_a_day_that_is_published_and_not_derived_yet_is_not_known(lake):
     assert "complete days speak for default on no day, other on no day." in sentence(lake, "'2026-11-05'")
 
 
-def test_a_history_without_images_still_says_what_is_known(lake):
+def test_history_without_images_still_knows_its_days(lake):
     write_history(day_of(5), [])
     assert as_of(lake, "'2026-11-05', 'default'") == []
     assert "is not known" in sentence(lake, "'2026-11-06', 'default'")

@@ -1,4 +1,4 @@
-"""Standard streams behind which nothing is left to write to: what is done is done, and the exit status tells."""
+"""Standard streams that cannot be written: the work is done, and the exit status shows the loss."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def stream(kind, path):
 
 @pytest.fixture
 def ended(command_server, tmp_path):
-    """Run the command line with such streams; its exit status and what it said on each."""
+    """Run the command line with such streams; returns its exit status and the output of each."""
 
     def run(*arguments, out=TAKEN, errors=TAKEN):
         files = [tmp_path / "out", tmp_path / "errors"]
@@ -45,7 +45,7 @@ def ended(command_server, tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "status"), [(FULL, 3), (GONE, 0)])
-def test_a_snapshot_is_taken_whatever_becomes_of_what_is_said(ended, tmp_path, kind, status):
+def test_snapshot_is_taken_even_if_output_is_lost(ended, tmp_path, kind, status):
     assert ended("run", out=kind, errors=kind)[0] == status
     (manifest,) = (tmp_path / "lake" / "_manifests").glob("dt=*/project=default.json")
     assert json.loads(manifest.read_text())["is_complete"]
@@ -62,7 +62,7 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_whose_output_is_lost_fails_unless_its_reader_had_enough(ended, command):
+def test_lost_output_fails_the_command_unless_the_reader_stopped_early(ended, command):
     publish_snapshot(day_of("2026-11-23"), images=[])
     fine, printed, _ = ended(*COMMANDS[command], errors=FULL)
     assert printed
@@ -75,8 +75,8 @@ def test_a_command_whose_output_is_lost_fails_unless_its_reader_had_enough(ended
     assert "Traceback" not in said
 
 
-def test_streams_that_are_closed_are_no_place_for_other_files(tmp_path):
-    # A file that is opened takes the lowest number, and would have what is printed written into it.
+def test_closed_streams_are_not_reused_by_opened_files(tmp_path):
+    # An opened file takes the lowest number, and would receive the printed text.
     script = """
 import os, sys
 from assets.streams import lasting_streams
@@ -98,6 +98,6 @@ main()
     told = subprocess.run(shell, stderr=subprocess.PIPE, text=True, check=False, cwd=tmp_path)
     assert told.returncode == 1
     assert told.stderr == (
-        "said\nError: Standard output cannot be written (it is closed), so what this command says is not all "
-        "there: send it elsewhere.\n"
+        "said\nError: Standard output cannot be written (it is closed), so the output of this command is "
+        "incomplete: send it elsewhere.\n"
     )

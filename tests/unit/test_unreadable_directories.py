@@ -1,4 +1,4 @@
-"""What cannot be listed or read is an error that names it, never an absence; what is no name of ours is left alone."""
+"""An unreadable directory is an error that names it, never an absence; foreign names are ignored."""
 
 import ast
 import datetime as dt
@@ -62,7 +62,7 @@ READERS = {
 }
 
 
-def test_a_directory_that_may_not_be_read_is_named_and_never_left_out(open_directory):
+def test_unreadable_directory_is_an_error_that_names_it(open_directory):
     publish_snapshot(day_of("2026-11-23"), images=[{"id": IMAGE}], responses=[{"id": IMAGE, "outcome": "ok"}])
     lake = Lake("lake")
     for name, readers in READERS.items():
@@ -74,7 +74,7 @@ def test_a_directory_that_may_not_be_read_is_named_and_never_left_out(open_direc
                 assert f"{open_directory}/lake/{name}" in str(told.value), (name, number)
 
 
-def test_an_audit_rules_directory_that_may_not_be_read_is_an_error(open_directory):
+def test_unreadable_rules_directory_is_an_error(open_directory):
     (open_directory / "rules").mkdir()
     with unreadable(open_directory / "rules"):
         with pytest.raises(ConfigurationError, match=r"^The audit rules at .*/rules cannot be read"):
@@ -84,20 +84,20 @@ def test_an_audit_rules_directory_that_may_not_be_read_is_an_error(open_director
 
 
 @pytest.mark.parametrize("name", ["images", "images/dt=2026-11-23"])
-def test_a_link_to_a_disk_that_is_not_there_is_no_absence(tmp_path, name):
+def test_link_to_a_missing_disk_is_an_error(tmp_path, name):
     link = tmp_path / name
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to(tmp_path / "disk")
     lake = Lake(str(tmp_path))
     for read in (lambda: lake.contents.files_of("images"), lambda: lake.table("images", PARTITION).is_there()):
-        with pytest.raises(StorageError, match=f"the link leads nowhere: '{link}'"):
+        with pytest.raises(StorageError, match=f"the link is broken: '{link}'"):
             read()
     (tmp_path / "disk").mkdir()
     assert lake.contents.files_of("images") == {}
     assert not lake.table("images", PARTITION).is_there()
 
 
-def test_a_link_to_a_directory_that_is_there_is_followed(tmp_path):
+def test_link_to_an_existing_directory_is_followed(tmp_path):
     elsewhere = tmp_path / "disk" / "project=default"
     (LocalPath(elsewhere) / "images.parquet").write_whole(b"")
     (tmp_path / "images").mkdir()
@@ -105,7 +105,7 @@ def test_a_link_to_a_directory_that_is_there_is_followed(tmp_path):
     assert list(Lake(str(tmp_path)).contents.files_of("images")) == [PARTITION]
 
 
-def test_what_is_no_day_month_or_project_is_not_read(tmp_path):
+def test_names_that_are_not_day_month_or_project_are_ignored(tmp_path):
     lake = Lake(str(tmp_path))
     for day in ("dt=2026-11-23", "dt=foo", "dt=2026-11-23.bak", "dt=20261123", "dt=2026-W48-1", "dt=2026-13-01", "dt="):
         for project in ("project=default", "project=default (copy)", "project=Default", "project=a.", "project="):
@@ -133,12 +133,13 @@ def test_what_is_no_day_month_or_project_is_not_read(tmp_path):
     assert [path.stem for path in lake.contents.retention_records("default")] == ["000001"]
 
 
-def test_no_code_asks_pathlib_what_is_there():
-    # `glob` and the like take what cannot be looked at for absent: `pipelines.inputs.local_files` does not.
+def test_no_code_lists_files_with_pathlib():
+    # `glob` and similar functions report unreadable files as absent: `pipelines.inputs.local_files` does not.
     forbidden = {"glob", "rglob", "iglob", "iterdir", "exists", "is_dir", "is_file", "walk", "listdir", "scandir"}
     allowed = {
         "pipelines/inputs/local_files.py": forbidden,
-        # Places of others that openstacksdk looks at, too.
+        # Buckets have methods of these names, which raise errors.
+        # Other places that openstacksdk reads.
         "pipelines/cloud/clouds_file.py": {"exists"},
         # The syntax tree of a query.
         "pipelines/engine/spark.py": {"walk"},
@@ -161,11 +162,11 @@ def test_no_code_asks_pathlib_what_is_there():
     assert found == {}
 
 
-def test_a_link_that_leads_nowhere_is_no_missing_file(tmp_path):
+def test_broken_link_is_not_a_missing_file(tmp_path):
     lake = Lake(str(tmp_path))
     lake.manifest(PARTITION).parent.mkdir(parents=True)
     lake.manifest(PARTITION).symlink_to(tmp_path / "gone.json")
     assert lake.contents.partitions() == [PARTITION]
     for read in (lambda: lake.contents.manifests("default"), lambda: published(lake, PARTITION)):
-        with pytest.raises(StorageError, match=r"the link leads nowhere|No such file or directory"):
+        with pytest.raises(StorageError, match=r"the link is broken|No such file or directory"):
             read()

@@ -1,4 +1,4 @@
-"""Whatever path a record states: nothing is read, replaced or removed but in the place of its own table."""
+"""Whatever path a record states, only the right place of its own table is read, replaced or removed."""
 
 import datetime as dt
 import json
@@ -34,19 +34,21 @@ def victim(tmp_path):
 
 @pytest.fixture
 def lake():
-    """Three published days, the first with a seal of derived tables that names one."""
+    """Three published days, the first with a derived manifest that names one table."""
     for date in DAYS:
         publish_snapshot(day_of(date))
     lake = Lake("lake")
-    seal_first(lake, lake.key(lake.table(IMAGE_CHANGES.name, FIRST)))
+    name_in_first(lake, lake.key(lake.table(IMAGE_CHANGES.name, FIRST)))
     return lake
 
 
-def seal_first(lake, path, name=IMAGE_CHANGES.name, sha256="0" * 64):
+def name_in_first(lake, path, name=IMAGE_CHANGES.name, sha256="0" * 64):
     summary = dict.fromkeys(("is_complete", "is_priced"), True) | dict.fromkeys(
         ("images", "new_findings", "resolved_findings", "suppressed_findings", "total_bytes", "unpriced"), 0
     )
-    summary |= dict.fromkeys(("compared_with", "growth_bytes", "estimated_cost", "reclaimable_bytes"))
+    summary |= dict.fromkeys(
+        ("compared_with", "growth_bytes", "estimated_cost", "reclaimable_bytes", "unmatched_references")
+    )
     summary |= {"changes": {}, "findings": {}, "rule_errors": {}, "currency": "EUR"}
     derived_manifest = {
         "snapshot_date": str(FIRST.date),
@@ -90,27 +92,27 @@ def odd_paths(lake, victim):
     ]
 
 
-def test_retention_removes_nothing_by_the_path_of_a_derived_record(lake, victim):
+def test_path_in_a_derived_manifest_cannot_remove_other_files(lake, victim):
     for path in odd_paths(lake, victim):
-        seal_first(lake, path, sha256=victim.sha256())
+        name_in_first(lake, path, sha256=victim.sha256())
         assert read_derived_manifest(lake, FIRST) is None, path
         assert IMAGE_CHANGES.name not in readable_manifest_files(lake, "default")[FIRST]
-    seal_first(lake, "../victim", sha256=victim.sha256())
+    name_in_first(lake, "../victim", sha256=victim.sha256())
     plan = apply_retention(lake, "default", RULES, NOW)
     assert victim.read_text() == "not of the lake"
     assert {removed.file.path for removed in plan.files} <= {
         lake.key(lake.table(removed.table, Partition(removed.snapshot_date, "default"))) for removed in plan.files
     }
     assert plan.files
-    # A table that is none of ours has no place.
+    # An unknown table has no place.
     for name in ("../victim", "_manifests", "victim"):
-        seal_first(lake, f"{name}/x", name=name)
+        name_in_first(lake, f"{name}/x", name=name)
         assert read_derived_manifest(lake, FIRST) is None
-    seal_first(lake, lake.key(lake.table(IMAGE_CHANGES.name, FIRST)))
+    name_in_first(lake, lake.key(lake.table(IMAGE_CHANGES.name, FIRST)))
     assert read_derived_manifest(lake, FIRST) is not None
 
 
-def test_a_manifest_that_names_another_place_is_damaged_to_everybody(lake, victim):
+def test_manifest_that_names_another_place_is_damaged_for_all_readers(lake, victim):
     for path in odd_paths(lake, victim)[:4]:
         rewritten(lake.manifest(FIRST), lambda record, path=path: record["files"]["responses"].update(path=path))
         for use in (
@@ -129,7 +131,7 @@ def test_a_manifest_that_names_another_place_is_damaged_to_everybody(lake, victi
     assert lake.contents.retention_records("default") == {}
 
 
-def test_a_retention_record_excuses_no_file_outside_the_tables(lake):
+def test_retention_record_cannot_excuse_files_outside_the_tables(lake):
     apply_retention(lake, "default", RULES, NOW)
     (record,) = lake.contents.retention_records("default")
     RetentionRecords(lake, "default")
@@ -139,7 +141,7 @@ def test_a_retention_record_excuses_no_file_outside_the_tables(lake):
             RetentionRecords(lake, "default")
 
 
-def test_a_record_of_a_month_that_names_another_place_is_as_good_as_none(lake, victim):
+def test_monthly_manifest_that_names_another_place_is_ignored(lake, victim):
     lake.derived_manifest(FIRST).unlink()
     compact(lake, "default", "2026-10", NOW)
     record = lake.monthly_manifest("2026-10", "default")
@@ -158,7 +160,7 @@ def test_a_record_of_a_month_that_names_another_place_is_as_good_as_none(lake, v
     assert record.read_bytes() != whole or read_monthly_manifest(lake, "2026-10", "default") is not None
 
 
-def test_what_a_link_leads_to_outside_the_lake_is_not_removed(lake, tmp_path):
+def test_retention_removes_nothing_behind_a_link_out_of_the_lake(lake, tmp_path):
     path = lake.table("responses", FIRST)
     outside = tmp_path / "outside"
     path.parent.rename(outside)
@@ -169,14 +171,14 @@ def test_what_a_link_leads_to_outside_the_lake_is_not_removed(lake, tmp_path):
         apply_retention(lake, "default", RULES, NOW)
     assert (outside / "responses.parquet").exists()
     assert lake.contents.retention_records("default") == {}
-    # A link within the lake, or to the lake, leads nowhere else.
+    # A link within the lake, or to the lake, stays inside.
     (tmp_path / "linked").symlink_to(tmp_path / "lake")
     path.parent.unlink()
     outside.rename(path.parent)
     assert apply_retention(Lake("linked"), "default", RULES, NOW).files
 
 
-def test_a_record_is_not_written_over_when_one_before_it_was_removed(lake):
+def test_retention_record_is_not_overwritten_after_an_earlier_one_was_removed(lake):
     apply_retention(lake, "default", Rules(responses_days=1, snapshots_days=None), NOW)
     apply_retention(lake, "default", RULES, NOW)
     first, second = lake.contents.retention_records("default")

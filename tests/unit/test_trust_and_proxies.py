@@ -1,4 +1,4 @@
-"""The authorities that are trusted when CA_BUNDLE is unset, in order, and the hosts that NO_PROXY leaves out."""
+"""The authorities that are trusted if CA_BUNDLE is unset, in order, and the hosts that NO_PROXY excludes."""
 
 import ssl
 from pathlib import Path
@@ -32,7 +32,7 @@ def trusted(context: ssl.SSLContext) -> list[str]:
     ]
 
 
-def test_what_is_stated_first_in_order_is_trusted_alone(monkeypatch, tmp_path):
+def test_first_configured_authorities_are_trusted_exclusively(monkeypatch, tmp_path):
     bundle = authority(tmp_path / "setting.pem", "setting")
     assert trusted(tls_context(bundle)) == ["setting"]
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority(tmp_path / "requests.pem", "requests")))
@@ -41,21 +41,21 @@ def test_what_is_stated_first_in_order_is_trusted_alone(monkeypatch, tmp_path):
     assert trusted(tls_context(None)) == []
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "requests.pem"))
     monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
-    # Of a directory, each authority is looked up when it is met.
+    # From a directory, each authority is loaded when it is needed.
     assert trusted(tls_context(None)) == []
     monkeypatch.setenv("SSL_CERT_FILE", str(authority(tmp_path / "file.pem", "file")))
     assert trusted(tls_context(None)) == ["file"]
     assert trusted(tls_context(bundle)) == ["setting"]
 
 
-def test_nothing_stated_is_the_store_of_the_operating_system(monkeypatch, tmp_path):
+def test_default_is_the_operating_system_s_store(monkeypatch, tmp_path):
     store = authority(tmp_path / "system.pem", "system")
     paths = ssl.DefaultVerifyPaths(str(store), None, "SSL_CERT_FILE", str(store), "SSL_CERT_DIR", str(tmp_path / "no"))
     monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: paths)
     assert trusted(tls_context(None)) == ["system"]
 
 
-def test_a_system_without_a_store_trusts_the_authorities_of_certifi(monkeypatch, tmp_path):
+def test_system_without_a_store_trusts_certifi(monkeypatch, tmp_path):
     none = str(tmp_path / "none")
     paths = ssl.DefaultVerifyPaths(None, None, "SSL_CERT_FILE", none, "SSL_CERT_DIR", none)
     monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: paths)
@@ -64,7 +64,7 @@ def test_a_system_without_a_store_trusts_the_authorities_of_certifi(monkeypatch,
 
 @pytest.mark.parametrize("name", VARIABLES)
 @pytest.mark.parametrize("what", ["missing", "no certificates"])
-def test_what_is_stated_and_cannot_be_read_is_one_sentence_with_its_name(monkeypatch, tmp_path, name, what):
+def test_unreadable_authorities_are_one_sentence_with_the_name(monkeypatch, tmp_path, name, what):
     place = tmp_path / "authorities"
     if what != "missing":
         place.write_text("not a certificate")
@@ -76,7 +76,7 @@ def test_what_is_stated_and_cannot_be_read_is_one_sentence_with_its_name(monkeyp
     assert "\n" not in str(raised.value)
 
 
-def test_an_empty_variable_states_nothing(monkeypatch, tmp_path):
+def test_empty_variable_is_ignored(monkeypatch, tmp_path):
     for name in VARIABLES[:2]:
         monkeypatch.setenv(name, "")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority(tmp_path / "requests.pem", "requests")))
@@ -118,7 +118,7 @@ def test_an_empty_variable_states_nothing(monkeypatch, tmp_path):
         (",, ", "https://modelarts.example", False),
     ],
 )
-def test_which_hosts_are_asked_without_the_proxy(monkeypatch, stated, url, is_direct):
+def test_no_proxy_excludes_these_hosts(monkeypatch, stated, url, is_direct):
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
     monkeypatch.setenv("NO_PROXY", stated)
     assert (proxy_for(url) is None) is is_direct

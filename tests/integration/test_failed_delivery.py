@@ -1,9 +1,9 @@
-"""What fails after publication is told as that, and what is refused beforehand leaves no secret anywhere."""
+"""A failure after publication is reported as such, and a refusal before it leaves no secret anywhere."""
 
 import json
 
 
-def test_a_day_that_is_not_loaded_into_the_warehouse_is_published(image_snapshots, tmp_path):
+def test_day_is_published_even_if_the_warehouse_cannot_be_loaded(image_snapshots, tmp_path):
     (tmp_path / "taken.duckdb").mkdir()
     env = {"IMAGE_SNAPSHOTS_WAREHOUSE": "taken.duckdb", "IMAGE_SNAPSHOTS_ENDPOINT": "sandbox", "OS_CLOUD": "otc"}
     result = image_snapshots("run", "--json", env=env)
@@ -15,7 +15,7 @@ def test_a_day_that_is_not_loaded_into_the_warehouse_is_published(image_snapshot
     assert (tmp_path / report["tables"]["image_costs"]["path"]).exists()
 
 
-def test_an_ambiguous_proxy_is_refused_and_shown_nowhere(image_snapshots, tmp_path):
+def test_ambiguous_proxy_is_refused_and_never_shown(image_snapshots, tmp_path):
     env = {
         "IMAGE_SNAPSHOTS_ENDPOINT": "https://modelarts.example",
         "IMAGE_SNAPSHOTS_INVENTORY": "modelarts:",

@@ -1,4 +1,4 @@
-"""Change-only days against a sandbox that lives on: few requests, the same table, evidence for each row."""
+"""Incremental days against a sandbox that changes: few requests, the same table, evidence for each row."""
 
 import datetime as dt
 import shutil
@@ -16,7 +16,8 @@ from pipelines.lake.layout import Lake, Partition
 from pipelines.maintenance.verify import verify
 from pipelines.settings import Settings
 from pipelines.snapshot.image_list import confirms
-from pipelines.snapshot.steps import SnapshotRun, fetch_responses, publish_snapshot, take_inventory
+from pipelines.snapshot.snapshot_run import SnapshotRun
+from pipelines.snapshot.steps import fetch_responses, publish_snapshot, take_inventory
 from pipelines.tables import IMAGES, LIST_PAGES, RESPONSES
 
 MONDAY = dt.date(2026, 11, 16)
@@ -51,7 +52,7 @@ def rows(root, date, table, columns=None):
 
 
 def fake_clock(root, date):
-    """Set `fetched_at` to noon of the day the test pretends: the API's answers carry the machine's clock."""
+    """Set `fetched_at` to noon of the test's day, because responses carry the machine's clock."""
     lake, partition = Lake(str(root)), Partition(date, "default")
     path = lake.table(RESPONSES.name, partition)
     table = pq.read_table(path)
@@ -65,7 +66,7 @@ def fake_clock(root, date):
     lake.manifest(partition).write_bytes(orjson.dumps(manifest))
 
 
-def test_a_changed_day_is_the_full_day_with_few_requests(cloud, tmp_path):
+def test_incremental_day_equals_the_full_day_with_few_requests(cloud, tmp_path):
     take(tmp_path / "full", MONDAY, "full")
     shutil.copytree(tmp_path / "full", tmp_path / "changed")
     for days in (1, 2, 3):
@@ -83,7 +84,7 @@ def test_a_changed_day_is_the_full_day_with_few_requests(cloud, tmp_path):
         assert len(carried) == changed.fetch.carried > 300
         pages = rows(tmp_path / "changed", date, LIST_PAGES.name).to_pylist()
         fetched = len(answers) - len(carried)
-        # The sandbox answers the last page's successor with 400.
+        # The sandbox answers 400 to a page past the end.
         assert changed.fetch.requests <= fetched + len(pages) + 1 < full.fetch.requests / 3
         assert changed.fetch.list_was_read
         assert full.fetch.list_was_read
@@ -91,14 +92,14 @@ def test_a_changed_day_is_the_full_day_with_few_requests(cloud, tmp_path):
             assert (row["attempts"], row["observed_at"]) == (0, row["confirmed_at"])
             assert row["fetched_at"] < row["confirmed_at"]
             assert row["confirmed_at"] in {page["observed_at"] for page in pages}
-        # Both have read the whole list, and once.
+        # Both have read the whole list, once.
         listed = rows(tmp_path / "full", date, LIST_PAGES.name)
         assert listed["body"].to_pylist() == [page["body"] for page in pages]
     lake = Lake(str(tmp_path / "changed"))
     assert verify(lake, lake.contents.partitions()) == []
 
 
-def test_what_changed_is_asked_for(cloud, tmp_path):
+def test_changed_images_are_requested(cloud, tmp_path):
     take(tmp_path / "lake", MONDAY, "full")
     tuesday = MONDAY + dt.timedelta(days=1)
     set_day(cloud, tuesday)
@@ -121,7 +122,7 @@ def test_what_changed_is_asked_for(cloud, tmp_path):
     assert not_described <= asked
 
 
-def test_old_details_are_fetched_anyhow(cloud, tmp_path):
+def test_old_details_are_refreshed(cloud, tmp_path):
     take(tmp_path / "lake", MONDAY, "full")
     fake_clock(tmp_path / "lake", MONDAY)
     tuesday = MONDAY + dt.timedelta(days=1)
@@ -130,14 +131,14 @@ def test_old_details_are_fetched_anyhow(cloud, tmp_path):
     assert take(tmp_path / "lake", tuesday, "changed", full_refresh_days=2).fetch.carried > 300
 
 
-def test_without_a_complete_day_before_it_everything_is_fetched(cloud, tmp_path):
+def test_no_complete_day_before_means_a_full_fetch(cloud, tmp_path):
     manifest = take(tmp_path / "lake", MONDAY, "changed")
     assert (manifest.fetch.carried, manifest.fetch.mode, manifest.is_complete) == (0, "changed", True)
     assert manifest.fetch.list_was_read
     assert rows(tmp_path / "lake", MONDAY, LIST_PAGES.name).num_rows == 2
 
 
-def test_a_list_that_cannot_be_read_fails_the_run_that_needs_it(cloud, tmp_path):
+def test_unreadable_list_fails_an_incremental_run(cloud, tmp_path):
     take(tmp_path / "lake", MONDAY, "full")
     tuesday = MONDAY + dt.timedelta(days=1)
     set_day(cloud, tuesday)
@@ -147,7 +148,7 @@ def test_a_list_that_cannot_be_read_fails_the_run_that_needs_it(cloud, tmp_path)
     assert Lake(str(tmp_path / "lake")).contents.partitions() == [Partition(MONDAY, "default")]
 
 
-def test_a_resumed_run_carries_forward_what_its_own_list_confirms(cloud, tmp_path):
+def test_resumed_run_carries_over_only_what_its_own_list_confirms(cloud, tmp_path):
     take(tmp_path / "lake", MONDAY, "full")
     tuesday = MONDAY + dt.timedelta(days=1)
     set_day(cloud, tuesday)
@@ -171,7 +172,7 @@ def test_a_resumed_run_carries_forward_what_its_own_list_confirms(cloud, tmp_pat
     assert verify(lake, lake.contents.partitions()) == []
 
 
-def test_nothing_is_carried_from_evidence_that_was_changed(cloud, tmp_path):
+def test_changed_evidence_is_not_carried_over(cloud, tmp_path):
     take(tmp_path / "lake", MONDAY, "full")
     path = Lake(str(tmp_path / "lake")).table(RESPONSES.name, Partition(MONDAY, "default"))
     pq.write_table(pq.read_table(path).slice(1), path)
@@ -181,7 +182,7 @@ def test_nothing_is_carried_from_evidence_that_was_changed(cloud, tmp_path):
         take(tmp_path / "lake", tuesday, "changed")
 
 
-def test_a_rebuild_and_a_full_rerun_of_a_changed_day(cloud, tmp_path):
+def test_incremental_day_can_be_rebuilt_and_rerun_in_full(cloud, tmp_path):
     take(tmp_path / "lake", MONDAY, "full")
     tuesday = MONDAY + dt.timedelta(days=1)
     set_day(cloud, tuesday)
@@ -197,7 +198,7 @@ def test_a_rebuild_and_a_full_rerun_of_a_changed_day(cloud, tmp_path):
     assert verify(lake, lake.contents.partitions()) == []
 
 
-def test_a_carried_answer_without_its_page_is_a_problem(cloud, tmp_path):
+def test_carried_response_without_its_page_is_a_problem(cloud, tmp_path):
     take(tmp_path / "lake", MONDAY, "full")
     tuesday = MONDAY + dt.timedelta(days=1)
     set_day(cloud, tuesday)
@@ -209,7 +210,7 @@ def test_a_carried_answer_without_its_page_is_a_problem(cloud, tmp_path):
     forge_record(lake.manifest(partition), lambda said: said["files"][LIST_PAGES.name].update(facts))
     problems = verify(lake, [partition])
     assert len(problems) == manifest.fetch.carried
-    assert problems[0].sentence.startswith("No page of the list confirms the carried answer for ")
+    assert problems[0].sentence.startswith("No page of the list confirms the carried response for ")
 
 
 DETAILS = {"id": "A", "name": "n", "size": 1, "dev_services": ["SSH", "NOTEBOOK"], "support_res_categories": ["CPU"]}
@@ -229,6 +230,6 @@ ITEM = {"id": "a", "name": "n", "size": 1, "dev_services": ["NOTEBOOK", "SSH"]}
         ({"name": ...}, False),
     ],
 )
-def test_an_item_confirms_what_it_shows_alike_in_every_field(change, expected):
+def test_list_item_confirms_only_equal_fields(change, expected):
     item = {name: value for name, value in (ITEM | change).items() if value is not ...}
     assert confirms(item, orjson.dumps(DETAILS)) is expected

@@ -1,0 +1,266 @@
+"""All that a run asks the cloud for once it has its inventory: details of images, the API's list, and who uses images.
+
+Each has a module of its own; the order among them, and what the manifest says of them, belong here.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import datetime as dt
+import re
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from pipelines.cloud.classification import ImageResponse
+from pipelines.cloud.modelarts import ModelArtsClient
+from pipelines.errors import StorageError
+from pipelines.lake.manifests import (
+    TRACES,
+    Attempt,
+    FetchFacts,
+    SourceFacts,
+    changes_since,
+    last_complete_day,
+    read_manifest,
+    write_attempt,
+)
+from pipelines.snapshot.checkpoint import Checkpoint, open_checkpoint
+from pipelines.snapshot.connection import Connection
+from pipelines.snapshot.fetch import (
+    Progress,
+    drop_damaged,
+    fetch,
+    invalid_responses,
+    inventory_ids,
+    stoppable,
+    write_references,
+    write_responses,
+    write_traces,
+)
+from pipelines.snapshot.image_list import ImageListReading
+from pipelines.snapshot.incremental import carry_forward, last_complete_responses
+from pipelines.snapshot.scope import Scope, find_scope, known_workspaces
+from pipelines.snapshot.snapshot_run import SnapshotRun
+from pipelines.snapshot.sources.resources import Resource
+from pipelines.snapshot.sources.store import earlier_resources
+from pipelines.snapshot.sources.traces import read_traces
+from pipelines.snapshot.sources.usage import UsageReading, together
+from pipelines.snapshot.staging import Staging
+from pipelines.tables import INVENTORY, Outcome
+
+_TRIES_TO_STORE = 3
+_ACCEPTED_POLL_SECONDS = 0.05
+# Parsing each body once more would cost more than all else that is done with it. What this overlooks is found when the
+# day is published.
+_WORKSPACE = re.compile(rb'"workspace_id"\s*:\s*"([^"\\]*)"')
+
+
+async def gather(
+    run: SnapshotRun, attempt: Attempt, connection: Connection, on_progress: Callable[[Progress], None]
+) -> FetchFacts:
+    """Ask for everything that the day lacks, and stage what was answered.
+
+    Raises:
+        PipelineError: no request can succeed, the run was told to stop, or the storage failed.
+    """
+    async with connection.client(run.observed_by) as client:
+        # Again, because this step may be run alone.
+        run.check_project(client.project_id, connection.host)
+        asked = f"{connection.endpoint} {client.project_id}"
+        # Of another attempt, which ended and was not quite tidied up, nothing is taken over.
+        subject = f"{asked} {attempt.started_at.isoformat()}"
+        with contextlib.closing(open_checkpoint(run.lake.staging(run.partition), subject)) as store:
+            scope = await find_scope(client, run.settings.stated_workspaces, known_workspaces(run.lake, run.partition))
+            gathering = _Gathering(run, attempt, connection, on_progress, client, store, scope, asked)
+            return await gathering.run()
+
+
+@dataclass(slots=True)
+class _Gathering:
+    """What the steps of `gather` share."""
+
+    day: SnapshotRun
+    attempt: Attempt
+    connection: Connection
+    on_progress: Callable[[Progress], None]
+    client: ModelArtsClient
+    store: Checkpoint
+    scope: Scope
+    asked: str
+    progress: Progress = dataclasses.field(init=False)
+    details_are_there: asyncio.Event = dataclasses.field(init=False, default_factory=asyncio.Event)
+
+    async def run(self) -> FetchFacts:
+        settings, store = self.day.settings, self.store
+        started_at = self.day.now()
+        total = self._resume(started_at)
+        kept = store.outcomes().total() - store.outcomes()[Outcome.INVALID_ID]
+        staging = self._staging()
+        responses = None
+        if settings.mode == "changed":
+            responses = last_complete_responses(self.day.lake, self.day.partition, self.client.project_id)
+        reads_list = settings.reconcile or responses is not None
+        with ImageListReading(
+            self.client, self.scope, staging, store.listed if responses is not None else None
+        ) as image_list:
+            if responses is not None:
+                await image_list.read()
+                if image_list.error is not None:
+                    raise image_list.error
+                oldest = self.day.now() - dt.timedelta(days=settings.full_refresh_days)
+                carry_forward(store, responses, oldest)
+            outcomes = store.outcomes()
+            self.progress = Progress(total, outcomes.total(), time.monotonic(), outcomes)
+            usage = UsageReading(
+                self.client, self.scope, store, settings.usage_sources, settings.concurrency, self._earlier()
+            )
+            async with self._beside(image_list if reads_list else None, usage):
+                await self._ask()
+            traces = await self._read_traces()
+        await self._write_responses(staging, started_at)
+        sources = usage.end() | {TRACES: traces}
+        write_references(staging, store)
+        write_traces(staging, store)
+        stats = self.client.stats
+        return FetchFacts(
+            project_id=self.client.project_id,
+            endpoint_host=self.connection.host,
+            is_sandbox=self._is_sandbox(),
+            mode=settings.mode,
+            started_at=started_at,
+            finished_at=self.day.now(),
+            outcomes=dict(sorted(store.outcomes().items())),
+            kept=kept,
+            carried=store.carried(),
+            list_was_read=image_list.was_read,
+            list_error=str(image_list.error) if image_list.error is not None else None,
+            list_shortfall=image_list.shortfall,
+            scope=self.scope.facts,
+            sources=sources,
+            requests=stats.requests,
+            retries=stats.retries,
+            throttled=stats.throttled,
+            token_renewals=stats.token_renewals,
+            bytes_received=stats.bytes_received,
+            clock_skew_seconds=stats.clock_skew_seconds,
+        )
+
+    def _resume(self, started_at: dt.datetime) -> int:
+        """Keep what the checkpoint has of this inventory and is as it was stored; returns the number of ids."""
+        inventory = self.day.staged(INVENTORY.name)
+        total = self.store.want(inventory_ids(inventory))
+        for responses in invalid_responses(inventory, started_at):
+            self.store.put(responses)
+        self.store.forget()
+        drop_damaged(self.store, self.store.damaged())
+        return total
+
+    async def _ask(self) -> None:
+        await fetch(
+            self.client,
+            self.store,
+            self.progress,
+            self.day.settings.concurrency,
+            lambda: self.day.check_date(self.attempt),
+            self.on_progress,
+            self._note,
+        )
+
+    def _note(self, responses: list[ImageResponse]) -> None:
+        """Take what responses say besides the images: the workspaces, and whether a sandbox invented them."""
+        for response in responses:
+            if response.body is not None and (stated := _WORKSPACE.search(response.body)):
+                self.scope.note(stated[1].decode("utf-8", "replace"))
+        # Of a run that finds every response stored, nothing else says where they are from.
+        if self.client.met_sandbox and self.attempt.sandbox != self.asked:
+            self.attempt = self.attempt.model_copy(update={"sandbox": self.asked})
+            write_attempt(self.day.lake, self.day.partition, self.attempt)
+
+    def _is_sandbox(self) -> bool:
+        return self.day.settings.uses_sandbox or self.client.met_sandbox or self.attempt.sandbox == self.asked
+
+    def _staging(self) -> Staging:
+        day = self.day
+        return Staging(
+            day.lake,
+            day.lake.staging(day.partition),
+            day.partition.date,
+            self.client.project_id,
+            day.run_id,
+            self._is_sandbox,
+        )
+
+    @contextlib.asynccontextmanager
+    async def _beside(self, image_list: ImageListReading | None, usage: UsageReading) -> AsyncIterator[None]:
+        """Read the list and the sources of usage while the block fetches details.
+
+        One page is asked for after the other, which would make a fetch half as long again.
+        """
+        beside = asyncio.create_task(self._read_beside(image_list, usage))
+        try:
+            yield
+            self.details_are_there.set()
+            async with stoppable(self.progress):
+                await beside
+        finally:
+            beside.cancel()
+            await asyncio.gather(beside, return_exceptions=True)
+
+    async def _read_beside(self, image_list: ImageListReading | None, usage: UsageReading) -> None:
+        # Wait for one accepted request, so that a 403 on the list is not taken for bad credentials.
+        while not self.client.was_accepted and not self.details_are_there.is_set():  # noqa: ASYNC110  (no event)
+            await asyncio.sleep(_ACCEPTED_POLL_SECONDS)
+        while True:
+            known = len(self.scope.workspaces)
+            await together([usage.read(), *([image_list.read()] if image_list is not None else [])])
+            if len(self.scope.workspaces) > known:
+                continue
+            if self.details_are_there.is_set():
+                return
+            # Details may name workspaces that nothing else does.
+            await self.details_are_there.wait()
+
+    async def _read_traces(self) -> SourceFacts:
+        if not self.day.settings.reads_traces:
+            return SourceFacts(wanted=False)
+        before = last_complete_day(self.day.lake, self.day.partition)
+        since = None if before is None else changes_since(read_manifest(self.day.lake.manifest(before)))
+        async with stoppable(self.progress):
+            return await read_traces(
+                lambda: self.connection.traces_client(self.day.observed_by), self.store, self.day.now(), since
+            )
+
+    async def _write_responses(self, staging: Staging, started_at: dt.datetime) -> None:
+        """Stage the responses; those that were damaged meanwhile are asked for again.
+
+        Raises:
+            StorageError: they are damaged again and again.
+        """
+        for _ in range(_TRIES_TO_STORE):
+            if not (damaged := write_responses(staging, self.store)):
+                return
+            drop_damaged(self.store, damaged)
+            for responses in invalid_responses(self.day.staged(INVENTORY.name), started_at):
+                self.store.put(responses)
+            self.progress.outcomes = self.store.outcomes()
+            await self._ask()
+        raise StorageError(
+            f"{len(damaged)} answers in {staging.directory} are again not as they were stored: the storage damages "
+            "what is written to it, so nothing was published."
+        )
+
+    def _earlier(self) -> Callable[[str], dict[str, Resource]]:
+        """Finds the resources of a kind that the last complete day kept, by id; reads that day once."""
+        found: dict[str, dict[str, Resource]] | None = None
+
+        def find(kind: str) -> dict[str, Resource]:
+            nonlocal found
+            if found is None:
+                found = {}
+                day = last_complete_day(self.day.lake, self.day.partition)
+                if day is not None:
+                    found = earlier_resources(self.day.lake, day)
+            return found.get(kind, {})
+
+        return find

@@ -1,0 +1,146 @@
+"""A run that takes a snapshot: what was said of it, and the refusals that protect a lake from it."""
+
+import contextlib
+import datetime as dt
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipelines.cloud.credentials import stated_credentials
+from pipelines.errors import ConfigurationError
+from pipelines.inputs.endpoints import is_on_loopback
+from pipelines.lake.clock import check_clock
+from pipelines.lake.layout import Partition
+from pipelines.lake.manifests import Attempt, Manifest, newest_manifests, parse_manifest
+from pipelines.lake.storage import LakePath
+from pipelines.run import Run, utc_now
+from pipelines.settings import Settings
+from pipelines.snapshot.connection import Connection, connect
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotRun(Run):
+    """A run that takes a snapshot, or publishes one again.
+
+    `is_played`: the clock is set for a day that the sandbox plays, so the day is not published by it.
+    Somebody said of this run: `is_fresh`, what an attempt that did not end has gathered does not count;
+    `accepts_shrunk`, an inventory that has shrunk is right; `is_moved`, the project has another id or endpoint than on
+    the days before. `connect`: how a step reaches its endpoint; steps of one run may share a connection.
+    """
+
+    is_played: bool = False
+    is_fresh: bool = False
+    accepts_shrunk: bool = False
+    is_moved: bool = False
+    connect: Callable[[Settings, Partition], contextlib.AbstractContextManager[Connection]] = connect
+
+    def staged(self, name: str) -> LakePath:
+        """A table's file in the open attempt."""
+        return self.lake.staging(self.partition) / f"{name}.parquet"
+
+    def check_date(self, attempt: Attempt | None) -> None:
+        """Refuse to fetch for a day that is not the current one: the API cannot say what was.
+
+        Raises:
+            ConfigurationError: the day is over (or a run that began on it is too late), or has not begun.
+        """
+        now, date = self.now(), self.partition.date
+        if date == now.date():
+            return
+        if date > now.date():
+            raise ConfigurationError(
+                f"{date} has not begun (UTC now: {now:%Y-%m-%d %H:%M}): run without a date for today."
+            )
+        late = dt.timedelta(hours=self.settings.late_fetch_hours)
+        end = dt.datetime.combine(date + dt.timedelta(days=1), dt.time(), dt.UTC)
+        began_on_its_day = attempt is not None and attempt.started_at.date() == date
+        if began_on_its_day and now < end + late:
+            return
+        raise ConfigurationError(
+            f"{date} is over, and the API cannot say what existed then: nothing was fetched. Run without a date for "
+            "today; `image-snapshots rebuild` derives an old day again from the answers stored on that day."
+        )
+
+    @property
+    def observed_by(self) -> Callable[[], dt.datetime]:
+        """The clock of answers: the wall's, but for a day that the sandbox plays, whose answers came on that day."""
+        return self.now if self.is_played else utc_now
+
+    def publication_time(self) -> dt.datetime:
+        """When a manifest that is written now says it was published."""
+        return utc_now() if self.is_played else self.now()
+
+    def check_clock(self) -> None:
+        """Refuse to publish by a clock that is behind the lake.
+
+        Raises:
+            ConfigurationError: names both times.
+        """
+        check_clock(self.lake, self.partition.project, self.publication_time())
+
+    def check_source(self) -> None:
+        """Refuse what would take invented images for real ones, as far as it can be told before anything is asked.
+
+        Raises:
+            ConfigurationError: credentials of a cloud are stated and no endpoint; or the lake holds days of a cloud and
+                these would be the sandbox's, or the other way round.
+        """
+        if self.settings.endpoint is None and (stated := stated_credentials(os.environ)):
+            raise ConfigurationError(
+                f"Credentials of a cloud are stated ({', '.join(stated)}) and no endpoint, so invented images of the "
+                "sandbox would be taken: set IMAGE_SNAPSHOTS_ENDPOINT to the cloud's ModelArts endpoint, or to "
+                "`sandbox` where the sandbox is meant."
+            )
+        # What listens on this machine may be a sandbox, too: its answers say so, before anything is published.
+        if self.settings.uses_sandbox or not is_on_loopback(self.settings.endpoint or ""):
+            self.check_kind(is_sandbox=self.settings.uses_sandbox)
+
+    def check_kind(self, *, is_sandbox: bool) -> None:
+        """Refuse a day of the sandbox in a lake that holds any of a cloud, or the other way round.
+
+        Raises:
+            ConfigurationError: a project's days are of the other kind.
+        """
+        for last in newest_manifests(self.lake):
+            if last.fetch.is_sandbox and not is_sandbox:
+                raise ConfigurationError(
+                    f"The lake {self.lake.root} holds days of the sandbox (project {last.project}), which would pass "
+                    "for real ones: set IMAGE_SNAPSHOTS_LAKE to another directory, or remove this one."
+                )
+            if is_sandbox and not last.fetch.is_sandbox:
+                raise ConfigurationError(
+                    f"The lake {self.lake.root} holds days of {last.fetch.endpoint_host} (project {last.project}), and "
+                    "these would be invented ones of the sandbox: set IMAGE_SNAPSHOTS_ENDPOINT, or "
+                    "IMAGE_SNAPSHOTS_LAKE to another directory for the sandbox's days."
+                )
+
+    def check_project(self, project_id: str, host: str) -> None:
+        """Refuse to put the images of one project among those of another, which would then count as removed.
+
+        Raises:
+            ConfigurationError: the project's last day came from another project id or endpoint, and nobody said that
+                the project moved.
+        """
+        last = self._last_published()
+        if last is None or self.is_moved:
+            return
+        before = last.fetch
+        # The embedded sandbox listens on another port each time.
+        same_host = before.endpoint_host.lower() == host.lower() or (before.is_sandbox and self.settings.uses_sandbox)
+        if before.project_id == project_id and same_host:
+            return
+        raise ConfigurationError(
+            f"The days of project {self.partition.project!r} in {self.lake.root} are those of the project id "
+            f"{before.project_id} at {before.endpoint_host} (the last is {last.snapshot_date}), and this run would ask "
+            f"for the project id {project_id} at {host}, so nothing was asked or written: correct the endpoint, "
+            "IMAGE_SNAPSHOTS_PROJECTS or the credentials, give the other project a key of its own in "
+            "IMAGE_SNAPSHOTS_PROJECTS, or, if this project has moved, say so once with `image-snapshots run "
+            "--project-moved`."
+        )
+
+    def _last_published(self) -> Manifest | None:
+        contents = self.lake.contents.manifests(self.partition.project)
+        if not contents:
+            return None
+        last = max(contents)
+        return parse_manifest(contents[last], self.lake.manifest(last))

@@ -1,0 +1,203 @@
+"""What the sources of usage have in common: the resources that name an image, and how a source is read.
+
+A source is a module with a function `read(session)` that yields lists of `Resource`. Which resource counts as a use of
+an image, and matching references to images, belong to `derive.usage`.
+"""
+
+import asyncio
+import datetime as dt
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import quote
+
+from pipelines.bodies.image_reference import ImageReference, parse_reference
+from pipelines.bodies.json_text import text_or_none
+from pipelines.bodies.list_page import id_of, text_at, value_at
+from pipelines.cloud.modelarts import ModelArtsClient
+from pipelines.cloud.paging import Listing
+from pipelines.cloud.service import Reading
+from pipelines.snapshot.scope import Scope
+
+RUNNING, REQUIRED, PAST, COPIED = "running", "required", "past", "copied"
+
+# Times beyond these years are no times of a resource.
+_FIRST_MS, _LAST_MS = 0, 4_102_444_800_000
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """What is kept of a resource. The API sends more, access tokens and environments among it: none of that is kept.
+
+    `images` are named by the resource itself, each with a strength. `via_ids` are the models or algorithms by which it
+    uses images, and `strength` is how it uses those. `has_image`: whether it may have any.
+    """
+
+    kind: str
+    id: str
+    name: str | None
+    status: str | None
+    workspace_id: str | None
+    user: str | None
+    observed_at: dt.datetime
+    strength: str = REQUIRED
+    has_image: bool = True
+    images: tuple[tuple[ImageReference, str], ...] = ()
+    via_ids: tuple[str, ...] = ()
+    last_active_at: dt.datetime | None = None
+    updated_at: dt.datetime | None = None
+
+
+@dataclass(slots=True)
+class _ListState:
+    """How far a list was read: in so many workspaces of the scope."""
+
+    reading: Reading
+    workspaces: int = 0
+
+
+@dataclass(slots=True)
+class Session:
+    """The reading of one source: where it asks, in which workspaces, and what came of it.
+
+    A source may be read again when further workspaces became known: then it is asked for these alone. `earlier` finds
+    the resources of a kind that the last complete day kept, by id; `concurrency` is how many details are asked for at
+    once. `users` own the resources that were shown; `partial` says why the source may show less than there is.
+    """
+
+    client: ModelArtsClient
+    scope: Scope
+    concurrency: int
+    earlier: Callable[[str], dict[str, Resource]]
+    users: set[str] = field(default_factory=set)
+    partial: str | None = None
+    _lists: dict[int, _ListState] = field(default_factory=dict)
+
+    @property
+    def readings(self) -> list[Reading]:
+        """What came of each list of the source."""
+        return [state.reading for state in self._lists.values()]
+
+    @property
+    def missing(self) -> int:
+        """How many resources the lists count that were on none of their pages."""
+        return sum(max(0, reading.shortfall - reading.skipped) for reading in self.readings)
+
+    async def resources_of(
+        self, listing: Listing, reduce: Callable[[dict[str, Any], dt.datetime], Resource]
+    ) -> AsyncIterator[list[Resource]]:
+        """Read a list in the workspaces in which it was not read yet, or once where it has no workspaces.
+
+        Raises:
+            ListUnreadableError: a page cannot be read.
+            PipelineError: no request can succeed.
+        """
+        state = self._lists.setdefault(id(listing), _ListState(Reading(listing)))
+        while state.workspaces < (len(self.scope.workspaces) if listing.workspace else 1):
+            workspace = self.scope.workspaces[state.workspaces] if listing.workspace else None
+            async for resources in self.client.rows(state.reading, workspace, reduce):
+                for resource in resources:
+                    self.scope.note(resource.workspace_id)
+                    self.users |= {resource.user} if resource.user else set()
+                yield resources
+            state.workspaces += 1
+
+    async def with_details(
+        self,
+        listing: Listing,
+        resources: list[Resource],
+        path: str,
+        add: Callable[[Resource, dict[str, Any]], Resource],
+    ) -> list[Resource]:
+        """Complete resources of a list by their details, at `path` with `{id}`; those that are gone are left out.
+
+        A resource is not asked for again when the list shows that it has not changed since the last complete day.
+
+        Raises:
+            ListUnreadableError: the details of one cannot be read.
+            PipelineError: no request can succeed.
+        """
+        known = self.earlier(resources[0].kind) if resources else {}
+        reading = self._lists[id(listing)].reading
+
+        async def complete(resource: Resource) -> Resource | None:
+            before = known.get(resource.id)
+            if before is not None and resource.updated_at is not None and before.updated_at == resource.updated_at:
+                return replace(resource, images=before.images, via_ids=before.via_ids)
+            target = path.format(id=quote(resource.id, safe=""), project_id="{project_id}")
+            return await self.client.show(reading, target, lambda body, _: add(resource, body))
+
+        return [one for one in await _in_turns(resources, complete, self.concurrency) if one is not None]
+
+
+async def _in_turns(
+    items: Sequence[Resource], work: Callable[[Resource], Awaitable[Resource | None]], concurrency: int
+) -> list[Resource | None]:
+    """Do the work of each item, at most so many at once; the first error ends all."""
+    results: list[Resource | None] = [None] * len(items)
+    waiting = iter(range(len(items)))
+
+    async def worker() -> None:
+        for position in waiting:
+            results[position] = await work(items[position])
+
+    workers = [asyncio.create_task(worker()) for _ in range(min(concurrency, len(items)))]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for one in workers:
+            one.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+    return results
+
+
+def described(kind: str, item: dict[str, Any], observed_at: dt.datetime, names: Sequence[str] = ("id",)) -> Resource:
+    """A resource by the fields that most lists share: id, name, status, workspace, user and times."""
+    prefix = tuple(names[:-1])
+    return Resource(
+        kind=kind,
+        id=id_of(item, names) or "",
+        name=text_at(item, *prefix, "name"),
+        status=text_or_none(item.get("status")),
+        workspace_id=text_at(item, *prefix, "workspace_id"),
+        user=text_at(item, *prefix, "user_name") or text_at(item, "user", "name") or text_at(item, *prefix, "owner"),
+        observed_at=observed_at,
+        updated_at=time_at(item, *prefix, "update_at") or time_at(item, *prefix, "update_time"),
+    )
+
+
+def references(*named: tuple[object, str]) -> tuple[tuple[ImageReference, str], ...]:
+    """The images that some fields name, each once, with the strength of each."""
+    found: dict[ImageReference, str] = {}
+    for value, strength in named:
+        reference = value if isinstance(value, ImageReference) else parse_reference(value)
+        if reference is not None and reference not in found:
+            found[reference] = strength
+    return tuple(found.items())
+
+
+def is_running(status: str | None, *running: str) -> bool:
+    """Whether a status is one of those, in any letter case."""
+    return (status or "").strip().upper() in running
+
+
+def time_at(item: Any, *names: str) -> dt.datetime | None:
+    """The time at a path of names: milliseconds since 1970, as a number or text, or ISO 8601; None when it is none."""
+    return as_time(value_at(item, *names))
+
+
+def as_time(value: object) -> dt.datetime | None:
+    """A time as the APIs write it: milliseconds since 1970, as a number or text, or ISO 8601; None when it is none."""
+    if isinstance(value, str) and value.strip().isdigit() and value.isascii():
+        value = int(value[:20])
+    if isinstance(value, int) and not isinstance(value, bool):
+        if not _FIRST_MS < value < _LAST_MS:
+            return None
+        return dt.datetime.fromtimestamp(value // 1000, dt.UTC) + dt.timedelta(milliseconds=value % 1000)
+    if isinstance(value, str):
+        try:
+            time = dt.datetime.fromisoformat(value.strip())
+        except ValueError:
+            return None
+        return time.astimezone(dt.UTC) if time.tzinfo else time.replace(tzinfo=dt.UTC)
+    return None
