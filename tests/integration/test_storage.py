@@ -24,7 +24,7 @@ def keys(root):
     return [path.relative_to(root).as_posix() for path in root.all_files()]
 
 
-def test_a_file_appears_whole_and_replaces_the_one_before_it(root):
+def test_file_appears_whole_and_replaces_the_one_before_it(root):
     path = root / "a" / "b.json"
     assert not path.is_there()
     path.write_whole(b"one")
@@ -67,7 +67,7 @@ def test_files_are_matched_part_by_part(root):
     assert directory.matching("*") == (root / "none").matching("*/*") == []
 
 
-def test_a_copy_takes_its_place_and_what_is_removed_is_gone(root):
+def test_replace_by_copies_a_file_and_remove_deletes_it(root):
     source, target = root / "staged" / "t", root / "table" / "dt=1" / "t"
     source.write_whole(b"new")
     target.write_whole(b"old")
@@ -82,13 +82,13 @@ def test_a_copy_takes_its_place_and_what_is_removed_is_gone(root):
     assert keys(root) == []
 
 
-def test_a_file_that_is_not_there_is_a_sentence(root):
+def test_reading_a_missing_file_raises_one_sentence(root):
     for read in ((root / "none").read_whole, (root / "none").sha256, (root / "none").size):
         with pytest.raises(StorageError, match=r"^The storage failed at .*/deep/lake/none: .+\.$"):
             read()
 
 
-def test_a_name_is_held_against_others_until_the_block_ends(root):
+def test_held_name_is_refused_to_others_until_the_block_ends(root):
     place, told = root / "_locks" / "a", []
 
     def busy(facts):
@@ -108,7 +108,7 @@ def test_a_name_is_held_against_others_until_the_block_ends(root):
     assert [said["holder"] for said in told] == ["a"]
 
 
-def test_the_engine_reads_files_of_the_directory_and_no_others(root):
+def test_engine_reads_files_of_the_directory_and_no_others(root):
     buffer = io.BytesIO()
     pq.write_table(pa.table({"a": [1]}), buffer)
     inside, outside = root / "in" / "t.parquet", root / "t.parquet"

@@ -35,13 +35,13 @@ DAMAGE = [b"", b"no JSON", b"[]", b"{}", b'{"unknown": 1}', b"\xff"]
         (Attempt, r"^{path} is damaged or of another version of this software \(.+: .+\): run with --fresh to start"),
     ],
 )
-def test_damaged_evidence_is_an_error_that_names_the_file_and_the_field(path, kind, sentence, content):
+def test_damaged_evidence_is_an_error_that_names_file_and_field(path, kind, sentence, content):
     path.write_whole(content)
     with pytest.raises(StorageError, match=sentence.format(path=path)):
         read_record(kind, path)
 
 
-def test_the_field_of_damaged_evidence_is_named_without_its_value(path):
+def test_error_names_the_damaged_field_without_its_value(path):
     path.write_whole(b'{"run_id": {"secret": 1}, "started_at": "2026-11-23T12:00:00Z"}')
     with pytest.raises(StorageError, match=r"\(run_id: Input should be a valid string\)"):
         read_record(Attempt, path)
@@ -49,20 +49,20 @@ def test_the_field_of_damaged_evidence_is_named_without_its_value(path):
 
 @pytest.mark.parametrize("content", DAMAGE)
 @pytest.mark.parametrize("kind", [DerivedManifest, MonthlyManifest, Failure])
-def test_a_damaged_record_that_can_be_made_again_is_as_good_as_none(path, kind, content):
+def test_damaged_record_that_can_be_made_again_is_none(path, kind, content):
     path.write_whole(content)
     assert read_record(kind, path) is None
 
 
 @pytest.mark.parametrize("kind", [Manifest, RetentionRecord, Attempt, DerivedManifest, MonthlyManifest, Failure])
-def test_there_is_no_record_where_there_is_no_file_but_an_error_where_that_cannot_be_told(path, kind):
+def test_missing_record_is_none_and_broken_link_is_an_error(path, kind):
     assert read_record(kind, path) is None
     path.symlink_to(path.parent / "gone.json")
-    with pytest.raises(StorageError, match="the link leads nowhere"):
+    with pytest.raises(StorageError, match="the link is broken"):
         read_record(kind, path)
 
 
-def test_a_record_states_its_own_sha256_and_the_one_it_replaces_is_kept(path):
+def test_written_record_states_its_own_sha256_and_the_replaced_one_is_kept(path):
     superseded = path.parent / "superseded"
     write_record(path, Note(text='"content_sha256": "' + "1" * 64), superseded)
     first = path.read_bytes()
