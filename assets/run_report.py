@@ -75,7 +75,7 @@ def print_reports(reports: list[dict[str, Any]]) -> None:
         failed = report.get("failed", [])
         if failed:
             first = ", ".join(f"{item['id']} ({item['error_code']})" for item in failed[:5])
-            print_line(f"  without an answer: {first}" + (f" and {len(failed) - 5} more" if len(failed) > 5 else ""))
+            print_line(f"  without a response: {first}" + (f" and {len(failed) - 5} more" if len(failed) > 5 else ""))
         for error in ("inventory_warning", "list_error", "scope_error"):
             if report.get(error):
                 print_line(f"  {report[error]}")

@@ -77,7 +77,7 @@ def measure_compaction(project: str, root: str) -> dict[str, object]:
 
 
 def bytes_by_day(root: str, project: str, month: str) -> int:
-    """Bytes of a month's `images` in the order that was not chosen."""
+    """Bytes of a month's `images` in the rejected order."""
     lake = Lake(root)
     target = lake.root / "by-day.parquet"
     paths = [
@@ -94,7 +94,7 @@ def bytes_by_day(root: str, project: str, month: str) -> int:
 
 
 def apart(*arguments: str) -> dict:
-    """Call one of the measures in a process of its own."""
+    """Take one measurement in a separate process."""
     command = [sys.executable, "-m", "benchmarks.compaction", *arguments]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 

@@ -1,11 +1,11 @@
-"""What deriving the tables of a day costs: `python -m benchmarks.normalise [ROWS ...] [--odd-share SHARE]`.
+"""The cost of deriving the tables of a day: `python -m benchmarks.normalise [ROWS ...] [--odd-share SHARE]`.
 
-For each number of rows: generated answers are written as a real `responses.parquet`, and two ways read it in turn, each
-run a process of its own.
+For each number of rows, generated responses are written as a real `responses.parquet`, and two variants read it in
+turn, each run in its own process.
 
-derive   `pipelines.snapshot.publish.build_tables`: reads the answers, normalises, hashes, writes `images` and
+derive   `pipelines.snapshot.publish.build_tables`: reads the responses, normalises, hashes, writes `images` and
          `image_values`
-direct   the least pyarrow can do with the same bodies: its JSON reader under a fixed schema, one file of the documented
+direct   the minimum for pyarrow with the same bodies: its JSON reader with a fixed schema, one file of the documented
          fields and one of the list elements. It repairs, checks, derives and hashes nothing, keeps no unknown field,
          and one value of another type fails the whole chunk.
 
@@ -134,7 +134,7 @@ WAYS = {"derive": derive, "direct": direct}
 
 
 def measure(way: str, answers: Path, folder: Path) -> dict[str, float]:
-    """Run one way here and now: CPU seconds and peak memory in MB."""
+    """Run one variant in this process: CPU seconds and peak memory in MB."""
     run = WAYS[way](answers, folder)
     before = resource.getrusage(resource.RUSAGE_SELF)
     run()

@@ -1,4 +1,4 @@
-"""What loading `images` into PostgreSQL costs: `python -m benchmarks.warehouse URL [ROWS]` (1,000,000 by default).
+"""The cost of loading `images` into PostgreSQL: `python -m benchmarks.warehouse URL [ROWS]` (1,000,000 by default).
 
 Generated rows are written as a real `images.parquet`, and two ways put them into the same table in turn, `RUNS` times:
 

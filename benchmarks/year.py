@@ -48,7 +48,7 @@ from pipelines.tables import (
 
 LAST = dt.date(2026, 11, 22)
 RUNS = 3
-# Shares of the images that change, and that are replaced by new ones, from one day to the next.
+# The shares of images that change, and that are replaced by new ones, from one day to the next.
 CHANGED, REPLACED = 0.02, 0.002
 KB = 1024
 
@@ -137,7 +137,7 @@ class Year:
 
 
 def _table(table: Table, rows: int, columns: dict[str, object]) -> pa.Table:
-    """Columns by name; a single value stands for all rows, and what is not given is null."""
+    """Columns by name; a single value applies to all rows, and missing columns are null."""
 
     def array(field: pa.Field) -> pa.Array:
         value = columns.get(field.name)
