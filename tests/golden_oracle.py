@@ -265,25 +265,44 @@ class Oracle:
     # -- image_usage
 
     def usage(self, date: dt.date) -> list[Row]:
-        """The notebooks of each living image, by id; incomplete days do not count."""
-        knowledge = self.knowledge[date]
-        before = {row["id"]: row for row in self.usage(knowledge.previous.day.date)} if knowledge.previous else {}
-        of_image: dict[str, list[str]] = {}
-        for notebook in self.catalogue.notebooks(date):
-            of_image.setdefault(notebook["image"]["id"], []).append(notebook["status"])
-        rows = []
-        for id_ in sorted(knowledge.current):
-            row = dict(before.get(id_, {"last_used_date": None, "observed_days": 0, "unused_days": 0}))
-            row |= {"id": id_, "is_observed": knowledge.day.is_complete, "notebooks": None, "running_notebooks": None}
+        """Users of each living image, by id; their absence counts on complete days alone."""
+        return self._usage[date]
+
+    @cached_property
+    def _usage(self) -> dict[dt.date, list[Row]]:
+        found: dict[dt.date, list[Row]] = {}
+        states: dict[str, Row] = {}
+        complete: dict[str, Row] = {}
+        for date, knowledge in self.knowledge.items():
+            # An image that the last day lacks goes on from the last complete one.
+            before, states = complete | states, {}
+            strengths: dict[str, list[str]] = {}
+            for reference in self.catalogue.references(date):
+                if reference.kind == "notebook" and reference.image_id is not None:
+                    strengths.setdefault(reference.image_id, []).append(reference.strength)
+            rows = []
+            for id_ in sorted(knowledge.current):
+                seen = strengths.get(id_, [])
+                is_observed = knowledge.day.is_complete
+                state = before.get(id_, {"last_used_date": None, "observed_days": 0, "unused_days": 0})
+                state = {
+                    "last_used_date": date if seen else state["last_used_date"],
+                    "observed_days": state["observed_days"] + is_observed,
+                    "unused_days": 0 if seen else state["unused_days"] + is_observed,
+                }
+                states[id_] = state
+                counts = {name: seen.count(name) for name in ("running", "required", "copied")}
+                unread = dict.fromkeys(("training_jobs", "algorithms", "models", "services", "workflows"))
+                looked_at = {
+                    "is_observed": is_observed,
+                    "observed_kinds": "notebooks" if is_observed else None,
+                    "workspaces": len(self.catalogue.workspace_ids(date)) if is_observed else None,
+                }
+                rows.append({"id": id_, "notebooks": len(seen)} | unread | counts | looked_at | state)
             if knowledge.day.is_complete:
-                statuses = of_image.get(id_, [])
-                row |= {"notebooks": len(statuses), "running_notebooks": statuses.count("RUNNING")}
-                row["observed_days"] += 1
-                row["unused_days"] = 0 if statuses else row["unused_days"] + 1
-                if statuses:
-                    row["last_used_date"] = date
-            rows.append(row)
-        return rows
+                complete = states
+            found[date] = rows
+        return found
 
     # -- audit_findings
 
@@ -362,6 +381,7 @@ class Oracle:
                 "price_valid_from": valid_from,
                 "estimated_cost": None if size is None else size / GB * price / month_days,
                 "unused_days": unused[id_],
+                "observed_kinds": "notebooks",
             }
             names = {name: content[name] for name in ("name", "namespace", "type")}
             rows.append(row | names | _registered(knowledge.day, id_))

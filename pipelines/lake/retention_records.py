@@ -26,8 +26,8 @@ HANDED_ON = (AUDIT_FINDINGS.name, IMAGE_COSTS.name, IMAGE_USAGE.name)
 class Rules(Facts):
     """How many days are kept, today included; None: for ever.
 
-    `responses_days`: for what the API sent (responses, list pages, notebooks). `snapshots_days`: for all other tables
-    of a day, and its report.
+    `responses_days`: for what the API sent (responses, list pages, references to images). `snapshots_days`: for all
+    other tables of a day, and its report.
     """
 
     responses_days: int | None

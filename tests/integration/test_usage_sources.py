@@ -1,6 +1,7 @@
 """Who uses images: what a run reads of notebooks, jobs, algorithms, models, services and workflows of a real server."""
 
 import datetime as dt
+import json
 
 import httpx
 import pyarrow.parquet as pq
@@ -13,7 +14,7 @@ from pipelines.sandbox.series import SECRET_MARK
 from pipelines.settings import Settings
 from pipelines.snapshot.snapshot_run import SnapshotRun
 from pipelines.snapshot.steps import fetch_responses, publish_snapshot, take_inventory
-from pipelines.tables import IMAGE_REFERENCES
+from pipelines.tables import IMAGE_REFERENCES, RESPONSES
 
 MONDAY = dt.date(2026, 11, 16)
 SIZE = 300
@@ -162,6 +163,23 @@ def test_an_inventory_of_the_api_has_the_images_of_all_workspaces(cloud):
     manifest, _ = take(usage="none", inventory="modelarts:")
     assert manifest.inventory.ids == sum(1 for _ in catalogue().ids(MONDAY))
     assert manifest.inventory.shortfall == 0
+
+
+def test_an_incremental_day_confirms_images_of_all_workspaces(cloud):
+    take(usage="none")
+    tuesday = MONDAY + dt.timedelta(days=1)
+    set_day(cloud, tuesday)
+    before = requests(cloud)["image"]
+    manifest, _ = take(tuesday, usage="none", mode="changed")
+    asked = requests(cloud)["image"] - before
+    assert manifest.fetch.carried + asked + manifest.fetch.outcomes.get("invalid_id", 0) == manifest.inventory.ids
+    path = Lake("lake").table(RESPONSES.name, Partition(tuesday, "default"))
+    with path.open("rb") as file:
+        rows = pq.read_table(file, columns=["confirmed_at", "body"]).to_pylist()
+    carried = [json.loads(row["body"]) for row in rows if row["confirmed_at"] is not None]
+    # Some images do not state theirs.
+    assert {one.get("workspace_id") for one in carried} - {None} == set(manifest.fetch.scope.workspaces)
+    assert asked < manifest.inventory.ids / 4
 
 
 def test_a_workspace_that_appears_is_read_from_its_first_day_on(start_sandbox, tmp_path, monkeypatch):

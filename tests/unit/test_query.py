@@ -413,7 +413,7 @@ def test_linked_lake_with_an_odd_name_is_read(lake):
 
 def test_documented_queries_run(connection):
     queries = re.findall(r"^```sql\n(.*?)^```", (ROOT / "docs" / "query.md").read_text(), re.MULTILINE | re.DOTALL)
-    assert len(queries) == 10
+    assert len(queries) == 11
     results = [written(connection, query, Format.CSV).decode() for query in queries]
     assert results[4] == (
         '"observed_at","outcome","http_status","body_sha256","answer"\n'
