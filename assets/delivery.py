@@ -76,7 +76,7 @@ def report_asset(grid: dg.MultiPartitionsDefinition) -> dg.AssetsDefinition:
                 write_report(run.lake, other)
         return dg.MaterializeResult(
             metadata={
-                "report": dg.MetadataValue.url(run.lake.uri(path)),
+                "report": dg.MetadataValue.url(path.uri),
                 # A path to copy, not a link: browsers do not open local files from pages of another host.
                 "path": dg.MetadataValue.path(str(path)),
                 "bytes": path.stat().st_size,

@@ -8,7 +8,6 @@ from rich.console import Console
 from assets.terminal import count_text, print_line, print_table, size_text
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import Manifest, inventory_warning, outside_scope, unobserved_usage
-from pipelines.lake.stored_files import exists
 from pipelines.tables import Outcome
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def run_report(
             for name, file in [*manifest.files.items(), *(derived_manifest.files.items() if derived_manifest else ())]
         },
         "summary": derived_manifest.summary.model_dump(mode="json") if derived_manifest else None,
-        "report": str(lake.report(partition)) if exists(lake.report(partition)) else None,
+        "report": str(lake.report(partition)) if lake.report(partition).is_there() else None,
     }
 
 

@@ -82,7 +82,7 @@ def bytes_by_day(root: str, project: str, month: str) -> int:
     target = lake.root / "by-day.parquet"
     paths = [
         path
-        for day, path in lake.files_of(IMAGES.name).items()
+        for day, path in lake.contents.files_of(IMAGES.name).items()
         if day.project == project and f"{day.date:%Y-%m}" == month
     ]
     with DuckDBEngine() as engine, lake.writer(target, IMAGES, "benchmark") as writer:

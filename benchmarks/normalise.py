@@ -34,6 +34,7 @@ import pyarrow.json as pj
 import pyarrow.parquet as pq
 
 from pipelines.lake.layout import Lake
+from pipelines.lake.local_storage import LocalPath
 from pipelines.snapshot.publish import build_tables
 from pipelines.tables import IMAGE_VALUES, IMAGES, LIST_FIELDS, RESPONSES
 
@@ -96,7 +97,7 @@ def responses(first: int, rows: int, odd_share: float) -> pa.Table:
 
 def derive(answers: Path, folder: Path) -> Callable[[], None]:
     def run() -> None:
-        build_tables(Lake(str(folder)), answers, folder, "benchmark")
+        build_tables(Lake(str(folder)), LocalPath(answers), LocalPath(folder), "benchmark")
 
     return run
 
@@ -154,7 +155,7 @@ def compare(rows: int, odd_share: float) -> None:
     ways = ["derive"] if odd_share else list(WAYS)
     with tempfile.TemporaryDirectory() as folder:
         answers = Path(folder) / "responses.parquet"
-        with Lake(folder).writer(answers, RESPONSES, "benchmark") as writer:
+        with Lake(folder).writer(LocalPath(answers), RESPONSES, "benchmark") as writer:
             for first in range(0, rows, CHUNK):
                 writer.write(responses(first, min(CHUNK, rows - first), odd_share))
         runs = [(way, measure_apart(way, answers)) for _ in range(RUNS) for way in ways]

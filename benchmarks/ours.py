@@ -15,7 +15,7 @@ import time
 from pipelines.cloud.credentials import load_credentials
 from pipelines.lake.layout import Partition
 from pipelines.lake.parquet_files import open_parquet
-from pipelines.lake.stored_files import LakePath
+from pipelines.lake.storage import LakePath
 from pipelines.settings import DEFAULT_PROJECT, Settings
 from pipelines.snapshot.fetch import Progress
 from pipelines.snapshot.publish import build_tables

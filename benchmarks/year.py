@@ -264,7 +264,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as directory:
         root = arguments.keep or Path(directory)
-        if not Lake(str(root)).partitions():
+        if not Lake(str(root)).contents.partitions():
             began = time.perf_counter()
             write_year(root, arguments.images, arguments.days)
             print(

@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 from published_days import PROJECT_ID, publish_snapshot, rows_of
 
 from pipelines.lake.layout import Partition
-from pipelines.lake.records import Record, record_bytes, with_own_sha256
+from pipelines.lake.records import Record, record_bytes
+from pipelines.maintenance.verify import verify
 from pipelines.settings import Settings
 from pipelines.snapshot.publish import build_tables
 from pipelines.snapshot.snapshot_run import SnapshotRun
@@ -63,4 +64,9 @@ def forge_record(path, change):
     class Forged(Record, extra="allow"):
         pass
 
-    path.write_bytes(record_bytes(with_own_sha256(Forged.model_validate(said))))
+    path.write_bytes(record_bytes(Forged.model_validate(said)))
+
+
+def problems(lake):
+    """What verify finds in a whole lake."""
+    return [(problem.path, problem.sentence) for problem in verify(lake, lake.contents.partitions())]

@@ -23,11 +23,11 @@ import pyarrow.compute as pc
 
 from pipelines.bodies.json_text import MAX_TEXT_BYTES, text_or_none
 from pipelines.bodies.list_page import id_of, read_page
-from pipelines.engine.duckdb import quoted
 from pipelines.engine.interface import Engine
 from pipelines.engine.memory import give_back_memory
 from pipelines.engine.opening import open_engine
 from pipelines.engine.sql_files import read_sql
+from pipelines.engine.sql_text import quoted
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake.layout import Partition
 from pipelines.lake.manifests import (
@@ -36,11 +36,11 @@ from pipelines.lake.manifests import (
     changes_until,
     file_facts,
     last_days,
-    published,
+    published_or_error,
     read_manifest,
 )
 from pipelines.lake.parquet_files import SANDBOX_MARK, open_parquet, read_batches
-from pipelines.lake.stored_files import LakePath, exists
+from pipelines.lake.storage import LakePath
 from pipelines.run import Run
 from pipelines.settings import Settings
 from pipelines.tables import (
@@ -109,12 +109,7 @@ class Analysis:
     """
 
     def __init__(self, run: Run, staging: LakePath | None = None, engine: Engine | None = None) -> None:
-        manifest = published(run.lake, run.partition)
-        if manifest is None:
-            raise ConfigurationError(
-                f"Nothing is published for {run.partition}, so nothing can be derived from it. "
-                "`image-snapshots status` lists the days that are there."
-            )
+        manifest = published_or_error(run.lake, run.partition, "nothing can be derived from it")
         self.engine = engine or open_engine(run.settings)
         self.run = run
         self.staging = staging
@@ -291,12 +286,12 @@ class Analysis:
 
     def staged_or(self, path: LakePath) -> LakePath:
         """The file that was just derived and is not in its place yet, or else the one in its place."""
-        if self.staging is not None and exists(staged := self.staging / path.name):
+        if self.staging is not None and (staged := self.staging / path.name).is_there():
             return staged
         return path
 
     def _load_or_empty(self, table: Table, name: str, path: LakePath | None) -> None:
-        if path is not None and exists(path):
+        if path is not None and path.is_there():
             _check_columns(path, table)
             self.engine.load_file(name, path)
         else:

@@ -26,7 +26,7 @@ from pipelines.errors import ConfigurationError
 from pipelines.inputs import local_files
 from pipelines.inputs.text_files import decoded
 from pipelines.lake.manifests import FileFacts, Manifest
-from pipelines.lake.stored_files import LakePath
+from pipelines.lake.storage import LakePath
 from pipelines.settings import ROOT, Settings
 from pipelines.tables import (
     AUDIT_FINDINGS,

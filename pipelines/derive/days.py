@@ -29,14 +29,16 @@ from pipelines.lake.derived_manifests import (
     DerivedSummary,
     Inputs,
     bases,
+    derived_link,
+    newest_derived_record,
     placed_derived_manifest,
     read_derived_manifest,
 )
 from pipelines.lake.layout import Lake, Partition
-from pipelines.lake.manifests import FileFacts, last_days
-from pipelines.lake.records import derived_link, is_whole, newest_derived_record, record_bytes, with_own_sha256
+from pipelines.lake.manifests import FileFacts, last_days, not_published
+from pipelines.lake.records import is_whole, keep_record, write_record
 from pipelines.lake.retention_records import HANDED_ON, RetentionRecords, check_derivable, is_derivable
-from pipelines.lake.stored_files import LakePath, exists, remove_tree, sha256_of_file, storage_errors, write_atomically
+from pipelines.lake.storage import LakePath
 from pipelines.run import Run
 from pipelines.tables import ANALYSIS_TABLES, IMAGE_HISTORY, SCHEMA_VERSION
 
@@ -64,7 +66,7 @@ def derive_days(run: Run, on_day: Callable[[Partition, int, int], None] = lambda
         StorageError: the lake cannot be read or written.
     """
     # Two days of a project may end at once: the second derivation must see what the first one has published.
-    with run.lake.deriving(run.partition.project, f"run {run.run_id}"):
+    with run.lake.locks.derived(run.partition.project, f"run {run.run_id}"):
         return _derive_days(run, on_day)
 
 
@@ -72,10 +74,7 @@ def _derive_days(run: Run, on_day: Callable[[Partition, int, int], None]) -> Der
     lake, asked = run.lake, run.partition
     basis = bases(lake, asked.project)
     if asked not in basis:
-        raise ConfigurationError(
-            f"Nothing is published for {asked}, so nothing can be derived from it. "
-            "`image-snapshots status` lists the days that are there."
-        )
+        raise not_published(asked, "nothing can be derived from it")
     removed = RetentionRecords(lake, asked.project)
     check_derivable(lake, asked, removed)
     current = _current(lake, asked.project, basis)
@@ -99,9 +98,9 @@ def _derive_days(run: Run, on_day: Callable[[Partition, int, int], None]) -> Der
 
 def _current(lake: Lake, project: str, basis: dict[Partition, str]) -> set[Partition]:
     """The days whose derived tables are there, and made from what is published now."""
-    sizes = {path: size for name in ANALYSIS_TABLES for path, size in lake.sizes(name, project).items()}
+    sizes = {path: size for name in ANALYSIS_TABLES for path, size in lake.contents.sizes(name, project).items()}
     current = set()
-    for partition, content in lake.derived_manifests(project).items():
+    for partition, content in lake.contents.derived_manifests(project).items():
         derived_manifest = placed_derived_manifest(lake, partition, content)
         if (
             derived_manifest is not None
@@ -153,14 +152,12 @@ def _sha256_of(path: Path, name: str) -> str:
 def _derive(run: Run, basis: str, engine: Engine) -> DerivationResult:
     """Make all tables of a day in staging, then put them in their places: what fails before that changes nothing."""
     staging = run.lake.staged_derived(run.partition)
-    with storage_errors(staging):
-        # What a run that was killed left.
-        remove_tree(staging)
+    # What a run that was killed left.
+    staging.remove_tree()
     try:
         return _derive_staged(run, basis, staging, engine)
     finally:
-        with storage_errors(staging):
-            remove_tree(staging)
+        staging.remove_tree()
 
 
 def _derive_staged(run: Run, basis: str, staging: LakePath, engine: Engine) -> DerivationResult:
@@ -183,24 +180,22 @@ def _derive_staged(run: Run, basis: str, staging: LakePath, engine: Engine) -> D
             code_version=code_version(),
             schema_version=SCHEMA_VERSION,
             basis=basis,
-            manifest_sha256=sha256_of_file(run.lake.manifest(run.partition)),
+            manifest_sha256=run.lake.manifest(run.partition).sha256(),
             inputs=inputs,
             files={file.path.partition("/")[0]: file for file in files},
             history=FileFacts(
                 path=run.lake.key(run.lake.project_table(IMAGE_HISTORY.name, run.partition.project)),
                 rows=history.versions,
-                bytes=run.lake.size(history.path),
-                sha256=sha256_of_file(history.path),
+                bytes=history.path.size(),
+                sha256=history.path.sha256(),
             ),
             accepted_history=run.accepted_history,
             summary=summarise(analysis, changes, usage, audit, costs),
             previous_record_sha256=newest_derived_record(run.lake, run.partition.project),
         )
-    content = record_bytes(with_own_sha256(derived_manifest))
     # Who finds a history that no record names yet can tell whose it is.
     coming = run.lake.pending_derived_manifest(run.partition.project)
-    with storage_errors(coming):
-        write_atomically(coming, content)
+    write_record(coming, derived_manifest)
     _keep_derived_manifest(run.lake, run.partition)
     path = run.lake.derived_manifest(run.partition)
     # No derived manifest while files change: a run killed here leaves a day that is not derived, never files that
@@ -211,8 +206,7 @@ def _derive_staged(run: Run, basis: str, staging: LakePath, engine: Engine) -> D
     for name in derived_manifest.files:
         run.lake.replace(staging / f"{name}.parquet", run.lake.table(name, run.partition))
     history = replace(history, path=stored)
-    with storage_errors(path):
-        write_atomically(path, content)
+    write_record(path, derived_manifest)
     run.lake.remove(coming)
     return DerivationResult(history, reconciliation, usage, audit, costs, derived_manifest)
 
@@ -245,10 +239,8 @@ def summarise(
 def _keep_derived_manifest(lake: Lake, partition: Partition) -> None:
     """Keep a copy of the derived manifest that is about to be replaced or removed: later records name it."""
     path = lake.derived_manifest(partition)
-    if exists(path):
-        with storage_errors(path):
-            replaced = path.read_bytes()
-            # A damaged one is in no chain.
-            if derived_link(replaced) is not None:
-                kept = lake.superseded_derived_manifests(partition.project) / f"{_sha256(replaced)}.json"
-                write_atomically(kept, replaced)
+    if path.is_there():
+        replaced = path.read_whole()
+        # A damaged one is in no chain.
+        if derived_link(replaced) is not None:
+            keep_record(replaced, lake.superseded_derived_manifests(partition.project))

@@ -19,12 +19,12 @@ from pipelines.engine.interface import Engine
 from pipelines.engine.opening import open_engine
 from pipelines.engine.sql_files import read_sql
 from pipelines.errors import StorageError
+from pipelines.lake.derived_manifests import coming_history_sha256, newest_history_sha256
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import FileFacts, PublishedPartition, complete_days, published_days
 from pipelines.lake.parquet_files import SANDBOX_MARK, open_parquet
-from pipelines.lake.records import coming_history_sha256, newest_history_sha256
 from pipelines.lake.retention_records import RetentionRecords
-from pipelines.lake.stored_files import LakePath, exists, sha256_of_file
+from pipelines.lake.storage import LakePath
 from pipelines.run import Run
 from pipelines.tables import IMAGE_CHANGES, IMAGE_HISTORY, IMAGES, RESPONSES
 
@@ -81,9 +81,9 @@ def _is_to_be_gone_on_with(day: Run, place: LakePath) -> bool:
     lake, project = day.lake, day.partition.project
     recorded = newest_history_sha256(lake, project)
     has_removed = bool(RetentionRecords(lake, project))
-    if not exists(place) or (recorded is None and not has_removed):
+    if not place.is_there() or (recorded is None and not has_removed):
         return True
-    digest = sha256_of_file(place)
+    digest = place.sha256()
     if digest == recorded:
         return True
     if not has_removed:
@@ -148,7 +148,7 @@ def _write_history(
     last = days[len(agreeing) - 1].partition.date if agreeing else None
     # What becomes of an image depends on nothing but its own past.
     newest = lake.table(RESPONSES.name, days[-1].partition) if days else None
-    ranges = id_ranges(newest, engine.ids_at_a_time) if newest is not None and exists(newest) else [None]
+    ranges = id_ranges(newest, engine.ids_at_a_time) if newest is not None and newest.is_there() else [None]
     metadata = days_metadata(days)
     every_version = (
         f"SELECT {_COLUMNS} FROM ended UNION ALL "  # noqa: S608  (names of ours)
@@ -196,7 +196,7 @@ def _entry(day: PublishedPartition) -> list[str]:
 
 def known_days(path: LakePath) -> list[list[str]]:
     """The days that a history consists of, each with the SHA-256 of its manifest; none of a file that is damaged."""
-    if not exists(path):
+    if not path.is_there():
         return []
     try:
         with open_parquet(path) as file:

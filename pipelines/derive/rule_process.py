@@ -25,8 +25,9 @@ import pyarrow.parquet as pq
 
 from pipelines.derive.rule_worker import RuleError
 from pipelines.errors import StorageError
+from pipelines.inputs import local_files
 from pipelines.lake.parquet_files import read_batches
-from pipelines.lake.stored_files import LakePath, exists
+from pipelines.lake.storage import LakePath
 from pipelines.settings import ROOT
 from pipelines.tables import Table
 
@@ -120,7 +121,7 @@ class RuleProcess:
     def found(self, name: str) -> list[Path]:
         """The Parquet file (rule, id, evidence) of what an applied rule has found; none when it found nothing."""
         path = self._scratch / "found" / f"{name}.parquet"
-        return [path] if exists(path) else []
+        return [path] if local_files.exists(path) else []
 
     def _answer(self, process: subprocess.Popen[bytes], request: object) -> bytes | None:
         """The answer to a request; empty when the process has died, None when there was none in time."""
@@ -187,13 +188,13 @@ def rule_scratch() -> Iterator[Path]:
 
 def as_rule_file(scratch: Path, name: str, path: LakePath, table: Table, columns: str = "*") -> RuleFile:
     """A table's file for rules: where it is, copied from an object store, or empty when it is not there."""
-    if isinstance(path, Path) and exists(path):
-        return RuleFile((str(path.resolve()),), columns)
+    if path.local is not None and path.is_there():
+        return RuleFile((str(path.local.resolve()),), columns)
     target = scratch / f"{name}.parquet"
     names = table.schema.names if columns == "*" else columns.split(", ")
     schema = pa.schema([table.schema.field(one) for one in names])
     with pq.ParquetWriter(target, schema) as writer:
-        if exists(path):
+        if path.is_there():
             for batch in read_batches(path, _BATCH_ROWS, names):
                 writer.write_batch(batch)
     return RuleFile((str(target),))

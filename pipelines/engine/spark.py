@@ -23,7 +23,7 @@ import pyarrow as pa
 from pipelines.engine.interface import Engine
 from pipelines.errors import ConfigurationError, PipelineError, StorageError
 from pipelines.lake.parquet_files import open_parquet
-from pipelines.lake.stored_files import LakePath
+from pipelines.lake.storage import LakePath
 
 _NOT_INSTALLED = (
     "IMAGE_SNAPSHOTS_ENGINE=spark needs the extra `spark`: install it with `pip install 'image-snapshots[spark]'` "

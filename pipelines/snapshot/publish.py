@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from pipelines.errors import ValidationError
 from pipelines.fingerprint import code_version
 from pipelines.lake.clock import rising
+from pipelines.lake.derived_manifests import newest_derived_record
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import (
     FailedId,
@@ -27,8 +28,7 @@ from pipelines.lake.manifests import (
     write_manifest,
 )
 from pipelines.lake.parquet_files import SANDBOX_MARK, is_marked_sandbox, open_parquet, read_batches
-from pipelines.lake.records import newest_derived_record, with_own_sha256
-from pipelines.lake.stored_files import LakePath
+from pipelines.lake.storage import LakePath
 from pipelines.snapshot.normalise import add_counts, normalise_images, to_arrow
 from pipelines.tables import (
     IMAGE_REFERENCES,
@@ -203,7 +203,7 @@ def publish(
         ConfigurationError: `published_at` is before what the project has published; nothing was replaced.
     """
     failed = failed_ids(files["responses"])
-    with lake.chain(partition.project, f"run {run_id}"):
+    with lake.locks.chain(partition.project, f"run {run_id}"):
         manifest = Manifest(
             snapshot_date=partition.date,
             project=partition.project,
@@ -221,9 +221,8 @@ def publish(
             previous_manifest_sha256=chain_head(lake, partition.project),
             derived_record_sha256=newest_derived_record(lake, partition.project),
         )
-        manifest = with_own_sha256(manifest)
         for name, path in files.items():
             if path != lake.table(name, partition):
-                lake.replace_published(path, name, partition)
+                lake.replace(path, lake.table(name, partition))
         write_manifest(lake, partition, manifest)
     return manifest

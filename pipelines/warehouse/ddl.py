@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 import pyarrow as pa
 
+from pipelines.engine.sql_text import quoted
 from pipelines.tables import (
     ANALYSIS_TABLES,
     IMAGE_HISTORY,
@@ -94,11 +95,6 @@ _TYPES: dict[pa.DataType, str] = {
 def sql_type(column: Column) -> str:
     """SQL type of a column in DuckDB and PostgreSQL."""
     return _TYPES[column.type]
-
-
-def quoted(text: str) -> str:
-    """A string literal."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _comment(table: Table, column: Column) -> str:

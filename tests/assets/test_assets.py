@@ -147,7 +147,7 @@ def test_rebuild_of_a_middle_day_corrects_all_later_results(instance, tmp_path):
     assert [run_id == result.run_id for run_id, _ in after] == [False, True, True]
     assert metadata(result, "warehouse_tables")["other_days_loaded"].value == 1
     assert metadata(result, "daily_report")["other_reports_written"].value == 1
-    assert verify(lake, lake.partitions()) == []
+    assert verify(lake, lake.contents.partitions()) == []
 
 
 def test_checks_are_evaluated_inside_the_assets(instance, sandbox, tmp_path):
@@ -247,7 +247,7 @@ def test_run_waits_for_a_locked_partition(instance, sandbox, monkeypatch):
 
     def unattended(job, *assets, release=True):
         held, ended, before = ExitStack(), threading.Event(), set(instance.get_run_ids())
-        held.enter_context(Lake("lake").hold(PARTITION, "killed"))
+        held.enter_context(Lake("lake").locks.partition(PARTITION, "killed"))
 
         def release_after_a_try():
             while not ended.wait(0.05):

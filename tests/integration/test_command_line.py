@@ -209,7 +209,7 @@ def test_few_failures_publish_an_incomplete_day_and_name_them(image_snapshots, s
 def test_second_run_of_a_partition_names_the_holder(image_snapshots, tmp_path):
     from pipelines.lake.layout import Lake, Partition
 
-    with Lake("lake").hold(Partition(TODAY, "default"), "run-of-somebody"):
+    with Lake("lake").locks.partition(Partition(TODAY, "default"), "run-of-somebody"):
         result = image_snapshots("run")
     assert result.returncode == 1
     assert f"The partition {TODAY} of project default is held by run run-of-somebody" in sentence_of(result)

@@ -75,7 +75,9 @@ def test_new_price_is_derived_and_loaded_for_a_range_of_days(image_snapshots, la
     assert second == zero[1]
     assert costs(lake, "image_costs") == [(YESTERDAY, first), second]
 
-    assert verify(lake, lake.partitions(), settings=Settings(price_book=env["IMAGE_SNAPSHOTS_PRICE_BOOK"])) == []
+    assert (
+        verify(lake, lake.contents.partitions(), settings=Settings(price_book=env["IMAGE_SNAPSHOTS_PRICE_BOOK"])) == []
+    )
 
 
 def test_range_selects_only_its_days(lake, monkeypatch):

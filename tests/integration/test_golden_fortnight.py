@@ -138,7 +138,7 @@ class Fortnight:
     def summaries(self):
         """The figures of each day; sums of costs to 12 digits, because each engine has its own order of adding."""
         found = {}
-        for partition in self.lake.partitions():
+        for partition in self.lake.contents.partitions():
             summary = read_derived_manifest(self.lake, partition).summary
             cost = summary.estimated_cost
             found[partition] = summary.model_dump() | {"estimated_cost": cost and float(f"{cost:.12g}")}
@@ -219,7 +219,7 @@ def run(day):
 
 def test_days_have_their_planned_states(golden):
     """The important stories happen on the faulty days, and every kind of event in the fortnight."""
-    published = golden.lake.partitions()
+    published = golden.lake.contents.partitions()
     assert [partition.date for partition in published] == [date for date in DATES if date != MISSED]
     assert [p.date for p in published if not manifest_of(golden, p.date)["is_complete"]] == [INCOMPLETE]
     failed = {row["id"] for row in manifest_of(golden, INCOMPLETE)["failed"]}

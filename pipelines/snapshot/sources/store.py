@@ -12,7 +12,7 @@ from pipelines.bodies.image_reference import ImageReference
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import read_manifest
 from pipelines.lake.parquet_files import read_batches
-from pipelines.lake.stored_files import sha256_of_file, storage_errors
+from pipelines.lake.storage import storage_errors
 from pipelines.snapshot.image_list import batches_of, microseconds
 from pipelines.snapshot.sources.resources import COPIED, PAST, Resource
 from pipelines.tables import IMAGE_REFERENCES, IMAGE_TRACES
@@ -157,7 +157,7 @@ def earlier_resources(lake: Lake, day: Partition) -> dict[str, dict[str, Resourc
     """
     path = lake.table(IMAGE_REFERENCES.name, day)
     with storage_errors(path):
-        if sha256_of_file(path) != read_manifest(lake.manifest(day)).files[IMAGE_REFERENCES.name].sha256:
+        if path.sha256() != read_manifest(lake.manifest(day)).files[IMAGE_REFERENCES.name].sha256:
             return {}
     found: dict[str, dict[str, Resource]] = {kind: {} for kind in _ASKED_ONE_BY_ONE}
     for batch in read_batches(path, _ROWS_A_BATCH):
