@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 from pipelines.bodies.json_text import MAX_TEXT_BYTES, text_or_none
 from pipelines.bodies.list_page import id_of, read_page
 from pipelines.engine.duckdb import quoted
+from pipelines.engine.interface import Engine
 from pipelines.engine.memory import give_back_memory
 from pipelines.engine.opening import open_engine
 from pipelines.engine.sql_files import read_sql
@@ -34,8 +35,7 @@ from pipelines.lake.manifests import (
     changes_since,
     changes_until,
     file_facts,
-    last_complete_day,
-    last_published_day,
+    last_days,
     published,
     read_manifest,
 )
@@ -91,11 +91,11 @@ _item_values = attrgetter("id", *_LISTED_TEXTS, "size")
 
 
 class Analysis:
-    """One published day, opened for SQL in `engine`; a context manager.
+    """One published day, opened for SQL in an engine, its own unless one is given; a context manager.
 
     Relations: `parameters` (one row: snapshot_date, project, project_id, is_complete, compared_with, list_was_read,
-    usage_is_observed, usage_kinds, workspaces, inventory_is_whole), the sealed tables of the day (`responses` without
-    bodies), `image_history`, `image_owners` (who answers for each image, see sql/derive/image_owners.sql), and
+    usage_is_observed, usage_kinds, workspaces, inventory_is_whole, ...), the published tables of the day (`responses`
+    without bodies), `image_history`, `image_owners` (who answers for each image, see sql/derive/image_owners.sql), and
     `current_images` (what is known of each living image, see sql/derive/current_images.sql).
 
     With `staging`, derived tables of the day are written to that directory, and read there where it has them; without,
@@ -108,21 +108,20 @@ class Analysis:
         ConfigurationError: the day is not published.
     """
 
-    def __init__(self, run: Run, staging: LakePath | None = None) -> None:
+    def __init__(self, run: Run, staging: LakePath | None = None, engine: Engine | None = None) -> None:
         manifest = published(run.lake, run.partition)
         if manifest is None:
             raise ConfigurationError(
                 f"Nothing is published for {run.partition}, so nothing can be derived from it. "
                 "`image-snapshots status` lists the days that are there."
             )
-        self.engine = open_engine(run.settings)
+        self.engine = engine or open_engine(run.settings)
         self.run = run
         self.staging = staging
         self.lake = run.lake
         self.partition = run.partition
         self.manifest = manifest
-        self.previous = last_complete_day(run.lake, run.partition)
-        self.before = last_published_day(run.lake, run.partition)
+        self.previous, self.before = last_days(run.lake, run.partition)
         facts = manifest.fetch
         self._ranges = id_ranges(run.lake.table(RESPONSES.name, run.partition), self.engine.ids_at_a_time)
         parameters = {
@@ -185,7 +184,7 @@ class Analysis:
         return changes_since(read_manifest(self.lake.manifest(self.previous))) if self.previous else None
 
     def load_unregistered_rows(self) -> None:
-        """Make what the API's list shows on that day of images that nobody registered the relation `unregistered_rows`.
+        """Create the relation `unregistered_rows`: the images on the API's list of that day that nobody registered.
 
         Columns: id, name, namespace, swr_path, type, visibility (strings), size_bytes; position in the list, from 0. An
         image that pages show twice is there twice.
@@ -284,8 +283,10 @@ class Analysis:
                 writer.write(batch)
             if self.manifest.fetch.is_sandbox:
                 writer.note(SANDBOX_MARK)
-        self.engine.rest()
-        give_back_memory()
+        if len(self._ranges) > 1:
+            # What a single range needs is no more than the next table will.
+            self.engine.rest()
+            give_back_memory()
         return file_facts(self.lake, path, table.name, self.partition)
 
     def staged_or(self, path: LakePath) -> LakePath:

@@ -82,7 +82,7 @@ _FINDING_SOURCES = (
 class Rule:
     """One rule as its file states it; `error` says why it cannot be applied, and then what is missing is None.
 
-    `needs`: what a day must have read for the rule to decide that something is found no more: list, usage.
+    `needs`: what a day must have read before a finding of the rule can be resolved: list, usage.
     """
 
     name: str
@@ -294,7 +294,8 @@ def _apply_rules(analysis: Analysis, rules: list[Rule], scratch: Path) -> list[R
     give_back_memory()
     with RuleProcess(scratch, files, views, analysis.run.settings.audit_rule_seconds) as process:
         applied = [_with_error(rule, process.apply) for rule in rules]
-    analysis.engine.load_local("found", [process.found(rule.name) for rule in applied if rule.error is None], _FOUND)
+    found = [path for rule in applied if rule.error is None for path in process.found(rule.name)]
+    analysis.engine.load_local("found", found, _FOUND)
     return applied
 
 

@@ -47,6 +47,6 @@ def derive_image_reconciliation(analysis: Analysis) -> ReconciliationResult:
     ).to_pylist()
     was_compared = facts.pop("was_compared")
     if not was_compared:
-        # Nobody looked, which is not the same as none.
+        # The list was not compared, so their number is unknown, not zero.
         del facts["not_registered"]
     return ReconciliationResult(file, facts, was_compared)

@@ -1,8 +1,8 @@
 """Audit rules in a process of their own, with limits of time and memory; a rule that breaks them stops no other.
 
 The process is `rule_worker`. It gets the names of the files that rules may read and the rules, one after the other; it
-has neither the environment of this process nor its open files. When it dies of a rule, or is ended because of one, that
-rule has an error, and the next rules get a new process.
+has neither the environment of this process nor its open files. When a rule ends it, or it is ended because of a rule,
+that rule has an error, and the next rules get a new process.
 """
 
 import json
@@ -117,9 +117,10 @@ class RuleProcess:
         if told["error"] is not None:
             raise RuleError(told["error"])
 
-    def found(self, name: str) -> Path:
-        """The Parquet file (rule, id, evidence) of what a rule that was applied has found."""
-        return self._scratch / "found" / f"{name}.parquet"
+    def found(self, name: str) -> list[Path]:
+        """The Parquet file (rule, id, evidence) of what an applied rule has found; none when it found nothing."""
+        path = self._scratch / "found" / f"{name}.parquet"
+        return [path] if exists(path) else []
 
     def _answer(self, process: subprocess.Popen[bytes], request: object) -> bytes | None:
         """The answer to a request; empty when the process has died, None when there was none in time."""

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.engine.interface import Engine
-from pipelines.lake.object_storage import ObjectFileSystem, ObjectPath
+from pipelines.lake.object_storage import Bucket, ObjectFileSystem, ObjectPath
 from pipelines.lake.stored_files import LakePath
 from pipelines.tables import Table
 
@@ -27,12 +27,13 @@ _HELD_ROWS = 32_768
 
 
 class DuckDBEngine(Engine):
-    """DuckDB in bounded memory, which spills to temporary files."""
+    """DuckDB in bounded memory, which spills to temporary files; `within` an engine that is open, in its memory."""
 
     ids_at_a_time: ClassVar[int | None] = 32_768
 
-    def __init__(self, memory: str = _MEMORY) -> None:
+    def __init__(self, memory: str = _MEMORY, within: "DuckDBEngine | None" = None) -> None:
         self._memory = memory
+        self._within = within
         # With little memory there is no room for a second thread's buffers, and small tasks gain little from it.
         self._threads = 1 if memory == DERIVING_MEMORY else os.cpu_count() or 1
         self._numbers = count()
@@ -40,10 +41,19 @@ class DuckDBEngine(Engine):
         self._views: dict[str, str] = {}
         self._held: dict[str, tuple[str, ...]] = {}
         self._objects: ObjectFileSystem | None = None
+        self._selected: tuple[str, duckdb.DuckDBPyRelation] | None = None
 
     def __enter__(self) -> Self:
         scratch = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="image-snapshots-"))
         self._scratch = Path(os.path.realpath(scratch))
+        # Temporary relations are those of one connection, and end with it.
+        self.connection: duckdb.DuckDBPyConnection
+        self.connection = self._within.connection.cursor() if self._within is not None else self._database()
+        self._stack.callback(self.connection.close)
+        self.connection.execute("SET TimeZone = 'UTC'")
+        return self
+
+    def _database(self) -> duckdb.DuckDBPyConnection:
         config: dict[str, Any] = {
             "memory_limit": self._memory,
             "threads": self._threads,
@@ -55,13 +65,15 @@ class DuckDBEngine(Engine):
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
         }
-        self.connection = duckdb.connect(":memory:", config=config)
-        self._stack.callback(self.connection.close)
-        self.connection.execute("SET TimeZone = 'UTC'")
-        return self
+        return duckdb.connect(":memory:", config=config)
 
     def __exit__(self, *_: object) -> None:
+        self._selected = None
         self._stack.close()
+
+    def session(self) -> "DuckDBEngine":
+        """An engine with no relations yet, in the memory of this one."""
+        return DuckDBEngine(self._memory, within=self)
 
     def load(self, name: str, data: pa.Table | pa.RecordBatchReader) -> None:
         """Create a relation from Arrow data; batches go to a temporary file, because their number is unknown."""
@@ -89,11 +101,17 @@ class DuckDBEngine(Engine):
 
     def _know(self, path: LakePath) -> None:
         if isinstance(path, ObjectPath):
-            if self._objects is None:
-                self._objects = ObjectFileSystem(ObjectPath(path.bucket, ""))
-                self.connection.register_filesystem(self._objects)
             # The file may have been replaced since it was last read.
-            self._objects.forget(path)
+            self._objects_of(path.bucket).forget(path)
+
+    def _objects_of(self, bucket: Bucket) -> ObjectFileSystem:
+        """The file system through which the database, with all its connections, reads a bucket."""
+        if self._within is not None:
+            return self._within._objects_of(bucket)  # noqa: SLF001  (another of this class)
+        if self._objects is None:
+            self._objects = ObjectFileSystem(ObjectPath(bucket, ""))
+            self.connection.register_filesystem(self._objects)
+        return self._objects
 
     def create(self, name: str, sql: str) -> None:
         """Create a relation with the current rows of a SELECT."""
@@ -159,7 +177,10 @@ class DuckDBEngine(Engine):
         return self.connection.sql(sql).to_arrow_table()
 
     def _select(self, sql: str) -> tuple[list[str], Iterator[pa.RecordBatch]]:
-        reader = self.connection.sql(sql).to_arrow_reader(_BATCH_ROWS)
+        # A SELECT that is given one range of ids after the other is looked at once.
+        if self._selected is None or self._selected[0] != sql:
+            self._selected = sql, self.connection.sql(sql)
+        reader = self._selected[1].to_arrow_reader(_BATCH_ROWS)
         return reader.schema.names, reader
 
 

@@ -37,6 +37,10 @@ class Engine(ABC):
     ) -> None: ...
 
     @abstractmethod
+    def session(self) -> "Engine":
+        """An engine with no relations yet, to be entered while this one is open: cheaper than one opened anew."""
+
+    @abstractmethod
     def load(self, name: str, data: pa.Table | pa.RecordBatchReader) -> None:
         """Create a relation from Arrow data."""
 

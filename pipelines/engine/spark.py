@@ -99,6 +99,10 @@ class SparkEngine(Engine):
                 f"Spark failed: {_reason(error)}. See its log; run again when the cause is fixed."
             ) from error
 
+    def session(self) -> "SparkEngine":
+        """An engine with no relations yet: every engine has a session of its own."""
+        return SparkEngine(self._master)
+
     def load(self, name: str, data: pa.Table | pa.RecordBatchReader) -> None:
         """Create a relation from Arrow data."""
         if isinstance(data, pa.Table):

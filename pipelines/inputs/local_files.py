@@ -8,6 +8,8 @@ import errno
 import fnmatch
 import glob
 import os
+import stat
+from operator import attrgetter
 from pathlib import Path
 
 
@@ -65,14 +67,18 @@ def _entries(directory: Path, pattern: str) -> list[tuple[Path, bool]]:
     if not glob.has_magic(pattern):
         # A plain name needs no listing of the directory.
         path = directory / pattern
-        return [(path, path.is_dir())] if exists(path) else []
+        try:
+            return [(path, stat.S_ISDIR(path.stat().st_mode))]
+        except FileNotFoundError:
+            _check_no_dead_link(path)
+            return []
     try:
         with os.scandir(directory) as entries:
             found = [entry for entry in entries if fnmatch.fnmatchcase(entry.name, pattern)]
     except FileNotFoundError:
         _check_no_dead_link(directory)
         return []
-    return sorted((directory / entry.name, entry.is_dir()) for entry in found)
+    return [(directory / entry.name, entry.is_dir()) for entry in sorted(found, key=attrgetter("name"))]
 
 
 def _check_no_dead_link(path: Path) -> None:

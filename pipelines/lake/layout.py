@@ -33,6 +33,7 @@ from pipelines.lake.stored_files import (
 from pipelines.tables import ANALYSIS_TABLES, IMAGE_HISTORY, SCHEMA_VERSION, TABLES, Table
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_PLACED = TABLES | ANALYSIS_TABLES
 _NOT_EMPTY = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR}
 
 
@@ -214,7 +215,7 @@ class Lake:
 
     def sizes(self, name: str, project: str) -> dict[str, int]:
         """The files of a table of a project, by path relative to the root, and their sizes in bytes."""
-        found = self._matching(self.root / name, f"dt=*/project={project}/*.parquet")
+        found = self._matching(self.root / name, f"dt=*/project={project}/{name}.parquet")
         return {self.key(path): stat.st_size for path, stat in found}
 
     def reported(self, project: str) -> dict[Partition, float]:
@@ -259,9 +260,9 @@ class Lake:
         days = ((_partition(path.parent.parent.name, path.parent.name), path) for path in paths)
         return dict(sorted((day, path) for day, path in days if day))
 
-    def partitions(self) -> list[Partition]:
-        """Partitions that have a manifest, in order."""
-        paths = self._paths(self.root / "_manifests", "dt=*/project=*.json")
+    def partitions(self, project: str = "*") -> list[Partition]:
+        """Partitions that have a manifest, of all projects or of one, in order."""
+        paths = self._paths(self.root / "_manifests", f"dt=*/project={project}.json")
         return sorted(day for path in paths if (day := _partition(path.parent.name, path.stem)))
 
     def partitions_of(self, name: str) -> list[Partition]:
@@ -300,10 +301,19 @@ class Lake:
         Raises:
             KeyError: there is no such table.
         """
-        table = (TABLES | ANALYSIS_TABLES)[name]
-        if table is IMAGE_HISTORY:
+        if _PLACED[name] is IMAGE_HISTORY:
             return self.project_table(name, partition.project)
         return self.table(name, partition)
+
+    @staticmethod
+    def place_key(name: str, partition: Partition) -> str:
+        """The `key` of a `place`, without making a path: manifests of many days are compared with it.
+
+        Raises:
+            KeyError: there is no such table.
+        """
+        day = "" if _PLACED[name] is IMAGE_HISTORY else f"dt={partition.date}/"
+        return f"{name}/{day}project={partition.project}/{name}.parquet"
 
     def size(self, path: LakePath) -> int:
         """Bytes of a file."""

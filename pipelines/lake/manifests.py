@@ -275,10 +275,10 @@ def misplaced(lake: Lake, partition: Partition, files: Mapping[str, FileFacts]) 
     """
     for name, file in files.items():
         try:
-            place = lake.place(name, partition)
+            place = lake.place_key(name, partition)
         except KeyError:
             return name
-        if file.path != lake.key(place):
+        if file.path != place:
             return name
     return None
 
@@ -425,16 +425,19 @@ def complete_days(lake: Lake, project: str) -> list[Partition]:
     return [day.partition for day in published_days(lake, project) if day.manifest.is_complete]
 
 
-def last_published_day(lake: Lake, partition: Partition) -> Partition | None:
-    """The project's last published day before a partition's, or None when there is none."""
-    return max((day for day in lake.manifests(partition.project) if day < partition), default=None)
+def last_days(lake: Lake, partition: Partition) -> tuple[Partition | None, Partition | None]:
+    """The project's last complete day before a partition's, and its last published one; None where there is none.
+
+    Manifests are read from the newest back, up to the complete one.
+    """
+    earlier = [day for day in reversed(lake.partitions(partition.project)) if day < partition]
+    complete = next((day for day in earlier if read_manifest(lake.manifest(day)).is_complete), None)
+    return complete, next(iter(earlier), None)
 
 
 def last_complete_day(lake: Lake, partition: Partition) -> Partition | None:
     """The project's last complete day before a partition's, or None when there is none."""
-    contents = lake.manifests(partition.project)
-    earlier = reversed([day for day in contents if day < partition])
-    return next((day for day in earlier if parse_manifest(contents[day], lake.manifest(day)).is_complete), None)
+    return last_days(lake, partition)[0]
 
 
 def chain_of_manifests(lake: Lake, project: str) -> dict[LakePath, bytes]:

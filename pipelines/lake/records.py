@@ -93,13 +93,18 @@ def chain_of_derived(lake: Lake, project: str) -> dict[LakePath, bytes]:
 
 def newest_derived_record(lake: Lake, project: str) -> str | None:
     """SHA-256 of the derived manifest that a project wrote last; None when there is none."""
-    return newest(link for content in chain_of_derived(lake, project).values() if (link := derived_link(content)))
+    return _newest_of(chain_of_derived(lake, project).values())
+
+
+def _newest_of(records: Iterable[bytes]) -> str | None:
+    return newest(link for content in records if (link := derived_link(content)))
 
 
 def newest_history_sha256(lake: Lake, project: str) -> str | None:
     """SHA-256 of `image_history` in the derived manifest that a project wrote last; None without one."""
-    newest_record = newest_derived_record(lake, project)
-    for content in chain_of_derived(lake, project).values():
+    records = chain_of_derived(lake, project).values()
+    newest_record = _newest_of(records)
+    for content in records:
         if hashlib.sha256(content).hexdigest() == newest_record:
             return _history_sha256(content)
     return None

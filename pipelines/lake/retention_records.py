@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake import records
 from pipelines.lake.layout import Lake, Partition
-from pipelines.lake.manifests import FileFacts, last_complete_day, last_published_day
+from pipelines.lake.manifests import FileFacts, last_days
 from pipelines.lake.records import Facts
 from pipelines.lake.stored_files import LakePath, exists
 from pipelines.tables import AUDIT_FINDINGS, IMAGE_COSTS, IMAGE_USAGE, TABLES
@@ -154,7 +154,7 @@ def check_derivable(lake: Lake, partition: Partition, removed: RetentionRecords)
         return
     consequence = f"the tables of {partition} cannot be derived again; what was derived before stands"
     removed.check_has(partition, TABLES, consequence)
-    for day in (last_complete_day(lake, partition), last_published_day(lake, partition)):
+    for day in last_days(lake, partition):
         if day is not None:
             removed.check_has(day, HANDED_ON, consequence)
 

@@ -13,7 +13,7 @@ from pipelines.errors import ConfigurationError, StorageError
 from pipelines.fingerprint import code_version
 from pipelines.lake.derived_manifests import manifest_files
 from pipelines.lake.layout import Lake, Partition
-from pipelines.lake.manifests import FileFacts, chain_head, complete_days, last_complete_day, last_published_day
+from pipelines.lake.manifests import FileFacts, chain_head, complete_days, last_days
 from pipelines.lake.monthly_manifests import is_unchanged
 from pipelines.lake.records import record_bytes, with_own_sha256
 from pipelines.lake.retention_records import REPORT, Record, RemovedFile, RetentionRecords, Rules, last_record_sha256
@@ -60,7 +60,7 @@ def plan_retention(lake: Lake, project: str, rules: Rules, today: dt.date) -> Pl
     if snapshots:
         # The first kept day needs the results of these days.
         first_kept = Partition(snapshots[-1].date + dt.timedelta(days=1), project)
-        compared = (last_complete_day(lake, first_kept), last_published_day(lake, first_kept))
+        compared = last_days(lake, first_kept)
         snapshots = [day for day in snapshots if day not in compared]
     files: list[RemovedFile] = []
     for day in lake.partitions():

@@ -42,14 +42,10 @@ class ReferenceStore:
             "CREATE TABLE IF NOT EXISTS resources (kind TEXT, id TEXT, PRIMARY KEY (kind, id)) WITHOUT ROWID"
         )
 
-    def clear(self, kind: str | None = None) -> None:
-        """Drop the references of a kind of resource, or all."""
-        if kind is None:
-            self._db.execute("DELETE FROM found")
-            self._db.execute("DELETE FROM resources")
-        else:
-            self._db.execute("DELETE FROM found WHERE kind = ?", (kind,))
-            self._db.execute("DELETE FROM resources WHERE kind = ?", (kind,))
+    def clear(self) -> None:
+        """Drop all references."""
+        self._db.execute("DELETE FROM found")
+        self._db.execute("DELETE FROM resources")
 
     def add(self, resources: list[Resource]) -> None:
         """Store the references of some resources; a resource that names no image has none."""
