@@ -225,7 +225,7 @@ def test_killed_compaction_leaves_readers_the_same_rows(lake):
     while was_killed(kills, lambda: compact(lake, "default", "2025-10", NOW)):
         assert seen(lake, names) == before, kills
         kills += 1
-    # The old monthly manifest is removed, then nine tables and the new one appear.
+    # The old monthly manifest is removed, then ten tables and the new one appear.
     assert kills == 11
     assert compact(lake, "default", "2025-10", NOW).was_current
     assert seen(lake, names) == before
