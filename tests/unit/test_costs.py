@@ -59,6 +59,7 @@ def test_cost_row_has_image_and_price():
             "unused_days": None,
             "reclaimable_bytes": None,
             "observed_kinds": None,
+            "owner_source": "inventory",
         }
     ]
     assert result.file.rows == result.images == 1
