@@ -1,4 +1,7 @@
-"""The ModelArts API: the details of images, and their list. Other resources are read by the client's lists."""
+"""The client of the ModelArts API: image details and the image list.
+
+Other resources are read by the methods that it inherits from `cloud.service.ServiceClient`.
+"""
 
 import logging
 import re
@@ -15,9 +18,9 @@ _logger = logging.getLogger(__name__)
 
 
 class ModelArtsClient(ServiceClient):
-    """The client of one project's ModelArts.
+    """A client for one project's ModelArts API.
 
-    `list_shortfall`: images that the list counts and that were on none of its pages; None before the list was read.
+    `list_shortfall`: how many images the list counts but shows on none of its pages; None before the list was read.
     """
 
     list_shortfall: int | None = None
@@ -27,12 +30,12 @@ class ModelArtsClient(ServiceClient):
     async def __aenter__(self) -> Self:
         """Open connections and fetch the token, as `ServiceClient` does."""
         await super().__aenter__()
-        # Made once: there may be a million requests.
+        # Built once, because there may be a million requests.
         self._images_path = self.path("/v1/{project_id}/images")
         return self
 
     async def show_image(self, image_id: str) -> ImageResponse:
-        """Fetch one image's details, with retries. A fault of this image alone is in the result, not raised.
+        """Fetch one image's details, with retries. A failure of this image alone is in the result, not raised.
 
         Raises:
             ValueError: `image_id` is not a UUID with hyphens; such a value must never reach a URL.
@@ -59,9 +62,9 @@ class ModelArtsClient(ServiceClient):
         )
 
     async def list_images(self, workspaces: Sequence[str]) -> AsyncIterator[ListPage]:
-        """Read the API's own list of some workspaces, page by page, each image once.
+        """Read the image list of some workspaces, page by page, each image once.
 
-        A list that shows fewer images than it counts is logged as a warning.
+        If the list shows fewer images than it counts, a warning is logged.
 
         Raises:
             ListUnreadableError: a page cannot be read.

@@ -1,6 +1,6 @@
-"""The lists of the API: how each is asked for, how far the reading of one has come, and what a page adds to it.
+"""The lists of the API: how each is requested, how far the reading of one is, and what each page adds.
 
-Requesting a page and handling a refusal belong to `cloud.service`.
+Sending the request for a page and handling errors belong to `cloud.service`.
 """
 
 import datetime as dt
@@ -19,7 +19,7 @@ _MAX_TOTAL = 2**53
 
 
 class Step(Enum):
-    """What `offset` counts: records, pages, records in multiples of the limit; or, with a marker, nothing."""
+    """What `offset` counts: records, pages, or records in multiples of the page size. A marker replaces the offset."""
 
     RECORDS = 1
     PAGES = 2
@@ -31,10 +31,11 @@ class Step(Enum):
 class Listing:
     """A list of the API.
 
-    `what` its items are called in messages; `path` below the endpoint, with `{project_id}`; `items`, `total` and `id`:
-    where a page has its items and their number, and an item its id. The `page_sizes` are tried in order, because clouds
-    refuse sizes that others document. `workspace`: the parameters that choose a workspace; none for a list of all.
-    `may_be_missing`: a cloud without this list is no wrong endpoint.
+    `what`: the name of its items in messages. `path`: the path below the endpoint, with `{project_id}`. `items` and
+    `total`: the fields of a page that hold its items and the number of all items. `id`: the names on the path to an
+    item's id. `page_sizes` are tried in order, because some clouds refuse sizes that others document. `workspace`: the
+    parameters that choose a workspace; empty if the list has no workspaces. `may_be_missing`: a cloud may lack this
+    list, so a missing list does not mean that the endpoint is wrong.
     """
 
     what: str
@@ -55,7 +56,7 @@ IMAGES = Listing("image", "/v1/{project_id}/images", page_sizes=(200, 50, 20, 10
 
 @dataclass(frozen=True, slots=True)
 class ListPage:
-    """One page of a list: `items` that no earlier page had, each with an id; the body as received."""
+    """One page of a list: the body as received, and the `items` with an id that no earlier page had."""
 
     items: list[dict[str, Any]]
     body: bytes
@@ -65,10 +66,10 @@ class ListPage:
 
 @dataclass(slots=True)
 class Paging:
-    """How far the reading of a list has come in one workspace.
+    """How far the reading of a list is in one workspace.
 
-    `seen` ids are those of all workspaces so far, since an API that ignores the workspace shows the same items in each;
-    `skipped` items of this one had no id, and `found` are those that its pages showed.
+    `seen`: ids of all workspaces so far, because an API that ignores the workspace shows the same items in each.
+    `found`: ids that the pages of this workspace showed. `skipped`: items of this workspace without an id.
     """
 
     listing: Listing
@@ -87,29 +88,29 @@ class Paging:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the pages have shown all items that the list counts."""
+        """Whether the last page was read, or the pages have shown all items that the list counts."""
         return self.is_last or (self.total is not None and len(self.found) >= self.total)
 
     @property
     def shortfall(self) -> int:
-        """How many items the list counts that were on none of its pages."""
+        """How many items the list counts but shows on none of its pages."""
         return max(0, self.most - len(self.found))
 
     @property
     def page_size(self) -> int:
-        """Items a page."""
+        """The number of items that is requested for each page."""
         return self.listing.page_sizes[self.refused_sizes]
 
     @property
     def target(self) -> str:
-        """Path and query of the next page."""
+        """Path and query of the request for the next page."""
         if self.listing.by_post:
             return self.project_path
         return f"{self.project_path}?{urlencode(self._parameters())}"
 
     @property
     def body(self) -> bytes:
-        """The body of the request for the next page, for a list that is asked for by POST."""
+        """The body of the request for the next page; empty unless the list is requested by POST."""
         return orjson.dumps(self._parameters()) if self.listing.by_post else b""
 
     def _parameters(self) -> dict[str, Any]:
@@ -122,14 +123,14 @@ class Paging:
         return {"limit": self.page_size, **position, **self.listing.parameters, **where}
 
     def use_smaller_pages(self) -> bool:
-        """Ask for fewer items a page from now on; False when no smaller size is left, or pages were read already."""
+        """Request smaller pages from now on; False if there is no smaller size, or if pages were already read."""
         if self.offset or self.found or self.refused_sizes + 1 >= len(self.listing.page_sizes):
             return False
         self.refused_sizes += 1
         return True
 
     def take(self, body: bytes, observed_at: dt.datetime) -> ListPage | None:
-        """Add a received page and return its new items; None, at the end, if it shows nothing new of this workspace."""
+        """Add a received page; returns its new items, or None (the end) if it shows nothing new of this workspace."""
         page = read_page(body, self.listing.items)
         self.total = _count(page.get(self.listing.total))
         self.most = max(self.most, self.total or 0)

@@ -1,8 +1,8 @@
-"""A service of the cloud, as the clients of its APIs call it: one request until there is a verdict, and lists.
+"""A client of one cloud service: sends a request until there is a verdict, and reads lists page by page.
 
-`ServiceClient` holds what one endpoint needs. Its parts: `cloud.authentication` signs or carries the token,
-`cloud.sender` sends, `cloud.retries` knows when to try again and when to stop, `cloud.throttle` how fast requests may
-leave, `cloud.paging` adds up the pages of a list. What an answer means belongs to `cloud.classification`.
+`ServiceClient` holds the state of one endpoint. Its parts: `cloud.authentication` signs requests or adds the token,
+`cloud.sender` sends them, `cloud.retries` decides when to retry and when to stop, `cloud.throttle` limits the rate, and
+`cloud.paging` follows the pages of a list. What a response means belongs to `cloud.classification`.
 """
 
 import datetime as dt
@@ -63,10 +63,10 @@ def _utc_now() -> dt.datetime:
 
 @dataclass(slots=True)
 class Reading:
-    """The reading of a list in one workspace after the other, and what came of it.
+    """The reading of a list, one workspace after the other, and its totals.
 
-    `items` were shown, each counted once; `skipped` had no id; `shortfall` were counted and shown on no page;
-    `requests` were sent, those for single resources included.
+    `items`: items shown, each counted once. `skipped`: items without an id. `shortfall`: items that the list counts but
+    shows on no page. `requests`: requests sent, including those for single resources.
     """
 
     listing: Listing
@@ -77,26 +77,26 @@ class Reading:
 
     @property
     def items(self) -> int:
-        """How many items with an id were shown."""
+        """The number of items with an id that were shown."""
         return len(self.seen)
 
     def begin(self, project_path: str, workspace: str | None) -> Paging:
-        """The paging of a workspace."""
+        """Begin to read a workspace; returns its paging."""
         return Paging(self.listing, project_path, workspace, self.seen)
 
     def end(self, paging: Paging) -> None:
-        """Add up what the pages of a workspace held."""
+        """Add the totals of a workspace that was read to its end."""
         self.skipped += paging.skipped
         self.shortfall += paging.shortfall
 
 
 class ServiceClient:
-    """A client of one project, shared by all workers; use it as an async context manager.
+    """A client for one project, shared by all workers; use it as an async context manager.
 
-    Entering fetches a token (for a password) and sets `project_id`. Calls beyond the connection limit wait for a free
-    connection, within their time-out. `shared_rate` replaces `limits.rate` by one limit for all processes; it is closed
-    with the client. `ca_bundle` overrides the credentials' own. `now` is the clock that sets `observed_at`; when the
-    sandbox plays a day, this clock shows that day.
+    Entering fetches a token (if there is a password) and sets `project_id`. Calls beyond the connection limit wait for
+    a free connection, within their time-out. `shared_rate` replaces `limits.rate` by one limit for all processes; it is
+    closed with the client. `ca_bundle` overrides the one in the credentials. `now` is the clock that sets
+    `observed_at`; if the sandbox plays a day, this clock shows that day.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ class ServiceClient:
     async def rows(
         self, reading: "Reading", workspace: str | None, reduce: Callable[[dict[str, Any], dt.datetime], _T]
     ) -> AsyncIterator[list[_T]]:
-        """Read a list in one workspace, page by page, each item reduced to what is kept of it.
+        """Read a list in one workspace, page by page; `reduce` turns each item into what is kept of it.
 
         Raises:
             ListUnreadableError: a page cannot be read.
@@ -179,7 +179,7 @@ class ServiceClient:
         reading.end(paging)
 
     async def pages(self, reading: "Reading", workspace: str | None) -> AsyncIterator[ListPage]:
-        """Read a list in one workspace, page by page, each item once, as `rows` does."""
+        """Read a list in one workspace, page by page, each item once. Raises the same errors as `rows`."""
         paging = reading.begin(self.path(reading.listing.path), workspace)
         while (page := await self._next_page(reading, paging)) is not None:
             yield page
@@ -188,10 +188,10 @@ class ServiceClient:
     async def show(
         self, reading: "Reading", path: str, reduce: Callable[[dict[str, Any], dt.datetime], _T]
     ) -> _T | None:
-        """Read one resource below the endpoint, reduced to what is kept of it; None when it is gone.
+        """Read one resource below the endpoint; `reduce` turns it into what is kept. None if it does not exist.
 
         Raises:
-            ListUnreadableError: it cannot be read.
+            ListUnreadableError: the resource cannot be read.
             PipelineError: no request can succeed.
         """
         result = await self.ask(self.path(path), self._judge(classify_object))
@@ -213,12 +213,12 @@ class ServiceClient:
     async def _next_rows(
         self, reading: "Reading", paging: Paging, reduce: Callable[[dict[str, Any], dt.datetime], _T]
     ) -> list[_T] | None:
-        # Not a generator: a generator would keep the page alive while its caller works.
+        # Not a generator, because a generator would keep the page alive while its caller works.
         page = await self._next_page(reading, paging)
         return None if page is None else [reduce(item, page.observed_at) for item in page.items]
 
     async def _next_page(self, reading: "Reading", paging: Paging) -> ListPage | None:
-        """Read the next page of a list; None at its end. Offsets are unreliable, so several conditions end a list.
+        """Read the next page of a list; None at its end. Several conditions end a list, because offsets are unreliable.
 
         Raises:
             PipelineError: the page cannot be read, or no request can succeed.
@@ -256,12 +256,12 @@ class ServiceClient:
         return judge
 
     async def ask(self, target: str, judge: Judge, posted: bytes = b"") -> Result:
-        """Send a request until there is a verdict: a GET of `target` (path and query), or a POST with a body.
+        """Send a request until there is a verdict: a GET of `target` (path and query), or a POST of `posted`.
 
         Raises:
-            PipelineError: no request can succeed; from now on every call raises the same.
+            PipelineError: no request can succeed; every later call raises the same error.
         """
-        # The same clock as the event loop's, without fetching the loop: that would cost a system call each time.
+        # This is the event loop's clock too. Fetching the loop would cost a system call each time.
         clock = time.monotonic
         transport, authentication, retries = self._transport, self._authentication, self._retries
         policy = self._retry_policy
@@ -322,7 +322,7 @@ class ServiceClient:
     async def _handle(
         self, verdict: Verdict, status: int | None, token: Token | None, sent_at: float, faults: int
     ) -> float:
-        """Act on a response that is not final and return the seconds to wait; raises if no request can succeed."""
+        """Act on a response that is not final; returns the seconds to wait, or raises if no request can succeed."""
         if verdict.kind is Kind.STOP:
             assert verdict.stop is not None  # noqa: S101
             self._retries.halt(verdict.stop(f"{verdict.error_msg} ({self.host}: {brief(status, verdict)})."))
