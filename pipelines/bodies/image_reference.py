@@ -1,7 +1,7 @@
-"""How resources of the cloud name an image: by its id, or by an address in the registry.
+"""Reads how cloud resources name an image: by its id, or by an address in the registry.
 
-An address has the shape `host/namespace/repository:tag`, `namespace/repository:tag`, or either with `@sha256:…`. The
-host differs inside and outside of the cloud's network, so it says nothing about which image is meant.
+An address has the form `host/namespace/repository:tag` or `namespace/repository:tag`, or either with `@sha256:…`. The
+host differs inside and outside of the cloud's network, so it does not identify an image.
 """
 
 import re
@@ -10,7 +10,7 @@ from typing import NamedTuple
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _SCHEME = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _DIGEST = re.compile(r"@(sha256:[0-9a-f]{64})$", re.IGNORECASE)
-# Such an address within a longer text: a host or not, at least one directory, and a tag or a digest.
+# An address within a longer text: an optional host, at least one directory, and a tag or a digest.
 _ADDRESS = re.compile(
     r"(?<![\w./:@-])(?:[\w.-]+(?::\d+)?/)?[a-z0-9][\w.-]*(?:/[\w.-]+)+(?::[\w][\w.-]{0,127}|@sha256:[0-9a-f]{64})",
     re.IGNORECASE,
@@ -18,10 +18,10 @@ _ADDRESS = re.compile(
 
 
 class ImageReference(NamedTuple):
-    """An image as a resource names it: by `image_id`, or by `text`, an address, and its parts in lower case.
+    """An image as a resource names it: by `image_id`, or by an address `text`, with the address's parts in lower case.
 
-    `path` is `namespace/repository` without host. `tag` is `latest` where the address has neither tag nor digest, and
-    None where it has a digest alone.
+    `path` is `namespace/repository` without the host. `tag` is `latest` if the address has neither tag nor digest, and
+    None if it has only a digest.
     """
 
     image_id: str | None = None
@@ -32,9 +32,9 @@ class ImageReference(NamedTuple):
 
 
 def parse_reference(value: object) -> ImageReference | None:
-    """What a field says that names an image; None when it says nothing.
+    """The image that a field's value names; None if it names none.
 
-    What could carry a secret is dropped: a user and a password before the host, and a query.
+    Parts that could hold a secret are dropped: the user and password before the host, and the query.
     """
     text = value.strip() if isinstance(value, str) else ""
     if not text:
@@ -44,7 +44,7 @@ def parse_reference(value: object) -> ImageReference | None:
     text = re.split(r"[?#\s]", _SCHEME.sub("", text), maxsplit=1)[0]
     digest = _DIGEST.search(text)
     address = text[: digest.start()] if digest else text
-    # Whatever stands before the last @ is a login.
+    # Everything before the last @ is a login.
     address = address.rpartition("@")[2]
     if not address.strip("/"):
         return None
@@ -62,7 +62,10 @@ def parse_reference(value: object) -> ImageReference | None:
 
 
 def find_addresses(value: object) -> list[str]:
-    """The registry addresses in a JSON value of any shape, in order; the API does not say where in it they stand."""
+    """The registry addresses in a JSON value of any shape, in order.
+
+    All texts are searched, because the API does not document where the addresses are.
+    """
     if isinstance(value, str):
         return [match[0] for match in _ADDRESS.finditer(value)]
     if isinstance(value, dict):
