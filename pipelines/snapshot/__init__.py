@@ -1,1 +1,1 @@
-"""The steps of a day: take the inventory, fetch, normalise, validate, publish."""
+"""The steps of a run: read the inventory, fetch, normalise, validate, publish."""

@@ -1,11 +1,13 @@
-"""Absence from an inventory is no deletion: which known images it lacks, and whether it may be believed.
+"""Decides what it means that an inventory lacks a known image. Absence alone does not prove deletion.
 
-Known are the images that lived, or may have, on the last complete day: its ids with the outcome `ok` or `forbidden`. An
-inventory is *whole* when it lacks no more of them than the settings allow and, where it is the API's own list, shows as
-many images as it counts. What a whole inventory lacks leaves the history. What another one lacks is asked for by its
-id, so that the API's answer decides; its rows are those of the last complete day, marked in `id_source`.
+An image is known if it existed on the last complete day, or may have existed: its outcome was `ok` or `forbidden`. An
+inventory is *whole* if it lacks no more known images than the settings allow. If it is the API's image list, it must
+also show as many images as it counts. Images that a whole inventory lacks leave the history. Images that any other
+inventory lacks are requested by id, so that the API's response decides. Their rows are copied from the last complete
+day and marked in `id_source`.
 
-So the known images of a day are always among those of the next, and an inventory that stays short is short every day.
+Because of these rows, the next day's inventory is compared with the same images again. An inventory that stays short is
+therefore found short every day.
 """
 
 import datetime as dt
@@ -29,21 +31,24 @@ _TABLES = (INVENTORY.name, RESPONSES.name)
 
 @dataclass(frozen=True, slots=True)
 class KnownImages:
-    """The known images of `day`. `damaged`: the files of a later complete day that are not as they were published."""
+    """The known images of `day`; none if `day` is None.
+
+    `damaged`: a file of a later complete day that no longer matches its manifest, so that day was passed over.
+    """
 
     lake: Lake
     day: Partition | None
     damaged: LakePath | None = None
 
     def batches(self) -> Iterator[list[str]]:
-        """Their ids, in lists of bounded length."""
+        """The ids of the images, in lists of bounded length."""
         if self.day is None:
             return
         for batch in read_batches(self.lake.table(RESPONSES.name, self.day), _BATCH_ROWS, ["id", "outcome"]):
             yield batch.filter(pc.is_in(batch["outcome"], value_set=_MAY_LIVE))["id"].to_pylist()
 
     def rows(self, ids: set[str], snapshot_date: dt.date) -> Iterator[pa.RecordBatch]:
-        """What the inventory of their day says of some of them, as rows of another day."""
+        """The inventory rows of some ids on `day`, with `snapshot_date` and `id_source` set for another day."""
         if self.day is None:
             return
         stated = {"snapshot_date": snapshot_date, "id_source": FROM_LAST_COMPLETE_DAY}
@@ -59,10 +64,10 @@ class KnownImages:
 
 
 def known_images(lake: Lake, partition: Partition, project_id: str) -> KnownImages:
-    """What an inventory of a day is compared with; no images when the project has no complete day before it.
+    """The images that the inventory of `partition` is compared with; none if no earlier day is complete.
 
-    A day whose inventory was accepted although it had shrunk is compared with itself when it is taken again: it was
-    accepted for the day. Days of another project id are not compared: somebody said that the project moved.
+    A day whose shrunk inventory was accepted is compared with itself when it is taken again, because the acceptance
+    holds for that day. Days of another project id are not compared, because an operator stated that the project moved.
 
     Raises:
         StorageError: a manifest is damaged.
@@ -93,9 +98,10 @@ def _changed_files(lake: Lake, day: Partition, manifest: Manifest) -> Iterator[L
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What an inventory lacks: `missing` of `known` images. `reason`: why it is not whole, a sentence; None when it is.
+    """The result of a comparison: the inventory lacks `missing` of the `known` images.
 
-    `is_accepted`: it would not be whole, had somebody not said that it is right.
+    `reason` is a sentence that says why the inventory is not whole; None if it is whole. `is_accepted`: the inventory
+    counts as whole only because an operator accepted it.
     """
 
     known: int
@@ -107,9 +113,9 @@ class Judgement:
 def judge(
     inventory: Inventory, source: str, images: KnownImages, *, shortfall: int, max_shrunk_ratio: float, accepted: bool
 ) -> Judgement:
-    """Compare an inventory that was read to its end with the images that are known.
+    """Compare an inventory that was read to its end with the known images.
 
-    `shortfall`: images that the API's list counts and does not show; of these nobody can say that it is right.
+    `shortfall`: how many images the API's list counts but does not show. An operator cannot accept such a list.
     """
     known = missing = 0
     for ids in images.batches():
@@ -144,7 +150,7 @@ def judge(
 
 def missing_rows(inventory: Inventory, images: KnownImages, snapshot_date: dt.date) -> Iterator[pa.RecordBatch]:
     """Rows of the table `inventory` for the known images that an inventory lacks."""
-    # All at once, because the inventory of a day is not in the order of its answers.
+    # Collect all ids first, because the rows of an inventory are not in the order of its responses.
     missing = {id_ for ids in images.batches() for id_ in inventory.lacks(ids)}
     if missing:
         yield from images.rows(missing, snapshot_date)

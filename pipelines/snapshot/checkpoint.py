@@ -1,7 +1,7 @@
-"""The answers of an attempt that has not ended: in SQLite on a file system, in small objects in an object store.
+"""Stores the responses of an open attempt: in SQLite on a file system, in small objects in an object store.
 
-Both survive a kill of the process at any instant. When every id has its outcome, the answers become the `responses`
-table. Which ids are asked for, and when answers are put, belongs to `snapshot.fetch`.
+Both survive a kill of the process at any moment. When every id has an outcome, the responses become the table
+`responses`. Which ids are requested, and when responses are stored, belongs to `snapshot.fetch`.
 """
 
 import datetime as dt
@@ -34,7 +34,7 @@ from pipelines.tables import RESPONSES, Outcome
 
 _PAGE_IDS = 5_000
 _BATCH_ROWS = 4_096
-# While parts are merged, one group of each that is open is in memory.
+# While parts are merged, memory holds one row group of each open part.
 _PART_GROUP_ROWS = 512
 
 _STORE_VERSION = 3
@@ -44,8 +44,8 @@ _SCHEMA = (
     "DROP TABLE IF EXISTS answers",
     "CREATE TABLE subject (name TEXT NOT NULL)",
     "CREATE TABLE wanted (id TEXT PRIMARY KEY) WITHOUT ROWID",
-    # The columns of `responses` after the keys, times in microseconds since the epoch; and a checksum of all but the
-    # body, which has its own.
+    # The columns of `responses` after its keys, with times in microseconds since the epoch. `checksum` covers all of
+    # them but the body, which has its own digest.
     """CREATE TABLE answers (id TEXT PRIMARY KEY, outcome TEXT NOT NULL, http_status INTEGER, error_code TEXT,
         error_msg TEXT, attempts INTEGER NOT NULL, elapsed_ms INTEGER NOT NULL, observed_at INTEGER NOT NULL,
         body BLOB, body_sha256 TEXT, fetched_at INTEGER, confirmed_at INTEGER, checksum INTEGER NOT NULL)""",
@@ -64,7 +64,10 @@ _logger = logging.getLogger(__name__)
 
 
 def open_checkpoint(staging: LakePath, subject: str) -> "Checkpoint":
-    """The answers kept in a staging directory. Those of another `subject` (endpoint, project, attempt) do not count."""
+    """Open the checkpoint in a staging directory; it ignores responses stored for another `subject`.
+
+    The subject names the endpoint, the project and the attempt.
+    """
     if staging.local is None:
         return ObjectCheckpoint(staging / "answers", subject)
     path = staging.local / "answers.sqlite"
@@ -78,11 +81,11 @@ def open_checkpoint(staging: LakePath, subject: str) -> "Checkpoint":
 
 
 class DamagedStoreError(StorageError):
-    """The file of the kept answers is none any more."""
+    """The checkpoint's file is no longer a valid SQLite database."""
 
 
 def _checksum(row: _Row) -> int:
-    """Of a row's values but the body."""
+    """The CRC-32 of all values of a row but the body."""
     values = "\0".join(map(str, (*row[:_BODY], *row[_BODY + 1 :])))
     return zlib.crc32(values.encode("utf-8", "surrogateescape"))
 
@@ -97,7 +100,7 @@ def _is_intact(wanted: str, row: _Row, checksum: int) -> bool:
 
 
 def bounded(items: Iterable[_T], size: Callable[[_T], int], most: int) -> Iterator[list[_T]]:
-    """Lists of items in their order, each of at most so many, and of `BATCH_BYTES` and one item more at most."""
+    """Lists of the items, in order: at most `most` items each, and at most `BATCH_BYTES` plus one item."""
     some: list[_T] = []
     total = 0
     for item in items:
@@ -111,9 +114,9 @@ def bounded(items: Iterable[_T], size: Callable[[_T], int], most: int) -> Iterat
 
 
 class Checkpoint:
-    """The answers of an attempt, in SQLite."""
+    """The responses of an open attempt, in an SQLite file."""
 
-    # A kill loses at most the answers of this time or this number, whichever comes first.
+    # A kill loses at most the responses of this many seconds, or this many responses, whichever comes first.
     flush_seconds = 0.2
     flush_responses = 256
 
@@ -122,10 +125,10 @@ class Checkpoint:
         with self._errors(), storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, isolation_level=None)
-            # A text that rotted may be of any bytes; its checksum tells.
+            # A damaged text may hold any bytes; its checksum shows the damage.
             self._db.text_factory = functools.partial(str, encoding="utf-8", errors="surrogateescape")
-            # Exclusive: one process at a time (the partition is held), and no shared memory file, which network
-            # file systems lack.
+            # Only one process uses the file, because the partition is locked. Exclusive mode needs no shared-memory
+            # file, which network file systems do not support.
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
@@ -145,7 +148,7 @@ class Checkpoint:
         self._db.close()
 
     def want(self, ids: Iterator[list[str]]) -> int:
-        """Set the ids that this attempt is about, and return their number."""
+        """Set the ids that this attempt needs; returns their number."""
         with self.transaction():
             self._db.execute("DELETE FROM wanted")
             for some in ids:
@@ -153,13 +156,13 @@ class Checkpoint:
             return int(self._db.execute("SELECT count(*) FROM wanted").fetchone()[0])
 
     def outcomes(self) -> Counter[str]:
-        """How many wanted ids have each outcome."""
+        """The number of wanted ids with each outcome."""
         with self._errors():
             rows = self._db.execute("SELECT outcome, count(*) FROM wanted JOIN answers USING (id) GROUP BY outcome")
             return Counter(dict(rows))
 
     def carried(self) -> int:
-        """How many wanted ids have an answer that was carried forward from an earlier day."""
+        """The number of wanted ids whose response was carried forward from an earlier day."""
         with self._errors():
             rows = self._db.execute(
                 "SELECT count(*) FROM wanted JOIN answers USING (id) WHERE confirmed_at IS NOT NULL"
@@ -167,8 +170,10 @@ class Checkpoint:
             return int(rows.fetchone()[0])
 
     def forget(self) -> None:
-        """Drop what an attempt cannot take over from the one before: outcomes that are no answer, whatever was listed,
-        and the answers of an earlier day that this list confirmed."""
+        """Drop what a resumed attempt must not reuse: failed requests, carried responses, and all that lists showed.
+
+        Responses were carried forward because the image list confirmed them, and the list is read again.
+        """
         with self.transaction():
             self._db.execute("DELETE FROM answers WHERE outcome = ? OR confirmed_at IS NOT NULL", (Outcome.FAILED,))
             self.listed.clear()
@@ -187,7 +192,7 @@ class Checkpoint:
             return {id_ for (id_,) in rows}
 
     def lacking(self) -> Iterator[str]:
-        """Wanted ids without an outcome, in order; answers may be put meanwhile."""
+        """The wanted ids without an outcome, in order; responses may be stored during the iteration."""
         last = ""
         while True:
             with self._errors():
@@ -202,7 +207,7 @@ class Checkpoint:
             yield from (id_ for (id_,) in page)
 
     def put(self, answers: list[ImageResponse]) -> None:
-        """Store answers in one transaction."""
+        """Store responses in one transaction."""
         rows = []
         for answer in answers:
             observed_at = microseconds(answer.observed_at)
@@ -250,19 +255,19 @@ class Checkpoint:
             self._db.executemany(_INSERT, [(*row, _checksum(row)) for row in rows])
 
     def damaged(self) -> list[str]:
-        """Wanted ids whose stored answers are not as they were put."""
+        """The wanted ids whose responses have changed since they were stored."""
         damaged: list[str] = []
         for _ in self._rows(damaged):
             pass
         return damaged
 
     def drop(self, ids: list[str]) -> None:
-        """Forget the answers for some ids, so that they are lacking."""
+        """Remove the responses to some ids, so that `lacking` returns these ids again."""
         with self.transaction():
             self._db.executemany("DELETE FROM answers WHERE id = ?", [(id_,) for id_ in ids])
 
     def _rows(self, damaged: list[str]) -> Iterator[_Row]:
-        """The rows of wanted ids, by id; the ids of those that are not as they were put go to `damaged`."""
+        """The rows of wanted ids, by id. The id of a damaged row is added to `damaged` instead."""
         with self._errors(), closing(self._db.cursor()) as cursor:
             cursor.execute("SELECT wanted.id, answers.* FROM wanted JOIN answers USING (id) ORDER BY wanted.id")
             for wanted, *values, checksum in cursor:
@@ -275,14 +280,14 @@ class Checkpoint:
     def batches(self, snapshot_date: dt.date, project_id: str, damaged: list[str]) -> Iterator[pa.RecordBatch]:
         """All outcomes of wanted ids, by id, as batches of the `responses` table, bounded by rows and bytes.
 
-        Left out are answers that are not as they were put; their ids are added to `damaged`.
+        Damaged responses are left out, and their ids are added to `damaged`.
         """
         for rows in bounded(self._rows(damaged), lambda row: len(row[_BODY] or b""), _BATCH_ROWS):
             yield _with_keys(_table_of(rows), snapshot_date, project_id)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing of what the block stores."""
+        """Store everything that the block stores, or nothing."""
         with self._errors():
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -313,13 +318,13 @@ class Checkpoint:
 
 
 class ObjectCheckpoint(Checkpoint):
-    """The answers of an attempt, in small Parquet objects; SQLite, in a temporary directory, knows which is where.
+    """The responses of an open attempt, in small Parquet objects called parts.
 
-    An object, a part, holds the answers of some seconds by id, with the columns of `responses` after its two keys. A
-    later part's answer for an id replaces an earlier one's.
+    A part holds the responses of a few seconds by id, with the columns of `responses` after its two keys. If several
+    parts hold an id, the last one counts. An SQLite file in a temporary directory records which part holds an id.
     """
 
-    # Each part is a request, and an object to read again.
+    # Each part costs one request to write and one to read.
     flush_seconds = 5.0
     flush_responses = 4_096
 
@@ -341,7 +346,7 @@ class ObjectCheckpoint(Checkpoint):
             self._parts.append(path)
 
     def close(self) -> None:
-        """Forget which is where; the parts stay."""
+        """Remove the temporary SQLite file; the parts stay."""
         super().close()
         self._stack.close()
 
@@ -352,7 +357,8 @@ class ObjectCheckpoint(Checkpoint):
         buffer = io.BytesIO()
         pq.write_table(_table_of(rows), buffer, compression="zstd", row_group_size=_PART_GROUP_ROWS)
         content = buffer.getvalue()
-        # By name in the order in which they were put, also after an attempt that was killed; the name proves the part.
+        # The names sort in the order of writing, even after an attempt was killed. The digest in the name verifies the
+        # part.
         digest = hashlib.sha256(content).hexdigest()
         path = self._directory / f"{len(self._parts):08}-{uuid.uuid4().hex}-{digest}.parquet"
         path.write_whole(content)
@@ -366,13 +372,13 @@ class ObjectCheckpoint(Checkpoint):
             self._db.executemany("INSERT OR REPLACE INTO located VALUES (?, ?, ?)", located)
 
     def damaged(self) -> list[str]:
-        """None: parts were looked at when the store was opened."""
+        """An empty list, because parts are verified when the checkpoint is opened."""
         return []
 
     def batches(self, snapshot_date: dt.date, project_id: str, damaged: list[str]) -> Iterator[pa.RecordBatch]:
         """All outcomes of wanted ids, by id, as batches of the `responses` table, bounded by rows and bytes.
 
-        Left out are answers of parts that are not as they were written; their ids are added to `damaged`.
+        Responses in damaged parts are left out, and their ids are added to `damaged`.
         """
         source = "FROM wanted JOIN answers USING (id) JOIN located USING (id)"
         with self._errors(), closing(self._db.cursor()) as cursor:
@@ -400,7 +406,7 @@ class ObjectCheckpoint(Checkpoint):
 
 
 def _read_part(path: LakePath) -> pq.ParquetFile | None:
-    """A part, in memory as it is stored; None when it is not as it was written."""
+    """A part, in memory as it is stored; None if its content does not match the digest in its name."""
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != path.stem.rpartition("-")[2]:
         return None
@@ -408,7 +414,7 @@ def _read_part(path: LakePath) -> pq.ParquetFile | None:
 
 
 def _rows_of(part: pq.ParquetFile) -> list[_Row]:
-    """The rows of a part, times in microseconds."""
+    """The rows of a part, with times in microseconds."""
     table = part.read()
     for name in _TIMES:
         index = table.schema.get_field_index(name)
@@ -417,14 +423,14 @@ def _rows_of(part: pq.ParquetFile) -> list[_Row]:
 
 
 class _PartReader:
-    """Reads a part from its beginning to its end, a group of rows at a time."""
+    """Reads a part from its beginning to its end, one row group at a time."""
 
     def __init__(self, part: pq.ParquetFile) -> None:
         self._batches = part.iter_batches(_PART_GROUP_ROWS)
         self._batch = next(self._batches)
 
     def take(self, ids: list[str]) -> list[pa.RecordBatch]:
-        """The rows of ascending ids that come after those taken before."""
+        """The rows of some ids, which must be ascending and come after the ids taken before."""
         wanted = pa.array(ids, pa.string())
         found = []
         while True:

@@ -1,4 +1,7 @@
-"""Where a run gets its answers: the stated endpoint and credentials."""
+"""Finds the endpoint, credentials and inventory of a project in the settings, and makes its API clients.
+
+What is requested with these clients belongs to `snapshot.gathering`.
+"""
 
 import datetime as dt
 import os
@@ -29,7 +32,7 @@ class Connection:
     settings: Settings
     endpoint: str
     credentials: Credentials
-    # A database URL may hold a password.
+    # Left out of the repr, because a database URL may hold a password.
     inventory: str = field(repr=False)
 
     @property
@@ -42,7 +45,7 @@ class Connection:
         """The endpoint of the audit service. A server on this machine plays all services of the cloud.
 
         Raises:
-            ConfigurationError: it is not stated, and does not follow from the ModelArts endpoint.
+            ConfigurationError: it is not set, and cannot be derived from the ModelArts endpoint.
         """
         if self.settings.traces_endpoint is not None:
             return self.settings.traces_endpoint
@@ -56,7 +59,7 @@ class Connection:
         return f"https://cts.{host.removeprefix('modelarts.')}"
 
     def traces_client(self, now: Callable[[], dt.datetime] | None = None) -> ServiceClient:
-        """A client of the audit service, to be entered; `now` as in `client`.
+        """Make a client of the audit service, which the caller must enter; `now` as in `client`.
 
         Raises:
             ConfigurationError: its endpoint is not known.
@@ -71,10 +74,12 @@ class Connection:
         )
 
     def client(self, now: Callable[[], dt.datetime] | None = None) -> ModelArtsClient:
-        """A client of the endpoint, to be entered; `now` says when an answer came, by the wall clock if it is None.
+        """Make a client of the endpoint, which the caller must enter.
+
+        `now` is the clock that sets `observed_at`; None is the wall clock.
 
         Raises:
-            ConfigurationError: a shared rate is wanted, and its Python package is not installed.
+            ConfigurationError: a shared rate is set, and its Python package is not installed.
         """
         rate_limit, shared_rate = self.settings.rate_limit, None
         if rate_limit is not None and self.settings.rate_limiter is not None:
@@ -102,10 +107,10 @@ def _shared_rate(url: str, host: str, rate: float) -> "SharedRate":
 
 
 def stated_project(settings: Settings, key: str) -> tuple[str | None, str | None]:
-    """What the settings state of a project: its id in the cloud, and its inventory; each None where they do not.
+    """The project's id in the cloud and its inventory, as the settings state them; each None if they do not.
 
     Raises:
-        ConfigurationError: the project is not among the settings.
+        ConfigurationError: the settings do not name the project.
     """
     if key not in settings.project_keys:
         raise ConfigurationError(
@@ -120,10 +125,10 @@ def stated_project(settings: Settings, key: str) -> tuple[str | None, str | None
 
 @contextmanager
 def connect(settings: Settings, partition: Partition) -> Iterator[Connection]:
-    """Find endpoint, credentials and inventory of a project, as they are stated.
+    """Find the endpoint, credentials and inventory of a project.
 
     Raises:
-        ConfigurationError: the endpoint or credentials are missing, or the project is not among the settings.
+        ConfigurationError: the endpoint or the credentials are missing, or the settings do not name the project.
     """
     project_id, inventory = stated_project(settings, partition.project)
     if settings.endpoint is None or settings.uses_sandbox:

@@ -1,7 +1,7 @@
-"""One outcome per inventory id: ask the API for what is lacking, and store each answer as it comes.
+"""Fetches one outcome for each id of the inventory: requests what is missing, and stores each response as it arrives.
 
-How answers are stored belongs to `snapshot.checkpoint`; how one request is made, retried and judged, to
-`cloud.modelarts` and `cloud.classification`; what else a run asks for, to `snapshot.gathering`.
+Not here: how responses are stored (`snapshot.checkpoint`), how one request is sent, retried and judged
+(`cloud.modelarts`, `cloud.classification`), and what else a run requests (`snapshot.gathering`).
 """
 
 import asyncio
@@ -35,20 +35,20 @@ _logger = logging.getLogger(__name__)
 
 
 class ImageClient(Protocol):
-    """What fetching needs of the API client."""
+    """What `fetch` needs from the API client."""
 
     async def show_image(self, image_id: str) -> ImageResponse:
-        """Ask for one image; every failure that concerns only this image is in the answer."""
+        """Request one image. A failure that concerns only this image is in the response, not raised."""
         ...
 
 
 class InterruptedFetchError(PipelineError):
-    """The process was told to stop."""
+    """A signal told the process to stop."""
 
 
 @dataclass(slots=True)
 class Progress:
-    """How far a fetch is: `kept` ids had an answer on disk before it began, `outcomes` counts all that have one."""
+    """How far a fetch is: `kept` ids had a stored response before it began, `outcomes` counts all ids that have one."""
 
     total: int
     kept: int
@@ -57,22 +57,22 @@ class Progress:
 
     @property
     def done(self) -> int:
-        """Ids that have an outcome."""
+        """The number of ids that have an outcome."""
         return self.outcomes.total()
 
     @property
     def seconds(self) -> float:
-        """Time since the fetch began."""
+        """Seconds since the fetch began."""
         return time.monotonic() - self.started
 
     @property
     def rate(self) -> float:
-        """Images per second, of those that were asked for in this run."""
+        """Images per second, counting only those requested in this run."""
         return (self.done - self.kept) / max(self.seconds, 1e-9)
 
 
 class _Writer:
-    """Gathers answers and puts them on disk a few times a second."""
+    """Collects responses and stores them a few times a second."""
 
     def __init__(
         self, store: Checkpoint, progress: Progress, before_put: Callable[[list[ImageResponse]], None]
@@ -112,15 +112,15 @@ async def fetch(
     on_progress: Callable[[Progress], None],
     before_put: Callable[[list[ImageResponse]], None],
 ) -> None:
-    """Ask for every id that `store` lacks, with at most `concurrency` requests in flight.
+    """Request every id that `store` lacks, with at most `concurrency` requests in flight.
 
-    Memory does not grow with the number of ids: a fixed number of workers draw from one iterator. `deadline` is
-    called now and then and raises when the fetch may not go on; `before_put` is given the answers that are about to be
-    stored.
+    Memory does not grow with the number of ids, because a fixed number of workers draw from one iterator. `deadline` is
+    called a few times a second, and raises if the fetch must not continue. `before_put` gets the responses that are
+    about to be stored.
 
     Raises:
-        InterruptedFetchError: SIGTERM or SIGINT came; what was answered is on disk.
-        PipelineError: whatever makes going on pointless, from `client` or `store`.
+        InterruptedFetchError: SIGTERM or SIGINT came; the responses that arrived before are stored.
+        PipelineError: `client` or `store` cannot continue.
     """
     writer = _Writer(store, progress, before_put)
     lacking = store.lacking()
@@ -144,7 +144,7 @@ async def fetch(
             ticker = asyncio.create_task(tick())
             workers = [asyncio.create_task(work()) for _ in range(concurrency)]
             try:
-                # The ticker never ends by itself: should it fail, the fetch fails with it.
+                # The ticker never ends by itself. If it fails, the fetch fails with it.
                 pending: set[asyncio.Task[None]] = {*workers, ticker}
                 while pending != {ticker}:
                     ended, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
@@ -161,13 +161,13 @@ async def fetch(
 
 @asynccontextmanager
 async def stoppable(progress: Progress) -> AsyncIterator[None]:
-    """Let SIGTERM and SIGINT end the block in good order, and put the handlers back afterwards.
+    """End the block in good order if SIGTERM or SIGINT comes; restore the previous handlers afterwards.
 
     Raises:
-        InterruptedFetchError: one of them came.
+        InterruptedFetchError: one of these signals came.
     """
     if threading.current_thread() is not threading.main_thread():
-        # Signals are the main thread's; who runs a fetch elsewhere stops it by other means.
+        # Only the main thread can handle signals. A fetch in another thread must be stopped by other means.
         yield
         return
     loop = asyncio.get_running_loop()
@@ -199,7 +199,7 @@ async def stoppable(progress: Progress) -> AsyncIterator[None]:
 
 
 def drop_damaged(store: Checkpoint, damaged: list[str]) -> None:
-    """Forget answers that are not as they came, so that these ids are asked for again, and say so."""
+    """Drop and log responses that were damaged in storage, so that their ids are requested again."""
     if damaged:
         _logger.warning(
             "%d stored answers are not as they came, the one for %s among them: these ids are asked for again.",
@@ -216,7 +216,7 @@ def inventory_ids(inventory: LakePath) -> Iterator[list[str]]:
 
 
 def invalid_responses(inventory: LakePath, now: dt.datetime) -> Iterator[list[ImageResponse]]:
-    """The outcome of ids that are never sent because they are no UUIDs."""
+    """The outcomes of ids that are never sent, because they are not UUIDs."""
     for batch in _inventory_batches(inventory):
         ids = pc.filter(batch["id"], pc.invert(batch["is_valid"])).to_pylist()
         yield [
@@ -240,9 +240,9 @@ def _inventory_batches(inventory: LakePath) -> Iterator[pa.RecordBatch]:
 
 
 def write_responses(staging: Staging, store: Checkpoint) -> list[str]:
-    """Turn the stored answers into the staged `responses`; the ids whose answers are not as they were stored.
+    """Write the stored responses to the staged `responses`; returns the ids whose responses are damaged.
 
-    The table lacks these: it is whole when there are none.
+    The table lacks these ids, so it is complete only if there are none.
     """
     damaged: list[str] = []
     with staging.writer(RESPONSES) as writer:
@@ -252,14 +252,14 @@ def write_responses(staging: Staging, store: Checkpoint) -> list[str]:
 
 
 def write_references(staging: Staging, store: Checkpoint) -> None:
-    """Turn the stored references into the staged `image_references`; without any it has no rows."""
+    """Write the stored references to the staged `image_references`, which may have no rows."""
     with staging.writer(IMAGE_REFERENCES) as writer:
         for batch in store.references.batches(staging.date, staging.project_id):
             writer.write(batch)
 
 
 def write_traces(staging: Staging, store: Checkpoint) -> None:
-    """Turn the stored traces into the staged `image_traces`; without any it has no rows."""
+    """Write the stored traces to the staged `image_traces`, which may have no rows."""
     with staging.writer(IMAGE_TRACES) as writer:
         for batch in store.traces.batches(staging.date, staging.project_id):
             writer.write(batch)

@@ -1,6 +1,7 @@
-"""All that a run asks the cloud for once it has its inventory: details of images, the API's list, and who uses images.
+"""Requests all that a run needs after its inventory: image details, the image list, usage and traces.
 
-Each has a module of its own; the order among them, and what the manifest says of them, belong here.
+The order of these parts, and their facts for the manifest, belong here. How each part is read belongs to its own
+module.
 """
 
 import asyncio
@@ -51,24 +52,24 @@ from pipelines.tables import INVENTORY, Outcome
 
 _TRIES_TO_STORE = 3
 _ACCEPTED_POLL_SECONDS = 0.05
-# Parsing each body once more would cost more than all else that is done with it. What this overlooks is found when the
-# day is published.
+# Parsing each body again would cost more than everything else done with it. A workspace that this overlooks is found
+# when the day is published.
 _WORKSPACE = re.compile(rb'"workspace_id"\s*:\s*"([^"\\]*)"')
 
 
 async def gather(
     run: SnapshotRun, attempt: Attempt, connection: Connection, on_progress: Callable[[Progress], None]
 ) -> FetchFacts:
-    """Ask for everything that the day lacks, and stage what was answered.
+    """Request everything that the day lacks, and stage the responses.
 
     Raises:
         PipelineError: no request can succeed, the run was told to stop, or the storage failed.
     """
     async with connection.client(run.observed_by) as client:
-        # Again, because this step may be run alone.
+        # Checked again, because this step may be run alone.
         run.check_project(client.project_id, connection.host)
         asked = f"{connection.endpoint} {client.project_id}"
-        # Of another attempt, which ended and was not quite tidied up, nothing is taken over.
+        # The subject names the attempt: nothing is reused from an earlier attempt whose files were not all removed.
         subject = f"{asked} {attempt.started_at.isoformat()}"
         with contextlib.closing(open_checkpoint(run.lake.staging(run.partition), subject)) as store:
             scope = await find_scope(client, run.settings.stated_workspaces, known_workspaces(run.lake, run.partition))
@@ -78,7 +79,7 @@ async def gather(
 
 @dataclass(slots=True)
 class _Gathering:
-    """What the steps of `gather` share."""
+    """The state that the steps of `gather` share."""
 
     day: SnapshotRun
     attempt: Attempt
@@ -147,7 +148,7 @@ class _Gathering:
         )
 
     def _resume(self, started_at: dt.datetime) -> int:
-        """Keep what the checkpoint has of this inventory and is as it was stored; returns the number of ids."""
+        """Keep the undamaged stored responses to ids of this inventory; returns the number of ids."""
         inventory = self.day.staged(INVENTORY.name)
         total = self.store.want(inventory_ids(inventory))
         for responses in invalid_responses(inventory, started_at):
@@ -168,11 +169,11 @@ class _Gathering:
         )
 
     def _note(self, responses: list[ImageResponse]) -> None:
-        """Take what responses say besides the images: the workspaces, and whether a sandbox invented them."""
+        """Note what the responses say beyond the images: their workspaces, and whether a sandbox invented them."""
         for response in responses:
             if response.body is not None and (stated := _WORKSPACE.search(response.body)):
                 self.scope.note(stated[1].decode("utf-8", "replace"))
-        # Of a run that finds every response stored, nothing else says where they are from.
+        # If a later run finds every response stored, only this note says where they come from.
         if self.client.met_sandbox and self.attempt.sandbox != self.asked:
             self.attempt = self.attempt.model_copy(update={"sandbox": self.asked})
             write_attempt(self.day.lake, self.day.partition, self.attempt)
@@ -193,9 +194,9 @@ class _Gathering:
 
     @contextlib.asynccontextmanager
     async def _beside(self, image_list: ImageListReading | None, usage: UsageReading) -> AsyncIterator[None]:
-        """Read the list and the sources of usage while the block fetches details.
+        """Read the image list and the sources of usage while the block fetches details.
 
-        One page is asked for after the other, which would make a fetch half as long again.
+        Pages are requested one after the other. Reading them after the details would make a fetch half as long again.
         """
         beside = asyncio.create_task(self._read_beside(image_list, usage))
         try:
@@ -218,7 +219,7 @@ class _Gathering:
                 continue
             if self.details_are_there.is_set():
                 return
-            # Details may name workspaces that nothing else does.
+            # Details may name workspaces that no list names.
             await self.details_are_there.wait()
 
     async def _read_traces(self) -> SourceFacts:
@@ -232,10 +233,10 @@ class _Gathering:
             )
 
     async def _write_responses(self, staging: Staging, started_at: dt.datetime) -> None:
-        """Stage the responses; those that were damaged meanwhile are asked for again.
+        """Stage the responses. Those that were damaged since they were stored are requested again.
 
         Raises:
-            StorageError: they are damaged again and again.
+            StorageError: responses are damaged again each time.
         """
         for _ in range(_TRIES_TO_STORE):
             if not (damaged := write_responses(staging, self.store)):
@@ -251,7 +252,7 @@ class _Gathering:
         )
 
     def _earlier(self) -> Callable[[str], dict[str, Resource]]:
-        """Finds the resources of a kind that the last complete day kept, by id; reads that day once."""
+        """A function that finds the resources of a kind on the last complete day, by id; it reads that day once."""
         found: dict[str, dict[str, Resource]] | None = None
 
         def find(kind: str) -> dict[str, Resource]:

@@ -1,7 +1,7 @@
-"""The API's own list of images: reads it, stages its pages, and finds its items by id.
+"""Reads the API's image list: stages its pages, finds its items by id, and compares them with stored responses.
 
-The list of images is a witness, too: it returns nearly all fields of an image, 200 images a request, and so may confirm
-a stored answer. Who uses that: change-only days (`snapshot.incremental`) and `maintenance.verify`.
+The list returns nearly all fields of an image, 200 images a request, so it can confirm a stored response. This is used
+on incremental days (`snapshot.incremental`) and by `maintenance.verify`.
 """
 
 import datetime as dt
@@ -25,9 +25,9 @@ from pipelines.snapshot.scope import Scope
 from pipelines.snapshot.staging import Staging
 from pipelines.tables import LIST_PAGES, Table
 
-# Fields of the details that the list does not show; a change of these alone is found when the details are refreshed.
+# Fields of the details that the list does not show. A change of these alone is found when the details are next fetched.
 NOT_LISTED = frozenset({"support_res_categories"})
-# Bodies are long: smaller groups than elsewhere bound the memory of writers and readers alike.
+# Bodies are long, so small row groups bound the memory of writers and readers.
 _PAGES_A_GROUP = 64
 _SINGLE = frozenset({str, int, float, bool, type(None)})
 
@@ -35,29 +35,29 @@ _EPOCH, _MICROSECOND = dt.datetime(1970, 1, 1, tzinfo=dt.UTC), dt.timedelta(micr
 
 
 def confirms(item: dict[str, Any], body: bytes) -> bool:
-    """Tell whether an item of the list says the same as the body of a details answer."""
+    """Whether an item of the list says the same as the body of a details response."""
     try:
         details = parse(body)
     except NotJSONError:
         return False
     if not isinstance(details, dict) or not details.keys() - item.keys() <= NOT_LISTED:
         return False
-    # The ids were compared already, without regard to letter case.
+    # The ids were already compared, ignoring letter case.
     return all(name in details and _same(value, details[name]) for name, value in item.items() if name != "id")
 
 
 def _same(left: Any, right: Any) -> bool:
-    # True == 1 in Python, and not in JSON.
+    # In Python True == 1, but not in JSON.
     if type(left) is type(right) and type(left) in _SINGLE:
         return bool(left == right)
     if type(left) is list and left == right and {*map(type, left)} == {str}:
         return True
-    # The API does not promise an order of the elements of lists.
+    # The API does not promise an order of list elements.
     return dumps(ordered(left)) == dumps(ordered(right))
 
 
 class ImageList:
-    """Items of the list, to be found by id, in a table of an SQLite database, so that memory stays as it is."""
+    """Items of the image list, to be found by id. They are in an SQLite table, so that memory does not grow."""
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._db = database
@@ -71,16 +71,18 @@ class ImageList:
         self._db.execute("DELETE FROM listed")
 
     def index(self, observed_at: int, body: bytes) -> None:
-        """Store the items of one page, listed at a time in microseconds since the epoch; the first for an id counts.
+        """Store the items of one page; the first item of an id counts.
+
+        `observed_at` is in microseconds since the epoch.
 
         Raises:
-            NotJSONError: the body is no page of a list.
+            NotJSONError: the body is not a page of a list.
         """
         rows = [(id_, observed_at, dumps(item)) for item in read_page(body)["data"] if (id_ := id_of(item)) is not None]
         self._db.executemany("INSERT OR IGNORE INTO listed VALUES (?, ?, ?)", rows)
 
     def find(self, ids: list[str]) -> Iterator[tuple[str, int, dict[str, Any]]]:
-        """Those of some ids that were listed, each with the time and the item, one after the other."""
+        """Those of some ids that the list shows, one by one: id, time of observation (microseconds) and item."""
         marks = ",".join("?" * len(ids))
         rows = self._db.execute(
             f"SELECT id, observed_at, item FROM listed WHERE id IN ({marks})",  # noqa: S608  (question marks only)
@@ -91,10 +93,10 @@ class ImageList:
 
 
 class ImageListReading:
-    """Writes the pages of the API's own list to the staged `list_pages`, and with `items` indexes the items.
+    """Writes the pages of the image list to the staged `list_pages`, and stores the items in `items` if it is given.
 
-    A context manager: the table appears when the block ends without an error. It has no rows where the list cannot be
-    read. `read` may be called again when further workspaces became known.
+    Use it as a context manager: the table appears when the block ends without an error. If the list cannot be read, the
+    table has no rows. `read` may be called again after further workspaces became known.
     """
 
     def __init__(self, client: ModelArtsClient, scope: Scope, staging: Staging, items: ImageList | None) -> None:
@@ -123,11 +125,11 @@ class ImageListReading:
 
     @property
     def shortfall(self) -> int:
-        """How many images the list counts that were on none of its pages."""
+        """How many images the list counts but shows on none of its pages."""
         return self._reading.shortfall if self.was_read else 0
 
     async def read(self) -> None:
-        """Read the list in the workspaces in which it was not read yet; `error` says why it cannot be.
+        """Read the list in the workspaces that were not read yet. If it cannot be read, `error` says why.
 
         Raises:
             PipelineError: no request can succeed, or the storage failed.
@@ -143,7 +145,7 @@ class ImageListReading:
                     self._write(self._writer, page)
                 self._workspaces += 1
         except ListUnreadableError as error:
-            # A day may be published without it.
+            # A day may be published without the image list.
             self.error, self._writer = error, None
             self._stack.__exit__(type(error), error, error.__traceback__)
 
@@ -162,7 +164,10 @@ class ImageListReading:
 def batches_of(
     cursor: sqlite3.Cursor, table: Table, rows_a_batch: int, snapshot_date: dt.date, project_id: str
 ) -> Iterator[pa.RecordBatch]:
-    """Rows that hold the columns of `table` after its two keys of the partition, as batches of that table."""
+    """The cursor's rows as batches of `table`.
+
+    A row must have the columns of `table` after the two keys of the partition.
+    """
     schema = table.schema
     while rows := cursor.fetchmany(rows_a_batch):
         columns = [[snapshot_date] * len(rows), [project_id] * len(rows), *zip(*rows, strict=True)]
@@ -171,5 +176,5 @@ def batches_of(
 
 
 def microseconds(moment: dt.datetime) -> int:
-    """A time as SQLite keeps it here: microseconds since the epoch."""
+    """A time as the SQLite tables store it: microseconds since the epoch."""
     return (moment - _EPOCH) // _MICROSECOND

@@ -1,7 +1,7 @@
-"""Change-only days: answers of an earlier day that the API's list still confirms are carried forward, not fetched.
+"""Incremental mode: carries forward responses of an earlier day if the image list still confirms them.
 
-Carried forward is an answer of the last complete day whose image the list shows unchanged, field by field, and that
-was fetched not too long ago. Absence from the list confirms nothing: such an id is asked for, as is a new one.
+A response of the last complete day is carried forward if the list shows its image unchanged, field by field, and if it
+was fetched recently enough. Absence from the list confirms nothing: such an id is requested, and so is a new one.
 """
 
 import datetime as dt
@@ -19,7 +19,7 @@ from pipelines.snapshot.checkpoint import Checkpoint
 from pipelines.snapshot.image_list import confirms
 from pipelines.tables import RESPONSES, TIMESTAMP
 
-# Below SQLite's limit of parameters.
+# Below SQLite's limit on the number of parameters.
 _BATCH_ROWS = 500
 _DESCRIBED = pa.array(["ok", "deleted"])
 
@@ -27,10 +27,10 @@ _DESCRIBED = pa.array(["ok", "deleted"])
 def last_complete_responses(lake: Lake, partition: Partition, project_id: str) -> LakePath | None:
     """The `responses` file of the project's last complete day before this one.
 
-    None when there is no such day, or when it is one of another project id.
+    None if there is no such day, or if that day has another project id.
 
     Raises:
-        StorageError: the file is not the one that its manifest names, so nothing may be carried forward from it.
+        StorageError: the file does not match its manifest, so nothing may be carried forward from it.
     """
     day = last_complete_day(lake, partition)
     if day is None:
@@ -48,7 +48,10 @@ def last_complete_responses(lake: Lake, partition: Partition, project_id: str) -
 
 
 def carry_forward(store: Checkpoint, responses: LakePath, fetched_after: dt.datetime) -> None:
-    """Store the answers of an earlier day's `responses` file that the list confirms, for ids that have none yet."""
+    """Store responses of an earlier day's `responses` file that the list confirms, for ids that have none yet.
+
+    Only responses fetched after `fetched_after` are used.
+    """
     confirmed: list[tuple[dict[str, Any], int]] = []
     size = 0
     for batch in read_batches(responses, _BATCH_ROWS):

@@ -1,32 +1,35 @@
-"""Stored responses -> the frames `images`, `image_values` and `image_tags`, from the responses alone.
+"""Turns stored responses into the frames `images`, `image_values` and `image_tags`, from the responses alone.
 
-What becomes of a column of values belongs here (`bodies` reads the single body), and nothing that asks, stores or
-compares: the same responses give the same frames, so that any stored day can be rebuilt. A bad value costs its row that
-value. What is repaired or cannot be read is named in `anomalies` as `field:problem`:
+Work on whole columns of values belongs here; reading a single body belongs to `bodies`. Nothing here requests, stores
+or compares: the same responses give the same frames, so that any stored day can be rebuilt. A bad value costs its row
+only that value. `anomalies` names each repaired or unreadable value as `field:problem`:
 
 ``number_for_text``      an integer where text belongs: kept as its decimal text
 ``number_as_text``, ``number_as_float``  digits as text, or a whole float, where an integer belongs: kept as the integer
-``wrong_type``, ``out_of_range``, ``not_utf8``  no such value can be kept in the column: null there
-``too_long``             longer than 65,535 bytes, which no text of a warehouse can be: null there
+``wrong_type``, ``out_of_range``, ``not_utf8``  the column cannot hold the value: null there
+``too_long``             longer than 65,535 bytes, the limit of text in warehouses: null there
 ``extra:not_utf8``, ``extra:out_of_range``  `extra` holds half a character, or a number beyond 64 bits: kept as sent
 ``unknown_value``        outside the documented values of an enumeration: kept as sent
-``element_not_text``, ``not_utf8``  an element of a list kept as its JSON text
+``element_not_text``, ``not_utf8``  an element of a list is not plain text: kept as its JSON text
 ``separator_in_element`` an element holds the `|` that joins the flattened list: `image_values` has it whole
-``tags:repeated_key``    of tags with one key the first counts
-``tags:item_not_an_object``, ``tags:key_not_text``  no tag can be made of an item: it is left out
-``tags:value_not_text``, ``tags:unknown_member``  a tag has no value, or lacks what its item says besides
-``tags:wrong_type``, ``tags:too_long``  no tags; where anything of tags is named, `extra` has them all as sent
-``id:missing``, ``id:letter_case``, ``id:differs``  the body's id against the one asked for
+``tags:repeated_key``    several tags have one key: the first counts
+``tags:item_not_an_object``, ``tags:key_not_text``  an item is not a tag: left out
+``tags:value_not_text``  a tag's value is not text: null
+``tags:unknown_member``  an item has members besides key and value: they are left out
+``tags:wrong_type``, ``tags:too_long``  the tags cannot be read or stored: null
+``id:missing``, ``id:letter_case``, ``id:differs``  the body's id is missing, or differs from the requested one
 ``body:not_an_object``   nothing of the body can be read into columns
-``body:nested_too_deeply``  what lies deeper than 100 levels is kept as text
-``body:not_a_number``    NaN or Infinity, which JSON has not: kept as text
-``body:byte_order_mark``, ``body:not_utf8``, ``body:control_character``  JSON that is not quite by the standard
+``body:nested_too_deeply``  content deeper than 100 levels is kept as text
+``body:not_a_number``    NaN or Infinity, which JSON does not have: kept as text
+``body:byte_order_mark``, ``body:not_utf8``, ``body:control_character``  the body is not quite standard JSON
+
+If any anomaly of tags is named, `extra` has all tags as sent.
 
 The content hash is the SHA-256 of the body's canonical JSON: keys sorted and list elements sorted (by their own
-canonical JSON) at every level, no white space, UTF-8. The elements of a list of more than 65,536 stay as they came.
-Numbers are hashed as written up to their type, so `1` and `1.0` differ while `1.0` and `1.00` do not; a number with a
-fraction or an exponent is a double. Of a key that occurs twice the last value counts, as everywhere in JSON. A body
-that is no JSON hashes its bytes.
+canonical JSON) at every level, no white space, UTF-8. Lists of more than 65,536 elements are not sorted. Numbers are
+hashed as written up to their type, so `1` and `1.0` differ, but `1.0` and `1.00` do not; a number with a fraction or an
+exponent is a double. If a key occurs twice, the last value counts, as usual in JSON. If a body is not JSON, its bytes
+are hashed.
 """
 
 import hashlib
@@ -67,11 +70,11 @@ _DAY_MS = 86_400_000
 
 @dataclass(frozen=True, slots=True)
 class Normalised:
-    """What one chunk of responses says.
+    """The content of one chunk of responses.
 
-    `images`, `image_values` and `image_tags` have exactly the columns of their tables, Arrow-backed.
-    The counters count images: by field outside the contract, by `field=value` of unknown enumeration values, and by
-    anomaly. The first two name at most `COUNTED_APART` distinct entries and gather the rest under `FURTHER`.
+    `images`, `image_values` and `image_tags` have exactly the columns of their tables, Arrow-backed. The counters count
+    images: by field outside the contract, by `field=value` of unknown enumeration values, and by anomaly. The first two
+    name at most `COUNTED_APART` distinct entries and gather the rest under `FURTHER`.
     """
 
     images: pd.DataFrame
@@ -85,9 +88,9 @@ class Normalised:
 def normalise_images(responses: pa.Table | pa.RecordBatch) -> Normalised:
     """Turn a chunk of `responses` (schema `columns.RESPONSES`) into frames.
 
-    One row per response with outcome `ok` or `deleted`, in the order given; `image_values` in the order of the rows,
-    then of `LIST_FIELDS`, then of the API; `image_tags` in the order of the rows, then of
-    the keys. No content of a body makes this raise.
+    `images` has one row per response with outcome `ok` or `deleted`, in the order given. `image_values` is in the order
+    of these rows, then of `LIST_FIELDS`, then of the API. `image_tags` is in the order of these rows, then of the keys.
+    No content of a body raises an error.
     """
     is_described = pc.is_in(_joined(responses["outcome"]), value_set=pa.array(["ok", "deleted"]))
     given = {name: _joined(responses[name]).filter(is_described) for name in _GIVEN}
@@ -139,7 +142,7 @@ def _joined(column: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 
 def to_arrow(frame: pd.DataFrame, table: Table) -> pa.Table:
-    """The frame under the exact schema of `table`; raises ValueError for a null in a required column."""
+    """The frame in the exact schema of `table`; raises ValueError if a required column has a null."""
     arrow = pa.Table.from_pandas(frame, schema=table.schema, preserve_index=False, nthreads=1)
     return arrow.replace_schema_metadata(None)
 
@@ -151,7 +154,7 @@ def add_counts(total: Counter[str], more: Mapping[str, int]) -> None:
 
 
 class _Findings:
-    """What was found out about the rows of one chunk on the way, besides their values."""
+    """Anomalies, unknown fields and unknown values found in the rows of one chunk."""
 
     def __init__(self, rows: int) -> None:
         self._of_row: dict[int, set[str]] = {}
@@ -193,7 +196,7 @@ def _label(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Bodies:
-    """The bodies of a chunk: the column of each field of single values, the list fields, the tags, and two columns."""
+    """The bodies of a chunk in columns: single values, list fields, tags, content hashes and `extra`."""
 
     values: dict[str, pa.Array]
     lists: "_Lists"
@@ -203,7 +206,7 @@ class _Bodies:
 
 
 def _read_bodies(contents: pa.Array, latest: pa.Array, findings: _Findings) -> _Bodies:
-    """Read the bodies, a few at a time: their values are in columns before they are out of the processor's cache."""
+    """Read the bodies, a few at a time, so that values become columns while they are in the processor's cache."""
     parts: list[list[pa.Array]] = []
     lists = _Lists()
     tags: list[Tags | None] = []
@@ -286,9 +289,9 @@ def _days_to(day: pa.Array, instants: pa.Array) -> pa.Array:
 
 
 def _registry_and_repository(swr_path: pa.Array) -> tuple[pa.Array, pa.Array]:
-    """Host and repository of `host[:port]/namespace/repository[:tag][@digest]`, null where there is none.
+    """Host and repository of `host[:port]/namespace/repository[:tag][@digest]`, each null if missing.
 
-    Of a path with one slash the first part is a host only when it looks like one; else it is the namespace.
+    In a path with one slash, the first part is the host if it looks like one, and otherwise the namespace.
     """
     untagged = pc.replace_substring_regex(swr_path, r"(?s)(:[^:/@]*)?(@.*)?$", "")
     parts = pc.list_slice(pc.split_pattern(untagged, "/", max_splits=2), 0, 3, return_fixed_size_list=True)
@@ -314,9 +317,9 @@ Elements = tuple[str, ...] | None
 
 
 class _Lists:
-    """The list fields of all rows: few distinct combinations, and for each row which one it has.
+    """The list fields of all rows: the distinct combinations, and for each row the number of its combination.
 
-    Many images share few combinations, so what follows from one is worked out once and dealt out to the rows.
+    Many images share few combinations, so everything that follows from a combination is computed once.
     """
 
     def __init__(self) -> None:
@@ -326,7 +329,7 @@ class _Lists:
         self._of_row: list[int] = []
 
     def add(self, sent: tuple[Any, ...]) -> list[tuple[str, Elements]]:
-        """Add a row: a tuple, or none, for each field. Returns the lists that canonical JSON has in another order."""
+        """Add a row: a tuple or None for each field. Returns the lists that canonical JSON has in another order."""
         number = self._numbers.get(sent)
         if number is None:
             number = self._numbers[sent] = len(self._combinations)
@@ -337,7 +340,7 @@ class _Lists:
         return self._reordered[number]
 
     def find_anomalies(self, findings: _Findings) -> None:
-        """Note what the elements of each row hold that is not documented or cannot be joined unambiguously."""
+        """Note the elements of each row that are not documented or cannot be joined unambiguously."""
         unknown = [_unknown_elements(combination) for combination in self._combinations]
         anomalies = [_list_anomalies(combination) for combination in self._combinations]
         if any(anomalies):
@@ -348,7 +351,7 @@ class _Lists:
                     findings.note_unknown_value(field, value)
 
     def columns(self) -> dict[str, pa.Array]:
-        """The flattened list fields, and what they say the image supports."""
+        """The flattened list fields, and the columns of `_SUPPORTS`, which follow from them."""
         described = {}
         for index, field in enumerate(LIST_FIELDS):
             flattened = [_flattened(combination[index]) for combination in self._combinations]
@@ -382,7 +385,7 @@ _SUPPORTS = ("supports_notebook", "supports_ssh", "supports_cpu", "supports_gpu"
 
 
 def _reordered(combination: tuple[Elements, ...]) -> list[tuple[str, Elements]]:
-    """Those lists which canonical JSON has in another order than the API."""
+    """The lists that canonical JSON has in another order than the API."""
     ordered = [(f, v, tuple(sorted(v, key=dumps))) for f, v in zip(LIST_FIELDS, combination, strict=True) if v]
     return [(field, canonical) for field, sent, canonical in ordered if canonical != sent]
 
@@ -407,7 +410,7 @@ def _flattened(values: Elements) -> str | None:
 
 
 def _supported(services: Elements, usable: Elements, supported: Elements) -> tuple[bool | None, ...]:
-    """Whether the lists name what each of `_SUPPORTS` is about; null where no list says."""
+    """The values of `_SUPPORTS`: whether the lists name each; None if the lists that could name it are missing."""
     named = None if services is None else {value.upper() for value in services}
     resources = None
     if usable is not None or supported is not None:

@@ -1,7 +1,7 @@
-"""Stored answers become a published day: normalise, validate, replace each table atomically, seal with a manifest.
+"""Publishes a day: builds its tables from stored responses, validates them, puts them in place, writes the manifest.
 
-Nothing of a partition is replaced before all its tables are whole and valid. The staged files stay until the manifest
-is written, so that a kill between two replacements is mended by the next run.
+No published table is replaced before all tables of the day are complete and valid. The staged files stay until the
+manifest is written. If the process is killed between two replacements, the next run repairs the day.
 """
 
 import datetime as dt
@@ -44,14 +44,14 @@ from pipelines.tables import (
 
 _BATCH_ROWS = 4_096
 _PREVIEW_ROWS = 5
-# Of any 32-bit number.
+# The digits of the largest 32-bit number.
 _DIGITS = 10
 _PREVIEW_COLUMNS = ("id", "name", "status", "visibility", "size_bytes", "update_at")
 
 
 @dataclass(slots=True)
 class BuiltTables:
-    """What deriving the tables brought to light; the counters are by name, `preview` holds a few rows of `images`."""
+    """What was found while the tables were built: row counts, counters by name, and a few rows of `images`."""
 
     images: int = 0
     image_values: int = 0
@@ -65,7 +65,7 @@ class BuiltTables:
 def build_tables(lake: Lake, responses: LakePath, directory: LakePath, run_id: str) -> BuiltTables:
     """Write `images`, `image_values` and `image_tags` into `directory` from a `responses` file.
 
-    One pass, in bounded memory.
+    This takes one pass and bounded memory.
     """
     built = BuiltTables()
     mark = SANDBOX_MARK if is_marked_sandbox(responses) else {}
@@ -98,10 +98,10 @@ def validate(
     inventory_ids: int,
     outcomes: Mapping[str, int],
 ) -> None:
-    """Check the tables of a day against each other and against their contract before anyone can read them.
+    """Check the tables of a day against each other and against their schemas, before anyone can read them.
 
     Raises:
-        ValidationError: the first rule that does not hold.
+        ValidationError: a rule does not hold; the message names the first.
     """
     counted: Counter[str] = Counter()
     responses = _check_rows(files["responses"], RESPONSES, partition, project_id, ["outcome"])
@@ -128,7 +128,7 @@ def validate(
 
 
 def failed_ids(responses: LakePath) -> list[FailedId]:
-    """The ids of a `responses` file that got no answer, by id."""
+    """The ids of a `responses` file whose requests failed, by id."""
     return [
         FailedId(id=row["id"], error_code=row["error_code"])
         for batch in read_batches(responses, _BATCH_ROWS, ["id", "outcome", "error_code"])
@@ -139,7 +139,10 @@ def failed_ids(responses: LakePath) -> list[FailedId]:
 def _check_rows(
     path: LakePath, table: Table, partition: Partition, project_id: str, columns: Sequence[str] = ()
 ) -> Iterator[pa.RecordBatch]:
-    """Pass batches of some columns on after checking schema, keys and that ids are strictly ascending, hence unique."""
+    """Yield batches of some columns, after checking the schema and the keys.
+
+    Ids must be strictly ascending, and are therefore unique.
+    """
     with open_parquet(path) as file:
         _check_schema(file.schema_arrow, table)
     last = ""
@@ -157,7 +160,7 @@ def _check_rows(
 
 
 def _ids(batch: pa.RecordBatch, key: Sequence[str]) -> pa.Array:
-    """What tells the rows of a partition apart, as texts in the order of the key."""
+    """The keys that identify a row within its partition, as text that sorts in the order of the key."""
     if len(key) == 1:
         return batch[key[0]]
     texts = [
@@ -195,12 +198,12 @@ def publish(
     inventory: InventoryFacts,
     fetch: FetchFacts,
 ) -> Manifest:
-    """Put the files in the places of the published ones, then write the manifest that seals them.
+    """Put the files in the places of the published ones, then write the manifest that names them.
 
-    `files` has all tables of the partition; those that are published already are left where they are.
+    `files` has all tables of the partition. Files that are published already stay where they are.
 
     Raises:
-        ConfigurationError: `published_at` is before what the project has published; nothing was replaced.
+        ConfigurationError: `published_at` is earlier than the project's newest manifest; nothing was replaced.
     """
     failed = failed_ids(files["responses"])
     with lake.locks.chain(partition.project, f"run {run_id}"):

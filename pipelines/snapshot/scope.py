@@ -1,7 +1,7 @@
-"""In which workspaces a day looks: those that the user states, those that the API lists, or those that are known.
+"""Decides which workspaces a day reads: those that the user states, those that the API lists, or those known so far.
 
-Lists of the API show one workspace each, the default one unless told otherwise. So how far a day looked is a fact of
-the day, and what lies outside is unknown.
+A list of the API shows one workspace, the default one unless a request names another. The manifest therefore records
+which workspaces were read. What lies outside of them is unknown.
 """
 
 import datetime as dt
@@ -35,7 +35,10 @@ _WORKSPACES = Listing(
 
 
 class Scope:
-    """The `workspaces` of a day, in the order in which they became known, and those `outside` that answers name."""
+    """The `workspaces` of a day, in the order in which they became known.
+
+    `outside`: workspaces that responses name but that are not read.
+    """
 
     def __init__(self, workspaces: Iterable[str], origin: str, error: str | None = None) -> None:
         self.workspaces = list(dict.fromkeys(workspaces))
@@ -43,7 +46,7 @@ class Scope:
         self._origin, self._error = origin, error
 
     def note(self, workspace: str | None) -> None:
-        """Take a workspace that an answer names: where the API does not list the workspaces, it is read too."""
+        """Note a workspace that a response names. It is read too if the API does not list the workspaces."""
         if workspace is None or workspace in self.workspaces:
             return
         if self._origin == ASSUMED:
@@ -53,17 +56,17 @@ class Scope:
 
     @property
     def facts(self) -> ScopeFacts:
-        """The scope as the manifest has it."""
+        """The scope in the form that the manifest stores."""
         return ScopeFacts(
             workspaces=list(self.workspaces), origin=self._origin, error=self._error, outside=sorted(self.outside)
         )
 
 
 async def find_scope(client: ModelArtsClient, stated: Iterable[str] | None, known: Iterable[str]) -> Scope:
-    """The workspaces to read: those `stated`, or those that the API lists; where it lists none, those `known` so far.
+    """Find the workspaces to read: `stated`, or those that the API lists, or those `known` so far if it lists none.
 
     Raises:
-        ListUnreadableError: the API has such a list, and it cannot be read.
+        ListUnreadableError: the API has a list of workspaces, and it cannot be read.
         PipelineError: no request can succeed.
     """
     if stated is not None:
@@ -78,15 +81,15 @@ async def find_scope(client: ModelArtsClient, stated: Iterable[str] | None, know
 
 
 def known_workspaces(lake: Lake, partition: Partition) -> list[str]:
-    """The workspaces that the images of the last complete day are in."""
+    """The workspaces of the images of the last complete day."""
     day = last_complete_day(lake, partition)
     images = None if day is None else lake.table(IMAGES.name, day)
-    # Retention keeps the last complete day, unless somebody removed it otherwise.
+    # Retention keeps the last complete day, but somebody may have removed the file.
     return sorted(image_workspaces(images)) if images is not None and images.is_there() else []
 
 
 def image_workspaces(images: LakePath) -> set[str]:
-    """The workspaces that the rows of an `images` file state."""
+    """The workspaces that the rows of an `images` file name."""
     found: set[str | None] = set()
     for batch in read_batches(images, _BATCH_ROWS, ["workspace_id"]):
         found |= set(batch["workspace_id"].unique().to_pylist())

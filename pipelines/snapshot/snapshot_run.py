@@ -1,4 +1,4 @@
-"""A run that takes a snapshot: what was said of it, and the refusals that protect a lake from it."""
+"""The run that takes a snapshot: its options, and the checks that keep a wrong run out of a lake."""
 
 import contextlib
 import datetime as dt
@@ -20,12 +20,12 @@ from pipelines.snapshot.connection import Connection, connect
 
 @dataclass(frozen=True, slots=True)
 class SnapshotRun(Run):
-    """A run that takes a snapshot, or publishes one again.
+    """A run that takes a snapshot, or rebuilds one.
 
-    `is_played`: the clock is set for a day that the sandbox plays, so the day is not published by it.
-    Somebody said of this run: `is_fresh`, what an attempt that did not end has gathered does not count;
-    `accepts_shrunk`, an inventory that has shrunk is right; `is_moved`, the project has another id or endpoint than on
-    the days before. `connect`: how a step reaches its endpoint; steps of one run may share a connection.
+    `is_played`: the clock is set to a day that the sandbox plays, so the time of publication is not taken from it. The
+    operator states the next three. `is_fresh`: responses of an open attempt do not count. `accepts_shrunk`: an
+    inventory that has shrunk is right. `is_moved`: the project has another id or endpoint than on the days before.
+    `connect` opens a connection to the endpoint; steps of one run may share it.
     """
 
     is_played: bool = False
@@ -35,14 +35,14 @@ class SnapshotRun(Run):
     connect: Callable[[Settings, Partition], contextlib.AbstractContextManager[Connection]] = connect
 
     def staged(self, name: str) -> LakePath:
-        """A table's file in the open attempt."""
+        """The file of a table in the open attempt."""
         return self.lake.staging(self.partition) / f"{name}.parquet"
 
     def check_date(self, attempt: Attempt | None) -> None:
-        """Refuse to fetch for a day that is not the current one: the API cannot say what was.
+        """Refuse to fetch for any day but today, because the API cannot say what existed on another day.
 
         Raises:
-            ConfigurationError: the day is over (or a run that began on it is too late), or has not begun.
+            ConfigurationError: the day has not begun, or it is over and no run that began on it may still continue.
         """
         now, date = self.now(), self.partition.date
         if date == now.date():
@@ -63,27 +63,27 @@ class SnapshotRun(Run):
 
     @property
     def observed_by(self) -> Callable[[], dt.datetime]:
-        """The clock of answers: the wall's, but for a day that the sandbox plays, whose answers came on that day."""
+        """The clock that sets `observed_at`: the wall clock, or the set clock on a day that the sandbox plays."""
         return self.now if self.is_played else utc_now
 
     def publication_time(self) -> dt.datetime:
-        """When a manifest that is written now says it was published."""
+        """The time of publication for a manifest that is written now."""
         return utc_now() if self.is_played else self.now()
 
     def check_clock(self) -> None:
-        """Refuse to publish by a clock that is behind the lake.
+        """Refuse to publish if the clock is behind the lake.
 
         Raises:
-            ConfigurationError: names both times.
+            ConfigurationError: the clock is behind; the message names both times.
         """
         check_clock(self.lake, self.partition.project, self.publication_time())
 
     def check_source(self) -> None:
-        """Refuse what would take invented images for real ones, as far as it can be told before anything is asked.
+        """Refuse a run that would take invented images for real ones, as far as is known before any request.
 
         Raises:
-            ConfigurationError: credentials of a cloud are stated and no endpoint; or the lake holds days of a cloud and
-                these would be the sandbox's, or the other way round.
+            ConfigurationError: cloud credentials are set without an endpoint; or the lake holds days of a cloud and
+                this run would add days of the sandbox, or the other way round.
         """
         if self.settings.endpoint is None and (stated := stated_credentials(os.environ)):
             raise ConfigurationError(
@@ -91,12 +91,12 @@ class SnapshotRun(Run):
                 "sandbox would be taken: set IMAGE_SNAPSHOTS_ENDPOINT to the cloud's ModelArts endpoint, or to "
                 "`sandbox` where the sandbox is meant."
             )
-        # What listens on this machine may be a sandbox, too: its answers say so, before anything is published.
+        # A server on this machine may be a sandbox, too. Its responses say so before anything is published.
         if self.settings.uses_sandbox or not is_on_loopback(self.settings.endpoint or ""):
             self.check_kind(is_sandbox=self.settings.uses_sandbox)
 
     def check_kind(self, *, is_sandbox: bool) -> None:
-        """Refuse a day of the sandbox in a lake that holds any of a cloud, or the other way round.
+        """Refuse a day of the sandbox in a lake with days of a cloud, and the other way round.
 
         Raises:
             ConfigurationError: a project's days are of the other kind.
@@ -115,17 +115,17 @@ class SnapshotRun(Run):
                 )
 
     def check_project(self, project_id: str, host: str) -> None:
-        """Refuse to put the images of one project among those of another, which would then count as removed.
+        """Refuse to mix the images of two projects: those of the first would then count as removed.
 
         Raises:
-            ConfigurationError: the project's last day came from another project id or endpoint, and nobody said that
-                the project moved.
+            ConfigurationError: the project's last day has another project id or endpoint, and the operator did not
+                state that the project moved.
         """
         last = self._last_published()
         if last is None or self.is_moved:
             return
         before = last.fetch
-        # The embedded sandbox listens on another port each time.
+        # The embedded sandbox uses another port each time.
         same_host = before.endpoint_host.lower() == host.lower() or (before.is_sandbox and self.settings.uses_sandbox)
         if before.project_id == project_id and same_host:
             return

@@ -1,4 +1,4 @@
-"""Where the tables of an attempt are written until the day is published."""
+"""Where the tables of an open attempt are written until the day is published."""
 
 import datetime as dt
 from collections.abc import Callable, Iterator
@@ -13,19 +13,19 @@ from pipelines.tables import Table
 
 @dataclass(frozen=True, slots=True)
 class Staging:
-    """Where the tables of an attempt are written, and what all their rows have in common."""
+    """The directory of an attempt's tables, and the values that all their rows have in common."""
 
     lake: Lake
     directory: LakePath
     date: dt.date
     project_id: str
     run_id: str
-    # Asked when a table is whole: an endpoint may say only in its first answer that it is a sandbox.
+    # Called when a table is complete, because an endpoint may say only in its first response that it is a sandbox.
     is_sandbox: Callable[[], bool]
 
     @contextmanager
     def writer(self, table: Table, row_group_rows: int = ROW_GROUP_ROWS) -> Iterator[TableWriter]:
-        """Write a table's staged file."""
+        """Open the writer of a table's staged file. A file of the sandbox is marked as such."""
         path = self.directory / f"{table.name}.parquet"
         with self.lake.writer(path, table, self.run_id, row_group_rows) as writer:
             yield writer

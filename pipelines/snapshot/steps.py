@@ -1,7 +1,7 @@
-"""The steps of one partition's day, in order, as an orchestrator calls them: inventory, fetch, publish; and rebuild.
+"""The steps of a run, in order, as an orchestrator calls them: inventory, fetch, publish; and rebuild.
 
-Each step finds what the one before it left on disk, so a step can be run again alone. What a step does in detail
-belongs to the module of its name.
+Each step reads what the step before it left on disk, so a step can be run again alone. The details of a step belong to
+the module of its name.
 """
 
 import asyncio
@@ -56,7 +56,7 @@ _EVIDENCE = (INVENTORY.name, LIST_PAGES.name, IMAGE_REFERENCES.name, IMAGE_TRACE
 
 
 def start_over(run: SnapshotRun) -> None:
-    """Throw away what an attempt that did not end has gathered."""
+    """Remove everything that an open attempt has staged."""
     directory = run.lake.staging(run.partition)
     directory.remove_tree()
 
@@ -71,17 +71,17 @@ class InventoryResult:
 
 
 def take_inventory(run: SnapshotRun) -> InventoryResult:
-    """Read the inventory source into the staged `inventory` table; opens the day's attempt, or goes on with it.
+    """Read the inventory source into the staged `inventory` table; opens an attempt, or resumes the open one.
 
     Raises:
-        ConfigurationError: the day is not the current one, the project is another than on the days before, or the
-            source cannot be read, is empty, or holds too many ids that are none.
-        PipelineError: the project's id or the API's list is asked for, and that fails.
+        ConfigurationError: the day is not today, the project differs from that of the days before, or the source cannot
+            be read, is empty, or holds too many invalid ids.
+        PipelineError: the project's id or the image list must be requested, and that fails.
     """
     attempt = read_attempt(run.lake, run.partition)
     ended = published(run.lake, run.partition)
     if attempt is not None and ended is not None and ended.started_at == attempt.started_at:
-        # Killed between the manifest and the removal of the attempt: the day ended.
+        # The process was killed after it wrote the manifest and before it removed the attempt. The day is published.
         start_over(run)
         attempt = None
     if run.is_fresh:
@@ -91,14 +91,14 @@ def take_inventory(run: SnapshotRun) -> InventoryResult:
     run.check_clock()
     attempt = attempt or Attempt(run_id=run.run_id, started_at=run.now())
     path = run.staged(INVENTORY.name)
-    # What was accepted for an attempt holds for the run that goes on with it.
+    # An acceptance holds for every run of the attempt.
     accepted = run.accepts_shrunk or (attempt.inventory is not None and attempt.inventory.is_accepted)
     with run.connect(run.settings, run.partition) as connection:
         project_id = asyncio.run(_project_id(run, connection))
         if run.is_fresh:
-            # Nothing refuses the run any more.
+            # All checks that could refuse the run have passed.
             start_over(run)
-        # Before anything slow: a lake that cannot be written is found out here.
+        # Write first, so that a lake that cannot be written is found before anything slow begins.
         write_attempt(run.lake, run.partition, attempt)
         facts = asyncio.run(_read_inventory(run, connection, path, project_id, accepted=accepted))
     file = file_facts(run.lake, path, INVENTORY.name, run.partition)
@@ -113,11 +113,11 @@ def take_inventory(run: SnapshotRun) -> InventoryResult:
 
 
 async def _project_id(run: SnapshotRun, connection: Connection) -> str | None:
-    """The project's id, checked against the days before; None when there are none and the credentials do not say it.
+    """The project's id, checked against the days before; None if there are none and the credentials do not state it.
 
     Raises:
-        ConfigurationError: the project is another than on the days before.
-        PipelineError: the credentials name the project alone, and the identity service cannot be asked for its id.
+        ConfigurationError: the project differs from that of the days before.
+        PipelineError: the id must be requested from the identity service, and that fails.
     """
     project_id = connection.credentials.project_id
     if project_id is None and run.lake.contents.manifests(run.partition.project):
@@ -184,7 +184,7 @@ async def _read_inventory(
 
 
 async def _listed_ids(client: ModelArtsClient, scope: Scope) -> AsyncIterator[str]:
-    # The workspaces may become more while their lists are read.
+    # More workspaces may become known while their lists are read.
     async for page in client.list_images(scope.workspaces):
         for item in page.items:
             scope.note(text_at(item, "workspace_id"))
@@ -200,10 +200,10 @@ class FetchResult:
 
 
 def fetch_responses(run: SnapshotRun, on_progress: Callable[[Progress], None]) -> FetchResult:
-    """Ask the API for every id of the day's inventory that has no answer yet, and stage the `responses` table.
+    """Request every id of the day's inventory that has no stored response, and stage the day's evidence.
 
     Raises:
-        TooManyFailuresError: more ids failed than allowed; answers are kept, and the next run asks for the rest.
+        TooManyFailuresError: more ids failed than allowed; responses are kept, and the next run requests the rest.
         PipelineError: no request can succeed, the run was told to stop, or the storage failed.
     """
     attempt = read_attempt(run.lake, run.partition)
@@ -228,10 +228,10 @@ def fetch_responses(run: SnapshotRun, on_progress: Callable[[Progress], None]) -
 
 
 def _check_staged(run: SnapshotRun, attempt: Attempt, names: Iterable[str]) -> None:
-    """Refuse staged files that are not as they were written.
+    """Refuse staged files that have changed since they were written.
 
     Raises:
-        StorageError: the first that is not.
+        StorageError: a file has changed; the message names the first.
     """
     for name in names:
         path = run.staged(name)
@@ -249,24 +249,24 @@ def _most_common_errors(run: SnapshotRun) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """A published partition and what deriving it brought to light."""
+    """A published partition, and what was found while its tables were built."""
 
     manifest: Manifest
     built: BuiltTables
 
 
 def publish_snapshot(run: SnapshotRun) -> Publication:
-    """Derive `images`, `image_values` and `image_tags`, validate the day and publish it.
+    """Build `images`, `image_values` and `image_tags`, validate the day and publish it.
 
-    With answers fetched by an open attempt this ends the attempt. Without, a published day is derived again from its
-    own stored answers.
+    If an open attempt has fetched its responses, this ends the attempt. If not, a published day is rebuilt from its own
+    stored responses.
 
     Raises:
-        ValidationError: a table breaks its contract; nothing was published.
-        StorageError: the published answers are not what the manifest says.
-        ConfigurationError: there is neither an attempt that has its answers nor a published day, or retention removed
-            what the published day would be derived from; or the lake holds days of a cloud and this one is the
-            sandbox's, or the other way round.
+        ValidationError: a table breaks a rule; nothing was published.
+        StorageError: a stored file does not match its record.
+        ConfigurationError: there is neither an attempt with fetched responses nor a published day; or retention removed
+            what a rebuild needs; or the lake holds days of a cloud and this one is the sandbox's, or the other way
+            round.
     """
     run.check_clock()
     attempt = read_attempt(run.lake, run.partition)
@@ -297,7 +297,7 @@ def publish_snapshot(run: SnapshotRun) -> Publication:
 
 
 def _with_stated_workspaces(fetch: FetchFacts, images: LakePath) -> FetchFacts:
-    """Facts that name the workspaces outside of the scope that images are in."""
+    """Facts whose `outside` also names the workspaces of `images` that were not read."""
     stated = image_workspaces(images) - set(fetch.scope.workspaces)
     scope = fetch.scope.model_copy(update={"outside": sorted({*fetch.scope.outside, *stated})})
     return fetch.model_copy(update={"scope": scope})

@@ -1,1 +1,1 @@
-"""The sources of evidence beside the details of images: one module for each, with what it asks and what it keeps."""
+"""The sources of evidence besides image details: one module for each, with what it requests and what it keeps."""

@@ -1,4 +1,4 @@
-"""Algorithms: each names the image that its training jobs run."""
+"""Reads algorithms: each names the image that its training jobs run."""
 
 import datetime as dt
 from collections.abc import AsyncIterator

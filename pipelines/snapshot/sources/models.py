@@ -1,7 +1,7 @@
-"""Models (AI applications): each was made from an image, and needs it, or has a copy of it.
+"""Reads models (AI applications): each was made from an image, and either needs that image or has a copy of it.
 
-The list does not name the image, so the details of each model that was made from one are asked for. The others are
-read as well, because services that run them use no image by them.
+The list does not name the image, so the details of each model made from an image are requested. The other models are
+read too, because a service that runs one of them uses no image through it.
 """
 
 import datetime as dt
@@ -41,7 +41,7 @@ def _reduce(item: dict[str, Any], observed_at: dt.datetime) -> Resource:
 
 
 def _add_images(model: Resource, details: dict[str, Any]) -> Resource:
-    # A model without a copy breaks with its source. The documented default is a copy.
+    # A model without a copy breaks if its image is deleted. By the API's documentation, a copy is the default.
     source = REQUIRED if str(details.get("source_copy")).strip().lower() == "false" else COPIED
     return replace(
         model,

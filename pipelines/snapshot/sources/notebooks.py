@@ -1,4 +1,4 @@
-"""Notebooks: each runs one image. Free instances are another feature, which the list shows only when it is named."""
+"""Reads notebooks: each runs one image. The list shows free instances only if a request names their feature."""
 
 import datetime as dt
 from collections.abc import AsyncIterator

@@ -1,7 +1,7 @@
-"""What the sources of usage have in common: the resources that name an image, and how a source is read.
+"""What the sources of usage share: resources that name images, and the session that reads a source.
 
-A source is a module with a function `read(session)` that yields lists of `Resource`. Which resource counts as a use of
-an image, and matching references to images, belong to `derive.usage`.
+A source is a module with a function `read(session)` that yields lists of `Resource`. Not here: which resources count as
+usage of an image, and how references are matched to images (`derive.usage`).
 """
 
 import asyncio
@@ -21,16 +21,19 @@ from pipelines.snapshot.scope import Scope
 
 RUNNING, REQUIRED, PAST, COPIED = "running", "required", "past", "copied"
 
-# Times beyond these years are no times of a resource.
+# A time outside of this range is not the time of a resource.
 _FIRST_MS, _LAST_MS = 0, 4_102_444_800_000
 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """What is kept of a resource. The API sends more, access tokens and environments among it: none of that is kept.
+    """What is kept of a resource.
 
-    `images` are named by the resource itself, each with a strength. `via_ids` are the models or algorithms by which it
-    uses images, and `strength` is how it uses those. `has_image`: whether it may have any.
+    Everything else that the API sends, such as access tokens and environment variables, is dropped.
+
+    `images`: the images that the resource itself names, each with a strength. `via_ids`: the models or algorithms
+    through which it uses images; `strength` says how it uses those. `has_image`: whether the resource may have an
+    image.
     """
 
     kind: str
@@ -50,7 +53,7 @@ class Resource:
 
 @dataclass(slots=True)
 class _ListState:
-    """How far a list was read: in so many workspaces of the scope."""
+    """The number of workspaces of the scope in which a list was read."""
 
     reading: Reading
     workspaces: int = 0
@@ -58,11 +61,11 @@ class _ListState:
 
 @dataclass(slots=True)
 class Session:
-    """The reading of one source: where it asks, in which workspaces, and what came of it.
+    """The reading of one source, and what it found.
 
-    A source may be read again when further workspaces became known: then it is asked for these alone. `earlier` finds
-    the resources of a kind that the last complete day kept, by id; `concurrency` is how many details are asked for at
-    once. `users` own the resources that were shown; `partial` says why the source may show less than there is.
+    If further workspaces become known, the source is read again in these alone. `earlier` finds the resources of a kind
+    on the last complete day, by id. At most `concurrency` details are requested at once. `users` are the owners of the
+    resources that were shown. `partial` says why the source may show fewer resources than there are.
     """
 
     client: ModelArtsClient
@@ -75,18 +78,18 @@ class Session:
 
     @property
     def readings(self) -> list[Reading]:
-        """What came of each list of the source."""
+        """The reading of each list of the source."""
         return [state.reading for state in self._lists.values()]
 
     @property
     def missing(self) -> int:
-        """How many resources the lists count that were on none of their pages."""
+        """How many resources the lists count but show on none of their pages."""
         return sum(max(0, reading.shortfall - reading.skipped) for reading in self.readings)
 
     async def resources_of(
         self, listing: Listing, reduce: Callable[[dict[str, Any], dt.datetime], Resource]
     ) -> AsyncIterator[list[Resource]]:
-        """Read a list in the workspaces in which it was not read yet, or once where it has no workspaces.
+        """Read a list in the workspaces that were not read yet, or once if the list does not take a workspace.
 
         Raises:
             ListUnreadableError: a page cannot be read.
@@ -109,12 +112,13 @@ class Session:
         path: str,
         add: Callable[[Resource, dict[str, Any]], Resource],
     ) -> list[Resource]:
-        """Complete resources of a list by their details, at `path` with `{id}`; those that are gone are left out.
+        """Complete resources with their details, read at `path` (with `{id}`); those that no longer exist are left out.
 
-        A resource is not asked for again when the list shows that it has not changed since the last complete day.
+        If the list shows that a resource has not changed since the last complete day, its details are not requested
+        again.
 
         Raises:
-            ListUnreadableError: the details of one cannot be read.
+            ListUnreadableError: the details of a resource cannot be read.
             PipelineError: no request can succeed.
         """
         known = self.earlier(resources[0].kind) if resources else {}
@@ -133,7 +137,7 @@ class Session:
 async def _in_turns(
     items: Sequence[Resource], work: Callable[[Resource], Awaitable[Resource | None]], concurrency: int
 ) -> list[Resource | None]:
-    """Do the work of each item, at most so many at once; the first error ends all."""
+    """Run `work` for each item, at most `concurrency` at once; the first error stops all."""
     results: list[Resource | None] = [None] * len(items)
     waiting = iter(range(len(items)))
 
@@ -152,7 +156,7 @@ async def _in_turns(
 
 
 def described(kind: str, item: dict[str, Any], observed_at: dt.datetime, names: Sequence[str] = ("id",)) -> Resource:
-    """A resource by the fields that most lists share: id, name, status, workspace, user and times."""
+    """A resource with the fields that most lists share: id, name, status, workspace, user and times."""
     prefix = tuple(names[:-1])
     return Resource(
         kind=kind,
@@ -167,7 +171,7 @@ def described(kind: str, item: dict[str, Any], observed_at: dt.datetime, names: 
 
 
 def references(*named: tuple[object, str]) -> tuple[tuple[ImageReference, str], ...]:
-    """The images that some fields name, each once, with the strength of each."""
+    """The images that some fields name, each once. If an image is named twice, its first strength counts."""
     found: dict[ImageReference, str] = {}
     for value, strength in named:
         reference = value if isinstance(value, ImageReference) else parse_reference(value)
@@ -177,17 +181,17 @@ def references(*named: tuple[object, str]) -> tuple[tuple[ImageReference, str], 
 
 
 def is_running(status: str | None, *running: str) -> bool:
-    """Whether a status is one of those, in any letter case."""
+    """Whether a status is one of `running`, in any letter case."""
     return (status or "").strip().upper() in running
 
 
 def time_at(item: Any, *names: str) -> dt.datetime | None:
-    """The time at a path of names: milliseconds since 1970, as a number or text, or ISO 8601; None when it is none."""
+    """The time at a path of names, as `as_time` reads it; None if it is not a time."""
     return as_time(value_at(item, *names))
 
 
 def as_time(value: object) -> dt.datetime | None:
-    """A time as the APIs write it: milliseconds since 1970, as a number or text, or ISO 8601; None when it is none."""
+    """A time as the APIs write it: milliseconds since 1970 (number or text), or ISO 8601; None if it is not a time."""
     if isinstance(value, str) and value.strip().isdigit() and value.isascii():
         value = int(value[:20])
     if isinstance(value, int) and not isinstance(value, bool):

@@ -1,7 +1,8 @@
-"""Services: each runs models, or images.
+"""Reads services: each runs models or images.
 
-The clouds have different APIs for them, of which an endpoint may have one or both. That one of them does not exist is
-an answer; that neither exists is not. The lists do not name images, so the details of each service are asked for.
+Clouds have two APIs for services, and an endpoint may have one or both. If one of them does not exist, the other is
+enough. If neither exists, the source cannot be read. The lists do not name images, so the details of each service are
+requested.
 """
 
 import datetime as dt

@@ -1,4 +1,4 @@
-"""What the sources found, references to images and traces: in SQLite tables until the day is staged."""
+"""Holds what the sources found in SQLite tables until the day is staged: references to images, and traces."""
 
 import datetime as dt
 import sqlite3
@@ -18,7 +18,7 @@ from pipelines.snapshot.sources.resources import COPIED, PAST, Resource
 from pipelines.tables import IMAGE_REFERENCES, IMAGE_TRACES
 
 _ROWS_A_BATCH = 10_000
-# By which resources those of a kind use images.
+# The kind of resource through which another kind uses images.
 _VIA = {"service": "model", "training_job": "algorithm"}
 _ASKED_ONE_BY_ONE = ("model", "service")
 
@@ -33,7 +33,7 @@ _INSERT = f"INSERT OR IGNORE INTO found VALUES ({', '.join('?' * len(_COLUMNS))}
 
 
 class ReferenceStore:
-    """References by kind and resource. What is stored of a resource first counts."""
+    """References by kind and resource. If a resource is stored twice, its first references count."""
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._db = database
@@ -48,15 +48,15 @@ class ReferenceStore:
         self._db.execute("DELETE FROM resources")
 
     def add(self, resources: list[Resource]) -> None:
-        """Store the references of some resources; a resource that names no image has none."""
+        """Store the references of some resources. A resource that names no image has none, but becomes known."""
         self._db.executemany("INSERT OR IGNORE INTO resources VALUES (?, ?)", [(one.kind, one.id) for one in resources])
         self._db.executemany(_INSERT, [row for resource in resources for row in _rows(resource)])
 
     def resolve(self) -> dict[str, int]:
-        """Give references by a model or an algorithm the images of that; how many of each kind cannot be resolved.
+        """Replace references to models and algorithms by their images; returns the number of unresolved ones by kind.
 
-        A model or an algorithm that is known may have no image: then there is no reference. A job that is over and
-        whose algorithm is gone does not count: nobody can say any more what it used.
+        If a known model or algorithm has no image, no reference is left. If a job is over and its algorithm was
+        deleted, it does not count as unresolved, because its image can no longer be found out.
         """
         unresolved: dict[str, int] = {}
         for kind, via in _VIA.items():
@@ -99,7 +99,7 @@ class ReferenceStore:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """What is kept of a trace."""
+    """The fields of a trace that are kept."""
 
     id: str
     time: dt.datetime
@@ -127,7 +127,7 @@ class TraceStore:
         self._db.execute("DELETE FROM traces")
 
     def add(self, traces: list[Trace]) -> None:
-        """Store traces; of two with one id the first counts."""
+        """Store traces; if two have one id, the first counts."""
         rows = [
             (
                 one.id,
@@ -151,9 +151,9 @@ class TraceStore:
 
 
 def earlier_resources(lake: Lake, day: Partition) -> dict[str, dict[str, Resource]]:
-    """The resources of a published day that were asked for one by one, by kind and id, with what they name.
+    """The resources of a published day whose details were requested one by one, by kind and id, with what they name.
 
-    None where the file is not the one that its manifest names: then all are asked for again, and `verify` names it.
+    Empty if the file does not match its manifest: then all details are requested again, and `verify` reports the file.
     """
     path = lake.table(IMAGE_REFERENCES.name, day)
     with storage_errors(path):

@@ -1,6 +1,6 @@
-"""Traces: who changed an image, as the cloud's audit service recorded it. The service keeps seven days.
+"""Reads traces: who changed an image, as recorded by the cloud's audit service. The service keeps seven days.
 
-Requests and responses that a trace quotes may hold secrets, so they are not kept.
+A trace may quote requests and responses, which may hold secrets, so these are dropped.
 """
 
 import datetime as dt
@@ -18,7 +18,7 @@ from pipelines.snapshot.sources.resources import as_time
 from pipelines.snapshot.sources.store import Trace
 
 KEPT = dt.timedelta(days=7)
-# Traces arrive late, and clocks differ.
+# Traces may arrive late, and clocks differ.
 _OVERLAP = dt.timedelta(hours=1)
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MILLISECOND = dt.timedelta(milliseconds=1)
@@ -27,10 +27,10 @@ _MILLISECOND = dt.timedelta(milliseconds=1)
 async def read_traces(
     open_client: Callable[[], ServiceClient], store: Checkpoint, now: dt.datetime, since: dt.datetime | None
 ) -> SourceFacts:
-    """Store the traces of images from `since` to `now`, at most seven days; says what became of the source.
+    """Store the traces of images from `since` to `now`, at most seven days; returns the facts for the manifest.
 
     Raises:
-        StorageError: the storage failed. Whatever the audit service says ends no run.
+        StorageError: the storage failed. Errors of the audit service are in the facts and do not end the run.
     """
     reading = Reading(_listing(now, since))
     oldest = now - KEPT
@@ -46,7 +46,7 @@ async def read_traces(
     except StorageError:
         raise
     except PipelineError as error:
-        # A day may be published without it.
+        # A day may be published without traces.
         with store.transaction():
             store.traces.clear()
         return SourceFacts(wanted=True, error=str(error), requests=reading.requests)
@@ -80,13 +80,13 @@ def _milliseconds(moment: dt.datetime) -> str:
 
 
 def _reduce(item: dict[str, Any], observed_at: dt.datetime) -> Trace | None:
-    """A trace of an image; None for one of anything else. Clouds name the type of the resource differently."""
+    """A trace of an image; None if the trace is of another resource. Clouds name the resource type differently."""
     time, resource_id = as_time(item.get("time")), text_at(item, "resource_id")
     is_of_modelarts = (text_at(item, "service_type") or "ModelArts").strip().lower() == "modelarts"
     is_of_image = is_of_modelarts and "image" in (text_at(item, "resource_type") or "").lower()
     if time is None or resource_id is None or not is_of_image:
         return None
-    # One cloud sends the user as an object, the other as the text of one or as a name.
+    # One cloud sends the user as an object, the other as that object in JSON text, or as a name.
     user = value_at(item, "user")
     return Trace(
         id=text_at(item, "trace_id") or "",

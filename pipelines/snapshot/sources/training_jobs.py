@@ -1,7 +1,7 @@
-"""Training jobs: each runs the image of its engine, or of its algorithm, or one for each of its tasks.
+"""Reads training jobs: each runs the image of its engine, or of its algorithm, or one for each of its tasks.
 
-The list shows the jobs of the current user alone, unless an administrator asks. The API does not say which of the two
-it is, so jobs of two users are what shows that it is all of them.
+The list shows only the jobs of the current user, unless that user is an administrator. The API does not say which is
+the case. The list counts as complete only if it shows jobs of at least two users.
 """
 
 import datetime as dt
@@ -35,7 +35,7 @@ _OVER = ("COMPLETED", "FAILED", "TERMINATED", "ABNORMAL", "LOST", "CREATEFAILED"
 
 
 async def read(session: Session) -> AsyncIterator[list[Resource]]:
-    """Read the training jobs, and note whether they are those of several users."""
+    """Read the training jobs; `partial` is set if they belong to fewer than two users."""
     async for resources in session.resources_of(_LISTING, _reduce):
         yield resources
     one = "the list may show the jobs of the current user alone, because it shows those of no second user"
@@ -50,7 +50,7 @@ def _reduce(item: dict[str, Any], observed_at: dt.datetime) -> Resource:
     engines = [value_at(algorithm, "engine")]
     engines += [value_at(task, "algorithm", "engine") for task in tasks] if isinstance(tasks, list) else []
     algorithm_id = text_at(algorithm, "id")
-    # The registry address is what runs. The id of the repository is stated beside it by one of the clouds.
+    # The registry address decides what runs. One of the clouds states the id of the repository beside it.
     return replace(
         job,
         strength=strength,

@@ -1,4 +1,4 @@
-"""Who uses images: reads the wanted sources of usage, each on its own, as far as each can be read."""
+"""Reads who uses images: all wanted sources of usage side by side. One source may fail without the others."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
@@ -24,7 +24,7 @@ _READERS: dict[str, Callable[[Session], AsyncIterator[list[Resource]]]] = {
 
 
 class UsageReading:
-    """The reading of all wanted sources; `read` may be called again when further workspaces became known."""
+    """The reading of all wanted sources; `read` may be called again after further workspaces became known."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class UsageReading:
         self._errors: dict[str, str] = {}
 
     async def read(self) -> None:
-        """Read each source in the workspaces in which it was not read yet.
+        """Read each source in the workspaces that were not read yet.
 
         Raises:
             PipelineError: no request can succeed, or the storage failed.
@@ -56,14 +56,16 @@ class UsageReading:
                 with self._store.transaction():
                     self._store.references.add(resources)
         except ListUnreadableError as error:
-            # A day may be published without it. What was shown before the error is kept: a use is a use.
+            # A day may be published without this source. What it showed before the error is kept, because it proves
+            # usage.
             self._errors[name] = str(error)
 
     def end(self) -> dict[str, SourceFacts]:
-        """What became of each source, when all are read."""
+        """Resolve the references and return the facts of each source; call this once all sources were read."""
         for name, session in self._sessions.items():
             if name not in self._errors and session.missing:
-                # Unlike an image that is not listed, a resource that is not listed makes an image look unused.
+                # This is an error, unlike a shortfall of the image list: a resource that is not shown makes an image
+                # look unused.
                 what = session.readings[0].listing.what
                 self._errors[name] = (
                     f"The {what} list of {self._client.host} counts {session.missing} items that were on none of its "
@@ -97,7 +99,7 @@ class UsageReading:
 
 
 async def together(readings: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Await all; the first error ends the others."""
+    """Await all; the first error cancels the others."""
     tasks = [asyncio.create_task(reading) for reading in readings]
     try:
         await asyncio.gather(*tasks)

@@ -1,4 +1,4 @@
-"""Workflows: the properties of their steps are free in form, so images are found in them by the shape of an address."""
+"""Reads workflows. The properties of their steps have no fixed form, so images are found by the form of an address."""
 
 import datetime as dt
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ from pipelines.snapshot.sources.resources import (
     time_at,
 )
 
-# The list is that of the project: it takes no workspace.
+# The list covers the whole project and takes no workspace.
 _LISTING = Listing("workflow", "/v2/{project_id}/workflows", items="items", id=("workflow_id",), workspace=())
 
 
