@@ -32,11 +32,11 @@ SANDBOX = "sandbox"
 
 # Variables that Kubernetes and Docker set in containers near a service named image-snapshots.
 _OF_A_SERVICE = re.compile(r"SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?")
-# The similarity from which on one name counts as a misspelling of the other.
+# Names that are at least this similar count as misspellings of each other.
 _ALIKE = 0.9
 
 
-# Of the settings that are JSON.
+# Examples for the settings that are JSON, shown in error messages.
 _EXAMPLES = {
     "projects": '{"main": "0123456789abcdef"}',
     "allowed_namespaces": '["team", "base"]',
@@ -44,12 +44,12 @@ _EXAMPLES = {
 }
 
 _TRUE, _FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off"})
-# What `USAGE` could be when notebooks were all that was read.
+# Earlier values of `USAGE`, from when only notebooks were read, and what they mean now.
 _USAGE_WORDS = {"true": "all", "false": "none", "1": "all", "0": "none", "yes": "all", "no": "none"}
 
 
 def _names(value: str) -> list[str]:
-    """Names with commas between them, each once."""
+    """The names in a text that separates them with commas, each once."""
     return list(dict.fromkeys(name.strip() for name in value.split(",") if name.strip()))
 
 
@@ -309,34 +309,34 @@ class Settings(BaseSettings):
 
     @property
     def stated_workspaces(self) -> list[str] | None:
-        """The workspaces whose lists are read; None for all that there are."""
+        """The workspaces whose lists are read; None for all workspaces."""
         return None if self.workspaces == "all" else self.workspaces.split(",")
 
     @property
     def owner_tags(self) -> dict[str, str]:
-        """The key of the cloud tag that may state each of `OWNER_FIELDS`, in their order."""
+        """For each of `OWNER_FIELDS` that a cloud tag may state, the key of that tag, in their order."""
         return {name: name for name in OWNER_FIELDS} if self.tag_keys is None else self.tag_keys
 
     @property
     def usage_sources(self) -> list[str]:
-        """The sources of usage that are read, in the order of `USAGE_SOURCES`."""
+        """The sources of usage to read, in the order of `USAGE_SOURCES`."""
         stated = self.usage or ("all" if self.uses_sandbox else "none")
         names = stated.split(",")
         return [name for name in USAGE_SOURCES if name in names or stated == "all"]
 
     @property
     def reads_traces(self) -> bool:
-        """Whether it is read who changed images."""
+        """Whether traces are read, which say who changed images."""
         return self.uses_sandbox if self.traces is None else self.traces not in _FALSE
 
     @property
     def traces_endpoint(self) -> str | None:
-        """The stated endpoint of the audit service; None when it follows from the ModelArts endpoint."""
+        """The endpoint that is set for the audit service; None if it is derived from the ModelArts endpoint."""
         return None if self.traces is None or self.traces in _TRUE | _FALSE else self.traces
 
     @property
     def reads_usage(self) -> bool:
-        """Whether it is read who uses images."""
+        """Whether any source of usage is read."""
         return bool(self.usage_sources)
 
     @classmethod

@@ -1,8 +1,8 @@
-"""What is written down about a partition besides its tables: the manifest, and the state of an open attempt.
+"""The records of a partition besides its tables: the manifest, and the state of an open attempt.
 
-A manifest says which files belong together and proves them by SHA-256. It holds the SHA-256 of the manifest that the
-project published before it, so the manifests of a project form a chain in the order of publication. A rerun does not
-break the chain: the manifest that it replaces is kept under `_manifests/superseded`.
+A manifest names the files that belong together and proves them by SHA-256. It holds the SHA-256 of the manifest that
+the project published before it, so the manifests of a project form a chain in the order of publication. A rerun does
+not break the chain: the manifest that it replaces is kept under `_manifests/superseded`.
 """
 
 import datetime as dt
@@ -23,10 +23,10 @@ from pipelines.tables import USAGE_SOURCES
 class InventoryFacts(Facts):
     """What was read from the inventory source; `source` is a name for people, without credentials.
 
-    `shortfall`: images that the API's list counts but that were on none of its pages. `missing` of the images `known`
-    on the complete day `compared_with` were not in it. An inventory that is not whole, for the `reason` stated, says
-    nothing by what it lacks: `added` of the `ids` come from that day instead. `is_accepted`: an operator accepted it
-    although it lacks that many.
+    `shortfall`: how many images the API's list counts but shows on none of its pages. `missing`: how many of the images
+    `known` on the complete day `compared_with` the inventory lacks. If the inventory is not whole (`reason` says why),
+    what it lacks proves nothing, and `added` of the `ids` come from that day instead. `is_accepted`: an operator
+    accepted the inventory although it lacks that many.
     """
 
     source: str
@@ -49,16 +49,17 @@ class InventoryFacts(Facts):
     reason: str | None = None
 
 
-# The source of traces, among the sources of a fetch.
+# The name of the traces in `FetchFacts.sources`.
 TRACES = "traces"
 
 
 class SourceFacts(Facts):
-    """What became of a source of evidence on a day.
+    """The result of reading one source of evidence on a day.
 
-    A source that was not wanted was not asked. `error` says why a wanted source could not be read. `partial` says why a
-    source that was read may lack resources, such as those of other users. `items` are the resources that its lists
-    showed, `skipped` those of them without an id, `unresolved` those that use an image by a resource that is not known.
+    A source that was not `wanted` was not requested. `error` says why a wanted source could not be read. `partial` says
+    why a source that was read may lack resources, such as those of other users. `items`: resources with an id that its
+    lists showed. `skipped`: resources without an id. `unresolved`: resources that use an image through a model or
+    algorithm that is not known.
     """
 
     wanted: bool
@@ -72,16 +73,16 @@ class SourceFacts(Facts):
 
     @property
     def is_whole(self) -> bool:
-        """Whether what the source does not show is not there."""
+        """Whether a resource that the source did not show does not exist."""
         return self.was_read and self.partial is None
 
 
 class ScopeFacts(Facts):
     """Which workspaces were read, and how they were found.
 
-    `origin`: stated (by the setting), asked (the API listed them) or assumed (the API does not list them, so these are
-    the default one and those that answers of the day name; `error` says why). `outside`: workspaces that answers of the
-    day name and that were not read.
+    `origin` is `stated` (by the setting), `asked` (the API listed them) or `assumed` (the API does not list them, and
+    `error` says why). Assumed workspaces are the default one, those of the last complete day and those that responses
+    of the day name. `outside`: workspaces that responses of the day name but that were not read.
     """
 
     workspaces: list[str]
@@ -93,11 +94,11 @@ class ScopeFacts(Facts):
 class FetchFacts(Facts):
     """How the responses were fetched.
 
-    `kept` of them were stored already by an attempt that had not ended; `carried` were carried forward from an earlier
-    day (mode `changed`). The API's list of images was read to the end, or not wanted, or `list_error` says why it could
-    not be read. `list_shortfall`: images that the list counts but that were on none of its pages. `sources`: the
-    further sources of evidence, by name. `clock_skew_seconds`: how far our clock was ahead of the API's, negative when
-    behind, or None when its responses did not say.
+    `kept`: responses that an open attempt had already stored. `carried`: responses carried forward from an earlier day
+    (mode `changed`). The image list was read to its end, or it was not wanted, or `list_error` says why it could not be
+    read. `list_shortfall`: how many images the list counts but shows on none of its pages. `sources`: the further
+    sources of evidence, by name. `clock_skew_seconds`: how far our clock was ahead of the API's, negative if it was
+    behind, or None if the responses did not say.
     """
 
     project_id: str
@@ -123,17 +124,20 @@ class FetchFacts(Facts):
 
     @property
     def list_is_whole(self) -> bool:
-        """Whether the list was read and shows as many images as it counts, so that an image it lacks does not exist."""
+        """Whether the list was read and shows as many images as it counts.
+
+        If so, an image that the list lacks does not exist.
+        """
         return self.list_was_read and self.list_shortfall == 0
 
     @property
     def usage_kinds(self) -> list[str]:
-        """The sources of usage that were wanted, by name."""
+        """The names of the sources of usage that were wanted."""
         return [name for name, facts in self.sources.items() if name in USAGE_SOURCES and facts.wanted]
 
     @property
     def usage_is_observed(self) -> bool:
-        """Whether every wanted source of usage was read as a whole in every workspace that is known."""
+        """Whether every wanted source of usage was read as a whole, in every workspace that is known."""
         kinds = self.usage_kinds
         return bool(kinds) and not self.scope.outside and all(self.sources[name].is_whole for name in kinds)
 
@@ -144,7 +148,7 @@ class FetchFacts(Facts):
 
     @property
     def failed(self) -> int:
-        """Ids without a response."""
+        """The number of ids without a response."""
         return self.outcomes.get("failed", 0)
 
 
@@ -167,7 +171,8 @@ class FailedId(Facts):
 class Manifest(Record, Evidence):
     """The manifest of a day. `rebuilt`: its tables were derived again from stored responses.
 
-    `derived_record_sha256`: the newest derived manifest that the project had then, which this one proves.
+    `derived_record_sha256`: the SHA-256 of the project's newest derived manifest at that time, which this manifest
+    proves.
     """
 
     damaged = "The manifest {path} is damaged ({field}): restore the file from a backup."
@@ -190,9 +195,9 @@ class Manifest(Record, Evidence):
 
 
 class Attempt(Evidence):
-    """An attempt that has not ended: the run that began it, what it has so far, and its staged files as written.
+    """An open attempt: the run that began it, what it has so far, and its staged files as written.
 
-    `sandbox`: the endpoint and project whose responses, which may be stored, said that they are a sandbox's.
+    `sandbox`: the endpoint and project whose responses said that they are from a sandbox; some may be stored.
     """
 
     damaged = (
@@ -208,9 +213,10 @@ class Attempt(Evidence):
 
 
 def changes_since(before: Manifest) -> dt.datetime:
-    """From when on a change shows on the complete day after `before`, which had not seen it.
+    """The time from which changes are missing on `before` and show on the next complete day.
 
-    The sandbox shows a day from its first to its last minute as it is then, with what changed on the day before.
+    A day of the sandbox shows the same state from its first to its last minute: it includes what changed on the day
+    before, but nothing of the day itself.
     """
     if before.fetch.is_sandbox:
         return dt.datetime.combine(before.snapshot_date, dt.time(), dt.UTC)
@@ -218,14 +224,14 @@ def changes_since(before: Manifest) -> dt.datetime:
 
 
 def changes_until(manifest: Manifest) -> dt.datetime:
-    """Until when a change shows on a day; of the sandbox's days see `changes_since`."""
+    """The time up to which changes show on a day. For days of the sandbox see `changes_since`."""
     if manifest.fetch.is_sandbox:
         return dt.datetime.combine(manifest.snapshot_date, dt.time(), dt.UTC)
     return manifest.fetch.finished_at
 
 
 def inventory_warning(facts: InventoryFacts) -> str | None:
-    """What people must know before they believe what an inventory lacks, in a sentence or two; None: nothing."""
+    """A warning, in a sentence or two, about what an inventory lacks; None if there is nothing to say."""
     if facts.is_accepted:
         return (
             f"The inventory {facts.source} lacks {facts.missing} of the {facts.known} images known on "
@@ -235,7 +241,7 @@ def inventory_warning(facts: InventoryFacts) -> str | None:
 
 
 def short_list(facts: FetchFacts) -> str | None:
-    """What is wrong with a list that shows less than it counts, in a sentence; None when nothing is."""
+    """A sentence that warns of an image list that shows fewer images than it counts; None if it shows them all."""
     if not facts.list_shortfall:
         return None
     return (
@@ -245,7 +251,7 @@ def short_list(facts: FetchFacts) -> str | None:
 
 
 def unobserved_usage(facts: FetchFacts) -> dict[str, str]:
-    """Why each wanted source of usage does not show all that there is; empty when all do."""
+    """For each wanted source of usage that may not show everything, the reason; empty if all show everything."""
     return {
         name: why
         for name in facts.usage_kinds
@@ -254,7 +260,7 @@ def unobserved_usage(facts: FetchFacts) -> dict[str, str]:
 
 
 def outside_scope(facts: FetchFacts) -> str | None:
-    """What is wrong when answers name workspaces that were not read, in a sentence; None when nothing is."""
+    """A sentence that warns of workspaces that responses name but that were not read; None if there are none."""
     if not facts.scope.outside:
         return None
     return (
@@ -275,9 +281,9 @@ def file_facts(lake: Lake, path: LakePath, name: str, partition: Partition) -> F
 
 
 def misplaced(lake: Lake, partition: Partition, files: Mapping[str, FileFacts]) -> str | None:
-    """The first table whose path in a record of a partition is not the place of that table of the partition, or None.
+    """The first table whose path in a partition's record is not that table's place; None if all paths are right.
 
-    A path that a record states may be read, replaced or removed only when it is that place.
+    A path in a record may be read, replaced or removed only if it is that place.
     """
     for name, file in files.items():
         try:
@@ -290,10 +296,10 @@ def misplaced(lake: Lake, partition: Partition, files: Mapping[str, FileFacts]) 
 
 
 def check_places(lake: Lake, partition: Partition, manifest: Manifest) -> None:
-    """Refuse a manifest whose files do not lie where the tables of its partition do.
+    """Refuse a manifest whose files are not in the places of its partition's tables.
 
     Raises:
-        StorageError: says which.
+        StorageError: a file is elsewhere; the message names it.
     """
     if (name := misplaced(lake, partition, manifest.files)) is not None:
         raise StorageError(
@@ -333,7 +339,7 @@ def published(lake: Lake, partition: Partition) -> Manifest | None:
 
 
 def published_or_error(lake: Lake, partition: Partition, consequence: str) -> Manifest:
-    """The manifest of a partition that must be published; the sentence of the error goes on with `consequence`.
+    """The manifest of a partition that must be published; `consequence` completes the sentence of the error.
 
     Raises:
         ConfigurationError: it was never published.
@@ -346,17 +352,17 @@ def published_or_error(lake: Lake, partition: Partition, consequence: str) -> Ma
 
 
 def not_published(partition: Partition, consequence: str) -> ConfigurationError:
-    """The error when nothing is published for a partition; its sentence goes on with `consequence`."""
+    """The error if nothing is published for a partition; `consequence` completes its sentence."""
     return ConfigurationError(
         f"Nothing is published for {partition}, so {consequence}. `image-snapshots status` lists the published days."
     )
 
 
 def known_partitions(lake: Lake) -> list[Partition]:
-    """Partitions that have a manifest, in order, without those of keys that no project has.
+    """The partitions that have a manifest, in order, without those of project keys that are not real.
 
     A copy of a manifest under a name such as `project=default.bak.json` looks like one of another project, but states
-    its own. A key is left out when all of its manifests are copies of those of projects that are there.
+    the project of the original. A key is left out if all its manifests are copies from projects that exist here.
     """
     partitions = lake.contents.partitions()
     days: dict[str, list[Partition]] = {}
@@ -383,10 +389,10 @@ def _stated_projects(lake: Lake, partitions: list[Partition]) -> set[str]:
 
 
 def newest_manifests(lake: Lake, *, skip_damaged: bool = False) -> Iterator[Manifest]:
-    """The newest manifest of each project that can be read.
+    """The newest readable manifest of each project.
 
     Raises:
-        StorageError: a project has none that can be read; not with `skip_damaged`, which leaves that project out.
+        StorageError: a project has no readable manifest; with `skip_damaged` that project is left out instead.
     """
     days: dict[str, list[Partition]] = {}
     for partition in known_partitions(lake):
@@ -396,7 +402,7 @@ def newest_manifests(lake: Lake, *, skip_damaged: bool = False) -> Iterator[Mani
             try:
                 manifest = read_manifest(lake.manifest(partition))
             except StorageError:
-                # An older one does as well here, and `verify` reports the damaged one.
+                # An older manifest is good enough here, and `verify` reports the damaged one.
                 if number == len(project) and not skip_damaged:
                     raise
             else:
@@ -405,9 +411,9 @@ def newest_manifests(lake: Lake, *, skip_damaged: bool = False) -> Iterator[Mani
 
 
 def holds_sandbox(lake: Lake) -> bool:
-    """Whether the days of a lake are of the sandbox: then all of them are.
+    """Whether the days of a lake are of the sandbox. If one is, all are.
 
-    A damaged manifest stops nobody who only reads; `verify` reports it.
+    A damaged manifest must not stop a command that only reads; `verify` reports it.
     """
     return any(manifest.fetch.is_sandbox for manifest in newest_manifests(lake, skip_damaged=True))
 
@@ -441,9 +447,9 @@ def complete_days(lake: Lake, project: str) -> list[Partition]:
 
 
 def last_days(lake: Lake, partition: Partition) -> tuple[Partition | None, Partition | None]:
-    """The project's last complete day before a partition's, and its last published one; None where there is none.
+    """The project's last complete day before a partition, and its last published day; each None if there is none.
 
-    Manifests are read from the newest back, up to the complete one.
+    Manifests are read from the newest back to the last complete one.
     """
     earlier = [day for day in reversed(lake.contents.partitions(partition.project)) if day < partition]
     complete = next((day for day in earlier if read_manifest(lake.manifest(day)).is_complete), None)
@@ -451,7 +457,7 @@ def last_days(lake: Lake, partition: Partition) -> tuple[Partition | None, Parti
 
 
 def last_complete_day(lake: Lake, partition: Partition) -> Partition | None:
-    """The project's last complete day before a partition's, or None when there is none."""
+    """The project's last complete day before a partition; None if there is none."""
     return last_days(lake, partition)[0]
 
 
