@@ -46,7 +46,7 @@ class Scope:
         self._origin, self._error = origin, error
 
     def note(self, workspace: str | None) -> None:
-        """Note a workspace that a response names. It is read too if the API does not list the workspaces."""
+        """Note a workspace that a response names. It is read too if the workspaces are assumed, else `outside`."""
         if workspace is None or workspace in self.workspaces:
             return
         if self._origin == ASSUMED:
@@ -63,7 +63,7 @@ class Scope:
 
 
 async def find_scope(client: ModelArtsClient, stated: Iterable[str] | None, known: Iterable[str]) -> Scope:
-    """Find the workspaces to read: `stated`, or those that the API lists, or those `known` so far if it lists none.
+    """Find the workspaces to read: `stated`, or those that the API lists, or those `known` so far if it has no list.
 
     Raises:
         ListUnreadableError: the API has a list of workspaces, and it cannot be read.

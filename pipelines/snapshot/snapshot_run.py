@@ -22,7 +22,7 @@ from pipelines.snapshot.connection import Connection, connect
 class SnapshotRun(Run):
     """A run that takes a snapshot, or rebuilds one.
 
-    `is_played`: the clock is set to a day that the sandbox plays, so the time of publication is not taken from it. The
+    `is_played`: the clock is set to a day that the sandbox plays, so the wall clock gives the time of publication. The
     operator states the next three. `is_fresh`: responses of an open attempt do not count. `accepts_shrunk`: an
     inventory that has shrunk is right. `is_moved`: the project has another id or endpoint than on the days before.
     `connect` opens a connection to the endpoint; steps of one run may share it.

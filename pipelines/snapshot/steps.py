@@ -96,7 +96,7 @@ def take_inventory(run: SnapshotRun) -> InventoryResult:
     with run.connect(run.settings, run.partition) as connection:
         project_id = asyncio.run(_project_id(run, connection))
         if run.is_fresh:
-            # All checks that could refuse the run have passed.
+            # Discard only now, after all checks that could refuse the run.
             start_over(run)
         # Write first, so that a lake that cannot be written is found before anything slow begins.
         write_attempt(run.lake, run.partition, attempt)

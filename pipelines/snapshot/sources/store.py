@@ -1,4 +1,4 @@
-"""Holds what the sources found in SQLite tables until the day is staged: references to images, and traces."""
+"""Keeps what the sources found, references to images and traces, in SQLite tables until the day is staged."""
 
 import datetime as dt
 import sqlite3
