@@ -1,4 +1,4 @@
-"""Stored answers become a published day: normalise, validate, replace each table atomically, seal with a manifest.
+"""Publishes a day: builds its tables from stored responses, validates them, puts them in place, writes the manifest.
 
 Nothing of a partition is replaced before all its tables are whole and valid. The staged files stay until the manifest
 is written, so that a kill between two replacements is mended by the next run.
@@ -195,7 +195,7 @@ def publish(
     inventory: InventoryFacts,
     fetch: FetchFacts,
 ) -> Manifest:
-    """Put the files in the places of the published ones, then write the manifest that seals them.
+    """Put the files in the places of the published ones, then write the manifest that names them.
 
     `files` has all tables of the partition; those that are published already are left where they are.
 
