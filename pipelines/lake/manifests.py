@@ -49,6 +49,9 @@ class InventoryFacts(Facts):
     reason: str | None = None
 
 
+# The origin of a scope when the list of workspaces failed.
+UNREAD = "unread"
+
 # The source of traces, among the sources of a fetch.
 TRACES = "traces"
 
@@ -79,9 +82,9 @@ class SourceFacts(Facts):
 class ScopeFacts(Facts):
     """Which workspaces were read, and how they were found.
 
-    `origin`: stated (by the setting), asked (the API listed them) or assumed (the API does not list them, so these are
-    the default one and those that answers of the day name; `error` says why). `outside`: workspaces that answers of the
-    day name and that were not read.
+    `origin`: stated (by the setting), asked (the API listed them), assumed (the API does not list them, so these are
+    the default one and those that responses of the day name) or unread (the list failed, so there may be others);
+    `error` says why. `outside`: workspaces that responses of the day name and that were not read.
     """
 
     workspaces: list[str]
@@ -135,7 +138,8 @@ class FetchFacts(Facts):
     def usage_is_observed(self) -> bool:
         """Whether every wanted source of usage was read as a whole in every workspace that is known."""
         kinds = self.usage_kinds
-        return bool(kinds) and not self.scope.outside and all(self.sources[name].is_whole for name in kinds)
+        knows_scope = self.scope.origin != UNREAD and not self.scope.outside
+        return bool(kinds) and knows_scope and all(self.sources[name].is_whole for name in kinds)
 
     @property
     def traces_are_whole(self) -> bool:
@@ -255,6 +259,8 @@ def unobserved_usage(facts: FetchFacts) -> dict[str, str]:
 
 def outside_scope(facts: FetchFacts) -> str | None:
     """What is wrong when answers name workspaces that were not read, in a sentence; None when nothing is."""
+    if facts.scope.origin == UNREAD:
+        return f"{facts.scope.error} So there may be workspaces that were not read."
     if not facts.scope.outside:
         return None
     return (
