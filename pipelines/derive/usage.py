@@ -12,7 +12,7 @@ import pyarrow as pa
 from pipelines.derive.analysis import Analysis
 from pipelines.engine.sql_files import read_sql
 from pipelines.lake.layout import Lake
-from pipelines.lake.manifests import FetchFacts, FileFacts, Manifest, published_days
+from pipelines.lake.manifests import UNREAD, FetchFacts, FileFacts, Manifest, published_days
 from pipelines.tables import IMAGE_USAGE, USAGE_SOURCES
 
 # So many observed days without a use, and an image counts as unused.
@@ -131,6 +131,8 @@ def reasons_not_observed(fetch: FetchFacts) -> list[str]:
             reasons.append(f"{words} were not read{_because(facts.error)}.")
         elif facts.partial is not None:
             reasons.append(f"{words} were read in part{_because(facts.partial)}.")
+    if fetch.scope.origin == UNREAD:
+        reasons.append(f"Which workspaces there are was not read{_because(fetch.scope.error)}.")
     if outside := fetch.scope.outside:
         named = f"{'workspace' if len(outside) == 1 else 'workspaces'} {', '.join(outside)}"
         reasons.append(f"Nothing was read in the {named}{_because(fetch.scope.error)}.")

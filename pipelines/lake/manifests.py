@@ -49,7 +49,10 @@ class InventoryFacts(Facts):
     reason: str | None = None
 
 
-# The name of the traces in `FetchFacts.sources`.
+# The origin of a scope when the list of workspaces failed.
+UNREAD = "unread"
+
+# The source of traces, among the sources of a fetch.
 TRACES = "traces"
 
 
@@ -80,9 +83,9 @@ class SourceFacts(Facts):
 class ScopeFacts(Facts):
     """Which workspaces were read, and how they were found.
 
-    `origin` is `stated` (by the setting), `asked` (the API listed them) or `assumed` (the API does not list them, and
-    `error` says why). Assumed workspaces are the default one, those of the last complete day and those that responses
-    of the day name. `outside`: workspaces that responses of the day name but that were not read.
+    `origin`: stated (by the setting), asked (the API listed them), assumed (the API does not list them, so these are
+    the default one and those that responses of the day name) or unread (the list failed, so there may be others);
+    `error` says why. `outside`: workspaces that responses of the day name and that were not read.
     """
 
     workspaces: list[str]
@@ -139,7 +142,8 @@ class FetchFacts(Facts):
     def usage_is_observed(self) -> bool:
         """Whether every wanted source of usage was read as a whole, in every workspace that is known."""
         kinds = self.usage_kinds
-        return bool(kinds) and not self.scope.outside and all(self.sources[name].is_whole for name in kinds)
+        knows_scope = self.scope.origin != UNREAD and not self.scope.outside
+        return bool(kinds) and knows_scope and all(self.sources[name].is_whole for name in kinds)
 
     @property
     def traces_are_whole(self) -> bool:
@@ -260,7 +264,9 @@ def unobserved_usage(facts: FetchFacts) -> dict[str, str]:
 
 
 def outside_scope(facts: FetchFacts) -> str | None:
-    """A sentence that warns of workspaces that responses name but that were not read; None if there are none."""
+    """What is wrong when answers name workspaces that were not read, in a sentence; None when nothing is."""
+    if facts.scope.origin == UNREAD:
+        return f"{facts.scope.error} So there may be workspaces that were not read."
     if not facts.scope.outside:
         return None
     return (

@@ -74,14 +74,14 @@ async def gather(
         with contextlib.closing(open_checkpoint(run.lake.staging(run.partition), subject)) as store:
             scope = await find_scope(client, run.settings.stated_workspaces, known_workspaces(run.lake, run.partition))
             gathering = _Gathering(run, attempt, connection, on_progress, client, store, scope, asked)
-            return await gathering.run()
+            return await gathering.gather()
 
 
 @dataclass(slots=True)
 class _Gathering:
     """The state that the steps of `gather` share."""
 
-    day: SnapshotRun
+    run: SnapshotRun
     attempt: Attempt
     connection: Connection
     on_progress: Callable[[Progress], None]
@@ -92,15 +92,15 @@ class _Gathering:
     progress: Progress = dataclasses.field(init=False)
     details_are_there: asyncio.Event = dataclasses.field(init=False, default_factory=asyncio.Event)
 
-    async def run(self) -> FetchFacts:
-        settings, store = self.day.settings, self.store
-        started_at = self.day.now()
+    async def gather(self) -> FetchFacts:
+        settings, store = self.run.settings, self.store
+        started_at = self.run.now()
         total = self._resume(started_at)
         kept = store.outcomes().total() - store.outcomes()[Outcome.INVALID_ID]
         staging = self._staging()
         responses = None
         if settings.mode == "changed":
-            responses = last_complete_responses(self.day.lake, self.day.partition, self.client.project_id)
+            responses = last_complete_responses(self.run.lake, self.run.partition, self.client.project_id)
         reads_list = settings.reconcile or responses is not None
         with ImageListReading(
             self.client, self.scope, staging, store.listed if responses is not None else None
@@ -109,7 +109,7 @@ class _Gathering:
                 await image_list.read()
                 if image_list.error is not None:
                     raise image_list.error
-                oldest = self.day.now() - dt.timedelta(days=settings.full_refresh_days)
+                oldest = self.run.now() - dt.timedelta(days=settings.full_refresh_days)
                 carry_forward(store, responses, oldest)
             outcomes = store.outcomes()
             self.progress = Progress(total, outcomes.total(), time.monotonic(), outcomes)
@@ -130,7 +130,7 @@ class _Gathering:
             is_sandbox=self._is_sandbox(),
             mode=settings.mode,
             started_at=started_at,
-            finished_at=self.day.now(),
+            finished_at=self.run.now(),
             outcomes=dict(sorted(store.outcomes().items())),
             kept=kept,
             carried=store.carried(),
@@ -148,8 +148,8 @@ class _Gathering:
         )
 
     def _resume(self, started_at: dt.datetime) -> int:
-        """Keep the undamaged stored responses to ids of this inventory; returns the number of ids."""
-        inventory = self.day.staged(INVENTORY.name)
+        """Keep what the checkpoint has of this inventory and is as it was stored; returns the number of ids."""
+        inventory = self.run.staged(INVENTORY.name)
         total = self.store.want(inventory_ids(inventory))
         for responses in invalid_responses(inventory, started_at):
             self.store.put(responses)
@@ -162,8 +162,8 @@ class _Gathering:
             self.client,
             self.store,
             self.progress,
-            self.day.settings.concurrency,
-            lambda: self.day.check_date(self.attempt),
+            self.run.settings.concurrency,
+            lambda: self.run.check_date(self.attempt),
             self.on_progress,
             self._note,
         )
@@ -176,19 +176,19 @@ class _Gathering:
         # If a later run finds every response stored, only this note says where they come from.
         if self.client.met_sandbox and self.attempt.sandbox != self.asked:
             self.attempt = self.attempt.model_copy(update={"sandbox": self.asked})
-            write_attempt(self.day.lake, self.day.partition, self.attempt)
+            write_attempt(self.run.lake, self.run.partition, self.attempt)
 
     def _is_sandbox(self) -> bool:
-        return self.day.settings.uses_sandbox or self.client.met_sandbox or self.attempt.sandbox == self.asked
+        return self.run.settings.uses_sandbox or self.client.met_sandbox or self.attempt.sandbox == self.asked
 
     def _staging(self) -> Staging:
-        day = self.day
+        run = self.run
         return Staging(
-            day.lake,
-            day.lake.staging(day.partition),
-            day.partition.date,
+            run.lake,
+            run.lake.staging(run.partition),
+            run.partition.date,
             self.client.project_id,
-            day.run_id,
+            run.run_id,
             self._is_sandbox,
         )
 
@@ -223,13 +223,13 @@ class _Gathering:
             await self.details_are_there.wait()
 
     async def _read_traces(self) -> SourceFacts:
-        if not self.day.settings.reads_traces:
+        if not self.run.settings.reads_traces:
             return SourceFacts(wanted=False)
-        before = last_complete_day(self.day.lake, self.day.partition)
-        since = None if before is None else changes_since(read_manifest(self.day.lake.manifest(before)))
+        before = last_complete_day(self.run.lake, self.run.partition)
+        since = None if before is None else changes_since(read_manifest(self.run.lake.manifest(before)))
         async with stoppable(self.progress):
             return await read_traces(
-                lambda: self.connection.traces_client(self.day.observed_by), self.store, self.day.now(), since
+                lambda: self.connection.traces_client(self.run.observed_by), self.store, self.run.now(), since
             )
 
     async def _write_responses(self, staging: Staging, started_at: dt.datetime) -> None:
@@ -242,7 +242,7 @@ class _Gathering:
             if not (damaged := write_responses(staging, self.store)):
                 return
             drop_damaged(self.store, damaged)
-            for responses in invalid_responses(self.day.staged(INVENTORY.name), started_at):
+            for responses in invalid_responses(self.run.staged(INVENTORY.name), started_at):
                 self.store.put(responses)
             self.progress.outcomes = self.store.outcomes()
             await self._ask()
@@ -259,9 +259,9 @@ class _Gathering:
             nonlocal found
             if found is None:
                 found = {}
-                day = last_complete_day(self.day.lake, self.day.partition)
+                day = last_complete_day(self.run.lake, self.run.partition)
                 if day is not None:
-                    found = earlier_resources(self.day.lake, day)
+                    found = earlier_resources(self.run.lake, day)
             return found.get(kind, {})
 
         return find

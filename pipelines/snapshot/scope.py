@@ -12,9 +12,9 @@ from pipelines.bodies.list_page import text_at
 from pipelines.cloud.modelarts import ModelArtsClient
 from pipelines.cloud.paging import Listing
 from pipelines.cloud.service import Reading
-from pipelines.errors import ListDeniedError, ListMissingError
+from pipelines.errors import ListDeniedError, ListMissingError, ListUnreadableError
 from pipelines.lake.layout import Lake, Partition
-from pipelines.lake.manifests import ScopeFacts, last_complete_day
+from pipelines.lake.manifests import UNREAD, ScopeFacts, last_complete_day
 from pipelines.lake.parquet_files import read_batches
 from pipelines.lake.storage import LakePath
 from pipelines.tables import IMAGES
@@ -49,7 +49,7 @@ class Scope:
         """Note a workspace that a response names. It is read too if the workspaces are assumed, else `outside`."""
         if workspace is None or workspace in self.workspaces:
             return
-        if self._origin == ASSUMED:
+        if self._origin in (ASSUMED, UNREAD):
             self.workspaces.append(workspace)
         else:
             self.outside.add(workspace)
@@ -63,20 +63,28 @@ class Scope:
 
 
 async def find_scope(client: ModelArtsClient, stated: Iterable[str] | None, known: Iterable[str]) -> Scope:
-    """Find the workspaces to read: `stated`, or those that the API lists, or those `known` so far if it has no list.
+    """The workspaces to read: those `stated`, or those that the API lists.
+
+    If the API has no such list, or denies it, these are the workspaces `known` so far. If the list fails, too, but then
+    there may be others, and the day does not observe all usage.
 
     Raises:
-        ListUnreadableError: the API has a list of workspaces, and it cannot be read.
         PipelineError: no request can succeed.
     """
     if stated is not None:
         return Scope(stated, STATED)
+    reading = Reading(_WORKSPACES)
     found: list[str] = []
     try:
-        async for some in client.rows(Reading(_WORKSPACES), None, _id):
+        async for some in client.rows(reading, None, _id):
             found += [id_ for id_ in some if id_]
     except (ListMissingError, ListDeniedError) as error:
         return Scope([DEFAULT_WORKSPACE, *known], ASSUMED, str(error))
+    except ListUnreadableError as error:
+        return Scope([DEFAULT_WORKSPACE, *known], UNREAD, str(error))
+    if reading.shortfall:
+        missing = f"The workspace list of {client.host} counts {reading.shortfall} workspaces that it does not show."
+        return Scope([DEFAULT_WORKSPACE, *found, *known], UNREAD, missing)
     return Scope([DEFAULT_WORKSPACE, *found], ASKED)
 
 

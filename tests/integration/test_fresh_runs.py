@@ -20,7 +20,7 @@ NOON = dt.datetime.combine(DATE, dt.time(12), dt.UTC)
 
 @pytest.fixture
 def day(start_sandbox, tmp_path, monkeypatch):
-    """With an access key, which needs no token, and without list and notebooks."""
+    """With an access key, which needs no token, and without lists: only images are requested."""
     sandbox = start_sandbox(size=20, inventory_file=tmp_path / "inventory.csv", day=DATE)
     for name in ("OS_ACCESS_KEY", "OS_SECRET_KEY", "OS_PROJECT_ID"):
         monkeypatch.setenv(name, sandbox.env[name])
@@ -30,6 +30,7 @@ def day(start_sandbox, tmp_path, monkeypatch):
         inventory=str(tmp_path / "inventory.csv"),
         reconcile=False,
         usage="none",
+        workspaces="0",
     )
     return SnapshotRun(Partition(DATE, "default"), "run-1", settings, lambda: NOON)
 

@@ -388,7 +388,7 @@ def test_months_are_compacted_and_old_responses_removed_in_a_bucket(s3):
         "/upkeep-bucket/images/dt=2025-11-01/project=default/images.parquet",
     }
     plan = apply_retention(lake, "default", Rules(responses_days=1, snapshots_days=None), now)
-    assert {removed.table for removed in plan.files} == {"responses", "list_pages", "image_references"}
+    assert {removed.table for removed in plan.files} == {"responses", "list_pages", "image_references", "image_traces"}
     assert list(lake.contents.files_of("responses")) == [days[2].partition]
     assert list(verify_derived(lake, "default")) == []
     assert asked() == before

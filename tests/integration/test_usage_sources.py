@@ -9,6 +9,7 @@ import pytest
 
 from pipelines.bodies.image_reference import parse_reference
 from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.manifests import outside_scope
 from pipelines.sandbox.catalogue import Catalogue
 from pipelines.sandbox.series import SECRET_MARK
 from pipelines.settings import Settings
@@ -141,6 +142,18 @@ def test_workspaces_that_the_api_does_not_list_are_found_in_what_images_state(cl
     assert "workspace list" in scope.error
     assert named(row for row in rows if not is_built_copy(row)) == known(MONDAY)
     assert manifest.fetch.usage_is_observed
+
+
+def test_a_list_of_workspaces_that_fails_stops_nothing_and_observes_nothing(cloud):
+    steer(cloud, sources_broken=["workspaces"])
+    manifest, rows = take()
+    scope = manifest.fetch.scope
+    assert manifest.is_complete
+    assert (scope.origin, sorted(scope.workspaces)) == ("unread", sorted(catalogue().workspace_ids(MONDAY)))
+    assert "The workspace list of 127.0.0.1" in scope.error
+    assert named(row for row in rows if not is_built_copy(row)) == known(MONDAY)
+    assert not manifest.fetch.usage_is_observed
+    assert outside_scope(manifest.fetch) == f"{scope.error} So there may be workspaces that were not read."
 
 
 def test_a_stated_workspace_is_all_that_is_read_and_the_others_are_named(cloud):

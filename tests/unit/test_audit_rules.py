@@ -218,7 +218,8 @@ def test_evidence_has_the_rule_s_columns_in_order(audited):
         '{"create_at":"2025-11-22T09:00:00.000000Z","update_at":null,"age_days":366}'
     )
     assert evidence("visibility_widened", "widened") == (
-        '{"visibility_before":"PRIVATE","visibility_now":"PUBLIC","compared_with":"2026-11-22"}'
+        '{"visibility_before":"PRIVATE","visibility_now":"PUBLIC","compared_with":"2026-11-22","actor":null,'
+        '"actor_source_ip":null,"actor_unknown":null}'
     )
     assert json.loads(evidence("tag_pushed_again", "updated")) == {
         "swr_path": "swr.example/ours/a:1",
@@ -227,6 +228,9 @@ def test_evidence_has_the_rule_s_columns_in_order(audited):
         "update_at_before": "2026-11-20T00:00:00.000000Z",
         "update_at_now": "2026-11-22T00:00:00.000000Z",
         "compared_with": "2026-11-22",
+        "actor": None,
+        "actor_source_ip": None,
+        "actor_unknown": None,
     }
     assert json.loads(evidence("unknown_category", "odd-categories")) == {
         "unknown_value": "FPGA",

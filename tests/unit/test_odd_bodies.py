@@ -17,6 +17,7 @@ from pipelines.bodies.json_text import MAX_TEXT_BYTES, NotJSONError, parse
 from pipelines.cloud.classification import Kind, classify, classify_list
 from pipelines.cloud.credentials import PasswordLogin
 from pipelines.cloud.identity import read_token
+from pipelines.cloud.paging import IMAGES as IMAGE_LIST
 from pipelines.cloud.paging import Paging
 from pipelines.derive.analysis import _any_items, _ids, _listed, _plain_items
 from pipelines.snapshot.image_list import ImageList, confirms
@@ -73,7 +74,7 @@ def test_odd_value_in_the_list_does_not_stop_any_reader(value, column, extra, na
     other = ID.replace("0", "1")
     page = b'{"data":[%s,{"id":"%s"}],"total":2}' % (described(value, b"name"), other.encode())
     assert classify_list(200, {}, page).outcome is Outcome.OK
-    read = Paging("image", "/images", 200).take(page, NOW)
+    read = Paging(IMAGE_LIST, "/images").take(page, NOW)
     assert [item["id"] for item in read.items] == [ID, other]
     assert _plain_items(page) in (None, _any_items(page))
     assert _ids(page) == [ID, other]
@@ -190,7 +191,7 @@ def test_odd_name_in_a_login_response_does_not_cost_the_token():
     ],
 )
 def test_nonsense_total_is_ignored(sent, total):
-    paging = Paging("image", "/images", 200)
+    paging = Paging(IMAGE_LIST, "/images")
     paging.take(b'{"data":[{"id":"%s"}],"total":%s}' % (ID.encode(), sent), NOW)
     assert paging.total == total
     assert not paging.is_whole
@@ -219,7 +220,7 @@ def test_documented_page_gives_the_same_as_the_general_parser(item, is_plain):
 def test_item_with_an_unstorable_id_is_counted():
     long = b"x" * (MAX_TEXT_BYTES + 1)
     page = b'{"data":[{"id":"\\ud83d"},{"id":"%s"},{"id":" "},{"id":"%s"}]}' % (long, ID.encode())
-    paging = Paging("image", "/images", 200)
+    paging = Paging(IMAGE_LIST, "/images")
     assert [item["id"] for item in paging.take(page, NOW).items] == [ID]
     assert paging.skipped == 3
     assert _listed([page], itertools.count()).num_rows == 1
