@@ -49,10 +49,10 @@ class InventoryFacts(Facts):
     reason: str | None = None
 
 
-# The origin of a scope when the list of workspaces failed.
+# The origin of a scope if the list of workspaces failed.
 UNREAD = "unread"
 
-# The source of traces, among the sources of a fetch.
+# The name of the traces in `FetchFacts.sources`.
 TRACES = "traces"
 
 
@@ -83,9 +83,10 @@ class SourceFacts(Facts):
 class ScopeFacts(Facts):
     """Which workspaces were read, and how they were found.
 
-    `origin`: stated (by the setting), asked (the API listed them), assumed (the API does not list them, so these are
-    the default one and those that responses of the day name) or unread (the list failed, so there may be others);
-    `error` says why. `outside`: workspaces that responses of the day name and that were not read.
+    `origin` is `stated` (by the setting), `asked` (the API listed them), `assumed` (the API does not list them) or
+    `unread` (the list failed, so there may be others). `error` says why the API's list was not used. Assumed and unread
+    scopes hold the default workspace and those that the last complete day and responses of the day name. `outside`:
+    workspaces that responses of the day name but that were not read.
     """
 
     workspaces: list[str]
@@ -264,7 +265,7 @@ def unobserved_usage(facts: FetchFacts) -> dict[str, str]:
 
 
 def outside_scope(facts: FetchFacts) -> str | None:
-    """What is wrong when answers name workspaces that were not read, in a sentence; None when nothing is."""
+    """A sentence that warns of workspaces that were not read, or may not have been; None if all were read."""
     if facts.scope.origin == UNREAD:
         return f"{facts.scope.error} So there may be workspaces that were not read."
     if not facts.scope.outside:

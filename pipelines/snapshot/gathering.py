@@ -148,7 +148,7 @@ class _Gathering:
         )
 
     def _resume(self, started_at: dt.datetime) -> int:
-        """Keep what the checkpoint has of this inventory and is as it was stored; returns the number of ids."""
+        """Keep the undamaged stored responses to ids of this inventory; returns the number of ids."""
         inventory = self.run.staged(INVENTORY.name)
         total = self.store.want(inventory_ids(inventory))
         for responses in invalid_responses(inventory, started_at):

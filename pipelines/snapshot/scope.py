@@ -46,7 +46,7 @@ class Scope:
         self._origin, self._error = origin, error
 
     def note(self, workspace: str | None) -> None:
-        """Note a workspace that a response names. It is read too if the workspaces are assumed, else `outside`."""
+        """Note a workspace that a response names. It is read too, unless the user or the API stated all workspaces."""
         if workspace is None or workspace in self.workspaces:
             return
         if self._origin in (ASSUMED, UNREAD):
@@ -63,10 +63,10 @@ class Scope:
 
 
 async def find_scope(client: ModelArtsClient, stated: Iterable[str] | None, known: Iterable[str]) -> Scope:
-    """The workspaces to read: those `stated`, or those that the API lists.
+    """Find the workspaces to read: `stated`, or those that the API lists.
 
-    If the API has no such list, or denies it, these are the workspaces `known` so far. If the list fails, too, but then
-    there may be others, and the day does not observe all usage.
+    If the API has no such list or denies it, the workspaces `known` so far are read. If the list fails or is
+    incomplete, they are read as well, but there may be others, so usage is not observed on that day.
 
     Raises:
         PipelineError: no request can succeed.
