@@ -1,8 +1,8 @@
-"""What the sources of usage and the traces add to a day: `.venv/bin/python -m benchmarks.usage [IMAGES]`.
+"""Measures what usage and traces add to a day: `.venv/bin/python -m benchmarks.usage [IMAGES]`.
 
-A day of the sandbox is fetched in a process of its own: with the image list alone, then with usage and traces, too.
-Next, the day after it, on which only changed models and services are asked for again. Prints requests, seconds, CPU
-seconds of the process and its peak memory, and how many resources there are.
+A day of the sandbox is fetched with the image list only, and then with usage and traces. The next day is fetched with
+both, too; on that day, only changed models and services are requested again. Each fetch has a process of its own.
+Prints the requests, seconds, CPU seconds and peak memory of each fetch, and the number of resources.
 """
 
 import argparse
@@ -27,7 +27,7 @@ FIRST, SECOND = dt.date(2026, 11, 16), dt.date(2026, 11, 17)
 
 
 def take(root: str, date: dt.date, usage: str) -> dict[str, object]:
-    """Take a day in this process, and return the figures of its fetch."""
+    """Take a snapshot of a day in this process; returns the figures of its fetch."""
     import resource  # noqa: PLC0415  (not there on every system)
 
     moment = dt.datetime.combine(date, dt.time(12), dt.UTC)
