@@ -243,18 +243,18 @@ IMAGE_VALUES = Table(
 
 IMAGE_TAGS = Table(
     "image_tags",
-    "The cloud tags of `images`, one row per tag, by key.",
+    "The cloud tags of `images`: one row per tag, in the order of the keys.",
     ("snapshot_date", "project_id", "id", "key"),
     (
         _SNAPSHOT_DATE,
         _PROJECT_ID,
         _ID,
         Column("key", pa.string(), "api", "Key of the tag, as sent.", True),
-        Column("value", pa.string(), "api", "Value of the tag, as sent; null when there was none."),
+        Column("value", pa.string(), "api", "Value of the tag, as sent; null if the tag has none."),
     ),
 )
 
-# The sources of usage, by the setting's name for each, and the kind of resource that each reads.
+# The sources of usage: the name of each in the setting, and the kind of resource that it reads.
 USAGE_SOURCES: dict[str, str] = {
     "notebooks": "notebook",
     "training_jobs": "training_job",
@@ -266,8 +266,8 @@ USAGE_SOURCES: dict[str, str] = {
 
 IMAGE_REFERENCES = Table(
     "image_references",
-    "Evidence: the resources of the project that name an image, one row per reference. Which sources were read, and "
-    "how far, is in the manifest.",
+    "Evidence: the resources of the project that name an image, one row per reference. The manifest says which "
+    "sources were read, and how completely.",
     ("snapshot_date", "project_id", "kind", "resource_id", "position"),
     (
         _SNAPSHOT_DATE,
@@ -279,46 +279,44 @@ IMAGE_REFERENCES = Table(
         _api("status", "Status of the resource, as sent."),
         _api("workspace_id", "Workspace of the resource."),
         _api("user", "Name (or id) of the user who owns the resource."),
-        _api("image_id", "Id of the image, in lower case; null when the resource names no id."),
+        _api("image_id", "Id of the image, in lower case; null if the resource names no id."),
         _api("image_reference", "Registry address or path of the image, as sent, without credentials and query."),
         _derived(
             "image_path", pa.string(), "`namespace/repository` of `image_reference`, without host, in lower case."
         ),
-        _derived(
-            "image_tag", pa.string(), "Tag of `image_reference`, in lower case; null when it names a digest alone."
-        ),
+        _derived("image_tag", pa.string(), "Tag of `image_reference`, in lower case; null if it has only a digest."),
         _derived("image_digest", pa.string(), "Digest of `image_reference`, `sha256:…`, in lower case."),
-        _api("via_id", "Id of the model or algorithm by which the resource uses the image; null for a direct use."),
+        _api("via_id", "Id of the model or algorithm through which the resource uses the image; null if direct."),
         Column(
             "strength",
             pa.string(),
             "derived",
-            "running (uses it now), required (would break without it), past (used it until `last_active_at`) or copied "
-            "(was copied from it, and does not need it).",
+            "running (uses the image now), required (would break without it), past (used it until `last_active_at`) or "
+            "copied (has a copy and does not need the image).",
             True,
         ),
-        _api("last_active_at", "When the resource was last active (UTC); null when the API does not say.", TIMESTAMP),
-        _api("updated_at", "When the resource was last changed (UTC); null when the list does not say.", TIMESTAMP),
-        Column("observed_at", TIMESTAMP, "provenance", "When the answer with this reference was received.", True),
+        _api("last_active_at", "When the resource was last active (UTC); null if the API does not say.", TIMESTAMP),
+        _api("updated_at", "When the resource was last changed (UTC); null if the list does not say.", TIMESTAMP),
+        Column("observed_at", TIMESTAMP, "provenance", "When the response with this reference was received.", True),
     ),
 )
 
 IMAGE_TRACES = Table(
     "image_traces",
-    "Evidence: what the audit service recorded of images since the last complete day, and somewhat longer. It keeps "
-    "seven days.",
+    "Evidence: the events of images that the audit service recorded, beginning an hour before the last "
+    "complete day was fetched. The service keeps seven days.",
     ("snapshot_date", "project_id", "trace_id"),
     (
         _SNAPSHOT_DATE,
         _PROJECT_ID,
         Column("trace_id", pa.string(), "key", "Id of the trace.", True),
-        Column("time", TIMESTAMP, "api", "When it was done (UTC).", True),
-        _api("name", "What was done, such as updateNotebookImage; clouds have names of their own."),
+        Column("time", TIMESTAMP, "api", "When the event happened (UTC).", True),
+        _api("name", "Name of the event, such as updateNotebookImage; each cloud has its own names."),
         _api("resource_id", "Id of the image, in lower case."),
         _api("resource_name", "Name of the image."),
-        _api("user", "Name of the user who did it."),
-        _api("source_ip", "Address from which it was done."),
-        _api("rating", "normal, warning or incident."),
+        _api("user", "Name of the user who caused the event."),
+        _api("source_ip", "IP address from which the request came."),
+        _api("rating", "Result of the event: normal, warning or incident."),
         Column("observed_at", TIMESTAMP, "provenance", "When the page with this trace was received.", True),
     ),
 )
@@ -340,7 +338,7 @@ _OWNER = (
     _derived("cost_center", pa.string(), "Cost centre by the inventory of that day, or by a cloud tag."),
     _derived("environment", pa.string(), "Environment by the inventory of that day, or by a cloud tag."),
 )
-# What a cloud tag may state where the inventory does not.
+# What a cloud tag may state if the inventory does not.
 OWNER_FIELDS = tuple(column.name for column in _OWNER)
 
 IMAGE_HISTORY = Table(
@@ -427,21 +425,21 @@ IMAGE_RECONCILIATION = Table(
 
 
 def _references(source: str) -> Column:
-    return _derived(source, pa.int64(), f"References of {source.replace('_', ' ')}; null when these were not read.")
+    return _derived(source, pa.int64(), f"Number of references by {source.replace('_', ' ')}; null if not read.")
 
 
 IMAGE_USAGE = Table(
     "image_usage",
-    "Who uses each known image, and for how many observed days nobody did; empty while usage is not read.",
+    "Who uses each known image, and for how many observed days it has not been used; empty if usage is not read.",
     ("snapshot_date", "project_id", "id"),
     (
         _SNAPSHOT_DATE,
         _PROJECT_ID,
         _ID,
         *(_references(source) for source in USAGE_SOURCES),
-        _derived("running", pa.int64(), "References of what uses it now; null when no source was read."),
-        _derived("required", pa.int64(), "References of what would break without it; null when no source was read."),
-        _derived("copied", pa.int64(), "References of what was copied from it; null when no source was read."),
+        _derived("running", pa.int64(), "Number of references with strength running; null if no source was read."),
+        _derived("required", pa.int64(), "Number of references with strength required; null if no source was read."),
+        _derived("copied", pa.int64(), "Number of references with strength copied; null if no source was read."),
         Column(
             "is_observed",
             pa.bool_(),
@@ -452,10 +450,10 @@ IMAGE_USAGE = Table(
         _derived(
             "observed_kinds",
             pa.string(),
-            "'|'-joined names of the sources that were looked at, such as notebooks; null when not observed.",
+            "'|'-joined names of the sources that were read, such as notebooks; null if the day is not observed.",
         ),
-        _derived("workspaces", pa.int64(), "Workspaces that were looked at; null when not observed."),
-        _derived("last_used_date", pa.date32(), "Last day on which a use was seen; null when there was none."),
+        _derived("workspaces", pa.int64(), "Number of workspaces that were read; null if the day is not observed."),
+        _derived("last_used_date", pa.date32(), "Last day on which the image was used; null if no use is known."),
         Column(
             "observed_days",
             pa.int64(),
@@ -467,8 +465,7 @@ IMAGE_USAGE = Table(
             "unused_days",
             pa.int64(),
             "derived",
-            "Observed days since the last use, of those that looked at no less than the newest: as many sources and "
-            "workspaces.",
+            "Observed days since the last use. Only days count that read at least this day's sources and workspaces.",
             True,
         ),
     ),
