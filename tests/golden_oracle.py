@@ -6,11 +6,15 @@ column; timestamps are aware, and `extra` is a dictionary.
 
 import calendar
 import datetime as dt
+import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from golden_usage import KINDS, Use, UseHistory, images_of, uses
+
 from pipelines.sandbox.catalogue import Catalogue, InventoryRow
+from pipelines.sandbox.traces import Traces
 
 Row = dict[str, Any]
 
@@ -45,16 +49,30 @@ GB = 1024**3
 
 @dataclass(frozen=True)
 class PublishedPartition:
-    """A published day: its inventory by id, the ids without a response, and the ids that were forbidden on that day."""
+    """A published day: its inventory by id, the ids without a response, the ids that were forbidden on that day.
+
+    `unread`: the sources of evidence that could not be read.
+    """
 
     date: dt.date
     register: dict[str, InventoryRow]
     failed: frozenset[str]
     locked: frozenset[str]
+    unread: frozenset[str] = frozenset()
 
     @property
     def is_complete(self) -> bool:
         return not self.failed
+
+    @property
+    def all_was_read(self) -> bool:
+        """Whether every source of usage was read."""
+        return self.unread.isdisjoint(KINDS)
+
+    @property
+    def is_observed(self) -> bool:
+        """Whether what was not seen in use is not in use."""
+        return self.is_complete and self.all_was_read
 
 
 @dataclass(frozen=True)
@@ -228,8 +246,35 @@ class Oracle:
             | compared
             | {"name": knowledge.after[row["id"]].content["name"]}
             | _registered(knowledge.day, row["id"])
+            | self._actor(knowledge, row["id"])
             for row in rows
         ]
+
+    def _actor(self, knowledge: Knowledge, id_: str) -> Row:
+        """Who changed an image since the last complete day, where one trace says so; else why it is not known."""
+        row = dict.fromkeys(("actor", "actor_source_ip", "trace_id", "actor_unknown"))
+        if "traces" in knowledge.day.unread:
+            return row | {"actor_unknown": "traces_not_read"}
+        traces = self._traces[knowledge.day.date].get(id_, [])
+        if len(traces) != 1:
+            return row | {"actor_unknown": "several_traces" if traces else "no_trace"}
+        (trace,) = traces
+        user = trace["user"] if isinstance(trace["user"], dict) else json.loads(trace["user"])
+        return row | {"actor": user["name"], "actor_source_ip": trace["source_ip"], "trace_id": trace["trace_id"]}
+
+    @cached_property
+    def _traces(self) -> dict[dt.date, dict[str, list[Row]]]:
+        """The traces of images since the complete day before each day, by image."""
+        recorded, found = Traces(self.catalogue), {}
+        for date, knowledge in self.knowledge.items():
+            of_day: dict[str, list[Row]] = {}
+            days = (date - knowledge.previous.day.date).days if knowledge.previous else 0
+            for ago in range(days):
+                for trace in recorded.seen_on(date - dt.timedelta(days=ago)):
+                    if trace["resource_type"] == "NotebookImage":
+                        of_day.setdefault(trace["resource_id"], []).append(trace)
+            found[date] = of_day
+        return found
 
     # -- image_reconciliation
 
@@ -264,24 +309,62 @@ class Oracle:
 
     # -- image_usage
 
+    @cached_property
+    def uses(self) -> dict[dt.date, dict[str | None, list[Use]]]:
+        """The references that were read on each day, by the living images that they may mean; None: by none of them."""
+        found: dict[dt.date, dict[str | None, list[Use]]] = {}
+        for date, knowledge in self.knowledge.items():
+            living = {id_: content for id_, (content, _) in knowledge.current.items()}
+            by_image = found[date] = {}
+            for use in uses(self.catalogue, date, knowledge.day.unread):
+                for id_ in images_of(use, living) or {None}:
+                    by_image.setdefault(id_, []).append(use)
+        return found
+
+    @cached_property
+    def use_histories(self) -> dict[dt.date, dict[str, UseHistory]]:
+        """What is known of the use of each living image after each day.
+
+        It goes on from the last published day, else from the last complete one; an image that neither knows is new.
+        """
+        found: dict[dt.date, dict[str, UseHistory]] = {}
+        last: dict[str, UseHistory] = {}
+        for date, knowledge in self.knowledge.items():
+            before = (found[knowledge.previous.day.date] if knowledge.previous else {}) | last
+            last = found[date] = {
+                id_: before.get(id_, UseHistory()).later(
+                    date, self.uses[date].get(id_, []), is_observed=knowledge.day.is_observed
+                )
+                for id_ in knowledge.current
+            }
+        return found
+
+    def unmatched(self, date: dt.date) -> int:
+        """How many references mean no living image. Models that are copies name the copy as well, which is none."""
+        copies = sum(one.strength == "copied" for one in self.catalogue.references(date))
+        return copies + len(self.uses[date].get(None, []))
+
     def usage(self, date: dt.date) -> list[Row]:
-        """The notebooks of each living image, by id; incomplete days do not count."""
-        knowledge = self.knowledge[date]
-        before = {row["id"]: row for row in self.usage(knowledge.previous.day.date)} if knowledge.previous else {}
-        of_image: dict[str, list[str]] = {}
-        for notebook in self.catalogue.notebooks(date):
-            of_image.setdefault(notebook["image"]["id"], []).append(notebook["status"])
+        """Who uses each living image, by id."""
+        day = self.knowledge[date].day
+        looks = [one for one, known in self.knowledge.items() if known.day.is_observed and one <= date]
+        kinds, workspaces = "|".join(KINDS), len(self.catalogue.workspace_ids(date))
         rows = []
-        for id_ in sorted(knowledge.current):
-            row = dict(before.get(id_, {"last_used_date": None, "observed_days": 0, "unused_days": 0}))
-            row |= {"id": id_, "is_observed": knowledge.day.is_complete, "notebooks": None, "running_notebooks": None}
-            if knowledge.day.is_complete:
-                statuses = of_image.get(id_, [])
-                row |= {"notebooks": len(statuses), "running_notebooks": statuses.count("RUNNING")}
-                row["observed_days"] += 1
-                row["unused_days"] = 0 if statuses else row["unused_days"] + 1
-                if statuses:
-                    row["last_used_date"] = date
+        for id_, history in sorted(self.use_histories[date].items()):
+            found = self.uses[date].get(id_, [])
+            row: Row = {"id": id_}
+            for source, kind in KINDS.items():
+                row[source] = None if source in day.unread else sum(use.kind == kind for use in found)
+            for strength in ("running", "required", "copied"):
+                row[strength] = sum(use.strength == strength for use in found)
+            row |= {
+                "is_observed": day.is_observed,
+                "observed_kinds": kinds if day.is_observed else None,
+                "workspaces": workspaces if day.is_observed else None,
+                "last_used_date": history.last_used_date,
+                "observed_days": len(history.observed),
+                "unused_days": history.unused_days(looks),
+            }
             rows.append(row)
         return rows
 
@@ -310,6 +393,14 @@ class Oracle:
                 if id_ in contents and not (registered.owner and registered.cost_center)
             },
             "unused_30_days": {row["id"] for row in self.usage(date) if row["unused_days"] >= 30},
+            "large_and_unused": {
+                row["id"]
+                for row in self.usage(date)
+                if row["is_observed"]
+                and row["unused_days"] >= 7
+                and (size_bytes(contents[row["id"]]) or 0) > 100 * GB
+                and contents[row["id"]]["type"] != "BUILD_IN"
+            },
         }
 
     def findings(self, date: dt.date) -> list[Row]:
@@ -362,6 +453,9 @@ class Oracle:
                 "price_valid_from": valid_from,
                 "estimated_cost": None if size is None else size / GB * price / month_days,
                 "unused_days": unused[id_],
+                # Nothing is unused for 30 days.
+                "reclaimable_bytes": 0 if knowledge.day.all_was_read else None,
+                "observed_kinds": "|".join(KINDS) if knowledge.day.all_was_read else None,
             }
             names = {name: content[name] for name in ("name", "namespace", "type")}
             rows.append(row | names | _registered(knowledge.day, id_))
