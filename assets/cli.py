@@ -183,7 +183,7 @@ def _note_failure(settings: Settings, projects: list[str], sentence: str) -> Non
     for project in projects:
         partition = Partition(_today(), project)
         # Skip a partition that another run holds: that run reports it. The error itself is printed in any case.
-        with contextlib.suppress(PipelineError), (lake := open_lake(settings)).hold(partition, "none"):
+        with contextlib.suppress(PipelineError), (lake := open_lake(settings)).locks.partition(partition, "none"):
             note_failure(
                 lake, partition, Failure(at=dt.datetime.now(dt.UTC), run_id="none", step=None, sentence=sentence)
             )
@@ -229,7 +229,7 @@ def rebuild(
         removed = {key: RetentionRecords(lake, key) for key in projects}
         partitions = [
             partition
-            for partition in lake.partitions()
+            for partition in lake.contents.partitions()
             if partition.project in projects and is_derivable(lake, partition, removed[partition.project])
         ]
     last = {partition.project: partition for partition in partitions}
@@ -298,7 +298,7 @@ def _published_between(
     removed = {key: RetentionRecords(lake, key) for key in projects}
     found = [
         day
-        for day in lake.partitions()
+        for day in lake.contents.partitions()
         if day.project in projects and (begin is None or begin <= day.date) and (end is None or day.date <= end)
     ]
     whole = [day for day in found if is_whole(lake, day, removed[day.project])]
@@ -449,7 +449,7 @@ def report(
         raise ConfigurationError("--output takes one report, but there are several projects: choose with --project.")
     check_output(lake, output)
     note_sandbox(lake)
-    days = {key: [day for day in lake.partitions() if day.project == key] for key in projects}
+    days = {key: [day for day in lake.contents.partitions() if day.project == key] for key in projects}
     for key in projects:
         day = parse_date(date) or (days[key][-1].date if days[key] else _today())
         print_line(short_path(str(write_report(lake, Partition(day, key), output))))

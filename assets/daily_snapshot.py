@@ -1,4 +1,4 @@
-"""The assets of the daily snapshot: image_inventory -> image_responses -> images, image_values.
+"""The assets of the daily snapshot: image_inventory -> image_responses -> images, image_values, image_tags.
 
 Each step stages its table in the lake; the last one publishes the whole day at once. So readers see a day from the
 materialisation of `images` on.
@@ -24,7 +24,7 @@ from pipelines.lake.manifests import inventory_warning, outside_scope, short_lis
 from pipelines.plain_text import visible
 from pipelines.preflight import check_inputs
 from pipelines.snapshot.steps import fetch_responses, publish_snapshot, take_inventory
-from pipelines.tables import IMAGE_VALUES, IMAGES, INVENTORY, RESPONSES, Table
+from pipelines.tables import IMAGE_TAGS, IMAGE_VALUES, IMAGES, INVENTORY, RESPONSES, Table
 
 API_POOL = "modelarts_api"
 _INVENTORY, _RESPONSES = "image_inventory", "image_responses"
@@ -156,6 +156,7 @@ def images_assets(grid: dg.MultiPartitionsDefinition, freshness: dg.FreshnessPol
                 IMAGES, "The snapshot: one row per image that the API described on that day. Publishes the whole day."
             ),
             spec(IMAGE_VALUES, "The list fields of `images`: one row per element, in the API's order."),
+            spec(IMAGE_TAGS, "The cloud tags of `images`, one row per tag."),
         ],
         check_specs=check_specs(IMAGES.name, _IMAGES_CHECKS),
     )
@@ -187,10 +188,13 @@ def images_assets(grid: dg.MultiPartitionsDefinition, freshness: dg.FreshnessPol
                 _read_check("scope_is_whole", outside_scope(manifest.fetch), IMAGES.name),
             ],
         )
-        values = dg.MaterializeResult[Any](
-            asset_key=IMAGE_VALUES.name, metadata=file_metadata(run.lake, manifest.files[IMAGE_VALUES.name])
-        )
-        yield from selected(context, [images, values])
+        others = [
+            dg.MaterializeResult[Any](
+                asset_key=table.name, metadata=file_metadata(run.lake, manifest.files[table.name])
+            )
+            for table in (IMAGE_VALUES, IMAGE_TAGS)
+        ]
+        yield from selected(context, [images, *others])
 
     return publish_images
 

@@ -12,6 +12,7 @@ from pipelines.tables import (
     IMAGE_COSTS,
     IMAGE_HISTORY,
     IMAGE_RECONCILIATION,
+    IMAGE_TAGS,
     IMAGE_VALUES,
     IMAGES,
 )
@@ -19,7 +20,7 @@ from pipelines.warehouse.loading import load_project
 
 WAREHOUSE_POOL = "warehouse"
 _REPORTED = (IMAGE_CHANGES, IMAGE_RECONCILIATION, AUDIT_RULES, AUDIT_FINDINGS, IMAGE_COSTS)
-_LOADED = (IMAGES, IMAGE_VALUES, IMAGE_HISTORY, *_REPORTED)
+_LOADED = (IMAGES, IMAGE_VALUES, IMAGE_TAGS, IMAGE_HISTORY, *_REPORTED)
 
 
 def warehouse_asset(grid: dg.MultiPartitionsDefinition, retry: dg.RetryPolicy | None) -> dg.AssetsDefinition:
@@ -75,7 +76,7 @@ def report_asset(grid: dg.MultiPartitionsDefinition) -> dg.AssetsDefinition:
                 write_report(run.lake, other)
         return dg.MaterializeResult(
             metadata={
-                "report": dg.MetadataValue.url(run.lake.uri(path)),
+                "report": dg.MetadataValue.url(path.uri),
                 # A path to copy, not a link: browsers do not open local files from pages of another host.
                 "path": dg.MetadataValue.path(str(path)),
                 "bytes": path.stat().st_size,

@@ -13,7 +13,6 @@ from assets.common import OWNERS, check_result, check_specs, made_by
 from assets.metadata import definition_metadata, file_metadata, selected
 from assets.resources import RunResource
 from pipelines.derive.days import DerivationResult, derive_days
-from pipelines.lake.layout import Lake
 from pipelines.plain_text import visible
 from pipelines.settings import Settings
 from pipelines.tables import (
@@ -116,7 +115,7 @@ def _facts(result: DerivationResult) -> Mapping[str, dict[str, Any]]:
     return {
         IMAGE_HISTORY.name: {
             "dagster/row_count": history.versions,
-            "dagster/uri": Lake.uri(history.path),
+            "dagster/uri": history.path.uri,
             "living_images": history.current - history.deleted,
             "deleted_images": history.deleted,
             "complete_days": history.days,

@@ -33,7 +33,7 @@ def file_metadata(lake: Lake, facts: FileFacts) -> dict[str, Any]:
     """Metadata of one materialisation's file."""
     return {
         "dagster/partition_row_count": facts.rows,
-        "dagster/uri": lake.uri(lake.root / facts.path),
+        "dagster/uri": (lake.root / facts.path).uri,
         "bytes": facts.bytes,
         "sha256": facts.sha256,
     }

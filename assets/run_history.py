@@ -20,6 +20,7 @@ from pipelines.errors import ConfigurationError, PipelineError
 from pipelines.inputs import local_files
 from pipelines.inputs.environment import at_home
 from pipelines.lake import locks
+from pipelines.lake.local_storage import LocalPath
 
 _SETTINGS = """\
 # Dagster's own storage for runs started here. For production see deploy/dagster.yaml.
@@ -100,7 +101,7 @@ def open_run_history(warn: Callable[[str], None]) -> Iterator[dg.DagsterInstance
 def _open() -> dg.DagsterInstance:
     home = use_instance_home()
     # Two first runs at once would both set it up, and leave it unusable for later runs.
-    with locks.held(home / ".setup.lock", f"Dagster's storage {home}", "a run that opens it", may_wait=True):
+    with locks.held(LocalPath(home / ".setup.lock"), f"Dagster's storage {home}", "a run that opens it", may_wait=True):
         instance = dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home), overrides=_OVERRIDES))
         try:
             # A damaged storage shows only when it is read.

@@ -8,7 +8,6 @@ from rich.console import Console
 from assets.terminal import count_text, print_line, print_table, size_text
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import Manifest, inventory_warning, outside_scope, unobserved_usage
-from pipelines.lake.stored_files import exists
 from pipelines.tables import Outcome
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def run_report(
             for name, file in [*manifest.files.items(), *(derived_manifest.files.items() if derived_manifest else ())]
         },
         "summary": derived_manifest.summary.model_dump(mode="json") if derived_manifest else None,
-        "report": str(lake.report(partition)) if exists(lake.report(partition)) else None,
+        "report": str(lake.report(partition)) if lake.report(partition).is_there() else None,
     }
 
 
@@ -76,7 +75,7 @@ def print_reports(reports: list[dict[str, Any]]) -> None:
         failed = report.get("failed", [])
         if failed:
             first = ", ".join(f"{item['id']} ({item['error_code']})" for item in failed[:5])
-            print_line(f"  without an answer: {first}" + (f" and {len(failed) - 5} more" if len(failed) > 5 else ""))
+            print_line(f"  without a response: {first}" + (f" and {len(failed) - 5} more" if len(failed) > 5 else ""))
         for error in ("inventory_warning", "list_error", "scope_error"):
             if report.get(error):
                 print_line(f"  {report[error]}")

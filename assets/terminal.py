@@ -22,7 +22,8 @@ from typer.core import TyperGroup
 from pipelines.errors import ConfigurationError
 from pipelines.lake.layout import Lake
 from pipelines.lake.manifests import holds_sandbox
-from pipelines.plain_text import visible
+from pipelines.lake.witnesses import is_in_lake
+from pipelines.plain_text import UNITS, unit_of, visible
 from pipelines.settings import Settings
 
 COMPLETE, FAILED, USAGE, INCOMPLETE = 0, 1, 2, 3
@@ -101,7 +102,7 @@ def check_output(lake: Lake, output: Path | None) -> None:
     Raises:
         ConfigurationError: `output` is inside the lake.
     """
-    if output is not None and lake.holds(output):
+    if output is not None and is_in_lake(lake, output):
         raise ConfigurationError(f"--output {output} is inside the lake, which is read-only: choose another place.")
 
 
@@ -142,12 +143,9 @@ def _print_sentence(marked: str) -> None:
 
 def size_text(number: int, *, signed: bool = False) -> str:
     """Format bytes in a suitable unit."""
-    value, unit = float(number), "B"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB"):
-        if abs(value) < 1024 or unit == "PiB":
-            break
-        value /= 1024
-    return f"{value:{'+' if signed else ''},.{0 if unit == 'B' else 1}f} {unit}"
+    power = unit_of(number)
+    amount = f"{number / 1024**power:{'+' if signed else ''},.{min(power, 1)}f}"
+    return f"{amount} {UNITS[power] if power else 'B'}"
 
 
 def count_text(number: int, noun: str) -> str:

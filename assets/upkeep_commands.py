@@ -112,7 +112,7 @@ def compact(
 def retention(
     responses_days: Annotated[
         int | None,
-        typer.Option(min=1, max=36_500, help="Keep evidence (responses, list pages, notebooks) for this many days."),
+        typer.Option(min=1, max=36_500, help="Keep evidence (responses, list pages, references) for this many days."),
     ] = None,
     snapshots_days: Annotated[
         int | None,

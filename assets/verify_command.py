@@ -72,7 +72,7 @@ def _verify(
 ) -> None:
     """Verify, and add each finding to the report at once."""
     # Imported here, because it takes long.
-    from pipelines.lake.records import newest_derived_record
+    from pipelines.lake.derived_manifests import newest_derived_record
     from pipelines.lake.retention_records import last_record_sha256
     from pipelines.lake.witnesses import Witness, read_witnesses
     from pipelines.maintenance.verify import Note
@@ -123,10 +123,10 @@ def _partitions(lake: Lake, day: dt.date | None, chosen: list[str] | None) -> li
     """The chosen published days; none if the lake has only files made from days that are gone."""
     partitions = [
         partition
-        for partition in lake.partitions()
+        for partition in lake.contents.partitions()
         if (day is None or partition.date == day) and (not chosen or partition.project in chosen)
     ]
-    if not partitions and (day is not None or chosen or next(iter(lake.all_files()), None) is None):
+    if not partitions and (day is not None or chosen or next(iter(lake.root.all_files()), None) is None):
         raise ConfigurationError(
             f"Nothing is published under {lake.root} for that choice: "
             "`image-snapshots status` lists the published days."

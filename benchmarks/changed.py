@@ -1,4 +1,4 @@
-"""Requests of a change-only day against a full one: `.venv/bin/python -m benchmarks.changed [IMAGES]`.
+"""Requests of an incremental day compared with a full one: `.venv/bin/python -m benchmarks.changed [IMAGES]`.
 
 Two days of a sandbox's catalogue, read in full first to learn what changes. Then an inventory of which one image in a
 hundred really changed is taken both ways on the second day. Prints what each way asked, and whether the two `images`
@@ -39,13 +39,13 @@ def take(root: Path, date: dt.date, mode: str, inventory: str) -> Manifest:
 
 
 def content(root: Path, date: dt.date) -> pa.Table:
-    """What the API said of each image on a day, without provenance."""
+    """The API's content of each image on a day, without provenance."""
     return pq.read_table(Lake(str(root)).table("images", Partition(date, "default")), columns=CONTENT)
 
 
 def main(images: int) -> None:
     """Run both ways and print the figures."""
-    # More than are needed, because some are new, gone or may not be read.
+    # More than needed, because some are new, gone or unreadable.
     options = SandboxOptions(size=images * 11 // 10, day=FIRST)
     with tempfile.TemporaryDirectory() as directory, running_sandbox(options) as cloud:
         os.environ |= cloud.env

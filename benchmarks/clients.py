@@ -1,4 +1,4 @@
-"""Runs one client (ours or a peer's) once, in a process of its own, and says what it took."""
+"""Runs one client (ours or a peer's) once, in its own process, and measures it."""
 
 import json
 import os
@@ -36,7 +36,7 @@ class Run:
 
 
 def peers_python() -> Path:
-    """The interpreter of the peers' environment, which is made when it is not there."""
+    """The interpreter of the peers' environment, which is created if missing."""
     environment = BUILD / "peers"
     python = environment / "bin" / "python"
     if not python.exists():
@@ -55,7 +55,7 @@ def write_ids(path: Path, count: int) -> None:
 
 
 def run_ours(server: LoadServer, count: int, in_flight: int, rate_limit: float | None = None) -> Run:
-    """Our fetch step in an empty lake; the inventory is taken before, by another process."""
+    """Our fetch step in an empty lake; another process takes the inventory before."""
     with our_steps(server, count, in_flight, rate_limit) as run_step:
         return run_step("fetch")
 
@@ -134,7 +134,7 @@ def _run(command: list[str], env: dict[str, str], directory: str) -> Run:
         written = process.stdout.read()
         ended.set()
         sampler.join()
-        # Not wait(): only wait4 tells what this one process used.
+        # Not wait(): only wait4 reports the resources of this one process.
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
@@ -151,11 +151,11 @@ def _run(command: list[str], env: dict[str, str], directory: str) -> Run:
 
 
 def _sample_memory(pid: int, ended: threading.Event, samples: list[tuple[float, float]]) -> None:
-    """Note the resident memory of a process that was not waited for yet, until `ended` is set."""
+    """Sample the resident memory of a running process until `ended` is set."""
     started = time.monotonic()
     while True:
         resident = re.search(r"^VmRSS:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
-        # A process that has ended and was not waited for has none.
+        # An ended process that was not waited for has none.
         if resident:
             samples.append((time.monotonic() - started, int(resident[1]) / 1024))
         if ended.wait(SAMPLE_SECONDS):

@@ -77,12 +77,12 @@ def measure_compaction(project: str, root: str) -> dict[str, object]:
 
 
 def bytes_by_day(root: str, project: str, month: str) -> int:
-    """Bytes of a month's `images` in the order that was not chosen."""
+    """Bytes of a month's `images` in the rejected order."""
     lake = Lake(root)
     target = lake.root / "by-day.parquet"
     paths = [
         path
-        for day, path in lake.files_of(IMAGES.name).items()
+        for day, path in lake.contents.files_of(IMAGES.name).items()
         if day.project == project and f"{day.date:%Y-%m}" == month
     ]
     with DuckDBEngine() as engine, lake.writer(target, IMAGES, "benchmark") as writer:
@@ -94,7 +94,7 @@ def bytes_by_day(root: str, project: str, month: str) -> int:
 
 
 def apart(*arguments: str) -> dict:
-    """Call one of the measures in a process of its own."""
+    """Take one measurement in a separate process."""
     command = [sys.executable, "-m", "benchmarks.compaction", *arguments]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 

@@ -38,7 +38,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(slots=True)
 class Samples:
-    """Of a process and what it started: times (since the epoch), resident MB, and CPU seconds used until then."""
+    """For a process and its children: times (since the epoch), resident MB, and CPU seconds used so far."""
 
     times: list[float] = field(default_factory=list)
     resident: list[float] = field(default_factory=list)
@@ -55,7 +55,7 @@ def _family(pid: int) -> Iterator[int]:
     command = Path(f"/proc/{pid}/cmdline").read_bytes()
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in children.read_text().split():
-            # Until it begins a program of its own, a child has its parent's memory, which counts once.
+            # Until it starts another program, a child shares its parent's memory, which counts once.
             if Path(f"/proc/{child}/cmdline").read_bytes() != command:
                 yield from _family(int(child))
 
@@ -73,11 +73,11 @@ def _sample(pid: int, ended: threading.Event, samples: Samples) -> None:
                 status = Path(f"/proc/{member}/status").read_text()
                 stat = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
             except OSError:
-                # It ended just now.
+                # The process has just ended.
                 continue
             found = re.search(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE)
             resident += int(found[1]) if found else 0
-            # Its own time, and that of those whom it waited for: user and system each.
+            # Its own time and that of the children it waited for: user and system each.
             ticks += sum(map(int, stat[11:15]))
         if resident:
             samples.times.append(now)
@@ -86,7 +86,7 @@ def _sample(pid: int, ended: threading.Event, samples: Samples) -> None:
 
 
 def write_inventory(directory: Path, count: int) -> tuple[Path, Path]:
-    """Ids as the server lists them, and an inventory that knows their owners."""
+    """The ids of the server's list, and an inventory with their owners."""
     ids, inventory = directory / "ids.txt", directory / "inventory.csv"
     with ids.open("w") as listed, inventory.open("w") as registered:
         registered.write("id,owner,cost_center,environment\n")
@@ -119,7 +119,7 @@ def settings_of(directory: Path, inventory: Path, server: LoadServer, in_flight:
 
 
 def take_day(back: int) -> None:
-    """Run the job for the day that was `back` days ago, by a clock that is as late; print when each step ran."""
+    """Run the job for the day `back` days ago, with a matching clock; print when each step ran."""
     import dagster as dg  # noqa: PLC0415  (of the process that is measured alone)
 
     from assets.runner import Runner  # noqa: PLC0415
@@ -140,7 +140,7 @@ def take_day(back: int) -> None:
 
 
 def measure(count: int, back: int, env: dict[str, str]) -> None:
-    """Take a day in a process of its own, and print what each step took."""
+    """Take a day in a separate process, and print the cost of each step."""
     command = [sys.executable, "-m", "benchmarks.day", "--take", str(back)]
     samples, ended = Samples(), threading.Event()
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:

@@ -1,4 +1,4 @@
-"""Time the fetch step beside its peers, on one server, in turns: `python -m benchmarks.fetch`.
+"""Time the fetch step and its peers, on one server, in turns: `python -m benchmarks.fetch`.
 
 Prints medians. `ideal` is ids x latency / in flight: what no client can beat. Times begin with the first request (the
 token) and end with the last byte of Parquet on disk; imports are not counted.
@@ -33,7 +33,7 @@ CASES = {
 
 
 def measure(case: Case, clients: list[str], ids: int, runs: int) -> dict[str, list[Run]]:
-    """Each client in turn, and that `runs` times: what disturbs the machine meanwhile disturbs all of them."""
+    """Run each client in turn, `runs` times, so that other load on the machine affects all of them."""
     found: dict[str, list[Run]] = defaultdict(list)
     for _ in range(runs):
         for client in clients:

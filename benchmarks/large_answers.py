@@ -1,4 +1,4 @@
-"""Peak memory of a whole run whose answers are large: `python -m benchmarks.large_answers [--count N] [--shape NAME]`.
+"""Peak memory of a whole run with large responses: `python -m benchmarks.large_answers [--count N] [--shape NAME]`.
 
 A server on this machine answers each id with a body of 8 MiB that is some 8 kB on the wire. The run is the command
 line's, in a process of its own, with everything that follows a fetch.
@@ -20,7 +20,7 @@ from pathlib import Path
 
 BODY_BYTES = 8 * 2**20 - 1024
 PROJECT_ID = "0123456789abcdef0123456789abcdef"
-# What repeats in a field of the body, and what stands around it.
+# The part that repeats in a field of the body, and the parts around it.
 SHAPES = {
     "text": ('"description":"', "x", '"'),
     "list": ('"dev_services":["SSH"', ',""', "]"),

@@ -1,4 +1,4 @@
-"""Compiles and runs the load server (`load_server.c`), and asks it what it saw."""
+"""Compiles and runs the load server (`load_server.c`), and reads its counts."""
 
 import json
 import os
@@ -33,7 +33,7 @@ class LoadServer:
 
 
 def compiled() -> tuple[Path, bool]:
-    """The server's program, and whether it speaks TLS (OpenSSL's headers are here)."""
+    """The server's program, and whether it speaks TLS (if OpenSSL's headers are installed)."""
     if shutil.which("cc") is None:
         sys.exit("The load server is a C program: install a C compiler (`cc`).")
     source, program, plain = HERE / "load_server.c", BUILD / "load_server_tls", BUILD / "load_server"
@@ -51,7 +51,7 @@ def compiled() -> tuple[Path, bool]:
 def running(
     latency_ms: float = 0, rate: float = 0, burst: float = 0, tls: bool = False, listed: Path | None = None
 ) -> Iterator[LoadServer]:
-    """Run the server for the length of the block. `rate` in requests per second, 0 for no limit.
+    """Run the server during the block. `rate` in requests per second, 0 for no limit.
 
     `listed` is a file of ids, one a line: with it the server has a list of images, and one of notebooks.
     """

@@ -1,4 +1,4 @@
-"""Peak memory and time per image of the fetch step, few ids against many: `python -m benchmarks.memory [--many N]`.
+"""Peak memory and time per image of the fetch step, for few and for many ids: `python -m benchmarks.memory [--many N]`.
 
 With `--plot FILE.svg` the resident memory over time of fetching the many, and of deriving their tables, is drawn. With
 `--object-store` the lake is in an S3 server on this machine.
@@ -41,7 +41,7 @@ def main() -> None:
     arguments = parser.parse_args()
     runs: list[Run] = []
     print(f"{'ids':>9} {'seconds':>8} {'us/image':>9} {'CPU us/image':>13} {'peak MB':>8}")
-    # The middle size again at the end: should the machine have grown slower or faster meanwhile, it shows.
+    # Repeat the middle size at the end, to see whether the machine has become slower or faster.
     for count in (10_000, 20_000, arguments.many, 20_000):
         with running() as server, object_store() if arguments.object_store else nullcontext() as storage:
             if count == arguments.many and arguments.plot:

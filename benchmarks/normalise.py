@@ -1,11 +1,11 @@
-"""What deriving the tables of a day costs: `python -m benchmarks.normalise [ROWS ...] [--odd-share SHARE]`.
+"""The cost of deriving the tables of a day: `python -m benchmarks.normalise [ROWS ...] [--odd-share SHARE]`.
 
-For each number of rows: generated answers are written as a real `responses.parquet`, and two ways read it in turn, each
-run a process of its own.
+For each number of rows, generated responses are written as a real `responses.parquet`, and two variants read it in
+turn, each run in its own process.
 
-derive   `pipelines.snapshot.publish.build_tables`: reads the answers, normalises, hashes, writes `images` and
+derive   `pipelines.snapshot.publish.build_tables`: reads the responses, normalises, hashes, writes `images` and
          `image_values`
-direct   the least pyarrow can do with the same bodies: its JSON reader under a fixed schema, one file of the documented
+direct   the minimum for pyarrow with the same bodies: its JSON reader with a fixed schema, one file of the documented
          fields and one of the list elements. It repairs, checks, derives and hashes nothing, keeps no unknown field,
          and one value of another type fails the whole chunk.
 
@@ -34,6 +34,7 @@ import pyarrow.json as pj
 import pyarrow.parquet as pq
 
 from pipelines.lake.layout import Lake
+from pipelines.lake.local_storage import LocalPath
 from pipelines.snapshot.publish import build_tables
 from pipelines.tables import IMAGE_VALUES, IMAGES, LIST_FIELDS, RESPONSES
 
@@ -96,7 +97,7 @@ def responses(first: int, rows: int, odd_share: float) -> pa.Table:
 
 def derive(answers: Path, folder: Path) -> Callable[[], None]:
     def run() -> None:
-        build_tables(Lake(str(folder)), answers, folder, "benchmark")
+        build_tables(Lake(str(folder)), LocalPath(answers), LocalPath(folder), "benchmark")
 
     return run
 
@@ -133,7 +134,7 @@ WAYS = {"derive": derive, "direct": direct}
 
 
 def measure(way: str, answers: Path, folder: Path) -> dict[str, float]:
-    """Run one way here and now: CPU seconds and peak memory in MB."""
+    """Run one variant in this process: CPU seconds and peak memory in MB."""
     run = WAYS[way](answers, folder)
     before = resource.getrusage(resource.RUSAGE_SELF)
     run()
@@ -154,7 +155,7 @@ def compare(rows: int, odd_share: float) -> None:
     ways = ["derive"] if odd_share else list(WAYS)
     with tempfile.TemporaryDirectory() as folder:
         answers = Path(folder) / "responses.parquet"
-        with Lake(folder).writer(answers, RESPONSES, "benchmark") as writer:
+        with Lake(folder).writer(LocalPath(answers), RESPONSES, "benchmark") as writer:
             for first in range(0, rows, CHUNK):
                 writer.write(responses(first, min(CHUNK, rows - first), odd_share))
         runs = [(way, measure_apart(way, answers)) for _ in range(RUNS) for way in ways]

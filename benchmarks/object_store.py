@@ -1,4 +1,4 @@
-"""An S3 server on this machine, as a process of its own: what a lake in an object store is measured against."""
+"""An S3 server on this machine, as a separate process, for measuring a lake in an object store."""
 
 import socket
 import subprocess
@@ -34,7 +34,7 @@ def object_store() -> Iterator[dict[str, str]]:
                 "AWS_SECRET_ACCESS_KEY": "benchmark",
                 "AWS_REGION": "us-east-1",
                 "IMAGE_SNAPSHOTS_LAKE": "s3://benchmark/lake",
-                # Of no use to the lake: a line for each request.
+                # Do not log each request.
                 "LOG": log.name,
             }
         finally:

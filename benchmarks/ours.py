@@ -1,4 +1,4 @@
-"""One step of this project, as a process of its own: `python -m benchmarks.ours prepare|fetch|derive`.
+"""One step of this project, in its own process: `python -m benchmarks.ours prepare|fetch|derive`.
 
 `prepare` takes the inventory of today; `fetch` runs and times `fetch_responses` of
 `pipelines.snapshot.steps`: from the token to the `responses` table on disk; `derive` runs and times `build_tables`
@@ -15,7 +15,7 @@ import time
 from pipelines.cloud.credentials import load_credentials
 from pipelines.lake.layout import Partition
 from pipelines.lake.parquet_files import open_parquet
-from pipelines.lake.stored_files import LakePath
+from pipelines.lake.storage import LakePath
 from pipelines.settings import DEFAULT_PROJECT, Settings
 from pipelines.snapshot.fetch import Progress
 from pipelines.snapshot.publish import build_tables
@@ -40,7 +40,7 @@ def main() -> None:
         seconds, cpu = time.perf_counter() - started, time.process_time() - spent
         print(json.dumps({"seconds": seconds, "cpu": cpu, "rows": _rows_of(answers)}))
         return
-    # Imports the library that reads credentials; nobody's imports are timed.
+    # Import the library that reads credentials first: imports are not timed.
     load_credentials(None, os.environ)
 
     def show(progress: Progress) -> None:

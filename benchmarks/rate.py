@@ -1,4 +1,4 @@
-"""How near the fetch step comes to the rate that a server allows, and to a stated one: `python -m benchmarks.rate`.
+"""How close the fetch step comes to a server's rate limit, and to a configured one: `python -m benchmarks.rate`.
 
 The server counts. Three ways of limiting: a bucket that holds a second's worth, a bucket that holds a tenth of that,
 and calendar seconds; all answer 429 with `Retry-After: 1`, the client is told nothing.

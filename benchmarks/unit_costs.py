@@ -1,4 +1,4 @@
-"""What a day costs by its number of images: `python -m benchmarks.unit_costs [--few N] [--many N] [--object-store]`.
+"""The cost of a day by its number of images: `python -m benchmarks.unit_costs [--few N] [--many N] [--object-store]`.
 
 Takes two days of the sandbox, of few and of many images, each step in a process of its own, and prints for each step
 what a day costs at least and what each 1,000 images add: CPU seconds (without imports), peak memory, requests to the
@@ -59,7 +59,7 @@ def run_step(name: str) -> None:
 
 
 def run_facts() -> None:
-    """What the lake says of the day: rows, requests, bytes by table."""
+    """The lake's facts about the day: rows, requests, bytes by table."""
     day = day_of_today()
     manifest, derived_manifest = published(day.lake, day.partition), read_derived_manifest(day.lake, day.partition)
     assert manifest is not None
@@ -98,7 +98,7 @@ def measure(size: int, *, in_object_store: bool) -> dict[str, dict[str, float]]:
             found[step] = run(step)
             print(f"{size:>8} {step:<10} {json.dumps(found[step])}", file=sys.stderr, flush=True)
         found["day"] = run("facts")
-        # A day that is there is taken anew.
+        # An existing day is taken again.
         before = os.times()
         subprocess.run([COMMAND, "run"], env=env, cwd=work, capture_output=True, check=True)
         after = os.times()

@@ -1,4 +1,4 @@
-"""What loading `images` into PostgreSQL costs: `python -m benchmarks.warehouse URL [ROWS]` (1,000,000 by default).
+"""The cost of loading `images` into PostgreSQL: `python -m benchmarks.warehouse URL [ROWS]` (1,000,000 by default).
 
 Generated rows are written as a real `images.parquet`, and two ways put them into the same table in turn, `RUNS` times:
 
@@ -29,6 +29,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from pipelines.lake.layout import Lake
+from pipelines.lake.local_storage import LocalPath
 from pipelines.tables import IMAGES
 from pipelines.warehouse.ddl import WAREHOUSE_TABLES, create_table
 from pipelines.warehouse.loading import open_source
@@ -122,7 +123,7 @@ def main() -> None:
         # The server, which is another user, reads the CSV file.
         Path(folder).chmod(0o755)
         parquet, text = Path(folder) / "images.parquet", Path(folder) / "images.csv"
-        with Lake(folder).writer(parquet, IMAGES, "benchmark") as writer:
+        with Lake(folder).writer(LocalPath(parquet), IMAGES, "benchmark") as writer:
             for first in range(0, arguments.rows, CHUNK):
                 writer.write(images(first, min(CHUNK, arguments.rows - first)))
         with (

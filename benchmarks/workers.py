@@ -56,17 +56,17 @@ mutation($wanted: [ExecutionParams!]!) {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of it.
+    """The results.
 
     complete          partitions whose manifest says that they are complete
     problems          what `verify` found
     runs              statuses of all runs, in the order of submission
-    stored            answers that the killed attempt had on disk when it was killed, of as many ids
-    asked_again       those of them that were asked for again afterwards
-    taken_over        answers that the run in its place did not ask for, as its manifest says
+    stored            responses that the killed attempt had on disk, of as many ids
+    asked_again       those of them that were requested again
+    taken_over        responses that its retry did not request, according to its manifest
     requests          of details and lists, in all
     refused           429s
-    left_in_a_second  most details that were asked for within one second, by the clock that all processes share
+    left_in_a_second  most details requested within one second, by the clock that all processes share
     came_in_a_second  most requests that reached the sandbox within one second; more when the machine is busy, because
                       what waited reaches it at once
     noticed_seconds   from the kill until the killed run was marked failed
@@ -110,7 +110,7 @@ class Services:
         return process
 
     def end(self) -> None:
-        """Ask all to end, and kill what does not, or what outlived its parent."""
+        """Ask all processes to end, and kill those that do not, or that outlive their parent."""
         for process in self._started:
             process.terminate()
         deadline = time.monotonic() + 20
@@ -135,7 +135,7 @@ def services(directory: Path, environ: Mapping[str, str]) -> Iterator[Services]:
 
 
 def kill_session(session: int) -> None:
-    """Kill every process of a session at once, as the loss of a machine does."""
+    """Kill all processes of a session at once, like the loss of a machine."""
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             # The name before the last parenthesis may hold blanks.
@@ -146,7 +146,7 @@ def kill_session(session: int) -> None:
 
 
 def stored_responses(lake: Lake, partition: Partition) -> set[str]:
-    """Ids whose answer is on disk in the open attempt."""
+    """Ids whose response is on disk in the open attempt."""
     path = lake.staging(partition) / "answers.sqlite"
     if not Path(path).exists():
         return set()
@@ -197,7 +197,7 @@ def is_up(url: str) -> bool:
 
 
 class Database:
-    """What Dagster's run storage says."""
+    """The runs in Dagster's run storage."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -210,7 +210,7 @@ class Database:
         return [status for (status,) in self.query("SELECT status FROM runs ORDER BY id")]
 
     def started_run(self, partition: Partition) -> tuple[str, int]:
-        """The run that is at work on a partition, and the id of its process."""
+        """The run that works on a partition, and the id of its process."""
         ((run_id, event),) = self.query(
             "SELECT run_id, event FROM event_logs JOIN runs USING (run_id) JOIN run_tags USING (run_id) "
             "WHERE key = 'dagster/partition' AND value = %s AND status = 'STARTED' "
@@ -223,7 +223,7 @@ class Database:
 
 
 def busiest_second(lake: Lake, partitions: list[Partition]) -> int:
-    """Most requests within one second; each answer says when it came and how long it took."""
+    """The most requests within one second; each response has its time and its duration."""
     sent: list[float] = []
     for partition in partitions:
         table = pq.read_table(lake.table("responses", partition), columns=["observed_at", "elapsed_ms", "http_status"])
@@ -243,7 +243,7 @@ def rehearse(
     rate: float,
     poll_seconds: int,
 ) -> Outcome:
-    """Take one day of all projects with two workers, and kill one of them while it fetches; a third takes its place."""
+    """Take one day of all projects with two workers, and kill one of them while it fetches; a third replaces it."""
     names = {f"p{number:02d}": f"{number:032x}" for number in range(projects)}
     partitions = [Partition(dt.datetime.now(dt.UTC).date(), name) for name in names]
     home, lake, database = directory / "dagster_home", Lake(str(directory / "lake")), Database(postgres_url)
@@ -268,7 +268,7 @@ def rehearse(
             "IMAGE_SNAPSHOTS_LAKE": str(lake.root),
             "IMAGE_SNAPSHOTS_RATE_LIMIT": str(rate),
             "IMAGE_SNAPSHOTS_RATE_LIMITER": redis_url,
-            # Not in the middle of this.
+            # Must not be interrupted here.
             "IMAGE_SNAPSHOTS_SCHEDULE": "0 0 1 1 *",
         }
         running = stack.enter_context(services(directory, environ))
@@ -280,7 +280,7 @@ def rehearse(
                 time.sleep(seconds)
             return found
 
-        # Makes the tables: services that start at once would be in each other's way.
+        # Creates the tables first: services that start at once would disturb each other.
         assert running.start("migrate", "dagster", "instance", "migrate").wait(PATIENCE_SECONDS) == 0, running.logs()
         at = ("-h", "127.0.0.1", "-p")
         code = ("--python-file", str(ROOT / "assets/definitions.py"), "--attribute", "defs", "-d", str(ROOT))
@@ -303,7 +303,7 @@ def rehearse(
         projects_of = dict(zip(inventory["id"], inventory["project"], strict=True))
 
         def fetching() -> Partition | None:
-            """A partition that has some of its answers, and some not. Its answers are locked while it is fetched."""
+            """A partition with some of its responses. Its checkpoint is locked during the fetch."""
             requested = httpx.get(f"{sandbox.endpoint}/sandbox/requested").json()
             asked = Counter(projects_of.get(id_) for id_ in requested)
             return next((found for found in partitions if images / 5 < asked[found.project] < images * 4 / 5), None)
@@ -319,7 +319,7 @@ def rehearse(
         until(lambda: database.query("SELECT 1 FROM runs WHERE run_id = %s AND status = 'FAILURE'", killed))
         noticed = time.monotonic() - killed_at
         print(f"its run was marked failed after {noticed:.1f} s", flush=True)
-        # As whoever looks after the machines would.
+        # As an administrator would.
         start_worker(3)
         until(lambda: database.statuses().count("SUCCESS") == projects, 0.5)
         after = httpx.get(f"{sandbox.endpoint}/sandbox/requested").json()

@@ -24,9 +24,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipelines.derive.days import derive_days
-from pipelines.derive.history import write_history
+from pipelines.derive.history import write_history_again
 from pipelines.engine.duckdb import DuckDBEngine
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import FetchFacts, InventoryFacts, ScopeFacts, SourceFacts
@@ -37,6 +38,7 @@ from pipelines.snapshot.snapshot_run import SnapshotRun
 from pipelines.tables import (
     IMAGE_HISTORY,
     IMAGE_REFERENCES,
+    IMAGE_TAGS,
     IMAGE_VALUES,
     IMAGES,
     INVENTORY,
@@ -48,8 +50,10 @@ from pipelines.tables import (
 
 LAST = dt.date(2026, 11, 22)
 RUNS = 3
-# Shares of the images that change, and that are replaced by new ones, from one day to the next.
+# The shares of images that change, and that are replaced by new ones, from one day to the next.
 CHANGED, REPLACED = 0.02, 0.002
+# Notebooks at most; of fewer images, a fifth has one.
+REFERENCES = 10_000
 KB = 1024
 
 
@@ -117,27 +121,30 @@ class Year:
         responses = {"id": ids, "outcome": "ok", "http_status": 200, "attempts": 1, "elapsed_ms": 20}
         inventory = {"id": ids, "id_as_read": ids, "is_valid": True, "owner": teams, "cost_center": "CC-1"}
         inventory["id_source"] = "inventory"
-        used = number[number % 5 == 0]
-        notebooks = {
+        # Every second notebook names its image by the address, which several images may have.
+        used = [place for place, n in enumerate(number.tolist()) if n % max(5, rows // REFERENCES) == 0]
+        references = {
             "kind": "notebook",
-            "resource_id": [f"{n:08x}" for n in used.tolist()],
+            "resource_id": [f"{number[place]:08x}" for place in used],
             "position": 0,
-            "status": "RUNNING",
             "strength": "running",
-            "image_id": [id_ for id_, n in zip(ids, number.tolist(), strict=True) if n % 5 == 0],
+            "image_id": [None if count % 2 else ids[place] for count, place in enumerate(used)],
+            "image_path": [f"{teams[place]}/{names[place]}" if count % 2 else None for count, place in enumerate(used)],
+            "image_tag": ["1" if count % 2 else None for count in range(len(used))],
         }
         return {
             IMAGES.name: _table(IMAGES, rows, shared | images),
             RESPONSES.name: _table(RESPONSES, rows, shared | responses),
             INVENTORY.name: _table(INVENTORY, rows, shared | inventory),
-            IMAGE_REFERENCES.name: _table(IMAGE_REFERENCES, len(used), shared | notebooks),
+            IMAGE_REFERENCES.name: _table(IMAGE_REFERENCES, len(used), shared | references),
             LIST_PAGES.name: LIST_PAGES.schema.empty_table(),
             IMAGE_VALUES.name: IMAGE_VALUES.schema.empty_table(),
+            IMAGE_TAGS.name: IMAGE_TAGS.schema.empty_table(),
         }
 
 
 def _table(table: Table, rows: int, columns: dict[str, object]) -> pa.Table:
-    """Columns by name; a single value stands for all rows, and what is not given is null."""
+    """Columns by name; a single value applies to all rows, and missing columns are null."""
 
     def array(field: pa.Field) -> pa.Array:
         value = columns.get(field.name)
@@ -205,7 +212,8 @@ def derive_day(root: Path) -> object:
 
 def history(root: Path) -> object:
     with DuckDBEngine() as engine:
-        return write_history(engine, Lake(str(root)), "default", root / "history-again.parquet", "benchmark").versions
+        write_history_again(engine, Lake(str(root)), "default", root / "history-again.parquet")
+    return pq.read_metadata(root / "history-again.parquet").num_rows
 
 
 def as_of(root: Path) -> object:
@@ -256,7 +264,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as directory:
         root = arguments.keep or Path(directory)
-        if not Lake(str(root)).partitions():
+        if not Lake(str(root)).contents.partitions():
             began = time.perf_counter()
             write_year(root, arguments.images, arguments.days)
             print(

@@ -1,7 +1,7 @@
-"""Makes text from outside safe to print, by escaping terminal controls, line breaks and direction marks.
+"""Text for people: text from outside made safe to print, and the units in which sizes are shown.
 
-It is used for everything that people read: error messages, terminal output, the orchestrator's log and pages, the
-report. Tables, evidence and data files keep every character as it is.
+Terminal controls, line breaks and direction marks are escaped in everything that people read: error messages, terminal
+output, the orchestrator's log and pages, the report. Tables, evidence and data files keep every character as it is.
 """
 
 import re
@@ -11,6 +11,9 @@ import re
 _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
 )
+# Units of bytes, each 1,024 of the one before it.
+UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
+
 _SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
 
@@ -32,3 +35,8 @@ def _escape(character: str) -> str:
     if code < 0x100:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def unit_of(size: int) -> int:
+    """The place in `UNITS` of the largest unit of which so many bytes, above or below zero, are at least one."""
+    return min(max(abs(size).bit_length() - 1, 0) // 10, len(UNITS) - 1)

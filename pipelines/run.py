@@ -34,4 +34,4 @@ class Run:
 
     def hold(self) -> contextlib.AbstractContextManager[None]:
         """Lock the partition against other runs."""
-        return self.lake.hold(self.partition, self.run_id)
+        return self.lake.locks.partition(self.partition, self.run_id)

@@ -22,7 +22,7 @@ from pipelines.inputs.endpoints import SCHEME, check_endpoint
 from pipelines.inputs.environment import OURS, at_home, prepare_environment
 from pipelines.inputs.project_keys import wrong_with_key
 from pipelines.inputs.secret_urls import looks_like_url, parse_secret_url
-from pipelines.tables import USAGE_SOURCES
+from pipelines.tables import OWNER_FIELDS, USAGE_SOURCES
 
 PREFIX = OURS
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,6 +35,13 @@ _OF_A_SERVICE = re.compile(r"SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP
 # The similarity from which on one name counts as a misspelling of the other.
 _ALIKE = 0.9
 
+
+# Of the settings that are JSON.
+_EXAMPLES = {
+    "projects": '{"main": "0123456789abcdef"}',
+    "allowed_namespaces": '["team", "base"]',
+    "tag_keys": '{"owner": "team", "cost_center": "billing-code"}',
+}
 
 _TRUE, _FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off"})
 # What `USAGE` could be when notebooks were all that was read.
@@ -96,6 +103,11 @@ class Settings(BaseSettings):
         description="who uses images: `all`, `none`, or names with commas between them ("
         + ", ".join(USAGE_SOURCES)
         + "); unset: all of the sandbox, none of a cloud",
+    )
+    tag_keys: dict[str, str] | None = Field(
+        None,
+        description="JSON object, " + ", ".join(OWNER_FIELDS) + " -> key of the cloud tag that says so where the "
+        "inventory does not (in any letter case; one that is left out falls back to no tag); unset: each its own name",
     )
     traces: str | None = Field(
         None,
@@ -229,12 +241,24 @@ class Settings(BaseSettings):
                 raise ValueError(f"the project id of {key!r} must be letters and digits only")
         return value
 
-    @field_validator("projects", "allowed_namespaces", mode="before")
+    @field_validator("tag_keys")
+    @classmethod
+    def _tag_keys_are_of_owners(cls, value: dict[str, str] | None) -> dict[str, str] | None:
+        if value is None:
+            return None
+        for name, key in value.items():
+            if name not in OWNER_FIELDS:
+                raise ValueError(f"no tag can say {name!r}: they are {', '.join(OWNER_FIELDS)}")
+            if not key.strip():
+                raise ValueError(f"the key of {name!r} is empty: leave {name!r} out for no tag")
+        return {name: value[name].strip() for name in OWNER_FIELDS if name in value}
+
+    @field_validator("projects", "allowed_namespaces", "tag_keys", mode="before")
     @classmethod
     def _is_json(cls, value: object, info: ValidationInfo) -> object:
         # A value that is not JSON arrives as text.
         if isinstance(value, str):
-            example = '{"main": "0123456789abcdef"}' if info.field_name == "projects" else '["team", "base"]'
+            example = _EXAMPLES[str(info.field_name)]
             raise ValueError(f"must be JSON, such as {example}")  # noqa: TRY004  (pydantic's own kind)
         return value
 
@@ -289,6 +313,11 @@ class Settings(BaseSettings):
         return None if self.workspaces == "all" else self.workspaces.split(",")
 
     @property
+    def owner_tags(self) -> dict[str, str]:
+        """The key of the cloud tag that may state each of `OWNER_FIELDS`, in their order."""
+        return {name: name for name in OWNER_FIELDS} if self.tag_keys is None else self.tag_keys
+
+    @property
     def usage_sources(self) -> list[str]:
         """The sources of usage that are read, in the order of `USAGE_SOURCES`."""
         stated = self.usage or ("all" if self.uses_sandbox else "none")
@@ -318,7 +347,8 @@ class Settings(BaseSettings):
             ConfigurationError: a value is wrong; names the variable, never the value.
         """
         load_environment()
-        _check_repeated_keys(os.environ.get(f"{PREFIX}PROJECTS", ""))
+        for name in (f"{PREFIX}PROJECTS", f"{PREFIX}TAG_KEYS"):
+            _check_repeated_keys(name, os.environ.get(name, ""))
         try:
             return cls()
         except ValidationError as error:
@@ -341,17 +371,17 @@ def load_environment() -> None:
     check_names(os.environ)
 
 
-def _check_repeated_keys(projects: str) -> None:
+def _check_repeated_keys(setting: str, value: str) -> None:
     """Refuse a key that is stated twice: a JSON parser keeps only the last one."""
 
     def check(pairs: list[tuple[str, object]]) -> None:
         keys = [key for key, _ in pairs]
         for key in keys:
             if keys.count(key) > 1:
-                raise ConfigurationError(f"The setting {PREFIX}PROJECTS is wrong: key {key!r} is stated twice.")
+                raise ConfigurationError(f"The setting {setting} is wrong: key {key!r} is stated twice.")
 
     try:
-        json.loads(projects, object_pairs_hook=check)
+        json.loads(value, object_pairs_hook=check)
     except ValueError:
         # The class reports malformed values.
         return

@@ -193,6 +193,10 @@ IMAGES = Table(
         _api("dev_services", "Sorted, de-duplicated, joined with '|'; '' for an empty list, null for no list."),
         _api("resource_categories", "Resources the image may use, flattened like `dev_services`."),
         _api("support_res_categories", "Resources the image supports, flattened like `dev_services`."),
+        _api("show_name", "Name that the console shows."),
+        _api("show_tag", "Tag that the console shows."),
+        _api("swr_instance_id", "Enterprise registry (SWR) instance that holds the image."),
+        _api("tags", "Cloud tags as a JSON object, key -> value: '{}' for an empty list, null for none."),
         _derived("size_bytes", pa.int64(), "`size` x 1024."),
         _derived("supports_notebook", pa.bool_(), "`dev_services` has NOTEBOOK; null without a list."),
         _derived("supports_ssh", pa.bool_(), "`dev_services` has SSH; null without a list."),
@@ -234,6 +238,19 @@ IMAGE_VALUES = Table(
         Column("field", pa.string(), "api", "Name of the list field.", True),
         Column("position", pa.int32(), "api", "Position in the list, from 0.", True),
         Column("value", pa.string(), "api", "The element; as JSON text if it is not a string.", True),
+    ),
+)
+
+IMAGE_TAGS = Table(
+    "image_tags",
+    "The cloud tags of `images`, one row per tag, by key.",
+    ("snapshot_date", "project_id", "id", "key"),
+    (
+        _SNAPSHOT_DATE,
+        _PROJECT_ID,
+        _ID,
+        Column("key", pa.string(), "api", "Key of the tag, as sent.", True),
+        Column("value", pa.string(), "api", "Value of the tag, as sent; null when there was none."),
     ),
 )
 
@@ -308,7 +325,8 @@ IMAGE_TRACES = Table(
 
 # Evidence of a day, and what is derived from that evidence alone. The manifest has the hash of each file.
 TABLES: dict[str, Table] = {
-    t.name: t for t in (INVENTORY, LIST_PAGES, IMAGE_REFERENCES, IMAGE_TRACES, RESPONSES, IMAGES, IMAGE_VALUES)
+    t.name: t
+    for t in (INVENTORY, LIST_PAGES, IMAGE_REFERENCES, IMAGE_TRACES, RESPONSES, IMAGES, IMAGE_VALUES, IMAGE_TAGS)
 }
 
 # An image's content from the API: the history keeps these columns, and changes are computed from them.
@@ -318,10 +336,12 @@ CONTENT_COLUMNS: tuple[Column, ...] = (
 )
 
 _OWNER = (
-    Column("owner", pa.string(), "inventory", "Owner stated by the inventory of that day."),
-    Column("cost_center", pa.string(), "inventory", "Cost centre stated by the inventory of that day."),
-    Column("environment", pa.string(), "inventory", "Environment stated by the inventory of that day."),
+    _derived("owner", pa.string(), "Owner by the inventory of that day, or by a cloud tag where it states none."),
+    _derived("cost_center", pa.string(), "Cost centre by the inventory of that day, or by a cloud tag."),
+    _derived("environment", pa.string(), "Environment by the inventory of that day, or by a cloud tag."),
 )
+# What a cloud tag may state where the inventory does not.
+OWNER_FIELDS = tuple(column.name for column in _OWNER)
 
 IMAGE_HISTORY = Table(
     "image_history",
@@ -560,6 +580,7 @@ IMAGE_COSTS = Table(
             pa.string(),
             "'|'-joined names of the sources that `reclaimable_bytes` goes by, such as notebooks; null with it.",
         ),
+        Column("owner_source", pa.string(), "derived", "Who states `owner`: inventory, tag or none.", True),
     ),
 )
 
@@ -585,6 +606,8 @@ SNAPSHOT_TABLES: dict[str, Table] = {
     if name not in ANSWER_TABLES and table is not IMAGE_HISTORY
 }
 
+# Fields of the API that are no single value.
+TAGS = "tags"
 LIST_FIELDS = ("dev_services", "resource_categories", "support_res_categories")
 
 # Documented values of the enumerations, in upper case; the API varies letter case and may add values.

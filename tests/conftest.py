@@ -1,6 +1,7 @@
 """What all tests share: a clean environment, running sandboxes, and the command line as a user starts it."""
 
 import os
+import shutil
 import signal
 import sys
 from contextlib import ExitStack
@@ -105,6 +106,14 @@ def dagster_home(tmp_path_factory):
                 return directory
 
     return once_per_run(tmp_path_factory, "dagster-home", make)
+
+
+@pytest.fixture
+def home(dagster_home, tmp_path, monkeypatch):
+    """Dagster's storage, set up before."""
+    home = shutil.copytree(dagster_home, tmp_path / "home")
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    return home
 
 
 @pytest.fixture

@@ -45,3 +45,13 @@ def was_killed(operations: int, work) -> bool:
     except Killed:
         return True
     return False
+
+
+class EndedError(Exception):
+    """The end of a run that stored all responses and made nothing of them."""
+
+
+def end(progress):
+    """Ends a fetch when its last response is stored."""
+    if progress.done == progress.total:
+        raise EndedError

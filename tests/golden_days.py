@@ -141,7 +141,7 @@ class Fortnight:
     def summaries(self):
         """The figures of each day; sums of costs to 12 digits, because each engine has its own order of adding."""
         found = {}
-        for partition in self.lake.partitions():
+        for partition in self.lake.contents.partitions():
             summary = read_derived_manifest(self.lake, partition).summary
             cost = summary.estimated_cost
             found[partition] = summary.model_dump() | {"estimated_cost": cost and float(f"{cost:.12g}")}

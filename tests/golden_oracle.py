@@ -40,6 +40,10 @@ FIELDS = {
     "dev_services": "metadata",
     "resource_categories": "metadata",
     "support_res_categories": "metadata",
+    "show_name": "metadata",
+    "show_tag": "metadata",
+    "swr_instance_id": "metadata",
+    "tags": "metadata",
     "extra": "metadata",
 }
 LISTS = ("dev_services", "resource_categories", "support_res_categories")
@@ -102,6 +106,9 @@ def content_of(body: Row, day: dt.date) -> Row:
             continue
         if name in LISTS:
             content[name] = "|".join(sorted(set(value)))
+        elif name == "tags":
+            tags = {tag["key"]: tag["value"] for tag in sorted(value, key=lambda tag: tag["key"])}
+            content[name] = json.dumps(tags, ensure_ascii=False, separators=(",", ":"))
         elif name in TIMES:
             end_of_day = calendar.timegm((day + dt.timedelta(days=1)).timetuple()) * 1000
             if calendar.timegm((2000, 1, 1, 0, 0, 0)) * 1000 <= value < end_of_day:
@@ -188,6 +195,16 @@ class Oracle:
                 current[id_] = (self.content(day, id_), False)
         return current
 
+    def owners(self, knowledge: Knowledge, id_: str) -> Row:
+        """What the register says of an id, or else a tag of what is known of the image."""
+        day, tags = knowledge.day, None
+        if id_ in day.register and self.outcome(day, id_) in ("ok", "deleted"):
+            tags = self.content(day, id_)["tags"]
+        elif id_ in knowledge.after:
+            tags = knowledge.after[id_].content["tags"]
+        tagged = {key.lower(): value for key, value in json.loads(tags or "{}").items()}
+        return {name: said or tagged.get(name) for name, said in _registered(day, id_).items()}
+
     # -- image_history
 
     def history(self) -> list[Row]:
@@ -245,7 +262,7 @@ class Oracle:
             row
             | compared
             | {"name": knowledge.after[row["id"]].content["name"]}
-            | _registered(knowledge.day, row["id"])
+            | self.owners(knowledge, row["id"])
             | self._actor(knowledge, row["id"])
             for row in rows
         ]
@@ -283,15 +300,15 @@ class Oracle:
         knowledge = self.knowledge[date]
         day = knowledge.day
         rows = [
-            _reconciled(body["id"], "not_registered", None, content_of(body, date), _registered(day, body["id"]))
+            _reconciled(body["id"], "not_registered", None, content_of(body, date), self.owners(knowledge, body["id"]))
             for body in self.catalogue.page(date, 0, self.catalogue.size)
             if body["id"] not in day.register and body["type"] != "BUILD_IN"
         ]
         owners: dict[str, set[str]] = {}
         for id_, (content, _) in knowledge.current.items():
-            owners.setdefault(content["namespace"], set()).add(_registered(day, id_)["owner"])
+            owners.setdefault(content["namespace"], set()).add(self.owners(knowledge, id_)["owner"])
         for id_ in day.register:
-            registered, outcome = _registered(day, id_), self.outcome(day, id_)
+            registered, outcome = self.owners(knowledge, id_), self.outcome(day, id_)
             if outcome not in ("deleted", "not_found"):
                 continue
             content: Row = dict.fromkeys(FIELDS)
@@ -389,8 +406,8 @@ class Oracle:
             "build_failed": {id_ for id_, one in contents.items() if one["status"] in ("CREATE_FAILED", "ERROR")},
             "owner_missing": {
                 id_
-                for id_, registered in knowledge.day.register.items()
-                if id_ in contents and not (registered.owner and registered.cost_center)
+                for id_ in knowledge.day.register
+                if id_ in contents and None in [self.owners(knowledge, id_)[name] for name in ("owner", "cost_center")]
             },
             "unused_30_days": {row["id"] for row in self.usage(date) if row["unused_days"] >= 30},
             "large_and_unused": {
@@ -423,7 +440,7 @@ class Oracle:
                 is_carried = id_ in knowledge.current and knowledge.current[id_][1]
                 state = "open" if is_carried else "resolved"
             life = {"state": state, "first_seen": first_seen, "days_open": (date - first_seen).days}
-            rows.append({"rule": rule, "id": id_, "name": names[id_]} | life | _registered(knowledge.day, id_))
+            rows.append({"rule": rule, "id": id_, "name": names[id_]} | life | self.owners(knowledge, id_))
         return rows
 
     # -- image_costs
@@ -458,7 +475,10 @@ class Oracle:
                 "observed_kinds": "|".join(KINDS) if knowledge.day.all_was_read else None,
             }
             names = {name: content[name] for name in ("name", "namespace", "type")}
-            rows.append(row | names | _registered(knowledge.day, id_))
+            owners = self.owners(knowledge, id_)
+            is_registered = _registered(knowledge.day, id_)["owner"] is not None
+            source = "inventory" if is_registered else "tag" if owners["owner"] else "none"
+            rows.append(row | names | owners | {"owner_source": source})
         return rows
 
 

@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 from published_days import PROJECT_ID, publish_snapshot, rows_of
 
 from pipelines.lake.layout import Partition
-from pipelines.lake.records import Record, record_bytes, with_own_sha256
+from pipelines.lake.records import Record, record_bytes
+from pipelines.maintenance.verify import verify
 from pipelines.settings import Settings
 from pipelines.snapshot.publish import build_tables
 from pipelines.snapshot.snapshot_run import SnapshotRun
@@ -36,17 +37,17 @@ def publish_proved(day, visibilities, hour=12):
         shared = {"snapshot_date": day.partition.date, "project_id": PROJECT_ID, "observed_at": noon}
         writer.write(rows_of(RESPONSES, responses, **shared, attempts=1, elapsed_ms=1))
     build_tables(day.lake, staged / "responses.parquet", staged, day.run_id)
-    images, values = (
-        pq.ParquetFile(staged / f"{name}.parquet").read().to_pylist() for name in ("images", "image_values")
-    )
+    made = {
+        name: pq.ParquetFile(staged / f"{name}.parquet").read().to_pylist()
+        for name in ("images", "image_values", "image_tags")
+    }
     page = json.dumps({"data": [{"id": id_} for id_ in sorted(visibilities)]}).encode()
     manifest = publish_snapshot(
         day,
         hour=hour,
         inventory=[{"id": id_, "owner": "o"} for id_ in sorted(visibilities)],
         responses=responses,
-        images=images,
-        image_values=values,
+        **made,
         list_pages=[{"page": 0, "body": page, "body_sha256": hashlib.sha256(page).hexdigest()}],
         references=[{"resource_id": "n", "image_id": A, "strength": "running"}],
     )
@@ -63,4 +64,9 @@ def forge_record(path, change):
     class Forged(Record, extra="allow"):
         pass
 
-    path.write_bytes(record_bytes(with_own_sha256(Forged.model_validate(said))))
+    path.write_bytes(record_bytes(Forged.model_validate(said)))
+
+
+def problems(lake):
+    """What verify finds in a whole lake."""
+    return [(problem.path, problem.sentence) for problem in verify(lake, lake.contents.partitions())]

@@ -158,3 +158,14 @@ async def fetch(modelarts: ModelArtsClient, wanted: list[str], workers: int = 32
 
 
 HTML = http(200, b"<html>please wait</html>", Content_Type="text/html")
+
+
+async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Hand on what arrives, as a proxy does, until the connection ends."""
+    try:
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+    except ConnectionError:
+        pass
+    writer.transport.abort()

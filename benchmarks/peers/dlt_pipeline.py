@@ -1,4 +1,4 @@
-"""dlt as its documentation has it: a deferred transformer, as many workers as requests in flight, Parquet on disk."""
+"""dlt as in its documentation: a deferred transformer, as many workers as requests in flight, Parquet on disk."""
 
 import json
 import os

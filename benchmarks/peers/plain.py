@@ -1,4 +1,4 @@
-"""What one writes in an afternoon: httpx, a semaphore, gather, pandas. Everything default; no retries, no resume."""
+"""A script written in an afternoon: httpx, a semaphore, gather, pandas. Everything default; no retries, no resume."""
 
 import asyncio
 import json

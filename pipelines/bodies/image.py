@@ -16,14 +16,17 @@ import orjson
 import pyarrow as pa
 
 from pipelines.bodies.json_text import MAX_TEXT_BYTES, NotJSONError, dumps, is_too_long, is_utf8, ordered, parse
-from pipelines.tables import IMAGES, LIST_FIELDS
+from pipelines.tables import IMAGES, LIST_FIELDS, TAGS
 
 NUMBER_FIELDS = ("size", "create_at", "update_at")
 TEXT_FIELDS = tuple(
-    c.name for c in IMAGES.columns if c.origin == "api" and c.type == pa.string() and c.name not in LIST_FIELDS
+    c.name for c in IMAGES.columns if c.origin == "api" and c.type == pa.string() and c.name not in (*LIST_FIELDS, TAGS)
 )
 _TEXT = frozenset({"id", *TEXT_FIELDS})
-DOCUMENTED = _TEXT.union(NUMBER_FIELDS, LIST_FIELDS)
+DOCUMENTED = _TEXT.union(NUMBER_FIELDS, LIST_FIELDS, (TAGS,))
+
+# Cloud tags by key, in the order of the API.
+Tags = dict[str, str | None]
 
 MAX_INTEGER = 2**53 - 1  # the largest integer that all JSON readers read exactly; KB x 1024 still fits an int64
 EARLIEST_MS = int(datetime(2000, 1, 1, tzinfo=UTC).timestamp() * 1000)
@@ -34,7 +37,16 @@ EARLIEST_MS = int(datetime(2000, 1, 1, tzinfo=UTC).timestamp() * 1000)
 _ABSENT = math.nan
 
 
+class PlainTag(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True, gc=False):
+    """One tag that follows the documentation. A value may be absent, as in `PlainBody`."""
+
+    key: str
+    value: str | None = _ABSENT  # type: ignore[assignment]
+
+
 def _plain_type(field: str) -> Any:
+    if field == TAGS:
+        return tuple[PlainTag, ...] | None
     if field in LIST_FIELDS:
         return tuple[str, ...] | None
     if field == "size":
@@ -60,14 +72,28 @@ canonical_of_plain: Callable[[Any], bytes] = msgspec.json.Encoder().encode
 def read_plain(content: bytes) -> Any:
     """The body as a `PlainBody`; None if it has an unknown field, no id or a wrong type, or is not UTF-8 or not JSON.
 
-    A body is not plain, either, if it is long enough to hold a value that is too long for a column.
+    A body is not plain, either, if two tags have one key, or if it is long enough to hold a value that is too long for
+    a column.
     """
     if len(content) > MAX_TEXT_BYTES:
         return None
     try:
-        return _decode(content)
+        plain = _decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
+    if type(plain.tags) is tuple and len({tag.key for tag in plain.tags}) < len(plain.tags):
+        return None
+    return plain
+
+
+def take_plain_tags(plain: Any) -> Tags | None:
+    """The tags of a `PlainBody`, which it has in canonical order from then on; None if it has none."""
+    if type(plain.tags) is not tuple:
+        return None
+    sent: tuple[PlainTag, ...] = plain.tags
+    if len(sent) > 1:
+        plain.tags = tuple(sorted(sent, key=canonical_of_plain))
+    return {tag.key: tag.value if type(tag.value) is str else None for tag in sent}
 
 
 # --- any bodies -----------------------------------------------------------------------------------------------------
@@ -77,8 +103,9 @@ def read_plain(content: bytes) -> Any:
 class Reading:
     """The result of `read_any`.
 
-    `values` has the documented fields that were sent, each None or of its type in `PlainBody`. `unknown` has the names
-    of all other fields, and `extra` these fields as JSON. The content hash is computed over `canonical`.
+    `values` has the documented fields that were sent, each None or of its type in `PlainBody` (the tags as `Tags`).
+    `unknown` has the names of all other fields, and `extra` as JSON these fields and the tags that `values` has not as
+    a whole. The content hash is computed over `canonical`.
     """
 
     values: dict[str, Any]
@@ -111,12 +138,18 @@ def read_any(content: bytes, latest_ms: int) -> Reading:
             values[field] = _text(field, value, anomalies)
         elif field in LIST_FIELDS:
             values[field] = _elements(field, value, anomalies)
+        elif field == TAGS:
+            problems: set[str] = set()
+            values[field] = _tags(value, problems)
+            if problems:
+                extra[field] = value
+                anomalies.update(f"{TAGS}:{problem}" for problem in problems)
         elif field == "size":
             values[field] = _whole_number(field, value, 0, MAX_INTEGER, anomalies)
         else:
             values[field] = _whole_number(field, value, EARLIEST_MS, latest_ms, anomalies)
     text = _extra(extra, anomalies) if extra else None
-    return Reading(values, list(extra), text, canonical, anomalies)
+    return Reading(values, [field for field in extra if field not in DOCUMENTED], text, canonical, anomalies)
 
 
 def _extra(extra: dict[str, Any], anomalies: set[str]) -> str | None:
@@ -209,3 +242,38 @@ def _element(field: str, element: Any, anomalies: set[str]) -> str:
         anomalies.add(f"{field}:not_utf8")
         return dumps(element).decode()
     return element
+
+
+def _tags(value: Any, problems: set[str]) -> Tags | None:
+    """The tags that can be read, and what cannot as `problems`; None if it is not a list, or too long for a column."""
+    if type(value) is not list:
+        problems.add("wrong_type")
+        return None
+    tags: Tags = {}
+    for item in value[:MAX_TEXT_BYTES]:
+        if type(item) is not dict:
+            problems.add("item_not_an_object")
+            continue
+        key = item.get("key")
+        if type(key) is not str:
+            problems.add("key_not_text")
+        elif not is_utf8(key):
+            problems.add("not_utf8")
+        elif key in tags:
+            problems.add("repeated_key")
+        else:
+            tags[key] = _tag_value(item.get("value"), problems)
+        if not item.keys() <= {"key", "value"}:
+            problems.add("unknown_member")
+    if len(value) > MAX_TEXT_BYTES or len(dumps(tags)) > MAX_TEXT_BYTES:
+        problems.add("too_long")
+        return None
+    return tags
+
+
+def _tag_value(value: Any, problems: set[str]) -> str | None:
+    if value is None or (type(value) is str and is_utf8(value)):
+        text: str | None = value
+        return text
+    problems.add("not_utf8" if type(value) is str else "value_not_text")
+    return None

@@ -23,10 +23,11 @@ import pyarrow.compute as pc
 
 from pipelines.bodies.json_text import MAX_TEXT_BYTES, text_or_none
 from pipelines.bodies.list_page import id_of, read_page
-from pipelines.engine.duckdb import quoted
+from pipelines.engine.interface import Engine
 from pipelines.engine.memory import give_back_memory
 from pipelines.engine.opening import open_engine
 from pipelines.engine.sql_files import read_sql
+from pipelines.engine.sql_text import quoted
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake.layout import Partition
 from pipelines.lake.manifests import (
@@ -34,17 +35,18 @@ from pipelines.lake.manifests import (
     changes_since,
     changes_until,
     file_facts,
-    last_complete_day,
-    last_published_day,
-    published,
+    last_days,
+    published_or_error,
     read_manifest,
 )
 from pipelines.lake.parquet_files import SANDBOX_MARK, open_parquet, read_batches
-from pipelines.lake.stored_files import LakePath, exists
+from pipelines.lake.storage import LakePath
 from pipelines.run import Run
+from pipelines.settings import Settings
 from pipelines.tables import (
     IMAGE_HISTORY,
     IMAGE_REFERENCES,
+    IMAGE_TAGS,
     IMAGE_TRACES,
     IMAGE_VALUES,
     IMAGES,
@@ -70,6 +72,7 @@ _LISTED = pa.schema(
         ("position", pa.int64()),
     ]
 )
+_PAST_TAGS = pa.schema([(name, pa.string()) for name in ("id", "key", "value")])
 _LISTED_IDS = pa.schema([("id", pa.string()), ("position", pa.int64())])
 
 
@@ -88,12 +91,12 @@ _item_values = attrgetter("id", *_LISTED_TEXTS, "size")
 
 
 class Analysis:
-    """One published day, opened for SQL in `engine`; a context manager.
+    """One published day, opened for SQL in an engine, its own unless one is given; a context manager.
 
     Relations: `parameters` (one row: snapshot_date, project, project_id, is_complete, compared_with, list_was_read,
-    usage_is_observed, usage_kinds, workspaces, inventory_is_whole), the sealed tables of the day (`responses` without
-    bodies), `image_history`, and `current_images` (what is known of each living image, see
-    sql/derive/current_images.sql).
+    usage_is_observed, usage_kinds, workspaces, inventory_is_whole, ...), the published tables of the day (`responses`
+    without bodies), `image_history`, `image_owners` (who answers for each image, see sql/derive/image_owners.sql), and
+    `current_images` (what is known of each living image, see sql/derive/current_images.sql).
 
     With `staging`, derived tables of the day are written to that directory, and read there where it has them; without,
     they are written to their places.
@@ -105,21 +108,15 @@ class Analysis:
         ConfigurationError: the day is not published.
     """
 
-    def __init__(self, run: Run, staging: LakePath | None = None) -> None:
-        manifest = published(run.lake, run.partition)
-        if manifest is None:
-            raise ConfigurationError(
-                f"Nothing is published for {run.partition}, so nothing can be derived from it. "
-                "`image-snapshots status` lists the days that are there."
-            )
-        self.engine = open_engine(run.settings)
+    def __init__(self, run: Run, staging: LakePath | None = None, engine: Engine | None = None) -> None:
+        manifest = published_or_error(run.lake, run.partition, "nothing can be derived from it")
+        self.engine = engine or open_engine(run.settings)
         self.run = run
         self.staging = staging
         self.lake = run.lake
         self.partition = run.partition
         self.manifest = manifest
-        self.previous = last_complete_day(run.lake, run.partition)
-        self.before = last_published_day(run.lake, run.partition)
+        self.previous, self.before = last_days(run.lake, run.partition)
         facts = manifest.fetch
         self._ranges = id_ranges(run.lake.table(RESPONSES.name, run.partition), self.engine.ids_at_a_time)
         parameters = {
@@ -142,7 +139,7 @@ class Analysis:
     def __enter__(self) -> Self:
         self.engine.__enter__()
         self.engine.load("parameters", self.parameters)
-        for table in (IMAGE_VALUES, IMAGE_REFERENCES, IMAGE_TRACES):
+        for table in (IMAGE_VALUES, IMAGE_TAGS, IMAGE_REFERENCES, IMAGE_TRACES):
             self.engine.load_file(table.name, self.lake.table(table.name, self.partition))
         columns = ", ".join(column.name for column in RESPONSES.columns if column.name != "body")
         self.engine.load_file(RESPONSES.name, self.lake.table(RESPONSES.name, self.partition), columns)
@@ -153,9 +150,25 @@ class Analysis:
         if len(self._ranges) > 1:
             # It lies in the order of its source, and each range would look through all of it.
             self.engine.hold(INVENTORY.name, ["SELECT * FROM inventory ORDER BY id"])
-        sources = (RESPONSES.name, IMAGES.name, IMAGE_HISTORY.name, INVENTORY.name)
+        self.engine.load("tag_keys", tag_keys(self.run.settings))
+        self.engine.hold("image_owners", self._owners())
+        sources = (RESPONSES.name, IMAGES.name, IMAGE_HISTORY.name, "image_owners")
         self.hold_by_id("current_images", read_sql("derive/current_images.sql"), sources)
         return self
+
+    def _owners(self) -> Iterator[str]:
+        """The SELECT of `image_owners` for one range of ids after the other."""
+        for _ in self.each_range((IMAGES.name, IMAGE_HISTORY.name, INVENTORY.name, IMAGE_TAGS.name)):
+            self.engine.load("past_tags", self.past_tags())
+            yield read_sql("derive/image_owners.sql")
+
+    def past_tags(self) -> pa.Table:
+        """The tags (id, key, value) that history knows of images that the day does not describe."""
+        found = self.engine.read(read_sql("derive/past_tags.sql"))
+        texts = zip(found["id"].to_pylist(), found["tags"].to_pylist(), strict=True)
+        rows = [(id_, key, value) for id_, text in texts for key, value in msgspec.json.decode(text).items()]
+        columns = zip(*rows, strict=True) if rows else [()] * len(_PAST_TAGS)
+        return pa.table([pa.array(values, pa.string()) for values in columns], _PAST_TAGS)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -166,7 +179,7 @@ class Analysis:
         return changes_since(read_manifest(self.lake.manifest(self.previous))) if self.previous else None
 
     def load_unregistered_rows(self) -> None:
-        """Make what the API's list shows on that day of images that nobody registered the relation `unregistered_rows`.
+        """Create the relation `unregistered_rows`: the images on the API's list of that day that nobody registered.
 
         Columns: id, name, namespace, swr_path, type, visibility (strings), size_bytes; position in the list, from 0. An
         image that pages show twice is there twice.
@@ -265,22 +278,34 @@ class Analysis:
                 writer.write(batch)
             if self.manifest.fetch.is_sandbox:
                 writer.note(SANDBOX_MARK)
-        self.engine.rest()
-        give_back_memory()
+        if len(self._ranges) > 1:
+            # What a single range needs is no more than the next table will.
+            self.engine.rest()
+            give_back_memory()
         return file_facts(self.lake, path, table.name, self.partition)
 
     def staged_or(self, path: LakePath) -> LakePath:
         """The file that was just derived and is not in its place yet, or else the one in its place."""
-        if self.staging is not None and exists(staged := self.staging / path.name):
+        if self.staging is not None and (staged := self.staging / path.name).is_there():
             return staged
         return path
 
     def _load_or_empty(self, table: Table, name: str, path: LakePath | None) -> None:
-        if path is not None and exists(path):
+        if path is not None and path.is_there():
             _check_columns(path, table)
             self.engine.load_file(name, path)
         else:
             self.engine.load(name, table.schema.empty_table())
+
+
+def tag_keys(settings: Settings) -> pa.Table:
+    """The setting of tag keys as a relation: `field` is stated by the tag of that `key`."""
+    return pa.table(
+        {
+            "field": pa.array(settings.owner_tags.keys(), pa.string()),
+            "key": pa.array(settings.owner_tags.values(), pa.string()),
+        }
+    )
 
 
 def id_ranges(path: LakePath, ids_at_a_time: int | None) -> list[str | None]:

@@ -17,7 +17,7 @@ from typing import Annotated, Self
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
 
-from pipelines.derive.analysis import Analysis
+from pipelines.derive.analysis import Analysis, tag_keys
 from pipelines.derive.rule_process import RuleFile, RuleProcess, as_rule_file, rule_scratch, small_rule_file
 from pipelines.derive.rule_worker import RuleError
 from pipelines.engine.memory import give_back_memory
@@ -26,7 +26,7 @@ from pipelines.errors import ConfigurationError
 from pipelines.inputs import local_files
 from pipelines.inputs.text_files import decoded
 from pipelines.lake.manifests import FileFacts, Manifest
-from pipelines.lake.stored_files import LakePath
+from pipelines.lake.storage import LakePath
 from pipelines.settings import ROOT, Settings
 from pipelines.tables import (
     AUDIT_FINDINGS,
@@ -35,7 +35,6 @@ from pipelines.tables import (
     IMAGE_HISTORY,
     IMAGE_RECONCILIATION,
     IMAGE_USAGE,
-    INVENTORY,
     KNOWN_VALUES,
     LIST_PAGES,
     RESPONSES,
@@ -73,7 +72,7 @@ _FINDING_SOURCES = (
     "found",
     "previous_findings",
     "current_images",
-    INVENTORY.name,
+    "image_owners",
     IMAGE_RECONCILIATION.name,
     IMAGE_HISTORY.name,
 )
@@ -83,7 +82,7 @@ _FINDING_SOURCES = (
 class Rule:
     """One rule as its file states it; `error` says why it cannot be applied, and then what is missing is None.
 
-    `needs`: what a day must have read for the rule to decide that something is found no more: list, usage.
+    `needs`: what a day must have read before a finding of the rule can be resolved: list, usage.
     """
 
     name: str
@@ -282,17 +281,21 @@ def _apply_rules(analysis: Analysis, rules: list[Rule], scratch: Path) -> list[R
 
     What they find stays in `scratch`.
     """
-    files, views = _rule_files(analysis, scratch), {}
+    files = _rule_files(analysis, scratch)
+    views: dict[str, str] = {}
     if held := analysis.engine.held_files("current_images"):
         files["current_images"] = RuleFile(held)
     else:
-        views["current_images"] = read_sql("derive/current_images.sql")
+        for name, relation in (("tag_keys", tag_keys(analysis.run.settings)), ("past_tags", analysis.past_tags())):
+            files[name] = small_rule_file(scratch, name, relation)
+        views = {name: read_sql(f"derive/{name}.sql") for name in ("image_owners", "current_images")}
     # What the engine and that process hold adds up.
     analysis.engine.rest()
     give_back_memory()
     with RuleProcess(scratch, files, views, analysis.run.settings.audit_rule_seconds) as process:
         applied = [_with_error(rule, process.apply) for rule in rules]
-    analysis.engine.load_local("found", [process.found(rule.name) for rule in applied if rule.error is None], _FOUND)
+    found = [path for rule in applied if rule.error is None for path in process.found(rule.name)]
+    analysis.engine.load_local("found", found, _FOUND)
     return applied
 
 

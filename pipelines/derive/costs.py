@@ -17,13 +17,13 @@ import pyarrow as pa
 from pipelines.derive.analysis import Analysis
 from pipelines.derive.prices import read_price_book
 from pipelines.derive.usage import UNUSED_AFTER_DAYS
-from pipelines.engine.duckdb import DuckDBEngine, quoted
+from pipelines.engine.duckdb import DuckDBEngine
 from pipelines.engine.sql_files import read_sql
+from pipelines.engine.sql_text import quoted
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake.layout import Lake
 from pipelines.lake.manifests import FileFacts, holds_sandbox
 from pipelines.lake.parquet_files import ROW_GROUP_ROWS
-from pipelines.lake.stored_files import exists
 from pipelines.tables import IMAGE_COSTS, IMAGE_USAGE
 
 _FORMATS = {
@@ -37,8 +37,8 @@ _FORMATS = {
 class CostResult:
     """The written table and its sums.
 
-    `total_bytes` leaves out images of unknown size, which `unsized` counts. `estimated_cost` is that of the day, and
-    leaves out these and the `unpriced` ones, for which the price book states no price; None when that leaves nothing.
+    `total_bytes` leaves out images of unknown size. `estimated_cost` is that of the day, and leaves out these and the
+    `unpriced` ones, for which the price book states no price; None when that leaves nothing.
     `growth_bytes` is against the last complete day, None when there is none. `reclaimable_bytes` is an upper bound,
     because layers are shared; None when usage was not read as a whole. `is_priced`: the price book states a price above
     zero.
@@ -52,7 +52,6 @@ class CostResult:
     currency: str
     is_priced: bool
     unpriced: int
-    unsized: int
     reclaimable_bytes: int | None
 
 
@@ -65,7 +64,7 @@ def derive_image_costs(analysis: Analysis) -> CostResult:
     """
     book = read_price_book(analysis.run.settings.price_book)
     # A last complete day whose costs were never derived is nothing to compare with: all images would seem new.
-    has_previous = analysis.previous is not None and exists(analysis.lake.table(IMAGE_COSTS.name, analysis.previous))
+    has_previous = analysis.previous is not None and analysis.lake.table(IMAGE_COSTS.name, analysis.previous).is_there()
     analysis.engine.load("prices", book.prices)
     analysis.engine.load(
         "cost_parameters",
@@ -83,7 +82,6 @@ def derive_image_costs(analysis: Analysis) -> CostResult:
             CAST(COALESCE(SUM(size_bytes), 0) AS BIGINT) AS total_bytes,
             SUM(estimated_cost) AS estimated_cost,
             COUNT(*) - COUNT(unit_price) AS unpriced,
-            COUNT(*) - COUNT(size_bytes) AS unsized,
             CAST(SUM(reclaimable_bytes) AS BIGINT) AS reclaimable_bytes,
             (SELECT CAST(COALESCE(SUM(size_bytes), 0) AS BIGINT) FROM previous_costs) AS previous_bytes
         FROM image_costs
@@ -119,7 +117,7 @@ def write_focus(lake: Lake, first: dt.date, last: dt.date, projects: Collection[
         raise ConfigurationError(f"The first day, {first}, is after the last one, {last}: change them round.")
     paths = [
         lake.table(IMAGE_COSTS.name, partition)
-        for partition in lake.partitions_of(IMAGE_COSTS.name)
+        for partition in lake.contents.partitions_of(IMAGE_COSTS.name)
         if first <= partition.date <= last and partition.project in projects
     ]
     if not paths:

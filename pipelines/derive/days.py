@@ -1,10 +1,10 @@
 """All that is derived from a project's published days, in order: history, changes, reconciliation, usage, audit, costs.
 
-A day's derived tables depend on the days before it. Each day has a seal, `_derived/dt=.../project=....json`, with the
-files' facts and the *basis*: a hash over its manifest and those of all days before it. A day whose seal is
-missing or of another basis is derived again with the next one, so that a day that was rebuilt in the middle, or a run
-that was killed, corrects what follows. Seals form a chain in the order in which they were written, and those that were
-replaced are kept under `_derived/superseded`. What each table means belongs to the module of its name.
+A day's derived tables depend on the days before it. Each day has a derived manifest,
+`_derived/dt=.../project=....json`, with the files' facts and the *basis*: a hash over its manifest and those of all
+days before it. A day whose derived manifest is missing or of another basis is derived again with the next day. So the
+days after a rebuilt day or a killed run are corrected. Derived manifests form a chain in the order in which they were
+written; replaced ones are kept under `_derived/superseded`. What each table means belongs to the module of its name.
 """
 
 import hashlib
@@ -12,12 +12,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import orjson
+
 from pipelines.derive.analysis import Analysis
 from pipelines.derive.audit import AuditResult, derive_audit_findings, read_rules
 from pipelines.derive.costs import CostResult, derive_image_costs
 from pipelines.derive.history import HistoryResult, derive_image_changes, derive_image_history
 from pipelines.derive.reconciliation import ReconciliationResult, derive_image_reconciliation
 from pipelines.derive.usage import UsageResult, derive_image_usage
+from pipelines.engine.interface import Engine
+from pipelines.engine.opening import open_engine
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.fingerprint import code_version
 from pipelines.lake.derived_manifests import (
@@ -25,14 +29,16 @@ from pipelines.lake.derived_manifests import (
     DerivedSummary,
     Inputs,
     bases,
+    derived_link,
+    newest_derived_record,
     placed_derived_manifest,
     read_derived_manifest,
 )
 from pipelines.lake.layout import Lake, Partition
-from pipelines.lake.manifests import FileFacts, last_complete_day, last_published_day
-from pipelines.lake.records import derived_link, is_whole, newest_derived_record, record_bytes, with_own_sha256
+from pipelines.lake.manifests import FileFacts, last_days, not_published
+from pipelines.lake.records import is_whole, keep_record, write_record
 from pipelines.lake.retention_records import HANDED_ON, RetentionRecords, check_derivable, is_derivable
-from pipelines.lake.stored_files import LakePath, exists, remove_tree, sha256_of_file, storage_errors, write_atomically
+from pipelines.lake.storage import LakePath
 from pipelines.run import Run
 from pipelines.tables import ANALYSIS_TABLES, IMAGE_HISTORY, SCHEMA_VERSION
 
@@ -59,8 +65,8 @@ def derive_days(run: Run, on_day: Callable[[Partition, int, int], None] = lambda
             or suppression file cannot be read.
         StorageError: the lake cannot be read or written.
     """
-    # Two days of a project may end together: whoever comes second must see what the other has published.
-    with run.lake.deriving(run.partition.project, f"run {run.run_id}"):
+    # Two days of a project may end at once: the second derivation must see what the first one has published.
+    with run.lake.locks.derived(run.partition.project, f"run {run.run_id}"):
         return _derive_days(run, on_day)
 
 
@@ -68,10 +74,7 @@ def _derive_days(run: Run, on_day: Callable[[Partition, int, int], None]) -> Der
     lake, asked = run.lake, run.partition
     basis = bases(lake, asked.project)
     if asked not in basis:
-        raise ConfigurationError(
-            f"Nothing is published for {asked}, so nothing can be derived from it. "
-            "`image-snapshots status` lists the days that are there."
-        )
+        raise not_published(asked, "nothing can be derived from it")
     removed = RetentionRecords(lake, asked.project)
     check_derivable(lake, asked, removed)
     current = _current(lake, asked.project, basis)
@@ -82,11 +85,12 @@ def _derive_days(run: Run, on_day: Callable[[Partition, int, int], None]) -> Der
         if partition == asked or (partition not in current and is_derivable(lake, partition, removed))
     ]
     result: DerivationResult | None = None
-    for number, partition in enumerate(due):
-        on_day(partition, number, len(due))
-        derived = _derive(replace(run, partition=partition), basis[partition])
-        if partition == asked:
-            result = derived
+    with open_engine(run.settings) as engine:
+        for number, partition in enumerate(due):
+            on_day(partition, number, len(due))
+            derived = _derive(replace(run, partition=partition), basis[partition], engine)
+            if partition == asked:
+                result = derived
     if result is None:
         raise StorageError(f"{asked} was published, and then removed while its tables were derived: run again.")
     return result
@@ -94,9 +98,9 @@ def _derive_days(run: Run, on_day: Callable[[Partition, int, int], None]) -> Der
 
 def _current(lake: Lake, project: str, basis: dict[Partition, str]) -> set[Partition]:
     """The days whose derived tables are there, and made from what is published now."""
-    sizes = {path: size for name in ANALYSIS_TABLES for path, size in lake.sizes(name, project).items()}
+    sizes = {path: size for name in ANALYSIS_TABLES for path, size in lake.contents.sizes(name, project).items()}
     current = set()
-    for partition, content in lake.derived_manifests(project).items():
+    for partition, content in lake.contents.derived_manifests(project).items():
         derived_manifest = placed_derived_manifest(lake, partition, content)
         if (
             derived_manifest is not None
@@ -118,7 +122,7 @@ def derived_inputs(run: Run) -> Inputs:
     settings = run.settings
     rules = [f"{rule.name} {rule.sql_sha256}" for rule in read_rules(settings.audit_rules)]
     handed_on = {}
-    for before in (last_complete_day(run.lake, run.partition), last_published_day(run.lake, run.partition)):
+    for before in last_days(run.lake, run.partition):
         derived_manifest = read_derived_manifest(run.lake, before) if before else None
         files = derived_manifest.files if derived_manifest else {}
         handed_on.update({files[name].path: files[name].sha256 for name in HANDED_ON if name in files})
@@ -128,6 +132,8 @@ def derived_inputs(run: Run) -> Inputs:
         suppressions=_sha256_of(settings.suppressions, "suppressions file") if settings.suppressions else None,
         allowed_namespaces=None if namespaces is None else _sha256("\n".join(sorted(namespaces)).encode()),
         price_book=_sha256_of(settings.price_book, "price book"),
+        # Letter case is no difference.
+        tag_keys=_sha256(orjson.dumps({name: key.lower() for name, key in settings.owner_tags.items()})),
         handed_on=dict(sorted(handed_on.items())),
     )
 
@@ -143,24 +149,23 @@ def _sha256_of(path: Path, name: str) -> str:
         raise ConfigurationError(f"The {name} {path} cannot be read: {error.strerror}.") from error
 
 
-def _derive(run: Run, basis: str) -> DerivationResult:
+def _derive(run: Run, basis: str, engine: Engine) -> DerivationResult:
     """Make all tables of a day in staging, then put them in their places: what fails before that changes nothing."""
     staging = run.lake.staged_derived(run.partition)
-    with storage_errors(staging):
-        # What a run that was killed left.
-        remove_tree(staging)
+    # What a run that was killed left.
+    staging.remove_tree()
     try:
-        return _derive_staged(run, basis, staging)
+        return _derive_staged(run, basis, staging, engine)
     finally:
-        with storage_errors(staging):
-            remove_tree(staging)
+        staging.remove_tree()
 
 
-def _derive_staged(run: Run, basis: str, staging: LakePath) -> DerivationResult:
+def _derive_staged(run: Run, basis: str, staging: LakePath, engine: Engine) -> DerivationResult:
     # First, because all that follows reads it.
-    history = derive_image_history(run, staging=staging)
+    history = derive_image_history(run, staging=staging, engine=engine.session())
+    engine.rest()
     inputs = derived_inputs(run)
-    with Analysis(run, staging) as analysis:
+    with Analysis(run, staging, engine.session()) as analysis:
         changes_file, changes = derive_image_changes(analysis)
         reconciliation = derive_image_reconciliation(analysis)
         usage = derive_image_usage(analysis)
@@ -175,36 +180,33 @@ def _derive_staged(run: Run, basis: str, staging: LakePath) -> DerivationResult:
             code_version=code_version(),
             schema_version=SCHEMA_VERSION,
             basis=basis,
-            manifest_sha256=sha256_of_file(run.lake.manifest(run.partition)),
+            manifest_sha256=run.lake.manifest(run.partition).sha256(),
             inputs=inputs,
             files={file.path.partition("/")[0]: file for file in files},
             history=FileFacts(
                 path=run.lake.key(run.lake.project_table(IMAGE_HISTORY.name, run.partition.project)),
                 rows=history.versions,
-                bytes=run.lake.size(history.path),
-                sha256=sha256_of_file(history.path),
+                bytes=history.path.size(),
+                sha256=history.path.sha256(),
             ),
             accepted_history=run.accepted_history,
             summary=summarise(analysis, changes, usage, audit, costs),
             previous_record_sha256=newest_derived_record(run.lake, run.partition.project),
         )
-    content = record_bytes(with_own_sha256(derived_manifest))
     # Who finds a history that no record names yet can tell whose it is.
     coming = run.lake.pending_derived_manifest(run.partition.project)
-    with storage_errors(coming):
-        write_atomically(coming, content)
+    write_record(coming, derived_manifest)
     _keep_derived_manifest(run.lake, run.partition)
     path = run.lake.derived_manifest(run.partition)
-    # Without a seal while files change: whoever is killed here leaves a day that is not derived, and never files that
-    # a seal says were changed by somebody.
+    # No derived manifest while files change: a run killed here leaves a day that is not derived, never files that
+    # differ from their derived manifest as if somebody had changed them.
     run.lake.remove(path)
     stored = run.lake.project_table(IMAGE_HISTORY.name, run.partition.project)
     run.lake.replace(history.path, stored)
     for name in derived_manifest.files:
         run.lake.replace(staging / f"{name}.parquet", run.lake.table(name, run.partition))
     history = replace(history, path=stored)
-    with storage_errors(path):
-        write_atomically(path, content)
+    write_record(path, derived_manifest)
     run.lake.remove(coming)
     return DerivationResult(history, reconciliation, usage, audit, costs, derived_manifest)
 
@@ -235,12 +237,10 @@ def summarise(
 
 
 def _keep_derived_manifest(lake: Lake, partition: Partition) -> None:
-    """Keep a copy of the seal that is about to be replaced, or removed: later records name it."""
+    """Keep a copy of the derived manifest that is about to be replaced or removed: later records name it."""
     path = lake.derived_manifest(partition)
-    if exists(path):
-        with storage_errors(path):
-            replaced = path.read_bytes()
-            # A damaged one is in no chain.
-            if derived_link(replaced) is not None:
-                kept = lake.superseded_derived_manifests(partition.project) / f"{_sha256(replaced)}.json"
-                write_atomically(kept, replaced)
+    if path.is_there():
+        replaced = path.read_whole()
+        # A damaged one is in no chain.
+        if derived_link(replaced) is not None:
+            keep_record(replaced, lake.superseded_derived_manifests(partition.project))

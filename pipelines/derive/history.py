@@ -1,7 +1,7 @@
 """What images were and what changed: the history of a project (slowly changing dimension, type 2), and a day's changes.
 
 The history is made from complete days, one after the other, by sql/derive/image_history_step.sql. The file names the
-days that went into it and their manifests: when one of them was published anew since, the history goes back to the day
+days that went into it and their manifests: when one of them was published again since, the history goes back to the day
 before it and takes the steps from there again.
 """
 
@@ -19,14 +19,14 @@ from pipelines.engine.interface import Engine
 from pipelines.engine.opening import open_engine
 from pipelines.engine.sql_files import read_sql
 from pipelines.errors import StorageError
+from pipelines.lake.derived_manifests import coming_history_sha256, newest_history_sha256
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import FileFacts, PublishedPartition, complete_days, published_days
 from pipelines.lake.parquet_files import SANDBOX_MARK, open_parquet
-from pipelines.lake.records import coming_history_sha256, newest_history_sha256
 from pipelines.lake.retention_records import RetentionRecords
-from pipelines.lake.stored_files import LakePath, exists, sha256_of_file
+from pipelines.lake.storage import LakePath
 from pipelines.run import Run
-from pipelines.tables import IMAGE_CHANGES, IMAGE_HISTORY, IMAGES, INVENTORY, RESPONSES
+from pipelines.tables import IMAGE_CHANGES, IMAGE_HISTORY, IMAGES, RESPONSES
 
 # File metadata: the days that a history consists of, each with the SHA-256 of its manifest.
 DAYS_KEY = "image_snapshots.days"
@@ -49,6 +49,7 @@ def derive_image_history(
     day: Run,
     on_step: Callable[[int, int], None] = lambda done, total: None,
     staging: LakePath | None = None,
+    engine: Engine | None = None,
 ) -> HistoryResult:
     """Bring `image_history` of the day's project up to its newest complete day, whatever day it is.
 
@@ -56,7 +57,7 @@ def derive_image_history(
     or was written by a run that was killed, so the history is made anew. After retention removed files of its days, it
     cannot be made anew: then a file that a killed run left, or that somebody accepts, is continued, and no other.
     `on_step` is told how many of the days to take are taken. With `staging` it is written to that directory, and
-    without to its place.
+    without to its place. The engine is opened for it unless one is given.
 
     Raises:
         ConfigurationError: retention removed files of a day that is to be taken.
@@ -67,8 +68,8 @@ def derive_image_history(
     place = lake.project_table(IMAGE_HISTORY.name, project)
     stored = place if _is_to_be_gone_on_with(day, place) else None
     path = place if staging is None else staging / place.name
-    with open_engine(day.settings) as engine:
-        return _write_history(engine, lake, project, path, day.run_id, stored, None, on_step)
+    with engine or open_engine(day.settings) as opened:
+        return _write_history(opened, lake, project, path, day.run_id, stored, None, on_step)
 
 
 def _is_to_be_gone_on_with(day: Run, place: LakePath) -> bool:
@@ -80,9 +81,9 @@ def _is_to_be_gone_on_with(day: Run, place: LakePath) -> bool:
     lake, project = day.lake, day.partition.project
     recorded = newest_history_sha256(lake, project)
     has_removed = bool(RetentionRecords(lake, project))
-    if not exists(place) or (recorded is None and not has_removed):
+    if not place.is_there() or (recorded is None and not has_removed):
         return True
-    digest = sha256_of_file(place)
+    digest = place.sha256()
     if digest == recorded:
         return True
     if not has_removed:
@@ -101,7 +102,7 @@ def _is_to_be_gone_on_with(day: Run, place: LakePath) -> bool:
 def write_history_again(engine: Engine, lake: Lake, project: str, path: LakePath) -> None:
     """Write a project's history to `path` from its days alone, as far as retention has left them.
 
-    Before the last day that it has not, nothing but the stored history can say what was: it is gone on with from there.
+    Up to the last day whose files are gone, only the stored history is known, and it is continued from there.
 
     Raises:
         StorageError: the lake cannot be read or written.
@@ -147,7 +148,7 @@ def _write_history(
     last = days[len(agreeing) - 1].partition.date if agreeing else None
     # What becomes of an image depends on nothing but its own past.
     newest = lake.table(RESPONSES.name, days[-1].partition) if days else None
-    ranges = id_ranges(newest, engine.ids_at_a_time) if newest is not None and exists(newest) else [None]
+    ranges = id_ranges(newest, engine.ids_at_a_time) if newest is not None and newest.is_there() else [None]
     metadata = days_metadata(days)
     every_version = (
         f"SELECT {_COLUMNS} FROM ended UNION ALL "  # noqa: S608  (names of ours)
@@ -156,7 +157,9 @@ def _write_history(
     current = deleted = 0
     with lake.writer(path, IMAGE_HISTORY, run_id, metadata=metadata) as writer:
         for done, ids in enumerate(ranges):
-            _load_until(engine, stored or path, last, ids)
+            # Read where they are used, unless several steps divide them again.
+            make = engine.create if len(missing) > 1 else engine.create_view
+            _load_until(engine, stored or path, last, ids, make)
             for number, day in enumerate(missing):
                 on_step(done * len(missing) + number, len(ranges) * len(missing))
                 _take_step(engine, lake, day, ids, is_last=day is missing[-1])
@@ -173,7 +176,7 @@ def _write_history(
 def derive_image_changes(analysis: Analysis) -> tuple[FileFacts, dict[str, int]]:
     """Write `image_changes` of the day; also returns how many images each kind of change concerns."""
     facts = analysis.write_by_id(
-        IMAGE_CHANGES, read_sql("derive/image_changes.sql"), [IMAGE_HISTORY.name, INVENTORY.name]
+        IMAGE_CHANGES, read_sql("derive/image_changes.sql"), [IMAGE_HISTORY.name, "image_owners"]
     )
     analysis.load_today(IMAGE_CHANGES)
     counts = analysis.engine.read(
@@ -193,7 +196,7 @@ def _entry(day: PublishedPartition) -> list[str]:
 
 def known_days(path: LakePath) -> list[list[str]]:
     """The days that a history consists of, each with the SHA-256 of its manifest; none of a file that is damaged."""
-    if not exists(path):
+    if not path.is_there():
         return []
     try:
         with open_parquet(path) as file:
@@ -208,8 +211,13 @@ def known_days(path: LakePath) -> list[list[str]]:
     return days
 
 
-def _load_until(engine: Engine, path: LakePath, last: dt.date | None, ids: str | None) -> None:
-    """Open a history, of a range of ids, as it was after a day: `versions` are current then, `ended` are over."""
+def _load_until(
+    engine: Engine, path: LakePath, last: dt.date | None, ids: str | None, make: Callable[[str, str], None]
+) -> None:
+    """Open a history, of a range of ids, as it was after a day: `versions` are current then, `ended` are over.
+
+    `make` makes either a relation of a name and a SELECT.
+    """
     if last is None:
         for name in ("versions", "ended"):
             engine.load(name, IMAGE_HISTORY.schema.empty_table())
@@ -219,12 +227,12 @@ def _load_until(engine: Engine, path: LakePath, last: dt.date | None, ids: str |
         engine.narrow("stored", ids)
     reopened = {"valid_to": "CAST(NULL AS DATE) AS valid_to", "is_current": "TRUE AS is_current"}
     columns = ", ".join(reopened.get(column.name, column.name) for column in IMAGE_HISTORY.columns)
-    engine.create(
+    make(
         "versions",
         f"SELECT {columns} FROM stored WHERE valid_from <= DATE '{last}' "  # noqa: S608  (a date and names of ours)
         f"AND (valid_to IS NULL OR valid_to > DATE '{last}')",
     )
-    engine.create("ended", f"SELECT {_COLUMNS} FROM stored WHERE valid_to <= DATE '{last}'")  # noqa: S608
+    make("ended", f"SELECT {_COLUMNS} FROM stored WHERE valid_to <= DATE '{last}'")  # noqa: S608
 
 
 def _take_step(engine: Engine, lake: Lake, day: PublishedPartition, ids: str | None, *, is_last: bool) -> None:

@@ -32,7 +32,7 @@ def derive_image_reconciliation(analysis: Analysis) -> ReconciliationResult:
     """
     # The list lies in an order of its own, so each range looks through all that it is given of it.
     analysis.load_unregistered_rows()
-    sources = ("unregistered_rows", INVENTORY.name, RESPONSES.name, IMAGES.name, IMAGE_HISTORY.name)
+    sources = ("unregistered_rows", "image_owners", INVENTORY.name, RESPONSES.name, IMAGES.name, IMAGE_HISTORY.name)
     analysis.hold_by_id("unmatched_images", read_sql("derive/unmatched_images.sql"), sources)
     file = analysis.write(IMAGE_RECONCILIATION, read_sql("derive/image_reconciliation.sql"))
     analysis.load_today(IMAGE_RECONCILIATION)
@@ -47,6 +47,6 @@ def derive_image_reconciliation(analysis: Analysis) -> ReconciliationResult:
     ).to_pylist()
     was_compared = facts.pop("was_compared")
     if not was_compared:
-        # Nobody looked, which is not the same as none.
+        # The list was not compared, so their number is unknown, not zero.
         del facts["not_registered"]
     return ReconciliationResult(file, facts, was_compared)

@@ -1,8 +1,8 @@
 """Audit rules in a process of their own, with limits of time and memory; a rule that breaks them stops no other.
 
 The process is `rule_worker`. It gets the names of the files that rules may read and the rules, one after the other; it
-has neither the environment of this process nor its open files. When it dies of a rule, or is ended because of one, that
-rule has an error, and the next rules get a new process.
+has neither the environment of this process nor its open files. When a rule ends it, or it is ended because of a rule,
+that rule has an error, and the next rules get a new process.
 """
 
 import json
@@ -25,8 +25,9 @@ import pyarrow.parquet as pq
 
 from pipelines.derive.rule_worker import RuleError
 from pipelines.errors import StorageError
+from pipelines.inputs import local_files
 from pipelines.lake.parquet_files import read_batches
-from pipelines.lake.stored_files import LakePath, exists
+from pipelines.lake.storage import LakePath
 from pipelines.settings import ROOT
 from pipelines.tables import Table
 
@@ -117,9 +118,10 @@ class RuleProcess:
         if told["error"] is not None:
             raise RuleError(told["error"])
 
-    def found(self, name: str) -> Path:
-        """The Parquet file (rule, id, evidence) of what a rule that was applied has found."""
-        return self._scratch / "found" / f"{name}.parquet"
+    def found(self, name: str) -> list[Path]:
+        """The Parquet file (rule, id, evidence) of what an applied rule has found; none when it found nothing."""
+        path = self._scratch / "found" / f"{name}.parquet"
+        return [path] if local_files.exists(path) else []
 
     def _answer(self, process: subprocess.Popen[bytes], request: object) -> bytes | None:
         """The answer to a request; empty when the process has died, None when there was none in time."""
@@ -186,13 +188,13 @@ def rule_scratch() -> Iterator[Path]:
 
 def as_rule_file(scratch: Path, name: str, path: LakePath, table: Table, columns: str = "*") -> RuleFile:
     """A table's file for rules: where it is, copied from an object store, or empty when it is not there."""
-    if isinstance(path, Path) and exists(path):
-        return RuleFile((str(path.resolve()),), columns)
+    if path.local is not None and path.is_there():
+        return RuleFile((str(path.local.resolve()),), columns)
     target = scratch / f"{name}.parquet"
     names = table.schema.names if columns == "*" else columns.split(", ")
     schema = pa.schema([table.schema.field(one) for one in names])
     with pq.ParquetWriter(target, schema) as writer:
-        if exists(path):
+        if path.is_there():
             for batch in read_batches(path, _BATCH_ROWS, names):
                 writer.write_batch(batch)
     return RuleFile((str(target),))

@@ -3,7 +3,7 @@
 It is started by `rule_process`, without the environment or the site's modules. It must start fast and hold no secret,
 so it imports the engine and nothing of this project. One JSON object a line: first what it may read and its limits,
 then one rule after the other. Each is answered by `error` (a sentence or null) and `is_last` (this process ends). What
-a rule finds is a Parquet file in the scratch directory.
+a rule finds is a Parquet file in the scratch directory; there is none when it finds nothing.
 """
 
 import glob
@@ -19,7 +19,17 @@ from typing import IO, Any
 import _duckdb as duckdb
 
 _ONE_SELECT = "The file must hold one SELECT statement and nothing else."
-# An id of the relation `matches` that comes more than once; one group by, because it can spill.
+# What there is to know of `matches`, and an id that comes more than once: one group by each, because it can spill.
+_FACTS = """
+SELECT
+    SUM(CASE WHEN id IS NULL THEN matches ELSE 0 END), MAX(longest), SUM(total),
+    MAX(CASE WHEN id IS NOT NULL THEN matches END)
+FROM (
+    SELECT id, COUNT(*) AS matches, MAX(STRLEN(evidence)) AS longest, SUM(STRLEN(evidence)) AS total
+    FROM matches
+    GROUP BY id
+)
+"""
 _REPEATED_ID = "SELECT id FROM matches GROUP BY id HAVING COUNT(*) > 1 ORDER BY COUNT(*) DESC, id LIMIT 1"
 _ISO_TIMESTAMP = "%Y-%m-%dT%H:%M:%S.%f"
 # What a rule shows of an image, and of all that it finds: more is no evidence, and would have to be held.
@@ -113,7 +123,7 @@ class _Rules:
         self._connection.execute("SET lock_configuration = true")
 
     def apply(self, name: str, sql: str) -> None:
-        """Write what a rule finds (rule, id, evidence) to its file in the scratch directory.
+        """Write what a rule finds (rule, id, evidence), if anything, to its file in the scratch directory.
 
         Raises:
             RuleError: the rule cannot be applied.
@@ -129,20 +139,18 @@ class _Rules:
             columns = self._connection.execute("SELECT * FROM rule LIMIT 0").description or []
             _check_columns([column[0] for column in columns])
             selected = f"LOWER(CAST(id AS VARCHAR)) AS id, {_evidence(columns[1:])} AS evidence"
-            self._connection.execute(f"CREATE OR REPLACE TEMP TABLE matches AS SELECT {selected} FROM rule")  # noqa: S608
-            rows, nulls, longest, total = self._row(
-                "SELECT COUNT(*), COUNT(*) - COUNT(id), MAX(STRLEN(evidence)), SUM(STRLEN(evidence)) FROM matches"
-            )
+            (rows,) = self._row(f"CREATE OR REPLACE TEMP TABLE matches AS SELECT {selected} FROM rule")  # noqa: S608
             # Most rules find nothing on most days.
             if rows:
-                _check_ids(nulls, *self._row(_REPEATED_ID))
+                nulls, longest, total, most = self._row(_FACTS)
+                _check_ids(nulls, *(self._row(_REPEATED_ID) if most is not None and most > 1 else ()))
                 _check_evidence(longest, total)
-            path = self._scratch / "found" / f"{name}.parquet"
-            self._connection.execute(
-                f"COPY (SELECT {_quoted(name)} AS rule, id, evidence FROM matches) TO {_quoted(str(path))} "  # noqa: S608
-                f"(FORMAT parquet, COMPRESSION lz4_raw, ROW_GROUP_SIZE {_GROUP_ROWS})"
-            )
-            self._connection.execute("DROP TABLE matches")
+                path = self._scratch / "found" / f"{name}.parquet"
+                self._connection.execute(
+                    f"COPY (SELECT {_quoted(name)} AS rule, id, evidence FROM matches) TO {_quoted(str(path))} "  # noqa: S608
+                    f"(FORMAT parquet, COMPRESSION lz4_raw, ROW_GROUP_SIZE {_GROUP_ROWS})"
+                )
+                self._connection.execute("DROP TABLE matches")
         except _FATAL:
             raise
         except duckdb.Error as error:

@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 from pipelines.derive.audit import Suppression, read_rules, read_suppressions
 from pipelines.lake.layout import Lake
 from pipelines.lake.parquet_files import read_batches
-from pipelines.lake.stored_files import LakePath
+from pipelines.lake.storage import LakePath
 from pipelines.settings import Settings
 from pipelines.tables import AUDIT_FINDINGS, IMAGE_HISTORY
 
@@ -30,7 +30,7 @@ def suppression_warnings(lake: Lake, settings: Settings, today: dt.date) -> list
     alive = [entry for entry in entries if entry.until >= today]
     ids = {entry.id for entry in alive if entry.id is not None}
     namespaces = {entry.namespace for entry in alive if entry.namespace is not None}
-    for path in [*lake.project_files_of(IMAGE_HISTORY.name), *_last_findings(lake)]:
+    for path in [*lake.contents.project_files_of(IMAGE_HISTORY.name), *_last_findings(lake)]:
         if not ids and not namespaces:
             break
         columns = ["id", "namespace"] if path.stem == IMAGE_HISTORY.name else ["id"]
@@ -62,4 +62,4 @@ def _reasons(entry: Suppression, rules: set[str], no_ids: set[str], no_namespace
 
 def _last_findings(lake: Lake) -> list[LakePath]:
     """The newest findings of each project: of images that are in no history, too."""
-    return list({day.project: path for day, path in lake.files_of(AUDIT_FINDINGS.name).items()}.values())
+    return list({day.project: path for day, path in lake.contents.files_of(AUDIT_FINDINGS.name).items()}.values())

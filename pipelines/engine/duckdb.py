@@ -1,6 +1,5 @@
 """The default engine: DuckDB, in this process and in bounded memory."""
 
-import glob
 import os
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -14,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.engine.interface import Engine
-from pipelines.lake.object_storage import ObjectFileSystem, ObjectPath
-from pipelines.lake.stored_files import LakePath
+from pipelines.engine.sql_text import quoted
+from pipelines.lake.local_storage import LocalPath
+from pipelines.lake.storage import LakePath, ReadOnlyFiles
 from pipelines.tables import Table
 
 # Enough for one SELECT over a few ids. Sorting many images uses temporary files beyond it.
@@ -27,23 +27,33 @@ _HELD_ROWS = 32_768
 
 
 class DuckDBEngine(Engine):
-    """DuckDB in bounded memory, which spills to temporary files."""
+    """DuckDB in bounded memory, which spills to temporary files; `within` an engine that is open, in its memory."""
 
     ids_at_a_time: ClassVar[int | None] = 32_768
 
-    def __init__(self, memory: str = _MEMORY) -> None:
+    def __init__(self, memory: str = _MEMORY, within: "DuckDBEngine | None" = None) -> None:
         self._memory = memory
+        self._within = within
         # With little memory there is no room for a second thread's buffers, and small tasks gain little from it.
         self._threads = 1 if memory == DERIVING_MEMORY else os.cpu_count() or 1
         self._numbers = count()
         self._stack = ExitStack()
         self._views: dict[str, str] = {}
         self._held: dict[str, tuple[str, ...]] = {}
-        self._objects: ObjectFileSystem | None = None
+        self._objects: ReadOnlyFiles | None = None
+        self._selected: tuple[str, duckdb.DuckDBPyRelation] | None = None
 
     def __enter__(self) -> Self:
         scratch = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="image-snapshots-"))
-        self._scratch = Path(os.path.realpath(scratch))
+        self._scratch = LocalPath(os.path.realpath(scratch))
+        # Temporary relations are those of one connection, and end with it.
+        self.connection: duckdb.DuckDBPyConnection
+        self.connection = self._within.connection.cursor() if self._within is not None else self._database()
+        self._stack.callback(self.connection.close)
+        self.connection.execute("SET TimeZone = 'UTC'")
+        return self
+
+    def _database(self) -> duckdb.DuckDBPyConnection:
         config: dict[str, Any] = {
             "memory_limit": self._memory,
             "threads": self._threads,
@@ -55,13 +65,15 @@ class DuckDBEngine(Engine):
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
         }
-        self.connection = duckdb.connect(":memory:", config=config)
-        self._stack.callback(self.connection.close)
-        self.connection.execute("SET TimeZone = 'UTC'")
-        return self
+        return duckdb.connect(":memory:", config=config)
 
     def __exit__(self, *_: object) -> None:
+        self._selected = None
         self._stack.close()
+
+    def session(self) -> "DuckDBEngine":
+        """An engine with no relations yet, in the memory of this one."""
+        return DuckDBEngine(self._memory, within=self)
 
     def load(self, name: str, data: pa.Table | pa.RecordBatchReader) -> None:
         """Create a relation from Arrow data; batches go to a temporary file, because their number is unknown."""
@@ -79,21 +91,29 @@ class DuckDBEngine(Engine):
     def load_file(self, name: str, path: LakePath, columns: str = "*") -> None:
         """Create a relation that reads a Parquet file of the lake, without its directory keys."""
         self._know(path)
-        self.create_view(name, f"SELECT {columns} FROM read_parquet({file_text(path)}, hive_partitioning = false)")  # noqa: S608
+        source = f"read_parquet({quoted(path.sql_name)}, hive_partitioning = false)"
+        self.create_view(name, f"SELECT {columns} FROM {source}")  # noqa: S608
 
     def load_files(self, name: str, paths: Sequence[LakePath], table: Table) -> None:
         """Create a relation that reads files of a table; columns that an older file lacks are null."""
         for path in paths:
             self._know(path)
-        self.create_view(name, f"SELECT * FROM {parquet_files(self.connection, table, paths)}")  # noqa: S608
+        files = parquet_files(self.connection, table, [path.sql_name for path in paths])
+        self.create_view(name, f"SELECT * FROM {files}")  # noqa: S608
 
     def _know(self, path: LakePath) -> None:
-        if isinstance(path, ObjectPath):
-            if self._objects is None:
-                self._objects = ObjectFileSystem(ObjectPath(path.bucket, ""))
-                self.connection.register_filesystem(self._objects)
+        if path.local is None:
             # The file may have been replaced since it was last read.
-            self._objects.forget(path)
+            self._objects_of(path).forget(path)
+
+    def _objects_of(self, path: LakePath) -> ReadOnlyFiles:
+        """The file system through which the database, with all its connections, reads a bucket."""
+        if self._within is not None:
+            return self._within._objects_of(path)  # noqa: SLF001  (another of this class)
+        if self._objects is None:
+            self._objects = path.top.reader()
+            self.connection.register_filesystem(self._objects)
+        return self._objects
 
     def create(self, name: str, sql: str) -> None:
         """Create a relation with the current rows of a SELECT."""
@@ -138,14 +158,14 @@ class DuckDBEngine(Engine):
             self.load(name, schema.empty_table())
 
     def _read_local(self, name: str, paths: Iterable[Path]) -> None:
-        files = ", ".join(map(file_text, paths))
+        files = ", ".join(quoted(LocalPath(path).sql_name) for path in paths)
         self.create_view(name, f"SELECT * FROM read_parquet([{files}], hive_partitioning = false)")  # noqa: S608
 
     def held_files(self, name: str) -> tuple[str, ...]:
         """The files of a relation made by `hold`."""
         return self._held[name]
 
-    def _scratch_file(self) -> Path:
+    def _scratch_file(self) -> LocalPath:
         return self._scratch / f"{next(self._numbers)}.parquet"
 
     def rest(self) -> None:
@@ -159,7 +179,10 @@ class DuckDBEngine(Engine):
         return self.connection.sql(sql).to_arrow_table()
 
     def _select(self, sql: str) -> tuple[list[str], Iterator[pa.RecordBatch]]:
-        reader = self.connection.sql(sql).to_arrow_reader(_BATCH_ROWS)
+        # A SELECT that is given one range of ids after the other is looked at once.
+        if self._selected is None or self._selected[0] != sql:
+            self._selected = sql, self.connection.sql(sql)
+        reader = self._selected[1].to_arrow_reader(_BATCH_ROWS)
         return reader.schema.names, reader
 
 
@@ -184,7 +207,7 @@ def engine_types(connection: duckdb.DuckDBPyConnection, table: Table) -> dict[st
 
 
 def parquet_files(
-    connection: duckdb.DuckDBPyConnection, table: Table, paths: Sequence[LakePath | str], without: Collection[str] = ()
+    connection: duckdb.DuckDBPyConnection, table: Table, names: Sequence[str], without: Collection[str] = ()
 ) -> str:
     """SQL for FROM that reads files of a table: its columns with their documented types, and `filename`.
 
@@ -196,15 +219,5 @@ def parquet_files(
         for name, type_ in engine_types(connection, table).items()
         if name not in without
     )
-    files = ", ".join(map(file_text, paths))
+    files = ", ".join(map(quoted, names))
     return f"read_parquet([{files}], schema = MAP {{{fields}}})"
-
-
-def file_text(path: LakePath | str) -> str:
-    """One file's name, quoted for SQL and escaped: the engine would read `lake*` as a pattern for other files."""
-    return quoted(glob.escape(str(path)) if isinstance(path, Path) else str(path))
-
-
-def quoted(text: str) -> str:
-    """A text as an SQL literal."""
-    return "'" + text.replace("'", "''") + "'"

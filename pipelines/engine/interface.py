@@ -13,8 +13,9 @@ from typing import ClassVar, Self
 import pyarrow as pa
 
 from pipelines.errors import ValidationError
+from pipelines.lake.local_storage import LocalPath
 from pipelines.lake.parquet_files import read_batches
-from pipelines.lake.stored_files import LakePath
+from pipelines.lake.storage import LakePath
 
 _BATCH_ROWS = 32_768
 
@@ -37,6 +38,10 @@ class Engine(ABC):
     ) -> None: ...
 
     @abstractmethod
+    def session(self) -> "Engine":
+        """An engine with no relations yet, to be entered while this one is open: cheaper than one opened anew."""
+
+    @abstractmethod
     def load(self, name: str, data: pa.Table | pa.RecordBatchReader) -> None:
         """Create a relation from Arrow data."""
 
@@ -46,7 +51,7 @@ class Engine(ABC):
 
     def load_local(self, name: str, paths: Iterable[Path], schema: pa.Schema) -> None:
         """Create a relation that reads Parquet files of this machine; they must stay while the engine is open."""
-        batches = (batch.cast(schema) for path in paths for batch in read_batches(path, _BATCH_ROWS))
+        batches = (batch.cast(schema) for path in paths for batch in read_batches(LocalPath(path), _BATCH_ROWS))
         self.load(name, pa.RecordBatchReader.from_batches(schema, batches))
 
     @abstractmethod

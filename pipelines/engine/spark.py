@@ -23,7 +23,7 @@ import pyarrow as pa
 from pipelines.engine.interface import Engine
 from pipelines.errors import ConfigurationError, PipelineError, StorageError
 from pipelines.lake.parquet_files import open_parquet
-from pipelines.lake.stored_files import LakePath
+from pipelines.lake.storage import LakePath
 
 _NOT_INSTALLED = (
     "IMAGE_SNAPSHOTS_ENGINE=spark needs the extra `spark`: install it with `pip install 'image-snapshots[spark]'` "
@@ -98,6 +98,10 @@ class SparkEngine(Engine):
             raise PipelineError(
                 f"Spark failed: {_reason(error)}. See its log; run again when the cause is fixed."
             ) from error
+
+    def session(self) -> "SparkEngine":
+        """An engine with no relations yet: every engine has a session of its own."""
+        return SparkEngine(self._master)
 
     def load(self, name: str, data: pa.Table | pa.RecordBatchReader) -> None:
         """Create a relation from Arrow data."""

@@ -8,7 +8,12 @@ import errno
 import fnmatch
 import glob
 import os
+import stat
+from operator import attrgetter
 from pathlib import Path
+from typing import TypeVar
+
+_P = TypeVar("_P", bound=Path)
 
 
 def exists(path: Path) -> bool:
@@ -25,7 +30,7 @@ def exists(path: Path) -> bool:
     return True
 
 
-def matching(directory: Path, pattern: str) -> list[Path]:
+def matching(directory: _P, pattern: str) -> list[_P]:
     """The files below a directory that match a pattern, sorted by name; `*` does not match `/`.
 
     The list is empty if the directory does not exist.
@@ -34,7 +39,7 @@ def matching(directory: Path, pattern: str) -> list[Path]:
         OSError: a directory cannot be listed, or is a broken link.
     """
     first, _, rest = pattern.partition("/")
-    found: list[Path] = []
+    found: list[_P] = []
     for path, is_directory in _entries(directory, first):
         if not rest and not is_directory:
             found.append(path)
@@ -45,13 +50,13 @@ def matching(directory: Path, pattern: str) -> list[Path]:
     return found
 
 
-def below(directory: Path, pattern: str) -> list[Path]:
+def below(directory: _P, pattern: str) -> list[_P]:
     """The files at any depth below a directory whose own names match, sorted by directory and name.
 
     Raises:
         OSError: as for `matching`.
     """
-    found: list[Path] = []
+    found: list[_P] = []
     for path, is_directory in _entries(directory, "*"):
         if is_directory:
             found += below(path, pattern)
@@ -60,19 +65,23 @@ def below(directory: Path, pattern: str) -> list[Path]:
     return found
 
 
-def _entries(directory: Path, pattern: str) -> list[tuple[Path, bool]]:
+def _entries(directory: _P, pattern: str) -> list[tuple[_P, bool]]:
     """The matching entries of a directory, sorted by name, and whether each is a directory."""
     if not glob.has_magic(pattern):
         # A plain name needs no listing of the directory.
         path = directory / pattern
-        return [(path, path.is_dir())] if exists(path) else []
+        try:
+            return [(path, stat.S_ISDIR(path.stat().st_mode))]
+        except FileNotFoundError:
+            _check_no_dead_link(path)
+            return []
     try:
         with os.scandir(directory) as entries:
             found = [entry for entry in entries if fnmatch.fnmatchcase(entry.name, pattern)]
     except FileNotFoundError:
         _check_no_dead_link(directory)
         return []
-    return sorted((directory / entry.name, entry.is_dir()) for entry in found)
+    return [(directory / entry.name, entry.is_dir()) for entry in sorted(found, key=attrgetter("name"))]
 
 
 def _check_no_dead_link(path: Path) -> None:

@@ -1,7 +1,7 @@
-"""The clock of this machine against what the lake and the API say: what is refused, and what is a warning.
+"""Checks the clock of this machine against the lake and the API: what is refused, and what is a warning.
 
-Times of publication rise along a project's chain of manifests, so a clock that is behind the lake may not publish. One
-that is ahead cannot be told from a day without runs; the API's own clock, as its answers state it, tells.
+Times of publication rise along a project's chain of manifests, so a clock that is behind the lake may not publish. A
+clock that is ahead looks like days without runs; only the API's clock, as its responses state it, shows it.
 """
 
 import datetime as dt
@@ -10,9 +10,9 @@ from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake.layout import Lake
 from pipelines.lake.manifests import Manifest, chain_of_manifests, parse_manifest
 
-# Beyond this a clock is wrong: signatures hold for a quarter of an hour, and midnight decides which day it is.
+# A larger difference is a wrong clock: signatures hold for a quarter of an hour, and midnight decides which day it is.
 TOLERATED_SKEW_SECONDS = 300.0
-# The clocks of several machines that write to one lake agree to some seconds, and are set back by less.
+# The clocks of several machines that write to one lake differ by some seconds, and are set back by less.
 TOLERATED_STEP = dt.timedelta(seconds=30)
 
 
@@ -36,10 +36,10 @@ def check_clock(lake: Lake, project: str, now: dt.datetime) -> None:
 
 
 def rising(lake: Lake, project: str, now: dt.datetime) -> dt.datetime:
-    """The time that a project's next manifest states: `now`, but later than the newest one's by all means.
+    """The time that a project's next manifest states: `now`, or just after the newest manifest when that is later.
 
     Raises:
-        ConfigurationError: the clock is behind, by more than clocks differ; names both times.
+        ConfigurationError: the clock is behind by more than clocks differ; names both times.
     """
     newest = newest_publication(lake, project)
     if newest is None:
@@ -50,13 +50,13 @@ def rising(lake: Lake, project: str, now: dt.datetime) -> dt.datetime:
 
 
 def clock_warnings(lake: Lake, project: str, now: dt.datetime) -> list[str]:
-    """What is wrong with the clock, as far as the project's manifests tell; until a day is fetched by a right one."""
+    """What is wrong with the clock, by the project's manifests, until a day is fetched by a right one."""
     manifests = []
     for path, content in chain_of_manifests(lake, project).items():
         try:
             manifests.append(parse_manifest(content, path))
         except StorageError:
-            # `verify` says what is wrong with it.
+            # `verify` reports it.
             continue
     warnings = []
     newest = max(manifests, key=lambda manifest: manifest.published_at, default=None)

@@ -1,18 +1,20 @@
-"""The derived manifest of a day: what they were made from, their files, and the day in a few figures.
+"""The derived manifest of a day: what its derived tables were made from, their files, and the day in a few figures.
 
-Making the tables, and writing the seal, belongs to `derive.days`.
+A derived manifest names the SHA-256 of the one that the project wrote before it. Making the tables, and writing the
+derived manifest, belongs to `derive.days`.
 """
 
 import datetime as dt
 import hashlib
+from collections.abc import Iterable, Mapping
 
-from pydantic import ValidationError
+import orjson
 
 from pipelines.errors import StorageError
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import FileFacts, check_places, misplaced, parse_manifest, read_manifest
-from pipelines.lake.records import Facts, Record
-from pipelines.lake.stored_files import exists, storage_errors
+from pipelines.lake.records import Facts, Link, Record, is_whole, newest, parse_record, read_record
+from pipelines.lake.storage import LakePath
 
 
 class DerivedSummary(Facts):
@@ -44,25 +46,27 @@ class DerivedSummary(Facts):
 
 
 class Inputs(Facts):
-    """What the derived tables of a day were made from besides published days, so that it can be told when that changed.
+    """What the derived tables of a day were made from besides published days, which shows when that has changed.
 
     SHA-256 of the audit rules, the file of suppressions and the setting of allowed namespaces (None where there was
-    none), and the price book. `handed_on`: SHA-256, by path, of the derived files of earlier days that they go on from.
+    none), the price book, and the setting of tag keys. `handed_on`: SHA-256, by path, of the derived files of earlier
+    days that they continue.
     """
 
     audit_rules: str
     suppressions: str | None
     allowed_namespaces: str | None
     price_book: str
+    tag_keys: str
     handed_on: dict[str, str]
 
 
 class DerivedManifest(Record):
     """What the derived tables of a day were made from, their files, and the day in a few figures.
 
-    `manifest_sha256` is of the day's manifest. `history`: the project's `image_history` as it was after this day was
-    derived; what the newest seal says holds. `accepted_history`: SHA-256 of one that somebody said is right although no
-    record names it. `previous_record_sha256`: of the seal that the project wrote before.
+    `manifest_sha256` is of the day's manifest. `history`: the project's `image_history` after this day was derived; the
+    newest derived manifest has the one that holds. `accepted_history`: SHA-256 of a history that an operator accepted
+    although no record names it. `previous_record_sha256`: of the derived manifest that the project wrote before.
     """
 
     snapshot_date: dt.date
@@ -85,7 +89,7 @@ def bases(lake: Lake, project: str) -> dict[Partition, str]:
     """The basis of each published day of a project, in order."""
     found: dict[Partition, str] = {}
     before = ""
-    for partition, content in lake.manifests(project).items():
+    for partition, content in lake.contents.manifests(project).items():
         digest = hashlib.sha256(content).hexdigest()
         before = hashlib.sha256(f"{before} {digest}".encode()).hexdigest()
         found[partition] = before
@@ -95,33 +99,18 @@ def bases(lake: Lake, project: str) -> dict[Partition, str]:
 def read_derived_manifest(lake: Lake, partition: Partition) -> DerivedManifest | None:
     """The derived manifest of a day; None when there is none, or none that this version of the software can read.
 
-    What it seals can be derived again, so a damaged seal is as good as none; so is one that names other places than
-    those where the tables of the day lie.
+    One that names other places than those where the tables of the day lie is as good as none, too.
     """
-    path = lake.derived_manifest(partition)
-    if not exists(path):
-        return None
-    with storage_errors(path):
-        content = path.read_bytes()
-    return placed_derived_manifest(lake, partition, content)
-
-
-def parse_derived_manifest(content: bytes) -> DerivedManifest | None:
-    """Make a seal of a file's content, wherever it lies; None as for `read_derived_manifest`."""
-    try:
-        return DerivedManifest.model_validate_json(content)
-    except ValidationError:
-        return None
+    return _placed(lake, partition, read_record(DerivedManifest, lake.derived_manifest(partition)))
 
 
 def placed_derived_manifest(lake: Lake, partition: Partition, content: bytes) -> DerivedManifest | None:
-    """Make a derived manifest of a partition of a file's content; None as for `read_derived_manifest`."""
-    derived_manifest = parse_derived_manifest(content)
-    return (
-        derived_manifest
-        if derived_manifest is not None and misplaced(lake, partition, derived_manifest.files) is None
-        else None
-    )
+    """The derived manifest of a partition in the content of its file; None as for `read_derived_manifest`."""
+    return _placed(lake, partition, parse_record(DerivedManifest, content, lake.derived_manifest(partition)))
+
+
+def _placed(lake: Lake, partition: Partition, found: DerivedManifest | None) -> DerivedManifest | None:
+    return found if found is not None and misplaced(lake, partition, found.files) is None else None
 
 
 def manifest_files(lake: Lake, partition: Partition) -> dict[str, FileFacts]:
@@ -139,11 +128,11 @@ def manifest_files(lake: Lake, partition: Partition) -> dict[str, FileFacts]:
 def readable_manifest_files(lake: Lake, project: str) -> dict[Partition, dict[str, FileFacts]]:
     """What `manifest_files` gives for each published day of a project; days with a damaged manifest are left out.
 
-    Whoever reads rows need not be stopped by one; `verify` names it.
+    A damaged manifest stops nobody who only reads rows; `verify` reports it.
     """
-    derived_manifests = lake.derived_manifests(project)
+    derived_manifests = lake.contents.derived_manifests(project)
     found = {}
-    for partition, content in lake.manifests(project).items():
+    for partition, content in lake.contents.manifests(project).items():
         try:
             manifest = parse_manifest(content, lake.manifest(partition))
             check_places(lake, partition, manifest)
@@ -156,3 +145,71 @@ def readable_manifest_files(lake: Lake, project: str) -> dict[Partition, dict[st
         )
         found[partition] = manifest.files | (derived_manifest.files if derived_manifest else {})
     return found
+
+
+# The chain
+
+
+def chain_of_derived(lake: Lake, project: str) -> dict[LakePath, bytes]:
+    """All derived manifests that a project ever had."""
+    current = {
+        lake.derived_manifest(partition): content
+        for partition, content in lake.contents.derived_manifests(project).items()
+    }
+    return current | lake.contents.superseded_derived_manifests(project)
+
+
+def newest_derived_record(lake: Lake, project: str) -> str | None:
+    """SHA-256 of the derived manifest that a project wrote last; None when there is none."""
+    return _newest_of(chain_of_derived(lake, project).values())
+
+
+def _newest_of(records: Iterable[bytes]) -> str | None:
+    return newest(link for content in records if (link := derived_link(content)))
+
+
+def newest_history_sha256(lake: Lake, project: str) -> str | None:
+    """SHA-256 of `image_history` in the derived manifest that a project wrote last; None without one."""
+    records = chain_of_derived(lake, project).values()
+    newest_record = _newest_of(records)
+    for content in records:
+        if hashlib.sha256(content).hexdigest() == newest_record:
+            return _history_sha256(content)
+    return None
+
+
+def coming_history_sha256(lake: Lake, project: str) -> str | None:
+    """SHA-256 of `image_history` in the record that a killed derivation was about to write, or None.
+
+    The record counts only when it follows the newest one.
+    """
+    path = lake.pending_derived_manifest(project)
+    if not path.is_there():
+        return None
+    content = path.read_whole()
+    link = derived_link(content)
+    if link is None or link.previous != newest_derived_record(lake, project):
+        return None
+    return _history_sha256(content)
+
+
+def _history_sha256(derived_manifest: bytes) -> str | None:
+    digest = orjson.loads(derived_manifest).get("history", {}).get("sha256")
+    return digest if isinstance(digest, str) else None
+
+
+def derived_link(content: bytes) -> Link | None:
+    """A derived manifest in its chain; None when it is damaged, so that its day is derived again."""
+    if not is_whole(content):
+        return None
+    try:
+        read = orjson.loads(content)
+        if not isinstance(read, Mapping):
+            return None
+        at = dt.datetime.fromisoformat(read["derived_at"])
+        previous = read["previous_record_sha256"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    if at.tzinfo is None or not isinstance(previous, str | None):
+        return None
+    return Link(hashlib.sha256(content).hexdigest(), previous, at)

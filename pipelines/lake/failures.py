@@ -1,18 +1,14 @@
-"""The last failure of each partition, kept in its staging: whoever looks at the lake alone knows why a day is missing.
+"""The last failure of each partition, kept in its staging, so that the lake alone shows why a day is missing.
 
-A note is for the operator, not of the data: it proves nothing, and one that cannot be written or removed changes
-nothing of how a run ends.
+A note is for the operator and proves nothing. A note that cannot be written or removed does not change how a run ends.
 """
 
 import datetime as dt
 import logging
 
-from pydantic import ValidationError
-
 from pipelines.errors import PipelineError
 from pipelines.lake.layout import Lake, Partition
-from pipelines.lake.records import Facts
-from pipelines.lake.stored_files import LakePath, storage_errors, write_atomically
+from pipelines.lake.records import Facts, read_record, write_record
 
 _logger = logging.getLogger(__name__)
 
@@ -30,42 +26,32 @@ def note_failure(lake: Lake, partition: Partition, failure: Failure) -> None:
     """Keep a failure in the place of the one before it; the partition must be held."""
     path = lake.failure(partition)
     try:
-        with storage_errors(path):
-            write_atomically(path, failure.model_dump_json(indent=1).encode() + b"\n")
+        write_record(path, failure)
     except PipelineError as error:
-        # The failure itself is told, and a full disk is often its reason.
+        # The failure itself is reported, and a full disk is often its reason.
         _logger.debug("The failure of %s was not noted: %s", partition, error)
 
 
 def last_failures(lake: Lake) -> dict[Partition, Failure]:
-    """The failures that are noted, by partition; what is no note of ours is left out.
+    """The noted failures, by partition; any other file is left out.
 
     Raises:
         StorageError: the storage failed.
     """
     found = {}
-    for partition, path in lake.failures().items():
-        if (failure := _read(path)) is not None:
+    for partition, path in lake.contents.failures().items():
+        if (failure := read_record(Failure, path)) is not None:
             found[partition] = failure
     return found
 
 
 def forget_failure(lake: Lake, partition: Partition, step: str, *, of_all_days: bool) -> None:
-    """Drop the note that a step failed, once it did not; `of_all_days`: it makes good the project's other days, too."""
+    """Drop the note that a step failed, once it succeeded; `of_all_days`: that mends the project's other days, too."""
     try:
-        for noted, path in lake.failures().items():
+        for noted, path in lake.contents.failures().items():
             is_due = noted == partition or (of_all_days and noted.project == partition.project)
-            if is_due and (failure := _read(path)) is not None and failure.step == step:
+            if is_due and (failure := read_record(Failure, path)) is not None and failure.step == step:
                 lake.remove(path)
     except PipelineError as error:
-        # The step has done its work; what it next reads or writes there says what is wrong.
+        # The step has done its work; the next read or write there reports what is wrong.
         _logger.debug("The failure of %s was not forgotten: %s", partition, error)
-
-
-def _read(path: LakePath) -> Failure | None:
-    with storage_errors(path):
-        try:
-            return Failure.model_validate_json(path.read_bytes())
-        except (ValidationError, FileNotFoundError):
-            # Damaged, or its day was published meanwhile.
-            return None

@@ -1,39 +1,74 @@
-"""Holding something of a lake against others, and waiting for who holds it: one answer for files and object stores.
+"""What a run can hold of a lake against other runs, under which name, and how it waits for it.
 
-On a local disk the kernel keeps the lock, on a file that stays when it is let go; in an object store `lake.leases`
-does. What is held, and under which name, belongs to `lake.layout`.
+`LakePath.held` keeps the lock, on a disk or in an object store.
 """
 
-import contextlib
 import datetime as dt
-import fcntl
-import json
 import logging
 import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TextIO
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
-from pipelines.errors import PartitionBusyError, StorageError
-from pipelines.lake.leases import claimed
-from pipelines.lake.object_storage import ObjectPath
+from pipelines.errors import PartitionBusyError
+from pipelines.lake.names import Partition
+from pipelines.lake.storage import LakePath, storage_errors
 
-# A chain is held for seconds; what is derived for as long as all days of a project take that are due.
+# A chain is held for seconds; derived tables for as long as all days of a project take that are due.
 WAIT_SECONDS = 3600.0
-# What takes no longer is not worth a word.
+# A shorter wait is not reported.
 SAID_AFTER_SECONDS = 2.0
-_POLL_SECONDS = 0.1
 
 _logger = logging.getLogger(__name__)
-# The lock files that this process holds.
-_files: list[tuple[Path, TextIO]] = []
+
+
+class Locks:
+    """The locks of one lake. `holder` names the run that holds one, for others that wait.
+
+    They have a directory of their own, so no project's name can be that of another's lock.
+    """
+
+    def __init__(self, root: LakePath) -> None:
+        self._root = root / "_locks"
+
+    def partition(self, partition: Partition, run_id: str) -> AbstractContextManager[None]:
+        """Hold a partition against other runs until the block (or the process) ends.
+
+        Raises:
+            PartitionBusyError: another run holds it; says which.
+        """
+        place = self._root / "partitions" / f"dt={partition.date}" / f"project={partition.project}"
+        return _held(place, f"The partition {partition}", f"run {run_id}", may_wait=False)
+
+    def chain(self, project: str, holder: str = "another run") -> AbstractContextManager[None]:
+        """Hold a project's chain of manifests, so that two days that end together cannot fork it.
+
+        Raises:
+            PartitionBusyError: another process held it for too long; says which.
+        """
+        place = self._root / "manifests" / f"project={project}"
+        return _held(place, f"The chain of manifests of project {project}", holder, may_wait=True)
+
+    def derived(self, project: str, holder: str = "another run") -> AbstractContextManager[None]:
+        """Hold a project's derived tables, which depend on one another from day to day; else as `chain`."""
+        place = self._root / "derived" / f"project={project}"
+        return _held(place, f"What is derived for project {project}", holder, may_wait=True)
+
+    def empty_lake(self, holder: str = "another run") -> AbstractContextManager[None]:
+        """Hold a lake without any published day; else as `chain`."""
+        return _held(self._root / "first-day", "The empty lake", holder, may_wait=True)
 
 
 @contextmanager
-def held(place: Path | ObjectPath, what: str, holder: str, *, may_wait: bool) -> Iterator[None]:
+def _held(place: LakePath, what: str, holder: str, *, may_wait: bool) -> Iterator[None]:
+    with ExitStack() as stack:
+        with storage_errors(place):
+            stack.enter_context(held(place, what, holder, may_wait=may_wait))
+        yield
+
+
+def held(place: LakePath, what: str, holder: str, *, may_wait: bool) -> AbstractContextManager[None]:
     """Hold `place` until the block, or the process, ends; `what` and `holder` are words for others who want it.
 
     Raises:
@@ -46,27 +81,11 @@ def held(place: Path | ObjectPath, what: str, holder: str, *, may_wait: bool) ->
         "host": socket.gethostname(),
         "since": dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
     }
-    busy = _Waiting(what).for_holder if may_wait else _refuse(what)
-    taken = claimed(place, facts, busy) if isinstance(place, ObjectPath) else _locked(place, facts, busy)
-    with taken:
-        yield
-
-
-def check_holds() -> None:
-    """Called before anything appears or disappears on a local disk.
-
-    Raises:
-        StorageError: a lock file of ours was removed, so that another run may hold what it stands for.
-    """
-    for path, file in _files:
-        if not _is_same(path, file):
-            raise StorageError(
-                f"The hold on {path} was lost: the file was removed or replaced. Nothing more was written; run again."
-            )
+    return place.held(facts, _Waiting(what).for_holder if may_wait else _refuse(what))
 
 
 def _in_words(facts: dict[str, str]) -> str:
-    """Who holds something, by what he wrote about himself."""
+    """The holder of a lock, by the facts it wrote about itself."""
     words = {name: "".join(filter(str.isprintable, str(facts.get(name, "?")))) for name in ("pid", "host", "since")}
     holder = "".join(filter(str.isprintable, str(facts.get("holder", "another run"))))
     return f"{holder} (process {words['pid']} on {words['host']}, since {words['since']})"
@@ -82,7 +101,7 @@ def _refuse(what: str) -> Callable[[dict[str, str]], None]:
 
 
 class _Waiting:
-    """One wait for something that others hold: says for whom, and gives up in the end."""
+    """One wait for something that others hold: reports the holder, and gives up in the end."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -110,49 +129,3 @@ class _Waiting:
                 self._what[:1].lower() + self._what[1:],
                 WAIT_SECONDS / 60,
             )
-
-
-@contextmanager
-def _locked(path: Path, facts: dict[str, str], busy: Callable[[dict[str, str]], None]) -> Iterator[None]:
-    """Hold a lock file; `busy` is told who else does, and raises when it was told often enough."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        with path.open("a+") as file:
-            try:
-                # The kernel frees it when the process ends, however it ends; the file itself stays, because removing
-                # it would let two runs hold two files of the same name.
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                busy(_read(file))
-                time.sleep(_POLL_SECONDS)
-                continue
-            if not _is_same(path, file):
-                # Removed since it was opened: whoever comes next would open another.
-                continue
-            file.truncate(0)
-            file.write(json.dumps(facts) + "\n")
-            file.flush()
-            _files.append((path, file))
-            try:
-                yield
-            finally:
-                _files.remove((path, file))
-            return
-
-
-def _read(file: TextIO) -> dict[str, str]:
-    """What the holder of a lock file wrote about himself; he may be about to write it."""
-    file.seek(0)
-    with contextlib.suppress(ValueError):
-        facts = json.loads(file.read())
-        if isinstance(facts, dict):
-            return facts
-    return {}
-
-
-def _is_same(path: Path, file: TextIO) -> bool:
-    """Whether an open file is still the one of its name."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False

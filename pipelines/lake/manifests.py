@@ -1,8 +1,8 @@
 """What is written down about a partition besides its tables: the manifest, and the state of an open attempt.
 
-A manifest says which files belong together and proves them by SHA-256; it holds the SHA-256 of the manifest that the
-project published before it, so the manifests of a project form a chain in the order of publication. Reruns do not
-break it: the manifest they replace is kept under `_manifests/superseded`.
+A manifest says which files belong together and proves them by SHA-256. It holds the SHA-256 of the manifest that the
+project published before it, so the manifests of a project form a chain in the order of publication. A rerun does not
+break the chain: the manifest that it replaces is kept under `_manifests/superseded`.
 """
 
 import datetime as dt
@@ -10,13 +10,13 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from pipelines.errors import StorageError
+from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.parquet_files import open_parquet
-from pipelines.lake.records import Facts, Link, Record, newest, record_bytes
-from pipelines.lake.stored_files import LakePath, exists, sha256_of_file, storage_errors, write_atomically
+from pipelines.lake.records import Evidence, Facts, Link, Record, newest, parse_record, read_record, write_record
+from pipelines.lake.storage import LakePath
 from pipelines.tables import USAGE_SOURCES
 
 
@@ -25,8 +25,8 @@ class InventoryFacts(Facts):
 
     `shortfall`: images that the API's list counts but that were on none of its pages. `missing` of the images `known`
     on the complete day `compared_with` were not in it. An inventory that is not whole, for the `reason` stated, says
-    nothing by what it lacks: `added` of the `ids` come from that day instead. `is_accepted`: somebody said that it is
-    right although it lacks that many.
+    nothing by what it lacks: `added` of the `ids` come from that day instead. `is_accepted`: an operator accepted it
+    although it lacks that many.
     """
 
     source: str
@@ -91,13 +91,13 @@ class ScopeFacts(Facts):
 
 
 class FetchFacts(Facts):
-    """How the answers were had.
+    """How the responses were fetched.
 
-    `kept` of them were on disk already from an attempt that had not ended; `carried` were carried forward from an
-    earlier day (mode `changed`). The API's list of images was read to the end, or not wanted, or `list_error` says why
-    it could not be read. `list_shortfall`: images that the list counts but that were on none of its pages. `sources`:
-    the further sources of evidence, by name. `clock_skew_seconds`: how far our clock was ahead of the API's, negative
-    when behind, or None when its answers did not say.
+    `kept` of them were stored already by an attempt that had not ended; `carried` were carried forward from an earlier
+    day (mode `changed`). The API's list of images was read to the end, or not wanted, or `list_error` says why it could
+    not be read. `list_shortfall`: images that the list counts but that were on none of its pages. `sources`: the
+    further sources of evidence, by name. `clock_skew_seconds`: how far our clock was ahead of the API's, negative when
+    behind, or None when its responses did not say.
     """
 
     project_id: str
@@ -123,7 +123,7 @@ class FetchFacts(Facts):
 
     @property
     def list_is_whole(self) -> bool:
-        """Whether the list was read and shows as many images as it counts, so that what it lacks is not there."""
+        """Whether the list was read and shows as many images as it counts, so that an image it lacks does not exist."""
         return self.list_was_read and self.list_shortfall == 0
 
     @property
@@ -144,7 +144,7 @@ class FetchFacts(Facts):
 
     @property
     def failed(self) -> int:
-        """Ids without an answer."""
+        """Ids without a response."""
         return self.outcomes.get("failed", 0)
 
 
@@ -158,17 +158,19 @@ class FileFacts(Facts):
 
 
 class FailedId(Facts):
-    """An id that got no answer, with the last error."""
+    """An id without a response, with the last error."""
 
     id: str
     error_code: str | None
 
 
-class Manifest(Record):
-    """The manifest of a day. `rebuilt`: derived again from stored answers.
+class Manifest(Record, Evidence):
+    """The manifest of a day. `rebuilt`: its tables were derived again from stored responses.
 
     `derived_record_sha256`: the newest derived manifest that the project had then, which this one proves.
     """
+
+    damaged = "The manifest {path} is damaged ({field}): restore the file from a backup."
 
     snapshot_date: dt.date
     project: str
@@ -187,11 +189,15 @@ class Manifest(Record):
     derived_record_sha256: str | None = None
 
 
-class Attempt(Facts):
-    """An attempt that has not ended: who began it, what it has so far, and its staged files as written.
+class Attempt(Evidence):
+    """An attempt that has not ended: the run that began it, what it has so far, and its staged files as written.
 
-    `sandbox`: the endpoint and project whose answers, which may be kept, said that they are a sandbox's.
+    `sandbox`: the endpoint and project whose responses, which may be stored, said that they are a sandbox's.
     """
+
+    damaged = (
+        "{path} is damaged or of another version of this software ({field}): run with --fresh to start the day over."
+    )
 
     run_id: str
     started_at: dt.datetime
@@ -219,7 +225,7 @@ def changes_until(manifest: Manifest) -> dt.datetime:
 
 
 def inventory_warning(facts: InventoryFacts) -> str | None:
-    """What to know of an inventory before believing what it lacks, in a sentence or two; None when there is nothing."""
+    """What people must know before they believe what an inventory lacks, in a sentence or two; None: nothing."""
     if facts.is_accepted:
         return (
             f"The inventory {facts.source} lacks {facts.missing} of the {facts.known} images known on "
@@ -259,26 +265,26 @@ def outside_scope(facts: FetchFacts) -> str | None:
 
 def file_facts(lake: Lake, path: LakePath, name: str, partition: Partition) -> FileFacts:
     """Rows, bytes and SHA-256 of a file that is, or will be, the published one of its table."""
-    with storage_errors(path), open_parquet(path) as file:
+    with open_parquet(path) as file:
         return FileFacts(
             path=lake.key(lake.table(name, partition)),
             rows=file.metadata.num_rows,
-            bytes=path.stat().st_size,
-            sha256=sha256_of_file(path),
+            bytes=path.size(),
+            sha256=path.sha256(),
         )
 
 
 def misplaced(lake: Lake, partition: Partition, files: Mapping[str, FileFacts]) -> str | None:
-    """The first table that a record of a partition puts elsewhere than where that table of the partition lies, or None.
+    """The first table whose path in a record of a partition is not the place of that table of the partition, or None.
 
-    Nothing may be read, replaced or removed by a path that a record states, unless it is that place.
+    A path that a record states may be read, replaced or removed only when it is that place.
     """
     for name, file in files.items():
         try:
-            place = lake.place(name, partition)
+            place = lake.place_key(name, partition)
         except KeyError:
             return name
-        if file.path != lake.key(place):
+        if file.path != place:
             return name
     return None
 
@@ -297,30 +303,21 @@ def check_places(lake: Lake, partition: Partition, manifest: Manifest) -> None:
 
 
 def read_manifest(path: LakePath) -> Manifest:
-    """Read one manifest. What it says of paths is not looked at: see `published`.
+    """Read one manifest. The places that it names are not checked: `published` does that.
 
     Raises:
-        StorageError: it is not what a manifest must be.
+        StorageError: it is damaged, or there is none.
     """
-    with storage_errors(path):
-        content = path.read_bytes()
-    return parse_manifest(content, path)
+    return parse_manifest(path.read_whole(), path)
 
 
 def parse_manifest(content: bytes, path: LakePath) -> Manifest:
-    """Make a manifest of a file's content.
+    """The manifest in the content of the file `path`.
 
     Raises:
-        StorageError: it is not what a manifest must be; `path` tells where.
+        StorageError: it is damaged.
     """
-    try:
-        return Manifest.model_validate_json(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise StorageError(
-            f"The manifest {path} is damaged ({where or 'content'}: {first['msg']}): restore the file from a backup."
-        ) from None
+    return parse_record(Manifest, content, path)
 
 
 def published(lake: Lake, partition: Partition) -> Manifest | None:
@@ -329,21 +326,39 @@ def published(lake: Lake, partition: Partition) -> Manifest | None:
     Raises:
         StorageError: it is not what a manifest of this partition must be.
     """
-    path = lake.manifest(partition)
-    if not exists(path):
-        return None
-    manifest = read_manifest(path)
-    check_places(lake, partition, manifest)
+    manifest = read_record(Manifest, lake.manifest(partition))
+    if manifest is not None:
+        check_places(lake, partition, manifest)
     return manifest
+
+
+def published_or_error(lake: Lake, partition: Partition, consequence: str) -> Manifest:
+    """The manifest of a partition that must be published; the sentence of the error goes on with `consequence`.
+
+    Raises:
+        ConfigurationError: it was never published.
+        StorageError: as for `published`.
+    """
+    manifest = published(lake, partition)
+    if manifest is None:
+        raise not_published(partition, consequence)
+    return manifest
+
+
+def not_published(partition: Partition, consequence: str) -> ConfigurationError:
+    """The error when nothing is published for a partition; its sentence goes on with `consequence`."""
+    return ConfigurationError(
+        f"Nothing is published for {partition}, so {consequence}. `image-snapshots status` lists the published days."
+    )
 
 
 def known_partitions(lake: Lake) -> list[Partition]:
     """Partitions that have a manifest, in order, without those of keys that no project has.
 
-    A copy of a manifest under a name such as `project=default.bak.json` looks like that of another project, but says
-    whose it is. A key is left out when all of its manifests are copies of those of projects that are there.
+    A copy of a manifest under a name such as `project=default.bak.json` looks like one of another project, but states
+    its own. A key is left out when all of its manifests are copies of those of projects that are there.
     """
-    partitions = lake.partitions()
+    partitions = lake.contents.partitions()
     days: dict[str, list[Partition]] = {}
     for partition in partitions:
         days.setdefault(partition.project, []).append(partition)
@@ -355,7 +370,7 @@ def known_partitions(lake: Lake) -> list[Partition]:
 
 
 def _stated_projects(lake: Lake, partitions: list[Partition]) -> set[str]:
-    """Whose the manifests of a key say they are, the newest first, until one is of that key or cannot be read."""
+    """The projects that the manifests of a key state, the newest first, until one is of that key or cannot be read."""
     found: set[str] = set()
     for partition in reversed(partitions):
         try:
@@ -381,7 +396,7 @@ def newest_manifests(lake: Lake, *, skip_damaged: bool = False) -> Iterator[Mani
             try:
                 manifest = read_manifest(lake.manifest(partition))
             except StorageError:
-                # An older one tells as much here, and `verify` names the damaged one.
+                # An older one does as well here, and `verify` reports the damaged one.
                 if number == len(project) and not skip_damaged:
                     raise
             else:
@@ -392,7 +407,7 @@ def newest_manifests(lake: Lake, *, skip_damaged: bool = False) -> Iterator[Mani
 def holds_sandbox(lake: Lake) -> bool:
     """Whether the days of a lake are of the sandbox: then all of them are.
 
-    For people who read: what is damaged need not stop them, and `verify` names it.
+    A damaged manifest stops nobody who only reads; `verify` reports it.
     """
     return any(manifest.fetch.is_sandbox for manifest in newest_manifests(lake, skip_damaged=True))
 
@@ -413,7 +428,7 @@ def published_days(lake: Lake, project: str) -> list[PublishedPartition]:
         StorageError: a manifest is not what one of its partition must be.
     """
     days = []
-    for partition, content in lake.manifests(project).items():
+    for partition, content in lake.contents.manifests(project).items():
         manifest = parse_manifest(content, lake.manifest(partition))
         check_places(lake, partition, manifest)
         days.append(PublishedPartition(partition, hashlib.sha256(content).hexdigest(), manifest))
@@ -425,22 +440,25 @@ def complete_days(lake: Lake, project: str) -> list[Partition]:
     return [day.partition for day in published_days(lake, project) if day.manifest.is_complete]
 
 
-def last_published_day(lake: Lake, partition: Partition) -> Partition | None:
-    """The project's last published day before a partition's, or None when there is none."""
-    return max((day for day in lake.manifests(partition.project) if day < partition), default=None)
+def last_days(lake: Lake, partition: Partition) -> tuple[Partition | None, Partition | None]:
+    """The project's last complete day before a partition's, and its last published one; None where there is none.
+
+    Manifests are read from the newest back, up to the complete one.
+    """
+    earlier = [day for day in reversed(lake.contents.partitions(partition.project)) if day < partition]
+    complete = next((day for day in earlier if read_manifest(lake.manifest(day)).is_complete), None)
+    return complete, next(iter(earlier), None)
 
 
 def last_complete_day(lake: Lake, partition: Partition) -> Partition | None:
     """The project's last complete day before a partition's, or None when there is none."""
-    contents = lake.manifests(partition.project)
-    earlier = reversed([day for day in contents if day < partition])
-    return next((day for day in earlier if parse_manifest(contents[day], lake.manifest(day)).is_complete), None)
+    return last_days(lake, partition)[0]
 
 
 def chain_of_manifests(lake: Lake, project: str) -> dict[LakePath, bytes]:
     """All manifests that a project ever published."""
-    current = {lake.manifest(partition): content for partition, content in lake.manifests(project).items()}
-    return current | lake.superseded(project)
+    current = {lake.manifest(partition): content for partition, content in lake.contents.manifests(project).items()}
+    return current | lake.contents.superseded_manifests(project)
 
 
 def chain_head(lake: Lake, project: str) -> str | None:
@@ -458,12 +476,7 @@ def manifest_link(content: bytes, manifest: Manifest) -> Link:
 
 def write_manifest(lake: Lake, partition: Partition, manifest: Manifest) -> None:
     """Write the manifest of a partition, keeping the one it replaces."""
-    path = lake.manifest(partition)
-    with storage_errors(path):
-        if exists(path):
-            kept = lake.superseded_manifests(partition.project) / f"{sha256_of_file(path)}.json"
-            write_atomically(kept, path.read_bytes())
-        write_atomically(path, record_bytes(manifest))
+    write_record(lake.manifest(partition), manifest, lake.superseded_manifests(partition.project))
 
 
 def _attempt_path(lake: Lake, partition: Partition) -> LakePath:
@@ -471,22 +484,14 @@ def _attempt_path(lake: Lake, partition: Partition) -> LakePath:
 
 
 def read_attempt(lake: Lake, partition: Partition) -> Attempt | None:
-    """The open attempt of a partition, or None."""
-    path = _attempt_path(lake, partition)
-    if not exists(path):
-        return None
-    with storage_errors(path):
-        content = path.read_bytes()
-    try:
-        return Attempt.model_validate_json(content)
-    except ValidationError:
-        raise StorageError(
-            f"{path} is damaged or of another version of this software: run with --fresh to start the day over."
-        ) from None
+    """The open attempt of a partition, or None.
+
+    Raises:
+        StorageError: it is damaged, or of another version of this software.
+    """
+    return read_record(Attempt, _attempt_path(lake, partition))
 
 
 def write_attempt(lake: Lake, partition: Partition, attempt: Attempt) -> None:
-    """Put the state of an attempt on disk."""
-    path = _attempt_path(lake, partition)
-    with storage_errors(path):
-        write_atomically(path, attempt.model_dump_json(indent=1).encode() + b"\n")
+    """Write the state of an attempt."""
+    write_record(_attempt_path(lake, partition), attempt)

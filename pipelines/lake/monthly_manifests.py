@@ -1,4 +1,4 @@
-"""The manifest of a project's monthly files: which daily files they were made of, and where they stand in for them.
+"""The manifest of a project's monthly files: the daily files that they were made of and stand in for.
 
 Making monthly files belongs to `maintenance.compaction`.
 """
@@ -7,13 +7,11 @@ import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pydantic import ValidationError
-
 from pipelines.lake.derived_manifests import readable_manifest_files
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import FileFacts
-from pipelines.lake.records import Record, is_whole
-from pipelines.lake.stored_files import LakePath, exists, sha256_of_file, storage_errors
+from pipelines.lake.records import Record, is_whole, read_record
+from pipelines.lake.storage import LakePath
 from pipelines.tables import SCHEMA_VERSION, SNAPSHOT_TABLES
 
 
@@ -42,23 +40,16 @@ class MonthlyFile:
 
 def is_unchanged(path: LakePath, file: FileFacts) -> bool:
     """Whether a file is there and has the SHA-256 of these facts."""
-    return exists(path) and sha256_of_file(path) == file.sha256
+    return path.is_there() and path.sha256() == file.sha256
 
 
 def read_monthly_manifest(lake: Lake, month: str, project: str) -> MonthlyManifest | None:
     """The monthly manifest of a project; None when there is none, or none that this version can read.
 
-    What it seals can be made again, so a damaged seal is as good as none; so is one of another month or project, or one
-    that names other places than theirs.
+    One of another month or project, or one that names other places than theirs, is as good as none, too.
     """
-    path = lake.monthly_manifest(month, project)
-    if not exists(path):
-        return None
-    with storage_errors(path):
-        content = path.read_bytes()
-    try:
-        manifest = MonthlyManifest.model_validate_json(content)
-    except ValidationError:
+    manifest = read_record(MonthlyManifest, lake.monthly_manifest(month, project))
+    if manifest is None:
         return None
     is_placed = all(
         name in SNAPSHOT_TABLES and file.path == lake.key(lake.monthly(name, month, project))
@@ -69,16 +60,14 @@ def read_monthly_manifest(lake: Lake, month: str, project: str) -> MonthlyManife
 
 def is_month_whole(lake: Lake, month: str, project: str) -> bool:
     """Whether the monthly manifest of a project has the SHA-256 that it states of itself."""
-    path = lake.monthly_manifest(month, project)
-    with storage_errors(path):
-        return is_whole(path.read_bytes())
+    return is_whole(lake.monthly_manifest(month, project).read_whole())
 
 
 def monthly_files(lake: Lake, daily: Mapping[str, Mapping[Partition, LakePath]]) -> dict[str, list[MonthlyFile]]:
     """The monthly files that stand in for daily ones, by table; `daily` has the daily files that are there."""
     found: dict[str, list[MonthlyFile]] = {name: [] for name in SNAPSHOT_TABLES}
     by_project: dict[str, dict[Partition, dict[str, FileFacts]]] = {}
-    for month, project in lake.monthly_manifests():
+    for month, project in lake.contents.monthly_manifests():
         manifest = read_monthly_manifest(lake, month, project)
         if manifest is None or manifest.schema_version > SCHEMA_VERSION:
             continue
@@ -86,15 +75,15 @@ def monthly_files(lake: Lake, daily: Mapping[str, Mapping[Partition, LakePath]])
             by_project[project] = readable_manifest_files(lake, project)
         current = {day: by_project[project].get(Partition(day, project), {}) for day in manifest.days}
         for name in manifest.files.keys() & found.keys():
-            sealed = {day: hashes[name] for day, hashes in manifest.days.items() if name in hashes}
+            recorded = {day: hashes[name] for day, hashes in manifest.days.items() if name in hashes}
             days = frozenset(
                 day
-                for day, sha256 in sealed.items()
+                for day, sha256 in recorded.items()
                 if name in current[day]
                 and current[day][name].sha256 == sha256
                 and Partition(day, project) in daily[name]
             )
             if days:
                 path = lake.monthly(name, month, project)
-                found[name].append(MonthlyFile(month, project, path, days, frozenset(sealed) - days))
+                found[name].append(MonthlyFile(month, project, path, days, frozenset(recorded) - days))
     return found

@@ -1,11 +1,12 @@
-"""What a directory's or file's name stands for: a day, a month or a project.
+"""What the names of directories and files stand for: a day, a month, a project, a partition.
 
-Readers of the lake ask here, and leave alone what is no such name: a copy that somebody made, or a file of another
-program.
+Readers of the lake ask here, and leave any other name alone: a copy that somebody made, or a file of another program.
 """
 
 import datetime as dt
 import re
+from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from pipelines.inputs.project_keys import wrong_with_key
 
@@ -14,8 +15,24 @@ _MONTH = re.compile(r"month=(\d{4}-(?:0[1-9]|1[0-2]))")
 _PROJECT = re.compile(r"project=([^/]*)")
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Partition:
+    """One day (UTC) of one project; `project` is the partition key, not the cloud's project id."""
+
+    date: dt.date
+    project: str
+
+    def __str__(self) -> str:
+        return f"{self.date} of project {self.project}"
+
+    @property
+    def directory(self) -> PurePosixPath:
+        """The part of a path that all tables of this partition share."""
+        return PurePosixPath(f"dt={self.date}", f"project={self.project}")
+
+
 def day_of(name: str) -> dt.date | None:
-    """The day of a directory such as `dt=2026-11-23`, or None when it is no such name."""
+    """The day of a directory such as `dt=2026-11-23`; None for any other name."""
     found = _DAY.fullmatch(name)
     try:
         return dt.date.fromisoformat(found[1]) if found else None
@@ -24,12 +41,18 @@ def day_of(name: str) -> dt.date | None:
 
 
 def month_of(name: str) -> str | None:
-    """The month of a directory such as `month=2026-11`, or None when it is no such name."""
+    """The month of a directory such as `month=2026-11`; None for any other name."""
     found = _MONTH.fullmatch(name)
     return found[1] if found else None
 
 
 def project_of(name: str) -> str | None:
-    """The project's key of a name such as `project=default`, or None when it is no such name."""
+    """The project's key of a name such as `project=default`; None for any other name."""
     found = _PROJECT.fullmatch(name)
     return found[1] if found and wrong_with_key(found[1]) is None else None
+
+
+def partition_of(date: str, project: str) -> Partition | None:
+    """The partition of the names of its day and project; None when one of them is any other name."""
+    day, key = day_of(date), project_of(project)
+    return Partition(day, key) if day and key else None

@@ -1,6 +1,6 @@
-"""How the client of an object store connects: whom it trusts, and by which proxy, as the API's client does.
+"""How the client of an object store connects: the authorities it trusts and the proxy it uses, as the API's client.
 
-The library reads the environment, too, but knows fewer of its variables and of what `NO_PROXY` may hold.
+The library reads the environment, too, but knows fewer of the variables and of the forms of `NO_PROXY`.
 """
 
 import os
@@ -19,7 +19,7 @@ from pipelines.inputs.proxies import check_proxies, stated_proxy
 if TYPE_CHECKING:
     from obstore.store import ClientConfig
 
-# The first that is set says all of those to trust.
+# The first variable that is set names all authorities to trust.
 _AUTHORITIES = (f"{OURS}CA_BUNDLE", "AWS_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
@@ -29,13 +29,13 @@ VARIABLES = frozenset((*_AUTHORITIES, *_PROXIES, *map(str.lower, _PROXIES)))
 
 
 def connection_options(endpoint: str | None) -> "ClientConfig":
-    """Options of obstore's client for an endpoint; None: that of the region, whose name the library makes.
+    """Options of obstore's client for an endpoint; None: the endpoint of the region, which the library knows.
 
     Raises:
         ConfigurationError: the authorities cannot be read, or a proxy is malformed; names the variable.
     """
     options: ClientConfig = {}
-    # Also where the library reads them by itself, an error of ours is one sentence.
+    # Checked even where the library reads them by itself, so that an error is one sentence.
     proxies = check_proxies()
     if endpoint is None or endpoint.startswith("https:"):
         options |= _authorities()

@@ -8,15 +8,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.errors import ValidationError
-from pipelines.lake.stored_files import LakePath, storage_errors
+from pipelines.lake.storage import LakePath, storage_errors
 
-# More would be read a little faster, and cost writers memory: a group waits while the one before it is written.
+# Larger groups are read a little faster, and cost writers memory: one waits while the one before it is written.
 ROW_GROUP_ROWS = 32_768
-# Rows may be of any length: groups and batches are bounded by their bytes, too. Those of usual rows never come so far.
+# Rows may be of any length, so groups and batches are bounded by their bytes, too. Usual rows never reach that.
 ROW_GROUP_BYTES = 64 * 2**20
 BATCH_BYTES = 16 * 2**20
 
-# In the footer of each file that holds data of the sandbox, so that a file that was copied elsewhere still says so.
+# In the footer of each file that holds data of the sandbox, so that a copy elsewhere still says so.
 SANDBOX_MARK = {"image_snapshots.is_sandbox": "true"}
 
 
@@ -53,7 +53,7 @@ class TableWriter:
                 self.flush()
 
     def note(self, metadata: Mapping[str, str]) -> None:
-        """Add file metadata that is known only now."""
+        """Add file metadata that is known only after the rows."""
         self.wait()
         self._parquet.add_key_value_metadata(dict(metadata))
 
@@ -74,7 +74,7 @@ class TableWriter:
 
 @contextmanager
 def open_parquet(path: LakePath) -> Iterator[pq.ParquetFile]:
-    """Open a table's file, which stays the same however often it is replaced, or tells that it was."""
+    """Open a table's file; a file that is replaced meanwhile is read as it was, or is an error."""
     # With pre-buffering, Arrow's default, the reader keeps every row group until the file ends.
     with storage_errors(path), path.open("rb") as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
         yield parquet

@@ -1,51 +1,113 @@
-"""What all records have in common: JSON that states the SHA-256 of itself, and the chains that records form.
+"""What all records have in common: one base, one reader with one policy for damage, one writer; and chains of records.
 
-A record's own SHA-256 shows damage to any byte of it. People who change a record can correct that too: they are found
-by the chain, because the next record names the SHA-256 of the whole file. What a record says belongs to the module that
-writes it.
+A record is JSON that states the SHA-256 of itself, which shows damage to any byte of it. A person who changes a record
+can correct that, too: the chain shows it, because the next record names the SHA-256 of the whole file. What a record
+says belongs to the module of its kind.
 """
 
 import datetime as dt
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import ClassVar, TypeVar, overload
 
-import orjson
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipelines.lake.layout import Lake
-from pipelines.lake.stored_files import LakePath, exists, storage_errors
+from pipelines.errors import StorageError
+from pipelines.lake.storage import LakePath, storage_errors
 
 UNSTATED = "0" * 64
 _STATED = re.compile(rb'"content_sha256": ?"([0-9a-f]{64})"')
 
 
 class Facts(BaseModel):
-    """What is written down: a record, or a part of one. A field that this version does not know is an error."""
+    """What is written down: a record, or a part of one. A field that this version does not know is damage."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Record(Facts):
-    """A record; `content_sha256` is the SHA-256 of its file with zeros in the place of these 64 digits."""
+    """A record; in its file, `content_sha256` is the SHA-256 of the file with zeros in the place of these 64 digits."""
 
     content_sha256: str = UNSTATED
 
 
-R = TypeVar("R", bound=Record)
+class Evidence(Facts):
+    """Facts that cannot be made again.
+
+    `damaged` is the sentence that a damaged file of them ends in, with places for `path` and `field`.
+    """
+
+    damaged: ClassVar[str]
 
 
-def with_own_sha256(record: R) -> R:
-    """The same record with its `content_sha256`, to be written by `record_bytes` as it is."""
-    blank = record.model_copy(update={"content_sha256": UNSTATED})
-    return blank.model_copy(update={"content_sha256": hashlib.sha256(record_bytes(blank)).hexdigest()})
+F = TypeVar("F", bound=Facts)
+E = TypeVar("E", bound=Evidence)
 
 
-def record_bytes(record: Record) -> bytes:
-    """What a record's file holds."""
-    return record.model_dump_json(indent=1).encode() + b"\n"
+@overload
+def parse_record(model: type[E], content: bytes, path: LakePath) -> E: ...
+
+
+@overload
+def parse_record(model: type[F], content: bytes, path: LakePath) -> F | None: ...
+
+
+def parse_record(model: type[F], content: bytes, path: LakePath) -> F | None:
+    """The facts in the content of the file `path`.
+
+    There is one policy for damage: damaged evidence is an error; any other record can be made again, so a damaged one
+    is as good as none. A record of an unknown version counts as damaged.
+
+    Raises:
+        StorageError: evidence is damaged; names the file and the field.
+    """
+    try:
+        return model.model_validate_json(content)
+    except ValidationError as error:
+        if not issubclass(model, Evidence):
+            return None
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "content"
+        raise StorageError(model.damaged.format(path=path, field=f"{where}: {first['msg']}")) from None
+
+
+def read_record(model: type[F], path: LakePath) -> F | None:
+    """The facts in a file; None when there is none. Damage as in `parse_record`.
+
+    Raises:
+        StorageError: evidence is damaged, or the storage failed.
+        ConfigurationError: the file may not be read.
+    """
+    with storage_errors(path):
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            # A link that leads nowhere is an error.
+            if path.is_there():
+                raise
+            return None
+    return parse_record(model, content, path)
+
+
+def write_record(path: LakePath, record: Facts, superseded: LakePath | None = None) -> None:
+    """Write a record, whole or not at all; the one that it replaces is kept in the directory `superseded`."""
+    with storage_errors(path):
+        if superseded is not None and path.is_there():
+            keep_record(path.read_bytes(), superseded)
+        path.write_whole(record_bytes(record))
+
+
+def keep_record(content: bytes, superseded: LakePath) -> None:
+    """Keep a record that is replaced, named by its SHA-256: later records name it."""
+    (superseded / f"{hashlib.sha256(content).hexdigest()}.json").write_whole(content)
+
+
+def record_bytes(record: Facts) -> bytes:
+    """The content of a record's file."""
+    content = record.model_dump_json(indent=1).encode() + b"\n"
+    return state_sha256(content) if isinstance(record, Record) else content
 
 
 def is_whole(content: bytes, where: re.Pattern[bytes] = _STATED) -> bool:
@@ -81,63 +143,3 @@ def newest(links: Iterable[Link]) -> str | None:
     followed = {link.previous for link in links}
     heads = [(link.at, link.sha256) for link in links if link.sha256 not in followed]
     return max(heads)[1] if heads else None
-
-
-def chain_of_derived(lake: Lake, project: str) -> dict[LakePath, bytes]:
-    """All derived manifests that a project ever had."""
-    current = {
-        lake.derived_manifest(partition): content for partition, content in lake.derived_manifests(project).items()
-    }
-    return current | lake.superseded_derived(project)
-
-
-def newest_derived_record(lake: Lake, project: str) -> str | None:
-    """SHA-256 of the derived manifest that a project wrote last; None when there is none."""
-    return newest(link for content in chain_of_derived(lake, project).values() if (link := derived_link(content)))
-
-
-def newest_history_sha256(lake: Lake, project: str) -> str | None:
-    """SHA-256 of `image_history` in the derived manifest that a project wrote last; None without one."""
-    newest_record = newest_derived_record(lake, project)
-    for content in chain_of_derived(lake, project).values():
-        if hashlib.sha256(content).hexdigest() == newest_record:
-            return _history_sha256(content)
-    return None
-
-
-def coming_history_sha256(lake: Lake, project: str) -> str | None:
-    """SHA-256 of `image_history` in the record that a derivation was about to write when it was cut off, or None.
-
-    Only a record counts that follows the newest one.
-    """
-    path = lake.pending_derived_manifest(project)
-    if not exists(path):
-        return None
-    with storage_errors(path):
-        content = path.read_bytes()
-    link = derived_link(content)
-    if link is None or link.previous != newest_derived_record(lake, project):
-        return None
-    return _history_sha256(content)
-
-
-def _history_sha256(derived_manifest: bytes) -> str | None:
-    digest = orjson.loads(derived_manifest).get("history", {}).get("sha256")
-    return digest if isinstance(digest, str) else None
-
-
-def derived_link(content: bytes) -> Link | None:
-    """A derived manifest in its chain; None when it is damaged, and so to be derived again."""
-    if not is_whole(content):
-        return None
-    try:
-        read = orjson.loads(content)
-        if not isinstance(read, Mapping):
-            return None
-        at = dt.datetime.fromisoformat(read["derived_at"])
-        previous = read["previous_record_sha256"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    if at.tzinfo is None or not isinstance(previous, str | None):
-        return None
-    return Link(hashlib.sha256(content).hexdigest(), previous, at)

@@ -1,4 +1,4 @@
-"""What retention has removed, as its records say: which files a day lacks lawfully, and what that rules out.
+"""Retention records: the files that retention has removed from each day, and what can no longer be done without them.
 
 A record is written before the files that it names are removed. It names each by the SHA-256 that the day's manifest, or
 the derived manifest, has for it, and the record before it by its SHA-256. Deciding what to remove, and
@@ -9,28 +9,25 @@ import datetime as dt
 import hashlib
 from collections.abc import Collection
 
-from pydantic import ValidationError
-
 from pipelines.errors import ConfigurationError, StorageError
-from pipelines.lake import records
 from pipelines.lake.layout import Lake, Partition
-from pipelines.lake.manifests import FileFacts, last_complete_day, last_published_day
-from pipelines.lake.records import Facts
-from pipelines.lake.stored_files import LakePath, exists
+from pipelines.lake.manifests import FileFacts, last_days
+from pipelines.lake.records import Evidence, Facts, Record, parse_record
+from pipelines.lake.storage import LakePath
 from pipelines.tables import AUDIT_FINDINGS, IMAGE_COSTS, IMAGE_USAGE, TABLES
 
-# What stands for a table in the records where a report was removed.
+# In the records, this stands for the table of a report.
 REPORT = "report"
 
-# What a day's derived tables go on from.
+# The tables of a day that the next day's derived tables continue.
 HANDED_ON = (AUDIT_FINDINGS.name, IMAGE_COSTS.name, IMAGE_USAGE.name)
 
 
 class Rules(Facts):
     """How many days are kept, today included; None: for ever.
 
-    `responses_days`: of what the API answered (responses, list pages, notebooks). `snapshots_days`: of all other tables
-    of a day, and its report.
+    `responses_days`: for what the API sent (responses, list pages, references to images). `snapshots_days`: for all
+    other tables of a day, and its report.
     """
 
     responses_days: int | None
@@ -45,11 +42,16 @@ class RemovedFile(Facts):
     file: FileFacts
 
 
-class Record(records.Record):
+class RetentionRecord(Record, Evidence):
     """The files that were removed at once from a project, and by which rules.
 
     `newest_manifest_sha256`: where the project's chain of manifests ended then.
     """
+
+    damaged = (
+        "The retention record {path} is damaged ({field}), so it is not known which files were removed lawfully: "
+        "restore it from a backup."
+    )
 
     project: str
     applied_at: dt.datetime
@@ -71,9 +73,9 @@ class RetentionRecords:
         self._lake = lake
         self._days: dict[Partition, dict[str, dt.date]] = {}
         self._files: set[tuple[str, str]] = set()
-        for path, content in lake.retention_records(project).items():
+        for path, content in lake.contents.retention_records(project).items():
             try:
-                record = parse_record(content, path)
+                record = parse_record(RetentionRecord, content, path)
                 for removed in record.files:
                     _check_place(lake, Partition(removed.snapshot_date, project), removed, path)
             except StorageError:
@@ -97,7 +99,7 @@ class RetentionRecords:
         return [
             name
             for name in sorted(self._days.get(partition, {}))
-            if name != REPORT and not exists(self._lake.table(name, partition))
+            if name != REPORT and not self._lake.table(name, partition).is_there()
         ]
 
     def check_has(self, partition: Partition, tables: Collection[str], consequence: str) -> None:
@@ -123,24 +125,9 @@ def _check_place(lake: Lake, day: Partition, removed: RemovedFile, record: LakeP
         )
 
 
-def parse_record(content: bytes, path: LakePath) -> Record:
-    """Make a record of a file's content.
-
-    Raises:
-        StorageError: it is not what a record must be; `path` tells where.
-    """
-    try:
-        return Record.model_validate_json(content)
-    except ValidationError:
-        raise StorageError(
-            f"The retention record {path} is damaged, so it is not known which files were removed lawfully: restore "
-            "it from a backup."
-        ) from None
-
-
 def last_record_sha256(lake: Lake, project: str) -> str | None:
     """SHA-256 of a project's newest record; None when nothing was ever removed."""
-    contents = list(lake.retention_records(project).values())
+    contents = list(lake.contents.retention_records(project).values())
     return hashlib.sha256(contents[-1]).hexdigest() if contents else None
 
 
@@ -154,7 +141,7 @@ def check_derivable(lake: Lake, partition: Partition, removed: RetentionRecords)
         return
     consequence = f"the tables of {partition} cannot be derived again; what was derived before stands"
     removed.check_has(partition, TABLES, consequence)
-    for day in (last_complete_day(lake, partition), last_published_day(lake, partition)):
+    for day in last_days(lake, partition):
         if day is not None:
             removed.check_has(day, HANDED_ON, consequence)
 

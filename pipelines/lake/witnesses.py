@@ -1,7 +1,7 @@
 """SHA-256 of manifests noted outside the lake: a file that each run adds a line to, and what `verify` is given.
 
-Whoever can rewrite the lake cannot rewrite such a note, if it lies where others administer. Whether what was noted is
-still there belongs to `maintenance.verify_witnesses`.
+Anyone who can rewrite the lake cannot rewrite such a note when it lies where others administer. Checking that each
+noted record is still there belongs to `maintenance.verify_witnesses`.
 """
 
 import hashlib
@@ -29,9 +29,18 @@ class Witness:
     note: str = ""
 
 
+def is_in_lake(lake: Lake, path: Path) -> bool:
+    """Whether a file of that name, or the file that a link there leads to, lies in the lake, or would."""
+    if lake.root.local is None:
+        return False
+    root = lake.root.local.resolve()
+    # A link is replaced where it lies, wherever it leads.
+    return any(place.is_relative_to(root) for place in (path.resolve(), path.parent.resolve()))
+
+
 @contextmanager
 def open_witness(path: Path | None, lake: Lake) -> Iterator[Callable[[Manifest], None]]:
-    """Open the witness file, before anything is published, for what notes a manifest there; None: it notes nothing.
+    """Open the witness file before anything is published; gives what notes a manifest there. None: it notes nothing.
 
     A line is the day, the project, the SHA-256 of the manifest and when it was published, separated by tabs.
 
@@ -42,7 +51,7 @@ def open_witness(path: Path | None, lake: Lake) -> Iterator[Callable[[Manifest],
     if path is None:
         yield lambda _: None
         return
-    if lake.holds(path):
+    if is_in_lake(lake, path):
         raise ConfigurationError(
             f"The witness file {path} is inside the lake, where whoever changes the lake can change it, too: set "
             "IMAGE_SNAPSHOTS_WITNESS to a file elsewhere."
@@ -59,7 +68,7 @@ def open_witness(path: Path | None, lake: Lake) -> Iterator[Callable[[Manifest],
         digest = hashlib.sha256(record_bytes(manifest)).hexdigest()
         line = f"{manifest.snapshot_date}\t{manifest.project}\t{digest}\t{manifest.published_at.isoformat()}\n"
         try:
-            # One write, so that lines of runs that end together do not mix.
+            # In one write, so that lines of runs that end together do not mix.
             file.write(line.encode())
             os.fsync(file.fileno())
         except OSError as error:
@@ -73,7 +82,7 @@ def open_witness(path: Path | None, lake: Lake) -> Iterator[Callable[[Manifest],
 
 
 def read_witnesses(stated: Sequence[str]) -> list[Witness]:
-    """What was noted: each a SHA-256, or the path of a file that has one in each line that is not blank or a comment.
+    """The noted SHA-256: each stated itself, or in a file with one in each line that is not blank or a comment.
 
     Raises:
         ConfigurationError: neither, or the file cannot be read, or a line has no SHA-256.

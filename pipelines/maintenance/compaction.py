@@ -25,9 +25,9 @@ from pipelines.lake.monthly_manifests import (
     read_monthly_manifest,
 )
 from pipelines.lake.parquet_files import SANDBOX_MARK, is_marked_sandbox, open_parquet
-from pipelines.lake.records import record_bytes, with_own_sha256
+from pipelines.lake.records import write_record
 from pipelines.lake.retention_records import RetentionRecords
-from pipelines.lake.stored_files import LakePath, sha256_of_file, storage_errors, write_atomically
+from pipelines.lake.storage import LakePath
 from pipelines.tables import SCHEMA_VERSION, SNAPSHOT_TABLES, Table
 
 
@@ -50,7 +50,7 @@ class CompactedMonth:
 
 def months_over(lake: Lake, project: str, today: dt.date) -> list[str]:
     """The past months with published days of a project, such as `2026-11`, in order."""
-    days = [partition.date for partition in lake.partitions() if partition.project == project]
+    days = [partition.date for partition in lake.contents.partitions() if partition.project == project]
     return sorted({_month(day) for day in days if _month(day) < _month(today)})
 
 
@@ -75,7 +75,7 @@ def compact(
             f"{month} {over} in project {project}, so there is nothing to compact: choose a past month, "
             "written as YYYY-MM; `image-snapshots status` lists the published days."
         )
-    with lake.deriving(project, f"compaction of {month}"):
+    with lake.locks.derived(project, f"compaction of {month}"):
         days = _daily_files(lake, project, month)
         monthly = read_monthly_manifest(lake, month, project)
         was_current = monthly is not None and _is_current(lake, monthly, days) and is_month_whole(lake, month, project)
@@ -101,7 +101,7 @@ def _daily_files(lake: Lake, project: str, month: str) -> dict[dt.date, dict[str
     """The existing daily files of a month that manifests name, by day and table; without those removed by retention."""
     removed = RetentionRecords(lake, project)
     found = {}
-    for day in lake.partitions():
+    for day in lake.contents.partitions():
         if day.project == project and _month(day.date) == month:
             files = {
                 name: file
@@ -150,8 +150,7 @@ def _compact(
         files=written,
     )
     path = lake.monthly_manifest(month, project)
-    with storage_errors(path):
-        write_atomically(path, record_bytes(with_own_sha256(monthly)))
+    write_record(path, monthly)
     return monthly
 
 
@@ -181,12 +180,12 @@ def _compact_table(lake: Lake, table: Table, project: str, month: str, daily: Ma
         if any(is_marked_sandbox(lake.table(table.name, Partition(day, project))) for day in daily):
             writer.note(SANDBOX_MARK)
     _check_daily(lake, table, daily, project)
-    with storage_errors(target), open_parquet(target) as file:
+    with open_parquet(target) as file:
         return FileFacts(
             path=lake.key(target),
             rows=file.metadata.num_rows,
-            bytes=lake.size(target),
-            sha256=sha256_of_file(target),
+            bytes=target.size(),
+            sha256=target.sha256(),
         )
 
 
@@ -215,14 +214,16 @@ def check_months(lake: Lake, project: str, months: set[str], *, compares: bool =
 
     With `compares`, their rows are compared with the daily files, which must be those that the manifests name.
     """
-    daily = {name: lake.files_of(name) for name in SNAPSHOT_TABLES}
+    daily = {name: lake.contents.files_of(name) for name in SNAPSHOT_TABLES}
     standing = {
         (name, file.month): file
         for name, files in monthly_files(lake, daily).items()
         for file in files
         if file.project == project
     }
-    for month in sorted(month for month, owner in lake.monthly_manifests() if owner == project and month in months):
+    for month in sorted(
+        month for month, owner in lake.contents.monthly_manifests() if owner == project and month in months
+    ):
         key = lake.key(lake.monthly_manifest(month, project))
         again = f"write it again with `image-snapshots compact --month {month} --project {project}`"
         monthly = read_monthly_manifest(lake, month, project)

@@ -13,11 +13,18 @@ from pipelines.errors import ConfigurationError, StorageError
 from pipelines.fingerprint import code_version
 from pipelines.lake.derived_manifests import manifest_files
 from pipelines.lake.layout import Lake, Partition
-from pipelines.lake.manifests import FileFacts, chain_head, complete_days, last_complete_day, last_published_day
+from pipelines.lake.manifests import FileFacts, chain_head, complete_days, last_days
 from pipelines.lake.monthly_manifests import is_unchanged
-from pipelines.lake.records import record_bytes, with_own_sha256
-from pipelines.lake.retention_records import REPORT, Record, RemovedFile, RetentionRecords, Rules, last_record_sha256
-from pipelines.lake.stored_files import LakePath, exists, sha256_of_file, storage_errors, write_atomically
+from pipelines.lake.records import write_record
+from pipelines.lake.retention_records import (
+    REPORT,
+    RemovedFile,
+    RetentionRecord,
+    RetentionRecords,
+    Rules,
+    last_record_sha256,
+)
+from pipelines.lake.storage import LakePath
 from pipelines.maintenance.compaction import decompact
 from pipelines.tables import ANSWER_TABLES, SNAPSHOT_TABLES
 
@@ -60,10 +67,10 @@ def plan_retention(lake: Lake, project: str, rules: Rules, today: dt.date) -> Pl
     if snapshots:
         # The first kept day needs the results of these days.
         first_kept = Partition(snapshots[-1].date + dt.timedelta(days=1), project)
-        compared = (last_complete_day(lake, first_kept), last_published_day(lake, first_kept))
+        compared = last_days(lake, first_kept)
         snapshots = [day for day in snapshots if day not in compared]
     files: list[RemovedFile] = []
-    for day in lake.partitions():
+    for day in lake.contents.partitions():
         if day.project != project:
             continue
         wanted = {
@@ -72,9 +79,9 @@ def plan_retention(lake: Lake, project: str, rules: Rules, today: dt.date) -> Pl
         }
         for name, file in manifest_files(lake, day).items():
             # Files that a record names are removed even if the rules have changed: their removal was interrupted.
-            if (name in wanted or removed.names(file)) and exists(lake.place(name, day)):
+            if (name in wanted or removed.names(file)) and lake.place(name, day).is_there():
                 files.append(RemovedFile(table=name, snapshot_date=day.date, file=file))
-        if exists(lake.report(day)):
+        if lake.report(day).is_there():
             file = _report_facts(lake, day)
             if day in snapshots or removed.names(file):
                 files.append(RemovedFile(table=REPORT, snapshot_date=day.date, file=file))
@@ -87,13 +94,12 @@ def _older(lake: Lake, project: str, kept_days: int | None, today: dt.date) -> l
     if kept_days is None or not complete:
         return []
     first_kept = min(today - dt.timedelta(days=kept_days - 1), complete[-1].date)
-    return [day for day in lake.partitions() if day.project == project and day.date < first_kept]
+    return [day for day in lake.contents.partitions() if day.project == project and day.date < first_kept]
 
 
 def _report_facts(lake: Lake, day: Partition) -> FileFacts:
     path = lake.report(day)
-    with storage_errors(path):
-        return FileFacts(path=lake.key(path), rows=0, bytes=lake.size(path), sha256=sha256_of_file(path))
+    return FileFacts(path=lake.key(path), rows=0, bytes=path.size(), sha256=path.sha256())
 
 
 def apply_retention(
@@ -113,7 +119,7 @@ def apply_retention(
             cannot be read or written.
     """
     # These locks keep others from publishing, deriving or compacting days of the project meanwhile.
-    with lake.deriving(project, "retention"), lake.chain(project, "retention"):
+    with lake.locks.derived(project, "retention"), lake.locks.chain(project, "retention"):
         plan = plan_retention(lake, project, rules, now.date())
         for removed in plan.files:
             path = _place(lake, project, removed)
@@ -145,7 +151,7 @@ def _write_record(lake: Lake, plan: Plan, now: dt.datetime) -> None:
     files = [removed for removed in plan.files if not recorded.names(removed.file)]
     if not files:
         return
-    record = Record(
+    record = RetentionRecord(
         project=plan.project,
         applied_at=now,
         code_version=code_version(),
@@ -156,7 +162,6 @@ def _write_record(lake: Lake, plan: Plan, now: dt.datetime) -> None:
     )
     # Records are numbered, so their order does not depend on a clock. The next number follows the largest existing one,
     # so no record is overwritten even if an earlier one is missing.
-    last = max((int(path.stem) for path in lake.retention_records(plan.project)), default=0)
+    last = max((int(path.stem) for path in lake.contents.retention_records(plan.project)), default=0)
     path = lake.retention_record(plan.project, f"{last + 1:06}")
-    with storage_errors(path):
-        write_atomically(path, record_bytes(with_own_sha256(record)))
+    write_record(path, record)

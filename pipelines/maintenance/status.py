@@ -53,7 +53,7 @@ def day_statuses(lake: Lake, projects: list[str], first: dt.date, last: dt.date)
     Days before a project's first published day are left out, because they cannot be missing.
     """
     known = known_partitions(lake)
-    open_attempts = set(lake.unfinished())
+    open_attempts = set(lake.contents.unfinished())
     failures = last_failures(lake)
     statuses = []
     for project in sorted({*projects, *(partition.project for partition in known)}):

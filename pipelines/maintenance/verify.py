@@ -12,7 +12,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
@@ -21,10 +20,10 @@ from pipelines.bodies.json_text import NotJSONError
 from pipelines.errors import StorageError
 from pipelines.fingerprint import code_version
 from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.local_storage import LocalPath
 from pipelines.lake.manifests import Manifest, read_manifest
 from pipelines.lake.parquet_files import read_batches
 from pipelines.lake.retention_records import RetentionRecords
-from pipelines.lake.stored_files import LakePath, exists, sha256_of_file, storage_errors
 from pipelines.lake.witnesses import Witness
 from pipelines.maintenance.compaction import check_months
 from pipelines.maintenance.verify_derived import verify_derived
@@ -50,7 +49,7 @@ from pipelines.maintenance.verify_witnesses import claims_of, find_witnesses, lo
 from pipelines.settings import Settings
 from pipelines.snapshot.image_list import ImageList, confirms, microseconds
 from pipelines.snapshot.publish import build_tables, failed_ids
-from pipelines.tables import IMAGE_VALUES, IMAGES, INVENTORY, LIST_PAGES, RESPONSES, TABLES
+from pipelines.tables import IMAGE_TAGS, IMAGE_VALUES, IMAGES, INVENTORY, LIST_PAGES, RESPONSES, TABLES
 
 __all__ = ["Note", "Problem", "verify", "verify_derived"]
 
@@ -111,7 +110,7 @@ def verify(
             on_note=on_note,
         )
         is_sound = not mine
-        months = {month for month, owner in lake.monthly_manifests() if owner == project}
+        months = {month for month, owner in lake.contents.monthly_manifests() if owner == project}
         if not is_whole_lake:
             months &= {f"{day:%Y-%m}" for day in days}
         compared = check_months(lake, project, months, compares=is_sound and not quick)
@@ -155,7 +154,7 @@ def _verify_partition(lake: Lake, partition: Partition, removed: RetentionRecord
     if gone.isdisjoint((RESPONSES.name, LIST_PAGES.name)):
         responses = lake.key(lake.table(RESPONSES.name, partition))
         yield from named(responses, _verify_evidence(lake, partition, manifest))
-        if gone.isdisjoint((IMAGES.name, IMAGE_VALUES.name)):
+        if gone.isdisjoint((IMAGES.name, IMAGE_VALUES.name, IMAGE_TAGS.name)):
             yield from named(responses, _verify_derivation(lake, partition, manifest))
 
 
@@ -176,10 +175,10 @@ def _verify_file(
     facts = manifest.files.get(name)
     if facts is None:
         yield Problem(relative, f"The manifest of {partition} does not list the table {name}.")
-    elif not exists(path):
+    elif not path.is_there():
         if not removed.names(facts):
             yield Problem(relative, "The file is missing.")
-    elif (digest := _digest(path)) != facts.sha256:
+    elif (digest := path.sha256()) != facts.sha256:
         yield Problem(
             relative,
             f"The file was changed: {path.stat().st_size} bytes with SHA-256 {digest}, published with "
@@ -196,11 +195,6 @@ def _verify_file(
         yield from (Problem(relative, sentence) for sentence in wrong_keys(path, expected))
         if not quick:
             yield from (Problem(relative, sentence) for sentence in false_statistics(path))
-
-
-def _digest(path: LakePath) -> str:
-    with storage_errors(path):
-        return sha256_of_file(path)
 
 
 def _verify_evidence(lake: Lake, partition: Partition, manifest: Manifest) -> Iterator[Problem]:
@@ -252,10 +246,10 @@ def _verify_listed(lake: Lake, partition: Partition, *, has_carried: bool) -> It
 def _verify_derivation(lake: Lake, partition: Partition, manifest: Manifest) -> Iterator[Problem]:
     """Derive the tables again from the stored responses and compare them with the published ones."""
     with tempfile.TemporaryDirectory(prefix="image-snapshots-") as directory:
-        build_tables(lake, lake.table(RESPONSES.name, partition), Path(directory), manifest.run_id)
-        for table in (IMAGES, IMAGE_VALUES):
+        build_tables(lake, lake.table(RESPONSES.name, partition), LocalPath(directory), manifest.run_id)
+        for table in (IMAGES, IMAGE_VALUES, IMAGE_TAGS):
             path = lake.table(table.name, partition)
-            difference = first_difference(path, Path(directory) / f"{table.name}.parquet")
+            difference = first_difference(path, LocalPath(directory) / f"{table.name}.parquet")
             if difference is not None:
                 by = "" if manifest.code_version == code_version() else f" (published by code {manifest.code_version})"
                 yield Problem(

@@ -5,7 +5,6 @@ import hashlib
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from pipelines.derive.analysis import Analysis
@@ -18,12 +17,20 @@ from pipelines.derive.usage import derive_image_usage
 from pipelines.engine.duckdb import DuckDBEngine
 from pipelines.errors import ConfigurationError
 from pipelines.fingerprint import code_version
-from pipelines.lake.derived_manifests import DerivedManifest, DerivedSummary, Inputs, bases, parse_derived_manifest
+from pipelines.lake.derived_manifests import (
+    DerivedManifest,
+    DerivedSummary,
+    Inputs,
+    bases,
+    chain_of_derived,
+    newest_derived_record,
+)
 from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.local_storage import LocalPath
 from pipelines.lake.manifests import FileFacts, published_days
-from pipelines.lake.records import chain_of_derived, newest_derived_record
+from pipelines.lake.records import parse_record
 from pipelines.lake.retention_records import RetentionRecords, is_derivable
-from pipelines.lake.stored_files import LakePath, exists, sha256_of_file, storage_errors
+from pipelines.lake.storage import LakePath
 from pipelines.maintenance.verify_tables import (
     Note,
     Problem,
@@ -48,18 +55,19 @@ from pipelines.tables import (
 
 # For each table: its inputs besides published days, in words, as far as `Inputs` knows them.
 _MADE_FROM: dict[str, tuple[str, ...]] = {
-    IMAGE_CHANGES.name: (),
-    IMAGE_RECONCILIATION.name: (),
+    IMAGE_CHANGES.name: ("tag_keys",),
+    IMAGE_RECONCILIATION.name: ("tag_keys",),
     IMAGE_USAGE.name: ("handed_on",),
-    AUDIT_RULES.name: ("audit_rules", "suppressions", "allowed_namespaces", "handed_on"),
-    AUDIT_FINDINGS.name: ("audit_rules", "suppressions", "allowed_namespaces", "handed_on"),
-    IMAGE_COSTS.name: ("price_book", "handed_on"),
+    AUDIT_RULES.name: ("audit_rules", "suppressions", "allowed_namespaces", "tag_keys", "handed_on"),
+    AUDIT_FINDINGS.name: ("audit_rules", "suppressions", "allowed_namespaces", "tag_keys", "handed_on"),
+    IMAGE_COSTS.name: ("price_book", "tag_keys", "handed_on"),
 }
 _IN_WORDS = {
     "audit_rules": "the audit rules",
     "suppressions": "the suppressions",
     "allowed_namespaces": "the allowed namespaces",
     "price_book": "the price book",
+    "tag_keys": "the tag keys",
     "handed_on": "the derived tables of the day before",
 }
 
@@ -82,7 +90,8 @@ def verify_derived(
     """
     removed = RetentionRecords(lake, project, skip_damaged=True)
     derived_manifests = {
-        partition: parse_derived_manifest(content) for partition, content in lake.derived_manifests(project).items()
+        partition: parse_record(DerivedManifest, content, lake.derived_manifest(partition))
+        for partition, content in lake.contents.derived_manifests(project).items()
     }
     found = False
     for problem in _verify_files(lake, project, derived_manifests, removed, is_sound=is_sound):
@@ -122,7 +131,7 @@ def _verify_files(
         if found_manifest is None:
             for name in ANALYSIS_TABLES.keys() - {IMAGE_HISTORY.name}:
                 path = lake.table(name, partition)
-                if exists(path):
+                if path.is_there():
                     yield Problem(lake.key(path), f"No derived manifest names this file: {again}.")
             continue
         own = Partition(found_manifest.snapshot_date, found_manifest.project)
@@ -155,10 +164,10 @@ def _verify_file(
             lake.key(lake.derived_manifest(partition)),
             f"It names {facts.path} as its table {name}, which is not the place of that table: {again}.",
         )
-    elif not exists(path):
+    elif not path.is_there():
         if not removed.names(facts):
             yield Problem(facts.path, f"The file is missing: {again}.")
-    elif _digest(path) != facts.sha256:
+    elif path.sha256() != facts.sha256:
         yield Problem(facts.path, f"The file was changed: {again}.")
     elif rows_of(path) != facts.rows:
         yield Problem(facts.path, f"The record says {facts.rows} rows, but the file has a different number: {again}.")
@@ -169,17 +178,12 @@ def _verify_file(
         yield from (Problem(facts.path, sentence) for sentence in wrong_keys(path, expected))
 
 
-def _digest(path: LakePath) -> str:
-    with storage_errors(path):
-        return sha256_of_file(path)
-
-
 def newest_derived_manifest(lake: Lake, project: str) -> DerivedManifest | None:
     """The newest derived manifest of a project."""
     newest = newest_derived_record(lake, project)
-    for content in chain_of_derived(lake, project).values():
+    for path, content in chain_of_derived(lake, project).items():
         if hashlib.sha256(content).hexdigest() == newest:
-            return parse_derived_manifest(content)
+            return parse_record(DerivedManifest, content, path)
     return None
 
 
@@ -187,7 +191,7 @@ def _verify_history_file(
     lake: Lake, project: str, ids: set[str], not_derived: list[Partition], *, has_removed: bool
 ) -> Iterator[Problem]:
     path, found_manifest = lake.project_table(IMAGE_HISTORY.name, project), newest_derived_manifest(lake, project)
-    key, is_there = lake.key(path), exists(path)
+    key, is_there = lake.key(path), path.is_there()
     again = (
         "restore it from a backup: it cannot be derived again, because retention removed the files it was made from"
         if has_removed
@@ -200,7 +204,7 @@ def _verify_history_file(
         yield Problem(key, f"The newest derived manifest names {found_manifest.history.path} as the history instead.")
     elif not is_there:
         yield Problem(key, f"The file is missing: {again}.")
-    elif (digest := _digest(path)) == found_manifest.history.sha256:
+    elif (digest := path.sha256()) == found_manifest.history.sha256:
         if ids:
             yield from named(key, (Problem(key, sentence) for sentence in wrong_keys(path, {"project_id": ids})))
     elif not_derived:
@@ -228,12 +232,12 @@ def _verify_history_file(
 
 def _verify_history(lake: Lake, project: str) -> Iterator[Problem]:
     history = lake.project_table(IMAGE_HISTORY.name, project)
-    if not exists(history):
+    if not history.is_there():
         return
     for sentence in false_statistics(history):
         yield Problem(lake.key(history), sentence)
     with tempfile.TemporaryDirectory(prefix="image-snapshots-") as directory:
-        derived = Path(directory) / history.name
+        derived = LocalPath(directory) / history.name
         # Every installation has this engine, whichever engine made the file.
         with DuckDBEngine() as engine:
             write_history_again(engine, lake, project, derived)
@@ -263,7 +267,7 @@ def _derive_again(
     for partition, found_manifest in derived_manifests.items():
         if found_manifest is None or (days is not None and partition.date not in days):
             continue
-        if not is_derivable(lake, partition, removed) or not exists(lake.manifest(partition)):
+        if not is_derivable(lake, partition, removed) or not lake.manifest(partition).is_there():
             left_out["retention removed the files that they were made from"] += 1
             continue
         with tempfile.TemporaryDirectory(prefix="image-snapshots-") as directory:
@@ -278,7 +282,7 @@ def _derive_again(
                 comparable[name] = False
                 left_out[f"{changed} changed since"] += 1
             key = lake.key(lake.derived_manifest(partition))
-            yield from named(key, _compare(lake, run, Path(directory), found_manifest, comparable, left_out))
+            yield from named(key, _compare(lake, run, LocalPath(directory), found_manifest, comparable, left_out))
     for reason, count in left_out.items():
         on_note(
             Note(
@@ -302,7 +306,7 @@ def _changed(then: Inputs, now: Inputs) -> dict[str, str]:
 def _compare(
     lake: Lake,
     run: Run,
-    staging: Path,
+    staging: LakePath,
     found_manifest: DerivedManifest,
     comparable: dict[str, bool],
     left_out: Counter[str],

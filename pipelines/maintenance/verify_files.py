@@ -53,10 +53,10 @@ def survey(lake: Lake, on_note: Callable[[Note], None]) -> tuple[list[Problem], 
     unknown: Counter[str] = Counter()
     attempts: Counter[str] = Counter()
     locks = 0
-    published = set(lake.partitions())
+    published = set(lake.contents.partitions())
     days = {(f"dt={partition.date}", f"project={partition.project}") for partition in published}
-    months = {(month, f"project={project}") for month, project in lake.monthly_manifests()}
-    for key in lake.all_files():
+    months = {(month, f"project={project}") for month, project in lake.contents.monthly_manifests()}
+    for key in map(lake.key, lake.root.all_files()):
         found = next(filter(None, (pattern.fullmatch(key) for pattern in _KNOWN)), None)
         if found is not None and _is_named(found):
             facts = found.groupdict()

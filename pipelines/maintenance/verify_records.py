@@ -7,10 +7,11 @@ import hashlib
 from collections.abc import Iterator, Mapping
 
 from pipelines.errors import StorageError
+from pipelines.lake.derived_manifests import chain_of_derived, derived_link
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import Manifest, chain_of_manifests, manifest_link, parse_manifest
-from pipelines.lake.records import Link, chain_of_derived, derived_link, is_whole
-from pipelines.lake.retention_records import REPORT, Record, parse_record
+from pipelines.lake.records import Link, is_whole, parse_record
+from pipelines.lake.retention_records import REPORT, RetentionRecord
 from pipelines.maintenance.verify_tables import Problem
 
 _NOT_WHOLE = (
@@ -28,7 +29,7 @@ def verify_manifests(lake: Lake, project: str) -> Iterator[Problem]:
     """Check all manifests of a project: each follows an earlier existing one, and exactly one is the newest."""
     links: dict[str, tuple[str, Link]] = {}
     derived = {hashlib.sha256(content).hexdigest() for content in chain_of_derived(lake, project).values()}
-    places = {lake.manifest(partition): partition for partition in lake.manifests(project)}
+    places = {lake.manifest(partition): partition for partition in lake.contents.manifests(project)}
     lacking: dict[str, str] = {}
     for path, content in chain_of_manifests(lake, project).items():
         key, digest = lake.key(path), hashlib.sha256(content).hexdigest()
@@ -89,7 +90,7 @@ def _broken_chain(links: Mapping[str, tuple[str, Link]], what: str, *, rises: bo
 def verify_derived_chain(lake: Lake, project: str) -> Iterator[Problem]:
     """Check all derived manifests of a project, old ones too: each is whole and follows an existing one."""
     links: dict[str, tuple[str, Link]] = {}
-    places = {lake.derived_manifest(partition): partition for partition in lake.derived_manifests(project)}
+    places = {lake.derived_manifest(partition): partition for partition in lake.contents.derived_manifests(project)}
     for path, content in chain_of_derived(lake, project).items():
         key, digest = lake.key(path), hashlib.sha256(content).hexdigest()
         kept = path not in places
@@ -111,10 +112,10 @@ def verify_derived_chain(lake: Lake, project: str) -> Iterator[Problem]:
 def verify_retention_records(lake: Lake, project: str) -> Iterator[Problem]:
     """Check that each retention record is whole, lies in its place and follows the one before it."""
     before: str | None = None
-    for number, (path, content) in enumerate(lake.retention_records(project).items(), start=1):
+    for number, (path, content) in enumerate(lake.contents.retention_records(project).items(), start=1):
         key = lake.key(path)
         try:
-            record = parse_record(content, path)
+            record = parse_record(RetentionRecord, content, path)
         except StorageError as error:
             yield Problem(key, str(error))
         else:
@@ -128,7 +129,7 @@ def verify_retention_records(lake: Lake, project: str) -> Iterator[Problem]:
         before = hashlib.sha256(content).hexdigest()
 
 
-def _misplaced_record(lake: Lake, key: str, record: Record, project: str, number: int) -> Iterator[Problem]:
+def _misplaced_record(lake: Lake, key: str, record: RetentionRecord, project: str, number: int) -> Iterator[Problem]:
     if record.project != project or key != lake.key(lake.retention_record(project, f"{number:06}")):
         yield Problem(
             key,

@@ -5,10 +5,9 @@ import hashlib
 from collections.abc import Callable, Iterator
 
 from pipelines.errors import ConfigurationError
+from pipelines.lake.derived_manifests import chain_of_derived
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import chain_of_manifests
-from pipelines.lake.records import chain_of_derived
-from pipelines.lake.stored_files import storage_errors
 from pipelines.maintenance.verify_tables import Note, Problem, named
 from pipelines.report.page import is_report_whole, render_report, report_marks
 
@@ -17,10 +16,13 @@ def verify_reports(
     lake: Lake, project: str, days: set[dt.date] | None, *, renders: bool, on_note: Callable[[Note], None]
 ) -> Iterator[Problem]:
     """Check the reports of a project for `days` (None: all); with `renders`, also render each again and compare."""
-    current = {partition: hashlib.sha256(content).hexdigest() for partition, content in lake.manifests(project).items()}
+    current = {
+        partition: hashlib.sha256(content).hexdigest()
+        for partition, content in lake.contents.manifests(project).items()
+    }
     records = chain_of_manifests(lake, project) | chain_of_derived(lake, project)
     known = {hashlib.sha256(content).hexdigest() for content in records.values()}
-    for partition in sorted(lake.reported(project)):
+    for partition in sorted(lake.contents.reported(project)):
         if days is None or partition.date in days:
             key = lake.key(lake.report(partition))
             checked = _verify_report(lake, partition, current, known, renders=renders, on_note=on_note)
@@ -39,8 +41,7 @@ def _verify_report(
     path = lake.report(partition)
     key = lake.key(path)
     again = f"write it again with `image-snapshots report --date {partition.date} --project {partition.project}`"
-    with storage_errors(path):
-        content = path.read_bytes()
+    content = path.read_whole()
     if not is_report_whole(content):
         yield Problem(key, f"The report was changed or damaged: {again}.")
         return

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from pipelines.errors import StorageError, StorageUnreachableError, ValidationError
 from pipelines.lake.parquet_files import open_parquet, read_batches
-from pipelines.lake.stored_files import LakePath
+from pipelines.lake.storage import LakePath
 
 BATCH_ROWS = 10_000
 

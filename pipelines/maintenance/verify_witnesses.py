@@ -8,19 +8,17 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 
 import duckdb
 
 from pipelines.derive.history import known_days
 from pipelines.errors import StorageError
-from pipelines.lake.derived_manifests import parse_derived_manifest
+from pipelines.lake.derived_manifests import DerivedManifest, chain_of_derived
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import chain_of_manifests
 from pipelines.lake.monthly_manifests import read_monthly_manifest
-from pipelines.lake.records import chain_of_derived, is_whole
-from pipelines.lake.retention_records import parse_record
-from pipelines.lake.stored_files import exists, storage_errors
+from pipelines.lake.records import is_whole, parse_record
+from pipelines.lake.retention_records import RetentionRecord
 from pipelines.lake.witnesses import Witness
 from pipelines.maintenance.verify_tables import Note, Problem
 from pipelines.report.page import is_report_whole, report_marks
@@ -39,7 +37,7 @@ class Claim:
 def lost_manifests(lake: Lake, project: str, claims: Sequence[Claim]) -> Iterator[Problem]:
     """Report each missing manifest of a project that some file still names, with all such files."""
     there = {hashlib.sha256(content).hexdigest() for content in chain_of_manifests(lake, project).values()}
-    days = {partition.date for partition in lake.manifests(project)}
+    days = {partition.date for partition in lake.contents.manifests(project)}
     dates = {claim.sha256: claim.date for claim in claims if claim.date is not None}
     lost: dict[tuple[dt.date | None, str | None], list[str]] = {}
     for claim in claims:
@@ -75,25 +73,24 @@ def claims_of(lake: Lake, project: str) -> list[Claim]:
         days = []
     claims += [Claim(lake.key(history), date, sha256) for date, sha256 in days]
     for path, content in chain_of_derived(lake, project).items():
-        derived_manifest = parse_derived_manifest(content) if is_whole(content) else None
+        derived_manifest = parse_record(DerivedManifest, content, path) if is_whole(content) else None
         if derived_manifest is not None and derived_manifest.project == project:
             claims.append(Claim(lake.key(path), derived_manifest.snapshot_date, derived_manifest.manifest_sha256))
-    for month, owner in lake.monthly_manifests():
+    for month, owner in lake.contents.monthly_manifests():
         monthly_manifest = read_monthly_manifest(lake, month, project) if owner == project else None
         if monthly_manifest is not None and monthly_manifest.project == project:
             source = lake.key(lake.monthly_manifest(month, project))
             claims += [Claim(source, day, None) for day in monthly_manifest.days]
-    for path, content in lake.retention_records(project).items():
+    for path, content in lake.contents.retention_records(project).items():
         try:
-            record = parse_record(content, path)
+            record = parse_record(RetentionRecord, content, path)
         except StorageError:
             continue
         if is_whole(content) and record.project == project and record.newest_manifest_sha256:
             claims.append(Claim(lake.key(path), None, record.newest_manifest_sha256))
-    for partition in lake.reported(project):
+    for partition in lake.contents.reported(project):
         report = lake.report(partition)
-        with storage_errors(report):
-            content = report.read_bytes()
+        content = report.read_whole()
         if is_report_whole(content):
             claims.append(Claim(lake.key(report), partition.date, report_marks(content).get("manifest")))
     return claims
@@ -102,11 +99,11 @@ def claims_of(lake: Lake, project: str) -> list[Claim]:
 def warehouse_claims(lake: Lake, on_note: Callable[[Note], None]) -> tuple[list[Problem], dict[str, list[Claim]]]:
     """The manifests that the lake's own warehouse names, by project; a problem if the warehouse is damaged."""
     path = lake.root / "warehouse.duckdb"
-    if not isinstance(path, Path) or not exists(path):
+    if path.local is None or not path.is_there():
         return [], {}
     key = lake.key(path)
     try:
-        with closing(duckdb.connect(path, read_only=True)) as connection:
+        with closing(duckdb.connect(path.local, read_only=True)) as connection:
             tables = connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()
             rows = (
                 connection.execute("SELECT project, snapshot_date, manifest_sha256 FROM days").fetchall()
@@ -131,6 +128,10 @@ def find_witnesses(lake: Lake, projects: set[str], witnesses: Sequence[Witness])
     """The path of the record with each noted SHA-256, relative to the root; None if there is none."""
     found: dict[str, str] = {}
     for project in sorted(projects) if witnesses else ():
-        records = lake.retention_records(project) | chain_of_derived(lake, project) | chain_of_manifests(lake, project)
+        records = (
+            lake.contents.retention_records(project)
+            | chain_of_derived(lake, project)
+            | chain_of_manifests(lake, project)
+        )
         found |= {hashlib.sha256(content).hexdigest(): lake.key(path) for path, content in records.items()}
     return {witness: found.get(witness.sha256) for witness in witnesses}

@@ -21,16 +21,15 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from pipelines.derive.history import DAYS_KEY
-from pipelines.engine.duckdb import engine_types, parquet_files, quoted
+from pipelines.engine.duckdb import engine_types, parquet_files
 from pipelines.engine.sql_files import VIEWS, read_sql, read_view
+from pipelines.engine.sql_text import quoted, quoted_name
 from pipelines.errors import ConfigurationError
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import known_partitions
 from pipelines.lake.monthly_manifests import monthly_files
 from pipelines.lake.names import project_of
-from pipelines.lake.object_storage import ObjectFileSystem, ObjectPath
-from pipelines.lake.stored_files import LakePath
-from pipelines.query.lake_files import LAKE_SCHEME, LakeFileSystem
+from pipelines.lake.storage import LakePath
 from pipelines.tables import ANALYSIS_TABLES, IMAGE_HISTORY, TABLES, Outcome, Table
 
 
@@ -103,7 +102,7 @@ def connect_lake(lake: Lake, *, include_incomplete: bool = False) -> duckdb.Duck
     - `days`: the published days (project, snapshot_date, is_complete, run_id, published_at, ..., outcome counts);
     - `latest_days`: project and snapshot_date of each project's last complete day (`include_incomplete`: last day);
     - `images_latest`: the images that exist on those days, without deleted ones;
-    - `images_with_owner`: images of complete days, with the inventory's owner, cost_center, environment, attributes;
+    - `images_with_owner`: images of complete days, with owner, cost_center, environment, attributes;
     - `public_periods`, `open_findings`, `unused_images`, `changes_by_class`, `daily_costs`: as in a warehouse;
     - `images_as_of('2026-11-01')`, `images_as_of('2026-11-01', 'default')`: the living images on a day, of all projects
       or of one, with the columns of `image_history` and `rests_on`, the complete day that they come from. It fails for
@@ -143,18 +142,11 @@ def connect_lake(lake: Lake, *, include_incomplete: bool = False) -> duckdb.Duck
     try:
         with sql_errors():
             # Both file systems are read-only. The engine could also write to a directory that it allows itself.
-            files = None
-            if isinstance(lake.root, ObjectPath):
-                connection.register_filesystem(ObjectFileSystem(lake.root))
-                reached = f"{lake.root}/"
-            else:
-                files = LakeFileSystem(lake.root)
-                connection.register_filesystem(files)
-                reached = LAKE_SCHEME
-            name_of: _FileName = str if files is None else lambda path: files.name(lake.key(path))
-            _create_views(connection, lake, partitions, name_of, include_incomplete=include_incomplete)
+            files = lake.root.reader()
+            connection.register_filesystem(files)
+            _create_views(connection, lake, partitions, files.name_of, include_incomplete=include_incomplete)
             connection.execute("SET TimeZone = 'UTC'")
-            connection.execute(f"SET allowed_directories = [{quoted(reached)}]")
+            connection.execute(f"SET allowed_directories = [{quoted(files.prefix)}]")
             connection.execute("SET allow_persistent_secrets = false")
             connection.execute("SET enable_external_access = false")
             connection.execute("SET lock_configuration = true")
@@ -179,11 +171,15 @@ def _create_views(
     projects = {partition.project for partition in partitions}
     daily = {
         # Skip copied directories such as `project=default.bak`: they belong to no project.
-        name: {partition: path for partition, path in lake.files_of(name).items() if partition.project in projects}
+        name: {
+            partition: path for partition, path in lake.contents.files_of(name).items() if partition.project in projects
+        }
         for name, table in _all_tables().items()
         if table is not IMAGE_HISTORY
     }
-    histories = [path for path in lake.project_files_of(IMAGE_HISTORY.name) if project_of(path.parent.name) in projects]
+    histories = [
+        path for path in lake.contents.project_files_of(IMAGE_HISTORY.name) if project_of(path.parent.name) in projects
+    ]
     monthly = monthly_files(lake, daily)
     for name, table in _all_tables().items():
         if table is IMAGE_HISTORY:
@@ -432,7 +428,7 @@ def _write_parquet(rows: duckdb.DuckDBPyRelation, file: BinaryIO) -> None:
 def _columns(rows: duckdb.DuckDBPyRelation) -> Iterator[tuple[str, Any]]:
     """The name, quoted for SQL, and the type of each column."""
     for name, type_ in zip(rows.columns, rows.types, strict=True):
-        yield '"' + name.replace('"', '""') + '"', type_
+        yield quoted_name(name), type_
 
 
 def _batches(rows: duckdb.DuckDBPyRelation) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:

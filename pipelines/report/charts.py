@@ -8,8 +8,8 @@ from xml.etree import ElementTree as ET
 
 from markupsafe import Markup
 
+from pipelines.plain_text import UNITS, unit_of
 from pipelines.report.data import TrendPoint
-from pipelines.report.words import UNITS
 
 # Placeholder colours, replaced by variables of the style sheet after drawing.
 _COLOURS = {
@@ -27,8 +27,7 @@ _XLINK = "{http://www.w3.org/1999/xlink}"
 def charts(trend: Sequence[TrendPoint]) -> list[dict[str, Any]]:
     """Line charts of the trend; figures known on fewer than two days have no chart."""
     sizes = [None if day.summary is None else day.summary.total_bytes for day in trend]
-    power = max(((size or 0).bit_length() - 1) // 10 for size in sizes)
-    power = min(max(power, 0), len(UNITS) - 1)
+    power = max(unit_of(size or 0) for size in sizes)
     wanted: list[tuple[str, str, list[tuple[str, Sequence[float | None]]]]] = [
         ("images", "Images", [("", [None if day.summary is None else day.summary.images for day in trend])]),
         (

@@ -22,10 +22,11 @@ from pipelines.errors import ConfigurationError
 from pipelines.fingerprint import code_version
 from pipelines.lake.derived_manifests import bases, read_derived_manifest
 from pipelines.lake.layout import Lake, Partition
-from pipelines.lake.manifests import Manifest, published
+from pipelines.lake.local_storage import LocalPath
+from pipelines.lake.manifests import Manifest, published_or_error
 from pipelines.lake.records import UNSTATED, is_whole, state_sha256
 from pipelines.lake.retention_records import RetentionRecords
-from pipelines.lake.stored_files import LakePath, sha256_of_file, storage_errors, write_atomically
+from pipelines.lake.storage import LakePath
 from pipelines.plain_text import visible
 from pipelines.report.charts import charts
 from pipelines.report.data import read_tables, read_trend
@@ -68,22 +69,24 @@ def write_report(lake: Lake, partition: Partition, output: Path | None = None) -
         StorageError: the lake cannot be read or written.
     """
     content = render_report(lake, partition).encode()
-    path: LakePath = output or lake.report(partition)
     if output is None:
-        with storage_errors(path):
-            write_atomically(path, content)
-    else:
-        try:
-            write_atomically(path, content)
-        except OSError as error:
-            raise ConfigurationError(f"{path} cannot be written: {error.strerror}. Name another file.") from error
+        lake.report(partition).write_whole(content)
+        return lake.report(partition)
+    path = LocalPath(output)
+    try:
+        with path.writing() as file:
+            file.write(content)
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be written: {error.strerror}. Name another file.") from error
     return path
 
 
 def outdated_reports(lake: Lake, project: str) -> list[Partition]:
     """The days of a project whose report is older than their derived tables."""
-    reported = lake.reported(project)
-    return [day for day, derived_at in lake.derived(project).items() if reported.get(day, derived_at) < derived_at]
+    reported = lake.contents.reported(project)
+    return [
+        day for day, derived_at in lake.contents.derived(project).items() if reported.get(day, derived_at) < derived_at
+    ]
 
 
 def is_report_whole(content: bytes) -> bool:
@@ -105,12 +108,7 @@ def render_report(lake: Lake, partition: Partition) -> str:
             or outdated.
         StorageError: the lake cannot be read.
     """
-    manifest = published(lake, partition)
-    if manifest is None:
-        raise ConfigurationError(
-            f"Nothing is published for {partition}, so there is nothing to report. "
-            "`image-snapshots status` lists the published days."
-        )
+    manifest = published_or_error(lake, partition, "there is nothing to report")
     RetentionRecords(lake, partition.project).check_has(
         partition, SNAPSHOT_TABLES, "nothing of that day is left to report"
     )
@@ -133,8 +131,8 @@ def render_report(lake: Lake, partition: Partition) -> str:
         partition=partition,
         manifest=manifest,
         manifest_path=lake.key(lake.manifest(partition)),
-        manifest_sha256=sha256_of_file(lake.manifest(partition)),
-        derived_record_sha256=sha256_of_file(lake.derived_manifest(partition)),
+        manifest_sha256=lake.manifest(partition).sha256(),
+        derived_record_sha256=lake.derived_manifest(partition).sha256(),
         trend_sha256=trend_sha256,
         code=code_version(),
         unstated=UNSTATED,

@@ -6,9 +6,10 @@ from typing import Any
 
 import orjson
 
+from pipelines.plain_text import UNITS, unit_of
+
 # A text is cut off after this many characters.
 SHOWN_TEXT = 200
-UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 _ISO_TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d)(:\d\d)?(\.\d+)?Z")
 _MINUS = "\u2212"
@@ -23,7 +24,7 @@ def size(value: int | None) -> str:
     """Format bytes in the largest unit that gives at least one."""
     if value is None:
         return "not known"
-    power = min((max(abs(value).bit_length() - 1, 0)) // 10, len(UNITS) - 1)
+    power = unit_of(value)
     amount = f"{abs(value):,}" if power == 0 else f"{abs(value) / 1024**power:,.2f}"
     unit = "byte" if power == 0 and abs(value) == 1 else UNITS[power]
     return f"{_MINUS if value < 0 else ''}{amount}\u00a0{unit}"

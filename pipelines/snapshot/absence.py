@@ -19,7 +19,7 @@ from pipelines.inventory.cleaning import FROM_LAST_COMPLETE_DAY, Inventory
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import Manifest, PublishedPartition, published_days
 from pipelines.lake.parquet_files import read_batches
-from pipelines.lake.stored_files import LakePath, exists, sha256_of_file, storage_errors
+from pipelines.lake.storage import LakePath
 from pipelines.tables import INVENTORY, RESPONSES
 
 _BATCH_ROWS = 32_768
@@ -87,9 +87,8 @@ def _is_before(day: PublishedPartition, partition: Partition) -> bool:
 def _changed_files(lake: Lake, day: Partition, manifest: Manifest) -> Iterator[LakePath]:
     for name in _TABLES:
         path = lake.table(name, day)
-        with storage_errors(path):
-            if not exists(path) or sha256_of_file(path) != manifest.files[name].sha256:
-                yield path
+        if not path.is_there() or path.sha256() != manifest.files[name].sha256:
+            yield path
 
 
 @dataclass(frozen=True, slots=True)

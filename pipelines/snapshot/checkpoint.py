@@ -26,9 +26,8 @@ import pyarrow.parquet as pq
 
 from pipelines.cloud.classification import ImageResponse
 from pipelines.errors import StorageError
-from pipelines.lake.object_storage import ObjectPath
 from pipelines.lake.parquet_files import BATCH_BYTES
-from pipelines.lake.stored_files import LakePath, storage_errors
+from pipelines.lake.storage import LakePath, storage_errors
 from pipelines.snapshot.image_list import ImageList, microseconds
 from pipelines.snapshot.sources.store import ReferenceStore, TraceStore
 from pipelines.tables import RESPONSES, Outcome
@@ -66,9 +65,9 @@ _logger = logging.getLogger(__name__)
 
 def open_checkpoint(staging: LakePath, subject: str) -> "Checkpoint":
     """The answers kept in a staging directory. Those of another `subject` (endpoint, project, attempt) do not count."""
-    if isinstance(staging, ObjectPath):
+    if staging.local is None:
         return ObjectCheckpoint(staging / "answers", subject)
-    path = staging / "answers.sqlite"
+    path = staging.local / "answers.sqlite"
     try:
         return Checkpoint(path, subject)
     except DamagedStoreError as error:
@@ -324,7 +323,7 @@ class ObjectCheckpoint(Checkpoint):
     flush_seconds = 5.0
     flush_responses = 4_096
 
-    def __init__(self, directory: ObjectPath, subject: str) -> None:
+    def __init__(self, directory: LakePath, subject: str) -> None:
         self._stack = ExitStack()
         scratch = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="image-snapshots-"))
         super().__init__(Path(scratch) / "index.sqlite", subject)
@@ -332,8 +331,8 @@ class ObjectCheckpoint(Checkpoint):
             "CREATE TABLE located (id TEXT PRIMARY KEY, part INTEGER NOT NULL, bytes INTEGER NOT NULL) WITHOUT ROWID"
         )
         self._directory = directory / hashlib.sha256(subject.encode()).hexdigest()[:16]
-        self._parts: list[ObjectPath] = []
-        for path, _ in self._directory.tree():
+        self._parts: list[LakePath] = []
+        for path in self._directory.all_files():
             part = _read_part(path)
             if part is None:
                 _logger.warning("%s is not as it was written: the ids in it are asked for again.", path)
@@ -356,7 +355,7 @@ class ObjectCheckpoint(Checkpoint):
         # By name in the order in which they were put, also after an attempt that was killed; the name proves the part.
         digest = hashlib.sha256(content).hexdigest()
         path = self._directory / f"{len(self._parts):08}-{uuid.uuid4().hex}-{digest}.parquet"
-        path.write_bytes(content)
+        path.write_whole(content)
         self._locate(rows, len(self._parts))
         self._parts.append(path)
 
@@ -400,7 +399,7 @@ class ObjectCheckpoint(Checkpoint):
                     yield _with_keys(pa.Table.from_batches(found, _PART).sort_by("id"), snapshot_date, project_id)
 
 
-def _read_part(path: ObjectPath) -> pq.ParquetFile | None:
+def _read_part(path: LakePath) -> pq.ParquetFile | None:
     """A part, in memory as it is stored; None when it is not as it was written."""
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != path.stem.rpartition("-")[2]:

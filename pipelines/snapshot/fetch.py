@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from pipelines.cloud.classification import ImageResponse
 from pipelines.errors import PipelineError
 from pipelines.lake.parquet_files import BATCH_BYTES, read_batches
-from pipelines.lake.stored_files import LakePath
+from pipelines.lake.storage import LakePath
 from pipelines.snapshot.checkpoint import Checkpoint
 from pipelines.snapshot.staging import Staging
 from pipelines.tables import IMAGE_REFERENCES, IMAGE_TRACES, RESPONSES, Outcome

@@ -14,7 +14,7 @@ from pipelines.errors import StorageError
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import last_complete_day, read_manifest
 from pipelines.lake.parquet_files import BATCH_BYTES, read_batches
-from pipelines.lake.stored_files import LakePath, sha256_of_file, storage_errors
+from pipelines.lake.storage import LakePath
 from pipelines.snapshot.checkpoint import Checkpoint
 from pipelines.snapshot.image_list import confirms
 from pipelines.tables import RESPONSES, TIMESTAMP
@@ -39,9 +39,7 @@ def last_complete_responses(lake: Lake, partition: Partition, project_id: str) -
     if manifest.fetch.project_id != project_id:
         return None
     path = lake.table(RESPONSES.name, day)
-    with storage_errors(path):
-        intact = sha256_of_file(path) == manifest.files[RESPONSES.name].sha256
-    if not intact:
+    if path.sha256() != manifest.files[RESPONSES.name].sha256:
         raise StorageError(
             f"{path} is not the file that the manifest of {day} names, so nothing can be carried forward from it: run "
             "with --mode full, and `image-snapshots verify` says what else was changed."

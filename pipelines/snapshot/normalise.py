@@ -1,4 +1,4 @@
-"""Stored responses -> the `images` frame and the `image_values` frame, from the responses alone.
+"""Stored responses -> the frames `images`, `image_values` and `image_tags`, from the responses alone.
 
 What becomes of a column of values belongs here (`bodies` reads the single body), and nothing that asks, stores or
 compares: the same responses give the same frames, so that any stored day can be rebuilt. A bad value costs its row that
@@ -12,6 +12,10 @@ value. What is repaired or cannot be read is named in `anomalies` as `field:prob
 ``unknown_value``        outside the documented values of an enumeration: kept as sent
 ``element_not_text``, ``not_utf8``  an element of a list kept as its JSON text
 ``separator_in_element`` an element holds the `|` that joins the flattened list: `image_values` has it whole
+``tags:repeated_key``    of tags with one key the first counts
+``tags:item_not_an_object``, ``tags:key_not_text``  no tag can be made of an item: it is left out
+``tags:value_not_text``, ``tags:unknown_member``  a tag has no value, or lacks what its item says besides
+``tags:wrong_type``, ``tags:too_long``  no tags; where anything of tags is named, `extra` has them all as sent
 ``id:missing``, ``id:letter_case``, ``id:differs``  the body's id against the one asked for
 ``body:not_an_object``   nothing of the body can be read into columns
 ``body:nested_too_deeply``  what lies deeper than 100 levels is kept as text
@@ -37,9 +41,17 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.bodies.image import NUMBER_FIELDS, TEXT_FIELDS, canonical_of_plain, read_any, read_plain
+from pipelines.bodies.image import (
+    NUMBER_FIELDS,
+    TEXT_FIELDS,
+    Tags,
+    canonical_of_plain,
+    read_any,
+    read_plain,
+    take_plain_tags,
+)
 from pipelines.bodies.json_text import dumps
-from pipelines.tables import IMAGE_VALUES, IMAGES, KNOWN_VALUES, LIST_FIELDS, Table
+from pipelines.tables import IMAGE_TAGS, IMAGE_VALUES, IMAGES, KNOWN_VALUES, LIST_FIELDS, TAGS, Table
 
 SEPARATOR = "|"
 COUNTED_APART = 1000
@@ -57,13 +69,14 @@ _DAY_MS = 86_400_000
 class Normalised:
     """What one chunk of responses says.
 
-    `images` and `image_values` have exactly the columns of `columns.IMAGES` and `columns.IMAGE_VALUES`, Arrow-backed.
+    `images`, `image_values` and `image_tags` have exactly the columns of their tables, Arrow-backed.
     The counters count images: by field outside the contract, by `field=value` of unknown enumeration values, and by
     anomaly. The first two name at most `COUNTED_APART` distinct entries and gather the rest under `FURTHER`.
     """
 
     images: pd.DataFrame
     image_values: pd.DataFrame
+    image_tags: pd.DataFrame
     unknown_fields: Counter[str]
     unknown_values: Counter[str]
     anomalies: Counter[str]
@@ -73,7 +86,8 @@ def normalise_images(responses: pa.Table | pa.RecordBatch) -> Normalised:
     """Turn a chunk of `responses` (schema `columns.RESPONSES`) into frames.
 
     One row per response with outcome `ok` or `deleted`, in the order given; `image_values` in the order of the rows,
-    then of `LIST_FIELDS`, then of the API. No content of a body makes this raise.
+    then of `LIST_FIELDS`, then of the API; `image_tags` in the order of the rows, then of
+    the keys. No content of a body makes this raise.
     """
     is_described = pc.is_in(_joined(responses["outcome"]), value_set=pa.array(["ok", "deleted"]))
     given = {name: _joined(responses[name]).filter(is_described) for name in _GIVEN}
@@ -93,6 +107,7 @@ def normalise_images(responses: pa.Table | pa.RecordBatch) -> Normalised:
         "content_hash": pa.array(bodies.content_hashes, pa.string()),
         "extra": pa.array(bodies.extras, pa.string()),
         **{field: values[field] for field in TEXT_FIELDS},
+        TAGS: pa.array([None if tags is None else dumps(tags).decode() for tags in bodies.tags], pa.string()),
         **lists.columns(),
     }
     for field in TEXT_FIELDS:
@@ -112,6 +127,7 @@ def normalise_images(responses: pa.Table | pa.RecordBatch) -> Normalised:
     return Normalised(
         _frame(built, IMAGES),
         _frame(lists.value_columns(built), IMAGE_VALUES),
+        _frame(_tag_columns(bodies.tags, built), IMAGE_TAGS),
         findings.unknown_fields,
         findings.unknown_values,
         findings.anomalies,
@@ -177,10 +193,11 @@ def _label(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Bodies:
-    """The bodies of a chunk: the column of each field that is no list, the list fields, and two columns."""
+    """The bodies of a chunk: the column of each field of single values, the list fields, the tags, and two columns."""
 
     values: dict[str, pa.Array]
     lists: "_Lists"
+    tags: list[Tags | None]
     content_hashes: list[str]
     extras: list[str | None]
 
@@ -189,6 +206,7 @@ def _read_bodies(contents: pa.Array, latest: pa.Array, findings: _Findings) -> _
     """Read the bodies, a few at a time: their values are in columns before they are out of the processor's cache."""
     parts: list[list[pa.Array]] = []
     lists = _Lists()
+    tags: list[Tags | None] = []
     content_hashes: list[str] = []
     extras: list[str | None] = []
     for first in range(0, len(contents), _AT_A_TIME):
@@ -199,6 +217,7 @@ def _read_bodies(contents: pa.Array, latest: pa.Array, findings: _Findings) -> _
                 flat += _single_values(plain)
                 for field, value in lists.add(_list_values(plain)):
                     setattr(plain, field, value)
+                tags.append(take_plain_tags(plain))
                 canonical = canonical_of_plain(plain)
                 extras.append(None)
             else:
@@ -207,6 +226,7 @@ def _read_bodies(contents: pa.Array, latest: pa.Array, findings: _Findings) -> _
                 findings.note_unknown_fields(reading.unknown)
                 flat += map(reading.values.get, _SINGLE_FIELDS)
                 lists.add(tuple(map(reading.values.get, LIST_FIELDS)))
+                tags.append(reading.values.get(TAGS))
                 canonical = reading.canonical
                 extras.append(reading.extra)
             content_hashes.append(hashlib.sha256(canonical).hexdigest())
@@ -216,7 +236,18 @@ def _read_bodies(contents: pa.Array, latest: pa.Array, findings: _Findings) -> _
         field: pa.chunked_array([part[index] for part in parts], _SINGLE_TYPES[index]).combine_chunks()
         for index, field in enumerate(_SINGLE_FIELDS)
     }
-    return _Bodies(values, lists, content_hashes, extras)
+    return _Bodies(values, lists, tags, content_hashes, extras)
+
+
+def _tag_columns(tags: list[Tags | None], images: dict[str, pa.Array]) -> dict[str, pa.Array]:
+    """The columns of `image_tags`: the tags of all rows laid end to end, row by row and by key."""
+    found = [(row, key, of_row[key]) for row, of_row in enumerate(tags) if of_row for key in sorted(of_row)]
+    row = pa.array([row for row, _, _ in found], pa.int32())
+    return {
+        **{name: images[name].take(row) for name in ("snapshot_date", "project_id", "id")},
+        "key": pa.array([key for _, key, _ in found], pa.string()),
+        "value": pa.array([value for _, _, value in found], pa.string()),
+    }
 
 
 # --- values of one field, column by column --------------------------------------------------------------------------

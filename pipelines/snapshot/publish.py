@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from pipelines.errors import ValidationError
 from pipelines.fingerprint import code_version
 from pipelines.lake.clock import rising
+from pipelines.lake.derived_manifests import newest_derived_record
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import (
     FailedId,
@@ -27,11 +28,11 @@ from pipelines.lake.manifests import (
     write_manifest,
 )
 from pipelines.lake.parquet_files import SANDBOX_MARK, is_marked_sandbox, open_parquet, read_batches
-from pipelines.lake.records import newest_derived_record, with_own_sha256
-from pipelines.lake.stored_files import LakePath
+from pipelines.lake.storage import LakePath
 from pipelines.snapshot.normalise import add_counts, normalise_images, to_arrow
 from pipelines.tables import (
     IMAGE_REFERENCES,
+    IMAGE_TAGS,
     IMAGE_TRACES,
     IMAGE_VALUES,
     IMAGES,
@@ -54,6 +55,7 @@ class BuiltTables:
 
     images: int = 0
     image_values: int = 0
+    image_tags: int = 0
     unknown_fields: Counter[str] = field(default_factory=Counter)
     unknown_values: Counter[str] = field(default_factory=Counter)
     anomalies: Counter[str] = field(default_factory=Counter)
@@ -61,26 +63,31 @@ class BuiltTables:
 
 
 def build_tables(lake: Lake, responses: LakePath, directory: LakePath, run_id: str) -> BuiltTables:
-    """Write `images` and `image_values` into `directory` from a `responses` file, in one pass of bounded memory."""
+    """Write `images`, `image_values` and `image_tags` into `directory` from a `responses` file.
+
+    One pass, in bounded memory.
+    """
     built = BuiltTables()
     mark = SANDBOX_MARK if is_marked_sandbox(responses) else {}
     with ExitStack() as stack:
         images = stack.enter_context(lake.writer(directory / "images.parquet", IMAGES, run_id))
         values = stack.enter_context(lake.writer(directory / "image_values.parquet", IMAGE_VALUES, run_id))
+        tags = stack.enter_context(lake.writer(directory / "image_tags.parquet", IMAGE_TAGS, run_id))
         for batch in read_batches(responses, _BATCH_ROWS):
             normalised = normalise_images(batch)
             table = to_arrow(normalised.images, IMAGES)
             images.write(table)
             values.write(to_arrow(normalised.image_values, IMAGE_VALUES))
+            tags.write(to_arrow(normalised.image_tags, IMAGE_TAGS))
             add_counts(built.unknown_fields, normalised.unknown_fields)
             add_counts(built.unknown_values, normalised.unknown_values)
             add_counts(built.anomalies, normalised.anomalies)
             if len(built.preview) < _PREVIEW_ROWS:
                 rows = table.select(_PREVIEW_COLUMNS).slice(0, _PREVIEW_ROWS - len(built.preview))
                 built.preview += rows.to_pylist()
-        for writer in (images, values):
+        for writer in (images, values, tags):
             writer.note(mark)
-        built.images, built.image_values = images.rows, values.rows
+        built.images, built.image_values, built.image_tags = images.rows, values.rows, tags.rows
     return built
 
 
@@ -112,7 +119,7 @@ def validate(
     described = counted["ok"] + counted["deleted"]
     if rows != described:
         raise ValidationError(f"images has {rows} rows, and {described} ids were described by the API.")
-    for table in (IMAGE_REFERENCES, IMAGE_TRACES):
+    for table in (IMAGE_REFERENCES, IMAGE_TRACES, IMAGE_TAGS):
         for _ in _check_rows(files[table.name], table, partition, project_id):
             pass
     for table in (IMAGE_VALUES, LIST_PAGES):
@@ -196,7 +203,7 @@ def publish(
         ConfigurationError: `published_at` is before what the project has published; nothing was replaced.
     """
     failed = failed_ids(files["responses"])
-    with lake.chain(partition.project, f"run {run_id}"):
+    with lake.locks.chain(partition.project, f"run {run_id}"):
         manifest = Manifest(
             snapshot_date=partition.date,
             project=partition.project,
@@ -214,9 +221,8 @@ def publish(
             previous_manifest_sha256=chain_head(lake, partition.project),
             derived_record_sha256=newest_derived_record(lake, partition.project),
         )
-        manifest = with_own_sha256(manifest)
         for name, path in files.items():
             if path != lake.table(name, partition):
-                lake.replace_published(path, name, partition)
+                lake.replace(path, lake.table(name, partition))
         write_manifest(lake, partition, manifest)
     return manifest

@@ -16,7 +16,7 @@ from pipelines.errors import ListDeniedError, ListMissingError
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import ScopeFacts, last_complete_day
 from pipelines.lake.parquet_files import read_batches
-from pipelines.lake.stored_files import LakePath, exists
+from pipelines.lake.storage import LakePath
 from pipelines.tables import IMAGES
 
 DEFAULT_WORKSPACE = "0"
@@ -82,7 +82,7 @@ def known_workspaces(lake: Lake, partition: Partition) -> list[str]:
     day = last_complete_day(lake, partition)
     images = None if day is None else lake.table(IMAGES.name, day)
     # Retention keeps the last complete day, unless somebody removed it otherwise.
-    return sorted(image_workspaces(images)) if images is not None and exists(images) else []
+    return sorted(image_workspaces(images)) if images is not None and images.is_there() else []
 
 
 def image_workspaces(images: LakePath) -> set[str]:

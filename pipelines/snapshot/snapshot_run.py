@@ -12,7 +12,7 @@ from pipelines.inputs.endpoints import is_on_loopback
 from pipelines.lake.clock import check_clock
 from pipelines.lake.layout import Partition
 from pipelines.lake.manifests import Attempt, Manifest, newest_manifests, parse_manifest
-from pipelines.lake.stored_files import LakePath
+from pipelines.lake.storage import LakePath
 from pipelines.run import Run, utc_now
 from pipelines.settings import Settings
 from pipelines.snapshot.connection import Connection, connect
@@ -139,7 +139,7 @@ class SnapshotRun(Run):
         )
 
     def _last_published(self) -> Manifest | None:
-        contents = self.lake.manifests(self.partition.project)
+        contents = self.lake.contents.manifests(self.partition.project)
         if not contents:
             return None
         last = max(contents)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pipelines.lake.layout import Lake
 from pipelines.lake.parquet_files import ROW_GROUP_ROWS, SANDBOX_MARK, TableWriter
-from pipelines.lake.stored_files import LakePath
+from pipelines.lake.storage import LakePath
 from pipelines.tables import Table
 
 

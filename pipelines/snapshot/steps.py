@@ -23,12 +23,13 @@ from pipelines.lake.manifests import (
     Manifest,
     file_facts,
     published,
+    published_or_error,
     read_attempt,
     write_attempt,
 )
 from pipelines.lake.parquet_files import SANDBOX_MARK
 from pipelines.lake.retention_records import RetentionRecords, check_derivable
-from pipelines.lake.stored_files import LakePath, remove_tree, sha256_of_file, storage_errors
+from pipelines.lake.storage import LakePath
 from pipelines.lake.witnesses import open_witness
 from pipelines.snapshot.absence import KnownImages, judge, known_images, missing_rows
 from pipelines.snapshot.connection import Connection
@@ -39,7 +40,16 @@ from pipelines.snapshot.gathering import gather
 from pipelines.snapshot.publish import BuiltTables, build_tables, failed_ids, publish, validate
 from pipelines.snapshot.scope import Scope, find_scope, image_workspaces, known_workspaces
 from pipelines.snapshot.snapshot_run import SnapshotRun
-from pipelines.tables import IMAGE_REFERENCES, IMAGE_TRACES, IMAGE_VALUES, IMAGES, INVENTORY, LIST_PAGES, RESPONSES
+from pipelines.tables import (
+    IMAGE_REFERENCES,
+    IMAGE_TAGS,
+    IMAGE_TRACES,
+    IMAGE_VALUES,
+    IMAGES,
+    INVENTORY,
+    LIST_PAGES,
+    RESPONSES,
+)
 
 _TRIES_TO_STORE = 3
 _EVIDENCE = (INVENTORY.name, LIST_PAGES.name, IMAGE_REFERENCES.name, IMAGE_TRACES.name, RESPONSES.name)
@@ -48,8 +58,7 @@ _EVIDENCE = (INVENTORY.name, LIST_PAGES.name, IMAGE_REFERENCES.name, IMAGE_TRACE
 def start_over(run: SnapshotRun) -> None:
     """Throw away what an attempt that did not end has gathered."""
     directory = run.lake.staging(run.partition)
-    with storage_errors(directory):
-        remove_tree(directory)
+    directory.remove_tree()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +120,7 @@ async def _project_id(run: SnapshotRun, connection: Connection) -> str | None:
         PipelineError: the credentials name the project alone, and the identity service cannot be asked for its id.
     """
     project_id = connection.credentials.project_id
-    if project_id is None and run.lake.manifests(run.partition.project):
+    if project_id is None and run.lake.contents.manifests(run.partition.project):
         async with connection.client(run.observed_by) as client:
             project_id = client.project_id
     if project_id is not None:
@@ -226,9 +235,7 @@ def _check_staged(run: SnapshotRun, attempt: Attempt, names: Iterable[str]) -> N
     """
     for name in names:
         path = run.staged(name)
-        with storage_errors(path):
-            intact = name in attempt.files and sha256_of_file(path) == attempt.files[name].sha256
-        if not intact:
+        if name not in attempt.files or path.sha256() != attempt.files[name].sha256:
             raise StorageError(
                 f"{path} is not as it was written: the storage damaged it, or somebody changed it. Nothing was "
                 "published from it; run again today to write it anew, from the answers that are kept."
@@ -249,7 +256,7 @@ class Publication:
 
 
 def publish_snapshot(run: SnapshotRun) -> Publication:
-    """Derive `images` and `image_values`, validate the day and publish it.
+    """Derive `images`, `image_values` and `image_tags`, validate the day and publish it.
 
     With answers fetched by an open attempt this ends the attempt. Without, a published day is derived again from its
     own stored answers.
@@ -272,27 +279,20 @@ def publish_snapshot(run: SnapshotRun) -> Publication:
         )
         start_over(run)
         return publication
-    manifest = published(run.lake, run.partition)
-    if manifest is None:
-        raise ConfigurationError(
-            f"Nothing is published for {run.partition}, so nothing can be derived again. "
-            "`image-snapshots status` lists the days that are there."
-        )
+    manifest = published_or_error(run.lake, run.partition, "nothing can be derived again")
     check_derivable(run.lake, run.partition, RetentionRecords(run.lake, run.partition.project))
     evidence = {name: run.lake.table(name, run.partition) for name in _EVIDENCE}
     for name, path in evidence.items():
-        with storage_errors(path):
-            if name not in manifest.files or sha256_of_file(path) != manifest.files[name].sha256:
-                raise StorageError(
-                    f"{path} is not the file that the manifest of {run.partition} names: the evidence was changed. "
-                    "`image-snapshots verify` says what else was; restore the file from a backup."
-                )
+        if name not in manifest.files or path.sha256() != manifest.files[name].sha256:
+            raise StorageError(
+                f"{path} is not the file that the manifest of {run.partition} names: the evidence was changed. "
+                "`image-snapshots verify` says what else was; restore the file from a backup."
+            )
     directory = run.lake.rebuilding(run.partition)
     publication = _publish(
         run, evidence, directory, manifest.started_at, manifest.inventory, manifest.fetch, rebuilt=True
     )
-    with storage_errors(directory):
-        remove_tree(directory)
+    directory.remove_tree()
     return publication
 
 
@@ -315,7 +315,8 @@ def _publish(
 ) -> Publication:
     built = build_tables(run.lake, evidence[RESPONSES.name], directory, run.run_id)
     fetch = _with_stated_workspaces(fetch, directory / f"{IMAGES.name}.parquet")
-    files = evidence | {name: directory / f"{name}.parquet" for name in (IMAGES.name, IMAGE_VALUES.name)}
+    derived = (IMAGES.name, IMAGE_VALUES.name, IMAGE_TAGS.name)
+    files = evidence | {name: directory / f"{name}.parquet" for name in derived}
     validate(run.partition, fetch.project_id, files, inventory.ids, fetch.outcomes)
     with open_witness(run.settings.witness, run.lake) as note, run.lake.founding():
         run.check_kind(is_sandbox=fetch.is_sandbox)

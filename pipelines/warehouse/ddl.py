@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping
 
 import pyarrow as pa
 
+from pipelines.engine.sql_text import quoted
 from pipelines.tables import (
     ANALYSIS_TABLES,
     IMAGE_HISTORY,
+    IMAGE_TAGS,
     IMAGE_VALUES,
     IMAGES,
     INVENTORY,
@@ -72,7 +74,7 @@ DAYS = Table(
 WAREHOUSE_TABLES: dict[str, Table] = {
     table.name: table
     for table in (
-        *(_loaded(table) for table in (INVENTORY, RESPONSES, IMAGES, IMAGE_VALUES)),
+        *(_loaded(table) for table in (INVENTORY, RESPONSES, IMAGES, IMAGE_VALUES, IMAGE_TAGS)),
         *(_loaded(table) for table in ANALYSIS_TABLES.values() if table is not IMAGE_HISTORY),
         _loaded(IMAGE_HISTORY),
         DAYS,
@@ -93,11 +95,6 @@ _TYPES: dict[pa.DataType, str] = {
 def sql_type(column: Column) -> str:
     """SQL type of a column in DuckDB and PostgreSQL."""
     return _TYPES[column.type]
-
-
-def quoted(text: str) -> str:
-    """A string literal."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _comment(table: Table, column: Column) -> str:
@@ -126,7 +123,7 @@ def add_column(table: Table, column: Column) -> list[str]:
 
 _EXTERNAL_TABLES = tuple(
     table
-    for table in (INVENTORY, IMAGES, IMAGE_VALUES, *ANALYSIS_TABLES.values())
+    for table in (INVENTORY, IMAGES, IMAGE_VALUES, IMAGE_TAGS, *ANALYSIS_TABLES.values())
     if not any(column.name in _STAYS_IN_THE_LAKE for column in table.columns)
 )
 

@@ -18,11 +18,13 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
+from pipelines.engine.sql_text import quoted
 from pipelines.errors import ConfigurationError, PartitionBusyError, StorageError
 from pipelines.inputs import local_files
 from pipelines.lake import locks
+from pipelines.lake.local_storage import LocalPath, check_holds
 from pipelines.tables import Table
-from pipelines.warehouse.ddl import PROJECT, quoted
+from pipelines.warehouse.ddl import PROJECT
 from pipelines.warehouse.interface import Source
 
 # DuckDB compresses one row group at a time. A second thread would only add merging and spilling.
@@ -75,7 +77,7 @@ def open_duckdb(path: Path) -> Iterator["DuckDBWarehouse"]:
 def _alone(path: Path, file: Path) -> Iterator[None]:
     """Hold the lock that makes our loads of this file take turns."""
     # Only errors of the lock are translated, not those of the block.
-    lock = locks.held(file.with_name(f".{file.name}.lock"), f"The warehouse {path}", "a load", may_wait=True)
+    lock = locks.held(LocalPath(file.with_name(f".{file.name}.lock")), f"The warehouse {path}", "a load", may_wait=True)
     try:
         lock.__enter__()
     except OSError as error:
@@ -123,7 +125,7 @@ def _loaded_beside(path: Path, file: Path, part: Path, holder: str) -> Iterator[
             os.fsync(loaded.fileno())
         if _version(file) != copied:
             raise _is_changed(path, holder)
-        locks.check_holds()
+        check_holds()
         # The old file's log is part of the copy already.
         _wal(file).unlink(missing_ok=True)
         part.replace(file)

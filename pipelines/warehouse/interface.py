@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.inputs import local_files
-from pipelines.lake.stored_files import LakePath, storage_errors
+from pipelines.lake.storage import LakePath, storage_errors
 from pipelines.tables import Table
 from pipelines.warehouse.ddl import PROJECT, WAREHOUSE_TABLES
 
@@ -80,7 +80,7 @@ class Source:
     def open_path(self) -> str | None:
         """A path to the open file, even if its name now belongs to another file; None if there is no such path."""
         path = Path(f"/proc/self/fd/{self.file.fileno()}")
-        return str(path) if isinstance(self.path, Path) and local_files.exists(path) else None
+        return str(path) if self.path.local is not None and local_files.exists(path) else None
 
     def batches(self, project: str) -> Iterator[pa.RecordBatch]:
         """Yield the rows in the warehouse's form: `project` first, null for columns that the file lacks."""

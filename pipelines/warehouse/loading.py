@@ -14,15 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.engine.sql_files import VIEWS, read_view
+from pipelines.engine.sql_text import quoted
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.inputs.environment import at_home
 from pipelines.inputs.secret_urls import looks_like_url
 from pipelines.lake.derived_manifests import bases, read_derived_manifest
 from pipelines.lake.layout import Lake, Partition
-from pipelines.lake.manifests import FileFacts, Manifest, published
-from pipelines.lake.object_storage import ObjectPath
+from pipelines.lake.manifests import FileFacts, Manifest, published_or_error
 from pipelines.lake.retention_records import RetentionRecords
-from pipelines.lake.stored_files import LakePath, sha256_of_file, storage_errors
+from pipelines.lake.storage import LakePath, storage_errors
 from pipelines.tables import ANALYSIS_TABLES, IMAGE_HISTORY, TABLES, Table
 from pipelines.warehouse.ddl import (
     DAYS,
@@ -31,7 +31,6 @@ from pipelines.warehouse.ddl import (
     WAREHOUSE_TABLES,
     add_column,
     create_table,
-    quoted,
     sql_type,
 )
 from pipelines.warehouse.duckdb import open_duckdb
@@ -66,7 +65,15 @@ class _OpenPartition:
 def load_project(lake: Lake, partition: Partition, url: str | None, wait_seconds: float = WAIT_SECONDS) -> LoadResult:
     """Load a day, and every other day of its project that is missing or outdated in the warehouse.
 
-    Each day is its own transaction. Arguments and errors are those of `load_partition`.
+    Each day is its own transaction: it replaces the day, and the last one the project's history, and readers see all of
+    it or nothing. `url` is None for the embedded DuckDB file in the lake's root. Missing tables are created.
+
+    Raises:
+        ConfigurationError: the URL is of an unknown kind, the warehouse refuses it, a column there has another type,
+            the partition is not published or not derived, or retention removed files of it.
+        EndpointUnreachableError: the warehouse does not answer, or the connection broke.
+        PartitionBusyError: the tables were locked for longer than `wait_seconds`, or the DuckDB file is being written.
+        StorageError: a file is not the one that its manifest names.
     """
     started = time.monotonic()
     with ExitStack() as stack:
@@ -92,27 +99,6 @@ def load_project(lake: Lake, partition: Partition, url: str | None, wait_seconds
 def is_loadable(_: Lake, partition: Partition, removed: RetentionRecords) -> bool:
     """Whether retention has kept all files of a day that a warehouse needs."""
     return WAREHOUSE_TABLES.keys().isdisjoint(removed.missing(partition))
-
-
-def load_partition(lake: Lake, partition: Partition, url: str | None, wait_seconds: float = WAIT_SECONDS) -> LoadResult:
-    """Replace one partition, and its project's history, in the warehouse; readers see all of the change or nothing.
-
-    `url` is None for the embedded DuckDB file in the lake's root. Missing tables are created.
-
-    Raises:
-        ConfigurationError: the URL is of an unknown kind, the warehouse refuses it, a column there has another type,
-            the partition is not published or not derived, or retention removed files of it.
-        EndpointUnreachableError: the warehouse does not answer, or the connection broke.
-        PartitionBusyError: the tables were locked for longer than `wait_seconds`, or the DuckDB file is being written.
-        StorageError: a file is not the one that its manifest names.
-    """
-    started = time.monotonic()
-    with ExitStack() as stack:
-        day = _open_partition(lake, partition, stack)
-        warehouse = stack.enter_context(_open(lake, url, wait_seconds))
-        _bring_up_to_date(warehouse)
-        rows = _load(lake, partition, day, warehouse)
-    return LoadResult(warehouse.name, rows, 0, time.monotonic() - started)
 
 
 def _load(
@@ -149,12 +135,12 @@ def _load(
 def _open(lake: Lake, url: str | None, wait_seconds: float) -> AbstractContextManager[Warehouse]:
     if url is None:
         path = lake.root / "warehouse.duckdb"
-        if isinstance(path, ObjectPath):
+        if path.local is None:
             raise ConfigurationError(
                 f"There is no warehouse: {path} would be a database in an object store, which cannot be changed there. "
                 "Set IMAGE_SNAPSHOTS_WAREHOUSE."
             )
-        return open_duckdb(path)
+        return open_duckdb(path.local)
     check_warehouse(url)
     if (file := _duckdb_path(url)) is not None:
         return open_duckdb(file)
@@ -234,12 +220,7 @@ def open_source(table: Table, path: LakePath, stack: ExitStack) -> Source:
 
 def _open_partition(lake: Lake, partition: Partition, stack: ExitStack) -> _OpenPartition:
     """Open the files of a day that are loaded, and check them against the manifests."""
-    manifest = published(lake, partition)
-    if manifest is None:
-        raise ConfigurationError(
-            f"Nothing is published for {partition}, so nothing can be loaded into the warehouse. "
-            "`image-snapshots status` lists the published days."
-        )
+    manifest = published_or_error(lake, partition, "nothing can be loaded into the warehouse")
     RetentionRecords(lake, partition.project).check_has(
         partition, WAREHOUSE_TABLES, "nothing of that day can be loaded into the warehouse"
     )
@@ -249,7 +230,7 @@ def _open_partition(lake: Lake, partition: Partition, stack: ExitStack) -> _Open
             f"The derived tables of {partition} are missing, or older than this day or an earlier one, so nothing was "
             f"loaded into the warehouse: derive them first with `image-snapshots derive --from {partition.date}`."
         )
-    day = _day(manifest, sha256_of_file(lake.manifest(partition)), derived_manifest.basis)
+    day = _day(manifest, lake.manifest(partition).sha256(), derived_manifest.basis)
     recorded = manifest.files | derived_manifest.files
     sources = []
     for name, table in (TABLES | ANALYSIS_TABLES).items():

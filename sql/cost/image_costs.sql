@@ -86,7 +86,10 @@ SELECT
         WHEN image_usage.unused_days >= cost_parameters.unused_after_days THEN current_images.size_bytes
         ELSE 0
     END AS reclaimable_bytes,
-    CASE WHEN parameters.usage_is_observed AND image_usage.id IS NOT NULL THEN parameters.usage_kinds END AS observed_kinds
+    CASE
+        WHEN parameters.usage_is_observed AND image_usage.id IS NOT NULL THEN parameters.usage_kinds
+    END AS observed_kinds,
+    current_images.owner_source
 FROM current_images
 CROSS JOIN parameters
 CROSS JOIN cost_parameters

@@ -1,7 +1,7 @@
 -- The findings of a day, each continued from the last published day.
 -- Reads parameters, found (rule, id, evidence: the rows of the rules), rules (rule, severity, title, is_decided),
 -- previous_findings (audit_findings of the last published day), suppressions (rule, id, namespace, until, reason),
--- inventory, responses, current_images, image_reconciliation, image_history.
+-- image_owners, responses, current_images, image_reconciliation, image_history.
 -- An open finding that is not found now is resolved, unless this day cannot decide it: the day is incomplete, the rule
 -- could not decide (it failed, or its input was not read), the image had no usable response, or it was not requested
 -- because the inventory is not whole. Then the finding stays open unchanged.
@@ -99,9 +99,9 @@ SELECT
     findings.title,
     findings.id,
     findings.name,
-    inventory.owner,
-    inventory.cost_center,
-    inventory.environment,
+    image_owners.owner,
+    image_owners.cost_center,
+    image_owners.environment,
     findings.state,
     findings.first_seen,
     DATE_DIFF('day', findings.first_seen, parameters.snapshot_date) AS days_open,
@@ -110,6 +110,6 @@ SELECT
     suppressed.reason AS suppression_reason
 FROM findings
 CROSS JOIN parameters
-LEFT JOIN inventory ON inventory.id = findings.id
+LEFT JOIN image_owners ON image_owners.id = findings.id
 LEFT JOIN suppressed ON suppressed.rule = findings.rule AND suppressed.id = findings.id
 ORDER BY findings.rule, findings.id

@@ -1,5 +1,5 @@
 -- The known content of each living image on a day.
--- Reads parameters, responses, images, inventory, image_history.
+-- Reads parameters, responses, images, image_history, image_owners.
 -- The content is today's response. Without a usable one (forbidden, failed) it is the last version from a complete day,
 -- marked as carried. An image is left out if the API reports it as gone or, on a complete day, if it is missing from an
 -- inventory that is whole.
@@ -23,13 +23,15 @@ known AS (
     SELECT
         id, name, namespace, swr_path, tag, arch, type, origin, service_type, status, status_message, visibility,
         workspace_id, flavor_type, description, size, create_at, update_at, dev_services, resource_categories,
-        support_res_categories, extra, size_bytes, arch_normalised, registry, repository, FALSE AS is_carried
+        support_res_categories, show_name, show_tag, swr_instance_id, tags, extra, size_bytes, arch_normalised, registry,
+        repository, FALSE AS is_carried
     FROM today
     UNION ALL
     SELECT
         id, name, namespace, swr_path, tag, arch, type, origin, service_type, status, status_message, visibility,
         workspace_id, flavor_type, description, size, create_at, update_at, dev_services, resource_categories,
-        support_res_categories, extra, size_bytes, arch_normalised, registry, repository, TRUE AS is_carried
+        support_res_categories, show_name, show_tag, swr_instance_id, tags, extra, size_bytes, arch_normalised, registry,
+        repository, TRUE AS is_carried
     FROM carried
 )
 SELECT
@@ -56,6 +58,10 @@ SELECT
     known.dev_services,
     known.resource_categories,
     known.support_res_categories,
+    known.show_name,
+    known.show_tag,
+    known.swr_instance_id,
+    known.tags,
     known.extra,
     known.size_bytes,
     known.arch_normalised,
@@ -63,10 +69,11 @@ SELECT
     known.repository,
     DATE_DIFF('day', CAST(known.create_at AS DATE), parameters.snapshot_date) AS age_days,
     DATE_DIFF('day', CAST(known.update_at AS DATE), parameters.snapshot_date) AS days_since_update,
-    inventory.owner,
-    inventory.cost_center,
-    inventory.environment,
+    image_owners.owner,
+    image_owners.cost_center,
+    image_owners.environment,
+    COALESCE(image_owners.owner_source, 'none') AS owner_source,
     known.is_carried
 FROM known
 CROSS JOIN parameters
-LEFT JOIN inventory ON inventory.id = known.id
+LEFT JOIN image_owners ON image_owners.id = known.id

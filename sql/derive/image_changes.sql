@@ -1,5 +1,5 @@
 -- The changes from one complete day to the next, one row for each changed field.
--- Reads parameters, image_history, inventory, image_traces.
+-- Reads parameters, image_history, image_owners, image_traces.
 -- Compares the versions that begin on the day with those that end on it, so an image without a response has no changes.
 WITH begun AS (
     SELECT image_history.*
@@ -35,6 +35,10 @@ fields AS (
             ('dev_services', 'metadata'),
             ('resource_categories', 'metadata'),
             ('support_res_categories', 'metadata'),
+            ('show_name', 'metadata'),
+            ('show_tag', 'metadata'),
+            ('swr_instance_id', 'metadata'),
+            ('tags', 'metadata'),
             ('extra', 'metadata')
     ) AS listed (field, change_class)
 ),
@@ -75,6 +79,10 @@ field_values AS (
             WHEN 'dev_services' THEN ended.dev_services
             WHEN 'resource_categories' THEN ended.resource_categories
             WHEN 'support_res_categories' THEN ended.support_res_categories
+            WHEN 'show_name' THEN ended.show_name
+            WHEN 'show_tag' THEN ended.show_tag
+            WHEN 'swr_instance_id' THEN ended.swr_instance_id
+            WHEN 'tags' THEN ended.tags
             WHEN 'extra' THEN ended.extra
         END AS old_value,
         CASE fields.field
@@ -98,6 +106,10 @@ field_values AS (
             WHEN 'dev_services' THEN begun.dev_services
             WHEN 'resource_categories' THEN begun.resource_categories
             WHEN 'support_res_categories' THEN begun.support_res_categories
+            WHEN 'show_name' THEN begun.show_name
+            WHEN 'show_tag' THEN begun.show_tag
+            WHEN 'swr_instance_id' THEN begun.swr_instance_id
+            WHEN 'tags' THEN begun.tags
             WHEN 'extra' THEN begun.extra
         END AS new_value
     FROM begun
@@ -139,9 +151,9 @@ SELECT
     changes.change_class,
     parameters.compared_with,
     begun.name,
-    inventory.owner,
-    inventory.cost_center,
-    inventory.environment,
+    image_owners.owner,
+    image_owners.cost_center,
+    image_owners.environment,
     -- Only a trace that nothing else competes with says who it was.
     CASE WHEN parameters.traces_are_whole AND done.traces = 1 THEN done.actor END AS actor,
     CASE WHEN parameters.traces_are_whole AND done.traces = 1 THEN done.source_ip END AS actor_source_ip,
@@ -154,7 +166,7 @@ SELECT
 FROM changes
 CROSS JOIN parameters
 INNER JOIN begun ON begun.id = changes.id
-LEFT JOIN inventory ON inventory.id = changes.id
+LEFT JOIN image_owners ON image_owners.id = changes.id
 LEFT JOIN done ON done.id = changes.id
 WHERE parameters.compared_with IS NOT NULL
 ORDER BY changes.id, changes.change, changes.field

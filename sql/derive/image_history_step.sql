@@ -45,7 +45,8 @@ SELECT
     versions.name, versions.namespace, versions.swr_path, versions.tag, versions.arch, versions.type, versions.origin,
     versions.service_type, versions.status, versions.status_message, versions.visibility, versions.workspace_id,
     versions.flavor_type, versions.description, versions.size, versions.create_at, versions.update_at,
-    versions.dev_services, versions.resource_categories, versions.support_res_categories, versions.extra,
+    versions.dev_services, versions.resource_categories, versions.support_res_categories, versions.show_name, versions.show_tag,
+    versions.swr_instance_id, versions.tags, versions.extra,
     versions.size_bytes, versions.arch_normalised, versions.registry, versions.repository, versions.content_hash
 FROM versions
 CROSS JOIN day
@@ -56,7 +57,8 @@ SELECT
     begun.name, begun.namespace, begun.swr_path, begun.tag, begun.arch, begun.type, begun.origin,
     begun.service_type, begun.status, begun.status_message, begun.visibility, begun.workspace_id,
     begun.flavor_type, begun.description, begun.size, begun.create_at, begun.update_at,
-    begun.dev_services, begun.resource_categories, begun.support_res_categories, begun.extra,
+    begun.dev_services, begun.resource_categories, begun.support_res_categories, begun.show_name, begun.show_tag,
+    begun.swr_instance_id, begun.tags, begun.extra,
     begun.size_bytes, begun.arch_normalised, begun.registry, begun.repository, begun.content_hash
 FROM begun
 CROSS JOIN day
@@ -66,7 +68,8 @@ SELECT
     versions.name, versions.namespace, versions.swr_path, versions.tag, versions.arch, versions.type, versions.origin,
     versions.service_type, versions.status, versions.status_message, versions.visibility, versions.workspace_id,
     versions.flavor_type, versions.description, versions.size, versions.create_at, versions.update_at,
-    versions.dev_services, versions.resource_categories, versions.support_res_categories, versions.extra,
+    versions.dev_services, versions.resource_categories, versions.support_res_categories, versions.show_name, versions.show_tag,
+    versions.swr_instance_id, versions.tags, versions.extra,
     versions.size_bytes, versions.arch_normalised, versions.registry, versions.repository, versions.content_hash
 FROM gone
 INNER JOIN versions ON versions.id = gone.id

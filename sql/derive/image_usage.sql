@@ -1,12 +1,12 @@
 -- Who uses each known image, and for how many observed days nobody did. A day is observed when it is complete and every
 -- wanted source of usage was read as a whole, in every workspace that is known. No rows until a source was read once.
 --
--- An image is used on a day when something runs it or would break without it, and when something ran it since the day that
--- was observed before; a copy of it is no use. Evidence of use counts on every day, its absence on observed days alone.
--- So a day that is not observed carries the counts of days on, and an image that it shows in use begins anew at 0.
+-- An image is used on a day when something runs it or would break without it, and when something ran it since the
+-- observed day before; a copy of it is no use. Evidence of use counts on every day, its absence on observed days alone.
+-- So a day that is not observed keeps the counts of days, except for an image that it shows in use, which begins at 0.
 --
--- The state goes on from the last published day and, for an image that this one lacks, from the last complete day. An
--- image that is in neither starts at 0: it is new, or it came back.
+-- The state continues that of the last published day or, for an image that this day lacks, that of the last complete
+-- day. An image that is in neither starts at 0: it is new, or it came back.
 --
 -- Reads parameters, current_images, referenced_images (see referenced_images.sql), previous_usage (image_usage of the
 -- last complete day), later_usage (that of the last published day, when it is a later one), observed_dates

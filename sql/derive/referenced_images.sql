@@ -1,10 +1,10 @@
--- Which known image each reference means, as whoever asks who uses an image must see it: one row for a reference and each
+-- Which known image each reference means, for everything that asks who uses an image: one row for a reference and each
 -- image that it may mean, and one without an image (id is null) for a reference that matches none.
 --
--- A reference means the image of its id. Where it states none, or one that is not known, it means every image of its
+-- A reference means the image of its id. If it states none, or one that is not known, it means every image of its
 -- address: namespace/repository:tag, in lower case and without the host, because hosts differ inside and outside of the
--- cloud's network. An address without a tag is that of the tag latest. A digest alone may be any image of its repository,
--- and counts for all of them: it is better to call an image used than to call it unused by mistake.
+-- cloud's network. An address without a tag is that of the tag latest. A digest alone may be any image of its
+-- repository, and counts for all of them: better to call an image used than to call it unused by mistake.
 --
 -- Reads current_images and image_references.
 WITH by_id AS (

@@ -1,8 +1,8 @@
 -- A day's listed images that nobody registered, and registered ids whose image is gone according to the API. Rows of the
 -- first kind exist only for days on which the list was read.
 --
--- Reads parameters, unregistered_rows (see Analysis.load_unregistered_rows), inventory, responses, images and
--- image_history.
+-- Reads parameters, unregistered_rows (see Analysis.load_unregistered_rows), inventory, image_owners,
+-- responses, images and image_history.
 WITH first_rows AS (
     -- The image list may show an image twice.
     SELECT unregistered_rows.*
@@ -20,10 +20,13 @@ unregistered AS (
         listed.swr_path,
         listed.visibility,
         listed.size_bytes,
-        CAST(NULL AS VARCHAR) AS owner,
-        CAST(NULL AS VARCHAR) AS cost_center,
-        CAST(NULL AS VARCHAR) AS environment
+        -- By a tag of its last known version.
+        image_owners.owner,
+        image_owners.cost_center,
+        image_owners.environment
     FROM first_rows AS listed
+    LEFT JOIN image_owners
+        ON listed.id = image_owners.id
     -- Preset images belong to the platform; nobody registers them.
     WHERE COALESCE(UPPER(listed.type), '') <> 'BUILD_IN'
 ),
@@ -48,9 +51,9 @@ gone AS (
         COALESCE(images.swr_path, last_versions.swr_path) AS swr_path,
         COALESCE(images.visibility, last_versions.visibility) AS visibility,
         COALESCE(images.size_bytes, last_versions.size_bytes) AS size_bytes,
-        inventory.owner,
-        inventory.cost_center,
-        inventory.environment
+        image_owners.owner,
+        image_owners.cost_center,
+        image_owners.environment
     FROM inventory
     INNER JOIN responses
         ON inventory.id = responses.id
@@ -58,6 +61,8 @@ gone AS (
         ON inventory.id = images.id
     LEFT JOIN last_versions
         ON inventory.id = last_versions.id
+    LEFT JOIN image_owners
+        ON inventory.id = image_owners.id
     WHERE responses.outcome IN ('deleted', 'not_found')
         AND inventory.id_source = 'inventory'
 )

@@ -1,8 +1,8 @@
 -- The images of the last complete day of each project that nothing was seen to use for 30 observed days.
 --
--- Reads latest_days, image_costs and image_usage. `observed_kinds` are the sources that were looked at on all these days,
--- in so many `workspaces`: other uses are not seen. Empty for a project whose last complete day did not look at all that
--- it was to look at.
+-- Reads latest_days, image_costs and image_usage. `observed_kinds` are the sources that were looked at on all these
+-- days, in so many `workspaces`: other uses are not seen. Empty for a project whose last complete day did not read all
+-- that it was to read.
 SELECT
     c.project,
     c.snapshot_date,
@@ -17,7 +17,8 @@ SELECT
     c.estimated_cost,
     c.currency,
     u.observed_kinds,
-    u.workspaces
+    u.workspaces,
+    c.owner_source
 FROM image_costs AS c
 INNER JOIN latest_days AS latest
     ON latest.project = c.project

@@ -65,7 +65,7 @@ def run(instance, job=DAILY_JOB, partition=PARTITION, now=utc_now, **settings):
 
 
 def metadata(result, asset):
-    step = "publish_images" if asset in ("images", "image_values") else asset
+    step = "publish_images" if asset in ("images", "image_values", "image_tags") else asset
     step = "derive_tables" if asset in ANALYSIS_TABLES else step
     (event,) = [e for e in result.asset_materializations_for_node(step) if e.asset_key.path[-1] == asset]
     return event.metadata
@@ -147,7 +147,7 @@ def test_rebuild_of_a_middle_day_corrects_all_later_results(instance, tmp_path):
     assert [run_id == result.run_id for run_id, _ in after] == [False, True, True]
     assert metadata(result, "warehouse_tables")["other_days_loaded"].value == 1
     assert metadata(result, "daily_report")["other_reports_written"].value == 1
-    assert verify(lake, lake.partitions()) == []
+    assert verify(lake, lake.contents.partitions()) == []
 
 
 def test_checks_are_evaluated_inside_the_assets(instance, sandbox, tmp_path):
@@ -247,7 +247,7 @@ def test_run_waits_for_a_locked_partition(instance, sandbox, monkeypatch):
 
     def unattended(job, *assets, release=True):
         held, ended, before = ExitStack(), threading.Event(), set(instance.get_run_ids())
-        held.enter_context(Lake("lake").hold(PARTITION, "killed"))
+        held.enter_context(Lake("lake").locks.partition(PARTITION, "killed"))
 
         def release_after_a_try():
             while not ended.wait(0.05):
@@ -275,10 +275,10 @@ def test_run_waits_for_a_locked_partition(instance, sandbox, monkeypatch):
     assert waited.success
     assert set(retries(waited)) == {"image_inventory"}
     # A step without its own policy.
-    held = unattended(REPUBLISH_JOB, "images", "image_values", release=False)
+    held = unattended(REPUBLISH_JOB, "images", "image_values", "image_tags", release=False)
     assert retries(held) == ["publish_images"] * 3
     assert "is held by run killed" in sentence(held)
-    released = unattended(REPUBLISH_JOB, "images", "image_values")
+    released = unattended(REPUBLISH_JOB, "images", "image_values", "image_tags")
     assert set(retries(released)) == {"publish_images"}
     assert sentence(released).startswith(f"Nothing is published for {PARTITION}")
 
@@ -314,7 +314,7 @@ def test_run_may_end_some_hours_after_midnight(instance, sandbox):
     assert ends(noon, "image_inventory")
     assert not ends(noon + dt.timedelta(hours=18, minutes=1), "image_responses")
     assert ends(noon + dt.timedelta(hours=17, minutes=59), "image_responses")
-    assert ends(noon + dt.timedelta(hours=30), "images", "image_values")
+    assert ends(noon + dt.timedelta(hours=30), "images", "image_values", "image_tags")
 
 
 def test_schedule_requests_one_run_per_project():
@@ -379,7 +379,8 @@ def test_partitions_end_with_today():
 def test_every_asset_has_description_and_metadata():
     definitions = build_definitions(Settings())
     specs = {spec.key.path[-1]: spec for spec in definitions.resolve_all_asset_specs()}
-    assert set(specs) == {"image_inventory", "image_responses", "images", "image_values", *ANALYSIS_TABLES, *DELIVERED}
+    snapshot = {"image_inventory", "image_responses", "images", "image_values", "image_tags"}
+    assert set(specs) == {*snapshot, *ANALYSIS_TABLES, *DELIVERED}
     for name, spec in specs.items():
         assert spec.description
         assert spec.owners == ["team:platform"]
@@ -450,6 +451,7 @@ def test_dg_loads_the_definitions(tmp_path):
         "image_responses",
         "images",
         "image_values",
+        "image_tags",
         *ANALYSIS_TABLES,
         *DELIVERED,
     }

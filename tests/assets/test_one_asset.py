@@ -21,6 +21,7 @@ DATE = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
     [
         ("images", {"ids_are_unique", "no_new_fields", "no_new_values", "no_anomalies", "scope_is_whole"}),
         ("image_values", set()),
+        ("image_tags", set()),
         ("image_costs", {"everything_is_priced"}),
     ],
 )
@@ -55,5 +56,5 @@ def test_materialise_a_step_without_selection_records_all_its_assets(tmp_path):
     with dg.DagsterInstance.ephemeral() as instance:
         result = job.execute_in_process(instance=instance, partition_key=partition_key(day.partition))
     shown = {event.asset_key.to_user_string() for event in result.get_asset_materialization_events()}
-    assert shown == {"images", "image_values"}
+    assert shown == {"images", "image_values", "image_tags"}
     assert len(result.get_asset_check_evaluations()) == 5

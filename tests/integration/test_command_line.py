@@ -199,7 +199,7 @@ def test_few_failures_publish_an_incomplete_day_and_name_them(image_snapshots, s
     env = {**sandbox.env, "IMAGE_SNAPSHOTS_MAX_FAILED_RATIO": "0.1"}
     result = image_snapshots("run", env=env)
     assert result.returncode == 3, result.stderr
-    assert f"without an answer: {id_}" in result.stdout
+    assert f"without a response: {id_}" in result.stdout
     assert json.loads(image_snapshots("status", "--json").stdout)[0]["state"] == "incomplete"
     manifest = json.loads((tmp_path / f"lake/_manifests/dt={TODAY}/project=default.json").read_text())
     assert manifest["is_complete"] is False
@@ -209,7 +209,7 @@ def test_few_failures_publish_an_incomplete_day_and_name_them(image_snapshots, s
 def test_second_run_of_a_partition_names_the_holder(image_snapshots, tmp_path):
     from pipelines.lake.layout import Lake, Partition
 
-    with Lake("lake").hold(Partition(TODAY, "default"), "run-of-somebody"):
+    with Lake("lake").locks.partition(Partition(TODAY, "default"), "run-of-somebody"):
         result = image_snapshots("run")
     assert result.returncode == 1
     assert f"The partition {TODAY} of project default is held by run run-of-somebody" in sentence_of(result)

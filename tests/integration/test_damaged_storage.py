@@ -6,10 +6,12 @@ import sqlite3
 from contextlib import closing
 
 import pytest
+from cut_off import EndedError, end
 
 from pipelines.cloud.classification import ImageResponse
 from pipelines.errors import StorageError
 from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.local_storage import LocalPath
 from pipelines.lake.parquet_files import read_batches
 from pipelines.maintenance.verify import verify
 from pipelines.settings import Settings
@@ -57,10 +59,10 @@ ROT = {
 
 @pytest.mark.parametrize("change", ROT.values(), ids=ROT)
 def test_damaged_stored_response_is_requested_again(tmp_path, change):
-    fill(tmp_path)
+    fill(LocalPath(tmp_path))
     with closing(sqlite3.connect(tmp_path / "answers.sqlite")) as database, database:
         database.execute(f"UPDATE answers SET {change} WHERE id = ?", [ids(5)[2]])
-    with closing(open_checkpoint(tmp_path, "a")) as store:
+    with closing(open_checkpoint(LocalPath(tmp_path), "a")) as store:
         assert stored(store) == ([*ids(5)[:2], *ids(5)[3:]], [ids(5)[2]])
         assert store.damaged() == [ids(5)[2]]
         store.drop(store.damaged())
@@ -72,7 +74,7 @@ def test_damaged_stored_response_is_requested_again(tmp_path, change):
 @pytest.mark.parametrize("content", [b"no database at all" * 100, b"SQLite format 3\0" + b"\xff" * 8_000])
 def test_destroyed_checkpoint_file_is_started_again(tmp_path, caplog, content):
     (tmp_path / "answers.sqlite").write_bytes(content)
-    with closing(open_checkpoint(tmp_path, "a")) as store:
+    with closing(open_checkpoint(LocalPath(tmp_path), "a")) as store:
         store.want(iter([ids(2)]))
         assert list(store.lacking()) == ids(2)
     (record,) = caplog.records
@@ -87,10 +89,10 @@ def test_damaged_checkpoint_object_is_requested_again(s3):
     with closing(open_checkpoint(staging, "a")) as store:
         store.want(iter([ids(8)]))
         store.put([answer(id_) for id_ in ids(8)[5:]])
-        first = min(path for path, _ in (staging / "answers").tree())
+        first = min((staging / "answers").all_files())
         content = bytearray(first.read_bytes())
         content[len(content) // 2] ^= 1
-        first.write_bytes(bytes(content))
+        first.write_whole(bytes(content))
         # While the store is open: found on reading.
         assert stored(store) == (ids(8)[5:], ids(8)[:5])
     with closing(open_checkpoint(staging, "a")) as store:
@@ -98,15 +100,6 @@ def test_damaged_checkpoint_object_is_requested_again(s3):
         assert list(store.lacking()) == ids(8)[:5]
         store.put([answer(id_) for id_ in ids(8)[:5]])
         assert stored(store) == (ids(8), [])
-
-
-class EndedError(Exception):
-    pass
-
-
-def end(progress):
-    if progress.done == progress.total:
-        raise EndedError
 
 
 @pytest.fixture
@@ -151,7 +144,7 @@ def test_a_staged_file_that_rotted_is_not_published_and_the_next_run_writes_it_a
     path.write_bytes(bytes(content))
     with pytest.raises(StorageError, match=rf"{name}\.parquet is not as it was written"):
         publish_snapshot(day)
-    assert day.lake.partitions() == []
+    assert day.lake.contents.partitions() == []
     take_inventory(day)
     fetch_responses(day, lambda progress: None)
     publish_snapshot(day)

@@ -40,7 +40,7 @@ def lake(tmp_path_factory, tmp_path):
 def published_files(lake):
     """All bytes except those of derived tables."""
     days = [*lake.root.glob("_manifests/**/*.json")]
-    for table in ("inventory", "responses", "list_pages", "image_references", "images", "image_values"):
+    for table in ("inventory", "responses", "list_pages", "image_references", "images", "image_values", "image_tags"):
         days += [*(lake.root / table).rglob("*.parquet")]
     return {path: path.read_bytes() for path in days}
 
@@ -75,7 +75,9 @@ def test_new_price_is_derived_and_loaded_for_a_range_of_days(image_snapshots, la
     assert second == zero[1]
     assert costs(lake, "image_costs") == [(YESTERDAY, first), second]
 
-    assert verify(lake, lake.partitions(), settings=Settings(price_book=env["IMAGE_SNAPSHOTS_PRICE_BOOK"])) == []
+    assert (
+        verify(lake, lake.contents.partitions(), settings=Settings(price_book=env["IMAGE_SNAPSHOTS_PRICE_BOOK"])) == []
+    )
 
 
 def test_range_selects_only_its_days(lake, monkeypatch):

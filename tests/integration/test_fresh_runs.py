@@ -5,11 +5,11 @@ import os
 from dataclasses import replace
 
 import pytest
+from cut_off import EndedError, end
 
 from pipelines.errors import ConfigurationError
 from pipelines.lake.layout import Partition
 from pipelines.lake.manifests import read_attempt, write_attempt
-from pipelines.lake.stored_files import exists
 from pipelines.settings import Settings
 from pipelines.snapshot.snapshot_run import SnapshotRun
 from pipelines.snapshot.steps import fetch_responses, publish_snapshot, take_inventory
@@ -53,17 +53,8 @@ def test_fresh_run_discards_the_attempt_only_after_its_checks(day, monkeypatch):
         take_inventory(fresh)
     assert attempt.read_bytes() == gathered
     take_inventory(fresh)
-    assert not exists(day.lake.staging(day.partition) / "answers.sqlite")
+    assert not (day.lake.staging(day.partition) / "answers.sqlite").is_there()
     assert fetch_responses(day, lambda progress: None).facts.kept == 0
-
-
-class EndedError(Exception):
-    pass
-
-
-def end(progress):
-    if progress.done == progress.total:
-        raise EndedError
 
 
 def test_resumed_run_without_requests_is_still_marked_as_sandbox(day):

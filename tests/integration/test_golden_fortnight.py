@@ -68,7 +68,7 @@ def make_golden(root):
 
 def test_days_have_their_planned_states(golden):
     """The important stories happen on the faulty days, and every kind of event in the fortnight."""
-    published = golden.lake.partitions()
+    published = golden.lake.contents.partitions()
     assert [partition.date for partition in published] == [date for date in DATES if date != MISSED]
     assert [p.date for p in published if not manifest_of(golden, p.date)["is_complete"]] == [INCOMPLETE]
     failed = {row["id"] for row in manifest_of(golden, INCOMPLETE)["failed"]}

@@ -14,13 +14,13 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from sandbox_faults import set_faults
 
 from pipelines.cloud.credentials import load_credentials
 from pipelines.cloud.modelarts import ModelArtsClient
 from pipelines.errors import AccountSuspendedError, ValidationError
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import published, read_attempt, write_attempt
-from pipelines.lake.stored_files import sha256_of_file
 from pipelines.maintenance.verify import verify
 from pipelines.sandbox import SandboxOptions, running_sandbox
 from pipelines.sandbox.catalogue import Catalogue
@@ -56,10 +56,6 @@ def cloud(started, tmp_path, monkeypatch):
     ids = [item["id"] for item in CATALOGUE.page(DATE, 0, 40)]
     (tmp_path / "ids.txt").write_text("\n".join(ids))
     return started
-
-
-def set_faults(cloud, method="PATCH", **faults):
-    httpx.request(method, f"{cloud.endpoint}/sandbox/faults", json=faults).raise_for_status()
 
 
 def requested(cloud):
@@ -289,7 +285,7 @@ def test_references_are_validated_before_anything_is_published(cloud, happened, 
     pq.write_table(change(pq.read_table(path)), path)
     # As if it had been written so.
     attempt = read_attempt(day.lake, day.partition)
-    facts = attempt.files[IMAGE_REFERENCES.name].model_copy(update={"sha256": sha256_of_file(path)})
+    facts = attempt.files[IMAGE_REFERENCES.name].model_copy(update={"sha256": path.sha256()})
     write_attempt(
         day.lake, day.partition, attempt.model_copy(update={"files": attempt.files | {IMAGE_REFERENCES.name: facts}})
     )

@@ -13,7 +13,6 @@ from proved_days import forge_record
 
 from pipelines.errors import AccessDeniedError, StorageError
 from pipelines.lake.layout import Lake, Partition
-from pipelines.lake.stored_files import sha256_of_file
 from pipelines.maintenance.verify import verify
 from pipelines.settings import Settings
 from pipelines.snapshot.image_list import confirms
@@ -63,7 +62,7 @@ def fake_clock(root, date):
 
     pq.write_table(table.set_column(index, table.schema.field(index), pc.if_else(is_null, None, noon)), path)
     manifest = orjson.loads(lake.manifest(partition).read_bytes())
-    manifest["files"][RESPONSES.name]["sha256"] = sha256_of_file(path)
+    manifest["files"][RESPONSES.name]["sha256"] = path.sha256()
     lake.manifest(partition).write_bytes(orjson.dumps(manifest))
 
 
@@ -78,7 +77,8 @@ def test_incremental_day_equals_the_full_day_with_few_requests(cloud, tmp_path):
         assert changed.fetch.outcomes == full.fetch.outcomes
         left, right = (rows(tmp_path / name, date, "images", CONTENT) for name in ("full", "changed"))
         assert left.equals(right)
-        assert rows(tmp_path / "full", date, "image_values").equals(rows(tmp_path / "changed", date, "image_values"))
+        for name in ("image_values", "image_tags"):
+            assert rows(tmp_path / "full", date, name).equals(rows(tmp_path / "changed", date, name))
 
         answers = rows(tmp_path / "changed", date, RESPONSES.name).to_pylist()
         carried = [row for row in answers if row["confirmed_at"] is not None]
@@ -97,7 +97,7 @@ def test_incremental_day_equals_the_full_day_with_few_requests(cloud, tmp_path):
         listed = rows(tmp_path / "full", date, LIST_PAGES.name)
         assert listed["body"].to_pylist() == [page["body"] for page in pages]
     lake = Lake(str(tmp_path / "changed"))
-    assert verify(lake, lake.partitions()) == []
+    assert verify(lake, lake.contents.partitions()) == []
 
 
 def test_changed_images_are_requested(cloud, tmp_path):
@@ -146,7 +146,7 @@ def test_unreadable_list_fails_an_incremental_run(cloud, tmp_path):
     httpx.put(f"{cloud.endpoint}/sandbox/faults", json={"lists_forbidden": True}).raise_for_status()
     with pytest.raises(AccessDeniedError, match=r"The image list of .* cannot be read \(HTTP 403 ModelArts\.0108\)"):
         take(tmp_path / "lake", tuesday, "changed")
-    assert Lake(str(tmp_path / "lake")).partitions() == [Partition(MONDAY, "default")]
+    assert Lake(str(tmp_path / "lake")).contents.partitions() == [Partition(MONDAY, "default")]
 
 
 def test_resumed_run_carries_over_only_what_its_own_list_confirms(cloud, tmp_path):
@@ -170,7 +170,7 @@ def test_resumed_run_carries_over_only_what_its_own_list_confirms(cloud, tmp_pat
         fetch_responses(day, end)
     assert take(tmp_path / "lake", tuesday, "changed").fetch.carried >= carried[0] > 300
     lake = Lake(str(tmp_path / "lake"))
-    assert verify(lake, lake.partitions()) == []
+    assert verify(lake, lake.contents.partitions()) == []
 
 
 def test_changed_evidence_is_not_carried_over(cloud, tmp_path):
@@ -193,10 +193,10 @@ def test_incremental_day_can_be_rebuilt_and_rerun_in_full(cloud, tmp_path):
     noon = dt.datetime.combine(tuesday, dt.time(12), dt.UTC)
     publish_snapshot(SnapshotRun(partition, "rebuild", Settings(lake=str(lake.root)), lambda: noon))
     assert pq.read_table(lake.table("images", partition)).equals(before)
-    assert verify(lake, lake.partitions()) == []
+    assert verify(lake, lake.contents.partitions()) == []
     assert take(tmp_path / "lake", tuesday, "full", reconcile=False).fetch.carried == 0
     assert rows(tmp_path / "lake", tuesday, LIST_PAGES.name).num_rows == 0
-    assert verify(lake, lake.partitions()) == []
+    assert verify(lake, lake.contents.partitions()) == []
 
 
 def test_carried_response_without_its_page_is_a_problem(cloud, tmp_path):
@@ -207,7 +207,7 @@ def test_carried_response_without_its_page_is_a_problem(cloud, tmp_path):
     lake, partition = Lake(str(tmp_path / "lake")), Partition(tuesday, "default")
     path = lake.table(LIST_PAGES.name, partition)
     pq.write_table(pq.read_table(path).slice(0, 0), path)
-    facts = {"sha256": sha256_of_file(path), "rows": 0}
+    facts = {"sha256": path.sha256(), "rows": 0}
     forge_record(lake.manifest(partition), lambda said: said["files"][LIST_PAGES.name].update(facts))
     problems = verify(lake, [partition])
     assert len(problems) == manifest.fetch.carried

@@ -9,7 +9,6 @@ import pytest
 from pipelines.errors import ConfigurationError, PartitionBusyError, StorageError
 from pipelines.lake import leases, locks
 from pipelines.lake.layout import Lake, Partition
-from pipelines.lake.stored_files import write_atomically
 
 PARTITION = Partition(dt.date(2026, 11, 23), "default")
 LOST = r"^The hold on s3://.*/project=default was lost: its claim was removed\. Nothing more was written; run again\.$"
@@ -36,21 +35,21 @@ def claim(monkeypatch):
 
 
 def claims(lake):
-    return [path for path, _ in (lake.root / "_locks").tree()]
+    return [*(lake.root / "_locks").all_files()]
 
 
 def written(lake):
-    return [path.name for path, _ in lake.root.tree() if path not in claims(lake)]
+    return [path.name for path in lake.root.all_files() if path not in claims(lake)]
 
 
 def test_removed_claim_ends_writing_and_is_not_put_again(lake, claim, caplog):
-    with lake.hold(PARTITION, "ours"):
-        write_atomically(lake.root / "written", b"")
+    with lake.locks.partition(PARTITION, "ours"):
+        (lake.root / "written").write_whole(b"")
         (path,) = claims(lake)
-        path.unlink(held=False)
+        path.bucket.delete([path.key], path.key)
         for write in (
-            lambda: write_atomically(lake.root / "not-written", b""),
-            lambda: (lake.root / "not-written").copy_from(lake.root / "written"),
+            lambda: (lake.root / "not-written").write_whole(b""),
+            lambda: (lake.root / "not-written").replace_by(lake.root / "written"),
             lambda: lake.remove(lake.root / "written"),
             (lake.root / "written").remove_tree,
         ):
@@ -59,39 +58,42 @@ def test_removed_claim_ends_writing_and_is_not_put_again(lake, claim, caplog):
         claim().renew()
         assert claims(lake) == []
         # Another run takes the free lock; the end of our claim affects neither its claim nor its lock.
-        other = lake.hold(PARTITION, "another's")
+        other = lake.locks.partition(PARTITION, "another's")
         other.__enter__()
     assert len(claims(lake)) == 1
-    write_atomically(lake.root / "written-by-another", b"")
+    (lake.root / "written-by-another").write_whole(b"")
     other.__exit__(None, None, None)
     assert written(lake) == ["written", "written-by-another"]
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * len(caplog.records) != []
 
 
 def test_renewal_after_removal_leaves_the_lock_to_the_new_holder(lake, claim):
-    ours = lake.hold(PARTITION, "ours")
+    ours = lake.locks.partition(PARTITION, "ours")
     ours.__enter__()
     (path,) = claims(lake)
-    path.unlink(held=False)
-    with lake.hold(PARTITION, "another's"):
+    path.bucket.delete([path.key], path.key)
+    with lake.locks.partition(PARTITION, "another's"):
         (theirs,) = claims(lake)
         claim().renew()
         assert claims(lake) == [theirs]
         with pytest.raises(StorageError, match=LOST):
-            write_atomically(lake.root / "not-written", b"")
+            (lake.root / "not-written").write_whole(b"")
         ours.__exit__(None, None, None)
-        write_atomically(lake.root / "written-by-another", b"")
+        (lake.root / "written-by-another").write_whole(b"")
     assert claims(lake) == []
 
 
 def test_renewed_claim_has_a_new_name_and_still_holds(lake, claim):
     names = []
-    with lake.hold(PARTITION, "ours"):
+    with lake.locks.partition(PARTITION, "ours"):
         for _ in range(3):
             names += claims(lake)
             claim().renew()
-            write_atomically(lake.root / "written", b"")
-            with pytest.raises(PartitionBusyError, match="held by run ours"), lake.hold(PARTITION, "another's"):
+            (lake.root / "written").write_whole(b"")
+            with (
+                pytest.raises(PartitionBusyError, match="held by run ours"),
+                lake.locks.partition(PARTITION, "another's"),
+            ):
                 pass
     assert len(set(names)) == len(names) == 3
     assert claims(lake) == []
@@ -114,13 +116,13 @@ def test_failed_renewal_is_a_lost_lock(lake, claim, monkeypatch, caplog, error, 
 
     monkeypatch.setattr(leases._Claim, "renew", fail)
     monkeypatch.setattr(leases, "RENEWED_EVERY_SECONDS", 0.0)
-    with lake.hold(PARTITION, "ours"):
+    with lake.locks.partition(PARTITION, "ours"):
         assert failed.wait(10)
         for thread in threading.enumerate():
             if thread.name == "lease":
                 thread.join()
         with pytest.raises(StorageError, match=rf"was lost: its claim cannot be renewed {said}\. Nothing more was"):
-            write_atomically(lake.root / "not-written", b"")
+            (lake.root / "not-written").write_whole(b"")
     assert written(lake) == []
     assert "was lost: its claim cannot be renewed" in caplog.text
     assert "secret" not in caplog.text
@@ -141,20 +143,20 @@ def test_temporary_error_does_not_lose_the_lock(lake, claim, monkeypatch):
 
     monkeypatch.setattr(leases._Claim, "renew", fail_at_first)
     monkeypatch.setattr(leases, "RENEWED_EVERY_SECONDS", 0.0)
-    with lake.hold(PARTITION, "ours"):
+    with lake.locks.partition(PARTITION, "ours"):
         assert done.wait(30)
-        write_atomically(lake.root / "written", b"")
+        (lake.root / "written").write_whole(b"")
     assert written(lake) == ["written"]
 
 
 def test_waiter_in_an_object_store_names_the_holder_and_gives_up(lake, monkeypatch):
     monkeypatch.setattr(locks, "WAIT_SECONDS", 0.0)
-    with lake.chain("default", "run run-1"):
+    with lake.locks.chain("default", "run run-1"):
         with pytest.raises(
             PartitionBusyError,
             match=r"^The chain of manifests of project default is held by run run-1 \(process \d+ on",
         ):
-            with lake.chain("default", "run run-2"):
+            with lake.locks.chain("default", "run run-2"):
                 pass
     assert claims(lake) == []
 
@@ -162,23 +164,30 @@ def test_waiter_in_an_object_store_names_the_holder_and_gives_up(lake, monkeypat
 def test_projects_named_like_claim_paths_are_safe(lake):
     keys = ("a", "a.lock", "a.json")
     for key in keys:
-        with lake.hold(Partition(PARTITION.date, key), "run-1"), lake.chain(key), lake.deriving(key):
-            write_atomically(lake.staging(Partition(PARTITION.date, "a.lock")) / "attempt.json", b"{}")
+        with (
+            lake.locks.partition(Partition(PARTITION.date, key), "run-1"),
+            lake.locks.chain(key),
+            lake.locks.derived(key),
+        ):
+            (lake.staging(Partition(PARTITION.date, "a.lock")) / "attempt.json").write_whole(b"{}")
             for other in set(keys) - {key}:
-                with lake.hold(Partition(PARTITION.date, other), "run-2"):
+                with lake.locks.partition(Partition(PARTITION.date, other), "run-2"):
                     pass
-    assert lake.unfinished() == [Partition(PARTITION.date, "a.lock")]
+    assert lake.contents.unfinished() == [Partition(PARTITION.date, "a.lock")]
 
 
 @pytest.mark.parametrize("content", [b"", b"no claim", b"[]", b"{}", b'{"machine": 1}', b"\xff"])
 def test_unreadable_claim_counts_until_it_expires(lake, monkeypatch, content):
-    with lake.hold(PARTITION, "ours"):
+    with lake.locks.partition(PARTITION, "ours"):
         (path,) = claims(lake)
     stray = path.parent / "stray.json"
-    stray.write_bytes(content, held=False)
-    with pytest.raises(PartitionBusyError, match=r"is held by another run \(process \?"), lake.hold(PARTITION, "ours"):
+    stray.bucket.put(stray.key, content)
+    with (
+        pytest.raises(PartitionBusyError, match=r"is held by another run \(process \?"),
+        lake.locks.partition(PARTITION, "ours"),
+    ):
         pass
     # By the store's clock, which no test can move.
     monkeypatch.setattr(leases, "RUNS_OUT_SECONDS", -1.0)
-    with lake.hold(PARTITION, "ours"):
+    with lake.locks.partition(PARTITION, "ours"):
         assert stray not in claims(lake)

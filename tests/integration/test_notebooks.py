@@ -286,7 +286,7 @@ def test_notebooks_run_on_a_lake_of_one_day(executed):
 def test_notebooks_run_on_an_incomplete_day(executed):
     """Without a complete day, nothing is known of the past, and the list was not read."""
     audit, cost = executed["audit", "incomplete day"], executed["cost", "incomplete day"]
-    assert "incomplete (some images gave no answer): 1." in audit.text
+    assert "incomplete (some images had no response): 1." in audit.text
     assert (audit.figures["public"], audit.figures["public_by_day"], audit.figures["versions"]) == ([], [], [])
     assert cost.figures["growth"] == [[1, 10]]
     assert cost.figures["what_if"] == {"h.weber": 0.5}

@@ -17,9 +17,9 @@ from pipelines.cloud.classification import ImageResponse
 from pipelines.derive.costs import write_focus
 from pipelines.derive.days import derive_days
 from pipelines.errors import ConfigurationError, PartitionBusyError, StorageError, StorageUnreachableError
-from pipelines.lake import leases, object_storage
+from pipelines.lake import buckets, leases
 from pipelines.lake.layout import Lake, Partition
-from pipelines.lake.object_storage import ObjectFileSystem, ObjectPath
+from pipelines.lake.object_storage import ObjectPath
 from pipelines.lake.retention_records import Rules
 from pipelines.maintenance.compaction import compact
 from pipelines.maintenance.retention import apply_retention
@@ -45,15 +45,15 @@ def lake(s3):
 @pytest.fixture
 def impatient(monkeypatch):
     """A client that gives up after a second."""
-    monkeypatch.setattr(object_storage, "RETRY_SECONDS", 1)
-    monkeypatch.setattr(object_storage, "_RETRIES", 2)
-    object_storage._open_bucket.cache_clear()
+    monkeypatch.setattr(buckets, "RETRY_SECONDS", 1)
+    monkeypatch.setattr(buckets, "_RETRIES", 2)
+    buckets._open_bucket.cache_clear()
     yield
-    object_storage._open_bucket.cache_clear()
+    buckets._open_bucket.cache_clear()
 
 
 def everything_in(url):
-    return {str(path): path.read_bytes() for path, _ in ObjectPath.parse(url).tree()}
+    return {str(path): path.read_bytes() for path in ObjectPath.parse(url).all_files()}
 
 
 def test_command_line_keeps_a_lake_in_a_bucket_and_hides_its_secret(s3, image_snapshots, tmp_path):
@@ -97,12 +97,12 @@ def test_command_line_keeps_a_lake_in_a_bucket_and_hides_its_secret(s3, image_sn
 def test_run_of_a_locked_partition_names_the_holder(s3, image_snapshots):
     root = s3.make_bucket("two-bucket")
     today = Partition(dt.datetime.now(dt.UTC).date(), "default")
-    with Lake(root).hold(today, "the other"):
+    with Lake(root).locks.partition(today, "the other"):
         run = image_snapshots("run", env={"IMAGE_SNAPSHOTS_LAKE": root})
     assert run.returncode == 1
     holder = f"run the other (process {os.getpid()} on {socket.gethostname()}, since "
     assert f"The partition {today} is held by {holder}" in run.stderr
-    assert Lake(root).partitions() == []
+    assert Lake(root).contents.partitions() == []
 
 
 def test_many_parallel_claims_never_give_two_holders(lake):
@@ -113,7 +113,7 @@ def test_many_parallel_claims_never_give_two_holders(lake):
         nonlocal inside, most, got, refused
         start.wait()
         try:
-            with lake.hold(PARTITION, "run"):
+            with lake.locks.partition(PARTITION, "run"):
                 with lock:
                     inside, got = inside + 1, got + 1
                     most = max(most, inside)
@@ -139,7 +139,7 @@ def test_waiter_for_a_chain_gets_its_turn(lake):
 
     def take_turn():
         nonlocal inside, most, turns
-        with lake.chain("default"):
+        with lake.locks.chain("default"):
             with lock:
                 inside += 1
                 most = max(most, inside)
@@ -153,34 +153,34 @@ def test_waiter_for_a_chain_gets_its_turn(lake):
     for thread in threads:
         thread.join()
     assert (most, turns) == (1, 4)
-    assert list((lake.root / "_locks").tree()) == []
+    assert list((lake.root / "_locks").all_files()) == []
 
 
 def claim_of(lake, **facts):
     """Put a claim like another process."""
     path = lake.root / f"_locks/partitions/dt={DATE}/project=default/0.json"
-    path.write_bytes(json.dumps({"holder": "run other", "since": "2026-11-23T00:00:00", **facts}).encode())
+    path.write_whole(json.dumps({"holder": "run other", "since": "2026-11-23T00:00:00", **facts}).encode())
 
 
 def test_claim_of_another_machine_holds_until_it_expires(lake, monkeypatch):
     claim_of(lake, pid="1", host="elsewhere", machine="another", pid_began="1")
     with pytest.raises(PartitionBusyError, match=r"held by run other \(process 1 on elsewhere, since 2026-11-23T00"):
-        with lake.hold(PARTITION, "ours"):
+        with lake.locks.partition(PARTITION, "ours"):
             pass
     monkeypatch.setattr(leases, "RUNS_OUT_SECONDS", 0)
     # By the store's clock, which counts seconds.
     time.sleep(1.1)
-    with lake.hold(PARTITION, "ours"):
+    with lake.locks.partition(PARTITION, "ours"):
         # The dead claim was removed; ours exists.
-        assert len(list((lake.root / "_locks").tree())) == 1
-    assert list((lake.root / "_locks").tree()) == []
+        assert len(list((lake.root / "_locks").all_files())) == 1
+    assert list((lake.root / "_locks").all_files()) == []
 
 
 def test_claim_of_an_ended_local_process_does_not_hold(lake):
     with subprocess.Popen(["true"]) as process:
         pass
     claim_of(lake, pid=str(process.pid), host="here", machine=leases._machine(), pid_began="1")
-    with lake.hold(PARTITION, "ours"):
+    with lake.locks.partition(PARTITION, "ours"):
         pass
 
 
@@ -209,14 +209,14 @@ def clock(monkeypatch):
 
 def test_holder_that_cannot_renew_stops_writing(lake, monkeypatch, clock):
     monkeypatch.setattr(leases, "TRUSTED_SECONDS", 300.0)
-    with lake.hold(PARTITION, "ours"):
-        (lake.root / "written").write_bytes(b"")
+    with lake.locks.partition(PARTITION, "ours"):
+        (lake.root / "written").write_whole(b"")
         # Not renewed: this is shorter than the renewal interval.
         monkeypatch.setattr(leases, "RENEWED_EVERY_SECONDS", 3_600.0)
         clock.ahead = 301
         with pytest.raises(StorageError, match="was lost: the object store could not be reached"):
-            (lake.root / "not-written").write_bytes(b"")
-    assert [path.name for path, _ in lake.root.tree()] == ["written"]
+            (lake.root / "not-written").write_whole(b"")
+    assert [path.name for path in lake.root.all_files()] == ["written"]
 
 
 def test_renewed_lock_lasts(lake, s3, monkeypatch, clock):
@@ -226,7 +226,7 @@ def test_renewed_lock_lasts(lake, s3, monkeypatch, clock):
     def renewals():
         return sum(method == "PUT" and "_locks/" in path for method, path in s3.requests)
 
-    with lake.hold(PARTITION, "ours"):
+    with lake.locks.partition(PARTITION, "ours"):
         for _ in range(3):
             clock.ahead += 200
             seen, deadline = renewals(), time.monotonic() + 120
@@ -234,7 +234,7 @@ def test_renewed_lock_lasts(lake, s3, monkeypatch, clock):
             while renewals() < seen + 2:
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
-        (lake.root / "written").write_bytes(b"")
+        (lake.root / "written").write_whole(b"")
 
 
 def test_unfinished_upload_never_appears(lake):
@@ -242,15 +242,15 @@ def test_unfinished_upload_never_appears(lake):
     with pytest.raises(RuntimeError, match="half-way"), path.writing() as file:
         file.write(b"x" * 20_000_000)
         raise RuntimeError("half-way")
-    assert not path.exists()
+    assert not path.is_there()
 
 
 def test_file_replaced_during_reading_is_an_error_not_a_mixture(lake):
     path = lake.root / "file"
-    path.write_bytes(b"old" * 1_000_000)
+    path.write_whole(b"old" * 1_000_000)
     with path.open() as file:
         assert file.read(3) == b"old"
-        path.write_bytes(b"new" * 1_000_000)
+        path.write_whole(b"new" * 1_000_000)
         file.seek(2_500_000)
         with pytest.raises(StorageError, match="was replaced while it was read: run again"):
             file.read(3)
@@ -258,10 +258,10 @@ def test_file_replaced_during_reading_is_an_error_not_a_mixture(lake):
 
 def test_sql_reads_only_the_lake_in_the_bucket(lake):
     secret = ObjectPath(lake.root.bucket, "elsewhere.csv")
-    secret.write_bytes(b"a\n1\n")
-    (lake.root / "inside.csv").write_bytes(b"a\n2\n")
+    secret.write_whole(b"a\n1\n")
+    (lake.root / "inside.csv").write_whole(b"a\n2\n")
     with closing(duckdb.connect()) as connection:
-        connection.register_filesystem(ObjectFileSystem(lake.root))
+        connection.register_filesystem(lake.root.reader())
         assert connection.sql(f"FROM read_csv('{lake.root}/inside.csv')").fetchall() == [(2,)]
         with pytest.raises(duckdb.Error, match="is not in the lake"):
             connection.sql(f"FROM read_csv('{secret}')").fetchall()
@@ -310,7 +310,7 @@ def test_overloaded_store_ends_a_run_with_one_sentence(lake, s3, impatient):
     lake = Lake(str(lake.root))
     s3.slow_down = lambda number, method, path: method == "PUT"
     with pytest.raises(StorageUnreachableError, match=r"overloaded at s3://lake-bucket/deep/lake/x \(SlowDown\)"):
-        (lake.root / "x").write_bytes(b"")
+        (lake.root / "x").write_whole(b"")
 
 
 @pytest.mark.parametrize(
@@ -330,7 +330,7 @@ def test_unusable_lake_is_one_sentence(s3, impatient, monkeypatch, env, error, s
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(error, match=sentence) as raised:
-        Lake("s3://none/lake").partitions()
+        Lake("s3://none/lake").contents.partitions()
     assert s3.env["AWS_SECRET_ACCESS_KEY"] not in repr(raised.value)
 
 
@@ -342,7 +342,7 @@ def test_refused_signature_is_one_sentence(s3, lake, impatient):
 
     s3.application = refuse
     with pytest.raises(ConfigurationError) as raised:
-        Lake(str(lake.root)).partitions()
+        Lake(str(lake.root)).contents.partitions()
     assert str(raised.value) == (
         "The object store refuses access to s3://lake-bucket/deep/lake/_manifests (SignatureDoesNotMatch): correct "
         "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what they may do."
@@ -389,7 +389,7 @@ def test_months_are_compacted_and_old_responses_removed_in_a_bucket(s3):
     }
     plan = apply_retention(lake, "default", Rules(responses_days=1, snapshots_days=None), now)
     assert {removed.table for removed in plan.files} == {"responses", "list_pages", "image_references"}
-    assert list(lake.files_of("responses")) == [days[2].partition]
+    assert list(lake.contents.files_of("responses")) == [days[2].partition]
     assert list(verify_derived(lake, "default")) == []
     assert asked() == before
 
@@ -406,5 +406,5 @@ def test_store_with_lagging_listings_is_refused(lake, s3):
 
     s3.application = empty
     with pytest.raises(StorageError, match=r"does not list s3://lake-bucket/deep/lake/_locks/.*, so no run could be"):
-        with lake.hold(PARTITION, "run"):
+        with lake.locks.partition(PARTITION, "run"):
             pass

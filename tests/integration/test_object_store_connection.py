@@ -51,15 +51,15 @@ def test_configured_authority_is_trusted(monkeypatch, tmp_path, name):
         root = Lake("s3://authorities/lake").root
         # It responds, so it is trusted.
         with pytest.raises(ConfigurationError, match="there is no such bucket"):
-            (root / "x").write_bytes(b"y")
+            (root / "x").write_whole(b"y")
 
 
 def test_unknown_authority_is_not_trusted(monkeypatch, tmp_path):
-    monkeypatch.setattr("pipelines.lake.object_storage._RETRIES", 0)
+    monkeypatch.setattr("pipelines.lake.buckets._RETRIES", 0)
     trustme.CA().cert_pem.write_to_path(str(tmp_path / "other.pem"))
     monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "other.pem"))
     with serving_tls(trustme.CA(), monkeypatch), pytest.raises(StorageError, match="cannot be reached"):
-        (Lake("s3://not-trusted/lake").root / "x").write_bytes(b"y")
+        (Lake("s3://not-trusted/lake").root / "x").write_whole(b"y")
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -101,5 +101,5 @@ def test_store_on_loopback_is_reached_without_proxy(monkeypatch, s3):
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     url = "s3://direct"
     with pytest.raises(ConfigurationError, match="there is no such bucket"):
-        (Lake(f"{url}/lake").root / "x").write_bytes(b"y")
+        (Lake(f"{url}/lake").root / "x").write_whole(b"y")
     assert "127.0.0.1:1" not in repr(Lake(f"{url}/lake").root.bucket.store)

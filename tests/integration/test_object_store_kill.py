@@ -71,7 +71,7 @@ def tables_of(lake):
     found = {}
     for name in TABLES:
         path = lake.table(name, PARTITION)
-        if path.exists():
+        if path.is_there():
             content = path.read_bytes()
             pq.read_table(io.BytesIO(content))
             found[name] = hashlib.sha256(content).hexdigest()
@@ -90,7 +90,7 @@ def stored_ids(lake):
     attempt, ended = read_attempt(lake, PARTITION), published(lake, PARTITION)
     if attempt is None or (ended is not None and ended.started_at == attempt.started_at):
         return set()
-    parts = (lake.staging(PARTITION) / "answers").glob("*/*.parquet")
+    parts = (lake.staging(PARTITION) / "answers").matching("*/*.parquet")
     return {
         row["id"]
         for part in parts
@@ -143,7 +143,7 @@ class Kills:
         assert published(lake, PARTITION).is_complete
         assert rows_of_published_day(lake)["responses"] == sum(outcomes_of(lake).values())
         assert verify(lake, [PARTITION]) == []
-        assert list(lake.staging(PARTITION).tree()) == []
+        assert list(lake.staging(PARTITION).all_files()) == []
         return True
 
 

@@ -21,7 +21,7 @@ from pipelines.sandbox import Faults
 from pipelines.settings import ROOT
 from pipelines.tables import ANALYSIS_TABLES
 
-SNAPSHOT = {"image_inventory", "image_responses", "images", "image_values"}
+SNAPSHOT = {"image_inventory", "image_responses", "images", "image_values", "image_tags"}
 ASSETS = {*SNAPSHOT, *ANALYSIS_TABLES, "warehouse_tables", "daily_report"}
 SCRIPTS = Path(sys.executable).parent
 PATIENCE_SECONDS = 300

@@ -6,22 +6,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trustme
-from scripted_server import ID, client, good, http, replies, serving
+from scripted_server import ID, client, forward, good, http, replies, serving
 from virtual_clock import by_virtual_clock
 
 from pipelines.cloud.options import Timeouts
 from pipelines.errors import ConfigurationError, EndpointUnreachableError
 from pipelines.tables import Outcome
-
-
-async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while data := await reader.read(65_536):
-            writer.write(data)
-            await writer.drain()
-    except ConnectionError:
-        pass
-    writer.transport.abort()
 
 
 @asynccontextmanager
@@ -37,7 +27,7 @@ async def proxy_that_answers(port: int, *answers: bytes):
         writer.write(answer)
         if answer.startswith(b"HTTP/1.1 2"):
             inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", port)
-            await asyncio.gather(_forward(inner_reader, writer), _forward(reader, inner_writer))
+            await asyncio.gather(forward(inner_reader, writer), forward(reader, inner_writer))
         writer.close()
 
     listener = await asyncio.start_server(serve, "127.0.0.1", 0)

@@ -11,17 +11,15 @@ import pytest
 from cut_off import was_killed
 from fortnight import DAYS
 from once_per_run import once_per_run
-from proved_days import forge_record
+from proved_days import forge_record, problems
 
 from pipelines.derive.days import derive_days
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.retention_records import Rules
-from pipelines.lake.stored_files import sha256_of_file
 from pipelines.maintenance.compaction import compact
 from pipelines.maintenance.retention import apply_retention, plan_retention
 from pipelines.maintenance.status import day_statuses
-from pipelines.maintenance.verify import verify
 from pipelines.query.views import connect_lake, select
 from pipelines.report.page import write_report
 from pipelines.settings import Settings
@@ -66,10 +64,6 @@ def four_days(fortnight, tmp_path_factory):
 def lake(four_days, tmp_path):
     shutil.copytree(four_days, tmp_path / "lake")
     return Lake("lake")
-
-
-def problems(lake):
-    return [(problem.path, problem.sentence) for problem in verify(lake, lake.partitions())]
 
 
 def planned(lake, rules=RULES):
@@ -123,7 +117,7 @@ def test_removed_files_are_recorded_and_the_rest_stays_provable(lake):
     }
     assert not (lake.root / "responses" / f"dt={FIRST.date}").exists()
     assert {path: path.read_bytes() for path in lake.root.glob("_manifests/**/*.json")} == manifests
-    (path,) = lake.retention_records("default")
+    (path,) = lake.contents.retention_records("default")
     assert lake.key(path) == "_retention/project=default/000001.json"
     record = json.loads(path.read_text())
     assert {name: record[name] for name in ("project", "applied_at", "rules", "previous_record_sha256")} == {
@@ -132,7 +126,7 @@ def test_removed_files_are_recorded_and_the_rest_stays_provable(lake):
         "rules": {"responses_days": 1, "snapshots_days": 2},
         "previous_record_sha256": None,
     }
-    assert record["newest_manifest_sha256"] == sha256_of_file(lake.manifest(LAST))
+    assert record["newest_manifest_sha256"] == lake.manifest(LAST).sha256()
     assert {found["file"]["path"] for found in record["files"]} == gone
     manifest = json.loads(lake.manifest(SECOND).read_text())
     assert {"table": "responses", "snapshot_date": str(SECOND.date), "file": manifest["files"]["responses"]} in record[
@@ -143,7 +137,7 @@ def test_removed_files_are_recorded_and_the_rest_stays_provable(lake):
     assert seen_days(lake, "responses") == [LAST.date]
     # Once is enough.
     assert apply_retention(lake, "default", RULES, NOW).files == []
-    assert list(lake.retention_records("default")) == [path]
+    assert list(lake.contents.retention_records("default")) == [path]
     removed = {found.date: found.removed for found in day_statuses(lake, ["default"], FIRST.date, LAST.date)}
     assert removed == {
         FIRST.date: sorted(ANSWERS | ANALYSED),
@@ -186,10 +180,10 @@ def test_first_kept_day_has_the_days_that_it_continues(lake):
     ):
         publish_snapshot(day(SECOND))
     findings = lake.table("audit_findings", THIRD)
-    before = sha256_of_file(findings)
+    before = findings.sha256()
     publish_snapshot(day(THIRD))
     derive_days(day(THIRD))
-    assert sha256_of_file(findings) != before  # of another run
+    assert findings.sha256() != before  # of another run
     states = "SELECT state, COUNT(*) FROM audit_findings WHERE snapshot_date = '{}' GROUP BY ALL ORDER BY ALL"
     with closing(connect_lake(lake)) as connection:
         assert dict(select(connection, states.format(THIRD.date)).fetchall())["open"] > 0
@@ -201,7 +195,7 @@ def test_history_that_cannot_be_derived_again_is_refused(lake):
     history = lake.project_table(IMAGE_HISTORY.name, "default")
     history.write_bytes(b"no Parquet")
     with pytest.raises(ConfigurationError) as raised:
-        derive_days(replace(day(LAST), accepted_history=sha256_of_file(history)))
+        derive_days(replace(day(LAST), accepted_history=history.sha256()))
     assert str(raised.value) == (
         f"Retention removed images, responses of {FIRST} on {LAST.date}, so the history cannot be made anew from that "
         f"day on: restore {history} from a backup."
@@ -213,7 +207,7 @@ def test_missing_file_without_a_record_is_a_problem(lake):
     lake.table("images", SECOND).unlink()
     assert problems(lake) == [(f"images/dt={SECOND.date}/project=default/images.parquet", "The file is missing.")]
     # A record does not excuse a file with other content.
-    (path,) = lake.retention_records("default")
+    (path,) = lake.contents.retention_records("default")
     other = {
         "table": "images",
         "snapshot_date": str(SECOND.date),
@@ -226,8 +220,8 @@ def test_missing_file_without_a_record_is_a_problem(lake):
 def test_retention_records_form_a_chain(lake):
     apply_retention(lake, "default", Rules(responses_days=3, snapshots_days=None), NOW)
     apply_retention(lake, "default", Rules(responses_days=2, snapshots_days=None), NOW)
-    first, second = lake.retention_records("default")
-    assert json.loads(second.read_text())["previous_record_sha256"] == sha256_of_file(first)
+    first, second = lake.contents.retention_records("default")
+    assert json.loads(second.read_text())["previous_record_sha256"] == first.sha256()
     assert problems(lake) == []
     forge_record(first, lambda said: said["rules"].update(responses_days=2))
     assert problems(lake) == [
@@ -244,7 +238,7 @@ def test_changed_file_is_not_removed(lake):
     ):
         apply_retention(lake, "default", RULES, NOW)
     assert there(lake) == before
-    assert lake.retention_records("default") == {}
+    assert lake.contents.retention_records("default") == {}
 
 
 def test_monthly_files_of_removed_days_are_removed(lake):
@@ -272,7 +266,7 @@ def test_killed_retention_leaves_a_provable_lake_and_is_finished_by_the_next(lak
         if not was_cut_off:
             break
     assert states == [0, 0, 0, 0, 0, 4, 10, 17, 18]
-    (_,) = lake.retention_records("default")
+    (_,) = lake.contents.retention_records("default")
     assert plan_retention(lake, "default", RULES, NOW.date()).files == []
 
 

@@ -8,6 +8,7 @@ import datetime as dt
 import httpx
 import pyarrow.parquet as pq
 import pytest
+from sandbox_faults import set_faults
 
 from pipelines.derive.days import derive_days
 from pipelines.errors import ConfigurationError
@@ -40,10 +41,6 @@ def cloud(started, monkeypatch):
     monkeypatch.setenv("IMAGE_SNAPSHOTS_PROJECTS", f'{{"default": "{PROJECTS["default"]}"}}')
     set_faults(started, method="PUT")
     return started
-
-
-def set_faults(cloud, method="PATCH", **faults):
-    httpx.request(method, f"{cloud.endpoint}/sandbox/faults", json=faults).raise_for_status()
 
 
 def alive():
@@ -119,7 +116,7 @@ def test_short_list_removes_nothing_and_missing_images_are_requested_by_id(cloud
     _, manifest, summary = take(3, inventory="modelarts:")
     assert (manifest.inventory.added, manifest.inventory.is_whole, summary.changes) == (0, True, {})
     lake = day_of(0).lake
-    assert verify(lake, lake.partitions()) == []
+    assert verify(lake, lake.contents.partitions()) == []
 
 
 def test_truncated_file_removes_nothing_until_whole_or_accepted(cloud):

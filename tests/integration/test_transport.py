@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 import trustme
+from scripted_server import forward
 
 from pipelines.cloud.transport import PooledTransport, ProxyRefusedError
 
@@ -257,16 +258,6 @@ async def test_ipv6_address_is_reached():
 # -- through a proxy
 
 
-async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while data := await reader.read(65_536):
-            writer.write(data)
-            await writer.drain()
-    except ConnectionError:
-        pass
-    writer.transport.abort()
-
-
 @asynccontextmanager
 async def tunnelling(port: int, tls: ssl.SSLContext | None):
     """A proxy that takes every CONNECT to 127.0.0.1:`port`."""
@@ -277,8 +268,8 @@ async def tunnelling(port: int, tls: ssl.SSLContext | None):
         heads.append(await reader.readuntil(b"\r\n\r\n"))
         inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        tasks.add(asyncio.create_task(_forward(inner_reader, writer)))
-        await _forward(reader, inner_writer)
+        tasks.add(asyncio.create_task(forward(inner_reader, writer)))
+        await forward(reader, inner_writer)
 
     listener = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
     scheme = "https" if tls else "http"

@@ -188,7 +188,7 @@ def test_operator_sees_published_assets_and_metadata(report, command, browser_pa
         keep("groups")
 
         opened("/assets/image_responses?view=lineage")
-        for asset in ("image_inventory", "image_responses", "images", "image_values"):
+        for asset in ("image_inventory", "image_responses", "images", "image_values", "image_tags"):
             expect(page.get_by_text(asset, exact=True).first).to_be_visible()
         expect(page.get_by_text(re.compile("^Loading"))).to_have_count(0)
         keep("graph")

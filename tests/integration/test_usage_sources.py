@@ -1,6 +1,7 @@
 """Who uses images: what a run reads of notebooks, jobs, algorithms, models, services and workflows of a real server."""
 
 import datetime as dt
+import json
 
 import httpx
 import pyarrow.parquet as pq
@@ -13,7 +14,7 @@ from pipelines.sandbox.series import SECRET_MARK
 from pipelines.settings import Settings
 from pipelines.snapshot.snapshot_run import SnapshotRun
 from pipelines.snapshot.steps import fetch_responses, publish_snapshot, take_inventory
-from pipelines.tables import IMAGE_REFERENCES
+from pipelines.tables import IMAGE_REFERENCES, RESPONSES
 
 MONDAY = dt.date(2026, 11, 16)
 SIZE = 300
@@ -103,7 +104,8 @@ def test_a_run_finds_every_reference_that_the_cloud_knows_of(cloud):
     assert (manifest.fetch.scope.origin, len(manifest.fetch.scope.workspaces)) == ("asked", 2)
     assert manifest.fetch.scope.outside == []
     assert manifest.fetch.usage_is_observed
-    assert {name: (facts.was_read, facts.error, facts.partial) for name, facts in manifest.fetch.sources.items()} == (
+    sources = {name: manifest.fetch.sources[name] for name in manifest.fetch.usage_kinds}
+    assert {name: (facts.was_read, facts.error, facts.partial) for name, facts in sources.items()} == (
         dict.fromkeys(USAGE.split(","), (True, None, None))
     )
 
@@ -164,6 +166,23 @@ def test_an_inventory_of_the_api_has_the_images_of_all_workspaces(cloud):
     assert manifest.inventory.shortfall == 0
 
 
+def test_an_incremental_day_confirms_images_of_all_workspaces(cloud):
+    take(usage="none")
+    tuesday = MONDAY + dt.timedelta(days=1)
+    set_day(cloud, tuesday)
+    before = requests(cloud)["image"]
+    manifest, _ = take(tuesday, usage="none", mode="changed")
+    asked = requests(cloud)["image"] - before
+    assert manifest.fetch.carried + asked + manifest.fetch.outcomes.get("invalid_id", 0) == manifest.inventory.ids
+    path = Lake("lake").table(RESPONSES.name, Partition(tuesday, "default"))
+    with path.open("rb") as file:
+        rows = pq.read_table(file, columns=["confirmed_at", "body"]).to_pylist()
+    carried = [json.loads(row["body"]) for row in rows if row["confirmed_at"] is not None]
+    # Some images do not state theirs.
+    assert {one.get("workspace_id") for one in carried} - {None} == set(manifest.fetch.scope.workspaces)
+    assert asked < manifest.inventory.ids / 4
+
+
 def test_a_workspace_that_appears_is_read_from_its_first_day_on(start_sandbox, tmp_path, monkeypatch):
     tuesday = MONDAY + dt.timedelta(days=1)
     options = {"size": SIZE, "day": MONDAY, "workspaces": 2, "inventory_file": tmp_path / "inventory.csv"}
@@ -194,7 +213,7 @@ def test_a_source_that_cannot_be_read_is_the_only_one_that_is_lost(cloud, source
     assert [row for row in rows if row["kind"] == kind] == []
     # Services and jobs that use an image by what could not be read say so.
     blind = {"models": "services", "algorithms": "training_jobs"}.get(source)
-    for name in set(facts) - {source}:
+    for name in set(manifest.fetch.usage_kinds) - {source}:
         assert facts[name].was_read
         assert (facts[name].partial is not None) == (name == blind), name
     others = {one for one in KINDS if one not in (kind, blind and blind.removesuffix("s"))}
@@ -288,3 +307,18 @@ def test_a_service_that_stops_no_longer_runs_its_images(cloud):
         ("running", "required"),
         ("required", "running"),
     }
+
+
+def test_what_a_source_showed_before_it_failed_is_kept(start_sandbox, tmp_path, monkeypatch):
+    """The second API of services fails after the first was read: its uses count, and the source is not whole."""
+    cloud = start_sandbox(size=SIZE, day=MONDAY, inventory_file=tmp_path / "inventory.csv")
+    for name, value in cloud.env.items():
+        monkeypatch.setenv(name, value)
+    steer(cloud, sources_broken=["services_v2"])
+    manifest, rows = take()
+    services = manifest.fetch.sources["services"]
+    assert (services.was_read, "cannot be read (HTTP 500" in services.error) == (False, True)
+    kept = [row for row in rows if row["kind"] == "service"]
+    assert kept
+    assert {row["via_id"] is None for row in kept} == {False}
+    assert not manifest.fetch.usage_is_observed

@@ -8,15 +8,13 @@ from contextlib import nullcontext
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from proved_days import forge_record
+from proved_days import forge_record, problems
 
 from assets.embedded_sandbox import connect
 from pipelines.errors import ConfigurationError, EndpointUnreachableError, StorageError
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import published
-from pipelines.lake.stored_files import sha256_of_file
 from pipelines.maintenance.status import day_statuses
-from pipelines.maintenance.verify import verify
 from pipelines.settings import Settings
 from pipelines.snapshot.snapshot_run import SnapshotRun
 from pipelines.snapshot.steps import fetch_responses, publish_snapshot, start_over, take_inventory
@@ -58,12 +56,8 @@ def lake(three_days, tmp_path):
     return Lake(str(tmp_path / "lake"))
 
 
-def problems(lake):
-    return [(problem.path, problem.sentence) for problem in verify(lake, lake.partitions())]
-
-
 def test_untouched_lake_has_no_problems(lake):
-    assert lake.partitions() == PARTITIONS
+    assert lake.contents.partitions() == PARTITIONS
     assert problems(lake) == []
 
 
@@ -72,9 +66,9 @@ def test_chain_follows_the_order_of_publication(lake):
     (kept,) = lake.superseded_manifests("default").glob("*.json")
     read = {path: json.loads(path.read_text()) for path in (first, second, third, kept)}
     assert read[first]["previous_manifest_sha256"] is None
-    assert read[kept]["previous_manifest_sha256"] == sha256_of_file(first)
-    assert read[third]["previous_manifest_sha256"] == sha256_of_file(kept)
-    assert read[second]["previous_manifest_sha256"] == sha256_of_file(third)
+    assert read[kept]["previous_manifest_sha256"] == first.sha256()
+    assert read[third]["previous_manifest_sha256"] == kept.sha256()
+    assert read[second]["previous_manifest_sha256"] == third.sha256()
     assert (read[second]["run_id"], read[kept]["run_id"]) == ("again", "run-2026-11-22")
 
 
@@ -111,7 +105,7 @@ def forge(lake, partition, name, change):
     path = lake.table(name, partition)
     table = change(pq.read_table(path))
     pq.write_table(table, path)
-    facts = {"sha256": sha256_of_file(path), "bytes": path.stat().st_size, "rows": table.num_rows}
+    facts = {"sha256": path.sha256(), "bytes": path.stat().st_size, "rows": table.num_rows}
     forge_record(lake.manifest(partition), lambda said: said["files"][name].update(facts))
 
 
@@ -204,18 +198,18 @@ def test_kill_between_two_replacements_is_repaired_by_the_next_run(lake, monkeyp
     """The process ends after the first table of the day was replaced; each table is still whole for readers."""
     partition = Partition(dt.date(2026, 11, 24), "default")
     replaced = []
-    original = Lake.replace_published
+    original = Lake.replace
 
     class KilledError(BaseException):
         pass
 
-    def replace_one(self, source, name, partition):
+    def replace_one(self, source, target):
         if replaced:
             raise KilledError
-        replaced.append(name)
-        original(self, source, name, partition)
+        replaced.append(target)
+        original(self, source, target)
 
-    monkeypatch.setattr(Lake, "replace_published", replace_one)
+    monkeypatch.setattr(Lake, "replace", replace_one)
     with pytest.raises(KilledError):
         take(lake.root, partition)
     monkeypatch.undo()
@@ -223,7 +217,7 @@ def test_kill_between_two_replacements_is_repaired_by_the_next_run(lake, monkeyp
     assert len(problems(lake)) == 1
     take(lake.root, partition, hour=14)
     assert problems(lake) == []
-    assert lake.unfinished() == []
+    assert lake.contents.unfinished() == []
 
 
 def test_finished_attempt_that_was_not_removed_is_not_resumed(lake, monkeypatch):
@@ -232,11 +226,11 @@ def test_finished_attempt_that_was_not_removed_is_not_resumed(lake, monkeypatch)
     monkeypatch.setattr("pipelines.snapshot.steps.start_over", lambda day: None)
     ended = take(lake.root, partition)
     monkeypatch.undo()
-    assert lake.unfinished() == [partition]
+    assert lake.contents.unfinished() == [partition]
     again = take(lake.root, partition, hour=14)
     assert (again.fetch.kept, again.fetch.requests) == (0, ended.fetch.requests)
     assert again.previous_manifest_sha256 is not None
-    assert lake.unfinished() == []
+    assert lake.contents.unfinished() == []
 
 
 def test_status_shows_every_state(lake):
@@ -259,9 +253,9 @@ def test_fresh_start_discards_the_attempt_and_keeps_the_published_day(lake):
     moment = dt.datetime.combine(partition.date, dt.time(15), dt.UTC)
     day = SnapshotRun(partition, "r", Settings(lake=str(lake.root)), lambda: moment, connect=connect)
     take_inventory(day)
-    assert lake.unfinished() == [partition]
+    assert lake.contents.unfinished() == [partition]
     start_over(day)
-    assert lake.unfinished() == []
+    assert lake.contents.unfinished() == []
     assert problems(lake) == []
 
 

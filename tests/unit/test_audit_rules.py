@@ -188,7 +188,7 @@ def test_every_shipped_rule_is_run_and_counted(audited):
         "title": "No owner or no cost centre",
         "severity": "medium",
         "why": "Without an owner nobody is responsible for the image, and without a cost centre nobody pays for it.",
-        "what_to_do": "State both in the inventory.",
+        "what_to_do": "State both in the inventory, or as cloud tags of the image.",
         "findings": 2,
         "error": None,
         "sql_sha256": hashlib.sha256((ROOT / "sql/audit/owner_missing.sql").read_bytes()).hexdigest(),

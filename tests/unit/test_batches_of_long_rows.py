@@ -53,7 +53,7 @@ def test_checkpoint_writes_responses_when_many_bytes_wait(staging):
 
 def test_long_responses_reach_the_tables_in_bounded_batches(staging, tmp_path):
     lake = Lake(str(tmp_path / "lake"))
-    path = tmp_path / "responses.parquet"
+    path = lake.root / "responses.parquet"
     with closing(open_checkpoint(staging, "a")) as store, lake.writer(path, RESPONSES, "run-1") as writer:
         store.want(iter([ids()]))
         for id_ in ids():
@@ -71,10 +71,10 @@ def test_long_responses_reach_the_tables_in_bounded_batches(staging, tmp_path):
     assert max(batch.nbytes for batch in batches) < BATCH_BYTES + LONG
     # Short columns are read by rows.
     assert [batch.num_rows for batch in read_batches(path, 10_000, ["id"])] == [group.num_rows for group in groups]
-    derivation = build_tables(lake, path, tmp_path, "run-1")
+    derivation = build_tables(lake, path, lake.root, "run-1")
     assert (derivation.images, derivation.anomalies) == (COUNT, {"description:too_long": COUNT})
     hashes = [
-        d for batch in read_batches(tmp_path / "images.parquet", 100) for d in batch["response_sha256"].to_pylist()
+        d for batch in read_batches(lake.root / "images.parquet", 100) for d in batch["response_sha256"].to_pylist()
     ]
     assert hashes == [hashlib.sha256(answer(id_).body).hexdigest() for id_ in ids()]
 

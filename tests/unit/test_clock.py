@@ -46,7 +46,7 @@ def test_run_with_a_clock_behind_the_lake_is_refused_before_any_request(lake):
     early = dt.datetime(2026, 11, 23, 9, 30, tzinfo=dt.UTC)
     with pytest.raises(ConfigurationError, match=BEHIND):
         take_inventory(day_at(early))
-    assert lake.unfinished() == []
+    assert lake.contents.unfinished() == []
     with pytest.raises(ConfigurationError, match=BEHIND):
         publish_stored(day_at(early, "2026-11-25"))
     assert newest_publication(lake, "default").published_at == NOON

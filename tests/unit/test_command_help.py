@@ -102,7 +102,7 @@ def test_prompt_ends_at_these_words(word, at_the_prompt):
 def test_prompt_shows_help_at_these_words(word, at_the_prompt):
     asked, _, shown = at_the_prompt(word, "SELECT 1;")
     assert asked == ["SELECT 1;"]
-    assert shown.count("ended by a semicolon") == 2
+    assert shown.count("End a query with a semicolon") == 2
 
 
 @pytest.mark.parametrize("word", [".tables", ".tables;", "\\d"])

@@ -59,11 +59,12 @@ def test_cost_row_has_image_and_price():
             "unused_days": None,
             "reclaimable_bytes": None,
             "observed_kinds": None,
+            "owner_source": "inventory",
         }
     ]
     assert result.file.rows == result.images == 1
     assert (result.total_bytes, result.growth_bytes, result.reclaimable_bytes) == (5 * GB, None, None)
-    assert (result.currency, result.is_priced, result.unpriced, result.unsized) == ("CHF", True, 0, 0)
+    assert (result.currency, result.is_priced, result.unpriced) == ("CHF", True, 0)
 
 
 def test_shipped_price_book_is_zero():
@@ -162,7 +163,7 @@ def test_image_without_price_or_size_has_no_cost_and_is_counted():
     result = derive(day)
     assert costs_of(day, "unit_price") == {A: 2.0, B: None, C: None, D: 2.0}
     assert costs_of(day, "estimated_cost") == {A: 2.0, B: None, C: None, D: None}
-    assert (result.images, result.unpriced, result.unsized) == (4, 2, 1)
+    assert (result.images, result.unpriced) == (4, 2)
     assert (result.estimated_cost, result.total_bytes) == (2.0, 32 * GB)
 
 

@@ -10,7 +10,6 @@ from published_days import day_of, publish_snapshot
 from pipelines.derive.days import derive_days
 from pipelines.errors import ConfigurationError
 from pipelines.lake.derived_manifests import read_derived_manifest
-from pipelines.lake.stored_files import sha256_of_file
 from pipelines.maintenance.verify import verify_derived
 from pipelines.tables import ANALYSIS_TABLES, IMAGE_CHANGES, IMAGE_HISTORY, IMAGE_USAGE
 
@@ -167,7 +166,7 @@ def test_verify_reports_changed_removed_and_outdated_derived_files(four_days):
     assert path == "image_history/project=default/image_history.parquet"
     assert sentence.startswith("The file was changed: its SHA-256 is ")
     # With a corrected hash: the history is derived again.
-    facts = {"sha256": sha256_of_file(history), "bytes": history.stat().st_size, "rows": 0}
+    facts = {"sha256": history.sha256(), "bytes": history.stat().st_size, "rows": 0}
     forge_record(lake.derived_manifest(day.partition), lambda said: said["history"].update(facts))
     ((path, sentence),) = problems()
     assert path == "image_history/project=default/image_history.parquet"

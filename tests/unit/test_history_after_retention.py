@@ -12,7 +12,6 @@ from pipelines.errors import StorageError
 from pipelines.lake.derived_manifests import read_derived_manifest
 from pipelines.lake.layout import Lake
 from pipelines.lake.retention_records import Rules
-from pipelines.lake.stored_files import exists, sha256_of_file, write_atomically
 from pipelines.maintenance.retention import apply_retention
 from pipelines.maintenance.verify import verify
 from pipelines.tables import IMAGE_HISTORY
@@ -37,10 +36,10 @@ def history(lake):
 
 def rewritten(history):
     """The same rows and days in a file that no record names."""
-    recorded = sha256_of_file(history)
+    recorded = history.sha256()
     with history.open("rb") as file:
         pq.write_table(pq.read_table(file), history)
-    return recorded, sha256_of_file(history)
+    return recorded, history.sha256()
 
 
 def test_history_that_differs_from_its_record_is_refused(lake, history):
@@ -53,7 +52,7 @@ def test_history_that_differs_from_its_record_is_refused(lake, history):
         "file from a backup, or, if you know it to be right, say so once with `image-snapshots rebuild --date "
         f"2025-10-03 --accept-history {found}`."
     )
-    assert sha256_of_file(history) == found
+    assert history.sha256() == found
     assert read_derived_manifest(lake, THIRD.partition) is None
 
 
@@ -70,7 +69,7 @@ def test_accepted_history_is_continued_and_recorded(lake, history):
         derive_days(replace(THIRD, accepted_history="0" * 64))
     derive_days(replace(THIRD, accepted_history=found))
     derived_manifest = read_derived_manifest(lake, THIRD.partition)
-    assert (derived_manifest.accepted_history, derived_manifest.history.sha256) == (found, sha256_of_file(history))
+    assert (derived_manifest.accepted_history, derived_manifest.history.sha256) == (found, history.sha256())
     with history.open("rb") as file:
         assert pq.read_table(file, columns=["id"])["id"].to_pylist() == [A, A, B, B]
     derive_days(THIRD)
@@ -94,13 +93,13 @@ def kill_after_replacing(files, monkeypatch, day=THIRD):
 
 
 def test_kill_between_history_and_record_is_repaired_by_the_next_derivation(lake, history, monkeypatch):
-    before = sha256_of_file(history)
+    before = history.sha256()
     kill_after_replacing(1, monkeypatch)
-    assert sha256_of_file(history) != before
-    assert exists(lake.pending_derived_manifest("default"))
+    assert history.sha256() != before
+    assert lake.pending_derived_manifest("default").is_there()
     derive_days(THIRD)
-    assert list(verify(lake, lake.partitions())) == []
-    assert not exists(lake.pending_derived_manifest("default"))
+    assert list(verify(lake, lake.contents.partitions())) == []
+    assert not lake.pending_derived_manifest("default").is_there()
 
 
 def test_coming_record_accepts_only_its_own_history(lake, history, monkeypatch):
@@ -115,7 +114,7 @@ def test_coming_record_is_ignored_after_a_later_record(lake, history, monkeypatc
     cut_off = history.read_bytes()
     coming = lake.pending_derived_manifest("default").read_bytes()
     derive_days(THIRD)
-    write_atomically(lake.pending_derived_manifest("default"), coming)
-    write_atomically(history, cut_off)
+    lake.pending_derived_manifest("default").write_whole(coming)
+    history.write_whole(cut_off)
     with pytest.raises(StorageError, match="is not the file that its manifest names"):
         derive_days(THIRD)

@@ -30,6 +30,7 @@ def image(id_: str, day: int) -> dict:
         "size": number + day,
         "size_bytes": 1024 * (number + day),
         "registry": "swr.example.com",
+        "tags": f'{{"environment":"of {id_}","owner":"tag"}}',
         "content_hash": f"{number}-{day if number % 2 == 0 else 1}",
     }
 
@@ -48,6 +49,11 @@ def take(day: int, ids: list[str], outcomes: dict[str, str], *, reads_usage: boo
         images=[image(id_, day) for id_ in described],
         image_values=[
             {"id": id_, "field": "resource_categories", "position": 0, "value": "TPU"} for id_ in described[::2]
+        ],
+        image_tags=[
+            {"id": id_, "key": key, "value": value}
+            for id_ in described
+            for key, value in (("environment", f"of {id_}"), ("owner", "tag"))
         ],
     )
     derive_days(today)
@@ -73,6 +79,12 @@ def test_ranges_of_ids_give_the_rows_and_the_order_of_all_ids(tmp_path, monkeypa
     assert at_once.keys() == in_ranges.keys()
     for path, table in at_once.items():
         assert in_ranges[path].to_pylist() == table.to_pylist(), path
+    # One has no response, and the tags of its last version.
+    costs = in_ranges["lake/image_costs/dt=2026-11-21/project=default/image_costs.parquet"].to_pylist()
+    assert {row["id"]: row["environment"] for row in costs} == {
+        id_: f"of {id_}" for id_ in sorted(IDS) if id_ != IDS[4]
+    }
+    assert {row["owner_source"] for row in costs} == {"inventory", "tag"}
     # There are rows of every kind that ranges could split.
     assert {path.split("/")[1] for path, table in at_once.items() if table.num_rows > len(IDS) // 2} >= {
         "image_history",

@@ -23,7 +23,7 @@ def lake(tmp_path):
 
 
 def sentences(lake):
-    found = verify(lake, lake.partitions(), settings=Settings(lake="lake"), is_whole_lake=True)
+    found = verify(lake, lake.contents.partitions(), settings=Settings(lake="lake"), is_whole_lake=True)
     return [f"{problem.path}: {problem.sentence}" for problem in found]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from pipelines.errors import ConfigurationError, PartitionBusyError, ValidationError
 from pipelines.lake.layout import Lake, Partition
-from pipelines.lake.stored_files import write_atomically
+from pipelines.lake.local_storage import LocalPath
 from pipelines.tables import IMAGE_VALUES, SCHEMA_VERSION
 
 DAY = dt.date(2026, 11, 23)
@@ -53,21 +53,21 @@ def test_table_file_has_schema_metadata_and_row_groups(tmp_path):
 @pytest.mark.parametrize(("setting", "codec"), [("snappy", "SNAPPY"), ("gzip", "GZIP"), ("none", "UNCOMPRESSED")])
 def test_codec_is_taken_from_the_settings(tmp_path, setting, codec):
     lake = Lake(str(tmp_path), setting)
-    with lake.writer(tmp_path / "t.parquet", IMAGE_VALUES, "r") as writer:
+    with lake.writer(lake.root / "t.parquet", IMAGE_VALUES, "r") as writer:
         writer.write(values(3))
     assert pq.read_metadata(tmp_path / "t.parquet").row_group(0).column(0).compression == codec
 
 
 def test_empty_table_is_a_readable_file(tmp_path):
     lake = Lake(str(tmp_path))
-    with lake.writer(tmp_path / "t.parquet", IMAGE_VALUES, "r"):
+    with lake.writer(lake.root / "t.parquet", IMAGE_VALUES, "r"):
         pass
     assert pq.read_table(tmp_path / "t.parquet").schema.equals(IMAGE_VALUES.schema)
 
 
 def test_failed_writer_keeps_the_old_file_only(tmp_path):
     lake = Lake(str(tmp_path))
-    path = tmp_path / "t.parquet"
+    path = lake.root / "t.parquet"
     with lake.writer(path, IMAGE_VALUES, "r") as writer:
         writer.write(values(3))
     before = path.read_bytes()
@@ -82,7 +82,7 @@ def test_a_batch_of_another_schema_is_refused(tmp_path):
     lake = Lake(str(tmp_path))
     with (
         pytest.raises(ValidationError, match="has the schema"),
-        lake.writer(tmp_path / "t", IMAGE_VALUES, "r") as writer,
+        lake.writer(lake.root / "t", IMAGE_VALUES, "r") as writer,
     ):
         writer.write(pa.table({"id": ["a"]}))
 
@@ -92,7 +92,7 @@ def test_a_null_in_a_required_column_is_refused(tmp_path):
     broken = values(2).set_column(2, IMAGE_VALUES.schema.field("id"), pa.array(["a", None]))
     with (
         pytest.raises(ValidationError, match="id holds 1 nulls"),
-        lake.writer(tmp_path / "t", IMAGE_VALUES, "r") as writer,
+        lake.writer(lake.root / "t", IMAGE_VALUES, "r") as writer,
     ):
         writer.write(broken)
 
@@ -106,7 +106,7 @@ def test_staged_file_replaces_the_published_one_repeatedly(tmp_path):
             writer.write(values(count))
         # The second time, a run repeats the replacement after a kill before the manifest.
         for _ in range(2):
-            lake.replace_published(staged, "image_values", PARTITION)
+            lake.replace(staged, lake.table("image_values", PARTITION))
             assert pq.read_metadata(target).num_rows == count
             assert staged.exists()
             assert os.listdir(target.parent) == ["image_values.parquet"]
@@ -120,35 +120,38 @@ def test_leftovers_of_a_killed_replacement_are_removed(tmp_path):
     left = lake.table("image_values", PARTITION).parent / ".image_values.parquet.4711.part"
     left.parent.mkdir(parents=True)
     left.write_bytes(b"half")
-    lake.replace_published(staged, "image_values", PARTITION)
+    lake.replace(staged, lake.table("image_values", PARTITION))
     assert os.listdir(left.parent) == ["image_values.parquet"]
 
 
 def test_two_holders_of_one_partition_exclude_each_other(tmp_path):
     lake = Lake(str(tmp_path))
-    with lake.hold(PARTITION, "run-1"):
+    with lake.locks.partition(PARTITION, "run-1"):
         with pytest.raises(PartitionBusyError, match=rf"held by run run-1 \(process {os.getpid()} on "):
-            with lake.hold(PARTITION, "run-2"):
+            with lake.locks.partition(PARTITION, "run-2"):
                 pass
-        with lake.hold(Partition(DAY, "other"), "run-2"):
+        with lake.locks.partition(Partition(DAY, "other"), "run-2"):
             pass
-    with lake.hold(PARTITION, "run-2"):
+    with lake.locks.partition(PARTITION, "run-2"):
         pass
 
 
 def test_killed_holder_releases_its_lock(tmp_path):
     code = (
         "import sys, time, datetime as dt; from pipelines.lake.layout import Lake, Partition\n"
-        f"with Lake({str(tmp_path)!r}).hold(Partition(dt.date(2026, 11, 23), 'default'), 'child'):\n"
+        f"with Lake({str(tmp_path)!r}).locks.partition(Partition(dt.date(2026, 11, 23), 'default'), 'child'):\n"
         "    print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as child:
         assert child.stdout.readline() == b"held\n"
-        with pytest.raises(PartitionBusyError, match="run child"), Lake(str(tmp_path)).hold(PARTITION, "mine"):
+        with (
+            pytest.raises(PartitionBusyError, match="run child"),
+            Lake(str(tmp_path)).locks.partition(PARTITION, "mine"),
+        ):
             pass
         child.kill()
         child.wait()
-    with Lake(str(tmp_path)).hold(PARTITION, "mine"):
+    with Lake(str(tmp_path)).locks.partition(PARTITION, "mine"):
         pass
 
 
@@ -156,7 +159,7 @@ def test_lake_below_a_file_is_refused_by_name(tmp_path):
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(ConfigurationError, match="IMAGE_SNAPSHOTS_LAKE"),
-        Lake(str(tmp_path / "file")).hold(PARTITION, "r"),
+        Lake(str(tmp_path / "file")).locks.partition(PARTITION, "r"),
     ):
         pass
 
@@ -167,19 +170,19 @@ def test_unknown_kind_of_storage_is_refused():
 
 
 def test_small_file_is_written_atomically(tmp_path):
-    write_atomically(tmp_path / "a" / "b.json", b"one")
-    write_atomically(tmp_path / "a" / "b.json", b"two")
+    (LocalPath(tmp_path) / "a" / "b.json").write_whole(b"one")
+    (LocalPath(tmp_path) / "a" / "b.json").write_whole(b"two")
     assert (tmp_path / "a" / "b.json").read_bytes() == b"two"
     assert os.listdir(tmp_path / "a") == ["b.json"]
 
 
 def test_partitions_with_a_manifest_are_listed(tmp_path):
     lake = Lake(str(tmp_path))
-    assert lake.partitions() == lake.unfinished() == []
+    assert lake.contents.partitions() == lake.contents.unfinished() == []
     other = Partition(dt.date(2026, 11, 22), "team.a-b_c")
     for partition in (PARTITION, other):
-        write_atomically(lake.manifest(partition), b"{}")
-    write_atomically(lake.superseded_manifests("default") / "abc.json", b"{}")
-    write_atomically(lake.staging(PARTITION) / "attempt.json", b"{}")
-    assert lake.partitions() == [other, PARTITION]
-    assert lake.unfinished() == [PARTITION]
+        lake.manifest(partition).write_whole(b"{}")
+    (lake.superseded_manifests("default") / "abc.json").write_whole(b"{}")
+    (lake.staging(PARTITION) / "attempt.json").write_whole(b"{}")
+    assert lake.contents.partitions() == [other, PARTITION]
+    assert lake.contents.unfinished() == [PARTITION]

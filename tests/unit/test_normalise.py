@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines.snapshot.normalise import COUNTED_APART, FURTHER, add_counts, normalise_images, to_arrow
-from pipelines.tables import IMAGE_VALUES, IMAGES, LIST_FIELDS, RESPONSES
+from pipelines.tables import IMAGE_TAGS, IMAGE_VALUES, IMAGES, LIST_FIELDS, RESPONSES
 
 DAY = date(2026, 3, 2)
 OBSERVED = datetime(2026, 3, 2, 6, 30, tzinfo=UTC)
@@ -43,6 +43,10 @@ FULL = SPARSE | {
     "flavor_type": "general",
     "size": 4_096,
     "support_res_categories": ["CPU"],
+    "show_name": "Sequence trainer",
+    "show_tag": "4",
+    "swr_instance_id": "2f0a7c66-91f5-4c0e-a6cf-3d5f2b1d8e40",
+    "tags": [{"key": "owner", "value": "ana"}, {"key": "Stage", "value": "prod"}],
 }
 
 
@@ -76,6 +80,11 @@ def values_of(body: Any) -> list[tuple[str, int, str]]:
     return [(row["field"], row["position"], row["value"]) for row in table.to_pylist()]
 
 
+def tags_of(body: Any) -> dict[str, str | None]:
+    table = to_arrow(normalise_images(responses(body)).image_tags, IMAGE_TAGS)
+    return {row["key"]: row["value"] for row in table.to_pylist()}
+
+
 def hash_of(body: Any) -> str:
     return row_of(body)["content_hash"]
 
@@ -86,8 +95,10 @@ def test_full_body_fills_all_columns() -> None:
         '{"arch":"x86_64","create_at":1700000000123,"description":"Sequence models, one GPU",'
         '"dev_services":["NOTEBOOK","SSH"],"flavor_type":"general","id":"7c1de1f0-2a44-4b0e-9d4d-0f6a3c5b8e21",'
         '"name":"sequence-trainer","namespace":"team-a","origin":"CUSTOMIZE","resource_categories":["CPU","GPU"],'
-        '"service_type":"COMMON","size":4096,"status":"ACTIVE","status_message":"","support_res_categories":["CPU"],'
-        '"swr_path":"swr.region-1.example.com/team-a/sequence_trainer:release-4","tag":"release-4","type":"BUILD_IN",'
+        '"service_type":"COMMON","show_name":"Sequence trainer","show_tag":"4","size":4096,"status":"ACTIVE",'
+        '"status_message":"","support_res_categories":["CPU"],"swr_instance_id":"2f0a7c66-91f5-4c0e-a6cf-3d5f2b1d8e40",'
+        '"swr_path":"swr.region-1.example.com/team-a/sequence_trainer:release-4","tag":"release-4",'
+        '"tags":[{"key":"Stage","value":"prod"},{"key":"owner","value":"ana"}],"type":"BUILD_IN",'
         '"update_at":1700000000123,"visibility":"PRIVATE","workspace_id":"0"}'
     )
     created = datetime(2023, 11, 14, 22, 13, 20, 123_000, tzinfo=UTC)
@@ -115,6 +126,10 @@ def test_full_body_fills_all_columns() -> None:
         "dev_services": "NOTEBOOK|SSH",
         "resource_categories": "CPU|GPU",
         "support_res_categories": "CPU",
+        "show_name": "Sequence trainer",
+        "show_tag": "4",
+        "swr_instance_id": "2f0a7c66-91f5-4c0e-a6cf-3d5f2b1d8e40",
+        "tags": '{"Stage":"prod","owner":"ana"}',
         "size_bytes": 4_194_304,
         "supports_notebook": True,
         "supports_ssh": True,
@@ -137,7 +152,8 @@ def test_full_body_fills_all_columns() -> None:
 def test_absent_fields_stay_null() -> None:
     row = row_of(SPARSE)
     absent = ["namespace", "origin", "status_message", "visibility", "flavor_type", "size", "size_bytes"]
-    assert [row[field] for field in [*absent, "support_res_categories"]] == [None] * 8
+    absent += ["support_res_categories", "show_name", "show_tag", "swr_instance_id", "tags"]
+    assert [row[field] for field in absent] == [None] * 12
     assert row["supports_gpu"] is True
     assert row["anomalies"] is None
 
@@ -167,6 +183,97 @@ def test_image_values_follow_the_rows() -> None:
     assert list(values["field"]) == ["dev_services"] * 3 + ["resource_categories"] * 2 + ["support_res_categories"]
     assert set(values["snapshot_date"]) == {DAY}
     assert set(values["project_id"]) == {"p1"}
+
+
+def test_image_tags_follow_the_rows_and_lie_by_key() -> None:
+    table = pa.concat_tables([responses({"tags": [{"key": "z"}]}, id_="b"), responses(FULL, id_="a")])
+    tags = to_arrow(normalise_images(table).image_tags, IMAGE_TAGS).to_pylist()
+    shared = {"snapshot_date": DAY, "project_id": "p1"}
+    assert tags == [
+        shared | {"id": "b", "key": "z", "value": None},
+        shared | {"id": "a", "key": "Stage", "value": "prod"},
+        shared | {"id": "a", "key": "owner", "value": "ana"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sent", "text", "tags"),
+    [
+        (None, None, {}),
+        ([], "{}", {}),
+        (
+            [{"key": "b", "value": ""}, {"key": "a", "value": None}, {"key": ""}],
+            '{"":null,"a":null,"b":""}',
+            {"": None, "a": None, "b": ""},
+        ),
+        ([{"value": "caf\u00e9|=", "key": "k\n"}], '{"k\\n":"caf\u00e9|="}', {"k\n": "caf\u00e9|="}),
+    ],
+)
+@pytest.mark.parametrize("further", [{}, {"driver": 5}], ids=["plain", "with an unknown field"])
+def test_tags_read_as_a_whole_leave_nothing_in_extra(
+    sent: Any, text: str | None, tags: dict[str, str | None], further: dict[str, Any]
+) -> None:
+    body = SPARSE | {"tags": sent} | further
+    row = row_of(body)
+    assert (row["tags"], row["anomalies"], tags_of(body)) == (text, None, tags)
+    assert row["extra"] == ('{"driver":5}' if further else None)
+
+
+@pytest.mark.parametrize(
+    ("sent", "text", "tags", "problems"),
+    [
+        ("owner=ana", None, {}, ["wrong_type"]),
+        ({"owner": "ana"}, None, {}, ["wrong_type"]),
+        (
+            [{"key": "a", "value": "1"}, {"key": "a", "value": "2"}, {"key": "b", "value": "3"}],
+            '{"a":"1","b":"3"}',
+            {"a": "1", "b": "3"},
+            ["repeated_key"],
+        ),
+        ([{"key": "a", "value": "1"}, None, "b"], '{"a":"1"}', {"a": "1"}, ["item_not_an_object"]),
+        (
+            [{"key": 5, "value": "1"}, {"value": "2"}, {"key": "c", "value": "3"}],
+            '{"c":"3"}',
+            {"c": "3"},
+            ["key_not_text"],
+        ),
+        (
+            [{"key": "a", "value": 5}, {"key": "b", "value": ["x"]}],
+            '{"a":null,"b":null}',
+            {"a": None, "b": None},
+            ["value_not_text"],
+        ),
+        ([{"key": "a", "value": "1", "scope": "all"}], '{"a":"1"}', {"a": "1"}, ["unknown_member"]),
+        ([{"key": "\ud83d", "value": "1"}, {"key": "b", "value": "\ud83d"}], '{"b":null}', {"b": None}, ["not_utf8"]),
+        (
+            [{"key": str(number), "value": "x" * 1000} for number in range(66)],
+            None,
+            {},
+            ["too_long"],
+        ),
+    ],
+)
+def test_odd_tags_are_named_and_kept_in_extra(
+    sent: Any, text: str | None, tags: dict[str, str | None], problems: list[str]
+) -> None:
+    body = SPARSE | {"tags": sent}
+    row = row_of(body)
+    assert (row["tags"], tags_of(body)) == (text, tags)
+    named = {f"tags:{problem}" for problem in problems}
+    # A text that no column can hold is null in `extra`, too.
+    named |= {"extra:not_utf8"} if problems == ["not_utf8"] else set()
+    named |= {"extra:too_long"} if problems == ["too_long"] else set()
+    assert set(row["anomalies"].split("|")) == named
+    assert json.loads(row["extra"]) == {"tags": None if problems == ["too_long"] else sent}
+    assert normalise_images(responses(body)).unknown_fields == {}
+
+
+def test_content_hash_does_not_depend_on_the_order_of_tags() -> None:
+    tags = [{"key": "b", "value": "1"}, {"key": "a", "value": "2"}, {"key": "c"}]
+    hashes = {hash_of(FULL | {"tags": sent}) for sent in (tags, tags[::-1])}
+    hashes |= {hash_of(FULL | {"tags": [dict(reversed(tag.items())) for tag in tags]})}
+    assert len(hashes) == 1
+    assert hash_of(FULL | {"tags": [*tags[:2], {"key": "c", "value": None}]}) not in hashes
 
 
 def test_only_ok_and_described_images_become_rows() -> None:
@@ -521,7 +628,7 @@ def test_chunk_size_does_not_change_the_frames() -> None:
     table = responses(FULL, SPARSE, b"5", FULL | {"x": [2, 1]}, SPARSE | {"dev_services": [3]}, FULL)
     whole = normalise_images(table)
     parts = [normalise_images(table.slice(start, 2)) for start in (0, 2, 4)]
-    for name, columns in (("images", IMAGES), ("image_values", IMAGE_VALUES)):
+    for name, columns in (("images", IMAGES), ("image_values", IMAGE_VALUES), ("image_tags", IMAGE_TAGS)):
         joined = pa.concat_tables([to_arrow(getattr(part, name), columns) for part in parts])
         assert joined.equals(to_arrow(getattr(whole, name), columns))
     assert sum((part.anomalies for part in parts), Counter()) == whole.anomalies
@@ -533,11 +640,16 @@ def test_record_batch_without_rows_is_accepted() -> None:
     empty = normalise_images(RESPONSES.schema.empty_table())
     assert to_arrow(empty.images, IMAGES).equals(IMAGES.schema.empty_table())
     assert to_arrow(empty.image_values, IMAGE_VALUES).equals(IMAGE_VALUES.schema.empty_table())
+    assert to_arrow(empty.image_tags, IMAGE_TAGS).equals(IMAGE_TAGS.schema.empty_table())
 
 
 def test_frames_are_arrow_backed_in_column_order() -> None:
     normalised = normalise_images(responses(FULL))
-    for frame, table in ((normalised.images, IMAGES), (normalised.image_values, IMAGE_VALUES)):
+    for frame, table in (
+        (normalised.images, IMAGES),
+        (normalised.image_values, IMAGE_VALUES),
+        (normalised.image_tags, IMAGE_TAGS),
+    ):
         assert list(frame.columns) == table.schema.names
         assert [dtype.pyarrow_dtype for dtype in frame.dtypes] == table.schema.types
         assert to_arrow(frame, table).schema.equals(table.schema, check_metadata=True)

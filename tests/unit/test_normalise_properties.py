@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipelines.bodies.image import NUMBER_FIELDS, canonical_of_plain, dumps, ordered, read_plain
 from pipelines.snapshot.normalise import normalise_images, to_arrow
-from pipelines.tables import IMAGE_VALUES, IMAGES, LIST_FIELDS, RESPONSES
+from pipelines.tables import IMAGE_TAGS, IMAGE_VALUES, IMAGES, LIST_FIELDS, RESPONSES, TAGS
 
 ID = "7c1de1f0-2a44-4b0e-9d4d-0f6a3c5b8e21"
 DAY_US = 1_772_433_000_000_000
@@ -49,6 +49,9 @@ likely = st.sampled_from(["ACTIVE", "x86_64", "host/team/repo:1", "4096", " 7 ",
         ["a|b"],
         [None],
         [["GPU"]],
+        [{"key": "owner", "value": "ana"}, {"key": "a"}],
+        [{"key": "a", "value": "1"}, {"key": "a", "value": "2"}],
+        [{"key": "a", "value": 1}, {"key": 1}, {"key": "b", "value": None, "more": []}],
     ]
 )
 keys = st.sampled_from(["id", *API_FIELDS]) | st.sampled_from([*DERIVED, "project_id"]) | texts
@@ -76,6 +79,12 @@ def responses(bodies: list[bytes]) -> pa.Table:
 def normalised(bodies: list[bytes]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     result = normalise_images(responses(bodies))
     images, values = to_arrow(result.images, IMAGES), to_arrow(result.image_values, IMAGE_VALUES)
+    tags = to_arrow(result.image_tags, IMAGE_TAGS)
+    tags.validate(full=True)
+    expected = [json.loads(text) for text in images[TAGS].to_pylist() if text is not None]
+    assert [(row["key"], row["value"]) for row in tags.to_pylist()] == [
+        pair for of_row in expected for pair in sorted(of_row.items())
+    ]
     images.validate(full=True)
     values.validate(full=True)
     assert images.schema.equals(IMAGES.schema, check_metadata=True)
@@ -98,8 +107,15 @@ def assert_nothing_lost(sent: dict[str, Any], row: dict[str, Any], values: list[
             assert value == row["id"] or anomalies & told
         elif field not in API_FIELDS:
             assert same(extra.pop(field), value)
+        elif field == TAGS and TAGS in extra:
+            assert any(anomaly.startswith("tags:") for anomaly in anomalies)
+            assert same(extra.pop(TAGS), value)
         elif value is None:
             assert row[field] is None
+        elif field == TAGS:
+            kept = [{"key": key, "value": told} for key, told in json.loads(row[TAGS]).items()]
+            sent_tags = [{"key": tag["key"], "value": tag.get("value")} for tag in value]
+            assert kept == sorted(sent_tags, key=lambda tag: tag["key"])
         elif row[field] is None:
             assert anomalies & {f"{field}:{problem}" for problem in ("wrong_type", "out_of_range", "not_utf8")}
         elif field in LIST_FIELDS:
@@ -177,6 +193,9 @@ def test_content_hash_changes_with_a_value(body: dict[str, Any], key: str, value
 
 plain_texts = st.none() | st.text(max_size=5)
 instants = st.none() | st.sampled_from([946_684_800_000, 1_700_000_000_000, LATEST_MS, LATEST_MS + 1, 2**53 - 1])
+plain_tags = st.fixed_dictionaries(
+    {"key": st.sampled_from("ab") | st.text(max_size=3)}, optional={"value": plain_texts}
+)
 plain_objects = st.fixed_dictionaries(
     {"id": st.sampled_from([ID, ID, ID.upper(), f" {ID}", ""])},
     optional={
@@ -185,6 +204,7 @@ plain_objects = st.fixed_dictionaries(
         "size": st.none() | st.integers(0, 2**53 - 1),
         **dict.fromkeys(("create_at", "update_at"), instants),
         **{field: st.none() | st.lists(st.sampled_from("aB|é") | st.text(max_size=3)) for field in LIST_FIELDS},
+        TAGS: st.none() | st.lists(plain_tags, max_size=3),
     },
 )
 twice = st.sampled_from(
@@ -214,7 +234,7 @@ def test_plain_and_any_reading_give_equal_values(bodies: list[bytes]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipelines.snapshot.normalise.read_plain", lambda content: None)
         by_one_way = normalise_images(sent)
-    for name, table in (("images", IMAGES), ("image_values", IMAGE_VALUES)):
+    for name, table in (("images", IMAGES), ("image_values", IMAGE_VALUES), ("image_tags", IMAGE_TAGS)):
         assert to_arrow(getattr(by_either_way, name), table).equals(to_arrow(getattr(by_one_way, name), table))
     for name in ("unknown_fields", "unknown_values", "anomalies"):
         assert getattr(by_either_way, name) == getattr(by_one_way, name)
@@ -226,7 +246,10 @@ def test_plain_and_any_reading_give_equal_values(bodies: list[bytes]) -> None:
         {"id": ID},
         {"id": "", "tag": None, "size": None, "dev_services": None},
         {"update_at": LATEST_MS + 1, "size": 0, "id": ID, "dev_services": [], "resource_categories": ["b", "\u00e9"]},
-        dict.fromkeys(API_FIELDS, "x") | {field: ["x"] for field in LIST_FIELDS} | dict.fromkeys(NUMBER_FIELDS, 2**40),
+        dict.fromkeys(API_FIELDS, "x")
+        | {field: ["x"] for field in LIST_FIELDS}
+        | {TAGS: [{"key": "a", "value": "x"}, {"key": "b"}, {"value": None, "key": "c"}]}
+        | dict.fromkeys(NUMBER_FIELDS, 2**40),
     ],
 )
 def test_documented_body_is_read_as_plain(body: dict[str, Any]) -> None:

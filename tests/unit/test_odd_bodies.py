@@ -17,10 +17,11 @@ from pipelines.bodies.json_text import MAX_TEXT_BYTES, NotJSONError, parse
 from pipelines.cloud.classification import Kind, classify, classify_list
 from pipelines.cloud.credentials import PasswordLogin
 from pipelines.cloud.identity import read_token
-from pipelines.cloud.paging import Paging, reduce_notebook
+from pipelines.cloud.paging import Paging
 from pipelines.derive.analysis import _any_items, _ids, _listed, _plain_items
 from pipelines.snapshot.image_list import ImageList, confirms
 from pipelines.snapshot.normalise import normalise_images
+from pipelines.snapshot.sources import resources
 from pipelines.tables import RESPONSES, Outcome
 
 ID = "0e1f2a3b-4c5d-6e7f-8091-a2b3c4d5e6f7"
@@ -87,7 +88,7 @@ def test_odd_value_in_the_list_does_not_stop_any_reader(value, column, extra, na
     # An equal value on both sides confirms; a different one does not.
     assert confirms(found[ID], described(value, b"name"))
     assert not confirms(found[ID], described(b'"another"', b"name"))
-    notebook = reduce_notebook(read.items[0], NOW)
+    notebook = resources.described("notebook", read.items[0], NOW)
     assert notebook.name is None or notebook.name.encode()
 
 

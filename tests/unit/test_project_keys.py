@@ -37,11 +37,15 @@ def test_paths_of_different_projects_never_collide(tmp_path):
             place.mkdir(parents=True)
     # All are held at once.
     for key in KEYS:
-        with lake.hold(Partition(DATE, key), "run-1"), lake.chain(key), lake.deriving(key):
-            with pytest.raises(PartitionBusyError), lake.hold(Partition(DATE, key), "run-2"):
+        with lake.locks.partition(Partition(DATE, key), "run-1"), lake.locks.chain(key), lake.locks.derived(key):
+            with pytest.raises(PartitionBusyError), lake.locks.partition(Partition(DATE, key), "run-2"):
                 pass
             for other in set(KEYS) - {key}:
-                with lake.hold(Partition(DATE, other), "run-2"), lake.chain(other), lake.deriving(other):
+                with (
+                    lake.locks.partition(Partition(DATE, other), "run-2"),
+                    lake.locks.chain(other),
+                    lake.locks.derived(other),
+                ):
                     pass
     folded = [str(place).lower() for key in KEYS for place in places(lake, key)]
     assert len(set(folded)) == len(folded)
@@ -49,10 +53,10 @@ def test_paths_of_different_projects_never_collide(tmp_path):
 
 def test_project_named_like_a_lock_is_safe(tmp_path):
     lake = Lake(str(tmp_path))
-    with lake.hold(Partition(DATE, "a"), "run-1"):
+    with lake.locks.partition(Partition(DATE, "a"), "run-1"):
         staging = lake.staging(Partition(DATE, "a.lock"))
         staging.mkdir(parents=True)
-    with lake.hold(Partition(DATE, "a"), "run-2"):
+    with lake.locks.partition(Partition(DATE, "a"), "run-2"):
         assert list(staging.iterdir()) == []
 
 

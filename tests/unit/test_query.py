@@ -189,7 +189,7 @@ def test_replaced_manifest_is_not_a_day(lake):
 
 def test_derived_table_is_found_after_it_was_written(lake):
     with lake.writer(lake.table("image_costs", Partition(FIRST, "default")), IMAGE_COSTS, "run") as writer:
-        cost = {"id": ONE, "is_carried": False, "currency": "EUR", "estimated_cost": 0.5}
+        cost = {"id": ONE, "is_carried": False, "currency": "EUR", "owner_source": "none", "estimated_cost": 0.5}
         writer.write(rows_of(IMAGE_COSTS, [cost], snapshot_date=FIRST, project_id=PROJECT_ID))
     with closing(connect_lake(lake)) as opened:
         assert rows(opened, "SELECT snapshot_date, estimated_cost, project FROM image_costs") == [
@@ -299,7 +299,7 @@ def test_engine_settings_are_locked(connection):
 @pytest.mark.parametrize(
     ("sql", "count"),
     [
-        ("SHOW TABLES", 24),
+        ("SHOW TABLES", 26),
         ("DESCRIBE days", 20),
         ("SUMMARIZE SELECT name FROM images", 1),
         ("VALUES (1), (2)", 2),
@@ -413,7 +413,7 @@ def test_linked_lake_with_an_odd_name_is_read(lake):
 
 def test_documented_queries_run(connection):
     queries = re.findall(r"^```sql\n(.*?)^```", (ROOT / "docs" / "query.md").read_text(), re.MULTILINE | re.DOTALL)
-    assert len(queries) == 10
+    assert len(queries) == 11
     results = [written(connection, query, Format.CSV).decode() for query in queries]
     assert results[4] == (
         '"observed_at","outcome","http_status","body_sha256","answer"\n'

@@ -9,15 +9,15 @@ from published_days import day_of, publish_snapshot
 from pipelines.errors import StorageError
 from pipelines.lake.derived_manifests import manifest_files, read_derived_manifest, readable_manifest_files
 from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.local_storage import LocalPath
 from pipelines.lake.manifests import published, published_days
 from pipelines.lake.monthly_manifests import read_monthly_manifest
 from pipelines.lake.retention_records import RetentionRecords, Rules
-from pipelines.lake.stored_files import sha256_of_file, write_atomically
 from pipelines.maintenance.compaction import compact
 from pipelines.maintenance.retention import apply_retention
 from pipelines.maintenance.status import day_statuses
 from pipelines.tables import IMAGE_CHANGES, IMAGES
-from pipelines.warehouse.loading import load_partition
+from pipelines.warehouse.loading import load_project
 
 DAYS = ("2026-10-20", "2026-10-21", "2026-10-22")
 FIRST = Partition(dt.date.fromisoformat(DAYS[0]), "default")
@@ -27,7 +27,7 @@ RULES = Rules(responses_days=1, snapshots_days=1)
 
 @pytest.fixture
 def victim(tmp_path):
-    path = tmp_path / "victim"
+    path = LocalPath(tmp_path / "victim")
     path.write_text("not of the lake")
     return path
 
@@ -69,13 +69,13 @@ def name_in_first(lake, path, name=IMAGE_CHANGES.name, sha256="0" * 64):
         "files": {name: {"path": path, "rows": 0, "bytes": 15, "sha256": sha256}},
         "summary": summary,
     }
-    write_atomically(lake.derived_manifest(FIRST), json.dumps(derived_manifest).encode())
+    lake.derived_manifest(FIRST).write_whole(json.dumps(derived_manifest).encode())
 
 
 def rewritten(path, change):
     record = json.loads(path.read_bytes())
     change(record)
-    write_atomically(path, json.dumps(record).encode())
+    path.write_whole(json.dumps(record).encode())
 
 
 def odd_paths(lake, victim):
@@ -94,10 +94,10 @@ def odd_paths(lake, victim):
 
 def test_path_in_a_derived_manifest_cannot_remove_other_files(lake, victim):
     for path in odd_paths(lake, victim):
-        name_in_first(lake, path, sha256=sha256_of_file(victim))
+        name_in_first(lake, path, sha256=victim.sha256())
         assert read_derived_manifest(lake, FIRST) is None, path
         assert IMAGE_CHANGES.name not in readable_manifest_files(lake, "default")[FIRST]
-    name_in_first(lake, "../victim", sha256=sha256_of_file(victim))
+    name_in_first(lake, "../victim", sha256=victim.sha256())
     plan = apply_retention(lake, "default", RULES, NOW)
     assert victim.read_text() == "not of the lake"
     assert {removed.file.path for removed in plan.files} <= {
@@ -121,19 +121,19 @@ def test_manifest_that_names_another_place_is_damaged_for_all_readers(lake, vict
             lambda: manifest_files(lake, FIRST),
             lambda: apply_retention(lake, "default", RULES, NOW),
             lambda: compact(lake, "default", "2026-10", NOW),
-            lambda: load_partition(lake, FIRST, None),
+            lambda: load_project(lake, FIRST, None),
         ):
             with pytest.raises(StorageError, match=r"^The manifest .* is damaged \(files\.responses\.path: not where"):
                 use()
         assert FIRST not in readable_manifest_files(lake, "default")
         assert day_statuses(lake, [], FIRST.date, FIRST.date)[0].state == "damaged"
     assert victim.exists()
-    assert lake.retention_records("default") == {}
+    assert lake.contents.retention_records("default") == {}
 
 
 def test_retention_record_cannot_excuse_files_outside_the_tables(lake):
     apply_retention(lake, "default", RULES, NOW)
-    (record,) = lake.retention_records("default")
+    (record,) = lake.contents.retention_records("default")
     RetentionRecords(lake, "default")
     for change in ({"file": {"path": "../victim", "rows": 0, "bytes": 1, "sha256": "0"}}, {"table": "../victim"}):
         rewritten(record, lambda found, change=change: found["files"][0].update(change))
@@ -148,12 +148,12 @@ def test_monthly_manifest_that_names_another_place_is_ignored(lake, victim):
     whole = record.read_bytes()
     assert read_monthly_manifest(lake, "2026-10", "default") is not None
     for change in (
-        lambda found: found["files"]["images"].update(path="../victim", sha256=sha256_of_file(victim)),
+        lambda found: found["files"]["images"].update(path="../victim", sha256=victim.sha256()),
         lambda found: found["files"].update({"../victim": found["files"]["images"]}),
         lambda found: found.update(project="../victim"),
         lambda found: found.update(month="2026-09"),
     ):
-        write_atomically(record, whole)
+        record.write_whole(whole)
         rewritten(record, change)
         assert read_monthly_manifest(lake, "2026-10", "default") is None
     assert not compact(lake, "default", "2026-10", NOW).was_current
@@ -170,7 +170,7 @@ def test_retention_removes_nothing_behind_a_link_out_of_the_lake(lake, tmp_path)
     ):
         apply_retention(lake, "default", RULES, NOW)
     assert (outside / "responses.parquet").exists()
-    assert lake.retention_records("default") == {}
+    assert lake.contents.retention_records("default") == {}
     # A link within the lake, or to the lake, stays inside.
     (tmp_path / "linked").symlink_to(tmp_path / "lake")
     path.parent.unlink()
@@ -181,10 +181,10 @@ def test_retention_removes_nothing_behind_a_link_out_of_the_lake(lake, tmp_path)
 def test_retention_record_is_not_overwritten_after_an_earlier_one_was_removed(lake):
     apply_retention(lake, "default", Rules(responses_days=1, snapshots_days=None), NOW)
     apply_retention(lake, "default", RULES, NOW)
-    first, second = lake.retention_records("default")
+    first, second = lake.contents.retention_records("default")
     kept = second.read_bytes()
     first.unlink()
     publish_snapshot(day_of("2026-10-23"))
     apply_retention(lake, "default", RULES, NOW)
-    assert [path.stem for path in lake.retention_records("default")] == ["000002", "000003"]
+    assert [path.stem for path in lake.contents.retention_records("default")] == ["000002", "000003"]
     assert second.read_bytes() == kept

@@ -15,14 +15,6 @@ from pipelines.lake import locks
 from pipelines.settings import ROOT
 
 
-@pytest.fixture
-def home(dagster_home, tmp_path, monkeypatch):
-    """A storage that was already set up."""
-    home = shutil.copytree(dagster_home, tmp_path / "home")
-    monkeypatch.setenv("DAGSTER_HOME", str(home))
-    return home
-
-
 def opened():
     """Whether runs are kept, and the warnings."""
     said = []

@@ -15,7 +15,7 @@ from pipelines.maintenance.status import day_statuses
 from pipelines.settings import Settings
 from pipelines.snapshot.snapshot_run import SnapshotRun
 from pipelines.tables import IMAGES
-from pipelines.warehouse.loading import load_partition
+from pipelines.warehouse.loading import load_project
 
 ID = "0e1f2a3b-4c5d-6e7f-8091-a2b3c4d5e6f7"
 REAL = "https://modelarts.example"
@@ -138,12 +138,12 @@ def test_status_and_focus_mark_the_sandbox(tmp_path, is_sandbox):
 def test_warehouse_refuses_a_sandbox_day_beside_real_ones(monkeypatch, tmp_path):
     real = publish_of("2026-11-23", is_sandbox=False)
     derive_days(real)
-    load_partition(real.lake, real.partition, str(tmp_path / "shared.duckdb"))
+    load_project(real.lake, real.partition, str(tmp_path / "shared.duckdb"))
     monkeypatch.chdir(tmp_path_of(tmp_path, "elsewhere"))
     invented = publish_of("2026-11-24", is_sandbox=True)
     derive_days(invented)
     with pytest.raises(ConfigurationError, match=r"holds days of a cloud, and 2026-11-24 .* invented"):
-        load_partition(invented.lake, invented.partition, str(tmp_path / "shared.duckdb"))
+        load_project(invented.lake, invented.partition, str(tmp_path / "shared.duckdb"))
 
 
 def tmp_path_of(parent, name):

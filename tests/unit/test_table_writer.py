@@ -42,8 +42,9 @@ def files_of_at_most(size):
 
 
 def test_rows_keep_their_order(tmp_path):
-    path = tmp_path / "t.parquet"
-    with Lake(str(tmp_path)).writer(path, IMAGE_VALUES, "run", row_group_rows=10) as writer:
+    lake = Lake(str(tmp_path))
+    path = lake.root / "t.parquet"
+    with lake.writer(path, IMAGE_VALUES, "run", row_group_rows=10) as writer:
         for first in range(0, 95, 5):
             writer.write(batch_of(range(first, first + 5)))
     with pq.ParquetFile(path) as file:
@@ -53,8 +54,8 @@ def test_rows_keep_their_order(tmp_path):
 
 @pytest.mark.parametrize("groups", [1, 8])
 def test_failed_row_group_fails_the_table_and_leaves_no_file(tmp_path, groups):
-    path = tmp_path / "t.parquet"
     lake = Lake(str(tmp_path))
+    path = lake.root / "t.parquet"
     with (
         pytest.raises(StorageError, match="The storage failed at"),
         files_of_at_most(20_000),

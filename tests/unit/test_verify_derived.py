@@ -15,7 +15,6 @@ from proved_days import A, B, C, forge_record, proved_day, publish_proved
 from pipelines.derive.days import derive_days
 from pipelines.lake.layout import Lake
 from pipelines.lake.retention_records import Rules
-from pipelines.lake.stored_files import sha256_of_file
 from pipelines.maintenance.compaction import compact
 from pipelines.maintenance.retention import apply_retention
 from pipelines.maintenance.verify import verify
@@ -60,7 +59,7 @@ def lake(proved, tmp_path):
 def problems(lake, notes=None, **options):
     """Sentences by path; everything is derived again unless `quick`."""
     options = {"settings": Settings(lake="lake"), "is_whole_lake": True, **options}
-    found = verify(lake, lake.partitions(), on_note=([] if notes is None else notes).append, **options)
+    found = verify(lake, lake.contents.partitions(), on_note=([] if notes is None else notes).append, **options)
     return {problem.path: problem.sentence for problem in found}
 
 
@@ -73,7 +72,7 @@ def replace_file(lake, date, name, table):
     partition = proved_day(date).partition
     path = lake.table(name, partition)
     pq.write_table(table, path)
-    facts = {"sha256": sha256_of_file(path), "bytes": path.stat().st_size, "rows": len(table)}
+    facts = {"sha256": path.sha256(), "bytes": path.stat().st_size, "rows": len(table)}
     forge_record(lake.derived_manifest(partition), lambda said: said["files"][name].update(facts))
     return lake.key(path)
 
@@ -100,8 +99,8 @@ def test_every_flipped_byte_of_a_trusted_file_is_reported(lake):
     for path in sorted(lake.root.rglob("*.*")):
         if path.suffix in (".json", ".parquet", ".html"):
             kinds.setdefault(re.sub(r"[0-9a-f]{64}|[0-9]", "", lake.key(path)), []).append(path)
-    # 12 tables of a day and the history, 9 monthly ones, the report; and 6 kinds of records.
-    assert len(kinds) == 12 + 1 + 9 + 1 + 6
+    # 14 tables of a day and the history, 10 monthly ones, the report; and 6 kinds of records.
+    assert len(kinds) == 14 + 1 + 10 + 1 + 6
     for paths in kinds.values():
         path = chance.choice(paths)
         content = path.read_bytes()
@@ -134,7 +133,7 @@ def test_damage_with_a_corrected_hash_is_reported(lake):
     name = "image_history/project=default/image_history.parquet"
     path = lake.root / name
     path.write_bytes(path.read_bytes()[:-10] + b"\0" * 10)
-    forge_record(last(lake), lambda said: said["history"].update(sha256=sha256_of_file(path)))
+    forge_record(last(lake), lambda said: said["history"].update(sha256=path.sha256()))
     assert problems(lake)[name].startswith("It cannot be read completely: ")
 
 
@@ -147,7 +146,7 @@ def test_false_statistic_of_the_history_is_reported_despite_a_corrected_hash(lak
     path.write_bytes(content[:footer] + content[footer:].replace(b"PUBLIC", b"PUBLIB"))
     assert pq.read_table(path, filters=pc.field("visibility") == "PUBLIC", partitioning=None).num_rows == 0
     assert problems(lake)[lake.key(path)].startswith("The file was changed: its SHA-256 is ")
-    forge_record(last(lake), lambda said: said["history"].update(sha256=sha256_of_file(path)))
+    forge_record(last(lake), lambda said: said["history"].update(sha256=path.sha256()))
     assert problems(lake)[lake.key(path)] == (
         "The footer's values of visibility differ from those of the rows, so engines may skip rows."
     )

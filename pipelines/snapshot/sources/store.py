@@ -12,7 +12,7 @@ from pipelines.bodies.image_reference import ImageReference
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import read_manifest
 from pipelines.lake.parquet_files import read_batches
-from pipelines.lake.stored_files import sha256_of_file, storage_errors
+from pipelines.lake.storage import storage_errors
 from pipelines.snapshot.image_list import batches_of, microseconds
 from pipelines.snapshot.sources.resources import COPIED, PAST, Resource
 from pipelines.tables import IMAGE_REFERENCES, IMAGE_TRACES
@@ -42,14 +42,10 @@ class ReferenceStore:
             "CREATE TABLE IF NOT EXISTS resources (kind TEXT, id TEXT, PRIMARY KEY (kind, id)) WITHOUT ROWID"
         )
 
-    def clear(self, kind: str | None = None) -> None:
-        """Drop the references of a kind of resource, or all."""
-        if kind is None:
-            self._db.execute("DELETE FROM found")
-            self._db.execute("DELETE FROM resources")
-        else:
-            self._db.execute("DELETE FROM found WHERE kind = ?", (kind,))
-            self._db.execute("DELETE FROM resources WHERE kind = ?", (kind,))
+    def clear(self) -> None:
+        """Drop all references."""
+        self._db.execute("DELETE FROM found")
+        self._db.execute("DELETE FROM resources")
 
     def add(self, resources: list[Resource]) -> None:
         """Store the references of some resources; a resource that names no image has none."""
@@ -161,7 +157,7 @@ def earlier_resources(lake: Lake, day: Partition) -> dict[str, dict[str, Resourc
     """
     path = lake.table(IMAGE_REFERENCES.name, day)
     with storage_errors(path):
-        if sha256_of_file(path) != read_manifest(lake.manifest(day)).files[IMAGE_REFERENCES.name].sha256:
+        if path.sha256() != read_manifest(lake.manifest(day)).files[IMAGE_REFERENCES.name].sha256:
             return {}
     found: dict[str, dict[str, Resource]] = {kind: {} for kind in _ASKED_ONE_BY_ONE}
     for batch in read_batches(path, _ROWS_A_BATCH):

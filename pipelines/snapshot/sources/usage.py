@@ -56,13 +56,8 @@ class UsageReading:
                 with self._store.transaction():
                     self._store.references.add(resources)
         except ListUnreadableError as error:
-            # A day may be published without it.
-            self._fail(name, str(error))
-
-    def _fail(self, name: str, sentence: str) -> None:
-        self._errors[name] = sentence
-        with self._store.transaction():
-            self._store.references.clear(USAGE_SOURCES[name])
+            # A day may be published without it. What was shown before the error is kept: a use is a use.
+            self._errors[name] = str(error)
 
     def end(self) -> dict[str, SourceFacts]:
         """What became of each source, when all are read."""
@@ -70,10 +65,9 @@ class UsageReading:
             if name not in self._errors and session.missing:
                 # Unlike an image that is not listed, a resource that is not listed makes an image look unused.
                 what = session.readings[0].listing.what
-                self._fail(
-                    name,
+                self._errors[name] = (
                     f"The {what} list of {self._client.host} counts {session.missing} items that were on none of its "
-                    "pages.",
+                    "pages."
                 )
         with self._store.transaction():
             unresolved = self._store.references.resolve()

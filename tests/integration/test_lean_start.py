@@ -1,0 +1,31 @@
+"""Commands that only read start without the libraries of runs and reports, which take seconds to import."""
+
+import subprocess
+import sys
+
+import pytest
+from published_days import day_of, publish_snapshot
+
+HEAVY = ("dagster", "matplotlib", "httpx")
+# A process of its own: what a test process has imported stays in it.
+SCRIPT = """
+import sys
+from assets.cli import main
+try:
+    main()
+finally:
+    print(*sorted({name.partition(".")[0] for name in sys.modules}), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["status"], ["query", "SELECT 1 AS one"]])
+def test_reading_commands_import_neither_dagster_nor_matplotlib(arguments, tmp_path):
+    publish_snapshot(day_of("2026-11-01"), inventory=[{"id": "a"}], responses=[{"id": "a", "outcome": "ok"}])
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    imported = done.stderr.splitlines()[-1].split()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+    assert "pipelines" in imported or arguments[-1] == "--help"
+    assert [name for name in HEAVY if name in imported] == []
