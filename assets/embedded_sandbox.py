@@ -28,6 +28,7 @@ def connect(settings: Settings, partition: Partition) -> Iterator[Connection]:
     with tempfile.TemporaryDirectory(prefix="image-snapshots-") as directory:
         options = SandboxOptions(
             day=partition.date,
+            workspaces=2,
             projects=settings.projects,
             inventory_file=Path(directory) / "sandbox-inventory.csv",
         )

@@ -21,7 +21,7 @@ DAYS = [LAST_DAY - dt.timedelta(days=number) for number in reversed(range(14))]
 
 @pytest.fixture(scope="session")
 def fortnight(tmp_path_factory) -> Path:
-    """The lake's directory, read-only: one project, an inventory with owners, image list and notebooks read."""
+    """The lake's directory, read-only: one project of two workspaces, owners in the inventory, all sources read."""
     return once_per_run(tmp_path_factory, "fortnight", make_fortnight)
 
 
@@ -31,11 +31,13 @@ def make_fortnight(root: Path) -> Path:
         for name in list(os.environ):
             if name.startswith(("IMAGE_SNAPSHOTS_", "OS_")):
                 monkeypatch.delenv(name)
-        options = SandboxOptions(seed="fortnight", size=80, day=DAYS[0], inventory_file=root / "register.csv")
+        options = SandboxOptions(
+            seed="fortnight", size=80, day=DAYS[0], workspaces=2, inventory_file=root / "register.csv"
+        )
         with running_sandbox(options) as sandbox:
             for name, value in sandbox.env.items():
                 monkeypatch.setenv(name, value)
-            settings = Settings(lake=str(root / "lake"), usage="notebooks")
+            settings = Settings(lake=str(root / "lake"), usage="all", traces="true")
             for date in DAYS:
                 httpx.put(f"{sandbox.endpoint}/sandbox/day", json={"day": date.isoformat()}).raise_for_status()
                 noon = dt.datetime.combine(date, dt.time(12), dt.UTC)

@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from golden_usage import KINDS, Use, UseHistory, images_of, uses
+
 from pipelines.sandbox.catalogue import Catalogue, InventoryRow
+from pipelines.sandbox.traces import Traces
 
 Row = dict[str, Any]
 
@@ -50,16 +53,30 @@ GB = 1024**3
 
 @dataclass(frozen=True)
 class PublishedPartition:
-    """A published day: its inventory by id, the ids without a response, and the ids that were forbidden on that day."""
+    """A published day: its inventory by id, the ids without a response, the ids that were forbidden on that day.
+
+    `unread`: the sources of evidence that could not be read.
+    """
 
     date: dt.date
     register: dict[str, InventoryRow]
     failed: frozenset[str]
     locked: frozenset[str]
+    unread: frozenset[str] = frozenset()
 
     @property
     def is_complete(self) -> bool:
         return not self.failed
+
+    @property
+    def all_was_read(self) -> bool:
+        """Whether every source of usage was read."""
+        return self.unread.isdisjoint(KINDS)
+
+    @property
+    def is_observed(self) -> bool:
+        """Whether what was not seen in use is not in use."""
+        return self.is_complete and self.all_was_read
 
 
 @dataclass(frozen=True)
@@ -242,9 +259,39 @@ class Oracle:
                 ]
         rows.sort(key=lambda row: (row["id"], row["change"], row["field"]))
         return [
-            row | compared | {"name": knowledge.after[row["id"]].content["name"]} | self.owners(knowledge, row["id"])
+            row
+            | compared
+            | {"name": knowledge.after[row["id"]].content["name"]}
+            | self.owners(knowledge, row["id"])
+            | self._actor(knowledge, row["id"])
             for row in rows
         ]
+
+    def _actor(self, knowledge: Knowledge, id_: str) -> Row:
+        """Who changed an image since the last complete day, where one trace says so; else why it is not known."""
+        row = dict.fromkeys(("actor", "actor_source_ip", "trace_id", "actor_unknown"))
+        if "traces" in knowledge.day.unread:
+            return row | {"actor_unknown": "traces_not_read"}
+        traces = self._traces[knowledge.day.date].get(id_, [])
+        if len(traces) != 1:
+            return row | {"actor_unknown": "several_traces" if traces else "no_trace"}
+        (trace,) = traces
+        user = trace["user"] if isinstance(trace["user"], dict) else json.loads(trace["user"])
+        return row | {"actor": user["name"], "actor_source_ip": trace["source_ip"], "trace_id": trace["trace_id"]}
+
+    @cached_property
+    def _traces(self) -> dict[dt.date, dict[str, list[Row]]]:
+        """The traces of images since the complete day before each day, by image."""
+        recorded, found = Traces(self.catalogue), {}
+        for date, knowledge in self.knowledge.items():
+            of_day: dict[str, list[Row]] = {}
+            days = (date - knowledge.previous.day.date).days if knowledge.previous else 0
+            for ago in range(days):
+                for trace in recorded.seen_on(date - dt.timedelta(days=ago)):
+                    if trace["resource_type"] == "NotebookImage":
+                        of_day.setdefault(trace["resource_id"], []).append(trace)
+            found[date] = of_day
+        return found
 
     # -- image_reconciliation
 
@@ -279,45 +326,64 @@ class Oracle:
 
     # -- image_usage
 
-    def usage(self, date: dt.date) -> list[Row]:
-        """Users of each living image, by id; their absence counts on complete days alone."""
-        return self._usage[date]
+    @cached_property
+    def uses(self) -> dict[dt.date, dict[str | None, list[Use]]]:
+        """The references that were read on each day, by the living images that they may mean; None: by none of them."""
+        found: dict[dt.date, dict[str | None, list[Use]]] = {}
+        for date, knowledge in self.knowledge.items():
+            living = {id_: content for id_, (content, _) in knowledge.current.items()}
+            by_image = found[date] = {}
+            for use in uses(self.catalogue, date, knowledge.day.unread):
+                for id_ in images_of(use, living) or {None}:
+                    by_image.setdefault(id_, []).append(use)
+        return found
 
     @cached_property
-    def _usage(self) -> dict[dt.date, list[Row]]:
-        found: dict[dt.date, list[Row]] = {}
-        states: dict[str, Row] = {}
-        complete: dict[str, Row] = {}
+    def use_histories(self) -> dict[dt.date, dict[str, UseHistory]]:
+        """What is known of the use of each living image after each day.
+
+        It goes on from the last published day, else from the last complete one; an image that neither knows is new.
+        """
+        found: dict[dt.date, dict[str, UseHistory]] = {}
+        last: dict[str, UseHistory] = {}
         for date, knowledge in self.knowledge.items():
-            # An image that the last day lacks goes on from the last complete one.
-            before, states = complete | states, {}
-            strengths: dict[str, list[str]] = {}
-            for reference in self.catalogue.references(date):
-                if reference.kind == "notebook" and reference.image_id is not None:
-                    strengths.setdefault(reference.image_id, []).append(reference.strength)
-            rows = []
-            for id_ in sorted(knowledge.current):
-                seen = strengths.get(id_, [])
-                is_observed = knowledge.day.is_complete
-                state = before.get(id_, {"last_used_date": None, "observed_days": 0, "unused_days": 0})
-                state = {
-                    "last_used_date": date if seen else state["last_used_date"],
-                    "observed_days": state["observed_days"] + is_observed,
-                    "unused_days": 0 if seen else state["unused_days"] + is_observed,
-                }
-                states[id_] = state
-                counts = {name: seen.count(name) for name in ("running", "required", "copied")}
-                unread = dict.fromkeys(("training_jobs", "algorithms", "models", "services", "workflows"))
-                looked_at = {
-                    "is_observed": is_observed,
-                    "observed_kinds": "notebooks" if is_observed else None,
-                    "workspaces": len(self.catalogue.workspace_ids(date)) if is_observed else None,
-                }
-                rows.append({"id": id_, "notebooks": len(seen)} | unread | counts | looked_at | state)
-            if knowledge.day.is_complete:
-                complete = states
-            found[date] = rows
+            before = (found[knowledge.previous.day.date] if knowledge.previous else {}) | last
+            last = found[date] = {
+                id_: before.get(id_, UseHistory()).later(
+                    date, self.uses[date].get(id_, []), is_observed=knowledge.day.is_observed
+                )
+                for id_ in knowledge.current
+            }
         return found
+
+    def unmatched(self, date: dt.date) -> int:
+        """How many references mean no living image. Models that are copies name the copy as well, which is none."""
+        copies = sum(one.strength == "copied" for one in self.catalogue.references(date))
+        return copies + len(self.uses[date].get(None, []))
+
+    def usage(self, date: dt.date) -> list[Row]:
+        """Who uses each living image, by id."""
+        day = self.knowledge[date].day
+        looks = [one for one, known in self.knowledge.items() if known.day.is_observed and one <= date]
+        kinds, workspaces = "|".join(KINDS), len(self.catalogue.workspace_ids(date))
+        rows = []
+        for id_, history in sorted(self.use_histories[date].items()):
+            found = self.uses[date].get(id_, [])
+            row: Row = {"id": id_}
+            for source, kind in KINDS.items():
+                row[source] = None if source in day.unread else sum(use.kind == kind for use in found)
+            for strength in ("running", "required", "copied"):
+                row[strength] = sum(use.strength == strength for use in found)
+            row |= {
+                "is_observed": day.is_observed,
+                "observed_kinds": kinds if day.is_observed else None,
+                "workspaces": workspaces if day.is_observed else None,
+                "last_used_date": history.last_used_date,
+                "observed_days": len(history.observed),
+                "unused_days": history.unused_days(looks),
+            }
+            rows.append(row)
+        return rows
 
     # -- audit_findings
 
@@ -344,6 +410,14 @@ class Oracle:
                 if id_ in contents and None in [self.owners(knowledge, id_)[name] for name in ("owner", "cost_center")]
             },
             "unused_30_days": {row["id"] for row in self.usage(date) if row["unused_days"] >= 30},
+            "large_and_unused": {
+                row["id"]
+                for row in self.usage(date)
+                if row["is_observed"]
+                and row["unused_days"] >= 7
+                and (size_bytes(contents[row["id"]]) or 0) > 100 * GB
+                and contents[row["id"]]["type"] != "BUILD_IN"
+            },
         }
 
     def findings(self, date: dt.date) -> list[Row]:
@@ -396,7 +470,9 @@ class Oracle:
                 "price_valid_from": valid_from,
                 "estimated_cost": None if size is None else size / GB * price / month_days,
                 "unused_days": unused[id_],
-                "observed_kinds": "notebooks",
+                # Nothing is unused for 30 days.
+                "reclaimable_bytes": 0 if knowledge.day.all_was_read else None,
+                "observed_kinds": "|".join(KINDS) if knowledge.day.all_was_read else None,
             }
             names = {name: content[name] for name in ("name", "namespace", "type")}
             owners = self.owners(knowledge, id_)

@@ -40,7 +40,7 @@ def files_below(root):
 def test_first_run_publishes_a_day_that_all_readers_read_alike(image_snapshots, tmp_path):
     result = image_snapshots("run", "--json", keeps_runs=True)
     assert result.returncode == 0, result.stderr
-    assert "embedded sandbox stands in" in result.stderr
+    assert "embedded sandbox is used instead" in result.stderr
     (report,) = json.loads(result.stdout)
     assert report["state"] == "complete"
     assert set(report["tables"]) == {*TABLES, *ANALYSIS_TABLES} - {"image_history"}
@@ -287,7 +287,7 @@ class TestMistakes:
         fails(2, f"{tomorrow} has not begun", arguments=("--date", tomorrow))
 
     def test_invalid_date_is_refused(self, fails):
-        fails(2, "yesterday is no day", arguments=("--date", "yesterday"))
+        fails(2, "yesterday is not a date", arguments=("--date", "yesterday"))
 
     def test_unknown_project_is_refused(self, fails):
         fails(2, "--project nobody is not configured", arguments=("--project", "nobody"))

@@ -1,158 +1,54 @@
-"""Fourteen days of the sandbox, three of them faulty: the derived tables match the sandbox's own record.
+"""Fourteen days of the sandbox, four of them faulty: the derived tables match the sandbox's own record.
 
-On Friday 27 February two images have no response, and the day is published incomplete. On Tuesday 3 March every fourth
-request meets a temporary fault, and the day ends complete. On Thursday 5 March too many images have no response:
-nothing is published.
+On Friday 27 February two images have no response, and the day is published incomplete. On Saturday models and traces
+cannot be read. On Monday 2 March a second workspace appears. On Tuesday every fourth request meets a temporary fault,
+and the day ends complete. On Thursday 5 March too many images have no response: nothing is published.
 """
 
-import csv
 import datetime as dt
 import json
-import os
 import shutil
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
-import httpx
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from golden_oracle import FIELDS, Oracle, PublishedPartition, as_text, content_of
+from golden_days import (
+    APPEARS,
+    BACK,
+    BUSY,
+    CATALOGUE,
+    CHANGING_HANDS,
+    COMPLETE,
+    DATES,
+    HANDED_OVER,
+    INCOMPLETE,
+    LEFT,
+    LOCKED,
+    MIDDLE,
+    MISSED,
+    PASSING_FAULTS,
+    REFUSED,
+    UNREAD,
+    UNREAD_ON,
+    UNREGISTERED_FOR_A_WHILE,
+    by_id,
+    check_needed_images,
+    failing_on,
+    locked_on,
+    manifest_of,
+    needed_on,
+    register_of,
+    story,
+    take_days,
+)
+from golden_oracle import FIELDS, as_text, content_of
 from once_per_run import once_per_run
 
 from pipelines.derive.days import derive_days
-from pipelines.errors import TooManyFailuresError
 from pipelines.lake.derived_manifests import read_derived_manifest
-from pipelines.lake.layout import Lake, Partition
-from pipelines.sandbox import Faults, SandboxOptions, running_sandbox
-from pipelines.sandbox.catalogue import Catalogue, InventoryRow
-from pipelines.settings import Settings
-from pipelines.snapshot.snapshot_run import SnapshotRun
-from pipelines.snapshot.steps import fetch_responses, publish_snapshot, take_inventory
+from pipelines.lake.layout import Partition
+from pipelines.sandbox import Faults
+from pipelines.snapshot.steps import publish_snapshot
 from pipelines.tables import ANALYSIS_TABLES, IMAGE_HISTORY
-
-MONDAY = dt.date(2026, 2, 23)
-DATES = [MONDAY + dt.timedelta(days=number) for number in range(14)]
-INCOMPLETE, BUSY, MISSED = dt.date(2026, 2, 27), dt.date(2026, 3, 3), dt.date(2026, 3, 5)
-COMPLETE = [date for date in DATES if date not in (INCOMPLETE, MISSED)]
-MIDDLE = dt.date(2026, 3, 4)
-CATALOGUE = Catalogue("golden-35", 72)
-
-# An image leaves the inventory on the first of these days and is back on the second; another one changes its owner.
-LEFT, BACK = dt.date(2026, 3, 1), dt.date(2026, 3, 6)
-HANDED_OVER = dt.date(2026, 2, 26)
-
-PRICES = [(dt.date(2026, 1, 1), 0.05), (dt.date(2026, 3, 2), 0.08)]
-PRICE_BOOK = 'currency = "EUR"\n' + "".join(
-    f"[[price]]\nvalid_from = {valid_from}\nper_gb_month = {price}\n" for valid_from, price in PRICES
-)
-
-PASSING_FAULTS = Faults(ratio_429=0.1, retry_after="0", ratio_500=0.05, ratio_reset=0.05, ratio_truncated=0.05)
-# A response with an unknown code is not retried: the id fails at once.
-REFUSED = {"status": 418, "body": {"error_code": "ModelArts.9999", "error_msg": "no"}}
-LOCKED = {"status": 403, "body": {"error_code": "ModelArts.0108", "error_msg": "no"}}
-
-
-def story(name, date):
-    return CATALOGUE.storylines(date)[name]
-
-
-def lasting_images():
-    """Ordinary images of users that are registered and described on all days, by id, each with its events meanwhile."""
-    cast = {id_ for date in DATES for id_ in CATALOGUE.storylines(date).values()}
-    ids = sorted({row.id for row in CATALOGUE.inventory(MONDAY)} - cast)
-    described = {id_: [CATALOGUE.image(id_, date) for date in DATES] for id_ in ids}
-    lasting = [id_ for id_, bodies in described.items() if all(body and body["type"] == "DEDICATED" for body in bodies)]
-    events = list(CATALOGUE.events(LEFT, BACK))
-    return {id_: {event.kind for event in events if event.id == id_} for id_ in lasting}
-
-
-LASTING = lasting_images()
-UNREGISTERED_FOR_A_WHILE = next(id_ for id_, kinds in LASTING.items() if "re_pushed" in kinds)
-CHANGING_HANDS = next(id_ for id_, kinds in LASTING.items() if not kinds)
-
-
-def locked_on(date):
-    """An image that became public on the day before cannot be read for a day."""
-    return {story("narrowed", date)} if date == dt.date(2026, 3, 7) else set()
-
-
-def register_of(date):
-    """The inventory of a day: the catalogue's, except for two images that people change."""
-    register = {row.id: row for row in CATALOGUE.inventory(date)}
-    if LEFT <= date < BACK:
-        del register[UNREGISTERED_FOR_A_WHILE]
-    if date >= HANDED_OVER:
-        register[CHANGING_HANDS] = register[CHANGING_HANDS]._replace(owner="n.newman", cost_center="CC-9999")
-    return register
-
-
-def failing_on(date):
-    """Ids without a response on a day."""
-    if date == INCOMPLETE:
-        return {story("narrowed", date), story("failed-build", date)}
-    return set(list(LASTING)[:8]) if date == MISSED else set()
-
-
-@dataclass(frozen=True)
-class Fortnight:
-    """The lake after all days, and the expected tables. `busy`: the sandbox's responses on the busy day."""
-
-    settings: Settings
-    project_id: str
-    oracle: Oracle
-    busy: dict[str, int]
-
-    @property
-    def lake(self):
-        return Lake(self.settings.lake)
-
-    def day(self, date):
-        noon = dt.datetime.combine(date, dt.time(12), dt.UTC)
-        return SnapshotRun(Partition(date, "default"), f"run-{date}", self.settings, lambda: noon)
-
-    def copy_to(self, root):
-        shutil.copytree(self.settings.lake, root)
-        return replace(self, settings=self.settings.model_copy(update={"lake": str(root)}))
-
-    def rows(self, name, date):
-        """Rows of a derived table of a day, without the columns that all of them share."""
-        with self.lake.table(name, Partition(date, "default")).open("rb") as file:
-            table = pq.read_table(file)
-        assert set(table["snapshot_date"].to_pylist()) <= {date}
-        assert set(table["project_id"].to_pylist()) <= {self.project_id}
-        return table.drop_columns(["snapshot_date", "project_id"]).to_pylist()
-
-    def history(self):
-        with self.lake.project_table(IMAGE_HISTORY.name, "default").open("rb") as file:
-            rows = pq.read_table(file).to_pylist()
-        return [row | {"extra": json.loads(row["extra"]) if row["extra"] else None} for row in rows]
-
-    def changes(self, date):
-        rows = self.rows("image_changes", date)
-        for row in rows:
-            if row["field"] == "extra":
-                row |= {name: row[name] and json.loads(row[name]) for name in ("old_value", "new_value")}
-        return rows
-
-    def summaries(self):
-        """The figures of each day; sums of costs to 12 digits, because each engine has its own order of adding."""
-        found = {}
-        for partition in self.lake.contents.partitions():
-            summary = read_derived_manifest(self.lake, partition).summary
-            cost = summary.estimated_cost
-            found[partition] = summary.model_dump() | {"estimated_cost": cost and float(f"{cost:.12g}")}
-        return found
-
-    def tables(self):
-        """All derived tables: path -> table, without the metadata that say which run wrote the file."""
-        paths = [path for name in ANALYSIS_TABLES for path in sorted((self.lake.root / name).rglob("*.parquet"))]
-        return {str(path.relative_to(self.lake.root)): read(path) for path in paths}
-
-
-def read(path: Path) -> pa.Table:
-    with path.open("rb") as file:
-        return pq.read_table(file).replace_schema_metadata(None)
 
 
 @pytest.fixture(scope="module")
@@ -161,60 +57,13 @@ def golden(tmp_path_factory):
 
 
 def make_golden(root):
-    register, prices = root / "register.csv", root / "prices.toml"
-    prices.write_text(PRICE_BOOK)
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        for name in list(os.environ):
-            if name.startswith(("IMAGE_SNAPSHOTS_", "OS_")):
-                monkeypatch.delenv(name)
-        options = SandboxOptions(seed=str(CATALOGUE.seed), size=CATALOGUE.size, day=MONDAY)
-        with running_sandbox(options) as sandbox:
-            for name, value in sandbox.env.items():
-                monkeypatch.setenv(name, value)
-            settings = Settings(
-                lake=str(root / "lake"),
-                inventory=str(register),
-                price_book=prices,
-                usage="notebooks",
-                max_failed_ratio=0.05,
-            )
-            oracle = Oracle(CATALOGUE, [], PRICES)
-            golden = Fortnight(settings, sandbox.project_id, oracle, {})
-            for date in DATES:
-                registered = register_of(date)
-                with register.open("w", newline="", encoding="utf-8") as stream:
-                    csv.writer(stream).writerows([InventoryRow._fields, *registered.values()])
-                steer(sandbox, "day", {"day": date.isoformat()})
-                answers = dict.fromkeys(failing_on(date), REFUSED) | dict.fromkeys(locked_on(date), LOCKED)
-                faults = PASSING_FAULTS if date == BUSY else Faults(answers=answers)
-                steer(sandbox, "faults", faults.model_dump(mode="json"))
-                before = stats(sandbox)
-                if run(golden.day(date)):
-                    failed, locked = frozenset(failing_on(date)), frozenset(locked_on(date))
-                    oracle.days.append(PublishedPartition(date, registered, failed, locked))
-                if date == BUSY:
-                    golden.busy.update({kind: count - before.get(kind, 0) for kind, count in stats(sandbox).items()})
-    return golden
+    def faults(date):
+        if date == BUSY:
+            return PASSING_FAULTS
+        answers = dict.fromkeys(failing_on(date), REFUSED) | dict.fromkeys(locked_on(date), LOCKED)
+        return Faults(answers=answers, sources_broken=UNREAD if date == UNREAD_ON else ())
 
-
-def steer(sandbox, what, body):
-    httpx.put(f"{sandbox.endpoint}/sandbox/{what}", json=body).raise_for_status()
-
-
-def stats(sandbox):
-    return httpx.get(f"{sandbox.endpoint}/sandbox/stats").json()["answers"]
-
-
-def run(day):
-    """Take a day as the daily run does; False if nothing was published."""
-    take_inventory(day)
-    try:
-        fetch_responses(day, lambda _: None)
-    except TooManyFailuresError:
-        return False
-    publish_snapshot(day)
-    derive_days(day)
-    return True
+    return take_days(root, DATES, faults, lambda date: UNREAD if date == UNREAD_ON else frozenset())
 
 
 def test_days_have_their_planned_states(golden):
@@ -224,6 +73,12 @@ def test_days_have_their_planned_states(golden):
     assert [p.date for p in published if not manifest_of(golden, p.date)["is_complete"]] == [INCOMPLETE]
     failed = {row["id"] for row in manifest_of(golden, INCOMPLETE)["failed"]}
     assert failed == {story("narrowed", INCOMPLETE), story("failed-build", INCOMPLETE)}
+    sources = {date: manifest_of(golden, date)["fetch"]["sources"] for date in golden.oracle.knowledge}
+    unread = {(date, name) for date, of_day in sources.items() for name in of_day if not of_day[name]["was_read"]}
+    assert unread == {(UNREAD_ON, name) for name in UNREAD}
+    scopes = {date: manifest_of(golden, date)["fetch"]["scope"]["workspaces"] for date in golden.oracle.knowledge}
+    assert scopes == {date: CATALOGUE.workspace_ids(date) for date in scopes}
+    assert {len(workspaces) for workspaces in scopes.values()} == {1, 2}
     assert all(golden.busy.get(kind, 0) > 0 for kind in ("429", "500", "reset", "truncated"))
     assert manifest_of(golden, BUSY)["fetch"]["outcomes"].get("failed") is None
 
@@ -242,10 +97,6 @@ def test_days_have_their_planned_states(golden):
     }
 
 
-def manifest_of(golden, date):
-    return json.loads(golden.lake.manifest(Partition(date, "default")).read_bytes())
-
-
 each_published_day = pytest.mark.parametrize("date", [date for date in DATES if date != MISSED], ids=str)
 
 
@@ -262,6 +113,39 @@ def test_reconciliation_of_a_day_matches_the_sandbox_record(golden, date):
 @each_published_day
 def test_usage_of_a_day_matches_the_sandbox_record(golden, date):
     assert by_id(golden.rows("image_usage", date)) == by_id(golden.oracle.usage(date))
+    if date != UNREAD_ON:
+        summary = read_derived_manifest(golden.lake, Partition(date, "default")).summary
+        assert summary.unmatched_references == golden.oracle.unmatched(date)
+
+
+@each_published_day
+def test_no_image_in_use_is_called_unused(golden, date):
+    check_needed_images(golden, date)
+
+
+def test_images_that_only_an_unread_source_needs_are_as_unused_as_before(golden):
+    rows = by_id(golden.rows("image_usage", UNREAD_ON))
+    before = by_id(golden.rows("image_usage", INCOMPLETE))
+    hidden = {id_ for id_ in needed_on(UNREAD_ON) & rows.keys() if rows[id_]["running"] + rows[id_]["required"] == 0}
+    assert hidden
+    assert [rows[id_]["unused_days"] for id_ in hidden] == [before[id_]["unused_days"] for id_ in hidden]
+
+
+def test_a_giant_that_services_need_is_never_unused(golden):
+    last = DATES[-1]
+    rows = by_id(golden.rows("image_usage", last))
+    giant, copied = rows[story("unused-giant", last)], rows[story("copied-from", last)]
+    assert (giant["notebooks"], giant["models"], giant["services"], giant["unused_days"]) == (0, 1, 2, 0)
+    # A copy is no use.
+    assert (copied["copied"], copied["running"] + copied["required"]) == (1, 0)
+    assert copied["unused_days"] == copied["observed_days"] > 0
+
+
+def test_an_image_that_nobody_registered_shows_in_the_second_workspace(golden):
+    for date in (APPEARS, DATES[-1]):
+        image = CATALOGUE.image(story("elsewhere", date), date)
+        assert image["workspace_id"] == CATALOGUE.second_workspace
+        assert by_id(golden.rows("image_reconciliation", date))[image["id"]]["kind"] == "not_registered"
 
 
 @each_published_day
@@ -269,8 +153,6 @@ def test_costs_of_a_day_match_the_sandbox_record(golden, date):
     expected = by_id(golden.oracle.costs(date))
     rows = by_id(golden.rows("image_costs", date))
     assert {row.pop("currency") for row in rows.values()} == {"EUR"}
-    # No image is unused for 30 days.
-    assert {row.pop("reclaimable_bytes") for row in rows.values()} == {0}
     assert {row.pop("registry") for row in rows.values()} == {"swr.eu-de.otc.t-systems.com"}
     for id_, row in rows.items():
         cost = expected[id_]["estimated_cost"]
@@ -309,6 +191,9 @@ def test_finding_keeps_its_id_and_shows_its_evidence(golden):
         "visibility_before": "PRIVATE",
         "visibility_now": "PUBLIC",
         "compared_with": "2026-02-26",
+        "actor": None,
+        "actor_source_ip": None,
+        "actor_unknown": "traces_not_read",
     }
     failed = {row["rule"]: row["evidence"] for row in findings_of(golden, after, story("failed-build", after))}
     assert json.loads(failed["build_failed"]) == {
@@ -318,14 +203,30 @@ def test_finding_keeps_its_id_and_shows_its_evidence(golden):
     }
 
 
+ACTOR = ("actor", "actor_source_ip", "actor_unknown")
+
+
+def test_findings_of_changes_name_the_actor(golden):
+    named = {}
+    for date in COMPLETE:
+        actors = {row["id"]: {name: row[name] for name in ACTOR} for row in golden.oracle.changes(date)}
+        for row in golden.rows("audit_findings", date):
+            if (
+                row["rule"] in ("visibility_widened", "tag_pushed_again")
+                and row["id"] in actors
+                and row["state"] == "new"
+            ):
+                evidence = json.loads(row["evidence"])
+                assert {name: evidence[name] for name in ACTOR} == actors[row["id"]]
+                named.setdefault(row["rule"], set()).add((evidence["actor"], evidence["actor_unknown"]))
+    assert ("ci-pipeline", None) in named["tag_pushed_again"]
+    assert {actor is None for actor, _ in named["visibility_widened"]} == {True, False}
+    changes = [row for date in COMPLETE for row in golden.changes(date)]
+    assert {row["actor_unknown"] for row in changes} == {None, "no_trace", "several_traces", "traces_not_read"}
+
+
 def findings_of(golden, date, id_):
     return [row for row in golden.rows("audit_findings", date) if row["id"] == id_]
-
-
-def by_id(rows):
-    keyed = {row["id"]: row for row in rows}
-    assert len(keyed) == len(rows)
-    return keyed
 
 
 def test_history_matches_the_sandbox_record(golden):

@@ -306,6 +306,22 @@ def test_details_are_asked_for_again_only_of_what_changed(cloud):
     assert manifest.fetch.sources["services"].requests < 10
 
 
+def test_a_service_that_stops_no_longer_runs_its_images(cloud):
+    """Its list shows the status and no update, so its details are not asked for again."""
+    saturday, sunday = MONDAY + dt.timedelta(days=5), MONDAY + dt.timedelta(days=6)
+    set_day(cloud, saturday)
+    _, before = take(saturday)
+    set_day(cloud, sunday)
+    _, after = take(sunday)
+    assert named(row for row in after if not is_built_copy(row)) == known(sunday)
+    of_images = {row["resource_id"]: row for row in before if row["kind"] == "service" and row["via_id"] is None}
+    changed = [row for row in after if row["resource_id"] in of_images]
+    assert {(of_images[row["resource_id"]]["strength"], row["strength"]) for row in changed} >= {
+        ("running", "required"),
+        ("required", "running"),
+    }
+
+
 def test_what_a_source_showed_before_it_failed_is_kept(start_sandbox, tmp_path, monkeypatch):
     """The second API of services fails after the first was read: its uses count, and the source is not whole."""
     cloud = start_sandbox(size=SIZE, day=MONDAY, inventory_file=tmp_path / "inventory.csv")

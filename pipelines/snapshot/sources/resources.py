@@ -127,7 +127,11 @@ class Session:
         async def complete(resource: Resource) -> Resource | None:
             before = known.get(resource.id)
             if before is not None and resource.updated_at is not None and before.updated_at == resource.updated_at:
-                return replace(resource, images=before.images, via_ids=before.via_ids)
+                # The strength follows from today's status, but a copy stays a copy.
+                images = tuple(
+                    (image, strength if strength == COPIED else resource.strength) for image, strength in before.images
+                )
+                return replace(resource, images=images, via_ids=before.via_ids)
             target = path.format(id=quote(resource.id, safe=""), project_id="{project_id}")
             return await self.client.show(reading, target, lambda body, _: add(resource, body))
 
