@@ -50,6 +50,7 @@ def publish_proved(day, visibilities, hour=12):
         **made,
         list_pages=[{"page": 0, "body": page, "body_sha256": hashlib.sha256(page).hexdigest()}],
         references=[{"resource_id": "n", "image_id": A, "strength": "running"}],
+        image_traces=[{"trace_id": "t", "time": noon, "resource_id": A}],
     )
     for left in sorted(day.lake.staging(day.partition).rglob("*.*")):
         left.unlink()

@@ -15,7 +15,17 @@ from pydantic import Field
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.parquet_files import open_parquet
-from pipelines.lake.records import Evidence, Facts, Link, Record, newest, parse_record, read_record, write_record
+from pipelines.lake.records import (
+    Evidence,
+    Facts,
+    Link,
+    Record,
+    newest,
+    parse_record,
+    read_record,
+    record_bytes,
+    write_record,
+)
 from pipelines.lake.storage import LakePath
 from pipelines.tables import USAGE_SOURCES
 
@@ -487,9 +497,10 @@ def manifest_link(content: bytes, manifest: Manifest) -> Link:
     return Link(hashlib.sha256(content).hexdigest(), manifest.previous_manifest_sha256, manifest.published_at)
 
 
-def write_manifest(lake: Lake, partition: Partition, manifest: Manifest) -> None:
-    """Write the manifest of a partition, keeping the one it replaces."""
+def write_manifest(lake: Lake, partition: Partition, manifest: Manifest) -> Manifest:
+    """Write the manifest of a partition, keeping the one it replaces; returns it as written, with its own SHA-256."""
     write_record(lake.manifest(partition), manifest, lake.superseded_manifests(partition.project))
+    return Manifest.model_validate_json(record_bytes(manifest))
 
 
 def _attempt_path(lake: Lake, partition: Partition) -> LakePath:

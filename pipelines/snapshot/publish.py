@@ -227,5 +227,4 @@ def publish(
         for name, path in files.items():
             if path != lake.table(name, partition):
                 lake.replace(path, lake.table(name, partition))
-        write_manifest(lake, partition, manifest)
-    return manifest
+        return write_manifest(lake, partition, manifest)

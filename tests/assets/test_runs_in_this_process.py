@@ -72,7 +72,7 @@ def test_ctrl_c_ends_a_run_with_one_sentence_in_every_phase(phase, home, sandbox
     assert failure.exit_status == 1
     assert failure.came_after_publication == (phase in ("derive", "load", "report"))
     assert failure.sentence.startswith(
-        f"Stopped {'while' if failure.came_after_publication else 'before'} {PARTITION} was published"
+        f"Stopped {'after' if failure.came_after_publication else 'before'} {PARTITION} was published"
     )
     if failure.came_after_publication:
         # The warehouse is the last step.

@@ -114,4 +114,4 @@ def test_range_without_days_is_one_sentence(command, image_snapshots):
     assert "No day from 2026-01-01 to 2026-01-02" in result.stderr
     result = image_snapshots(command, "--from", "soon")
     assert result.returncode == 2
-    assert "soon is no day" in result.stderr
+    assert "soon is not a date" in result.stderr

@@ -21,6 +21,7 @@ from pipelines.engine.spark import SparkEngine, _uri
 from pipelines.engine.sql_files import read_sql
 from pipelines.errors import ConfigurationError, PipelineError
 from pipelines.lake.derived_manifests import read_derived_manifest
+from pipelines.lake.local_storage import LocalPath
 from pipelines.settings import ROOT, Settings
 from pipelines.tables import (
     ANALYSIS_TABLES,
@@ -132,6 +133,9 @@ PARAMETERS = {"snapshot_date": DATE, "project": TEXT, "project_id": TEXT, "is_co
     "usage_kinds": TEXT,
     "workspaces": pa.int64(),
     "inventory_is_whole": pa.bool_(),
+    "traces_are_whole": pa.bool_(),
+    "traces_from": pa.timestamp("us", "UTC"),
+    "traces_until": pa.timestamp("us", "UTC"),
 }
 LISTED = dict.fromkeys(("id", "name", "namespace", "swr_path", "type", "visibility"), TEXT) | {"size_bytes": pa.int64()}
 SCHEMAS = {
@@ -151,6 +155,8 @@ SCHEMAS = {
     | {"looked_at": pa.timestamp("us", "UTC")},
     "referenced_images": dict.fromkeys(("id", "matched_by", "kind", "resource_id", "strength"), TEXT)
     | {"position": pa.int32(), "last_active_at": pa.timestamp("us", "UTC")},
+    "tag_keys": dict.fromkeys(("field", "key"), TEXT),
+    "past_tags": dict.fromkeys(("id", "key", "value"), TEXT),
     "unmatched_images": dict.fromkeys(("kind", "outcome", "owner", "cost_center", "environment"), TEXT) | LISTED,
     "previous_costs": IMAGE_COSTS.schema,
     "previous_findings": AUDIT_FINDINGS.schema,
@@ -171,6 +177,7 @@ def test_spark_runs_every_sql_file(spark_master):
     with SparkEngine(spark_master) as spark:
         for name, schema in SCHEMAS.items():
             spark.load(name, (schema if isinstance(schema, pa.Schema) else pa.schema(schema)).empty_table())
+        spark.create_view("image_owners", read_sql("derive/image_owners.sql"))
         spark.create_view("current_images", read_sql("derive/current_images.sql"))
         for file in sorted(FILES):
             sql, name = read_sql(file), Path(file).stem
@@ -257,10 +264,10 @@ def test_file_that_spark_cannot_read_is_one_sentence(spark_master, tmp_path):
     path = tmp_path / "images.parquet"
     pq.write_table(ROWS, path)
     with (
-        pytest.raises(PipelineError, match=r"^Spark failed: .*images\.parquet.*\. Its log"),
+        pytest.raises(PipelineError, match=r"^Spark failed: .*images\.parquet.*\. See its log"),
         SparkEngine(spark_master) as spark,
     ):
-        spark.load_file("images", path)
+        spark.load_file("images", LocalPath(path))
         path.write_bytes(b"no more")
         spark.read("SELECT * FROM images")
 

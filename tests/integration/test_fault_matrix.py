@@ -271,13 +271,11 @@ def test_leftover_responses_are_not_used_by_the_next_attempt(cloud, tmp_path, s3
     take_inventory(day)
     total = sum(fetch_responses(day, lambda _: None).facts.outcomes.values())
     staging = day.lake.staging(PARTITION)
-    left = {path: path.read_bytes() for path in staging.glob("answers*") if storage == "disk"}
-    left |= {path: path.read_bytes() for path in staging.glob("answers/*/*") if storage == "bucket"}
+    left = staging.contents("answers*" if storage == "disk" else "answers/*/*")
     assert left
     publish_snapshot(day)
     for path, content in left.items():
-        path.parent.mkdir(parents=True, exist_ok=True) if storage == "disk" else None
-        path.write_bytes(content)
+        path.write_whole(content)
     again = day_of(lake=lake)
     take_inventory(again)
     facts = fetch_responses(again, lambda _: None).facts

@@ -157,7 +157,7 @@ def test_rate_limiter_setting_needs_a_limit_and_a_redis_url_and_is_hidden(monkey
         Settings.load()
     assert str(caught.value) == (
         "The setting IMAGE_SNAPSHOTS_RATE_LIMITER is wrong: it shares IMAGE_SNAPSHOTS_RATE_LIMIT among all processes, "
-        "so set that too."
+        "so set that, too."
     )
     monkeypatch.setenv("IMAGE_SNAPSHOTS_RATE_LIMIT", "50")
     assert "secret" not in repr(Settings.load())

@@ -118,6 +118,7 @@ def made(tmp_path_factory):
         listed=[{"id": A, "name": "a"}, {"id": C, "name": "c", "size": 5}],
         references=[{"resource_id": "n1", "image_id": A, "strength": "running"}],
         image_values=[{"id": A, "field": "dev_services", "position": 0, "value": "SSH"}],
+        image_tags=[{"id": A, "key": "team", "value": "vision"}],
     )
     other = day_in(lake, "2026-11-22", "other")
     publish_images(other, [image(A), image(C, namespace="other")])

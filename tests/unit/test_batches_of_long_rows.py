@@ -43,7 +43,7 @@ def test_checkpoint_writes_responses_when_many_bytes_wait(staging):
     with closing(open_checkpoint(staging, "a")) as store:
         put = store.put
         store.put = lambda answers: (sizes.append(sum(len(a.body) for a in answers)), put(answers))
-        writer = _Writer(store, Progress(COUNT, 0, time.monotonic()), lambda: None)
+        writer = _Writer(store, Progress(COUNT, 0, time.monotonic()), lambda _: None)
         for id_ in ids():
             writer.add(answer(id_))
         writer.flush()

@@ -60,7 +60,7 @@ def name_in_first(lake, path, name=IMAGE_CHANGES.name, sha256="0" * 64):
         "basis": "0",
         "manifest_sha256": "0" * 64,
         "inputs": {
-            **dict.fromkeys(("audit_rules", "price_book"), "0" * 64),
+            **dict.fromkeys(("audit_rules", "price_book", "tag_keys"), "0" * 64),
             **dict.fromkeys(("suppressions", "allowed_namespaces")),
             "handed_on": {},
         },

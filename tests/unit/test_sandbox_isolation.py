@@ -142,7 +142,7 @@ def test_warehouse_refuses_a_sandbox_day_beside_real_ones(monkeypatch, tmp_path)
     monkeypatch.chdir(tmp_path_of(tmp_path, "elsewhere"))
     invented = publish_of("2026-11-24", is_sandbox=True)
     derive_days(invented)
-    with pytest.raises(ConfigurationError, match=r"holds days of a cloud, and 2026-11-24 .* invented"):
+    with pytest.raises(ConfigurationError, match=r"holds days of a cloud, but 2026-11-24 .* invented"):
         load_project(invented.lake, invented.partition, str(tmp_path / "shared.duckdb"))
 
 
