@@ -198,8 +198,7 @@ class Settings(BaseSettings):
         for name in names:
             if name not in known:
                 near = get_close_matches(name, known, 1)
-                advice = f"did you mean {near[0]}?" if near else f"they are {', '.join(known)}"
-                raise ValueError(f"there is no source {name!r}: {advice}")
+                raise ValueError(f"there is no source {name!r}; use {near[0] if near else ', '.join(known)}")
         if not names or (len(names) > 1 and not set(names) <= set(USAGE_SOURCES)):
             raise ValueError("must be `all`, `none`, or names of sources with commas between them")
         return ",".join(names)
@@ -248,7 +247,7 @@ class Settings(BaseSettings):
             return None
         for name, key in value.items():
             if name not in OWNER_FIELDS:
-                raise ValueError(f"no tag can say {name!r}: they are {', '.join(OWNER_FIELDS)}")
+                raise ValueError(f"tags cannot state {name!r}, only {', '.join(OWNER_FIELDS)}")
             if not key.strip():
                 raise ValueError(f"the key of {name!r} is empty: leave {name!r} out for no tag")
         return {name: value[name].strip() for name in OWNER_FIELDS if name in value}

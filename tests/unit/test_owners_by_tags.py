@@ -140,7 +140,7 @@ def test_changed_setting_is_another_input_of_a_day(tmp_path):
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        ('{"owner": "team", "color": "x"}', "no tag can say 'color': they are owner, cost_center, environment"),
+        ('{"owner": "team", "color": "x"}', "tags cannot state 'color', only owner, cost_center, environment"),
         ('{"owner": " "}', "the key of 'owner' is empty: leave 'owner' out for no tag"),
         ('{"owner": "a", "owner": "b"}', "key 'owner' is stated twice"),
         ("owner=team", 'must be JSON, such as {"owner": "team", "cost_center": "billing-code"}'),
