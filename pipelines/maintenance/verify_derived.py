@@ -213,7 +213,7 @@ def _verify_history_file(
             key,
             f"The file is not the one that the newest derived manifest names ({found_manifest.snapshot_date}), and "
             f"{not_derived[-1]} has no record: a run was killed while it derived that day, or somebody removed its "
-            "record or added the file. Derive that day with `image-snapshots rebuild --date "
+            "record or put the file there. Derive that day with `image-snapshots rebuild --date "
             f"{not_derived[-1].date}`, which writes the file again.",
         )
     else:
