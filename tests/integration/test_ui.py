@@ -222,7 +222,7 @@ def test_operator_sees_published_assets_and_metadata(report, command, browser_pa
         expect(row.first).to_contain_text(str(report["summary"]["total_bytes"]), use_inner_text=True)
         keep("costs")
 
-        opened("/assets/daily_report", "The day on one page for people")
+        opened("/assets/daily_report", "The day on one page: figures")
         link = page.get_by_role("link", name=re.compile(r"report\.html"))
         assert link.first.get_attribute("href") == f"file://{Path(report['report'])}"
         keep("report")
