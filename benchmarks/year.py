@@ -39,6 +39,7 @@ from pipelines.tables import (
     IMAGE_HISTORY,
     IMAGE_REFERENCES,
     IMAGE_TAGS,
+    IMAGE_TRACES,
     IMAGE_VALUES,
     IMAGES,
     INVENTORY,
@@ -139,6 +140,8 @@ class Year:
             IMAGE_REFERENCES.name: _table(IMAGE_REFERENCES, len(used), shared | references),
             LIST_PAGES.name: LIST_PAGES.schema.empty_table(),
             IMAGE_VALUES.name: IMAGE_VALUES.schema.empty_table(),
+            IMAGE_TAGS.name: IMAGE_TAGS.schema.empty_table(),
+            IMAGE_TRACES.name: IMAGE_TRACES.schema.empty_table(),
             IMAGE_TAGS.name: IMAGE_TAGS.schema.empty_table(),
         }
 

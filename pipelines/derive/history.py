@@ -148,7 +148,11 @@ def _write_history(
     last = days[len(agreeing) - 1].partition.date if agreeing else None
     # What becomes of an image depends on nothing but its own past.
     newest = lake.table(RESPONSES.name, days[-1].partition) if days else None
-    ranges = id_ranges(newest, engine.ids_at_a_time) if newest is not None and newest.is_there() else [None]
+    at_a_time = engine.ids_at_a_time
+    if at_a_time is not None and len(missing) > 1:
+        # Each step keeps the versions of a range, beside those that it makes of them.
+        at_a_time //= 2
+    ranges = id_ranges(newest, at_a_time) if newest is not None and newest.is_there() else [None]
     metadata = days_metadata(days)
     every_version = (
         f"SELECT {_COLUMNS} FROM ended UNION ALL "  # noqa: S608  (names of ours)
