@@ -92,6 +92,7 @@ def publish_snapshot(
     inventory = _zeros(InventoryFacts) | {"source": "a.csv", "kind": "csv", "modified_at": None}
     inventory["ids"] = len(tables.get("responses", []))
     required = [name for name, field in FetchFacts.model_fields.items() if field.is_required()]
+    read = kinds if references is not None else ()
     fetch = dict.fromkeys(required, 0) | {
         "project_id": PROJECT_ID,
         "endpoint_host": "127.0.0.1",
@@ -102,12 +103,7 @@ def publish_snapshot(
         "outcomes": dict(Counter(row["outcome"] for row in tables.get("responses", []))),
         "list_was_read": listed is not None,
         "scope": ScopeFacts(workspaces=["0"], origin="asked"),
-        "sources": {
-            name: SourceFacts(wanted=name in kinds, was_read=name in kinds and references is not None)
-            for name in USAGE_SOURCES
-        }
-        if references is not None
-        else {name: SourceFacts(wanted=False) for name in USAGE_SOURCES},
+        "sources": {name: SourceFacts(wanted=name in read, was_read=name in read) for name in USAGE_SOURCES},
     }
     return publish(
         day.lake,

@@ -1,20 +1,25 @@
 """Who changed an image: traces of a real server, and the actor of each change that one of them explains."""
 
 import datetime as dt
+import json
 
 import httpx
 import orjson
 import pyarrow.parquet as pq
 import pytest
+from scripted_server import client, http, replies, serving
 
 from pipelines.derive.days import derive_days
 from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.local_storage import LocalPath
 from pipelines.lake.manifests import SourceFacts
 from pipelines.sandbox.catalogue import Catalogue
 from pipelines.sandbox.series import SECRET_MARK
 from pipelines.sandbox.traces import Traces, Wanted
 from pipelines.settings import Settings
+from pipelines.snapshot.checkpoint import open_checkpoint
 from pipelines.snapshot.snapshot_run import SnapshotRun
+from pipelines.snapshot.sources.traces import read_traces
 from pipelines.snapshot.steps import fetch_responses, publish_snapshot, take_inventory
 from pipelines.tables import IMAGE_CHANGES, IMAGE_TRACES
 
@@ -174,3 +179,15 @@ def test_no_request_or_response_of_a_trace_is_kept(cloud, tmp_path):
     written = [path for path in (tmp_path / "lake").rglob("*") if path.is_file()]
     assert b"NotebookImage" in b"".join(path.read_bytes() for path in written if path.name == "image_traces.parquet")
     assert [path for path in written if SECRET_MARK.encode() in path.read_bytes()] == []
+
+
+async def test_a_trace_without_an_id_may_be_a_second_one_so_not_all_are_known(tmp_path):
+    traces = [{"trace_id": "a"}, {"trace_id": None}]
+    page = http(200, json.dumps({"traces": traces, "meta_data": {"marker": None}}).encode())
+    async with serving(replies(page)) as server:
+        store = open_checkpoint(LocalPath(tmp_path), "subject")
+        facts = await read_traces(lambda: client(server), store, midnight(MONDAY), None)
+        store.close()
+    assert (facts.was_read, facts.items, facts.skipped) == (True, 1, 1)
+    assert facts.partial == "1 of its items have no id"
+    assert not facts.is_whole

@@ -50,6 +50,9 @@ async def read_traces(
         with store.transaction():
             store.traces.clear()
         return SourceFacts(wanted=True, error=str(error), requests=reading.requests)
+    if reading.skipped:
+        # Such a trace may be a second one of an image, so an actor would be named in error.
+        partial = f"{reading.skipped} of its items have no id"
     return SourceFacts(
         wanted=True,
         was_read=True,
