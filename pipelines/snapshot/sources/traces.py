@@ -22,6 +22,7 @@ KEPT = dt.timedelta(days=7)
 _OVERLAP = dt.timedelta(hours=1)
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MILLISECOND = dt.timedelta(milliseconds=1)
+_UNDATED = "undated"
 
 
 async def read_traces(
@@ -34,15 +35,16 @@ async def read_traces(
     """
     reading = Reading(_listing(now, since))
     oldest = now - KEPT
-    partial = None
+    partial, undated = None, 0
     if since is not None and since < oldest:
         days = (now - since).days
         partial = f"the last complete day was taken {days} days ago, and the audit service keeps seven days"
     try:
         async with open_client() as client:
             async for traces in client.rows(reading, None, _reduce):
+                undated += traces.count(_UNDATED)
                 with store.transaction():
-                    store.traces.add([one for one in traces if one is not None])
+                    store.traces.add([one for one in traces if isinstance(one, Trace)])
     except StorageError:
         raise
     except PipelineError as error:
@@ -50,9 +52,11 @@ async def read_traces(
         with store.transaction():
             store.traces.clear()
         return SourceFacts(wanted=True, error=str(error), requests=reading.requests)
+    # Such traces may be second ones of an image, so an actor would be named in error.
     if reading.skipped:
-        # Such a trace may be a second one of an image, so an actor would be named in error.
         partial = f"{reading.skipped} of its items have no id"
+    if undated:
+        partial = f"{undated} traces of images have no time that can be read"
     return SourceFacts(
         wanted=True,
         was_read=True,
@@ -82,13 +86,15 @@ def _milliseconds(moment: dt.datetime) -> str:
     return str((moment - _EPOCH) // _MILLISECOND)
 
 
-def _reduce(item: dict[str, Any], observed_at: dt.datetime) -> Trace | None:
-    """A trace of an image; None if the trace is of another resource. Clouds name the resource type differently."""
+def _reduce(item: dict[str, Any], observed_at: dt.datetime) -> Trace | str | None:
+    """A trace of an image, `_UNDATED` if its time cannot be read; None for other resources. Type names differ by cloud."""
     time, resource_id = as_time(item.get("time")), text_at(item, "resource_id")
     is_of_modelarts = (text_at(item, "service_type") or "ModelArts").strip().lower() == "modelarts"
     is_of_image = is_of_modelarts and "image" in (text_at(item, "resource_type") or "").lower()
-    if time is None or resource_id is None or not is_of_image:
+    if resource_id is None or not is_of_image:
         return None
+    if time is None:
+        return _UNDATED
     # One cloud sends the user as an object, the other as that object in JSON text, or as a name.
     user = value_at(item, "user")
     return Trace(
