@@ -87,7 +87,7 @@ def _milliseconds(moment: dt.datetime) -> str:
 
 
 def _reduce(item: dict[str, Any], observed_at: dt.datetime) -> Trace | str | None:
-    """A trace of an image, `_UNDATED` if its time cannot be read; None for other resources. Type names differ by cloud."""
+    """A trace of an image, `_UNDATED` if its time cannot be read; None for other resources. Clouds differ in names."""
     time, resource_id = as_time(item.get("time")), text_at(item, "resource_id")
     is_of_modelarts = (text_at(item, "service_type") or "ModelArts").strip().lower() == "modelarts"
     is_of_image = is_of_modelarts and "image" in (text_at(item, "resource_type") or "").lower()
