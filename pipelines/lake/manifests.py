@@ -64,6 +64,8 @@ UNREAD = "unread"
 
 # The name of the traces in `FetchFacts.sources`.
 TRACES = "traces"
+# The name of the bill there.
+BILLS = "bills"
 
 
 class SourceFacts(Facts):

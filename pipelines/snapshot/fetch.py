@@ -25,7 +25,7 @@ from pipelines.lake.parquet_files import BATCH_BYTES, read_batches
 from pipelines.lake.storage import LakePath
 from pipelines.snapshot.checkpoint import Checkpoint
 from pipelines.snapshot.staging import Staging
-from pipelines.tables import IMAGE_REFERENCES, IMAGE_TRACES, RESPONSES, Outcome
+from pipelines.tables import BILLED_COSTS, IMAGE_REFERENCES, IMAGE_TRACES, RESPONSES, Outcome
 
 _TICK_SECONDS = 0.2
 _PROGRESS_SECONDS = 0.5
@@ -262,4 +262,11 @@ def write_traces(staging: Staging, store: Checkpoint) -> None:
     """Write the stored traces to the staged `image_traces`, which may have no rows."""
     with staging.writer(IMAGE_TRACES) as writer:
         for batch in store.traces.batches(staging.date, staging.project_id):
+            writer.write(batch)
+
+
+def write_bills(staging: Staging, store: Checkpoint) -> None:
+    """Write the stored lines of the bill to the staged `billed_costs`, which may have no rows."""
+    with staging.writer(BILLED_COSTS) as writer:
+        for batch in store.bills.batches(staging.date, staging.project_id):
             writer.write(batch)

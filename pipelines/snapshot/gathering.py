@@ -1,4 +1,4 @@
-"""Requests all that a run needs after its inventory: image details, the image list, usage and traces.
+"""Requests all that a run needs after its inventory: image details, the image list, usage, traces and bills.
 
 The order of these parts, and their facts for the manifest, belong here. How each part is read belongs to its own
 module.
@@ -17,6 +17,7 @@ from pipelines.cloud.classification import ImageResponse
 from pipelines.cloud.modelarts import ModelArtsClient
 from pipelines.errors import StorageError
 from pipelines.lake.manifests import (
+    BILLS,
     TRACES,
     Attempt,
     FetchFacts,
@@ -35,6 +36,7 @@ from pipelines.snapshot.fetch import (
     invalid_responses,
     inventory_ids,
     stoppable,
+    write_bills,
     write_references,
     write_responses,
     write_traces,
@@ -43,6 +45,7 @@ from pipelines.snapshot.image_list import ImageListReading
 from pipelines.snapshot.incremental import carry_forward, last_complete_responses
 from pipelines.snapshot.scope import Scope, find_scope, known_workspaces
 from pipelines.snapshot.snapshot_run import SnapshotRun
+from pipelines.snapshot.sources.bills import read_bills
 from pipelines.snapshot.sources.resources import Resource
 from pipelines.snapshot.sources.store import earlier_resources
 from pipelines.snapshot.sources.traces import read_traces
@@ -119,10 +122,12 @@ class _Gathering:
             async with self._beside(image_list if reads_list else None, usage):
                 await self._ask()
             traces = await self._read_traces()
+            bills = await self._read_bills()
         await self._write_responses(staging, started_at)
-        sources = usage.end() | {TRACES: traces}
+        sources = usage.end() | {TRACES: traces, BILLS: bills}
         write_references(staging, store)
         write_traces(staging, store)
+        write_bills(staging, store)
         stats = self.client.stats
         return FetchFacts(
             project_id=self.client.project_id,
@@ -230,6 +235,15 @@ class _Gathering:
         async with stoppable(self.progress):
             return await read_traces(
                 lambda: self.connection.traces_client(self.run.observed_by), self.store, self.run.now(), since
+            )
+
+    async def _read_bills(self) -> SourceFacts:
+        access = self.connection.bill_access()
+        if access is None:
+            return SourceFacts(wanted=False)
+        async with stoppable(self.progress):
+            return await read_bills(
+                access, self.store, self.client.project_id, self.run.partition.date, self.run.observed_by
             )
 
     async def _write_responses(self, staging: Staging, started_at: dt.datetime) -> None:

@@ -31,6 +31,7 @@ from pipelines.lake.parquet_files import SANDBOX_MARK, is_marked_sandbox, open_p
 from pipelines.lake.storage import LakePath
 from pipelines.snapshot.normalise import add_counts, normalise_images, to_arrow
 from pipelines.tables import (
+    BILLED_COSTS,
     IMAGE_REFERENCES,
     IMAGE_TAGS,
     IMAGE_TRACES,
@@ -119,7 +120,7 @@ def validate(
     described = counted["ok"] + counted["deleted"]
     if rows != described:
         raise ValidationError(f"images has {rows} rows, and {described} ids were described by the API.")
-    for table in (IMAGE_REFERENCES, IMAGE_TRACES, IMAGE_TAGS):
+    for table in (IMAGE_REFERENCES, IMAGE_TRACES, BILLED_COSTS, IMAGE_TAGS):
         for _ in _check_rows(files[table.name], table, partition, project_id):
             pass
     for table in (IMAGE_VALUES, LIST_PAGES):

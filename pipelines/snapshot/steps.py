@@ -41,6 +41,7 @@ from pipelines.snapshot.publish import BuiltTables, build_tables, failed_ids, pu
 from pipelines.snapshot.scope import Scope, find_scope, image_workspaces, known_workspaces
 from pipelines.snapshot.snapshot_run import SnapshotRun
 from pipelines.tables import (
+    BILLED_COSTS,
     IMAGE_REFERENCES,
     IMAGE_TAGS,
     IMAGE_TRACES,
@@ -52,7 +53,7 @@ from pipelines.tables import (
 )
 
 _TRIES_TO_STORE = 3
-_EVIDENCE = (INVENTORY.name, LIST_PAGES.name, IMAGE_REFERENCES.name, IMAGE_TRACES.name, RESPONSES.name)
+_EVIDENCE = (INVENTORY.name, LIST_PAGES.name, IMAGE_REFERENCES.name, IMAGE_TRACES.name, BILLED_COSTS.name, RESPONSES.name)
 
 
 def start_over(run: SnapshotRun) -> None:

@@ -7,6 +7,7 @@ does not belong here.
 
 from enum import StrEnum
 
+from pipelines.tables.bills import AMOUNT, AMOUNT_DIGITS, AMOUNT_PLACES, BILL_DAYS, BILLED_COSTS, IMAGE_BILLS
 from pipelines.tables.column import TIMESTAMP, Column, Origin, Table
 from pipelines.tables.derived import (
     AUDIT_FINDINGS,
@@ -22,12 +23,18 @@ from pipelines.tables.evidence import IMAGE_REFERENCES, IMAGE_TRACES, INVENTORY,
 from pipelines.tables.images import CONTENT_COLUMNS, IMAGE_TAGS, IMAGE_VALUES, IMAGES, KNOWN_VALUES, LIST_FIELDS, TAGS
 
 __all__ = [
+    "AMOUNT",
+    "AMOUNT_DIGITS",
+    "AMOUNT_PLACES",
     "ANALYSIS_TABLES",
     "ANSWER_TABLES",
     "AUDIT_FINDINGS",
     "AUDIT_RULES",
+    "BILLED_COSTS",
+    "BILL_DAYS",
     "CONTENT_COLUMNS",
     "IMAGES",
+    "IMAGE_BILLS",
     "IMAGE_CHANGES",
     "IMAGE_COSTS",
     "IMAGE_HISTORY",
@@ -55,7 +62,7 @@ __all__ = [
     "Table",
 ]
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 
 class Outcome(StrEnum):
@@ -72,7 +79,17 @@ class Outcome(StrEnum):
 # Evidence of a day, and what is derived from that evidence alone. The manifest has the hash of each file.
 TABLES: dict[str, Table] = {
     t.name: t
-    for t in (INVENTORY, LIST_PAGES, IMAGE_REFERENCES, IMAGE_TRACES, RESPONSES, IMAGES, IMAGE_VALUES, IMAGE_TAGS)
+    for t in (
+        INVENTORY,
+        LIST_PAGES,
+        IMAGE_REFERENCES,
+        IMAGE_TRACES,
+        BILLED_COSTS,
+        RESPONSES,
+        IMAGES,
+        IMAGE_VALUES,
+        IMAGE_TAGS,
+    )
 }
 
 # Derived from the published tables of several days; they can be derived again at any time.
@@ -85,12 +102,16 @@ ANALYSIS_TABLES: dict[str, Table] = {
         IMAGE_USAGE,
         AUDIT_RULES,
         AUDIT_FINDINGS,
+        BILL_DAYS,
+        IMAGE_BILLS,
         IMAGE_COSTS,
     )
 }
 
 # What the cloud answered. Analysts read the other tables of a day.
-ANSWER_TABLES: dict[str, Table] = {t.name: t for t in (LIST_PAGES, IMAGE_REFERENCES, IMAGE_TRACES, RESPONSES)}
+ANSWER_TABLES: dict[str, Table] = {
+    t.name: t for t in (LIST_PAGES, IMAGE_REFERENCES, IMAGE_TRACES, BILLED_COSTS, RESPONSES)
+}
 SNAPSHOT_TABLES: dict[str, Table] = {
     name: table
     for name, table in (TABLES | ANALYSIS_TABLES).items()

@@ -2,6 +2,7 @@
 
 import pyarrow as pa
 
+from pipelines.tables.bills import AMOUNT
 from pipelines.tables.column import ID, PROJECT_ID, SNAPSHOT_DATE, Column, Table, api, derived
 from pipelines.tables.evidence import USAGE_SOURCES
 from pipelines.tables.images import CONTENT_COLUMNS, IMAGES
@@ -201,7 +202,7 @@ AUDIT_FINDINGS = Table(
 
 IMAGE_COSTS = Table(
     "image_costs",
-    "The size of each known image and its estimated cost for the day by the price book; not a bill.",
+    "The size of each known image, its estimated cost for the day by the price book, and its part of the newest bill.",
     ("snapshot_date", "project_id", "id"),
     (
         SNAPSHOT_DATE,
@@ -251,5 +252,13 @@ IMAGE_COSTS = Table(
             "'|'-joined names of the sources that `reclaimable_bytes` goes by, such as notebooks; null with it.",
         ),
         Column("owner_source", pa.string(), "derived", "Who states `owner`: inventory, tag or none.", True),
+        derived(
+            "billed_date",
+            pa.date32(),
+            "Newest day whose bill was known on this day; null if there is none, or if the image was not billed then.",
+        ),
+        derived("billed_currency", pa.string(), "Currency of that bill."),
+        derived("billed_cost", AMOUNT, "The image's part of the bill of `billed_date`, as in `image_bills`."),
+        derived("billed_registry_cost", AMOUNT, "Likewise, of the registry's lines: what the estimate compares with."),
     ),
 )
