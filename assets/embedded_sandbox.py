@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from pipelines.cloud.credentials import load_credentials
 from pipelines.lake.layout import Partition
 from pipelines.sandbox import SandboxOptions, running_sandbox
@@ -38,4 +40,5 @@ def connect(settings: Settings, partition: Partition) -> Iterator[Connection]:
                 sandbox.endpoint,
                 load_credentials(project_id, sandbox.env),
                 inventory or str(options.inventory_file),
+                SecretStr(sandbox.env["IMAGE_SNAPSHOTS_BILLS_KEY"]),
             )

@@ -43,6 +43,12 @@ _EXAMPLES = {
     "tag_keys": '{"owner": "team", "cost_center": "billing-code"}',
 }
 
+# The services that a bill can be requested from, each with an example of an endpoint.
+BILL_SERVICES = {
+    "otc-dashboard": "https://api-enterprise-dashboard.otc-service.com",
+    "huawei": "https://bss.myhuaweicloud.com",
+}
+
 _TRUE, _FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off"})
 # Earlier values of `USAGE`, from when only notebooks were read, and what they mean now.
 _USAGE_WORDS = {"true": "all", "false": "none", "1": "all", "0": "none", "yes": "all", "no": "none"}
@@ -114,6 +120,12 @@ class Settings(BaseSettings):
         description="who changed images, by the cloud's audit service (CTS): `true`, `false`, or its endpoint where "
         "that is not the ModelArts endpoint with `cts` for `modelarts`; unset: only of the sandbox",
     )
+    bills: str | None = Field(
+        None,
+        description="what is billed: a directory or s3://bucket/directory of FOCUS exports, `otc-dashboard:` or "
+        "`huawei:` (with an endpoint after the colon if it is not the usual one), `none`; unset: only of the sandbox",
+    )
+    bills_key: SecretStr | None = Field(None, description="API key of `otc-dashboard:`")
     engine: Literal["duckdb", "spark"] = Field(
         "duckdb", description="engine for the SQL of the derived tables; spark needs the extra `spark`"
     )
@@ -176,6 +188,18 @@ class Settings(BaseSettings):
         if looks_like_url(value):
             return check_endpoint(value, "https://cts.eu-de.otc.t-systems.com")
         raise ValueError("must be `true`, `false`, or the endpoint of the cloud's audit service (CTS)")
+
+    @field_validator("bills")
+    @classmethod
+    def _bills_are_somewhere(cls, value: str | None) -> str | None:
+        if value is None or value.lower() in ("none", *_FALSE):
+            return value and "none"
+        kind, colon, endpoint = value.partition(":")
+        if colon and kind in BILL_SERVICES:
+            return f"{kind}:{check_endpoint(endpoint, BILL_SERVICES[kind])}" if endpoint else value
+        if looks_like_url(value) and not value.startswith(SCHEME):
+            raise ValueError(f"must be a directory, {SCHEME}bucket/directory, otc-dashboard:, huawei: or `none`")
+        return at_home(value)
 
     @field_validator("workspaces")
     @classmethod
@@ -332,6 +356,17 @@ class Settings(BaseSettings):
     def traces_endpoint(self) -> str | None:
         """The endpoint that is set for the audit service; None if it is derived from the ModelArts endpoint."""
         return None if self.traces is None or self.traces in _TRUE | _FALSE else self.traces
+
+    @property
+    def bill_source(self) -> tuple[str, str] | None:
+        """The kind of the bill (focus, otc-dashboard, huawei) and its directory or endpoint, empty if it is the usual
+        one; None if no bill is read.
+        """
+        stated = self.bills or ("otc-dashboard:" if self.uses_sandbox else "none")
+        if stated == "none":
+            return None
+        kind, colon, endpoint = stated.partition(":")
+        return (kind, endpoint) if colon and kind in BILL_SERVICES else ("focus", stated)
 
     @property
     def reads_usage(self) -> bool:

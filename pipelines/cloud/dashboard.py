@@ -104,6 +104,8 @@ class DashboardClient:
         try:
             if response.status_code != 200:
                 return response.status_code, await self._refusal(response, response.stream), ""
+            if "html" in response.headers.get("content-type", ""):
+                return 200, Verdict(Kind.RETRY, error_code="client.not_a_page"), ""
             return 200, *await self._lines(response.stream, take)
         finally:
             await response.stream.aclose()

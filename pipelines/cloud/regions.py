@@ -130,6 +130,21 @@ def sibling_endpoint(service: Service, modelarts: str) -> str | None:
     return f"{parts.scheme}://{_OTHER_HOSTS.get((service, region), _HOSTS[service])}.{rest}"
 
 
+def region_of_host(host: str) -> str | None:
+    """The region in the host of a ModelArts endpoint; None if it names none."""
+    first, _, rest = host.partition(".")
+    return (rest.partition(".")[0] or None) if first == _HOSTS["modelarts"] else None
+
+
+def usual_bill_endpoint(kind: str, modelarts_host: str) -> str:
+    """The endpoint of the bill, by kind: one for all regions of a cloud, and one of Huawei Cloud for China."""
+    if kind == "otc-dashboard":
+        return "https://api-enterprise-dashboard.otc-service.com"
+    partition = _PARTITION_OF.get(region_of_host(modelarts_host) or "")
+    is_china = partition is None or partition is PARTITIONS[0]
+    return f"https://{'bss' if is_china else 'bss-intl'}.myhuaweicloud.com"
+
+
 def catalogue_endpoints(catalogue: Any, service: Service) -> dict[str, str]:
     """A service's public endpoints in the catalogue that a token brings, region -> endpoint without a path.
 

@@ -38,6 +38,7 @@ def _options(words: Sequence[str] | None, program: str) -> SandboxOptions:
     )
     parser.add_argument("--projects", action="append", type=_project, metavar="NAME=ID", help="may be repeated")
     parser.add_argument("--inventory-file", type=Path, metavar="CSV", help="write the registered images to it")
+    parser.add_argument("--bills-directory", type=Path, metavar="DIRECTORY", help="write the bill there (FOCUS, CSV)")
     parser.add_argument("--exit-with-parent", action="store_true", help="end when standard input closes")
     faults = parser.add_argument_group("faults")
     faults.add_argument("--faults", type=_json_object, default={}, metavar="JSON", help="all of them as one object")
@@ -63,6 +64,7 @@ def _options(words: Sequence[str] | None, program: str) -> SandboxOptions:
         projects=dict(given["projects"]) if given["projects"] else None,
         faults=wanted,
         inventory_file=given["inventory_file"],
+        bills_directory=given["bills_directory"],
         exit_with_parent=given["exit_with_parent"],
     )
 

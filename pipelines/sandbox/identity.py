@@ -33,6 +33,7 @@ class Credentials:
     password: str = field(repr=False)
     access_key: str = field(repr=False)
     secret_key: str = field(repr=False)
+    bills_key: str = field(repr=False)
 
     @classmethod
     def from_environment(cls, seed: str) -> "Credentials":
@@ -48,6 +49,7 @@ class Credentials:
             os.environ.get("SANDBOX_PASSWORD") or derived("password")[:32],
             os.environ.get("SANDBOX_ACCESS_KEY") or derived("access key")[:20].upper(),
             os.environ.get("SANDBOX_SECRET_KEY") or derived("secret key")[:40],
+            os.environ.get("SANDBOX_BILLS_KEY") or derived("bills key")[:40],
         )
 
 

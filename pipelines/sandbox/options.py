@@ -24,6 +24,7 @@ Source = Literal[
     "services_v2",
     "workflows",
     "traces",
+    "bills",
 ]
 
 
@@ -110,6 +111,7 @@ class SandboxOptions:
     projects        project name -> project id, each with a catalogue of its own; None: one named "default"
     faults          what goes wrong from the start
     inventory_file  CSV to write the registered images to, and to keep up with the day; None writes none
+    bills_directory  directory to write the bill to, as FOCUS exports that keep up with the day; None writes none
     exit_with_parent  end when standard input closes, so that the sandbox cannot outlive who started it
 
     A port, a size or workspaces out of range raise ConfigurationError.
@@ -124,6 +126,7 @@ class SandboxOptions:
     projects: dict[str, str] | None = None
     faults: Faults = field(default_factory=Faults)
     inventory_file: Path | None = None
+    bills_directory: Path | None = None
     exit_with_parent: bool = False
 
     def __post_init__(self) -> None:

@@ -84,6 +84,8 @@ def arguments(options: SandboxOptions) -> list[str]:
         words.append(f"--projects={name}={project_id}")
     if options.inventory_file is not None:
         words.append(f"--inventory-file={options.inventory_file}")
+    if options.bills_directory is not None:
+        words.append(f"--bills-directory={options.bills_directory}")
     faults = options.faults.model_dump(mode="json", exclude_defaults=True)
     if faults:
         words.append(f"--faults={orjson.dumps(faults).decode()}")

@@ -15,6 +15,7 @@ it.
 import asyncio
 import csv
 import hashlib
+import hmac
 import os
 import shlex
 import signal
@@ -32,6 +33,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from pipelines.errors import ConfigurationError, PipelineError
+from pipelines.sandbox.bill_calls import bill_lines, consumption, write_exports
 from pipelines.sandbox.catalogue import Catalogue, InventoryRow
 from pipelines.sandbox.faults import FaultInjection
 from pipelines.sandbox.further_calls import Call, answer_to, call_of, page_wanted, workspace_wanted
@@ -72,7 +74,7 @@ def serve(options: SandboxOptions) -> None:
 
 async def _serve(options: SandboxOptions) -> None:
     sandbox = Sandbox(options, Credentials.from_environment(options.seed))
-    sandbox.write_inventory()
+    sandbox.write_files()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -121,6 +123,7 @@ class Sandbox:
             for name, project_id in self._projects.items()
         }
         self._inventory_file = options.inventory_file
+        self._bills_directory = options.bills_directory
         self._fixed_day = options.day
         self._asked: Counter[str] = Counter()
         self._requested: Counter[str] = Counter()
@@ -154,16 +157,22 @@ class Sandbox:
             "OS_PROJECT_ID": project_id,
             "OS_ACCESS_KEY": self._credentials.access_key,
             "OS_SECRET_KEY": self._credentials.secret_key,
+            "IMAGE_SNAPSHOTS_BILLS_KEY": self._credentials.bills_key,
         }
 
     # -- the inventory file
 
-    def write_inventory(self) -> None:
-        """Write the registered images of all projects, if a file was asked for.
+    def write_files(self) -> None:
+        """Write the registered images of all projects and their bill, where files of these were asked for.
 
         Raises:
-            PipelineError: the file cannot be written.
+            PipelineError: a file cannot be written.
         """
+        self._write_inventory()
+        if self._bills_directory is not None:
+            write_exports(self._bills_directory, self._catalogues, self.day)
+
+    def _write_inventory(self) -> None:
         if self._inventory_file is None:
             return
         partial = self._inventory_file.with_name(f".{self._inventory_file.name}.{os.getpid()}")
@@ -181,13 +190,13 @@ class Sandbox:
             ) from None
 
     async def follow_clock(self) -> None:
-        """Write the inventory anew after each midnight (UTC), unless the day is fixed."""
+        """Write the files anew after each midnight (UTC), unless the day is fixed."""
         while True:
             now = datetime.now(UTC)
             midnight = datetime.combine(now.date() + timedelta(days=1), datetime.min.time(), UTC)
             await asyncio.sleep((midnight - now).total_seconds())
             if self._fixed_day is None:
-                await asyncio.to_thread(self.write_inventory)
+                await asyncio.to_thread(self.write_files)
 
     # -- dispatch
 
@@ -213,6 +222,10 @@ class Sandbox:
                 return self._counted("projects", refusal or self._identity.list_projects(query))
             case ("GET", ["v3"] | ["v3", ""]):
                 return self._counted("other", self._identity.version(request))
+            case ("GET", ["v2", "daily", "consumption"]):
+                return self._counted("bills", await self._dashboard(request, query))
+            case ("POST", ["v2", "bills", "customer-bills", "res-records", "query"]):
+                return self._counted("bills", await self._bill_lines(request))
             case _:
                 call = call_of(request.method, parts)
                 if call is None:
@@ -361,6 +374,28 @@ class Sandbox:
             await asyncio.sleep(latency_ms / 1000)
         return await self._refusal(request, project_id) or self._faults.throttled()
 
+    # -- bills
+
+    async def _dashboard(self, request: web.BaseRequest, query: str) -> web.StreamResponse:
+        self._asked[request.raw_path] += 1
+        refusal = self._faults.refused("bills")
+        if not hmac.compare_digest(
+            request.headers.get("Authorization", "").encode(), f"Bearer {self._credentials.bills_key}".encode()
+        ):
+            refusal = error_response(401, "APIG.0301", "Incorrect authentication information.")
+        response = refusal or consumption(self._catalogues, self.day, dict(parse_qsl(query)))
+        return await self._faults.apply(request, request.raw_path, self._asked[request.raw_path], response)
+
+    async def _bill_lines(self, request: web.BaseRequest) -> web.StreamResponse:
+        token = request.headers.get("X-Auth-Token")
+        project_id = (self._identity.scope_of(token) if token else request.headers.get("X-Project-Id")) or ""
+        refusal = await self._refusal(request, project_id) or self._faults.refused("bills")
+        body = await request.read()
+        key = f"{request.raw_path} {hashlib.sha256(body).hexdigest()}"
+        self._asked[key] += 1
+        response = refusal or bill_lines(self._catalogues[project_id], project_id, self.day, body)
+        return await self._faults.apply(request, key, self._asked[key], response)
+
     # -- control
 
     async def _control(self, request: web.BaseRequest, what: str) -> web.Response:
@@ -375,7 +410,7 @@ class Sandbox:
                 case ("PUT", "day"):
                     day = orjson.loads(await request.read())["day"]
                     self._fixed_day = None if day is None else date.fromisoformat(day)
-                    await asyncio.to_thread(self.write_inventory)
+                    await asyncio.to_thread(self.write_files)
                 case ("GET", "faults" | "day" | "stats" | "requested"):
                     pass
                 case _:

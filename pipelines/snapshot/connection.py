@@ -11,15 +11,20 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from pydantic import SecretStr
+
 from pipelines.cloud.credentials import Credentials, load_credentials
+from pipelines.cloud.dashboard import DashboardClient
 from pipelines.cloud.modelarts import ModelArtsClient
 from pipelines.cloud.options import Limits, Timeouts
-from pipelines.cloud.regions import sibling_endpoint
+from pipelines.cloud.regions import region_of_host, sibling_endpoint, usual_bill_endpoint
 from pipelines.cloud.service import ServiceClient
 from pipelines.errors import ConfigurationError
+from pipelines.inputs.endpoints import is_on_loopback
 from pipelines.inventory.cleaning import LISTED
 from pipelines.lake.layout import Partition
-from pipelines.settings import Settings
+from pipelines.settings import BILL_SERVICES, Settings
+from pipelines.snapshot.sources.bill_access import BillAccess
 
 if TYPE_CHECKING:
     from pipelines.cloud.shared_rate import SharedRate
@@ -34,6 +39,8 @@ class Connection:
     credentials: Credentials
     # Left out of the repr, because a database URL may hold a password.
     inventory: str = field(repr=False)
+    # The API key of the bill that a sandbox was started with; None: the setting's.
+    bills_key: SecretStr | None = None
 
     @property
     def host(self) -> str:
@@ -69,6 +76,35 @@ class Connection:
             timeouts=Timeouts(request=self.settings.timeout_seconds),
             ca_bundle=self.settings.ca_bundle,
             now=now,
+        )
+
+    def bill_access(self, now: Callable[[], dt.datetime] | None = None) -> BillAccess | None:
+        """How to read the bill; None if it is not wanted. `now` as in `client`.
+
+        A server on this machine plays all services of the cloud.
+        """
+        if (source := self.settings.bill_source) is None:
+            return None
+        kind, place = source
+        if kind in BILL_SERVICES:
+            place = place or (self.endpoint if is_on_loopback(self.endpoint) else usual_bill_endpoint(kind, self.host))
+        timeouts = Timeouts(request=self.settings.timeout_seconds)
+        return BillAccess(
+            kind,
+            place,
+            key=self.bills_key or self.settings.bills_key,
+            region=region_of_host(self.host),
+            open_dashboard=lambda key: DashboardClient(
+                place, key, timeouts=timeouts, ca_bundle=self.settings.ca_bundle
+            ),
+            open_bill_lines=lambda: ServiceClient(
+                place,
+                self.credentials,
+                limits=Limits(connections=1, rate=self.settings.rate_limit),
+                timeouts=timeouts,
+                ca_bundle=self.settings.ca_bundle,
+                now=now,
+            ),
         )
 
     def client(self, now: Callable[[], dt.datetime] | None = None) -> ModelArtsClient:

@@ -238,7 +238,7 @@ class _Gathering:
             )
 
     async def _read_bills(self) -> SourceFacts:
-        access = self.connection.bill_access()
+        access = self.connection.bill_access(self.run.observed_by)
         if access is None:
             return SourceFacts(wanted=False)
         async with stoppable(self.progress):

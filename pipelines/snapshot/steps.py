@@ -53,7 +53,14 @@ from pipelines.tables import (
 )
 
 _TRIES_TO_STORE = 3
-_EVIDENCE = (INVENTORY.name, LIST_PAGES.name, IMAGE_REFERENCES.name, IMAGE_TRACES.name, BILLED_COSTS.name, RESPONSES.name)
+_EVIDENCE = (
+    INVENTORY.name,
+    LIST_PAGES.name,
+    IMAGE_REFERENCES.name,
+    IMAGE_TRACES.name,
+    BILLED_COSTS.name,
+    RESPONSES.name,
+)
 
 
 def start_over(run: SnapshotRun) -> None:

@@ -58,7 +58,9 @@ BILL_DAYS = Table(
         PROJECT_ID,
         _CHARGE_DATE,
         _CURRENCY,
-        derived("estimated_cost", pa.float64(), "Estimated cost of all images on that day; null if it is not known."),
+        derived(
+            "estimated_cost", AMOUNT, "Estimated cost of the images that the bill is divided among; null if there are none."
+        ),
         derived(
             "estimate_currency", pa.string(), "Currency of the estimate, which compares only if it is that of the bill."
         ),

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 
-from pipelines.snapshot.image_list import batches_of, microseconds
+from pipelines.snapshot.image_list import microseconds
 from pipelines.tables import AMOUNT_DIGITS, AMOUNT_PLACES, BILLED_COSTS
 
 # Bills are corrected for days after a day, and closed some days after the end of a month.
@@ -94,13 +94,10 @@ def amount(value: Any) -> Decimal | None:
     """
     if value is None or value == "":
         return None
-    if isinstance(value, float):
-        # The shortest text that means this float: what was written where it was a decimal.
-        value = repr(value)
-    if isinstance(value, bool) or not isinstance(value, (str, int, Decimal)):
-        raise ValueError("not a number")
+    # The shortest text of a float is what was written before it became one.
+    text = repr(value) if isinstance(value, float) else str(value).strip()
     try:
-        number = _CONTEXT.create_decimal(value.strip() if isinstance(value, str) else value)
+        number = _CONTEXT.create_decimal(text)
         if not number.is_finite() or abs(number) >= _LARGEST:
             raise ValueError("not a number of the table")
         return number.quantize(_PLACES, context=_CONTEXT)
@@ -133,29 +130,23 @@ class BillStore:
         for row in self._rows():
             digest = versions.setdefault(row[0], hashlib.sha256())
             digest.update(repr(row[:_SAID]).encode("utf-8", "surrogatepass"))
-        cursor = _Numbered(self._rows(), {date: digest.hexdigest() for date, digest in versions.items()})
-        yield from batches_of(cursor, BILLED_COSTS, _ROWS_A_BATCH, snapshot_date, project_id)
+        schema, rows, line = BILLED_COSTS.schema, self._rows(), 0
+        while some := rows.fetchmany(_ROWS_A_BATCH):
+            found = [
+                (snapshot_date, project_id, number, *_read(row[:-1]), versions[row[0]].hexdigest(), row[-1])
+                for number, row in enumerate(some, line)
+            ]
+            line += len(found)
+            arrays = [
+                pa.array(values, field.type) for values, field in zip(zip(*found, strict=True), schema, strict=True)
+            ]
+            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
     def _rows(self) -> sqlite3.Cursor:
         order = ", ".join(
             f'"{name}"' for name in ("charge_date", "kind", "service", "resource_id", "description", *_COLUMNS)
         )
         return self._db.execute(f"SELECT * FROM bills ORDER BY {order}")  # noqa: S608  (names of ours)
-
-
-class _Numbered:
-    """The rows of a cursor with their numbers, types and versions."""
-
-    def __init__(self, cursor: sqlite3.Cursor, versions: dict[str, str]) -> None:
-        self._cursor, self._versions, self._next = cursor, versions, 0
-
-    def fetchmany(self, size: int) -> list[tuple[Any, ...]]:
-        rows = [
-            (number, *_read(row[:-1]), self._versions[row[0]], row[-1])
-            for number, row in enumerate(self._cursor.fetchmany(size), self._next)
-        ]
-        self._next += len(rows)
-        return rows
 
 
 def _stored(value: Any) -> Any:

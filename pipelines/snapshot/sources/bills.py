@@ -9,22 +9,20 @@ import datetime as dt
 import hashlib
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from decimal import Decimal
 from itertools import islice
 from typing import Any
 from urllib.parse import urlencode
 
 import orjson
-from pydantic import SecretStr
 
 from pipelines.cloud.classification import classify_list
-from pipelines.cloud.dashboard import DashboardClient
 from pipelines.cloud.sender import brief
 from pipelines.cloud.service import ServiceClient
 from pipelines.errors import ConfigurationError, ListDeniedError, ListUnreadableError, PipelineError, StorageError
 from pipelines.lake.manifests import SourceFacts
 from pipelines.snapshot.checkpoint import Checkpoint
+from pipelines.snapshot.sources.bill_access import BillAccess
 from pipelines.snapshot.sources.bill_lines import BillLine, amount, day_in, kind_of, months, window
 from pipelines.snapshot.sources.focus_exports import FocusExports
 from pipelines.tables import Outcome
@@ -36,21 +34,6 @@ _BILL_LINES_PATH = "/v2/bills/customer-bills/res-records/query"
 _PAGE_LINES = 100
 # The unit of the amounts: 1, a tenth or a hundredth of the currency.
 _MEASURES = {1: Decimal(1), 2: Decimal("0.1"), 3: Decimal("0.01")}
-
-
-@dataclass(frozen=True, slots=True)
-class BillAccess:
-    """How to read the bill: `kind` is focus, otc-dashboard or huawei, `place` a directory or an endpoint.
-
-    `region`: lines of other regions are not of this project; None for all. The functions open clients.
-    """
-
-    kind: str
-    place: str
-    key: SecretStr | None
-    region: str | None
-    open_dashboard: Callable[[SecretStr], DashboardClient]
-    open_bill_lines: Callable[[], ServiceClient]
 
 
 async def read_bills(
@@ -120,9 +103,9 @@ class _Reading:
             raise ConfigurationError("The dashboard of the bill needs an API key: set IMAGE_SNAPSHOTS_BILLS_KEY.")
         async with self._access.open_dashboard(self._access.key) as client:
             for month in months(self._first, self._last):
-                found: list[tuple[Any, ...]] = []
+                found: list[dict[str, Any]] = []
 
-                def take(line: bytes, found: list[tuple[Any, ...]] = found, month: str = month) -> None:
+                def take(line: bytes, found: list[dict[str, Any]] = found, month: str = month) -> None:
                     if (row := self._dashboard_row(line, client.host, month)) is not None:
                         found.append(row)
 
@@ -131,9 +114,11 @@ class _Reading:
                 finally:
                     self.requests = client.requests
                 observed_at = self._now()
-                self._keep(BillLine(*row, client.host, digest, observed_at) for row in found)
+                self._keep(
+                    BillLine(**row, source=client.host, source_sha256=digest, observed_at=observed_at) for row in found
+                )
 
-    def _dashboard_row(self, line: bytes, host: str, month: str) -> tuple[Any, ...] | None:
+    def _dashboard_row(self, line: bytes, host: str, month: str) -> dict[str, Any] | None:
         """The values of a line before its provenance; None for a line that is not kept."""
         item = _object(line, host)
         date = _date(item.get("consumption_date"), host)
@@ -148,20 +133,22 @@ class _Reading:
         if kind is None or product is None:
             self.others += 1
             return None
-        return (
-            date,
-            *day_in(_DASHBOARD_ZONE, date),
-            _DASHBOARD_ZONE,
-            kind,
-            product,
-            _text(item.get("resource_id")),
-            None,
-            _text(item.get("product_description")),
-            _DASHBOARD_CURRENCY,
-            None,
-            None,
-            _amount(item.get("amount"), host, is_needed=True),
-        )
+        start, end = day_in(_DASHBOARD_ZONE, date)
+        return {
+            "charge_date": date,
+            "charge_period_start": start,
+            "charge_period_end": end,
+            "time_zone": _DASHBOARD_ZONE,
+            "kind": kind,
+            "service": product,
+            "resource_id": _text(item.get("resource_id")),
+            "resource_name": None,
+            "description": _text(item.get("product_description")),
+            "currency": _DASHBOARD_CURRENCY,
+            "list_cost": None,
+            "contracted_cost": None,
+            "billed_cost": _amount(item.get("amount"), host, is_needed=True),
+        }
 
     # -- pages of bill lines
 
@@ -237,10 +224,11 @@ class _Reading:
             for name in ("official_amount", "discount_amount", "consume_amount")
         )
         assert billed is not None  # noqa: S101  (needed)
+        start, end = day_in(_BILL_LINES_ZONE, date)
         return BillLine(
             charge_date=date,
-            charge_period_start=day_in(_BILL_LINES_ZONE, date)[0],
-            charge_period_end=day_in(_BILL_LINES_ZONE, date)[1],
+            charge_period_start=start,
+            charge_period_end=end,
             time_zone=_BILL_LINES_ZONE,
             kind=kind,
             service=service,

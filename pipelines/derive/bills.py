@@ -1,0 +1,229 @@
+"""Divides the bill among images: the statements that a day brings, and what is known of each charge day.
+
+A statement of a charge day comes days later and may be corrected. So each day divides only the statements that are new
+on it, by the images and their storage on the charge day, and hands on what it knows of the others. Nothing that an
+earlier day has published changes. The computing itself is `sql/cost/*.sql`, always in DuckDB: exact integers must not
+depend on the engine.
+"""
+
+import datetime as dt
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines.derive.analysis import Analysis
+from pipelines.engine.duckdb import DERIVING_MEMORY, DuckDBEngine
+from pipelines.engine.sql_files import read_sql
+from pipelines.lake.layout import Partition
+from pipelines.lake.manifests import FileFacts, read_manifest
+from pipelines.lake.parquet_files import read_batches
+from pipelines.tables import (
+    AMOUNT_PLACES,
+    BILL_DAYS,
+    BILLED_COSTS,
+    IMAGE_BILLS,
+    IMAGE_COSTS,
+    IMAGE_STORAGE,
+    REGISTRY_ONLY,
+    Table,
+)
+
+# Statements are carried over as long as bills are read.
+CARRIED_DAYS = 35
+_REGISTRY = "registry"
+_UNITS = pa.decimal128(38, 0)
+_BATCH_ROWS = 8_192
+_BILL = pa.schema(
+    [
+        ("id", pa.string()),
+        ("billed_date", pa.date32()),
+        ("currency", pa.string()),
+        ("billed_cost", IMAGE_BILLS.schema.field("billed_cost").type),
+        ("billed_registry_cost", IMAGE_BILLS.schema.field("billed_registry_cost").type),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BillResult:
+    """The written tables, and the newest charge day whose bill is known: its amounts in its `currency`.
+
+    `known_since`: the day whose `image_bills` divides that bill. All None if no bill is known.
+    """
+
+    files: tuple[FileFacts, FileFacts]
+    billed_date: dt.date | None = None
+    known_since: dt.date | None = None
+    currency: str | None = None
+    billed_cost: Decimal | None = None
+    billed_registry_cost: Decimal | None = None
+    not_allocated_cost: Decimal | None = None
+
+
+def derive_bills(analysis: Analysis) -> BillResult:
+    """Write `image_bills` and `bill_days` of the day; reads derived tables of the charge days, which are earlier.
+
+    Raises:
+        StorageError: the lake cannot be read or written.
+    """
+    with ExitStack() as stack:
+        engine = analysis.engine
+        if not isinstance(engine, DuckDBEngine):
+            engine = DuckDBEngine(DERIVING_MEMORY)
+        session = stack.enter_context(engine.session() if engine is analysis.engine else engine)
+        return _Division(analysis, session).write()
+
+
+class _Division:
+    """The division of the statements that one day brings."""
+
+    def __init__(self, analysis: Analysis, engine: DuckDBEngine) -> None:
+        self._analysis, self._engine = analysis, engine
+        self._lake, self._partition = analysis.lake, analysis.partition
+
+    def write(self) -> BillResult:
+        previous = self._previous()
+        known = {row["charge_date"]: row["version"] for row in previous.to_pylist()}
+        self._engine.load_file(BILLED_COSTS.name, self._lake.table(BILLED_COSTS.name, self._partition))
+        statements = self._engine.read(read_sql("cost/bill_statements.sql"))
+        rows = [row for row in statements.to_pylist() if known.get(row["charge_date"]) != row["version"]]
+        image_bills = self._analysis.write_batches(IMAGE_BILLS, self._divided(rows))
+        bill_days, newest = self._write_days(rows, statements.schema, previous)
+        files = (bill_days, image_bills)
+        if newest is None:
+            return BillResult(files)
+        return BillResult(
+            files,
+            newest["charge_date"],
+            newest["known_since"],
+            newest["currency"],
+            newest["billed_cost"],
+            newest["billed_registry_cost"],
+            newest["not_allocated_cost"],
+        )
+
+    def _previous(self) -> pa.Table:
+        """What the last published day knew."""
+        before = self._analysis.before
+        path = None if before is None else self._lake.table(BILL_DAYS.name, before)
+        if path is None or not path.is_there():
+            return BILL_DAYS.schema.empty_table()
+        return pa.Table.from_batches(read_batches(path, _BATCH_ROWS), BILL_DAYS.schema)
+
+    def _keys(self) -> dict[str, Any]:
+        return {"snapshot_date": self._partition.date, "project_id": self._analysis.manifest.fetch.project_id}
+
+    def _divided(self, statements: list[dict[str, Any]]) -> Iterator[pa.RecordBatch]:
+        """The rows of `image_bills`, by charge day and currency."""
+        for statement in statements:
+            day = Partition(statement["charge_date"], self._partition.project)
+            parts = {
+                "registry": statement["billed_registry_cost"] - statement["long_registry_cost"],
+                "all": statement["billed_cost"] - statement["long_cost"],
+            }
+            if (reason := self._undivided(day)) is not None:
+                yield self._row(statement, reason, parts["all"], parts["registry"])
+            else:
+                yield from self._among_images(statement, day, parts["all"], parts["registry"])
+            if statement["long_cost"] or statement["long_registry_cost"]:
+                yield self._row(statement, "long_period", statement["long_cost"], statement["long_registry_cost"])
+
+    def _undivided(self, day: Partition) -> str | None:
+        """Why the bill of a day cannot be divided among images at all; None if it can."""
+        if not self._lake.manifest(day).is_there() or not self._lake.table(IMAGE_COSTS.name, day).is_there():
+            return "no_snapshot"
+        registry = read_manifest(self._lake.manifest(day)).fetch.sources.get(_REGISTRY)
+        if registry is None or not registry.was_read or not self._lake.table(IMAGE_STORAGE.name, day).is_there():
+            return "registry_not_read"
+        return None
+
+    def _among_images(
+        self, statement: dict[str, Any], day: Partition, billed: Decimal, registry: Decimal
+    ) -> Iterator[pa.RecordBatch]:
+        for table in (IMAGE_COSTS, IMAGE_STORAGE, REGISTRY_ONLY):
+            self._load(table, day)
+        charge = {
+            **self._keys(),
+            "charge_date": statement["charge_date"],
+            "currency": statement["currency"],
+            "version": statement["version"],
+        }
+        units = {"registry_units": _units(registry), "modelarts_units": _units(billed - registry)}
+        table = pa.table({name: [value] for name, value in charge.items()})
+        for name, value in units.items():
+            table = table.append_column(name, pa.array([value], _UNITS))
+        self._engine.load("charge", table)
+        yield from self._engine.stream(read_sql("cost/image_bills.sql"), IMAGE_BILLS.schema)
+
+    def _load(self, table: Table, day: Partition) -> None:
+        path = self._lake.table(table.name, day)
+        if path.is_there():
+            self._engine.load_file(table.name, path)
+        else:
+            self._engine.load(table.name, table.schema.empty_table())
+
+    def _row(self, statement: dict[str, Any], reason: str, billed: Decimal, registry: Decimal) -> pa.RecordBatch:
+        row = dict.fromkeys(IMAGE_BILLS.schema.names) | {
+            **self._keys(),
+            "charge_date": statement["charge_date"],
+            "currency": statement["currency"],
+            "allocation": reason,
+            "id": "",
+            "billed_cost": billed,
+            "billed_registry_cost": registry,
+            "version": statement["version"],
+        }
+        return pa.RecordBatch.from_pylist([row], IMAGE_BILLS.schema)
+
+    def _write_days(
+        self, rows: list[dict[str, Any]], schema: pa.Schema, previous: pa.Table
+    ) -> tuple[FileFacts, dict[str, Any] | None]:
+        """Write `bill_days`; returns the file and the newest charge day, of its first currency."""
+        date = self._partition.date
+        keys = [("snapshot_date", pa.date32()), ("project_id", pa.string())]
+        statements = pa.Table.from_pylist([self._keys() | row for row in rows], pa.schema([*keys, *schema]))
+        self._engine.load("new_statements", statements)
+        self._engine.load("previous_bill_days", previous)
+        first = date - dt.timedelta(days=CARRIED_DAYS)
+        dates = {"snapshot_date": date, "first_charge_date": first}
+        self._engine.load("bill_parameters", pa.table({name: pa.array([day]) for name, day in dates.items()}))
+        self._engine.load_file(IMAGE_BILLS.name, self._analysis.staged_or(self._lake.table(IMAGE_BILLS.name, self._partition)))
+        found = self._engine.read(read_sql("cost/bill_days.sql")).cast(BILL_DAYS.schema)
+        file = self._analysis.write_batches(BILL_DAYS, found.to_batches())
+        days = found.to_pylist()
+        newest = max((row["charge_date"] for row in days), default=None)
+        return file, next((row for row in days if row["charge_date"] == newest), None)
+
+
+def newest_bill(analysis: Analysis, bills: BillResult) -> pa.RecordBatchReader:
+    """The parts of images in the newest bill: id, billed_date, currency, billed_cost, billed_registry_cost."""
+    return pa.RecordBatchReader.from_batches(_BILL, _parts(analysis, bills))
+
+
+def _parts(analysis: Analysis, bills: BillResult) -> Iterator[pa.RecordBatch]:
+    if bills.known_since is None:
+        return
+    path = analysis.lake.table(IMAGE_BILLS.name, Partition(bills.known_since, analysis.partition.project))
+    if bills.known_since == analysis.partition.date:
+        path = analysis.staged_or(path)
+    if not path.is_there():
+        # Retention removed it.
+        return
+    names = ["charge_date", *_BILL.names[2:], "allocation", "id"]
+    for batch in read_batches(path, _BATCH_ROWS, names):
+        table = pa.Table.from_batches([batch]).filter(
+            (pa.compute.field("charge_date") == pa.scalar(bills.billed_date, pa.date32()))
+            & (pa.compute.field("currency") == bills.currency)
+            & (pa.compute.field("allocation") == "image")
+        )
+        if table.num_rows:
+            yield from table.rename_columns({"charge_date": "billed_date"}).select(_BILL.names).to_batches()
+
+
+def _units(value: Decimal) -> Decimal:
+    """An amount as a whole number of units of its last place."""
+    return value.scaleb(AMOUNT_PLACES).to_integral_exact()
