@@ -18,9 +18,10 @@ import pyarrow as pa
 from pipelines.derive.analysis import Analysis
 from pipelines.engine.duckdb import DERIVING_MEMORY, DuckDBEngine
 from pipelines.engine.sql_files import read_sql
-from pipelines.lake.layout import Partition
-from pipelines.lake.manifests import FileFacts, read_manifest
+from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.manifests import FileFacts, last_days, read_manifest
 from pipelines.lake.parquet_files import read_batches
+from pipelines.lake.storage import LakePath
 from pipelines.tables import (
     AMOUNT_PLACES,
     BILL_DAYS,
@@ -37,6 +38,9 @@ CARRIED_DAYS = 35
 _REGISTRY = "registry"
 _UNITS = pa.decimal128(38, 0)
 _BATCH_ROWS = 8_192
+_ESTIMATES = pa.schema(
+    [BILL_DAYS.schema.field(name) for name in ("charge_date", "estimated_cost", "estimate_currency")]
+)
 _BILL = pa.schema(
     [
         ("id", pa.string()),
@@ -46,6 +50,26 @@ _BILL = pa.schema(
         ("billed_registry_cost", IMAGE_BILLS.schema.field("billed_registry_cost").type),
     ]
 )
+
+
+def bill_inputs(lake: Lake, partition: Partition) -> Iterator[LakePath]:
+    """The derived files of earlier days that the bills of a day are divided by, and that hold the newest bill."""
+    _, before = last_days(lake, partition)
+    previous = _known(lake, before)
+    known = {row["charge_date"]: row["version"] for row in previous}
+    columns = ["charge_date", "version"]
+    read = {
+        row["charge_date"]: row["version"]
+        for batch in read_batches(lake.table(BILLED_COSTS.name, partition), _BATCH_ROWS, columns)
+        for row in batch.to_pylist()
+    }
+    new = sorted(date for date, version in read.items() if known.get(date) != version)
+    for date in new:
+        for table in (IMAGE_COSTS, IMAGE_STORAGE, REGISTRY_ONLY):
+            yield lake.table(table.name, Partition(date, partition.project))
+    newest = max(previous, key=lambda row: row["charge_date"], default=None)
+    if newest is not None and not (new and new[-1] >= newest["charge_date"]):
+        yield lake.table(IMAGE_BILLS.name, Partition(newest["known_since"], partition.project))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +108,11 @@ class _Division:
     def __init__(self, analysis: Analysis, engine: DuckDBEngine) -> None:
         self._analysis, self._engine = analysis, engine
         self._lake, self._partition = analysis.lake, analysis.partition
+        self._estimates: dict[dt.date, dict[str, Any]] = {}
 
     def write(self) -> BillResult:
-        previous = self._previous()
-        known = {row["charge_date"]: row["version"] for row in previous.to_pylist()}
+        previous = _known(self._lake, self._analysis.before)
+        known = {row["charge_date"]: row["version"] for row in previous}
         self._engine.load_file(BILLED_COSTS.name, self._lake.table(BILLED_COSTS.name, self._partition))
         statements = self._engine.read(read_sql("cost/bill_statements.sql"))
         rows = [row for row in statements.to_pylist() if known.get(row["charge_date"]) != row["version"]]
@@ -106,14 +131,6 @@ class _Division:
             newest["not_allocated_cost"],
         )
 
-    def _previous(self) -> pa.Table:
-        """What the last published day knew."""
-        before = self._analysis.before
-        path = None if before is None else self._lake.table(BILL_DAYS.name, before)
-        if path is None or not path.is_there():
-            return BILL_DAYS.schema.empty_table()
-        return pa.Table.from_batches(read_batches(path, _BATCH_ROWS), BILL_DAYS.schema)
-
     def _keys(self) -> dict[str, Any]:
         return {"snapshot_date": self._partition.date, "project_id": self._analysis.manifest.fetch.project_id}
 
@@ -121,6 +138,7 @@ class _Division:
         """The rows of `image_bills`, by charge day and currency."""
         for statement in statements:
             day = Partition(statement["charge_date"], self._partition.project)
+            self._estimate(day)
             parts = {
                 "registry": statement["billed_registry_cost"] - statement["long_registry_cost"],
                 "all": statement["billed_cost"] - statement["long_cost"],
@@ -131,6 +149,18 @@ class _Division:
                 yield from self._among_images(statement, day, parts["all"], parts["registry"])
             if statement["long_cost"] or statement["long_registry_cost"]:
                 yield self._row(statement, "long_period", statement["long_cost"], statement["long_registry_cost"])
+
+    def _estimate(self, day: Partition) -> None:
+        """Note the estimated cost of all images of a day, if it was derived."""
+        if day.date in self._estimates or not self._lake.table(IMAGE_COSTS.name, day).is_there():
+            return
+        self._load(IMAGE_COSTS, day)
+        # A sum of decimals does not depend on the order of the rows, as a sum of floats does.
+        (found,) = self._engine.read(
+            "SELECT CAST(SUM(CAST(estimated_cost AS DECIMAL(28, 12))) AS DECIMAL(28, 12)) AS estimated_cost, "
+            "MAX(currency) AS estimate_currency FROM image_costs"
+        ).to_pylist()
+        self._estimates[day.date] = {"charge_date": day.date} | found
 
     def _undivided(self, day: Partition) -> str | None:
         """Why the bill of a day cannot be divided among images at all; None if it can."""
@@ -180,23 +210,34 @@ class _Division:
         return pa.RecordBatch.from_pylist([row], IMAGE_BILLS.schema)
 
     def _write_days(
-        self, rows: list[dict[str, Any]], schema: pa.Schema, previous: pa.Table
+        self, rows: list[dict[str, Any]], schema: pa.Schema, previous: list[dict[str, Any]]
     ) -> tuple[FileFacts, dict[str, Any] | None]:
         """Write `bill_days`; returns the file and the newest charge day, of its first currency."""
         date = self._partition.date
         keys = [("snapshot_date", pa.date32()), ("project_id", pa.string())]
         statements = pa.Table.from_pylist([self._keys() | row for row in rows], pa.schema([*keys, *schema]))
         self._engine.load("new_statements", statements)
-        self._engine.load("previous_bill_days", previous)
+        self._engine.load("estimates", pa.Table.from_pylist(list(self._estimates.values()), _ESTIMATES))
+        self._engine.load("previous_bill_days", pa.Table.from_pylist(previous, BILL_DAYS.schema))
         first = date - dt.timedelta(days=CARRIED_DAYS)
         dates = {"snapshot_date": date, "first_charge_date": first}
         self._engine.load("bill_parameters", pa.table({name: pa.array([day]) for name, day in dates.items()}))
-        self._engine.load_file(IMAGE_BILLS.name, self._analysis.staged_or(self._lake.table(IMAGE_BILLS.name, self._partition)))
+        self._engine.load_file(
+            IMAGE_BILLS.name, self._analysis.staged_or(self._lake.table(IMAGE_BILLS.name, self._partition))
+        )
         found = self._engine.read(read_sql("cost/bill_days.sql")).cast(BILL_DAYS.schema)
         file = self._analysis.write_batches(BILL_DAYS, found.to_batches())
         days = found.to_pylist()
         newest = max((row["charge_date"] for row in days), default=None)
         return file, next((row for row in days if row["charge_date"] == newest), None)
+
+
+def _known(lake: Lake, partition: Partition | None) -> list[dict[str, Any]]:
+    """The rows of `bill_days` of a day; none if it is None or has no such table."""
+    path = None if partition is None else lake.table(BILL_DAYS.name, partition)
+    if path is None or not path.is_there():
+        return []
+    return [row for batch in read_batches(path, _BATCH_ROWS) for row in batch.to_pylist()]
 
 
 def newest_bill(analysis: Analysis, bills: BillResult) -> pa.RecordBatchReader:

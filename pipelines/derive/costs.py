@@ -1,7 +1,7 @@
-"""What images weigh and what that would cost: the table of a day, and its export in the shape of FOCUS.
+"""What images weigh, what that would cost, and what is billed: the table of a day, and its export in FOCUS columns.
 
-The computing itself is `sql/cost/*.sql`; prices are the user's, see `derive.prices`. Every cost is an estimate, and
-what deleting an image would free is an upper bound, because images share layers.
+The computing itself is `sql/cost/*.sql`; prices are the user's, see `derive.prices`. How a bill is divided among images
+belongs to `derive.bills`. What deleting an image would free is an upper bound, because images share layers.
 """
 
 import datetime as dt
@@ -15,6 +15,7 @@ import duckdb
 import pyarrow as pa
 
 from pipelines.derive.analysis import Analysis
+from pipelines.derive.bills import BillResult, newest_bill
 from pipelines.derive.prices import read_price_book
 from pipelines.derive.usage import UNUSED_AFTER_DAYS
 from pipelines.engine.duckdb import DuckDBEngine
@@ -55,8 +56,8 @@ class CostResult:
     reclaimable_bytes: int | None
 
 
-def derive_image_costs(analysis: Analysis) -> CostResult:
-    """Write `image_costs` of the day, by the price book of the settings; reads the day's `image_usage`.
+def derive_image_costs(analysis: Analysis, bills: BillResult) -> CostResult:
+    """Write `image_costs` of the day, by the price book of the settings; reads `image_usage` and `image_bills`.
 
     Raises:
         ConfigurationError: the price book is wrong.
@@ -72,7 +73,8 @@ def derive_image_costs(analysis: Analysis) -> CostResult:
     )
     analysis.load_today(IMAGE_USAGE)
     analysis.load_derived(IMAGE_COSTS, "previous_costs", analysis.previous)
-    sources = ("current_images", IMAGE_USAGE.name, "previous_costs")
+    analysis.engine.load("newest_bill", newest_bill(analysis, bills))
+    sources = ("current_images", IMAGE_USAGE.name, "previous_costs", "newest_bill")
     file = analysis.write_by_id(IMAGE_COSTS, read_sql("cost/image_costs.sql"), sources)
     analysis.load_today(IMAGE_COSTS)
     (sums,) = analysis.engine.read(

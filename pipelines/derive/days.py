@@ -16,6 +16,7 @@ import orjson
 
 from pipelines.derive.analysis import Analysis
 from pipelines.derive.audit import AuditResult, derive_audit_findings, read_rules
+from pipelines.derive.bills import BillResult, bill_inputs, derive_bills
 from pipelines.derive.costs import CostResult, derive_image_costs
 from pipelines.derive.history import HistoryResult, derive_image_changes, derive_image_history
 from pipelines.derive.reconciliation import ReconciliationResult, derive_image_reconciliation
@@ -52,6 +53,7 @@ class DerivationResult:
     usage: UsageResult
     audit: AuditResult
     costs: CostResult
+    bills: BillResult
     derived_manifest: DerivedManifest
 
 
@@ -126,6 +128,9 @@ def derived_inputs(run: Run) -> Inputs:
         derived_manifest = read_derived_manifest(run.lake, before) if before else None
         files = derived_manifest.files if derived_manifest else {}
         handed_on.update({files[name].path: files[name].sha256 for name in HANDED_ON if name in files})
+    for path in bill_inputs(run.lake, run.partition):
+        if path.is_there():
+            handed_on[run.lake.key(path)] = path.sha256()
     namespaces = settings.allowed_namespaces
     return Inputs(
         audit_rules=_sha256("\n".join(rules).encode()),
@@ -170,8 +175,9 @@ def _derive_staged(run: Run, basis: str, staging: LakePath, engine: Engine) -> D
         reconciliation = derive_image_reconciliation(analysis)
         usage = derive_image_usage(analysis)
         audit = derive_audit_findings(analysis)
-        costs = derive_image_costs(analysis)
-        files = (changes_file, reconciliation.file, usage.file, *audit.files, costs.file)
+        bills = derive_bills(analysis)
+        costs = derive_image_costs(analysis, bills)
+        files = (changes_file, reconciliation.file, usage.file, *audit.files, *bills.files, costs.file)
         derived_manifest = DerivedManifest(
             snapshot_date=run.partition.date,
             project=run.partition.project,
@@ -190,7 +196,7 @@ def _derive_staged(run: Run, basis: str, staging: LakePath, engine: Engine) -> D
                 sha256=history.path.sha256(),
             ),
             accepted_history=run.accepted_history,
-            summary=summarise(analysis, changes, usage, audit, costs),
+            summary=summarise(analysis, changes, usage, audit, costs, bills),
             previous_record_sha256=newest_derived_record(run.lake, run.partition.project),
         )
     # Who finds a history that no record names yet can tell whose it is.
@@ -208,11 +214,16 @@ def _derive_staged(run: Run, basis: str, staging: LakePath, engine: Engine) -> D
     history = replace(history, path=stored)
     write_record(path, derived_manifest)
     run.lake.remove(coming)
-    return DerivationResult(history, reconciliation, usage, audit, costs, derived_manifest)
+    return DerivationResult(history, reconciliation, usage, audit, costs, bills, derived_manifest)
 
 
 def summarise(
-    analysis: Analysis, changes: dict[str, int], usage: UsageResult, audit: AuditResult, costs: CostResult
+    analysis: Analysis,
+    changes: dict[str, int],
+    usage: UsageResult,
+    audit: AuditResult,
+    costs: CostResult,
+    bills: BillResult,
 ) -> DerivedSummary:
     """A day in a few figures, by what deriving it has brought to light."""
     return DerivedSummary(
@@ -233,6 +244,11 @@ def summarise(
         unpriced=costs.unpriced,
         reclaimable_bytes=costs.reclaimable_bytes,
         unmatched_references=usage.unmatched_references,
+        billed_date=bills.billed_date,
+        billed_currency=bills.currency,
+        billed_cost=bills.billed_cost,
+        billed_registry_cost=bills.billed_registry_cost,
+        not_allocated_cost=bills.not_allocated_cost,
     )
 
 

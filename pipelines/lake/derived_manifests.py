@@ -7,6 +7,7 @@ derived manifest, belongs to `derive.days`.
 import datetime as dt
 import hashlib
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 
 import orjson
 
@@ -23,7 +24,8 @@ class DerivedSummary(Facts):
     `changes`: images by kind of change since `compared_with`; `findings`: open ones that are not suppressed, by
     severity; sizes in bytes, `growth_bytes` against `compared_with`, `reclaimable_bytes` an upper bound;
     `estimated_cost` of the day, `is_priced` whether the price book states any price above zero; `unmatched_references`:
-    those that mean no known image. None where nothing is known.
+    those that mean no known image. `billed_...`: of the newest charge day whose bill is known, in its currency, and
+    what of it is not allocated to images. None where nothing is known.
     """
 
     is_complete: bool
@@ -43,6 +45,11 @@ class DerivedSummary(Facts):
     unpriced: int
     reclaimable_bytes: int | None
     unmatched_references: int | None
+    billed_date: dt.date | None = None
+    billed_currency: str | None = None
+    billed_cost: Decimal | None = None
+    billed_registry_cost: Decimal | None = None
+    not_allocated_cost: Decimal | None = None
 
 
 class Inputs(Facts):

@@ -9,6 +9,7 @@ from typing import Any
 
 from pipelines.derive.analysis import Analysis
 from pipelines.derive.audit import derive_audit_findings
+from pipelines.derive.bills import derive_bills
 from pipelines.derive.costs import derive_image_costs
 from pipelines.derive.days import derived_inputs, summarise
 from pipelines.derive.history import derive_image_changes, write_history_again
@@ -46,6 +47,8 @@ from pipelines.tables import (
     ANALYSIS_TABLES,
     AUDIT_FINDINGS,
     AUDIT_RULES,
+    BILL_DAYS,
+    IMAGE_BILLS,
     IMAGE_CHANGES,
     IMAGE_COSTS,
     IMAGE_HISTORY,
@@ -60,6 +63,8 @@ _MADE_FROM: dict[str, tuple[str, ...]] = {
     IMAGE_USAGE.name: ("handed_on",),
     AUDIT_RULES.name: ("audit_rules", "suppressions", "allowed_namespaces", "tag_keys", "handed_on"),
     AUDIT_FINDINGS.name: ("audit_rules", "suppressions", "allowed_namespaces", "tag_keys", "handed_on"),
+    BILL_DAYS.name: ("handed_on",),
+    IMAGE_BILLS.name: ("handed_on",),
     IMAGE_COSTS.name: ("price_book", "tag_keys", "handed_on"),
 }
 _IN_WORDS = {
@@ -68,7 +73,7 @@ _IN_WORDS = {
     "allowed_namespaces": "the allowed namespaces",
     "price_book": "the price book",
     "tag_keys": "the tag keys",
-    "handed_on": "the derived tables of the day before",
+    "handed_on": "the derived tables of days before",
 }
 
 
@@ -316,8 +321,9 @@ def _compare(
         derive_image_reconciliation(analysis)
         usage = derive_image_usage(analysis)
         audit = derive_audit_findings(analysis) if comparable.get(AUDIT_FINDINGS.name) else None
-        costs = derive_image_costs(analysis) if comparable.get(IMAGE_COSTS.name) else None
-        summary = summarise(analysis, changes, usage, audit, costs) if audit and costs else None
+        bills = derive_bills(analysis)
+        costs = derive_image_costs(analysis, bills) if comparable.get(IMAGE_COSTS.name) else None
+        summary = summarise(analysis, changes, usage, audit, costs, bills) if audit and costs else None
     is_same_code = found_manifest.code_version == code_version()
     for name in found_manifest.files:
         path = lake.table(name, run.partition)

@@ -162,7 +162,7 @@ def _check_rows(
 
 def _ids(batch: pa.RecordBatch, key: Sequence[str]) -> pa.Array:
     """The keys that identify a row within its partition, as text that sorts in the order of the key."""
-    if len(key) == 1:
+    if len(key) == 1 and pa.types.is_string(batch[key[0]].type):
         return batch[key[0]]
     texts = [
         batch[name]

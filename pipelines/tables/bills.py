@@ -59,7 +59,7 @@ BILL_DAYS = Table(
         _CHARGE_DATE,
         _CURRENCY,
         derived(
-            "estimated_cost", AMOUNT, "Estimated cost of the images that the bill is divided among; null if there are none."
+            "estimated_cost", AMOUNT, "Estimated cost of all images on that day; null if that day was not published."
         ),
         derived(
             "estimate_currency", pa.string(), "Currency of the estimate, which compares only if it is that of the bill."

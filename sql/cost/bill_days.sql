@@ -1,16 +1,13 @@
 -- The bill of each charge day as known on a day: the statements that it brings, and the others as they were before.
 --
 -- Reads new_statements (those of sql/cost/bill_statements.sql that the day brings, and the keys of the day), image_bills
--- of the day, previous_bill_days (bill_days of the last published day, those of the window) and bill_parameters (one
+-- of the day, estimates (of charge days: charge_date, estimated_cost, estimate_currency), previous_bill_days (bill_days of the last published day, those of the window) and bill_parameters (one
 -- row: snapshot_date, first_charge_date).
 WITH allocated AS (
     SELECT
         charge_date,
         currency,
-        CAST(SUM(CASE WHEN allocation = 'image' THEN billed_cost ELSE 0 END) AS DECIMAL(28, 12)) AS allocated_cost,
-        -- A sum of decimals does not depend on the order of the rows, as a sum of floats does.
-        CAST(SUM(CAST(estimated_cost AS DECIMAL(28, 12))) AS DECIMAL(28, 12)) AS estimated_cost,
-        MAX(estimate_currency) AS estimate_currency
+        CAST(SUM(CASE WHEN allocation = 'image' THEN billed_cost ELSE 0 END) AS DECIMAL(28, 12)) AS allocated_cost
     FROM image_bills
     GROUP BY
         charge_date,
@@ -22,8 +19,8 @@ SELECT
     new_statements.project_id,
     new_statements.charge_date,
     new_statements.currency,
-    allocated.estimated_cost,
-    allocated.estimate_currency,
+    estimates.estimated_cost,
+    estimates.estimate_currency,
     new_statements.billed_cost,
     new_statements.billed_registry_cost,
     new_statements.list_cost,
@@ -38,6 +35,8 @@ FROM new_statements
 INNER JOIN allocated
     ON allocated.charge_date = new_statements.charge_date
     AND allocated.currency = new_statements.currency
+LEFT JOIN estimates
+    ON estimates.charge_date = new_statements.charge_date
 UNION ALL
 SELECT
     bill_parameters.snapshot_date,

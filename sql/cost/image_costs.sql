@@ -1,9 +1,10 @@
--- The size of each known image, and its estimated cost for the day by the price book; not a bill.
+-- The size of each known image, its estimated cost for the day by the price book, and its part of the newest bill.
 -- Cost of a day = GB (1024^3 bytes) x price per GB-month / days of the month.
 --
 -- Reads parameters, current_images, image_usage, previous_costs (image_costs of the last complete day), prices
--- (registry, namespace, type: selectors, null for any; valid_from, per_gb_month, currency) and cost_parameters (one
--- row: has_previous_costs, unused_after_days).
+-- (registry, namespace, type: selectors, null for any; valid_from, per_gb_month, currency), newest_bill (the images'
+-- parts of it: id, billed_date, currency, billed_cost, billed_registry_cost) and cost_parameters (one row:
+-- has_previous_costs, unused_after_days).
 WITH valid_prices AS (
     SELECT
         prices.registry,
@@ -89,7 +90,11 @@ SELECT
     CASE
         WHEN parameters.usage_is_observed AND image_usage.id IS NOT NULL THEN parameters.usage_kinds
     END AS observed_kinds,
-    current_images.owner_source
+    current_images.owner_source,
+    newest_bill.billed_date,
+    newest_bill.currency AS billed_currency,
+    newest_bill.billed_cost,
+    newest_bill.billed_registry_cost
 FROM current_images
 CROSS JOIN parameters
 CROSS JOIN cost_parameters
@@ -97,6 +102,8 @@ LEFT JOIN previous_costs
     ON previous_costs.id = current_images.id
 LEFT JOIN image_usage
     ON image_usage.id = current_images.id
+LEFT JOIN newest_bill
+    ON newest_bill.id = current_images.id
 LEFT JOIN kind_prices
     ON kind_prices.registry IS NOT DISTINCT FROM current_images.registry
     AND kind_prices.namespace IS NOT DISTINCT FROM current_images.namespace
