@@ -23,6 +23,7 @@ class PartitionStatus:
     `failure`: why the last run failed, if it was noted and no later run has succeeded.
     `is_sandbox`: the images are the sandbox's invented ones.
     `inventory_is_whole`: images missing from the inventory count as gone.
+    `is_configured`: the settings name the project.
     """
 
     date: dt.date
@@ -39,6 +40,7 @@ class PartitionStatus:
     clock_skew_seconds: float | None = None
     failure: Failure | None = None
     inventory_is_whole: bool | None = None
+    is_configured: bool = True
 
     def as_json(self) -> dict[str, object]:
         """The fields as JSON values."""
@@ -48,22 +50,25 @@ class PartitionStatus:
 
 
 def day_statuses(lake: Lake, projects: list[str], first: dt.date, last: dt.date) -> list[PartitionStatus]:
-    """The state of every partition from `first` to `last`, by day and project.
+    """The state of every partition from `first` to `last`, by day and project; `projects` are those configured.
 
-    Days before a project's first published day are left out, because they cannot be missing.
+    Days before a project's first published day are left out, because they cannot be missing. So are the days after the
+    last one of a project that is no longer configured.
     """
     known = known_partitions(lake)
     open_attempts = set(lake.contents.unfinished())
     failures = last_failures(lake)
     statuses = []
     for project in sorted({*projects, *(partition.project for partition in known)}):
-        beginning = min((partition.date for partition in known if partition.project == project), default=last)
-        day = max(first, beginning)
+        dates = [partition.date for partition in known if partition.project == project]
+        is_configured = project in projects
+        day = max(first, min(dates, default=last))
+        end = last if is_configured else min(last, max(dates))
         removed = RetentionRecords(lake, project)
-        while day <= last:
+        while day <= end:
             partition = Partition(day, project)
             status = _status(lake, partition, removed, has_open_attempt=partition in open_attempts)
-            statuses.append(dataclasses.replace(status, failure=failures.get(partition)))
+            statuses.append(dataclasses.replace(status, failure=failures.get(partition), is_configured=is_configured))
             day += dt.timedelta(days=1)
     return sorted(statuses, key=lambda status: (status.date, status.project))
 
