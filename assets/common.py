@@ -16,7 +16,7 @@ def made_by(*places: str) -> str:
 
     Dagster shows tables that another version made as outdated.
     """
-    return f"{SCHEMA_VERSION}+{fingerprint('pipelines/tables.py', *places)}"
+    return f"{SCHEMA_VERSION}+{fingerprint('pipelines/tables', *places)}"
 
 
 def check_specs(asset: str, checks: Mapping[str, str]) -> list[dg.AssetCheckSpec]:

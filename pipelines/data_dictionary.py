@@ -45,7 +45,7 @@ def markdown() -> str:
     lines = [
         "# Data dictionary",
         "",
-        "Made from `pipelines/tables.py`; do not edit by hand.",
+        "Made from `pipelines/tables/`; do not edit by hand.",
         "",
         f"Schema version {SCHEMA_VERSION}. A table is `<lake>/<table>/dt=<day>/project=<key>/<table>.parquet`;",
         "the directory keys `dt` and `project` are not columns of the files. New columns are added at the end.",

@@ -1,0 +1,112 @@
+"""All tables of the lake: name, Arrow type, origin and meaning of each column; and the outcomes.
+
+Arrow schemas, Dagster's column metadata, the data dictionary and warehouse DDL are generated from here. Everyone else
+imports from here. Add new columns at the end of their table, and raise `SCHEMA_VERSION`. Code that computes columns
+does not belong here.
+"""
+
+from enum import StrEnum
+
+from pipelines.tables.column import TIMESTAMP, Column, Origin, Table
+from pipelines.tables.derived import (
+    AUDIT_FINDINGS,
+    AUDIT_RULES,
+    IMAGE_CHANGES,
+    IMAGE_COSTS,
+    IMAGE_HISTORY,
+    IMAGE_RECONCILIATION,
+    IMAGE_USAGE,
+    OWNER_FIELDS,
+)
+from pipelines.tables.evidence import IMAGE_REFERENCES, IMAGE_TRACES, INVENTORY, LIST_PAGES, RESPONSES, USAGE_SOURCES
+from pipelines.tables.images import CONTENT_COLUMNS, IMAGE_TAGS, IMAGE_VALUES, IMAGES, KNOWN_VALUES, LIST_FIELDS, TAGS
+from pipelines.tables.storage import (
+    IMAGE_STORAGE,
+    RECLAIMABLE,
+    REGISTRY_LAYERS,
+    REGISTRY_ONLY,
+    REGISTRY_PAGES,
+    REGISTRY_TAGS,
+)
+
+__all__ = [
+    "ANALYSIS_TABLES",
+    "ANSWER_TABLES",
+    "AUDIT_FINDINGS",
+    "AUDIT_RULES",
+    "CONTENT_COLUMNS",
+    "IMAGES",
+    "IMAGE_CHANGES",
+    "IMAGE_COSTS",
+    "IMAGE_HISTORY",
+    "IMAGE_RECONCILIATION",
+    "IMAGE_REFERENCES",
+    "IMAGE_STORAGE",
+    "IMAGE_TAGS",
+    "IMAGE_TRACES",
+    "IMAGE_USAGE",
+    "IMAGE_VALUES",
+    "INVENTORY",
+    "KNOWN_VALUES",
+    "LIST_FIELDS",
+    "LIST_PAGES",
+    "OWNER_FIELDS",
+    "RECLAIMABLE",
+    "REGISTRY_LAYERS",
+    "REGISTRY_ONLY",
+    "REGISTRY_PAGES",
+    "REGISTRY_TAGS",
+    "RESPONSES",
+    "SCHEMA_VERSION",
+    "SNAPSHOT_TABLES",
+    "TABLES",
+    "TAGS",
+    "TIMESTAMP",
+    "USAGE_SOURCES",
+    "Column",
+    "Origin",
+    "Outcome",
+    "Table",
+]
+
+SCHEMA_VERSION = 4
+
+
+class Outcome(StrEnum):
+    """The result of the request for one inventory id."""
+
+    OK = "ok"
+    DELETED = "deleted"
+    NOT_FOUND = "not_found"
+    FORBIDDEN = "forbidden"
+    FAILED = "failed"
+    INVALID_ID = "invalid_id"
+
+
+# Evidence of a day, and what is derived from that evidence alone. The manifest has the hash of each file.
+TABLES: dict[str, Table] = {
+    t.name: t
+    for t in (INVENTORY, LIST_PAGES, IMAGE_REFERENCES, IMAGE_TRACES, RESPONSES, IMAGES, IMAGE_VALUES, IMAGE_TAGS)
+}
+
+# Derived from the published tables of several days; they can be derived again at any time.
+ANALYSIS_TABLES: dict[str, Table] = {
+    t.name: t
+    for t in (
+        IMAGE_HISTORY,
+        IMAGE_CHANGES,
+        IMAGE_RECONCILIATION,
+        IMAGE_USAGE,
+        AUDIT_RULES,
+        AUDIT_FINDINGS,
+        IMAGE_COSTS,
+    )
+}
+
+# What the cloud answered. Analysts read the other tables of a day.
+ANSWER_TABLES: dict[str, Table] = {t.name: t for t in (LIST_PAGES, IMAGE_REFERENCES, IMAGE_TRACES, RESPONSES)}
+SNAPSHOT_TABLES: dict[str, Table] = {
+    name: table
+    for name, table in (TABLES | ANALYSIS_TABLES).items()
+    if name not in ANSWER_TABLES and table is not IMAGE_HISTORY
+}
