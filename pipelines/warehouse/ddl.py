@@ -10,6 +10,9 @@ import pyarrow as pa
 
 from pipelines.engine.sql_text import quoted
 from pipelines.tables import (
+    AMOUNT,
+    AMOUNT_DIGITS,
+    AMOUNT_PLACES,
     ANALYSIS_TABLES,
     IMAGE_HISTORY,
     IMAGE_TAGS,
@@ -89,7 +92,9 @@ _TYPES: dict[pa.DataType, str] = {
     pa.float64(): "DOUBLE PRECISION",
     pa.date32(): "DATE",
     TIMESTAMP: "TIMESTAMP WITH TIME ZONE",
+    AMOUNT: f"NUMERIC({AMOUNT_DIGITS},{AMOUNT_PLACES})",
 }
+_DECIMAL = {AMOUNT: f"DECIMAL({AMOUNT_DIGITS},{AMOUNT_PLACES})"}
 
 
 def sql_type(column: Column) -> str:
@@ -182,6 +187,8 @@ def _snowflake() -> str:
 def _bigquery() -> str:
     types = _TYPES | {pa.string(): "STRING", pa.bool_(): "BOOL", pa.float64(): "FLOAT64", TIMESTAMP: "TIMESTAMP"}
     types |= {pa.int32(): "INT64", pa.int64(): "INT64"}
+    # NUMERIC has fewer places there.
+    types |= {AMOUNT: f"BIGNUMERIC({AMOUNT_DIGITS}, {AMOUNT_PLACES})"}
 
     def table(table: Table) -> str:
         keys = "`dt` DATE, `project` STRING" if _is_partitioned_by_day(table) else "`project` STRING"
@@ -223,7 +230,7 @@ def _hive_like(types: Mapping[pa.DataType, str], quote: str, table: Table, creat
 
 
 def _redshift() -> str:
-    types = _TYPES | {pa.string(): "VARCHAR(65535)", TIMESTAMP: "TIMESTAMP"}
+    types = _TYPES | _DECIMAL | {pa.string(): "VARCHAR(65535)", TIMESTAMP: "TIMESTAMP"}
 
     def table(table: Table) -> str:
         by_day = _is_partitioned_by_day(table)
@@ -264,7 +271,7 @@ def _dws() -> str:
 
 
 def _trino() -> str:
-    types = _TYPES | {pa.string(): "VARCHAR", TIMESTAMP: "TIMESTAMP(6)", pa.float64(): "DOUBLE"}
+    types = _TYPES | _DECIMAL | {pa.string(): "VARCHAR", TIMESTAMP: "TIMESTAMP(6)", pa.float64(): "DOUBLE"}
 
     def table(table: Table) -> str:
         keys = ("dt", "project") if _is_partitioned_by_day(table) else ("project",)
@@ -287,7 +294,8 @@ def _trino() -> str:
 
 
 def _hive() -> str:
-    types = _TYPES | {pa.string(): "STRING", pa.int32(): "INT", pa.float64(): "DOUBLE", TIMESTAMP: "TIMESTAMP"}
+    types = _TYPES | _DECIMAL | {pa.string(): "STRING", pa.int32(): "INT", pa.float64(): "DOUBLE"}
+    types |= {TIMESTAMP: "TIMESTAMP"}
 
     def table(table: Table) -> str:
         return (

@@ -23,7 +23,7 @@ from pipelines.errors import ConfigurationError, PartitionBusyError, StorageErro
 from pipelines.inputs import local_files
 from pipelines.lake import locks
 from pipelines.lake.local_storage import LocalPath, check_holds
-from pipelines.tables import Table
+from pipelines.tables import AMOUNT_DIGITS, AMOUNT_PLACES, Table
 from pipelines.warehouse.ddl import PROJECT
 from pipelines.warehouse.interface import Source
 
@@ -32,7 +32,11 @@ _MEMORY = "96MB"
 _THREADS = 1
 
 # Types whose name in the catalog differs from the DDL.
-_TYPES = {"VARCHAR": "TEXT", "DOUBLE": "DOUBLE PRECISION"}
+_TYPES = {
+    "VARCHAR": "TEXT",
+    "DOUBLE": "DOUBLE PRECISION",
+    f"DECIMAL({AMOUNT_DIGITS},{AMOUNT_PLACES})": f"NUMERIC({AMOUNT_DIGITS},{AMOUNT_PLACES})",
+}
 
 _logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from psycopg import sql
 
 from pipelines.errors import ConfigurationError, EndpointUnreachableError, PartitionBusyError
 from pipelines.inputs.secret_urls import SecretUrl, parse_secret_url
-from pipelines.tables import TIMESTAMP, Table
+from pipelines.tables import AMOUNT, AMOUNT_DIGITS, AMOUNT_PLACES, TIMESTAMP, Table
 
 _CONNECT_SECONDS = 10
 
@@ -235,6 +235,47 @@ def _microseconds(array: pa.Array) -> pa.Array:
     return pc.subtract(array.cast(pa.int64()), _EPOCH_MICROSECONDS)
 
 
+# A numeric has groups of four digits. All groups of an amount are written: the server removes zeros at both ends.
+_GROUPS, _FRACTION_GROUPS = AMOUNT_DIGITS // 4, AMOUNT_PLACES // 4
+_AMOUNT = np.dtype(
+    [
+        ("length", ">i4"),
+        ("groups", ">i2"),
+        ("weight", ">i2"),
+        ("sign", ">u2"),
+        ("places", ">i2"),
+        ("values", ">i2", _GROUPS),
+    ]
+)
+_NEGATIVE = 0x4000
+_LIMB = np.uint64(2**32 - 1)
+
+
+def _amounts(array: pa.Array) -> list[pa.Array]:
+    """Encoder for decimals, from their integers of 128 bits, the lowest of four limbs first."""
+    content = np.frombuffer(array.buffers()[1], "<u4")[array.offset * 4 : (array.offset + len(array)) * 4]
+    limbs = content.reshape(-1, 4).astype(np.uint64)
+    is_negative = limbs[:, 3] >> np.uint64(31) == 1
+    limbs[is_negative] ^= _LIMB
+    carry = is_negative.astype(np.uint64)
+    for number in range(4):
+        limbs[:, number] += carry
+        carry = limbs[:, number] >> np.uint64(32)
+        limbs[:, number] &= _LIMB
+    fields = np.empty(len(array), _AMOUNT)
+    fields["length"] = _AMOUNT.itemsize - 4
+    fields["groups"], fields["weight"] = _GROUPS, _GROUPS - _FRACTION_GROUPS - 1
+    fields["sign"], fields["places"] = np.where(is_negative, _NEGATIVE, 0), AMOUNT_PLACES
+    for group in reversed(range(_GROUPS)):
+        rest = np.zeros(len(array), np.uint64)
+        for number in reversed(range(4)):
+            rest = (rest << np.uint64(32)) | limbs[:, number]
+            limbs[:, number], rest = np.divmod(rest, np.uint64(10_000))
+        fields["values"][:, group] = rest
+    encoded = _fixed_size(fields)
+    return [pc.if_else(array.is_valid(), encoded, _NULL) if array.null_count else encoded]
+
+
 _ENCODERS: dict[pa.DataType, Callable[[pa.Array], list[pa.Array]]] = {
     pa.string(): _text,
     pa.int32(): _number(">i4"),
@@ -243,4 +284,5 @@ _ENCODERS: dict[pa.DataType, Callable[[pa.Array], list[pa.Array]]] = {
     pa.bool_(): _number(">i1", lambda array: array.cast(pa.int8())),
     pa.date32(): _number(">i4", _days),
     TIMESTAMP: _number(">i8", _microseconds),
+    AMOUNT: _amounts,
 }
