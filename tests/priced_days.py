@@ -6,6 +6,7 @@ from pathlib import Path
 from published_days import publish_snapshot, rows_of
 
 from pipelines.derive.analysis import Analysis
+from pipelines.derive.bills import derive_bills
 from pipelines.derive.costs import derive_image_costs
 from pipelines.lake.layout import Partition
 from pipelines.settings import Settings
@@ -44,7 +45,7 @@ def publish_images(day, images, *, failed=(), inventory=None, **tables):
 
 def derive(day):
     with Analysis(day) as analysis:
-        return derive_image_costs(analysis)
+        return derive_image_costs(analysis, derive_bills(analysis))
 
 
 def write_usage(day, unused_days):

@@ -25,7 +25,7 @@ from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake.layout import Lake
 from pipelines.lake.manifests import FileFacts, holds_sandbox
 from pipelines.lake.parquet_files import ROW_GROUP_ROWS
-from pipelines.tables import IMAGE_COSTS, IMAGE_USAGE
+from pipelines.tables import IMAGE_BILLS, IMAGE_COSTS, IMAGE_USAGE
 
 _FORMATS = {
     ".csv": "FORMAT csv, HEADER, TIMESTAMPFORMAT '%Y-%m-%dT%H:%M:%SZ'",
@@ -100,7 +100,7 @@ def derive_image_costs(analysis: Analysis, bills: BillResult) -> CostResult:
 
 
 def write_focus(lake: Lake, first: dt.date, last: dt.date, projects: Collection[str], target: Path) -> int:
-    """Export the estimated costs of the days from `first` to `last` (both included) in the shape of FOCUS.
+    """Export estimates and bills of the days from `first` to `last` (both included) in the shape of FOCUS.
 
     The columns are those of `sql/cost/focus.sql`, the format is that of the ending of `target`, `.csv` or `.parquet`;
     a file that is there is replaced. Days without costs have no rows.
@@ -132,6 +132,7 @@ def write_focus(lake: Lake, first: dt.date, last: dt.date, projects: Collection[
         engine.connection.execute("SET threads = 1")
         try:
             engine.load_files("image_costs", paths, IMAGE_COSTS)
+            _load_newest_bills(engine, lake, first, last, projects)
             engine.load("focus_parameters", pa.table({"is_sandbox": [holds_sandbox(lake)]}))
             written = engine.connection.execute(
                 f"COPY ({read_sql('cost/focus.sql')}) TO {quoted(str(part))} ({copy_options})"
@@ -140,6 +141,27 @@ def write_focus(lake: Lake, first: dt.date, last: dt.date, projects: Collection[
             reason = str(error).partition("\n")[0].rstrip(".")
             raise StorageError(f"The costs could not be exported to {target}: {reason}.") from error
     return int(written[0]) if written else 0
+
+
+def _load_newest_bills(
+    engine: DuckDBEngine, lake: Lake, first: dt.date, last: dt.date, projects: Collection[str]
+) -> None:
+    """Create the relation `image_bills`: of each charge day, the newest bill that any day knows."""
+    days = [
+        partition
+        for partition in lake.contents.partitions_of(IMAGE_BILLS.name)
+        if first < partition.date and partition.project in projects
+    ]
+    if not days:
+        engine.load(IMAGE_BILLS.name, IMAGE_BILLS.schema.empty_table())
+        return
+    engine.load_files("all_bills", [lake.table(IMAGE_BILLS.name, partition) for partition in days], IMAGE_BILLS)
+    engine.create_view(
+        IMAGE_BILLS.name,
+        "SELECT * FROM all_bills "  # noqa: S608  (dates)
+        f"WHERE charge_date BETWEEN DATE '{first}' AND DATE '{last}' "
+        "QUALIFY snapshot_date = MAX(snapshot_date) OVER (PARTITION BY project_id, charge_date)",
+    )
 
 
 @contextmanager

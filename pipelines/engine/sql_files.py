@@ -13,6 +13,8 @@ VIEWS = (
     "open_findings",
     "unused_images",
     "changes_by_class",
+    "billed_days",
+    "billed_images",
     "daily_costs",
 )
 

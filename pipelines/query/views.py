@@ -103,7 +103,8 @@ def connect_lake(lake: Lake, *, include_incomplete: bool = False) -> duckdb.Duck
     - `latest_days`: project and snapshot_date of each project's last complete day (`include_incomplete`: last day);
     - `images_latest`: the images that exist on those days, without deleted ones;
     - `images_with_owner`: images of complete days, with owner, cost_center, environment, attributes;
-    - `public_periods`, `open_findings`, `unused_images`, `changes_by_class`, `daily_costs`: as in a warehouse;
+    - `public_periods`, `open_findings`, `unused_images`, `changes_by_class`, `billed_days`, `billed_images`,
+      `daily_costs`: as in a warehouse;
     - `images_as_of('2026-11-01')`, `images_as_of('2026-11-01', 'default')`: the living images on a day, of all projects
       or of one, with the columns of `image_history` and `rests_on`, the complete day that they come from. It fails for
       a day that a project's complete days do not cover;

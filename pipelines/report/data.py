@@ -20,14 +20,16 @@ TREND_DAYS = 90
 SHOWN_FINDINGS = 10_000
 SHOWN_CHANGES = 200
 SHOWN_GROUPS = 15
+SHOWN_BILL_DAYS = 14
 
 _LIMITS = {
     "shown_findings": SHOWN_FINDINGS,
     "shown_changes": SHOWN_CHANGES,
     "shown_groups": SHOWN_GROUPS,
+    "shown_bill_days": SHOWN_BILL_DAYS,
     "shown_text": SHOWN_TEXT,
 }
-_QUERIES = ("rules", "findings", "change_classes", "changes", "bytes_and_costs", "outliers")
+_QUERIES = ("rules", "findings", "change_classes", "changes", "bytes_and_costs", "bills", "outliers")
 
 
 @dataclass(frozen=True, slots=True)

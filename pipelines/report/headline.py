@@ -5,7 +5,7 @@ from typing import Any
 
 from pipelines.derive.usage import reasons_not_observed
 from pipelines.lake.derived_manifests import DerivedSummary
-from pipelines.lake.manifests import Manifest, inventory_warning, short_list
+from pipelines.lake.manifests import BILLS, Manifest, inventory_warning, short_list
 from pipelines.report.data import severe
 from pipelines.report.words import count, long_date, money, plural, signed, size
 
@@ -86,6 +86,12 @@ def notes(manifest: Manifest, summary: DerivedSummary) -> Iterator[tuple[str, st
             "Usage was not read as a whole",
             f"{' '.join(reasons_not_observed(fetch))} What is used counts; no image counts as unused by this day.",
         )
+    bill = fetch.sources.get(BILLS)
+    if bill is not None and (reason := bill.error or bill.partial):
+        yield (
+            "The bill was not read",
+            f"{reason[0].upper()}{reason[1:].rstrip('.')}. What was known of it before stands.",
+        )
     if warning := inventory_warning(manifest.inventory):
         is_whole = manifest.inventory.is_whole
         yield "A smaller inventory was accepted" if is_whole else "The inventory is not whole", warning
@@ -143,6 +149,9 @@ def figures(summary: DerivedSummary, before: DerivedSummary | None) -> list[tupl
             since(cost_change, money(abs(cost_change or 0))),
             "For one day; an estimate, not a bill." + (f" {unpriced} no price." if summary.unpriced else ""),
         )
+    if summary.billed_date is not None:
+        registry = f"{summary.billed_currency}\u00a0{money(summary.billed_registry_cost)}"
+        price = (*price[:2], f"{price[2]} The registry billed {registry} for {summary.billed_date}.")
     return [
         ("Images", count(summary.images), since(images, unsigned(images)), f"{moves}." if moves else ""),
         (

@@ -149,6 +149,7 @@ def render_report(lake: Lake, partition: Partition) -> str:
         set_aside=_set_aside(rows["rules"], rows["findings"]),
         changes=_changes(rows["change_classes"], rows["changes"]),
         groups={kind: _with_share(found) for kind, found in _grouped(rows["bytes_and_costs"], "dimension").items()},
+        bills=rows["bills"],
         outliers={"largest": [], "grown": [], "unused": []} | _grouped(rows["outliers"], "kind"),
         trend=trend,
         charts=charts(trend),

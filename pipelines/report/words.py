@@ -2,6 +2,7 @@
 
 import datetime as dt
 import re
+from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -30,7 +31,7 @@ def size(value: int | None) -> str:
     return f"{_MINUS if value < 0 else ''}{amount}\u00a0{unit}"
 
 
-def signed(change: float | None, amount: str) -> str:
+def signed(change: float | Decimal | None, amount: str) -> str:
     """Format a change; `amount` is its size without a sign."""
     if change is None:
         return "not known"
@@ -39,7 +40,7 @@ def signed(change: float | None, amount: str) -> str:
     return f"{'+' if change > 0 else _MINUS}{amount}"
 
 
-def money(value: float | None) -> str:
+def money(value: float | Decimal | None) -> str:
     """Format an amount of money without its currency."""
     if value is None:
         return "not known"

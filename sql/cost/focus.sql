@@ -1,23 +1,98 @@
--- The estimated costs under the column names of FOCUS, the FinOps open cost and usage specification: one row for each
--- image and day. FOCUS-shaped but not conformant, because there is no bill: BilledCost is 0, and all other costs are
--- the estimate. Columns are in alphabetical order, with those outside FOCUS (x_...) last. Unknown values are null, such
--- as the costs of an image without a price or a size.
+-- Estimates and bills under the column names of FOCUS, the FinOps open cost and usage specification: one row for each
+-- image and day, then what is billed of these days and belongs to none of these images. BilledCost and EffectiveCost are
+-- the image's part of the bill; while a day's bill is not known, BilledCost is 0 and EffectiveCost the estimate
+-- (x_IsEstimate). ListCost and ContractedCost are always the estimate by the price book. FOCUS-shaped but not conformant.
+-- Columns are in alphabetical order, with those outside FOCUS (x_...) last. Unknown values are null, such as the costs of
+-- an image without a price or a size.
 --
--- Reads image_costs, and the one row of focus_parameters (is_sandbox: the images are invented). Keeps the order of the
--- rows, without ORDER BY, because an export may cover years.
-WITH quantities AS (
+-- Reads image_costs, image_bills (the newest bill of each of these days; one row for each image and currency) and the one
+-- row of focus_parameters (is_sandbox: the images are invented). Keeps the order of the images, without ORDER BY, because
+-- an export may cover years.
+WITH first_bills AS (
+    SELECT image_bills.*
+    FROM image_bills
+    WHERE allocation = 'image'
+    QUALIFY ROW_NUMBER() OVER (PARTITION BY project_id, charge_date, id ORDER BY currency) = 1
+),
+
+joined AS (
     SELECT
-        image_costs.*,
+        image_costs.snapshot_date,
+        image_costs.project_id,
+        image_costs.id,
+        image_costs.name,
+        image_costs.namespace,
+        image_costs.registry,
+        image_costs.type,
+        image_costs.owner,
+        image_costs.cost_center,
+        image_costs.environment,
+        image_costs.size_bytes,
+        image_costs.growth_bytes,
+        image_costs.is_carried,
+        image_costs.price_valid_from,
+        image_costs.unused_days,
+        image_costs.reclaimable_bytes,
+        image_costs.observed_kinds,
+        COALESCE(first_bills.currency, image_costs.currency) AS currency,
+        -- An estimate in another currency cannot stand in this row.
+        CASE
+            WHEN COALESCE(first_bills.currency, image_costs.currency) = image_costs.currency THEN image_costs.unit_price
+        END AS unit_price,
+        CASE
+            WHEN COALESCE(first_bills.currency, image_costs.currency) = image_costs.currency
+            THEN CAST(image_costs.estimated_cost AS DECIMAL(28, 12))
+        END AS estimated_cost,
+        first_bills.allocation,
+        first_bills.billed_cost,
+        first_bills.billed_registry_cost,
+        CASE
+            WHEN image_costs.unit_price IS NULL THEN 'the price book states no price for it'
+            WHEN image_costs.size_bytes IS NULL THEN 'its size is not known'
+            WHEN first_bills.id IS NULL THEN 'an estimate by the price book, not a bill'
+            ELSE 'its part of the bill'
+        END AS remark
+    FROM image_costs
+    LEFT JOIN first_bills
+        ON first_bills.project_id = image_costs.project_id
+        AND first_bills.charge_date = image_costs.snapshot_date
+        AND first_bills.id = image_costs.id
+    UNION ALL BY NAME
+    SELECT
+        image_bills.charge_date AS snapshot_date,
+        image_bills.project_id,
+        NULLIF(image_bills.id, '') AS id,
+        image_bills.namespace,
+        image_bills.owner,
+        image_bills.cost_center,
+        image_bills.environment,
+        FALSE AS is_carried,
+        image_bills.currency,
+        image_bills.allocation,
+        image_bills.billed_cost,
+        image_bills.billed_registry_cost
+    FROM image_bills
+    LEFT JOIN first_bills
+        ON first_bills.project_id = image_bills.project_id
+        AND first_bills.charge_date = image_bills.charge_date
+        AND first_bills.id = image_bills.id
+        AND first_bills.currency = image_bills.currency
+    WHERE first_bills.id IS NULL
+),
+
+quantities AS (
+    SELECT
+        joined.*,
         CAST(size_bytes AS DOUBLE) / 1073741824 AS size_gib,
         CASE
             WHEN registry LIKE 'swr.%.otc.t-systems.com' THEN 'Open Telekom Cloud'
             WHEN registry LIKE 'swr.%.myhuaweicloud.com' THEN 'Huawei Cloud'
         END AS provider
-    FROM image_costs
+    FROM joined
 )
 
 SELECT
-    CAST(0 AS DECIMAL(28, 12)) AS BilledCost,
+    CAST(COALESCE(billed_cost, 0) AS DECIMAL(28, 12)) AS BilledCost,
     CAST(NULL AS VARCHAR) AS BillingAccountId,
     CAST(NULL AS VARCHAR) AS BillingAccountName,
     currency AS BillingCurrency,
@@ -26,20 +101,19 @@ SELECT
     'Usage' AS ChargeCategory,
     CAST(NULL AS VARCHAR) AS ChargeClass,
     CASE
-        WHEN unit_price IS NULL THEN 'Storage of a container image for a day; the price book states no price for it'
-        WHEN size_bytes IS NULL THEN 'Storage of a container image for a day; its size is not known'
-        ELSE 'Storage of a container image for a day; an estimate by the price book, not a bill'
+        WHEN remark IS NULL THEN 'Part of the bill of a day that belongs to no known image: ' || allocation
+        ELSE 'Storage of a container image for a day; ' || remark
     END AS ChargeDescription,
     'Usage-Based' AS ChargeFrequency,
     CAST(snapshot_date + INTERVAL '1' DAY AS TIMESTAMP) AT TIME ZONE 'UTC' AS ChargePeriodEnd,
     CAST(snapshot_date AS TIMESTAMP) AT TIME ZONE 'UTC' AS ChargePeriodStart,
     CAST(size_gib AS DECIMAL(28, 12)) AS ConsumedQuantity,
     'GiB-Days' AS ConsumedUnit,
-    CAST(estimated_cost AS DECIMAL(28, 12)) AS ContractedCost,
+    CAST(CASE WHEN remark IS NULL THEN 0 ELSE estimated_cost END AS DECIMAL(28, 12)) AS ContractedCost,
     CAST(unit_price AS DECIMAL(28, 12)) AS ContractedUnitPrice,
-    CAST(estimated_cost AS DECIMAL(28, 12)) AS EffectiveCost,
+    CAST(COALESCE(billed_cost, estimated_cost) AS DECIMAL(28, 12)) AS EffectiveCost,
     provider AS InvoiceIssuerName,
-    CAST(estimated_cost AS DECIMAL(28, 12)) AS ListCost,
+    CAST(CASE WHEN remark IS NULL THEN 0 ELSE estimated_cost END AS DECIMAL(28, 12)) AS ListCost,
     CAST(unit_price AS DECIMAL(28, 12)) AS ListUnitPrice,
     'Standard' AS PricingCategory,
     CAST(size_gib / DAY(LAST_DAY(snapshot_date)) AS DECIMAL(28, 12)) AS PricingQuantity,
@@ -51,7 +125,7 @@ SELECT
     CASE WHEN provider IS NOT NULL THEN SPLIT_PART(registry, '.', 2) END AS RegionName,
     id AS ResourceId,
     name AS ResourceName,
-    'Container Image' AS ResourceType,
+    CASE WHEN id IS NOT NULL THEN 'Container Image' END AS ResourceType,
     'Storage' AS ServiceCategory,
     'Software Repository for Container' AS ServiceName,
     'Other (Storage)' AS ServiceSubcategory,
@@ -60,12 +134,16 @@ SELECT
         WHEN COALESCE(owner, cost_center, environment) IS NOT NULL
         THEN CAST(TO_JSON({'cost_center': cost_center, 'environment': environment, 'owner': owner}) AS VARCHAR)
     END AS Tags,
+    allocation AS x_Allocation,
+    CAST(billed_registry_cost AS DECIMAL(28, 12)) AS x_BilledRegistryCost,
     cost_center AS x_CostCenter,
+    CAST(billed_registry_cost - estimated_cost AS DECIMAL(28, 12)) AS x_Difference,
     environment AS x_Environment,
+    CAST(estimated_cost AS DECIMAL(28, 12)) AS x_EstimatedCost,
     growth_bytes AS x_GrowthBytes,
     type AS x_ImageType,
     is_carried AS x_IsCarried,
-    TRUE AS x_IsEstimate,
+    allocation IS NULL AS x_IsEstimate,
     focus_parameters.is_sandbox AS x_IsSandbox,
     namespace AS x_Namespace,
     observed_kinds AS x_ObservedKinds,

@@ -1,5 +1,5 @@
--- Bytes and estimated costs of a day by owner and by namespace: the largest shown_groups groups of each, and all others
--- in one row. A null name means that the images have none; a null sum is unknown.
+-- Bytes, estimated costs and parts of the newest bill of a day by owner and by namespace: the largest shown_groups
+-- groups of each, and all others in one row. A null name means that the images have none; a null sum is unknown.
 --
 -- Reads image_costs of one day, and report_limits (one row: shown_groups, shown_text: characters).
 WITH grouped AS (
@@ -9,7 +9,8 @@ WITH grouped AS (
         COUNT(*) AS images,
         SUM(size_bytes) AS size_bytes,
         SUM(estimated_cost) AS estimated_cost,
-        SUM(reclaimable_bytes) AS reclaimable_bytes
+        SUM(reclaimable_bytes) AS reclaimable_bytes,
+        SUM(billed_cost) AS billed_cost
     FROM image_costs
     GROUP BY owner
     UNION ALL
@@ -19,7 +20,8 @@ WITH grouped AS (
         COUNT(*) AS images,
         SUM(size_bytes) AS size_bytes,
         SUM(estimated_cost) AS estimated_cost,
-        SUM(reclaimable_bytes) AS reclaimable_bytes
+        SUM(reclaimable_bytes) AS reclaimable_bytes,
+        SUM(billed_cost) AS billed_cost
     FROM image_costs
     GROUP BY namespace
 ),
@@ -43,7 +45,8 @@ labelled AS (
         ranked.images,
         ranked.size_bytes,
         ranked.estimated_cost,
-        ranked.reclaimable_bytes
+        ranked.reclaimable_bytes,
+        ranked.billed_cost
     FROM ranked
     CROSS JOIN report_limits
 )
@@ -56,7 +59,8 @@ SELECT
     CAST(SUM(images) AS BIGINT) AS images,
     CAST(SUM(size_bytes) AS BIGINT) AS size_bytes,
     SUM(estimated_cost) AS estimated_cost,
-    CAST(SUM(reclaimable_bytes) AS BIGINT) AS reclaimable_bytes
+    CAST(SUM(reclaimable_bytes) AS BIGINT) AS reclaimable_bytes,
+    SUM(billed_cost) AS billed_cost
 FROM labelled
 GROUP BY
     dimension,

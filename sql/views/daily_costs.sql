@@ -1,6 +1,7 @@
--- Images, bytes and estimated cost of each complete day, by project, owner, cost centre, environment and currency.
+-- Images, bytes, estimated cost and bill of each complete day, by project, owner, cost centre, environment and currency.
 --
--- Reads days and image_costs. Sums leave out images of unknown size or price; `images_without_cost` counts them.
+-- Reads days, image_costs and billed_images. Sums leave out images of unknown size or price; `images_without_cost`
+-- counts them. The bill is that of the day itself: null until it is known, or where it is in another currency.
 SELECT
     c.project,
     c.snapshot_date,
@@ -13,11 +14,19 @@ SELECT
     CAST(SUM(c.size_bytes) AS BIGINT) AS size_bytes,
     CAST(SUM(c.growth_bytes) AS BIGINT) AS growth_bytes,
     SUM(c.estimated_cost) AS estimated_cost,
-    CAST(SUM(c.reclaimable_bytes) AS BIGINT) AS reclaimable_bytes
+    CAST(SUM(c.reclaimable_bytes) AS BIGINT) AS reclaimable_bytes,
+    SUM(b.billed_cost) AS billed_cost,
+    SUM(b.billed_registry_cost) AS billed_registry_cost
 FROM image_costs AS c
 INNER JOIN days AS d
     ON d.project = c.project
     AND d.snapshot_date = c.snapshot_date
+LEFT JOIN billed_images AS b
+    ON b.project = c.project
+    AND b.charge_date = c.snapshot_date
+    AND b.id = c.id
+    AND b.currency = c.currency
+    AND b.allocation = 'image'
 WHERE d.is_complete
 GROUP BY
     c.project,

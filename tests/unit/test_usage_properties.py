@@ -8,6 +8,7 @@ from published_days import publish_snapshot, published_rows
 
 from pipelines.derive import costs
 from pipelines.derive.analysis import Analysis
+from pipelines.derive.bills import derive_bills
 from pipelines.derive.usage import derive_image_usage
 from pipelines.lake.manifests import ScopeFacts, SourceFacts
 from pipelines.tables import IMAGE_COSTS, IMAGE_USAGE, USAGE_SOURCES
@@ -85,7 +86,7 @@ def test_no_image_becomes_unused_by_what_was_not_read(monkeypatch):
         )
         with Analysis(day) as analysis:
             derive_image_usage(analysis)
-            costs.derive_image_costs(analysis)
+            costs.derive_image_costs(analysis, derive_bills(analysis))
         usage = {row["id"]: row for row in published_rows(day, IMAGE_USAGE)}
         reclaimable = {row["id"]: row["reclaimable_bytes"] for row in published_rows(day, IMAGE_COSTS)}
         for id_, row in usage.items():
