@@ -34,6 +34,7 @@ from pipelines.tables import ANALYSIS_TABLES, IMAGES, TABLES
 TODAY = dt.datetime.now(dt.UTC).date()
 PARTITION = Partition(TODAY, "default")
 DELIVERED = {"warehouse_tables", "daily_report", "monthly_tables"}
+UPSTREAM = {"inventory_source", "modelarts_api", "registry", "bills", "price_book", "audit_rule_files"}
 
 
 @pytest.fixture
@@ -380,11 +381,13 @@ def test_every_asset_has_description_and_metadata():
     definitions = build_definitions(Settings())
     specs = {spec.key.path[-1]: spec for spec in definitions.resolve_all_asset_specs()}
     snapshot = {"image_inventory", "image_responses", "images", "image_values", "image_tags"}
-    assert set(specs) == {*snapshot, *ANALYSIS_TABLES, *DELIVERED}
+    assert set(specs) == {*snapshot, *ANALYSIS_TABLES, *DELIVERED, *UPSTREAM, "project_days"}
     for name, spec in specs.items():
         assert spec.description
-        assert spec.owners == ["team:platform"]
-        assert ("parquet" in spec.kinds) == (name not in DELIVERED - {"monthly_tables"})
+        assert spec.kinds
+        assert spec.owners == ([] if name in UPSTREAM else ["team:platform"])
+        made = name not in {*UPSTREAM, "project_days"}
+        assert ("parquet" in spec.kinds) == (made and name not in DELIVERED - {"monthly_tables"})
     columns = specs["images"].metadata["dagster/column_schema"].columns
     assert [column.name for column in columns] == IMAGES.schema.names
     assert all(column.description for column in columns)
@@ -454,4 +457,6 @@ def test_dg_loads_the_definitions(tmp_path):
         "image_tags",
         *ANALYSIS_TABLES,
         *DELIVERED,
+        *UPSTREAM,
+        "project_days",
     }
