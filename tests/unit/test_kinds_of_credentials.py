@@ -243,15 +243,15 @@ def test_identity_service_follows_from_the_region(clouds):
         (
             {"OS_SESSION_TOKEN": "hidden"},
             (
-                "OS_SESSION_TOKEN is set without the access key that it belongs to: set OS_ACCESS_KEY and OS_SECRET_KEY, "
-                "too."
+                "OS_SESSION_TOKEN is set without the access key that it belongs to: set OS_ACCESS_KEY and "
+                "OS_SECRET_KEY, too."
             ),
         ),
         (
             {"HW_SECURITY_TOKEN": "hidden"},
             (
-                "HW_SECURITY_TOKEN is set without the access key that it belongs to: set HW_ACCESS_KEY and HW_SECRET_KEY, "
-                "too."
+                "HW_SECURITY_TOKEN is set without the access key that it belongs to: set HW_ACCESS_KEY and "
+                "HW_SECRET_KEY, too."
             ),
         ),
         (
@@ -261,15 +261,15 @@ def test_identity_service_follows_from_the_region(clouds):
         (
             OS | {"OS_AUTH_TYPE": "agency"},
             (
-                "OS_AUTH_TYPE asks for the agency of this server, and OS_ACCESS_KEY states other credentials: unset one of "
-                "them."
+                "OS_AUTH_TYPE asks for the agency of this server, and OS_ACCESS_KEY states other credentials: unset "
+                "one of them."
             ),
         ),
         (
             LOGIN | {"OS_AUTH_TYPE": "agency"},
             (
-                "OS_AUTH_TYPE asks for the agency of this server, and OS_PASSWORD states other credentials: unset one of "
-                "them."
+                "OS_AUTH_TYPE asks for the agency of this server, and OS_PASSWORD states other credentials: unset one "
+                "of them."
             ),
         ),
         (
@@ -289,8 +289,8 @@ def test_identity_service_follows_from_the_region(clouds):
         (
             OS | {"OS_PROJECT_NAME": "team"},
             (
-                "An access key needs a project id, and the id of 'team' cannot be looked up without the identity service: "
-                "set OS_PROJECT_ID, or OS_AUTH_URL or OS_REGION_NAME."
+                "An access key needs a project id, and the id of 'team' cannot be looked up without the identity "
+                "service: set OS_PROJECT_ID, or OS_AUTH_URL or OS_REGION_NAME."
             ),
         ),
         (
@@ -311,8 +311,8 @@ def test_half_and_contradictory_statements_are_one_sentence(env, says):
         (
             "token-alone",
             (
-                "The access key of the cloud 'token-alone' in clouds.yaml is incomplete: state access_key and secret_key, "
-                "too."
+                "The access key of the cloud 'token-alone' in clouds.yaml is incomplete: state access_key and "
+                "secret_key, too."
             ),
         ),
         (
@@ -329,16 +329,16 @@ def test_half_and_contradictory_statements_are_one_sentence(env, says):
         (
             "half-delegate",
             (
-                "The agency of another account in the cloud 'half-delegate' in clouds.yaml is incomplete: OS_AGENCY_NAME "
-                "is stated, so state OS_AGENCY_DOMAIN_NAME (agency_domain_name in clouds.yaml), too."
+                "The agency of another account in the cloud 'half-delegate' in clouds.yaml is incomplete: "
+                "OS_AGENCY_NAME is stated, so state OS_AGENCY_DOMAIN_NAME (agency_domain_name in clouds.yaml), too."
             ),
         ),
         (
             "application",
             (
                 "The auth_type 'v3applicationcredential' of the cloud 'application' in clouds.yaml cannot be used: the "
-                "identity service of these clouds takes no application credentials. Use an access key, a password, or the "
-                "agency of a server."
+                "identity service of these clouds takes no application credentials. Use an access key, a password, or "
+                "the agency of a server."
             ),
         ),
     ],
