@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, Field, PrivateAttr, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -21,6 +21,7 @@ from pipelines.inputs.cron import check_cron
 from pipelines.inputs.endpoints import SCHEME, check_endpoint
 from pipelines.inputs.environment import OURS, at_home, prepare_environment
 from pipelines.inputs.projects import Project, projects_of_object, read_projects, wrong_value
+from pipelines.inputs.secret_files import SUFFIX, with_secret_files
 from pipelines.inputs.secret_urls import looks_like_url, parse_secret_url
 from pipelines.tables import OWNER_FIELDS, USAGE_SOURCES
 
@@ -402,7 +403,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls) -> Self:
-        """Read `.env` of the working directory and the environment, which wins.
+        """Read `.env` of the working directory, the environment, which wins, and the files that hold secrets.
 
         Raises:
             ConfigurationError: a value is wrong; names the variable, never the value.
@@ -411,7 +412,8 @@ class Settings(BaseSettings):
         for name in (f"{PREFIX}PROJECTS", f"{PREFIX}TAG_KEYS"):
             _check_repeated_keys(name, os.environ.get(name, ""))
         try:
-            settings = cls()
+            # A value from a file is passed in: it must not stay in the environment, where it would outlive the file.
+            settings = cls(**_secrets_of_files(cls))
         except ValidationError as error:
             field, reason = _first_problem(error)
             raise ConfigurationError(f"The setting {PREFIX}{field.upper()} is wrong: {reason}.") from None
@@ -424,6 +426,23 @@ def _first_problem(error: ValidationError) -> tuple[str, str]:
     """The first setting that is wrong, and the reason, without the value."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     return str(first["loc"][0]) if first["loc"] else "", first["msg"].removeprefix("Value error, ")
+
+
+def _secret_names(settings: type[Settings]) -> dict[str, str]:
+    """The variables of the settings that are secret, and their fields."""
+    return {
+        f"{PREFIX}{name.upper()}": name
+        for name, field in settings.model_fields.items()
+        if SecretStr in (field.annotation, *get_args(field.annotation))
+    }
+
+
+def _secrets_of_files(settings: type[Settings]) -> dict[str, Any]:
+    """The secret settings whose values are in files, by field."""
+    names = _secret_names(settings)
+    in_files = [name for name in names if os.environ.get(f"{name}{SUFFIX}", "").strip()]
+    env = with_secret_files(os.environ, in_files)
+    return {names[name]: SecretStr(env[name].strip()) for name in in_files}
 
 
 def load_environment() -> None:
@@ -462,6 +481,7 @@ def check_names(names: Iterable[str]) -> None:
         ConfigurationError: there is such a variable; names the first, and the setting that it resembles.
     """
     known = {f"{PREFIX}{field.upper()}" for field in Settings.model_fields}
+    known |= {f"{name}{SUFFIX}" for name in _secret_names(Settings)}
     for name in sorted(set(names) - known):
         upper = name.upper()
         if _OF_A_SERVICE.fullmatch(name.removeprefix(PREFIX)):
