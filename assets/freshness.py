@@ -77,7 +77,8 @@ def check_names(projects: list[str]) -> dict[str, str]:
 
 def freshness_sensor(settings: Settings, now: Callable[[], dt.datetime]) -> dg.SensorDefinition:
     """Write the result of each project whose state has changed; switched on by default like the daily schedule."""
-    default = dg.DefaultSensorStatus.STOPPED if settings.uses_sandbox else dg.DefaultSensorStatus.RUNNING
+    is_sandbox = all(own.uses_sandbox for own in settings.of_each_project)
+    default = dg.DefaultSensorStatus.STOPPED if is_sandbox else dg.DefaultSensorStatus.RUNNING
 
     @dg.sensor(
         name="project_freshness_sensor",

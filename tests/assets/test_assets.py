@@ -441,7 +441,7 @@ def test_failed_run_is_posted_to_the_webhook(instance, sandbox, webhook, monkeyp
     result = definitions.resolve_job_def(DAILY_JOB).execute_in_process(
         instance=instance, partition_key=partition_key(PARTITION), raise_on_error=False
     )
-    (sensor,) = definitions.sensors
+    (sensor,) = [one for one in definitions.sensors if one.name == "run_failure_webhook"]
     run_ = instance.get_run_by_id(result.run_id)
     failure = next(e for e in result.all_events if e.event_type_value == "PIPELINE_FAILURE")
     context = dg.build_run_status_sensor_context(
@@ -457,7 +457,7 @@ def test_failed_run_is_posted_to_the_webhook(instance, sandbox, webhook, monkeyp
 
 
 def test_no_webhook_means_no_sensor():
-    assert list(build_definitions(Settings()).sensors) == []
+    assert [sensor.name for sensor in build_definitions(Settings()).sensors] == ["project_freshness_sensor"]
 
 
 def test_dg_loads_the_definitions(tmp_path):
