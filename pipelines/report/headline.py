@@ -87,10 +87,10 @@ def notes(manifest: Manifest, summary: DerivedSummary) -> Iterator[tuple[str, st
             f"{' '.join(reasons_not_observed(fetch))} What is used counts; no image counts as unused by this day.",
         )
     bill = fetch.sources.get(BILLS)
-    if bill is not None and (reason := bill.error or bill.partial):
+    if bill is not None and (lack := bill.error or bill.partial):
         yield (
             "The bill was not read",
-            f"{reason[0].upper()}{reason[1:].rstrip('.')}. What was known of it before stands.",
+            f"{lack[0].upper()}{lack[1:].rstrip('.')}. What was known of it before stands.",
         )
     if warning := inventory_warning(manifest.inventory):
         is_whole = manifest.inventory.is_whole
