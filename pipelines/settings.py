@@ -156,7 +156,12 @@ class Settings(BaseSettings):
     )
     first_day: dt.date = Field(dt.date(2026, 1, 1), description="first day of the partitions")
     schedule: str = Field("17 2 * * *", description="cron line (UTC) of the daily run")
-    failure_webhook: SecretStr | None = Field(None, description="URL that receives a POST when a run fails")
+    notify: SecretStr | None = Field(
+        None, description="URLs of webhooks, with blanks between them, that are told of failed, missing and new things"
+    )
+    notify_severity: Literal["critical", "high", "medium", "low", "info"] = Field(
+        "high", description="least grave severity of the new audit findings that `NOTIFY` is told of"
+    )
 
     @field_validator("endpoint")
     @classmethod
@@ -216,14 +221,15 @@ class Settings(BaseSettings):
             raise ValueError(f"it shares {PREFIX}RATE_LIMIT among all processes, so set that, too")
         return value
 
-    @field_validator("failure_webhook")
+    @field_validator("notify")
     @classmethod
-    def _webhook_is_a_url(cls, value: SecretStr | None) -> SecretStr | None:
+    def _webhooks_are_urls(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            example = "https://chat.example/hooks/..."
-            url = parse_secret_url(value.get_secret_value(), example, ("https", "http"))
-            if not url.hosts or "," in url.hosts:
-                raise ValueError(f"must look like {example}")
+            example = "https://chat.example/hooks/..., several with blanks between them"
+            for text in value.get_secret_value().split():
+                url = parse_secret_url(text, example, ("https", "http"))
+                if not url.hosts or "," in url.hosts:
+                    raise ValueError(f"must look like {example}")
         return value
 
     @field_validator("projects")

@@ -4,6 +4,7 @@ Names that are not of a day, month or project are left out; a directory that can
 lies belongs to `layout`, what a record says to the module of its kind.
 """
 
+import datetime as dt
 import re
 from collections.abc import Iterable
 from typing import TypeVar
@@ -35,6 +36,14 @@ class Contents:
     def derived_manifests(self, project: str) -> dict[Partition, bytes]:
         """The derived manifests of a project, in order."""
         return _by_record((self._root / "_derived").contents(f"dt=*/project={project}.json").items())
+
+    def manifests_of(self, date: dt.date) -> dict[Partition, bytes]:
+        """The manifests of a day, of all projects, in order."""
+        return _by_record(sorted((self._root / "_manifests" / f"dt={date}").contents("project=*.json").items()))
+
+    def derived_manifests_of(self, date: dt.date) -> dict[Partition, bytes]:
+        """The derived manifests of a day, of all projects, in order."""
+        return _by_record(sorted((self._root / "_derived" / f"dt={date}").contents("project=*.json").items()))
 
     def superseded_manifests(self, project: str) -> dict[LakePath, bytes]:
         """The manifests that a rerun replaced."""
