@@ -33,17 +33,17 @@ class Contents:
         """The manifests of a project's published days, in order."""
         return _by_record((self._root / "_manifests").contents(f"dt=*/project={project}.json").items())
 
+    def manifests_of(self, day: dt.date) -> dict[Partition, bytes]:
+        """The manifests of all projects that are published on a day."""
+        return _by_record((self._root / "_manifests" / f"dt={day}").contents("project=*.json").items())
+
     def derived_manifests(self, project: str) -> dict[Partition, bytes]:
         """The derived manifests of a project, in order."""
         return _by_record((self._root / "_derived").contents(f"dt=*/project={project}.json").items())
 
-    def manifests_of(self, date: dt.date) -> dict[Partition, bytes]:
-        """The manifests of a day, of all projects, in order."""
-        return _by_record(sorted((self._root / "_manifests" / f"dt={date}").contents("project=*.json").items()))
-
-    def derived_manifests_of(self, date: dt.date) -> dict[Partition, bytes]:
-        """The derived manifests of a day, of all projects, in order."""
-        return _by_record(sorted((self._root / "_derived" / f"dt={date}").contents("project=*.json").items()))
+    def derived_manifests_of(self, day: dt.date) -> dict[Partition, bytes]:
+        """The derived manifests of all projects of a day."""
+        return _by_record((self._root / "_derived" / f"dt={day}").contents("project=*.json").items())
 
     def superseded_manifests(self, project: str) -> dict[LakePath, bytes]:
         """The manifests that a rerun replaced."""

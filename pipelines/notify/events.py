@@ -5,7 +5,7 @@ Nothing is sent or written here. What was found before is left out by its key.
 
 import datetime as dt
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from pipelines.lake.failures import last_failures
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import Manifest, parse_manifest
 from pipelines.lake.parquet_files import read_batches
+from pipelines.maintenance.status import PartitionStatus
 from pipelines.notify.told import Event, Item, Told, Trouble, read_told_findings
 from pipelines.tables import AUDIT_FINDINGS, SEVERITIES
 
@@ -26,6 +27,11 @@ FIRST_DAYS, MOST_DAYS = 2, 14
 # The trouble of a verification has no project.
 OF_THE_LAKE = ""
 _BATCH_ROWS = 8_192
+_NOTHING = {
+    "missing": "no run has published this day, and none said why",
+    "unfinished": "an attempt is open, and nothing is published",
+    "damaged": "its manifest cannot be read",
+}
 # Findings and problems that a message names; it counts the others.
 _NAMED = 20
 _FINDING_COLUMNS = ("finding_id", "rule", "severity", "title", "id", "name", "owner", "state", "suppressed_until")
@@ -85,28 +91,28 @@ def find_events(
     now: dt.datetime,
     *,
     severity: str,
-    missing: Iterable[Partition] = (),
+    lacking: Iterable[PartitionStatus] = (),
     failures: Sequence[FailedRun] = (),
     verification: Verification | None = None,
 ) -> Found:
     """Find what is new since the record `before`.
 
-    `severity`: the least grave severity of findings that are told. `missing`: partitions that should be published by
-    now and are not. `failures` are those that the caller knows of; the lake's own notes are read besides.
+    `severity`: the least grave severity of findings that are told. `lacking`: partitions that should
+    be complete by now and are not. `failures` are those that the caller knows of; the lake's notes are read besides.
 
     Raises:
         StorageError, StorageUnreachableError: the lake cannot be read.
     """
     told = before.model_copy(deep=True, update={"looked_at": now}) if before else Told(looked_at=now)
     found = Found(told)
-    days = list(_days_since(before.looked_at.date() if before else None, now.date()))
+    days = days_to_look_at(before, now)
     published = _published(lake, days)
     found.is_sandbox = any(day.manifest.fetch.is_sandbox for day in published.values())
     complete = _last_complete(published.values())
     noted = _noted_failures(lake, days, complete)
     _failed(found, [*noted, *failures], now)
     _incomplete(found, published.values(), complete, now)
-    _missing(found, missing, now)
+    _missing(found, lacking, now)
     _recovered(found, complete, {run.partition for run in (*noted, *failures)}, now)
     _new_findings(found, lake, published.values(), severity, now)
     for day in published.values():
@@ -116,20 +122,18 @@ def find_events(
     return found
 
 
-def _days_since(last: dt.date | None, today: dt.date) -> Iterator[dt.date]:
-    """The days to look at, in order; yesterday is looked at even if nothing was missed, for late runs."""
-    first = today - dt.timedelta(days=FIRST_DAYS - 1)
-    if last is not None:
-        first = max(min(first, last), today - dt.timedelta(days=MOST_DAYS - 1))
-    while first <= today:
-        yield first
-        first += dt.timedelta(days=1)
+def days_to_look_at(before: Told | None, now: dt.datetime) -> list[dt.date]:
+    """The days in order, today last: those since the last look, and at least yesterday, whose runs may end today."""
+    back = FIRST_DAYS - 1
+    if before is not None:
+        back = min(max(back, (now.date() - before.looked_at.date()).days), MOST_DAYS - 1)
+    return [now.date() - dt.timedelta(days=days) for days in range(back, -1, -1)]
 
 
 def _published(lake: Lake, days: Iterable[dt.date]) -> dict[Partition, _Published]:
     found = {}
     for date in days:
-        for partition, content in lake.contents.manifests_of(date).items():
+        for partition, content in sorted(lake.contents.manifests_of(date).items()):
             try:
                 manifest = parse_manifest(content, lake.manifest(partition))
             except StorageError:
@@ -175,6 +179,8 @@ def _failed(found: Found, failures: Iterable[FailedRun], now: dt.datetime) -> No
                 f"{run.partition.project}, {run.partition.date}",
             )
             facts = _of(run.partition, **facts)
+            # So it is known why the day is missing, if it will be.
+            found.told.found.setdefault(_key(Event.MISSING, run.partition), now)
             _trouble(found, run.partition, Event.FAILED)
         found.add(Item(event=Event.FAILED, key=key, at=now, line=f"{name}: {run.sentence}", facts=facts))
 
@@ -204,18 +210,19 @@ def _incomplete(found: Found, published: Iterable[_Published], complete: dict[st
         _trouble(found, partition, Event.INCOMPLETE)
 
 
-def _missing(found: Found, missing: Iterable[Partition], now: dt.datetime) -> None:
-    for partition in missing:
-        # Why it is missing was told already.
-        if any(key.startswith(f"{_key(Event.FAILED, partition)} ") for key in found.told.found):
+def _missing(found: Found, lacking: Iterable[PartitionStatus], now: dt.datetime) -> None:
+    for status in lacking:
+        partition = status.partition
+        # Incomplete days are told by their manifests.
+        if status.state not in _NOTHING:
             continue
         found.add(
             Item(
                 event=Event.MISSING,
                 key=_key(Event.MISSING, partition),
                 at=now,
-                line=f"{partition.project}, {partition.date}: no run has published this day, and none said why.",
-                facts=_of(partition),
+                line=f"{partition.project}, {partition.date}: {_NOTHING[status.state]}.",
+                facts=_of(partition, state=status.state),
             )
         )
         _trouble(found, partition, Event.MISSING)

@@ -6,12 +6,13 @@ away: the next look at the lake sends it. It is held meanwhile, so that two proc
 
 import datetime as dt
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from pipelines.errors import PipelineError
-from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.layout import Lake
+from pipelines.maintenance.status import due_day, lacking_partitions
 from pipelines.notify.delivery import DeliveryError, Receiver, deliver, receivers
-from pipelines.notify.events import FailedRun, Verification, find_events
+from pipelines.notify.events import FailedRun, Verification, days_to_look_at, find_events
 from pipelines.notify.messages import encoded, message_body
 from pipelines.notify.told import Event, Told, read_told, write_told, write_told_findings
 from pipelines.settings import Settings
@@ -22,7 +23,6 @@ def tell(
     lake: Lake,
     now: dt.datetime,
     *,
-    missing: Callable[[], Iterable[Partition]] = tuple,
     failures: Sequence[FailedRun] = (),
     verification: Verification | None = None,
     pause: Callable[[float], None] = time.sleep,
@@ -36,7 +36,7 @@ def tell(
     hooks = receivers(settings.notify.get_secret_value().split())
     try:
         with lake.locks.notifications():
-            return _tell(settings, lake, now, hooks, list(missing()), failures, verification, pause)
+            return _tell(settings, lake, now, hooks, failures, verification, pause)
     except PipelineError as error:
         return [f"Nothing was told: {error}"]
 
@@ -46,18 +46,20 @@ def _tell(
     lake: Lake,
     now: dt.datetime,
     hooks: Sequence[Receiver],
-    missing: Sequence[Partition],
     failures: Sequence[FailedRun],
     verification: Verification | None,
     pause: Callable[[float], None],
 ) -> list[str]:
     before = read_told(lake)
+    # What was missing before anybody was to be told is not news.
+    first = days_to_look_at(before, now)[0] if before else now.date()
+    due = due_day(now, settings.due_hour)
     found = find_events(
         lake,
         before,
         now,
         severity=settings.notify_severity,
-        missing=missing,
+        lacking=lacking_partitions(lake, settings.project_keys, first, due) if first <= due else (),
         failures=failures,
         verification=verification,
     )
