@@ -231,7 +231,8 @@ class Settings(BaseSettings):
             example = "https://chat.example/hooks/..., several with blanks between them"
             for text in value.get_secret_value().split():
                 url = parse_secret_url(text, example, ("https", "http"))
-                if not url.hosts or "," in url.hosts:
+                # A comma between two URLs makes one with a strange path of them.
+                if not url.hosts or "," in url.hosts or "://" in url.path:
                     raise ValueError(f"must look like {example}")
         return value
 

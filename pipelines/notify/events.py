@@ -20,6 +20,7 @@ from pipelines.lake.manifests import Manifest, parse_manifest
 from pipelines.lake.parquet_files import read_batches
 from pipelines.maintenance.status import PartitionStatus
 from pipelines.notify.told import Event, Item, Told, Trouble, read_told_findings
+from pipelines.plain_text import visible
 from pipelines.tables import AUDIT_FINDINGS, SEVERITIES
 
 # How many days are looked at, today included: the first time, and after a long pause.
@@ -90,12 +91,13 @@ def find_events(
     before: Told | None,
     now: dt.datetime,
     *,
+    projects: Iterable[str],
     severity: str,
     lacking: Iterable[PartitionStatus] = (),
     failures: Sequence[FailedRun] = (),
     verification: Verification | None = None,
 ) -> Found:
-    """Find what is new since the record `before`.
+    """Find what is new since the record `before`; `projects` are those of which days are due.
 
     `severity`: the least grave severity of findings that are told. `lacking`: partitions that should
     be complete by now and are not. `failures` are those that the caller knows of; the lake's notes are read besides.
@@ -104,6 +106,8 @@ def find_events(
         StorageError, StorageUnreachableError: the lake cannot be read.
     """
     told = before.model_copy(deep=True, update={"looked_at": now}) if before else Told(looked_at=now)
+    for project in projects:
+        told.began.setdefault(project, now.date())
     found = Found(told)
     days = days_to_look_at(before, now)
     published = _published(lake, days)
@@ -168,8 +172,9 @@ def _of(partition: Partition, **facts: object) -> dict[str, Any]:
 
 def _failed(found: Found, failures: Iterable[FailedRun], now: dt.datetime) -> None:
     for run in failures:
-        reason = hashlib.sha256(run.sentence.encode(errors="backslashreplace")).hexdigest()[:16]
-        facts = {"job": run.job, "run_id": run.run_id, "step": run.step, "reason": run.sentence}
+        sentence = visible(run.sentence)
+        reason = hashlib.sha256(sentence.encode()).hexdigest()[:16]
+        facts = {"job": run.job, "run_id": run.run_id, "step": run.step, "reason": sentence}
         if run.partition is None:
             # Nobody sees such a job recover, so it is told each day.
             key, name = f"{Event.FAILED} * {now.date()} {run.job} {reason}", run.job
@@ -182,7 +187,7 @@ def _failed(found: Found, failures: Iterable[FailedRun], now: dt.datetime) -> No
             # So it is known why the day is missing, if it will be.
             found.told.found.setdefault(_key(Event.MISSING, run.partition), now)
             _trouble(found, run.partition, Event.FAILED)
-        found.add(Item(event=Event.FAILED, key=key, at=now, line=f"{name}: {run.sentence}", facts=facts))
+        found.add(Item(event=Event.FAILED, key=key, at=now, line=f"{name}: {sentence}", facts=facts))
 
 
 def _trouble(found: Found, partition: Partition, event: Event) -> None:
@@ -214,7 +219,7 @@ def _missing(found: Found, lacking: Iterable[PartitionStatus], now: dt.datetime)
     for status in lacking:
         partition = status.partition
         # Incomplete days are told by their manifests.
-        if status.state not in _NOTHING:
+        if status.state not in _NOTHING or status.date < found.told.began.get(status.project, status.date):
             continue
         found.add(
             Item(
@@ -335,18 +340,18 @@ def _findings(
 
 
 def _verified(found: Found, verification: Verification, now: dt.datetime) -> None:
-    problems = [{"path": path, "problem": sentence} for path, sentence in verification.problems]
+    problems = [{"path": visible(path), "problem": visible(sentence)} for path, sentence in verification.problems]
     trouble = found.told.troubles.get(OF_THE_LAKE)
     if problems:
-        digest = hashlib.sha256(repr(sorted(verification.problems)).encode()).hexdigest()[:16]
-        first = verification.problems[0]
+        digest = hashlib.sha256(repr(problems).encode()).hexdigest()[:16]
+        first = problems[0]
         more = f"; and {len(problems) - 1} more" if len(problems) > 1 else ""
         found.add(
             Item(
                 event=Event.VERIFY_FAILED,
                 key=f"verify_failed {digest}",
                 at=now,
-                line=f"{first[0]}: {first[1]}{more}",
+                line=f"{first['path']}: {first['problem']}{more}",
                 facts={"problems": len(problems), "first": problems[:_NAMED]},
             )
         )

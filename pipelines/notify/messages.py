@@ -83,8 +83,8 @@ def message_body(
 
 
 def encoded(body: object) -> bytes:
-    """JSON as it is sent; a lone surrogate, which UTF-8 cannot have, is written as JSON's own escape."""
-    return json.dumps(body, ensure_ascii=False).encode(errors="backslashreplace")
+    """JSON as it is sent."""
+    return json.dumps(body, ensure_ascii=False).encode()
 
 
 def _first(items: Sequence[Item], room: int) -> list[dict[str, Any]]:

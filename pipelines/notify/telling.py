@@ -51,13 +51,12 @@ def _tell(
     pause: Callable[[float], None],
 ) -> list[str]:
     before = read_told(lake)
-    # What was missing before anybody was to be told is not news.
-    first = days_to_look_at(before, now)[0] if before else now.date()
-    due = due_day(now, settings.due_hour)
+    first, due = days_to_look_at(before, now)[0], due_day(now, settings.due_hour)
     found = find_events(
         lake,
         before,
         now,
+        projects=settings.project_keys,
         severity=settings.notify_severity,
         lacking=lacking_partitions(lake, settings.project_keys, first, due) if first <= due else (),
         failures=failures,

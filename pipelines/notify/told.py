@@ -18,7 +18,7 @@ from pipelines.lake.records import Facts, Record, read_record, write_record
 _KEPT = dt.timedelta(days=40)
 # A receiver that is away for longer misses messages, and one that was never there must not fill the record.
 _WAITS = dt.timedelta(days=7)
-_MOST_WAITING = 200
+_MOST_WAITING = 2_000
 
 
 class Event(StrEnum):
@@ -54,11 +54,13 @@ class Trouble(Facts):
 class Told(Record):
     """What was found and told. `looked_at`: when the lake was last looked at. `found`: each key, and when it was found.
 
+    `began`: the day on which each project was first looked at; what was missing before is not news.
     `waiting`: for each receiver the items that it did not take yet. `troubles`: by project; that of verification under
     an empty key. `findings_of`: SHA-256 of the derived manifest whose findings were told, by project.
     """
 
     looked_at: dt.datetime
+    began: dict[str, dt.date] = Field(default_factory=dict)
     found: dict[str, dt.datetime] = Field(default_factory=dict)
     waiting: dict[str, list[Item]] = Field(default_factory=dict)
     troubles: dict[str, Trouble] = Field(default_factory=dict)
