@@ -70,7 +70,7 @@ def _tell(
         told = write_told(lake, told, now)
     for project, ids in found.findings.items():
         write_told_findings(lake, project, ids)
-    sandbox = found.is_sandbox or settings.uses_sandbox
+    sandbox = found.is_sandbox or all(own.uses_sandbox for own in settings.of_each_project)
     errors = []
     for hook in hooks:
         try:
