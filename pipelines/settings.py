@@ -159,6 +159,10 @@ class Settings(BaseSettings):
     )
     first_day: dt.date = Field(dt.date(2026, 1, 1), description="first day of the partitions")
     schedule: str = Field("17 2 * * *", description="cron line (UTC) of the daily run")
+    owners: str = Field(
+        "team:platform",
+        description="owners of the assets in Dagster: e-mail addresses or team:NAME, with commas between",
+    )
     due_hour: Annotated[int, Field(ge=0, le=23)] = Field(
         6, description="hour (UTC) from which on a project without a published day for today is late"
     )
@@ -210,6 +214,15 @@ class Settings(BaseSettings):
                 raise ValueError(f"there is no source {name!r}; use {near[0] if near else ', '.join(known)}")
         if not names or (len(names) > 1 and not set(names) <= set(USAGE_SOURCES)):
             raise ValueError("must be `all`, `none`, or names of sources with commas between them")
+        return ",".join(names)
+
+    @field_validator("owners")
+    @classmethod
+    def _owners_are_people_or_teams(cls, value: str) -> str:
+        names = _names(value)
+        for name in names:
+            if not re.fullmatch(r"team:[A-Za-z0-9_]+|[^@\s]+@[^@\s]+\.[^@\s]+", name):
+                raise ValueError(f"the owner {name!r} must be an e-mail address, or team: with letters, digits and _")
         return ",".join(names)
 
     @field_validator("rate_limiter")
@@ -355,6 +368,11 @@ class Settings(BaseSettings):
     def stated_workspaces(self) -> list[str] | None:
         """The workspaces whose lists are read; None for all workspaces."""
         return None if self.workspaces == "all" else self.workspaces.split(",")
+
+    @property
+    def owner_names(self) -> list[str]:
+        """The owners of the assets in Dagster."""
+        return _names(self.owners)
 
     @property
     def owner_tags(self) -> dict[str, str]:
