@@ -29,6 +29,7 @@ from pipelines.errors import StorageError
 from pipelines.lake.parquet_files import BATCH_BYTES
 from pipelines.lake.storage import LakePath, storage_errors
 from pipelines.snapshot.image_list import ImageList, microseconds
+from pipelines.snapshot.sources.registry_store import RegistryStore
 from pipelines.snapshot.sources.store import ReferenceStore, TraceStore
 from pipelines.tables import RESPONSES, Outcome
 
@@ -142,6 +143,7 @@ class Checkpoint:
             self.listed = ImageList(self._db)
             self.references = ReferenceStore(self._db)
             self.traces = TraceStore(self._db)
+            self.registry = RegistryStore(self._db)
 
     def close(self) -> None:
         """Close the file."""
@@ -179,6 +181,7 @@ class Checkpoint:
             self.listed.clear()
             self.references.clear()
             self.traces.clear()
+            self.registry.clear()
 
     def lacks(self, ids: list[str]) -> set[str]:
         """Those of some ids that are wanted and have no outcome."""

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pipelines.cloud.credentials import Credentials, load_credentials
 from pipelines.cloud.modelarts import ModelArtsClient
 from pipelines.cloud.options import Limits, Timeouts
+from pipelines.cloud.registry import BODY_BYTES, ManifestClient, RegistryClient, RegistryLogin
 from pipelines.cloud.service import ServiceClient
 from pipelines.errors import ConfigurationError
 from pipelines.inputs.endpoints import is_on_loopback
@@ -23,6 +24,9 @@ from pipelines.settings import Settings
 
 if TYPE_CHECKING:
     from pipelines.cloud.shared_rate import SharedRate
+
+# Each may hold a page of a thousand manifests in memory.
+REGISTRY_CONNECTIONS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,54 @@ class Connection:
             ca_bundle=self.settings.ca_bundle,
             now=now,
         )
+
+    @property
+    def registry_endpoint(self) -> str:
+        """The endpoint of the registry's management API. A server on this machine plays all services of the cloud.
+
+        Raises:
+            ConfigurationError: it is not set, and cannot be derived from the ModelArts endpoint.
+        """
+        if self.settings.registry_endpoint is not None:
+            return self.settings.registry_endpoint
+        if is_on_loopback(self.endpoint):
+            return self.endpoint
+        host = self.host
+        if not host.startswith("modelarts."):
+            raise ConfigurationError(
+                f"The endpoint of the registry does not follow from {host}: set IMAGE_SNAPSHOTS_REGISTRY to it."
+            )
+        return f"https://swr-api.{host.removeprefix('modelarts.')}"
+
+    def registry_client(self, now: Callable[[], dt.datetime] | None = None) -> RegistryClient:
+        """Make a client of the registry's management API, which the caller must enter; `now` as in `client`.
+
+        Raises:
+            ConfigurationError: its endpoint is not known.
+        """
+        return RegistryClient(
+            self.registry_endpoint,
+            self.credentials,
+            limits=self._registry_limits,
+            timeouts=Timeouts(request=self.settings.timeout_seconds),
+            ca_bundle=self.settings.ca_bundle,
+            now=now,
+        )
+
+    def manifest_client(self, login: RegistryLogin, now: Callable[[], dt.datetime] | None = None) -> ManifestClient:
+        """Make a client of the registry that a login is for, which the caller must enter; `now` as in `client`."""
+        return ManifestClient(
+            login,
+            self._registry_limits,
+            Timeouts(request=self.settings.timeout_seconds),
+            self.settings.ca_bundle or self.credentials.ca_bundle,
+            now,
+        )
+
+    @property
+    def _registry_limits(self) -> Limits:
+        connections = min(REGISTRY_CONNECTIONS, self.settings.concurrency)
+        return Limits(connections=connections, rate=self.settings.rate_limit, body_bytes=BODY_BYTES)
 
     def client(self, now: Callable[[], dt.datetime] | None = None) -> ModelArtsClient:
         """Make a client of the endpoint, which the caller must enter.
