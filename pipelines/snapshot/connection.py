@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 from pipelines.cloud.credentials import Credentials, load_credentials
 from pipelines.cloud.modelarts import ModelArtsClient
 from pipelines.cloud.options import Limits, Timeouts
+from pipelines.cloud.regions import sibling_endpoint
 from pipelines.cloud.registry import BODY_BYTES, ManifestClient, RegistryClient, RegistryLogin
 from pipelines.cloud.service import ServiceClient
 from pipelines.errors import ConfigurationError
-from pipelines.inputs.endpoints import is_on_loopback
 from pipelines.inventory.cleaning import LISTED
 from pipelines.lake.layout import Partition
 from pipelines.settings import Settings
@@ -53,14 +53,12 @@ class Connection:
         """
         if self.settings.traces_endpoint is not None:
             return self.settings.traces_endpoint
-        if is_on_loopback(self.endpoint):
-            return self.endpoint
-        host = self.host
-        if not host.startswith("modelarts."):
+        endpoint = sibling_endpoint("cts", self.endpoint)
+        if endpoint is None:
             raise ConfigurationError(
-                f"The endpoint of the audit service does not follow from {host}: set IMAGE_SNAPSHOTS_TRACES to it."
+                f"The endpoint of the audit service does not follow from {self.host}: set IMAGE_SNAPSHOTS_TRACES to it."
             )
-        return f"https://cts.{host.removeprefix('modelarts.')}"
+        return endpoint
 
     def traces_client(self, now: Callable[[], dt.datetime] | None = None) -> ServiceClient:
         """Make a client of the audit service, which the caller must enter; `now` as in `client`.
@@ -86,14 +84,12 @@ class Connection:
         """
         if self.settings.registry_endpoint is not None:
             return self.settings.registry_endpoint
-        if is_on_loopback(self.endpoint):
-            return self.endpoint
-        host = self.host
-        if not host.startswith("modelarts."):
+        endpoint = sibling_endpoint("swr", self.endpoint)
+        if endpoint is None:
             raise ConfigurationError(
-                f"The endpoint of the registry does not follow from {host}: set IMAGE_SNAPSHOTS_REGISTRY to it."
+                f"The endpoint of the registry does not follow from {self.host}: set IMAGE_SNAPSHOTS_REGISTRY to it."
             )
-        return f"https://swr-api.{host.removeprefix('modelarts.')}"
+        return endpoint
 
     def registry_client(self, now: Callable[[], dt.datetime] | None = None) -> RegistryClient:
         """Make a client of the registry's management API, which the caller must enter; `now` as in `client`.
