@@ -274,9 +274,9 @@ def classify_registry(
     """
     content = _json(body)
     if status == 200:
-        if isinstance(content, list) if items is None else isinstance(content, dict):
-            if not items or isinstance(content.get(items), list):
-                return _OK
+        listed = content.get(items) if items and isinstance(content, dict) else content
+        if isinstance(listed, dict if items == "" else list):
+            return _OK
         return _retry("client.not_a_page", "answered 200 with a body that is not what the registry documents")
     errors = content.get("errors", content) if isinstance(content, dict) else content
     first = errors[0] if isinstance(errors, list) and errors else errors

@@ -29,15 +29,13 @@ from pipelines.tables import Outcome
 
 # A page of a thousand tags has a thousand manifests.
 BODY_BYTES = 64 * 2**20
-_PAGE_SIZES = (1000, 100, 20)
+PAGE_SIZES = (1000, 100, 20, 10)
 _TOTAL = re.compile(r"/\s*(\d{1,15})\s*$")
-_MANIFESTS = ", ".join(
-    (
-        "application/vnd.docker.distribution.manifest.v2+json",
-        "application/vnd.docker.distribution.manifest.list.v2+json",
-        "application/vnd.oci.image.manifest.v1+json",
-        "application/vnd.oci.image.index.v1+json",
-    )
+_MANIFESTS = (
+    "application/vnd.docker.distribution.manifest.v2+json, "
+    "application/vnd.docker.distribution.manifest.list.v2+json, "
+    "application/vnd.oci.image.manifest.v1+json, "
+    "application/vnd.oci.image.index.v1+json"
 )
 
 
@@ -56,7 +54,7 @@ class RegistryPage:
 
 @dataclass(slots=True)
 class _Position:
-    """How far a list is read. `size` is an index of `_PAGE_SIZES`."""
+    """How far a list is read. `size` is an index of `PAGE_SIZES`."""
 
     offset: int = 0
     marker: str | None = None
@@ -141,7 +139,7 @@ class RegistryClient(ServiceClient):
             result, total = await self._page(path, name, where, position)
             verdict = result.verdict
             is_refused = result.status == 400 or verdict.error_code == "client.body_too_large"
-            if is_refused and not position.shown and position.size + 1 < len(_PAGE_SIZES):
+            if is_refused and not position.shown and position.size + 1 < len(PAGE_SIZES):
                 position.size += 1
                 continue
             if verdict.outcome is not Outcome.OK or result.body is None:
@@ -169,12 +167,12 @@ class RegistryClient(ServiceClient):
         position.offset += shown
         if position.total is not None:
             return position.offset < position.total
-        return shown >= _PAGE_SIZES[position.size]
+        return shown >= PAGE_SIZES[position.size]
 
     async def _page(
         self, path: str, name: str, where: dict[str, str], position: _Position
     ) -> tuple[Result, int | None]:
-        query: dict[str, str] = {"limit": str(_PAGE_SIZES[position.size])}
+        query: dict[str, str] = {"limit": str(PAGE_SIZES[position.size])}
         if self.version == 2:
             query["offset"] = str(position.offset)
         elif position.marker is not None:

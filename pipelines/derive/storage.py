@@ -8,6 +8,7 @@ What could not be read may share layers with everything of its namespace, so byt
 taken to share no layer with what was not read in another one.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -53,10 +54,7 @@ def derive_image_storage(analysis: Analysis) -> StorageResult:
     _hold_addresses(engine, "image_addresses", "SELECT id, swr_path, swr_instance_id FROM current_images")
     engine.hold(
         "tag_images",
-        [
-            "SELECT namespace, repository, tag, COUNT(*) AS images FROM image_addresses "
-            "GROUP BY namespace, repository, tag"
-        ],
+        ["SELECT namespace, repository, tag, COUNT(*) AS images FROM image_addresses GROUP BY ALL"],
     )
     _hold_addresses(
         engine,
@@ -120,7 +118,7 @@ def load_scope(engine: Engine, fetch: FetchFacts) -> None:
     engine.load("unread_repositories", _table([one for one in unread if None not in one], _UNREAD))
 
 
-def _table(rows: list[tuple[object, ...]] | list[tuple[str, bool]] | list[tuple[str, str]], schema: pa.Schema) -> pa.Table:
+def _table(rows: Sequence[tuple[object, ...]], schema: pa.Schema) -> pa.Table:
     columns = zip(*rows, strict=True) if rows else [()] * len(schema)
     return pa.table([pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)], schema)
 

@@ -199,6 +199,10 @@ class IdentityService:
             return error_response(403, "ModelArts.0206", "The AK/SK is wrong.")
         return None
 
+    def knows(self, token: str) -> bool:
+        """Whether a token was issued here."""
+        return token in self._tokens
+
     def scope_of(self, token: str) -> str | None:
         """The project of a token that is known."""
         return self._tokens[token].project_id

@@ -121,15 +121,18 @@ class RegistryReading:
                     if page.shortfall and namespace is not None:
                         self._note_unread(namespace, None, f"its list counts {page.shortfall} repositories more")
                     elif page.shortfall:
-                        raise ListUnreadableError(
-                            f"The repository list of {client.host} counts {page.shortfall} repositories that it does "
-                            "not show."
-                        )
+                        self._fail_short(client, page.shortfall)
             except ListUnreadableError as error:
                 if namespace is None:
                     raise
                 self._note_unread(namespace, None, str(error))
         self._namespaces = self.store.registry.namespaces() if self.stated is None else wanted
+
+    @staticmethod
+    def _fail_short(client: RegistryClient, shortfall: int) -> None:
+        raise ListUnreadableError(
+            f"The repository list of {client.host} counts {shortfall} repositories that it does not show."
+        )
 
     async def _read_tags(self, client: RegistryClient, repository: Repository) -> None:
         try:

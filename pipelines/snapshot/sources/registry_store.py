@@ -13,16 +13,16 @@ from pipelines.tables import REGISTRY_LAYERS, REGISTRY_TAGS
 
 _ROWS_A_BATCH = 10_000
 _MANIFESTS_A_BATCH = 1_000
-_TABLES = (
-    "registry_repositories (namespace TEXT, repository TEXT, downloads INTEGER, is_listed INTEGER,"
+_TABLES = {
+    "registry_repositories": "(namespace TEXT, repository TEXT, downloads INTEGER,"
     " PRIMARY KEY (namespace, repository)) WITHOUT ROWID",
-    "registry_tags (namespace TEXT, repository TEXT, tag TEXT, digest TEXT, config_digest TEXT, size_bytes INTEGER,"
+    "registry_tags": "(namespace TEXT, repository TEXT, tag TEXT, digest TEXT, config_digest TEXT, size_bytes INTEGER,"
     " tag_type INTEGER, downloads INTEGER, created INTEGER, updated INTEGER, observed_at INTEGER,"
     " PRIMARY KEY (namespace, repository, tag)) WITHOUT ROWID",
     # As JSON: [[layer digest, bytes], ...] in order.
-    "registry_manifests (digest TEXT PRIMARY KEY, layers BLOB NOT NULL)",
-    "registry_lists (digest TEXT PRIMARY KEY, namespace TEXT, repository TEXT, manifests BLOB)",
-)
+    "registry_manifests": "(digest TEXT PRIMARY KEY, layers BLOB NOT NULL)",
+    "registry_lists": "(digest TEXT PRIMARY KEY, namespace TEXT, repository TEXT, manifests BLOB)",
+}
 
 
 class RegistryStore:
@@ -30,22 +30,22 @@ class RegistryStore:
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._db = database
-        for table in _TABLES:
-            self._db.execute(f"CREATE TABLE IF NOT EXISTS {table}")
+        for name, columns in _TABLES.items():
+            self._db.execute(f"CREATE TABLE IF NOT EXISTS {name} {columns}")
         self._db.execute("CREATE INDEX IF NOT EXISTS registry_tags_digest ON registry_tags (digest)")
 
     def clear(self) -> None:
         """Drop everything."""
-        for table in _TABLES:
-            self._db.execute(f"DELETE FROM {table.partition(' ')[0]}")  # noqa: S608  (names of ours)
+        for name in _TABLES:
+            self._db.execute(f"DELETE FROM {name}")  # noqa: S608  (names of ours)
 
     def want(self, named: Iterable[tuple[str, str]]) -> None:
         """Note repositories that images name: namespace and repository."""
-        self._db.executemany("INSERT OR IGNORE INTO registry_repositories VALUES (?, ?, NULL, 0)", named)
+        self._db.executemany("INSERT OR IGNORE INTO registry_repositories VALUES (?, ?, NULL)", named)
 
     def note(self, repositories: Iterable[Repository]) -> None:
         """Note repositories that the registry lists."""
-        self._db.executemany("INSERT OR REPLACE INTO registry_repositories VALUES (?, ?, ?, 1)", repositories)
+        self._db.executemany("INSERT OR REPLACE INTO registry_repositories VALUES (?, ?, ?)", repositories)
 
     def namespaces(self) -> list[str]:
         """The namespaces of all repositories, in order."""
@@ -129,9 +129,9 @@ class RegistryStore:
     def tag_batches(self, snapshot_date: dt.date, project_id: str) -> Iterator[pa.RecordBatch]:
         """All tags, in the order of their key, as batches of the `registry_tags` table."""
         cursor = self._db.execute(
-            "SELECT namespace, repository, tag, digest, config_digest, size_bytes, json_array_length(CAST(layers AS TEXT)), tag_type,"
-            " downloads, created, updated, observed_at FROM registry_tags LEFT JOIN registry_manifests USING (digest)"
-            " ORDER BY namespace, repository, tag"
+            "SELECT namespace, repository, tag, digest, config_digest, size_bytes,"
+            " json_array_length(CAST(layers AS TEXT)), tag_type, downloads, created, updated, observed_at"
+            " FROM registry_tags LEFT JOIN registry_manifests USING (digest) ORDER BY namespace, repository, tag"
         )
         yield from batches_of(cursor, REGISTRY_TAGS, _ROWS_A_BATCH, snapshot_date, project_id)
 
