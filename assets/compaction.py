@@ -62,7 +62,7 @@ def monthly_asset(settings: Settings) -> dg.AssetsDefinition:
 
 
 def _inputs(settings: Settings) -> set[str]:
-    unread = set() if settings.reads_usage else {"image_usage"}
+    unread = set() if any(own.reads_usage for own in settings.of_each_project) else {"image_usage"}
     return {"image_inventory" if name == "inventory" else name for name in SNAPSHOT_TABLES} - unread
 
 

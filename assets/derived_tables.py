@@ -57,8 +57,9 @@ _CHECKS = {
 
 
 def derived_assets(grid: dg.MultiPartitionsDefinition, settings: Settings) -> dg.AssetsDefinition:
-    """Build the assets of the derived tables; `image_usage` is among them if usage is read."""
-    tables = [table for table in ANALYSIS_TABLES.values() if table is not IMAGE_USAGE or settings.reads_usage]
+    """Build the assets of the derived tables; `image_usage` is among them if any project reads usage."""
+    reads_usage = any(own.reads_usage for own in settings.of_each_project)
+    tables = [table for table in ANALYSIS_TABLES.values() if table is not IMAGE_USAGE or reads_usage]
     names = {table.name for table in tables}
 
     def spec(table: Table) -> dg.AssetSpec:

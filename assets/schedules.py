@@ -17,8 +17,9 @@ _WEBHOOK_SECONDS = 10
 
 
 def daily_schedule(job_name: str, settings: Settings) -> dg.ScheduleDefinition:
-    """One run per project for the day of the tick; switched on by default if a real endpoint is configured."""
-    default = dg.DefaultScheduleStatus.STOPPED if settings.uses_sandbox else dg.DefaultScheduleStatus.RUNNING
+    """One run per project for the day of the tick; switched on by default if any project has a real endpoint."""
+    is_sandbox = all(own.uses_sandbox for own in settings.of_each_project)
+    default = dg.DefaultScheduleStatus.STOPPED if is_sandbox else dg.DefaultScheduleStatus.RUNNING
 
     @dg.schedule(
         name="daily_snapshot_schedule",

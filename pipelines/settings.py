@@ -13,14 +13,14 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, Field, PrivateAttr, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pipelines.errors import ConfigurationError
 from pipelines.inputs.cron import check_cron
 from pipelines.inputs.endpoints import SCHEME, check_endpoint
 from pipelines.inputs.environment import OURS, at_home, prepare_environment
-from pipelines.inputs.project_keys import wrong_with_key
+from pipelines.inputs.projects import Project, projects_of_object, read_projects, wrong_value
 from pipelines.inputs.secret_urls import looks_like_url, parse_secret_url
 from pipelines.tables import OWNER_FIELDS, USAGE_SOURCES
 
@@ -61,8 +61,10 @@ class Settings(BaseSettings):
     )
 
     endpoint: str | None = Field(None, description="ModelArts endpoint; `sandbox`, or unset: the embedded sandbox")
-    projects: dict[str, str] | None = Field(
-        None, description="JSON object, project key -> project id; unset: one project, from the credentials"
+    projects: dict[str, Project] | None = Field(
+        None,
+        description="TOML file with a table for each project, or JSON object, project key -> project id; unset: one "
+        "project, from the credentials",
     )
     inventory: SecretStr | None = Field(
         None, description="file, database URL or `modelarts:` (the API's image list); unset: `modelarts:`"
@@ -171,6 +173,9 @@ class Settings(BaseSettings):
     )
     failure_webhook: SecretStr | None = Field(None, description="URL that receives a POST when a run fails")
 
+    # The project that these settings hold for; None: they are the general ones.
+    _project: str | None = PrivateAttr(None)
+
     @field_validator("endpoint")
     @classmethod
     def _endpoint_is_safe(cls, value: str | None) -> str | None:
@@ -245,7 +250,8 @@ class Settings(BaseSettings):
         url = parse_secret_url(value.get_secret_value(), example, ("redis", "rediss", "unix"))
         if "," in url.hosts or (url.scheme != "unix" and not url.hosts):
             raise ValueError(f"must look like {example}")
-        if info.data.get("rate_limit") is None:
+        projects = (info.data.get("projects") or {}).values()
+        if info.data.get("rate_limit") is None and not any("rate_limit" in project.settings for project in projects):
             raise ValueError(f"it shares {PREFIX}RATE_LIMIT among all processes, so set that, too")
         return value
 
@@ -259,19 +265,17 @@ class Settings(BaseSettings):
                 raise ValueError(f"must look like {example}")
         return value
 
-    @field_validator("projects")
+    @field_validator("projects", mode="before")
     @classmethod
-    def _keys_are_names(cls, value: dict[str, str] | None) -> dict[str, str] | None:
-        if value is None:
-            return None
-        if not value:
-            raise ValueError("must name at least one project")
-        for key, project_id in value.items():
-            if wrong := wrong_with_key(key):
-                raise ValueError(f"key {key!r} {wrong}")
-            if not re.fullmatch(r"[0-9A-Za-z-]{1,64}", project_id):
-                raise ValueError(f"the project id of {key!r} must be letters and digits only")
-        return value
+    def _projects_are_of_a_file_or_an_object(cls, value: object) -> object:
+        if isinstance(value, dict):
+            return projects_of_object(value)
+        # JSON that cannot be parsed, and a path, arrive as text.
+        if isinstance(value, str) and value.strip().lower().endswith(".toml"):
+            return read_projects(value.strip())
+        if value is not None:
+            raise ValueError(f"must be the path of a .toml file, or JSON, such as {_EXAMPLES['projects']}")
+        return None
 
     @field_validator("tag_keys")
     @classmethod
@@ -285,7 +289,7 @@ class Settings(BaseSettings):
                 raise ValueError(f"the key of {name!r} is empty: leave {name!r} out for no tag")
         return {name: value[name].strip() for name in OWNER_FIELDS if name in value}
 
-    @field_validator("projects", "allowed_namespaces", "tag_keys", mode="before")
+    @field_validator("allowed_namespaces", "tag_keys", mode="before")
     @classmethod
     def _is_json(cls, value: object, info: ValidationInfo) -> object:
         # A value that is not JSON arrives as text.
@@ -328,6 +332,43 @@ class Settings(BaseSettings):
     def project_keys(self) -> list[str]:
         """The keys of the projects; one by default."""
         return sorted(self.projects) if self.projects else [DEFAULT_PROJECT]
+
+    def for_project(self, key: str) -> Self:
+        """The settings of one project: its own where it states any, else the general ones.
+
+        A project that is not configured, such as one that was taken out, has the general ones.
+
+        Raises:
+            ConfigurationError: a value of the project is wrong; names project and key, never the value.
+            ValueError: these are already the settings of another project.
+        """
+        if self._project == key:
+            return self
+        if self._project is not None:
+            raise ValueError(f"the settings of project {self._project!r} are not those of {key!r}")
+        project = (self.projects or {}).get(key)
+        if project is None or not project.settings:
+            return self
+        general = {name: getattr(self, name) for name in type(self).model_fields}
+        settings = type(self).__new__(type(self))
+        try:
+            # The class' own initialiser would read the environment again.
+            BaseModel.__init__(settings, **general | dict(project.settings))
+        except ValidationError as error:
+            field, reason = _first_problem(error)
+            raise wrong_value(project.file, key, field, f"is wrong: {reason}") from None
+        settings._project = key  # noqa: SLF001  (of this class)
+        return settings
+
+    def own(self, name: str) -> str | None:
+        """The key of the project that states this setting for itself; None if the value is the general one."""
+        project = (self.projects or {}).get(self._project or "")
+        return self._project if project is not None and name in project.settings else None
+
+    @property
+    def of_each_project(self) -> list[Self]:
+        """The settings of each project, in the order of `project_keys`; raises as `for_project`."""
+        return [self.for_project(key) for key in self.project_keys]
 
     @property
     def uses_sandbox(self) -> bool:
@@ -399,12 +440,19 @@ class Settings(BaseSettings):
         for name in (f"{PREFIX}PROJECTS", f"{PREFIX}TAG_KEYS"):
             _check_repeated_keys(name, os.environ.get(name, ""))
         try:
-            return cls()
+            settings = cls()
         except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-            field = str(first["loc"][0]) if first["loc"] else ""
-            reason = first["msg"].removeprefix("Value error, ")
+            field, reason = _first_problem(error)
             raise ConfigurationError(f"The setting {PREFIX}{field.upper()} is wrong: {reason}.") from None
+        # Not only when a project's run begins.
+        _ = settings.of_each_project
+        return settings
+
+
+def _first_problem(error: ValidationError) -> tuple[str, str]:
+    """The first setting that is wrong, and the reason, without the value."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return str(first["loc"][0]) if first["loc"] else "", first["msg"].removeprefix("Value error, ")
 
 
 def load_environment() -> None:

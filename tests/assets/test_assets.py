@@ -335,6 +335,22 @@ def test_schedule_requests_one_run_per_project():
     assert len({request.run_key for request in requests}) == 2
 
 
+def test_partitions_follow_the_projects_file_when_the_definitions_are_loaded_again(monkeypatch, tmp_path):
+    monkeypatch.setenv("IMAGE_SNAPSHOTS_PROJECTS", "projects.toml")
+    monkeypatch.setenv("IMAGE_SNAPSHOTS_FIRST_DAY", str(TODAY - dt.timedelta(days=40)))
+
+    def partitions(text):
+        (tmp_path / "projects.toml").write_text(text)
+        definitions = build_definitions(Settings.load())
+        grids = [definitions.resolve_job_def(name).partitions_def for name in (DAILY_JOB, "compact_months")]
+        return [sorted({key.keys_by_dimension["project"] for key in grid.get_partition_keys()}) for grid in grids]
+
+    prod, lab = "[prod]\nproject_id = 'p1'\n", "[lab]\nproject_id = 'p2'\nusage = 'notebooks'\n"
+    assert partitions(prod) == [["prod"]] * 2
+    assert partitions(prod + lab) == [["lab", "prod"]] * 2
+    assert partitions(lab) == [["lab"]] * 2
+
+
 @pytest.mark.parametrize(("endpoint", "status"), [(None, "STOPPED"), ("https://modelarts.example.com", "RUNNING")])
 def test_schedule_is_on_by_default_with_a_real_endpoint(endpoint, status):
     schedule = build_definitions(Settings(endpoint=endpoint)).resolve_schedule_def("daily_snapshot_schedule")
