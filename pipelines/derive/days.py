@@ -29,6 +29,7 @@ from pipelines.lake.derived_manifests import (
     DerivedManifest,
     DerivedSummary,
     Inputs,
+    RegistrySummary,
     bases,
     derived_link,
     newest_derived_record,
@@ -202,7 +203,7 @@ def _derive_staged(run: Run, basis: str, staging: LakePath, engine: Engine) -> D
                 sha256=history.path.sha256(),
             ),
             accepted_history=run.accepted_history,
-            summary=summarise(analysis, changes, usage, audit, costs),
+            summary=summarise(analysis, changes, usage, audit, costs, storage),
             previous_record_sha256=newest_derived_record(run.lake, run.partition.project),
         )
     # Who finds a history that no record names yet can tell whose it is.
@@ -224,9 +225,25 @@ def _derive_staged(run: Run, basis: str, staging: LakePath, engine: Engine) -> D
 
 
 def summarise(
-    analysis: Analysis, changes: dict[str, int], usage: UsageResult, audit: AuditResult, costs: CostResult
+    analysis: Analysis,
+    changes: dict[str, int],
+    usage: UsageResult,
+    audit: AuditResult,
+    costs: CostResult,
+    storage: StorageResult,
 ) -> DerivedSummary:
     """A day in a few figures, by what deriving it has brought to light."""
+    registry = None
+    if analysis.manifest.fetch.registry_was_wanted:
+        registry = RegistrySummary(
+            tags=storage.tags,
+            stored_bytes=storage.stored_bytes,
+            only_tags=storage.registry_only_tags,
+            only_bytes=storage.registry_only_bytes,
+            unread=storage.unread,
+            known_reclaimable_bytes=costs.known_reclaimable_bytes,
+            unknown_images=costs.unknown_reclaimable_images,
+        )
     return DerivedSummary(
         is_complete=analysis.manifest.is_complete,
         compared_with=analysis.previous.date if analysis.previous else None,
@@ -245,6 +262,7 @@ def summarise(
         unpriced=costs.unpriced,
         reclaimable_bytes=costs.reclaimable_bytes,
         unmatched_references=usage.unmatched_references,
+        registry=registry,
     )
 
 

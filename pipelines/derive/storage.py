@@ -18,7 +18,7 @@ from pipelines.derive.usage import UNUSED_AFTER_DAYS
 from pipelines.engine.interface import Engine
 from pipelines.engine.sql_files import read_sql
 from pipelines.lake.manifests import FetchFacts, FileFacts
-from pipelines.tables import IMAGE_STORAGE, RECLAIMABLE, REGISTRY_LAYERS, REGISTRY_ONLY, REGISTRY_TAGS
+from pipelines.tables import AUDIT_FINDINGS, IMAGE_STORAGE, RECLAIMABLE, REGISTRY_LAYERS, REGISTRY_ONLY, REGISTRY_TAGS
 
 _NAMESPACES = pa.schema([("namespace", pa.string()), ("is_whole", pa.bool_())])
 _UNREAD = pa.schema([("namespace", pa.string()), ("repository", pa.string())])
@@ -84,12 +84,13 @@ def derive_image_storage(analysis: Analysis) -> StorageResult:
 
 
 def derive_reclaimable(analysis: Analysis) -> FileFacts:
-    """Write `reclaimable` of the day; reads the day's usage, storage and findings (as `findings`).
+    """Write `reclaimable` of the day; reads the day's usage, storage and findings.
 
     Raises:
         StorageError: the lake cannot be written.
     """
     engine = analysis.engine
+    analysis.load_today(AUDIT_FINDINGS, "findings")
     engine.load("cost_parameters", pa.table({"unused_after_days": [UNUSED_AFTER_DAYS]}))
     engine.hold("unused_sets", [read_sql("derive/unused_sets.sql")])
     free_sets(engine)
@@ -98,14 +99,14 @@ def derive_reclaimable(analysis: Analysis) -> FileFacts:
 
 def count_layers(engine: Engine) -> None:
     """Make the relations `layer_tags` and `manifest_storage` from `registry_tags` and `registry_layers`."""
-    engine.hold("layer_tags", [read_sql("derive/layer_tags.sql")])
-    engine.hold("manifest_storage", [read_sql("derive/manifest_storage.sql")])
+    for name in ("layer_tags", "manifest_storage"):
+        engine.hold(name, [read_sql(f"derive/{name}.sql")])
 
 
 def free_sets(engine: Engine) -> None:
     """Make the relation `freed_bytes` from `unused_sets`, `image_storage`, `registry_layers` and `layer_tags`."""
-    engine.hold("set_tags", [read_sql("derive/set_tags.sql")])
-    engine.hold("freed_bytes", [read_sql("derive/freed_bytes.sql")])
+    for name in ("set_tags", "freed_bytes"):
+        engine.hold(name, [read_sql(f"derive/{name}.sql")])
 
 
 def load_scope(engine: Engine, fetch: FetchFacts) -> None:
