@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, Field, PrivateAttr, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -21,6 +21,7 @@ from pipelines.inputs.cron import check_cron
 from pipelines.inputs.endpoints import SCHEME, check_endpoint
 from pipelines.inputs.environment import OURS, at_home, prepare_environment
 from pipelines.inputs.projects import Project, projects_of_object, read_projects, wrong_value
+from pipelines.inputs.secret_files import SUFFIX, with_secret_files
 from pipelines.inputs.secret_urls import looks_like_url, parse_secret_url
 from pipelines.tables import OWNER_FIELDS, USAGE_SOURCES
 
@@ -168,6 +169,10 @@ class Settings(BaseSettings):
     )
     first_day: dt.date = Field(dt.date(2026, 1, 1), description="first day of the partitions")
     schedule: str = Field("17 2 * * *", description="cron line (UTC) of the daily run")
+    owners: str = Field(
+        "team:platform",
+        description="owners of the assets in Dagster: e-mail addresses or team:NAME, with commas between",
+    )
     due_hour: Annotated[int, Field(ge=0, le=23)] = Field(
         6, description="hour (UTC) from which on a project without a published day for today is late"
     )
@@ -239,6 +244,15 @@ class Settings(BaseSettings):
                 raise ValueError(f"there is no source {name!r}; use {near[0] if near else ', '.join(known)}")
         if not names or (len(names) > 1 and not set(names) <= set(USAGE_SOURCES)):
             raise ValueError("must be `all`, `none`, or names of sources with commas between them")
+        return ",".join(names)
+
+    @field_validator("owners")
+    @classmethod
+    def _owners_are_people_or_teams(cls, value: str) -> str:
+        names = _names(value)
+        for name in names:
+            if not re.fullmatch(r"team:[A-Za-z0-9_]+|[^@\s]+@[^@\s]+\.[^@\s]+", name):
+                raise ValueError(f"the owner {name!r} must be an e-mail address, or team: with letters, digits and _")
         return ",".join(names)
 
     @field_validator("rate_limiter")
@@ -386,6 +400,11 @@ class Settings(BaseSettings):
         return None if self.workspaces == "all" else self.workspaces.split(",")
 
     @property
+    def owner_names(self) -> list[str]:
+        """The owners of the assets in Dagster."""
+        return _names(self.owners)
+
+    @property
     def owner_tags(self) -> dict[str, str]:
         """For each of `OWNER_FIELDS` that a cloud tag may state, the key of that tag, in their order."""
         return {name: name for name in OWNER_FIELDS} if self.tag_keys is None else self.tag_keys
@@ -431,7 +450,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls) -> Self:
-        """Read `.env` of the working directory and the environment, which wins.
+        """Read `.env` of the working directory, the environment, which wins, and the files that hold secrets.
 
         Raises:
             ConfigurationError: a value is wrong; names the variable, never the value.
@@ -440,7 +459,8 @@ class Settings(BaseSettings):
         for name in (f"{PREFIX}PROJECTS", f"{PREFIX}TAG_KEYS"):
             _check_repeated_keys(name, os.environ.get(name, ""))
         try:
-            settings = cls()
+            # A value from a file is passed in: it must not stay in the environment, where it would outlive the file.
+            settings = cls(**_secrets_of_files(cls))
         except ValidationError as error:
             field, reason = _first_problem(error)
             raise ConfigurationError(f"The setting {PREFIX}{field.upper()} is wrong: {reason}.") from None
@@ -453,6 +473,23 @@ def _first_problem(error: ValidationError) -> tuple[str, str]:
     """The first setting that is wrong, and the reason, without the value."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     return str(first["loc"][0]) if first["loc"] else "", first["msg"].removeprefix("Value error, ")
+
+
+def _secret_names(settings: type[Settings]) -> dict[str, str]:
+    """The variables of the settings that are secret, and their fields."""
+    return {
+        f"{PREFIX}{name.upper()}": name
+        for name, field in settings.model_fields.items()
+        if SecretStr in (field.annotation, *get_args(field.annotation))
+    }
+
+
+def _secrets_of_files(settings: type[Settings]) -> dict[str, Any]:
+    """The secret settings whose values are in files, by field."""
+    names = _secret_names(settings)
+    in_files = [name for name in names if os.environ.get(f"{name}{SUFFIX}", "").strip()]
+    env = with_secret_files(os.environ, in_files)
+    return {names[name]: SecretStr(env[name].strip()) for name in in_files}
 
 
 def load_environment() -> None:
@@ -491,6 +528,7 @@ def check_names(names: Iterable[str]) -> None:
         ConfigurationError: there is such a variable; names the first, and the setting that it resembles.
     """
     known = {f"{PREFIX}{field.upper()}" for field in Settings.model_fields}
+    known |= {f"{name}{SUFFIX}" for name in _secret_names(Settings)}
     for name in sorted(set(names) - known):
         upper = name.upper()
         if _OF_A_SERVICE.fullmatch(name.removeprefix(PREFIX)):

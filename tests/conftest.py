@@ -53,7 +53,9 @@ def pytest_unconfigure(config):
 def clean_environment(monkeypatch, tmp_path):
     """Give each test its own working directory, without the machine's settings and credentials."""
     for name in list(os.environ):
-        if name.startswith(("IMAGE_SNAPSHOTS_", "OS_", "AWS_", "DAGSTER_", "SSL_CERT_", "REQUESTS_CA_BUNDLE")):
+        if name.startswith(
+            ("IMAGE_SNAPSHOTS_", "OS_", "HUAWEICLOUD_", "HW_", "AWS_", "DAGSTER_", "SSL_CERT_", "REQUESTS_CA_BUNDLE")
+        ):
             monkeypatch.delenv(name)
     monkeypatch.setenv("DAGSTER_DISABLE_TELEMETRY", "1")
     monkeypatch.chdir(tmp_path)

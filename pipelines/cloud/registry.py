@@ -17,7 +17,7 @@ import httpx
 
 from pipelines.bodies.json_text import parse
 from pipelines.bodies.list_page import text_at
-from pipelines.cloud.authentication import Token
+from pipelines.cloud.authentication import Grant
 from pipelines.cloud.classification import WRONG_PATH_CODES, Verdict, classify_registry
 from pipelines.cloud.credentials import ReadyToken
 from pipelines.cloud.options import Limits, Timeouts
@@ -239,7 +239,7 @@ class ManifestClient(ServiceClient):
         """Open connections, as `ServiceClient` does."""
         await super().__aenter__()
         headers = {"Host": self.host, "Authorization": f"Basic {self._basic}"} | HEADERS | {"Accept": _MANIFESTS}
-        self._authentication.token = Token(httpx.Headers(headers))
+        self._authentication.grant = Grant(httpx.Headers(headers))
         return self
 
     async def manifest(self, namespace: str, repository: str, digest: str) -> RegistryPage:

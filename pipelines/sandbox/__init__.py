@@ -11,6 +11,7 @@
 ``options``        what can be chosen: size, day, projects, workspaces, faults
 ``server``         the endpoint, run by `serve`; ``further_calls`` all but images and notebooks
 ``identity``       its tokens and signatures
+``seen``           the credentials that requests brought
 ``faults``         what goes wrong there
 ``responses``      the shapes of its answers
 ``process``        a sandbox as a child process: `running_sandbox`

@@ -19,6 +19,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from pipelines.cloud.signing import DATE_FORMAT, Authorization, signature
 from pipelines.sandbox.images import USERNAME
 from pipelines.sandbox.responses import error_response, identity_error, json_response
+from pipelines.sandbox.seen import SeenCredentials
 
 DOMAIN = "sandbox-domain"
 
@@ -94,9 +95,10 @@ class _TokenRequest(BaseModel):
 
 
 class IdentityService:
-    """The tokens of one sandbox; `projects` are ids by name."""
+    """The tokens of one sandbox; `projects` are ids by name, `seen` remembers every login."""
 
-    def __init__(self, credentials: Credentials, projects: dict[str, str]) -> None:
+    def __init__(self, credentials: Credentials, projects: dict[str, str], seen: SeenCredentials) -> None:
+        self._seen = seen
         self._credentials = credentials
         self._projects = projects
         self._tokens: dict[str, _Token] = {}
@@ -110,6 +112,7 @@ class IdentityService:
             return identity_error(400, "Bad Request", "The request body is not a valid token request.")
         user = auth.identity.password.user
         password = user.password.get_secret_value().encode()
+        self._seen.note_login(user.name, password)
         if (
             auth.identity.methods != ["password"]
             or not hmac.compare_digest(password, self._credentials.password.encode())

@@ -10,6 +10,7 @@ it.
     GET /sandbox/stats                counts of requests by kind, of answers by status, of tokens issued; most
                                      details and lists asked for within a second
     GET /sandbox/requested            image id -> how often its details were asked for
+    GET /sandbox/credentials          which credentials requests brought, and how often; secrets by their SHA-256
 """
 
 import asyncio
@@ -58,6 +59,7 @@ from pipelines.sandbox.responses import (
     no_such_api,
     wrong_page,
 )
+from pipelines.sandbox.seen import SeenCredentials
 
 HOST = "127.0.0.1"
 DEFAULT_PROJECT = "default"
@@ -139,7 +141,8 @@ class Sandbox:
         self._requests: Counter[str] = Counter()
         self._answers: Counter[str] = Counter()
         self._faults = FaultInjection(options.seed, options.faults)
-        self._identity = IdentityService(credentials, self._projects)
+        self._seen = SeenCredentials()
+        self._identity = IdentityService(credentials, self._projects, self._seen)
         # When the details and lists of the last second were asked for, and the most that ever were within one.
         self._last_second: deque[float] = deque()
         self._busiest_second = 0
@@ -207,6 +210,7 @@ class Sandbox:
         """Answer one request."""
         path, _, query = request.raw_path.partition("?")
         parts = path.split("/")[1:]
+        self._seen.note(request)
         match (request.method, parts):
             case (_, ["sandbox", what]):
                 return await self._control(request, what)
@@ -416,7 +420,7 @@ class Sandbox:
                     day = orjson.loads(await request.read())["day"]
                     self._fixed_day = None if day is None else date.fromisoformat(day)
                     await asyncio.to_thread(self.write_inventory)
-                case ("GET", "faults" | "day" | "stats" | "requested"):
+                case ("GET", "faults" | "day" | "stats" | "requested" | "credentials"):
                     pass
                 case _:
                     return json_response({"error": "there is no such control"}, 404)
@@ -435,5 +439,6 @@ class Sandbox:
                 "busiest_second": self._busiest_second,
             },
             "requested": lambda: dict(self._requested),
+            "credentials": self._seen.counts,
         }
         return json_response(shown[what]())

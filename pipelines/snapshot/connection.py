@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from pipelines.cloud.credential_variables import PREFIXES
 from pipelines.cloud.credentials import Credentials, load_credentials
 from pipelines.cloud.modelarts import ModelArtsClient
 from pipelines.cloud.options import Limits, Timeouts
@@ -214,7 +215,7 @@ def project_environment(project: Project, environ: Mapping[str, str]) -> dict[st
     """
     env = dict(environ)
     if project.cloud is not None:
-        env = {name: value for name, value in env.items() if not name.startswith("OS_") or name in _OF_FILES}
+        env = {name: value for name, value in env.items() if not name.startswith(PREFIXES) or name in _OF_FILES}
         env["OS_CLOUD"] = project.cloud
     if project.region is not None:
         env["OS_REGION_NAME"] = project.region

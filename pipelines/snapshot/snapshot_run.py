@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipelines.cloud.credentials import stated_credentials
+from pipelines.cloud.credential_variables import stated_credentials
 from pipelines.errors import ConfigurationError
 from pipelines.inputs.endpoints import is_on_loopback
 from pipelines.inputs.projects import Project

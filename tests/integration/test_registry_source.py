@@ -11,11 +11,10 @@ from pipelines.derive.days import derive_days
 from pipelines.lake.layout import Lake, Partition
 from pipelines.sandbox.catalogue import Catalogue
 from pipelines.sandbox.registry import FORBIDDEN, Registry
-from pipelines.sandbox.registry_calls import login_of
 from pipelines.settings import Settings
 from pipelines.snapshot.snapshot_run import SnapshotRun
 from pipelines.snapshot.steps import fetch_responses, publish_snapshot, take_inventory
-from pipelines.tables import IMAGE_STORAGE, REGISTRY_LAYERS, REGISTRY_ONLY, REGISTRY_PAGES, REGISTRY_TAGS
+from pipelines.tables import REGISTRY_LAYERS, REGISTRY_PAGES, REGISTRY_TAGS
 
 MONDAY = dt.date(2026, 11, 16)
 SIZE = 120
