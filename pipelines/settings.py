@@ -123,6 +123,16 @@ class Settings(BaseSettings):
         description="who changed images, by the cloud's audit service (CTS): `true`, `false`, or its endpoint where "
         "that is not the ModelArts endpoint with `cts` for `modelarts`; unset: only of the sandbox",
     )
+    registry: str | None = Field(
+        None,
+        description="what the registry (SWR) stores: `true`, `false`, or its endpoint where that is not the ModelArts "
+        "endpoint with `swr-api` for `modelarts`; unset: only of the sandbox",
+    )
+    registry_namespaces: str = Field(
+        "images",
+        description="namespaces of the registry that are read: `images` (those that images name, preset ones aside), "
+        "`all` that the user may see, or names with commas between them",
+    )
     bills: str | None = Field(
         None,
         description="what is billed: a directory or s3://bucket/directory of FOCUS exports, `otc-dashboard:` or "
@@ -206,6 +216,26 @@ class Settings(BaseSettings):
         if looks_like_url(value):
             return check_endpoint(value, "https://cts.eu-de.otc.t-systems.com")
         raise ValueError("must be `true`, `false`, or the endpoint of the cloud's audit service (CTS)")
+
+    @field_validator("registry")
+    @classmethod
+    def _registry_is_read_or_not(cls, value: str | None) -> str | None:
+        if value is None or value.lower() in _TRUE | _FALSE:
+            return value and value.lower()
+        if looks_like_url(value):
+            return check_endpoint(value, "https://swr-api.eu-de.otc.t-systems.com")
+        raise ValueError("must be `true`, `false`, or the endpoint of the cloud's registry (SWR)")
+
+    @field_validator("registry_namespaces")
+    @classmethod
+    def _namespaces_are_names(cls, value: str) -> str:
+        names = _names(value)
+        for name in names:
+            if not re.fullmatch(r"[0-9a-z][0-9a-z._-]{0,63}", name):
+                raise ValueError(f"the namespace {name!r} must be lower-case letters, digits, dots, hyphens and _ only")
+        if not names or (len(names) > 1 and {"all", "images"} & set(names)):
+            raise ValueError("must be `images`, `all`, or names of namespaces with commas between them")
+        return ",".join(names)
 
     @field_validator("bills")
     @classmethod
@@ -426,6 +456,23 @@ class Settings(BaseSettings):
     def traces_endpoint(self) -> str | None:
         """The endpoint that is set for the audit service; None if it is derived from the ModelArts endpoint."""
         return None if self.traces is None or self.traces in _TRUE | _FALSE else self.traces
+
+    @property
+    def reads_registry(self) -> bool:
+        """Whether the registry is read, which says what is stored."""
+        return self.uses_sandbox if self.registry is None else self.registry not in _FALSE
+
+    @property
+    def registry_endpoint(self) -> str | None:
+        """The endpoint that is set for the registry; None if it is derived from the ModelArts endpoint."""
+        return None if self.registry is None or self.registry in _TRUE | _FALSE else self.registry
+
+    @property
+    def stated_namespaces(self) -> tuple[str, ...] | None:
+        """The namespaces of the registry that are read; None for all, empty for those that images name."""
+        if self.registry_namespaces == "all":
+            return None
+        return () if self.registry_namespaces == "images" else tuple(self.registry_namespaces.split(","))
 
     @property
     def bill_source(self) -> tuple[str, str] | None:

@@ -19,7 +19,7 @@ from pipelines.derive.analysis import Analysis
 from pipelines.engine.duckdb import DERIVING_MEMORY, DuckDBEngine
 from pipelines.engine.sql_files import read_sql
 from pipelines.lake.layout import Lake, Partition
-from pipelines.lake.manifests import FileFacts, last_days, read_manifest
+from pipelines.lake.manifests import REGISTRY, FileFacts, last_days, read_manifest
 from pipelines.lake.parquet_files import read_batches
 from pipelines.lake.storage import LakePath
 from pipelines.tables import (
@@ -35,7 +35,7 @@ from pipelines.tables import (
 
 # Statements are carried over as long as bills are read.
 CARRIED_DAYS = 35
-_REGISTRY = "registry"
+
 _UNITS = pa.decimal128(38, 0)
 _BATCH_ROWS = 8_192
 _ESTIMATES = pa.schema(
@@ -166,7 +166,7 @@ class _Division:
         """Why the bill of a day cannot be divided among images at all; None if it can."""
         if not self._lake.manifest(day).is_there() or not self._lake.table(IMAGE_COSTS.name, day).is_there():
             return "no_snapshot"
-        registry = read_manifest(self._lake.manifest(day)).fetch.sources.get(_REGISTRY)
+        registry = read_manifest(self._lake.manifest(day)).fetch.sources.get(REGISTRY)
         if registry is None or not registry.was_read or not self._lake.table(IMAGE_STORAGE.name, day).is_there():
             return "registry_not_read"
         return None

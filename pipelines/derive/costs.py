@@ -1,7 +1,8 @@
 """What images weigh, what that would cost, and what is billed: the table of a day, and its export in FOCUS columns.
 
 The computing itself is `sql/cost/*.sql`; prices are the user's, see `derive.prices`. How a bill is divided among images
-belongs to `derive.bills`. What deleting an image would free is an upper bound, because images share layers.
+belongs to `derive.bills`. What deleting images would free follows from their layers, see `derive.storage`, or is an
+upper bound without the registry.
 """
 
 import datetime as dt
@@ -25,7 +26,7 @@ from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake.layout import Lake
 from pipelines.lake.manifests import FileFacts, holds_sandbox
 from pipelines.lake.parquet_files import ROW_GROUP_ROWS
-from pipelines.tables import IMAGE_BILLS, IMAGE_COSTS, IMAGE_USAGE
+from pipelines.tables import IMAGE_BILLS, IMAGE_COSTS, IMAGE_STORAGE, IMAGE_USAGE, RECLAIMABLE
 
 _FORMATS = {
     ".csv": "FORMAT csv, HEADER, TIMESTAMPFORMAT '%Y-%m-%dT%H:%M:%SZ'",
@@ -40,9 +41,11 @@ class CostResult:
 
     `total_bytes` leaves out images of unknown size. `estimated_cost` is that of the day, and leaves out these and the
     `unpriced` ones, for which the price book states no price; None when that leaves nothing.
-    `growth_bytes` is against the last complete day, None when there is none. `reclaimable_bytes` is an upper bound,
-    because layers are shared; None when usage was not read as a whole. `is_priced`: the price book states a price above
-    zero.
+    `growth_bytes` is against the last complete day, None when there is none. `reclaimable_bytes`: what deleting all
+    unused images frees together, exact by layers, or an upper bound where the registry is not read; None when usage was
+    not read as a whole, or the bytes of an image are not known. `known_reclaimable_bytes`: what deleting the others
+    frees, when `unknown_reclaimable_images` are not known; both 0 where the registry is not read. `is_priced`: the
+    price book states a price above zero.
     """
 
     file: FileFacts
@@ -54,10 +57,12 @@ class CostResult:
     is_priced: bool
     unpriced: int
     reclaimable_bytes: int | None
+    known_reclaimable_bytes: int = 0
+    unknown_reclaimable_images: int = 0
 
 
 def derive_image_costs(analysis: Analysis, bills: BillResult) -> CostResult:
-    """Write `image_costs` of the day, by the price book of the settings; reads `image_usage` and `image_bills`.
+    """Write `image_costs` of the day, by the price book of the settings; reads its usage, storage, reclaimable, bills.
 
     Raises:
         ConfigurationError: the price book is wrong.
@@ -74,9 +79,17 @@ def derive_image_costs(analysis: Analysis, bills: BillResult) -> CostResult:
     analysis.load_today(IMAGE_USAGE)
     analysis.load_derived(IMAGE_COSTS, "previous_costs", analysis.previous)
     analysis.engine.load("newest_bill", newest_bill(analysis, bills))
-    sources = ("current_images", IMAGE_USAGE.name, "previous_costs", "newest_bill")
+    sources = ("current_images", IMAGE_USAGE.name, IMAGE_STORAGE.name, "previous_costs", "newest_bill")
     file = analysis.write_by_id(IMAGE_COSTS, read_sql("cost/image_costs.sql"), sources)
     analysis.load_today(IMAGE_COSTS)
+    analysis.load_today(RECLAIMABLE)
+    # No row means that there is no unused image.
+    analysis.engine.create_view(
+        "all_unused",
+        "SELECT COALESCE(MAX(known_bytes), 0) AS known_bytes, COALESCE(MAX(unknown_images), 0) AS unknown_images, "
+        "CASE WHEN COALESCE(MAX(unknown_images), 0) = 0 THEN COALESCE(MAX(reclaimable_bytes), 0) END "
+        "AS reclaimable_bytes FROM reclaimable WHERE dimension = 'all'",
+    )
     (sums,) = analysis.engine.read(
         """
         SELECT
@@ -84,7 +97,13 @@ def derive_image_costs(analysis: Analysis, bills: BillResult) -> CostResult:
             CAST(COALESCE(SUM(size_bytes), 0) AS BIGINT) AS total_bytes,
             SUM(estimated_cost) AS estimated_cost,
             COUNT(*) - COUNT(unit_price) AS unpriced,
-            CAST(SUM(reclaimable_bytes) AS BIGINT) AS reclaimable_bytes,
+            CASE
+                WHEN NOT (SELECT registry_was_wanted FROM parameters) THEN CAST(SUM(reclaimable_bytes) AS BIGINT)
+                -- Of images that are not known it is not known what they free together, nor where nothing is observed.
+                WHEN (SELECT usage_is_observed FROM parameters) THEN (SELECT reclaimable_bytes FROM all_unused)
+            END AS reclaimable_bytes,
+            (SELECT known_bytes FROM all_unused) AS known_reclaimable_bytes,
+            (SELECT unknown_images FROM all_unused) AS unknown_reclaimable_images,
             (SELECT CAST(COALESCE(SUM(size_bytes), 0) AS BIGINT) FROM previous_costs) AS previous_bytes
         FROM image_costs
         """

@@ -30,6 +30,7 @@ from pipelines.lake.parquet_files import BATCH_BYTES
 from pipelines.lake.storage import LakePath, storage_errors
 from pipelines.snapshot.image_list import ImageList, microseconds
 from pipelines.snapshot.sources.bill_lines import BillStore
+from pipelines.snapshot.sources.registry_store import RegistryStore
 from pipelines.snapshot.sources.store import ReferenceStore, TraceStore
 from pipelines.tables import RESPONSES, Outcome
 
@@ -143,6 +144,7 @@ class Checkpoint:
             self.listed = ImageList(self._db)
             self.references = ReferenceStore(self._db)
             self.traces = TraceStore(self._db)
+            self.registry = RegistryStore(self._db)
             self.bills = BillStore(self._db)
 
     def close(self) -> None:
@@ -181,6 +183,7 @@ class Checkpoint:
             self.listed.clear()
             self.references.clear()
             self.traces.clear()
+            self.registry.clear()
             self.bills.clear()
 
     def lacks(self, ids: list[str]) -> set[str]:

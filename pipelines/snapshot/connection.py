@@ -19,6 +19,7 @@ from pipelines.cloud.dashboard import DashboardClient
 from pipelines.cloud.modelarts import ModelArtsClient
 from pipelines.cloud.options import Limits, Timeouts
 from pipelines.cloud.regions import region_of_host, sibling_endpoint, usual_bill_endpoint
+from pipelines.cloud.registry import BODY_BYTES, ManifestClient, RegistryClient, RegistryLogin
 from pipelines.cloud.service import ServiceClient
 from pipelines.errors import ConfigurationError
 from pipelines.inputs.endpoints import is_on_loopback
@@ -30,6 +31,9 @@ from pipelines.snapshot.sources.bill_access import BillAccess
 
 if TYPE_CHECKING:
     from pipelines.cloud.shared_rate import SharedRate
+
+# Each may hold a page of a thousand manifests in memory.
+REGISTRY_CONNECTIONS = 4
 
 
 # Where `clouds.yaml` is.
@@ -86,6 +90,52 @@ class Connection:
             ca_bundle=self.settings.ca_bundle,
             now=now,
         )
+
+    @property
+    def registry_endpoint(self) -> str:
+        """The endpoint of the registry's management API. A server on this machine plays all services of the cloud.
+
+        Raises:
+            ConfigurationError: it is not set, and cannot be derived from the ModelArts endpoint.
+        """
+        if self.settings.registry_endpoint is not None:
+            return self.settings.registry_endpoint
+        endpoint = sibling_endpoint("swr", self.endpoint)
+        if endpoint is None:
+            raise ConfigurationError(
+                f"The endpoint of the registry does not follow from {self.host}: set IMAGE_SNAPSHOTS_REGISTRY to it."
+            )
+        return endpoint
+
+    def registry_client(self, now: Callable[[], dt.datetime] | None = None) -> RegistryClient:
+        """Make a client of the registry's management API, which the caller must enter; `now` as in `client`.
+
+        Raises:
+            ConfigurationError: its endpoint is not known.
+        """
+        return RegistryClient(
+            self.registry_endpoint,
+            self.credentials,
+            limits=self._registry_limits,
+            timeouts=Timeouts(request=self.settings.timeout_seconds),
+            ca_bundle=self.settings.ca_bundle,
+            now=now,
+        )
+
+    def manifest_client(self, login: RegistryLogin, now: Callable[[], dt.datetime] | None = None) -> ManifestClient:
+        """Make a client of the registry that a login is for, which the caller must enter; `now` as in `client`."""
+        return ManifestClient(
+            login,
+            self._registry_limits,
+            Timeouts(request=self.settings.timeout_seconds),
+            self.settings.ca_bundle or self.credentials.ca_bundle,
+            now,
+        )
+
+    @property
+    def _registry_limits(self) -> Limits:
+        connections = min(REGISTRY_CONNECTIONS, self.settings.concurrency)
+        return Limits(connections=connections, rate=self.settings.rate_limit, body_bytes=BODY_BYTES)
 
     def bill_access(self, now: Callable[[], dt.datetime] | None = None) -> BillAccess | None:
         """How to read the bill; None if it is not wanted. `now` as in `client`.

@@ -38,6 +38,9 @@ from pipelines.tables import (
     IMAGE_VALUES,
     IMAGES,
     LIST_PAGES,
+    REGISTRY_LAYERS,
+    REGISTRY_PAGES,
+    REGISTRY_TAGS,
     RESPONSES,
     SCHEMA_VERSION,
     Table,
@@ -120,10 +123,10 @@ def validate(
     described = counted["ok"] + counted["deleted"]
     if rows != described:
         raise ValidationError(f"images has {rows} rows, and {described} ids were described by the API.")
-    for table in (IMAGE_REFERENCES, IMAGE_TRACES, BILLED_COSTS, IMAGE_TAGS):
+    for table in (IMAGE_REFERENCES, IMAGE_TRACES, IMAGE_TAGS, REGISTRY_TAGS, REGISTRY_LAYERS, BILLED_COSTS):
         for _ in _check_rows(files[table.name], table, partition, project_id):
             pass
-    for table in (IMAGE_VALUES, LIST_PAGES):
+    for table in (IMAGE_VALUES, LIST_PAGES, REGISTRY_PAGES):
         with open_parquet(files[table.name]) as file:
             _check_schema(file.schema_arrow, table)
 

@@ -41,26 +41,16 @@ from pipelines.snapshot.publish import BuiltTables, build_tables, failed_ids, pu
 from pipelines.snapshot.scope import Scope, find_scope, image_workspaces, known_workspaces
 from pipelines.snapshot.snapshot_run import SnapshotRun
 from pipelines.tables import (
-    BILLED_COSTS,
-    IMAGE_REFERENCES,
+    ANSWER_TABLES,
     IMAGE_TAGS,
-    IMAGE_TRACES,
     IMAGE_VALUES,
     IMAGES,
     INVENTORY,
-    LIST_PAGES,
     RESPONSES,
 )
 
 _TRIES_TO_STORE = 3
-_EVIDENCE = (
-    INVENTORY.name,
-    LIST_PAGES.name,
-    IMAGE_REFERENCES.name,
-    IMAGE_TRACES.name,
-    BILLED_COSTS.name,
-    RESPONSES.name,
-)
+_EVIDENCE = (INVENTORY.name, *ANSWER_TABLES)
 
 
 def start_over(run: SnapshotRun) -> None:

@@ -100,6 +100,9 @@ TABLES: dict[str, Table] = {
         LIST_PAGES,
         IMAGE_REFERENCES,
         IMAGE_TRACES,
+        REGISTRY_PAGES,
+        REGISTRY_TAGS,
+        REGISTRY_LAYERS,
         BILLED_COSTS,
         RESPONSES,
         IMAGES,
@@ -115,18 +118,31 @@ ANALYSIS_TABLES: dict[str, Table] = {
         IMAGE_HISTORY,
         IMAGE_CHANGES,
         IMAGE_RECONCILIATION,
+        IMAGE_STORAGE,
+        REGISTRY_ONLY,
         IMAGE_USAGE,
         AUDIT_RULES,
         AUDIT_FINDINGS,
         BILL_DAYS,
         IMAGE_BILLS,
         IMAGE_COSTS,
+        RECLAIMABLE,
     )
 }
 
 # What the cloud answered. Analysts read the other tables of a day.
 ANSWER_TABLES: dict[str, Table] = {
-    t.name: t for t in (LIST_PAGES, IMAGE_REFERENCES, IMAGE_TRACES, BILLED_COSTS, RESPONSES)
+    t.name: t
+    for t in (
+        LIST_PAGES,
+        IMAGE_REFERENCES,
+        IMAGE_TRACES,
+        REGISTRY_PAGES,
+        REGISTRY_TAGS,
+        REGISTRY_LAYERS,
+        BILLED_COSTS,
+        RESPONSES,
+    )
 }
 SNAPSHOT_TABLES: dict[str, Table] = {
     name: table
