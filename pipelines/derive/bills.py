@@ -262,7 +262,7 @@ def _parts(analysis: Analysis, bills: BillResult) -> Iterator[pa.RecordBatch]:
             & (pa.compute.field("allocation") == "image")
         )
         if table.num_rows:
-            yield from table.rename_columns({"charge_date": "billed_date"}).select(_BILL.names).to_batches()
+            yield from table.rename_columns({"charge_date": "billed_date"}).select(_BILL.names).cast(_BILL).to_batches()
 
 
 def _units(value: Decimal) -> Decimal:
