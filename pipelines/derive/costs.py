@@ -42,8 +42,8 @@ class CostResult:
     `growth_bytes` is against the last complete day, None when there is none. `reclaimable_bytes`: what deleting all
     unused images frees together, exact by layers, or an upper bound where the registry is not read; None when usage was
     not read as a whole, or the bytes of an image are not known. `known_reclaimable_bytes`: what deleting the others
-    frees, when `unknown_reclaimable_images` are not known; both 0 where the registry is not read. `is_priced`: the price
-    book states a price above zero.
+    frees, when `unknown_reclaimable_images` are not known; both 0 where the registry is not read. `is_priced`: the
+    price book states a price above zero.
     """
 
     file: FileFacts
