@@ -75,6 +75,7 @@ def derive_image_costs(analysis: Analysis) -> CostResult:
         pa.table({"has_previous_costs": [has_previous], "unused_after_days": [UNUSED_AFTER_DAYS]}),
     )
     analysis.load_today(IMAGE_USAGE)
+    analysis.load_today(IMAGE_STORAGE)
     analysis.load_derived(IMAGE_COSTS, "previous_costs", analysis.previous)
     sources = ("current_images", IMAGE_USAGE.name, IMAGE_STORAGE.name, "previous_costs")
     file = analysis.write_by_id(IMAGE_COSTS, read_sql("cost/image_costs.sql"), sources)
