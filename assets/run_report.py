@@ -130,8 +130,17 @@ def summary_lines(summary: "DerivedSummary") -> list[str]:
         f"bytes     {size_text(summary.total_bytes)}{growth}",
         f"cost      {cost}",
     ]
-    if summary.reclaimable_bytes:
-        lines.append(f"unused    deleting them would free at most {size_text(summary.reclaimable_bytes)}")
+    registry = summary.registry
+    if registry is not None and registry.stored_bytes is not None:
+        tags = count_text(registry.tags or 0, "tag")
+        lines.append(f"registry  {size_text(registry.stored_bytes)} in {tags}, each layer counted once")
+    if registry is not None and registry.unknown_images:
+        unknown = count_text(registry.unknown_images, "image")
+        known = size_text(registry.known_reclaimable_bytes)
+        lines.append(f"unused    deleting them would free at least {known}, unknown for {unknown}")
+    elif summary.reclaimable_bytes:
+        bound = "exactly" if registry is not None else "at most"
+        lines.append(f"unused    deleting them would free {bound} {size_text(summary.reclaimable_bytes)}")
     lines += [f"rule {rule} failed: {reason}" for rule, reason in summary.rule_errors.items()]
     return lines
 

@@ -77,6 +77,7 @@ def derive_image_costs(analysis: Analysis, bills: BillResult) -> CostResult:
         pa.table({"has_previous_costs": [has_previous], "unused_after_days": [UNUSED_AFTER_DAYS]}),
     )
     analysis.load_today(IMAGE_USAGE)
+    analysis.load_today(IMAGE_STORAGE)
     analysis.load_derived(IMAGE_COSTS, "previous_costs", analysis.previous)
     analysis.engine.load("newest_bill", newest_bill(analysis, bills))
     sources = ("current_images", IMAGE_USAGE.name, IMAGE_STORAGE.name, "previous_costs", "newest_bill")

@@ -182,6 +182,7 @@ def derive_image_changes(analysis: Analysis) -> tuple[FileFacts, dict[str, int]]
 
     Reads the day's `image_storage`.
     """
+    analysis.load_today(IMAGE_STORAGE)
     sources = [IMAGE_HISTORY.name, "image_owners", IMAGE_STORAGE.name, "current_images"]
     facts = analysis.write_by_id(IMAGE_CHANGES, read_sql("derive/image_changes.sql"), sources)
     analysis.load_today(IMAGE_CHANGES)

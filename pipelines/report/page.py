@@ -30,7 +30,7 @@ from pipelines.plain_text import visible
 from pipelines.report.charts import charts
 from pipelines.report.data import read_tables, read_trend
 from pipelines.report.headline import asked, awaited, figures, notes, verdict
-from pipelines.report.words import SHOWN_TEXT, count, long_date, moment, money, plural, signed, size, words
+from pipelines.report.words import SHOWN_TEXT, count, freed, long_date, moment, money, plural, signed, size, words
 from pipelines.tables import SEVERITIES, SNAPSHOT_TABLES, USAGE_SOURCES, Outcome
 
 # Limits the size of the page, together with the row limits of `report.data`.
@@ -163,6 +163,7 @@ def render_report(lake: Lake, partition: Partition) -> str:
         files=[*manifest.files.values(), *derived_manifest.files.values()],
         unused_after_days=UNUSED_AFTER_DAYS,
         is_observed=observed > 0,
+        usage_is_observed=manifest.fetch.usage_is_observed,
         users=users_in_words(kinds, len(workspaces)) if kinds else None,
         usage=_usage(manifest),
         workspaces=[*workspaces[:SHOWN_WORKSPACES], *(["…"] if workspaces[SHOWN_WORKSPACES:] else [])],
@@ -182,8 +183,16 @@ def template() -> Template:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        count=count, size=size, signed=signed, money=money, long_date=long_date, moment=moment, words=words
+        count=count,
+        size=size,
+        signed=signed,
+        money=money,
+        long_date=long_date,
+        moment=moment,
+        words=words,
+        plural=plural,
     )
+    environment.globals["freed"] = freed
     return environment.get_template("page.html.j2")
 
 

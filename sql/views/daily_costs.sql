@@ -2,6 +2,8 @@
 --
 -- Reads days, image_costs and billed_images. Sums leave out images of unknown size or price; `images_without_cost`
 -- counts them. The bill is that of the day itself: null until it is known, or where it is in another currency.
+-- `reclaimable_bytes` is an upper bound, by sizes, where the registry is not read; where it is,
+-- `reclaimable_bytes_at_least` is a lower bound, because images that are deleted together free their common layers, too.
 SELECT
     c.project,
     c.snapshot_date,
@@ -14,7 +16,9 @@ SELECT
     CAST(SUM(c.size_bytes) AS BIGINT) AS size_bytes,
     CAST(SUM(c.growth_bytes) AS BIGINT) AS growth_bytes,
     SUM(c.estimated_cost) AS estimated_cost,
-    CAST(SUM(c.reclaimable_bytes) AS BIGINT) AS reclaimable_bytes,
+    CAST(SUM(CASE WHEN c.reclaimable_by = 'size' THEN c.reclaimable_bytes END) AS BIGINT) AS reclaimable_bytes,
+    CAST(SUM(CASE WHEN c.reclaimable_by = 'layers' THEN c.reclaimable_bytes END) AS BIGINT)
+        AS reclaimable_bytes_at_least,
     SUM(b.billed_cost) AS billed_cost,
     SUM(b.billed_registry_cost) AS billed_registry_cost
 FROM image_costs AS c

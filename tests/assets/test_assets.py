@@ -28,7 +28,7 @@ from pipelines.lake.layout import Lake, Partition
 from pipelines.maintenance.verify import verify
 from pipelines.run import utc_now
 from pipelines.settings import ROOT, Settings
-from pipelines.tables import ANALYSIS_TABLES, IMAGES, TABLES
+from pipelines.tables import ANALYSIS_TABLES, ANSWER_TABLES, IMAGES, TABLES
 
 TODAY = dt.datetime.now(dt.UTC).date()
 PARTITION = Partition(TODAY, "default")
@@ -76,7 +76,8 @@ def test_run_materialises_all_assets_with_metadata(instance, sandbox, tmp_path):
     assert result.success
     lake = Lake("lake")
     manifest = json.loads(lake.manifest(PARTITION).read_text())
-    for name in TABLES.keys() - {"list_pages", "image_references", "image_traces"}:
+    unmaterialised = ANSWER_TABLES.keys() - {"responses"}
+    for name in TABLES.keys() - unmaterialised:
         shown = metadata(result, {"inventory": "image_inventory", "responses": "image_responses"}.get(name, name))
         path = lake.table(name, PARTITION)
         assert shown["dagster/partition_row_count"].value == pq.read_metadata(path).num_rows
@@ -407,9 +408,12 @@ def test_every_asset_has_description_and_metadata():
     assert [column.name for column in columns] == IMAGES.schema.names
     assert all(column.description for column in columns)
     assert {key.path[-1] for key in (dep.asset_key for dep in specs["images"].deps)} == {"image_responses"}
-    assert {dep.asset_key.path[-1] for dep in specs["image_changes"].deps} == {"image_history"}
+    assert {dep.asset_key.path[-1] for dep in specs["image_changes"].deps} == {"image_history", "image_storage"}
     without_usage = build_definitions(Settings(usage="none")).resolve_all_asset_specs()
     assert {spec.key.path[-1] for spec in without_usage} == set(specs) - {"image_usage"}
+    without_registry = build_definitions(Settings(registry="false")).resolve_all_asset_specs()
+    of_it = {"image_storage", "registry_only", "reclaimable"}
+    assert {spec.key.path[-1] for spec in without_registry} == set(specs) - of_it
 
 
 def look_after_runs(definitions, instance, cursor=None):
