@@ -37,7 +37,7 @@ def make_fortnight(root: Path) -> Path:
         with running_sandbox(options) as sandbox:
             for name, value in sandbox.env.items():
                 monkeypatch.setenv(name, value)
-            settings = Settings(lake=str(root / "lake"), usage="all", traces="true")
+            settings = Settings(lake=str(root / "lake"), usage="all", traces="true", bills="otc-dashboard:")
             for date in DAYS:
                 httpx.put(f"{sandbox.endpoint}/sandbox/day", json={"day": date.isoformat()}).raise_for_status()
                 noon = dt.datetime.combine(date, dt.time(12), dt.UTC)

@@ -182,6 +182,7 @@ def take_days(root, dates, faults, unread, **changed):
                 "price_book": prices,
                 "usage": "all",
                 "traces": "true",
+                "bills": "otc-dashboard:",
                 "max_failed_ratio": 0.05,
             }
             taken = Fortnight(Settings(**stated | changed), sandbox.project_id, Oracle(CATALOGUE, [], PRICES), {})
