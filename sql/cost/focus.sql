@@ -33,6 +33,7 @@ joined AS (
         image_costs.price_valid_from,
         image_costs.unused_days,
         image_costs.reclaimable_bytes,
+        image_costs.reclaimable_by,
         image_costs.observed_kinds,
         COALESCE(first_bills.currency, image_costs.currency) AS currency,
         -- An estimate in another currency cannot stand in this row.

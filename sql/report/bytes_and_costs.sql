@@ -36,6 +36,7 @@ freed AS (
         grouped.images,
         grouped.size_bytes,
         grouped.estimated_cost,
+        grouped.billed_cost,
         CASE
             WHEN grouped.reclaimable_by = 'size' THEN grouped.reclaimable_bytes
             WHEN grouped.reclaimable_by = 'layers' AND reclaimable.images IS NULL THEN 0

@@ -122,7 +122,13 @@ def test_images_show_their_part_of_the_newest_bill(billed):
 
 
 def test_verify_derives_the_same_bills_again(billed):
-    assert list(verify(Lake(str(billed / "lake")), settings=Settings(price_book=billed / "book.toml"))) == []
+    lake = Lake(str(billed / "lake"))
+    notes = []
+    found = verify(
+        lake, lake.contents.partitions(), settings=Settings(price_book=billed / "book.toml"), on_note=notes.append
+    )
+    assert found == []
+    assert [note for note in notes if note.path == "_derived"] == []
 
 
 def test_corrected_statement_is_kept_beside_the_first(billed):
