@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from rich.console import Console
 
+from assets.projects_command import projects
 from assets.query_command import QueryCommand, query
 from assets.run_report import outcomes_text, print_reports, run_report, short_path
 from assets.streams import lasting_streams, output_loss
@@ -471,6 +472,7 @@ def _removed(tables: list[str]) -> str:
     return f", {' and '.join(sorted(kinds))} removed" if kinds else ""
 
 
+app.command()(projects)
 app.command()(verify)
 app.command(cls=QueryCommand)(query)
 app.command()(compact)
