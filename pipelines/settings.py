@@ -159,10 +159,19 @@ class Settings(BaseSettings):
     )
     first_day: dt.date = Field(dt.date(2026, 1, 1), description="first day of the partitions")
     schedule: str = Field("17 2 * * *", description="cron line (UTC) of the daily run")
+    owners: str = Field(
+        "team:platform",
+        description="owners of the assets in Dagster: e-mail addresses or team:NAME, with commas between",
+    )
     due_hour: Annotated[int, Field(ge=0, le=23)] = Field(
         6, description="hour (UTC) from which on a project without a published day for today is late"
     )
-    failure_webhook: SecretStr | None = Field(None, description="URL that receives a POST when a run fails")
+    notify: SecretStr | None = Field(
+        None, description="URLs of webhooks, with blanks between them, that are told of failed, missing and new things"
+    )
+    notify_severity: Literal["critical", "high", "medium", "low", "info"] = Field(
+        "high", description="least grave severity of the new audit findings that `NOTIFY` is told of"
+    )
 
     # The project that these settings hold for; None: they are the general ones.
     _project: str | None = PrivateAttr(None)
@@ -212,6 +221,15 @@ class Settings(BaseSettings):
             raise ValueError("must be `all`, `none`, or names of sources with commas between them")
         return ",".join(names)
 
+    @field_validator("owners")
+    @classmethod
+    def _owners_are_people_or_teams(cls, value: str) -> str:
+        names = _names(value)
+        for name in names:
+            if not re.fullmatch(r"team:[A-Za-z0-9_]+|[^@\s]+@[^@\s]+\.[^@\s]+", name):
+                raise ValueError(f"the owner {name!r} must be an e-mail address, or team: with letters, digits and _")
+        return ",".join(names)
+
     @field_validator("rate_limiter")
     @classmethod
     def _limiter_has_a_limit(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
@@ -226,14 +244,16 @@ class Settings(BaseSettings):
             raise ValueError(f"it shares {PREFIX}RATE_LIMIT among all processes, so set that, too")
         return value
 
-    @field_validator("failure_webhook")
+    @field_validator("notify")
     @classmethod
-    def _webhook_is_a_url(cls, value: SecretStr | None) -> SecretStr | None:
+    def _webhooks_are_urls(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            example = "https://chat.example/hooks/..."
-            url = parse_secret_url(value.get_secret_value(), example, ("https", "http"))
-            if not url.hosts or "," in url.hosts:
-                raise ValueError(f"must look like {example}")
+            example = "https://chat.example/hooks/..., several with blanks between them"
+            for text in value.get_secret_value().split():
+                url = parse_secret_url(text, example, ("https", "http"))
+                # A comma between two URLs makes one with a strange path of them.
+                if not url.hosts or "," in url.hosts or "://" in url.path:
+                    raise ValueError(f"must look like {example}")
         return value
 
     @field_validator("projects", mode="before")
@@ -355,6 +375,11 @@ class Settings(BaseSettings):
     def stated_workspaces(self) -> list[str] | None:
         """The workspaces whose lists are read; None for all workspaces."""
         return None if self.workspaces == "all" else self.workspaces.split(",")
+
+    @property
+    def owner_names(self) -> list[str]:
+        """The owners of the assets in Dagster."""
+        return _names(self.owners)
 
     @property
     def owner_tags(self) -> dict[str, str]:
