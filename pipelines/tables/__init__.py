@@ -17,9 +17,18 @@ from pipelines.tables.derived import (
     IMAGE_RECONCILIATION,
     IMAGE_USAGE,
     OWNER_FIELDS,
+    SEVERITIES,
 )
 from pipelines.tables.evidence import IMAGE_REFERENCES, IMAGE_TRACES, INVENTORY, LIST_PAGES, RESPONSES, USAGE_SOURCES
 from pipelines.tables.images import CONTENT_COLUMNS, IMAGE_TAGS, IMAGE_VALUES, IMAGES, KNOWN_VALUES, LIST_FIELDS, TAGS
+from pipelines.tables.storage import (
+    IMAGE_STORAGE,
+    RECLAIMABLE,
+    REGISTRY_LAYERS,
+    REGISTRY_ONLY,
+    REGISTRY_PAGES,
+    REGISTRY_TAGS,
+)
 
 __all__ = [
     "ANALYSIS_TABLES",
@@ -33,6 +42,7 @@ __all__ = [
     "IMAGE_HISTORY",
     "IMAGE_RECONCILIATION",
     "IMAGE_REFERENCES",
+    "IMAGE_STORAGE",
     "IMAGE_TAGS",
     "IMAGE_TRACES",
     "IMAGE_USAGE",
@@ -42,8 +52,14 @@ __all__ = [
     "LIST_FIELDS",
     "LIST_PAGES",
     "OWNER_FIELDS",
+    "RECLAIMABLE",
+    "REGISTRY_LAYERS",
+    "REGISTRY_ONLY",
+    "REGISTRY_PAGES",
+    "REGISTRY_TAGS",
     "RESPONSES",
     "SCHEMA_VERSION",
+    "SEVERITIES",
     "SNAPSHOT_TABLES",
     "TABLES",
     "TAGS",
