@@ -41,7 +41,6 @@ from pipelines.snapshot.publish import BuiltTables, build_tables, failed_ids, pu
 from pipelines.snapshot.scope import Scope, find_scope, image_workspaces, known_workspaces
 from pipelines.snapshot.snapshot_run import SnapshotRun
 from pipelines.tables import (
-    ANSWER_TABLES,
     IMAGE_TAGS,
     IMAGE_VALUES,
     IMAGES,
@@ -49,12 +48,13 @@ from pipelines.tables import (
     REGISTRY_LAYERS,
     REGISTRY_PAGES,
     REGISTRY_TAGS,
+    RESPONSE_TABLES,
     RESPONSES,
     TABLES,
 )
 
 _TRIES_TO_STORE = 3
-_EVIDENCE = (INVENTORY.name, *ANSWER_TABLES)
+_EVIDENCE = (INVENTORY.name, *RESPONSE_TABLES)
 # Evidence that days of earlier versions do not have.
 _LATER = (REGISTRY_PAGES.name, REGISTRY_TAGS.name, REGISTRY_LAYERS.name)
 
@@ -242,7 +242,7 @@ def _check_staged(run: SnapshotRun, attempt: Attempt, names: Iterable[str]) -> N
         if name not in attempt.files or path.sha256() != attempt.files[name].sha256:
             raise StorageError(
                 f"{path} is not as it was written: the storage damaged it, or somebody changed it. Nothing was "
-                "published from it; run again today to write it anew, from the answers that are kept."
+                "published from it; run again today to write it again, from the stored responses."
             )
 
 

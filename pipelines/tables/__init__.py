@@ -36,7 +36,6 @@ __all__ = [
     "AMOUNT_DIGITS",
     "AMOUNT_PLACES",
     "ANALYSIS_TABLES",
-    "ANSWER_TABLES",
     "AUDIT_FINDINGS",
     "AUDIT_RULES",
     "BILLED_COSTS",
@@ -65,6 +64,7 @@ __all__ = [
     "REGISTRY_PAGES",
     "REGISTRY_TAGS",
     "RESPONSES",
+    "RESPONSE_TABLES",
     "SCHEMA_VERSION",
     "SEVERITIES",
     "SNAPSHOT_TABLES",
@@ -130,8 +130,8 @@ ANALYSIS_TABLES: dict[str, Table] = {
     )
 }
 
-# What the cloud answered. Analysts read the other tables of a day.
-ANSWER_TABLES: dict[str, Table] = {
+# Responses of the cloud. Analysts read the other tables of a day.
+RESPONSE_TABLES: dict[str, Table] = {
     t.name: t
     for t in (
         LIST_PAGES,
@@ -147,5 +147,5 @@ ANSWER_TABLES: dict[str, Table] = {
 SNAPSHOT_TABLES: dict[str, Table] = {
     name: table
     for name, table in (TABLES | ANALYSIS_TABLES).items()
-    if name not in ANSWER_TABLES and table is not IMAGE_HISTORY
+    if name not in RESPONSE_TABLES and table is not IMAGE_HISTORY
 }

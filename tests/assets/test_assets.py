@@ -28,7 +28,7 @@ from pipelines.lake.layout import Lake, Partition
 from pipelines.maintenance.verify import verify
 from pipelines.run import utc_now
 from pipelines.settings import ROOT, Settings
-from pipelines.tables import ANALYSIS_TABLES, ANSWER_TABLES, IMAGES, TABLES
+from pipelines.tables import ANALYSIS_TABLES, IMAGES, RESPONSE_TABLES, TABLES
 
 TODAY = dt.datetime.now(dt.UTC).date()
 PARTITION = Partition(TODAY, "default")
@@ -76,7 +76,7 @@ def test_run_materialises_all_assets_with_metadata(instance, sandbox, tmp_path):
     assert result.success
     lake = Lake("lake")
     manifest = json.loads(lake.manifest(PARTITION).read_text())
-    unmaterialised = ANSWER_TABLES.keys() - {"responses"}
+    unmaterialised = RESPONSE_TABLES.keys() - {"responses"}
     for name in TABLES.keys() - unmaterialised:
         shown = metadata(result, {"inventory": "image_inventory", "responses": "image_responses"}.get(name, name))
         path = lake.table(name, PARTITION)

@@ -284,17 +284,17 @@ def test_retention_command_lists_first_and_removes_with_apply(image_snapshots):
     assert first.returncode == 0, first.stderr
     lines = first.stdout.splitlines()
     assert lines[0] == "project\ttable\tfrom\tto\tfiles\tbytes"
-    assert [line.split("\t")[:5] for line in lines[1:5]] == [
+    assert [line.split("\t")[:5] for line in lines[1:8]] == [
         ["default", name, days[0], days[1], "2"] for name in sorted(ANSWERS)
     ]
-    assert lines[5].startswith("8 files, ")
-    assert lines[5].endswith(" KiB, would be removed with --apply. Nothing was changed.")
+    assert lines[8].startswith("14 files, ")
+    assert lines[8].endswith(" KiB, would be removed with --apply. Nothing was changed.")
     assert there(lake) == before
     second = image_snapshots("retention", "--apply", "--json", env=rule)
     assert second.returncode == 0, second.stderr
     (plan,) = json.loads(second.stdout)
     assert {found["file"]["path"] for found in plan["files"]} == before - there(lake)
-    assert (plan["applied"], plan["unfinished"], len(plan["files"])) == (True, 0, 8)
+    assert (plan["applied"], plan["unfinished"], len(plan["files"])) == (True, 0, 14)
     nothing = image_snapshots("retention")
     assert nothing.returncode == 2
     assert nothing.stderr.startswith("Error: No retention rule is set, so everything is kept: give --responses")

@@ -60,6 +60,7 @@ def test_cost_row_has_image_and_price():
             "reclaimable_bytes": None,
             "observed_kinds": None,
             "owner_source": "inventory",
+            "reclaimable_by": None,
             **dict.fromkeys(("billed_date", "billed_currency", "billed_cost", "billed_registry_cost")),
         }
     ]
