@@ -384,7 +384,7 @@ def lose(copy, dates):
 def test_deriving_from_nothing_gives_the_same_tables(golden, tmp_path, dates):
     copy = golden.copy_to(tmp_path / "lake")
     before = copy.tables()
-    assert len(before) == 1 + 6 * 13
+    assert len(before) == 1 + 11 * 13
     lose(copy, dates)
     derive_days(copy.day(DATES[-1]))
     assert_same(copy.tables(), before)

@@ -33,7 +33,7 @@ FIRST, SECOND, THIRD, LAST = (Partition(date, "default") for date in DAYS[:4])
 NOW = dt.datetime.combine(LAST.date, dt.time(12), dt.UTC)
 RULES = Rules(responses_days=1, snapshots_days=2)
 REGISTRY = {"registry_pages", "registry_tags", "registry_layers"}
-ANSWERS = {"list_pages", "image_references", "image_traces", "responses", *REGISTRY}
+ANSWERS = {"billed_costs", "list_pages", "image_references", "image_traces", "responses", *REGISTRY}
 ANALYSED = (TABLES.keys() | ANALYSIS_TABLES.keys()) - ANSWERS - {"image_history"}
 
 
@@ -158,8 +158,8 @@ def test_tables_made_from_removed_files_are_kept(lake, tmp_path):
     with pytest.raises(ConfigurationError) as raised:
         publish_snapshot(day(THIRD))
     assert str(raised.value) == (
-        "Retention removed image_references, image_traces, list_pages, registry_layers, registry_pages, registry_tags, "
-        f"responses of {THIRD} on {LAST.date}, so the "
+        "Retention removed billed_costs, image_references, image_traces, list_pages, registry_layers, registry_pages, "
+        f"registry_tags, responses of {THIRD} on {LAST.date}, so the "
         f"tables of {THIRD} "
         "cannot be derived again; what was derived before stands."
     )

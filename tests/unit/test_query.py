@@ -299,7 +299,7 @@ def test_engine_settings_are_locked(connection):
 @pytest.mark.parametrize(
     ("sql", "count"),
     [
-        ("SHOW TABLES", 32),
+        ("SHOW TABLES", 37),
         ("DESCRIBE days", 20),
         ("SUMMARIZE SELECT name FROM images", 1),
         ("VALUES (1), (2)", 2),
