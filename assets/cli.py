@@ -389,7 +389,9 @@ def status(
         print(json.dumps([item.as_json() for item in statuses], indent=1))
     else:
         _print_statuses(statuses)
-    if check and any(item.state != "complete" for item in statuses):
+    lacking = [item for item in statuses if item.is_lacking]
+    if check and lacking:
+        _print_lacking(lacking, len(statuses))
         raise typer.Exit(FAILED)
 
 
@@ -420,6 +422,21 @@ def _print_statuses(statuses: list[PartitionStatus]) -> None:
     for item in statuses:
         if item.failure is not None:
             print_line(f"{item.date} {item.project}, {item.failure.at:%Y-%m-%d %H:%M} UTC: {item.failure.sentence}")
+
+
+def _print_lacking(lacking: list[PartitionStatus], total: int) -> None:
+    """Name the partitions that are missing or incomplete on standard error, so that the listing stays as it is."""
+    print_note(f"Missing or incomplete: {len(lacking)} of {count_text(total, 'partition')}.")
+    for item in lacking:
+        failed = (item.outcomes or {}).get("failed", 0)
+        why = (
+            f": {item.failure.sentence}"
+            if item.failure
+            else f": {count_text(failed, 'image')} failed"
+            if failed
+            else ""
+        )
+        print_note(f"{item.date} {item.project}: {item.state}{why}")
 
 
 def _removed(tables: list[str]) -> str:

@@ -156,6 +156,9 @@ class Settings(BaseSettings):
     )
     first_day: dt.date = Field(dt.date(2026, 1, 1), description="first day of the partitions")
     schedule: str = Field("17 2 * * *", description="cron line (UTC) of the daily run")
+    due_hour: Annotated[int, Field(ge=0, le=23)] = Field(
+        6, description="hour (UTC) from which on a project without a published day for today is late"
+    )
     failure_webhook: SecretStr | None = Field(None, description="URL that receives a POST when a run fails")
 
     @field_validator("endpoint")

@@ -4,6 +4,7 @@ Names that are not of a day, month or project are left out; a directory that can
 lies belongs to `layout`, what a record says to the module of its kind.
 """
 
+import datetime as dt
 import re
 from collections.abc import Iterable
 from typing import TypeVar
@@ -31,6 +32,10 @@ class Contents:
     def manifests(self, project: str) -> dict[Partition, bytes]:
         """The manifests of a project's published days, in order."""
         return _by_record((self._root / "_manifests").contents(f"dt=*/project={project}.json").items())
+
+    def manifests_of(self, day: dt.date) -> dict[Partition, bytes]:
+        """The manifests of all projects that are published on a day."""
+        return _by_record((self._root / "_manifests" / f"dt={day}").contents("project=*.json").items())
 
     def derived_manifests(self, project: str) -> dict[Partition, bytes]:
         """The derived manifests of a project, in order."""

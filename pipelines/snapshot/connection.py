@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 from pipelines.cloud.credentials import Credentials, load_credentials
 from pipelines.cloud.modelarts import ModelArtsClient
 from pipelines.cloud.options import Limits, Timeouts
+from pipelines.cloud.regions import sibling_endpoint
 from pipelines.cloud.service import ServiceClient
 from pipelines.errors import ConfigurationError
-from pipelines.inputs.endpoints import is_on_loopback
 from pipelines.inventory.cleaning import LISTED
 from pipelines.lake.layout import Partition
 from pipelines.settings import Settings
@@ -49,14 +49,12 @@ class Connection:
         """
         if self.settings.traces_endpoint is not None:
             return self.settings.traces_endpoint
-        if is_on_loopback(self.endpoint):
-            return self.endpoint
-        host = self.host
-        if not host.startswith("modelarts."):
+        endpoint = sibling_endpoint("cts", self.endpoint)
+        if endpoint is None:
             raise ConfigurationError(
-                f"The endpoint of the audit service does not follow from {host}: set IMAGE_SNAPSHOTS_TRACES to it."
+                f"The endpoint of the audit service does not follow from {self.host}: set IMAGE_SNAPSHOTS_TRACES to it."
             )
-        return f"https://cts.{host.removeprefix('modelarts.')}"
+        return endpoint
 
     def traces_client(self, now: Callable[[], dt.datetime] | None = None) -> ServiceClient:
         """Make a client of the audit service, which the caller must enter; `now` as in `client`.

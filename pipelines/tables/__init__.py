@@ -20,6 +20,14 @@ from pipelines.tables.derived import (
 )
 from pipelines.tables.evidence import IMAGE_REFERENCES, IMAGE_TRACES, INVENTORY, LIST_PAGES, RESPONSES, USAGE_SOURCES
 from pipelines.tables.images import CONTENT_COLUMNS, IMAGE_TAGS, IMAGE_VALUES, IMAGES, KNOWN_VALUES, LIST_FIELDS, TAGS
+from pipelines.tables.storage import (
+    IMAGE_STORAGE,
+    RECLAIMABLE,
+    REGISTRY_LAYERS,
+    REGISTRY_ONLY,
+    REGISTRY_PAGES,
+    REGISTRY_TAGS,
+)
 
 __all__ = [
     "ANALYSIS_TABLES",
@@ -33,6 +41,7 @@ __all__ = [
     "IMAGE_HISTORY",
     "IMAGE_RECONCILIATION",
     "IMAGE_REFERENCES",
+    "IMAGE_STORAGE",
     "IMAGE_TAGS",
     "IMAGE_TRACES",
     "IMAGE_USAGE",
@@ -42,6 +51,11 @@ __all__ = [
     "LIST_FIELDS",
     "LIST_PAGES",
     "OWNER_FIELDS",
+    "RECLAIMABLE",
+    "REGISTRY_LAYERS",
+    "REGISTRY_ONLY",
+    "REGISTRY_PAGES",
+    "REGISTRY_TAGS",
     "RESPONSES",
     "SCHEMA_VERSION",
     "SNAPSHOT_TABLES",

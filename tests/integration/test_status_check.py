@@ -27,8 +27,19 @@ def status(image_snapshots):
 
 
 def test_check_fails_for_a_missing_day_but_plain_status_does_not(image_snapshots):
-    assert image_snapshots("status").returncode == 0
+    plain = image_snapshots("status")
+    assert (plain.returncode, plain.stderr) == (0, "")
     assert status(image_snapshots) == (1, [("missing", None)])
+
+
+def test_check_names_what_is_missing_or_incomplete_on_standard_error(image_snapshots, sandbox):
+    day = image_snapshots("run", env=sandbox.env)
+    assert day.returncode == 0
+    env = {"IMAGE_SNAPSHOTS_PROJECTS": json.dumps({"default": "a", "other": "b"})}
+    result = image_snapshots("status", "--check", env=env)
+    assert result.returncode == 1
+    assert result.stderr.splitlines() == ["Missing or incomplete: 1 of 2 partitions.", f"{TODAY} other: missing"]
+    assert result.stdout == image_snapshots("status", env=env).stdout
 
 
 def test_failure_is_shown_until_the_day_is_published(image_snapshots, sandbox, tmp_path):
