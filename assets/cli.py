@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from assets.evidence_command import evidence
 from assets.query_command import QueryCommand, query
 from assets.run_report import outcomes_text, print_reports, run_report, short_path
 from assets.streams import lasting_streams, output_loss
@@ -446,6 +447,7 @@ def _removed(tables: list[str]) -> str:
 
 app.command()(verify)
 app.command(cls=QueryCommand)(query)
+app.command()(evidence)
 app.command()(compact)
 app.command()(retention)
 
