@@ -12,15 +12,16 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
 
 from assets.evidence_command import evidence
+from assets.notify_command import notify, tell_news
 from assets.query_command import QueryCommand, query
 from assets.run_report import outcomes_text, print_reports, run_report, short_path
 from assets.streams import lasting_streams, output_loss
@@ -57,6 +58,8 @@ from pipelines.tables import ANSWER_TABLES
 
 if TYPE_CHECKING:
     from pipelines.lake.retention_records import RetentionRecords
+
+_Item = TypeVar("_Item")
 
 app = typer.Typer(
     cls=Commands,
@@ -148,39 +151,65 @@ def run(
     settings = Settings.load()
     if mode is not None:
         settings = settings.model_copy(update={"mode": mode.value})
-    if days is not None and not settings.uses_sandbox:
+    projects = _projects(settings, project)
+    own = {key: settings.for_project(key) for key in projects}
+    if days is not None and not all(each.uses_sandbox for each in own.values()):
         raise ConfigurationError(
             "--days plays days of the embedded sandbox; a real endpoint (IMAGE_SNAPSHOTS_ENDPOINT) has no past days."
         )
     if days is not None and date is not None:
         raise ConfigurationError("--days and --date exclude each other: --days ends with today.")
-    projects = _projects(settings, project)
-    try:
-        check_inputs(settings)
-    except PipelineError as error:
-        _note_failure(settings, projects, str(error))
-        raise
     last = parse_date(date) or _today()
     played = [last - dt.timedelta(days=back) for back in range((days or 1) - 1, -1, -1)]
     partitions = [Partition(day, key) for day in played for key in projects]
-    for partition in partitions:
+
+    def check_run(partition: Partition) -> None:
         run = SnapshotRun(partition, "", settings, _clock(partition, days), is_played=days is not None)
         run.check_date(None if fresh else read_attempt(run.lake, partition))
         run.check_source()
         run.check_clock()
-    if settings.uses_sandbox:
+
+    try:
+        _check_each(projects, lambda key: check_inputs(own[key]))
+        _check_each(partitions, check_run)
+    except PipelineError as error:
+        # A wrong day on the command line is nobody's failed run.
+        if last == _today():
+            _note_failure(settings, projects, str(error))
+        raise
+    sandboxed = [key for key in projects if own[key].uses_sandbox]
+    if sandboxed:
+        whose = "" if len(sandboxed) == len(projects) else f" for {', '.join(sandboxed)}"
         print_note(
-            "No endpoint is configured (IMAGE_SNAPSHOTS_ENDPOINT): the embedded sandbox is used instead of the cloud."
-            if settings.endpoint is None
-            else "The embedded sandbox is used instead of the cloud, as IMAGE_SNAPSHOTS_ENDPOINT says."
+            f"No endpoint is configured (IMAGE_SNAPSHOTS_ENDPOINT){whose}: the embedded sandbox is used instead of the "
+            "cloud."
+            if any(own[key].endpoint is None for key in sandboxed)
+            else f"The embedded sandbox is used instead of the cloud{whose}, as IMAGE_SNAPSHOTS_ENDPOINT says."
         )
     said = {FRESH_TAG: fresh, ACCEPT_SHRUNK_TAG: accept_shrunk, PROJECT_MOVED_TAG: project_moved}
     tags = {tag: "true" for tag, is_said in said.items() if is_said}
     _run_jobs(settings, partitions, ["daily_snapshot"] * len(partitions), as_json=as_json, days=days, tags=tags)
 
 
+def _check_each(items: Iterable[_Item], check: Callable[[_Item], None]) -> None:
+    """Check each project or partition before the first run begins. One that is refused does not stop the others.
+
+    Its own run reports why. If all are refused for the same reason, that is raised, and no run begins.
+    """
+    refusals: list[PipelineError | None] = []
+    for item in items:
+        try:
+            check(item)
+        except PipelineError as error:
+            refusals.append(error)
+        else:
+            refusals.append(None)
+    if refusals and refusals[0] is not None and len(set(map(str, refusals))) == 1:
+        raise refusals[0]
+
+
 def _note_failure(settings: Settings, projects: list[str], sentence: str) -> None:
-    """Note why today's run did not begin, for `status`."""
+    """Note why today's run did not begin, for `status`, and tell it."""
     for project in projects:
         partition = Partition(_today(), project)
         # Skip a partition that another run holds: that run reports it. The error itself is printed in any case.
@@ -188,6 +217,8 @@ def _note_failure(settings: Settings, projects: list[str], sentence: str) -> Non
             note_failure(
                 lake, partition, Failure(at=dt.datetime.now(dt.UTC), run_id="none", step=None, sentence=sentence)
             )
+    with contextlib.suppress(PipelineError):
+        tell_news(settings, open_lake(settings), [(Partition(_today(), key), None, sentence) for key in projects])
 
 
 def _clock(partition: Partition, days: int | None) -> Callable[[], dt.datetime]:
@@ -222,7 +253,7 @@ def rebuild(
     if (day is None) == (not every):
         raise ConfigurationError("State the day to rebuild: --date YYYY-MM-DD, or --all.")
     projects = _projects(settings, project)
-    check_inputs(settings)
+    _check_each(projects, lambda key: check_inputs(settings.for_project(key)))
     if day is not None:
         partitions = [Partition(day, key) for key in projects]
     else:
@@ -259,7 +290,7 @@ def derive(
     from pipelines.preflight import check_inputs
 
     settings = Settings.load()
-    check_inputs(settings)
+    _check_each(_projects(settings, project), lambda key: check_inputs(settings.for_project(key)))
     partitions = _published_between(settings, first, last, project, is_derivable)
     _run_jobs(settings, partitions, [DERIVE_JOB] * len(partitions), as_json=as_json)
 
@@ -272,7 +303,7 @@ def load(first: FromOption, last: ToOption = None, project: ProjectOption = None
     from pipelines.warehouse.loading import is_loadable
 
     settings = Settings.load()
-    check_inputs(settings)
+    _check_each(_projects(settings, project), lambda key: check_inputs(settings.for_project(key)))
     if not settings.loads_warehouse:
         raise ConfigurationError("There is no warehouse to load into: set IMAGE_SNAPSHOTS_WAREHOUSE.")
     partitions = _published_between(settings, first, last, project, is_loadable)
@@ -358,6 +389,8 @@ def _run_jobs(
     if all(failure is None for failure in failures):
         for warning in suppression_warnings(lake, settings, _today()):
             print_warning(warning)
+    ended = zip(partitions, failures, strict=False)
+    tell_news(settings, lake, [(partition, ended_by.step, ended_by.told) for partition, ended_by in ended if ended_by])
     statuses = {report["exit_status"] for report in reports}
     if output_loss() is not None:
         statuses.add(INCOMPLETE)
@@ -405,7 +438,8 @@ def _print_statuses(statuses: list[PartitionStatus]) -> None:
             + (" (sandbox)" if item.is_sandbox else "")
             + (", attempt open" if item.has_open_attempt and item.state != "unfinished" else "")
             + (", inventory not whole" if item.inventory_is_whole is False else "")
-            + _removed(item.removed),
+            + _removed(item.removed)
+            + ("" if item.is_configured else ", project no longer configured"),
             "" if item.images is None else f"{item.images:,}",
             outcomes_text(item.outcomes or {}),
             "" if item.bytes is None else f"{item.bytes:,}",
@@ -445,6 +479,7 @@ def _removed(tables: list[str]) -> str:
     return f", {' and '.join(sorted(kinds))} removed" if kinds else ""
 
 
+app.command()(notify)
 app.command()(verify)
 app.command(cls=QueryCommand)(query)
 app.command()(evidence)

@@ -1,14 +1,31 @@
-"""What all assets share: owners, checks, and the version of the code that makes a table."""
+"""What all assets share: checks, the version of the code that makes a table, and early APIs of Dagster.
 
-from collections.abc import Mapping
+An API that Dagster still calls deprecated, beta or preview is used only if it is listed here, with its reason. The
+tests, where every other warning is an error, have the same list (pyproject.toml).
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
 from pipelines.fingerprint import fingerprint
-from pipelines.tables import SCHEMA_VERSION
+from pipelines.settings import Settings
+from pipelines.tables import INVENTORY, RESPONSES, SCHEMA_VERSION
+from pipelines.warehouse.ddl import WAREHOUSE_TABLES
+from pipelines.warehouse.loading import qualified_schema
 
-OWNERS = ["team:platform"]
+# The assets whose table has another name.
+_TABLES_OF_STEPS = {"image_inventory": INVENTORY.name, "image_responses": RESPONSES.name}
+
+# Preview: without it, results of different days and projects overwrite each other in the UI.
+warnings.filterwarnings("ignore", "Specifying a partitions_def on an AssetCheckSpec", dg.PreviewWarning)
+# Beta: the only way to link an asset in the UI to the code that makes it.
+_LINKS = "Function `with_source_code_references`|Class `(LocalFileCodeReference|CodeReferencesMetadataValue)`"
+warnings.filterwarnings("ignore", _LINKS, dg.BetaWarning)
+# Beta: the only source that the UI can observe. External assets cannot run code.
+warnings.filterwarnings("ignore", "Function `multi_observable_source_asset`", dg.BetaWarning)
 
 
 def made_by(*places: str) -> str:
@@ -19,9 +36,14 @@ def made_by(*places: str) -> str:
     return f"{SCHEMA_VERSION}+{fingerprint('pipelines/tables', *places)}"
 
 
-def check_specs(asset: str, checks: Mapping[str, str]) -> list[dg.AssetCheckSpec]:
-    """The checks of an asset: name -> what is true if the check passes."""
-    return [dg.AssetCheckSpec(name, asset=asset, description=meaning) for name, meaning in checks.items()]
+def check_specs(
+    asset: str, checks: Mapping[str, str], partitions: dg.PartitionsDefinition[Any]
+) -> list[dg.AssetCheckSpec]:
+    """The checks of an asset: name -> what is true if the check passes. Each partition has results of its own."""
+    return [
+        dg.AssetCheckSpec(name, asset=asset, description=meaning, partitions_def=partitions)
+        for name, meaning in checks.items()
+    ]
 
 
 def check_result(
@@ -36,3 +58,17 @@ def check_result(
         description=description,
         metadata=metadata,
     )
+
+
+def with_shared_facts(assets: Sequence[dg.AssetsDefinition], settings: Settings) -> list[dg.AssetsDefinition]:
+    """The assets with what the settings say of each, owners and its name in the warehouse, and links to the code."""
+    url = settings.warehouse.get_secret_value() if settings.warehouse else None
+    schema = qualified_schema(url) if settings.loads_warehouse else None
+
+    def shared(spec: dg.AssetSpec) -> dg.AssetSpec:
+        table = _TABLES_OF_STEPS.get(spec.key.path[-1], spec.key.path[-1])
+        name = {"dagster/table_name": f"{schema}.{table}"} if schema and table in WAREHOUSE_TABLES else {}
+        return spec.replace_attributes(owners=settings.owner_names, metadata={**spec.metadata, **name})
+
+    found = dg.with_source_code_references(dg.map_asset_specs(shared, assets))
+    return [asset for asset in found if isinstance(asset, dg.AssetsDefinition)]

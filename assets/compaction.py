@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from assets.common import OWNERS, made_by
+from assets.common import made_by
 from assets.partitions import PROJECT
 from assets.resources import EXIT_STATUS
 from pipelines.errors import PipelineError
@@ -32,7 +32,6 @@ def monthly_asset(settings: Settings) -> dg.AssetsDefinition:
         description="The daily files of a past month, compacted into one file per table, for analysis only.",
         group_name="delivery",
         kinds={"parquet", "duckdb"},
-        owners=OWNERS,
         partitions_def=month_grid(settings),
         # Its inputs are the month's days; the lake knows which of them exist.
         deps=[dg.AssetDep(name, partition_mapping=dg.AllPartitionMapping()) for name in sorted(_inputs(settings))],
@@ -62,7 +61,7 @@ def monthly_asset(settings: Settings) -> dg.AssetsDefinition:
 
 
 def _inputs(settings: Settings) -> set[str]:
-    unread = set() if settings.reads_usage else {"image_usage"}
+    unread = set() if any(own.reads_usage for own in settings.of_each_project) else {"image_usage"}
     return {"image_inventory" if name == "inventory" else name for name in SNAPSHOT_TABLES} - unread
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets.common import OWNERS, check_result, check_specs, made_by
+from assets.common import check_result, check_specs, made_by
 from assets.metadata import (
     counts_metadata,
     definition_metadata,
@@ -20,6 +20,7 @@ from assets.metadata import (
     selected,
 )
 from assets.resources import RunResource
+from assets.upstream import BILLS, INVENTORY_SOURCE, MODELARTS_API, REGISTRY
 from pipelines.lake.manifests import inventory_warning, outside_scope, short_list, unobserved_usage
 from pipelines.plain_text import visible
 from pipelines.preflight import check_inputs
@@ -58,13 +59,13 @@ def image_inventory_asset(grid: dg.MultiPartitionsDefinition, retry: dg.RetryPol
         description="The project's image ids from the inventory on that day, cleaned and counted.",
         group_name="inventory",
         kinds={"parquet"},
-        owners=OWNERS,
         partitions_def=grid,
+        deps=[INVENTORY_SOURCE, MODELARTS_API],
         metadata=definition_metadata(INVENTORY),
-        code_version=made_by("pipelines/inventory", "pipelines/snapshot/absence.py"),
+        code_version=made_by("pipelines/inventory", "pipelines/snapshot/absence.py", "pipelines/snapshot/scope.py"),
         retry_policy=retry,
         pool=API_POOL,
-        check_specs=check_specs(_INVENTORY, _INVENTORY_CHECKS),
+        check_specs=check_specs(_INVENTORY, _INVENTORY_CHECKS, grid),
     )
     def image_inventory(context: dg.AssetExecutionContext, runs: dg.ResourceParam[RunResource]) -> dg.MaterializeResult:
         with runs.step(context) as run:
@@ -93,14 +94,17 @@ def image_responses_asset(grid: dg.MultiPartitionsDefinition, retry: dg.RetryPol
         description="Evidence: the API's response for every inventory id, byte for byte, including errors.",
         group_name="responses",
         kinds={"parquet", "rest"},
-        owners=OWNERS,
         partitions_def=grid,
-        deps=[_INVENTORY],
+        deps=[_INVENTORY, MODELARTS_API, REGISTRY, BILLS],
         metadata=definition_metadata(RESPONSES),
-        code_version=made_by("pipelines/cloud", "pipelines/snapshot/fetch.py", "pipelines/snapshot/incremental.py"),
+        code_version=made_by(
+            "pipelines/cloud",
+            "pipelines/snapshot/sources",
+            *(f"pipelines/snapshot/{name}.py" for name in ("fetch", "gathering", "image_list", "incremental", "scope")),
+        ),
         retry_policy=retry,
         pool=API_POOL,
-        check_specs=check_specs(_RESPONSES, _RESPONSES_CHECKS),
+        check_specs=check_specs(_RESPONSES, _RESPONSES_CHECKS, grid),
     )
     def image_responses(context: dg.AssetExecutionContext, runs: dg.ResourceParam[RunResource]) -> dg.MaterializeResult:
         with runs.step(context) as run:
@@ -137,7 +141,6 @@ def images_assets(grid: dg.MultiPartitionsDefinition, freshness: dg.FreshnessPol
             description=description,
             group_name="snapshot",
             kinds={"parquet", "pandas"},
-            owners=OWNERS,
             deps=[_RESPONSES],
             metadata=definition_metadata(table),
             code_version=made_by(
@@ -158,7 +161,7 @@ def images_assets(grid: dg.MultiPartitionsDefinition, freshness: dg.FreshnessPol
             spec(IMAGE_VALUES, "The list fields of `images`: one row per element, in the API's order."),
             spec(IMAGE_TAGS, "The cloud tags of `images`, one row per tag."),
         ],
-        check_specs=check_specs(IMAGES.name, _IMAGES_CHECKS),
+        check_specs=check_specs(IMAGES.name, _IMAGES_CHECKS, grid),
     )
     def publish_images(
         context: dg.AssetExecutionContext, runs: dg.ResourceParam[RunResource]

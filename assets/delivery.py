@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from assets.common import OWNERS, made_by
+from assets.common import made_by
 from assets.resources import RunResource
 from pipelines.report.page import outdated_reports, write_report
 from pipelines.tables import (
@@ -30,7 +30,6 @@ def warehouse_asset(grid: dg.MultiPartitionsDefinition, retry: dg.RetryPolicy | 
         description="The warehouse's tables and views: this day, and other days that are missing or outdated there.",
         group_name="delivery",
         kinds={"sql", "table"},
-        owners=OWNERS,
         partitions_def=grid,
         deps=[table.name for table in _LOADED],
         code_version=made_by("pipelines/warehouse", "sql/views"),
@@ -63,7 +62,6 @@ def report_asset(grid: dg.MultiPartitionsDefinition) -> dg.AssetsDefinition:
         description="The day on one page: figures, findings with evidence, changes, costs, provenance.",
         group_name="delivery",
         kinds={"html"},
-        owners=OWNERS,
         partitions_def=grid,
         deps=[table.name for table in _REPORTED],
         code_version=made_by("pipelines/report", "sql/report"),

@@ -9,9 +9,10 @@ from typing import Any
 
 import dagster as dg
 
-from assets.common import OWNERS, check_result, check_specs, made_by
+from assets.common import check_result, check_specs, made_by
 from assets.metadata import definition_metadata, file_metadata, selected
 from assets.resources import RunResource
+from assets.upstream import PRICE_BOOK, RULE_FILES
 from pipelines.derive.days import DerivationResult, derive_days
 from pipelines.plain_text import visible
 from pipelines.settings import Settings
@@ -35,10 +36,47 @@ _DEPENDENCIES: dict[str, tuple[str, ...]] = {
     IMAGE_CHANGES.name: (IMAGE_HISTORY.name,),
     IMAGE_RECONCILIATION.name: (_INVENTORY, _RESPONSES, IMAGE_HISTORY.name),
     IMAGE_USAGE.name: (_RESPONSES, IMAGE_HISTORY.name),
-    AUDIT_RULES.name: (IMAGE_CHANGES.name, IMAGE_RECONCILIATION.name, IMAGE_USAGE.name),
+    AUDIT_RULES.name: (RULE_FILES, IMAGE_CHANGES.name, IMAGE_RECONCILIATION.name, IMAGE_USAGE.name),
     AUDIT_FINDINGS.name: (AUDIT_RULES.name,),
-    IMAGE_COSTS.name: (_INVENTORY, IMAGE_HISTORY.name, IMAGE_USAGE.name),
+    IMAGE_COSTS.name: (PRICE_BOOK, _INVENTORY, IMAGE_HISTORY.name, IMAGE_USAGE.name),
 }
+# The code that makes each table, beside what all of them need.
+_SHARED_CODE = (
+    "pipelines/derive/analysis.py",
+    "pipelines/derive/days.py",
+    "pipelines/engine",
+    "sql/derive/current_images.sql",
+    "sql/derive/image_owners.sql",
+)
+_AUDIT_CODE = (
+    *(f"pipelines/derive/{name}.py" for name in ("audit", "rule_process", "rule_worker")),
+    *(f"sql/derive/{name}.sql" for name in ("audit_rules", "audit_findings")),
+    "sql/audit",
+)
+_CODE: dict[str, tuple[str, ...]] = {
+    IMAGE_HISTORY.name: (
+        "pipelines/derive/history.py",
+        "sql/derive/image_history_step.sql",
+        "sql/derive/past_tags.sql",
+    ),
+    IMAGE_CHANGES.name: ("pipelines/derive/history.py", "sql/derive/image_changes.sql"),
+    IMAGE_RECONCILIATION.name: (
+        "pipelines/derive/reconciliation.py",
+        *(f"sql/derive/{name}.sql" for name in ("image_reconciliation", "unmatched_images", "unregistered_positions")),
+    ),
+    IMAGE_USAGE.name: (
+        "pipelines/derive/usage.py",
+        "sql/derive/image_usage.sql",
+        "sql/derive/referenced_images.sql",
+    ),
+    AUDIT_RULES.name: _AUDIT_CODE,
+    AUDIT_FINDINGS.name: _AUDIT_CODE,
+    IMAGE_COSTS.name: (
+        *(f"pipelines/derive/{name}.py" for name in ("costs", "prices", "usage")),
+        "sql/cost",
+    ),
+}
+_ALL_CODE = ("pipelines/derive", "sql/derive", "sql/audit", "sql/cost")
 _GROUPS = {AUDIT_RULES.name: "audit", AUDIT_FINDINGS.name: "audit", IMAGE_COSTS.name: "cost", IMAGE_USAGE.name: "cost"}
 
 _CHECKS = {
@@ -57,8 +95,9 @@ _CHECKS = {
 
 
 def derived_assets(grid: dg.MultiPartitionsDefinition, settings: Settings) -> dg.AssetsDefinition:
-    """Build the assets of the derived tables; `image_usage` is among them if usage is read."""
-    tables = [table for table in ANALYSIS_TABLES.values() if table is not IMAGE_USAGE or settings.reads_usage]
+    """Build the assets of the derived tables; `image_usage` is among them if any project reads usage."""
+    reads_usage = any(own.reads_usage for own in settings.of_each_project)
+    tables = [table for table in ANALYSIS_TABLES.values() if table is not IMAGE_USAGE or reads_usage]
     names = {table.name for table in tables}
 
     def spec(table: Table) -> dg.AssetSpec:
@@ -69,9 +108,8 @@ def derived_assets(grid: dg.MultiPartitionsDefinition, settings: Settings) -> dg
             description=table.meaning,
             group_name=_GROUPS.get(table.name, "history"),
             kinds={"parquet", "duckdb"},
-            owners=OWNERS,
             metadata=definition_metadata(table),
-            code_version=made_by("pipelines/derive", "pipelines/engine", "sql/derive", "sql/audit", "sql/cost"),
+            code_version=made_by(*_SHARED_CODE, *_CODE.get(table.name, _ALL_CODE)),
         )
 
     @dg.multi_asset(
@@ -80,7 +118,9 @@ def derived_assets(grid: dg.MultiPartitionsDefinition, settings: Settings) -> dg
         # They are made together, but may be selected and shown separately.
         can_subset=True,
         specs=[spec(table) for table in tables],
-        check_specs=[spec for name, checks in _CHECKS.items() if name in names for spec in check_specs(name, checks)],
+        check_specs=[
+            check for name, checks in _CHECKS.items() if name in names for check in check_specs(name, checks, grid)
+        ],
     )
     def derive_tables(
         context: dg.AssetExecutionContext, runs: dg.ResourceParam[RunResource]

@@ -6,6 +6,7 @@ from typing import Any
 
 import dagster as dg
 
+from assets.lineage import column_lineage
 from pipelines.lake.layout import Lake
 from pipelines.lake.manifests import FetchFacts, FileFacts, InventoryFacts, unobserved_usage
 from pipelines.plain_text import visible
@@ -15,7 +16,7 @@ _MOST_SHOWN = 20
 
 
 def definition_metadata(table: Table) -> dict[str, Any]:
-    """Metadata of the asset itself: its columns and their meanings."""
+    """Metadata of the asset itself: its columns, their meanings and what they come from."""
     columns = [
         dg.TableColumn(
             name=column.name,
@@ -26,7 +27,7 @@ def definition_metadata(table: Table) -> dict[str, Any]:
         )
         for column in table.columns
     ]
-    return {"dagster/column_schema": dg.TableSchema(columns=columns), "dagster/table_name": table.name}
+    return {"dagster/column_schema": dg.TableSchema(columns=columns), "dagster/column_lineage": column_lineage(table)}
 
 
 def file_metadata(lake: Lake, facts: FileFacts) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """The partitions that all assets share: day (UTC, the date of capture) x project."""
 
+import datetime as dt
+
 import dagster as dg
 
 from pipelines.lake.layout import Partition
@@ -17,3 +19,9 @@ def partition_grid(settings: Settings) -> dg.MultiPartitionsDefinition:
 def partition_key(partition: Partition) -> dg.MultiPartitionKey:
     """Dagster's key for a partition of the lake."""
     return dg.MultiPartitionKey({DATE: partition.date.isoformat(), PROJECT: partition.project})
+
+
+def partition_of(context: dg.AssetExecutionContext) -> Partition:
+    """The lake's partition that a step of a run works on."""
+    keys = context.multi_partition_key.keys_by_dimension
+    return Partition(dt.date.fromisoformat(keys[DATE]), keys[PROJECT])

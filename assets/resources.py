@@ -8,7 +8,7 @@ from typing import Protocol
 import dagster as dg
 
 from assets.embedded_sandbox import connect
-from assets.partitions import DATE, PROJECT
+from assets.partitions import partition_of
 from pipelines.engine.memory import give_back_memory
 from pipelines.errors import EndpointUnreachableError, PartitionBusyError, PipelineError, StorageUnreachableError
 from pipelines.lake.failures import Failure, forget_failure, note_failure
@@ -97,8 +97,7 @@ class RunResource:
 
         `lacking`: what a published day lacks if this step fails, such as "its tables were not derived".
         """
-        keys = context.multi_partition_key.keys_by_dimension
-        partition = Partition(dt.date.fromisoformat(keys[DATE]), keys[PROJECT])
+        partition = partition_of(context)
         run = SnapshotRun(
             partition,
             context.run.run_id,

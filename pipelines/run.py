@@ -18,6 +18,8 @@ def utc_now() -> dt.datetime:
 class Run:
     """One run of one partition. `now` is the clock that decides which day it is.
 
+    `settings` are those of the partition's project, also if the general ones are passed in.
+
     `accepted_history`: the SHA-256 of an `image_history` that a user has accepted although no record names it.
     """
 
@@ -26,6 +28,9 @@ class Run:
     settings: Settings
     now: Callable[[], dt.datetime] = utc_now
     accepted_history: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "settings", self.settings.for_project(self.partition.project))
 
     @property
     def lake(self) -> Lake:

@@ -11,16 +11,17 @@ import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, Field, PrivateAttr, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pipelines.errors import ConfigurationError
 from pipelines.inputs.cron import check_cron
 from pipelines.inputs.endpoints import SCHEME, check_endpoint
 from pipelines.inputs.environment import OURS, at_home, prepare_environment
-from pipelines.inputs.project_keys import wrong_with_key
+from pipelines.inputs.projects import Project, projects_of_object, read_projects, wrong_value
+from pipelines.inputs.secret_files import SUFFIX, with_secret_files
 from pipelines.inputs.secret_urls import looks_like_url, parse_secret_url
 from pipelines.tables import OWNER_FIELDS, USAGE_SOURCES
 
@@ -61,8 +62,10 @@ class Settings(BaseSettings):
     )
 
     endpoint: str | None = Field(None, description="ModelArts endpoint; `sandbox`, or unset: the embedded sandbox")
-    projects: dict[str, str] | None = Field(
-        None, description="JSON object, project key -> project id; unset: one project, from the credentials"
+    projects: dict[str, Project] | None = Field(
+        None,
+        description="TOML file with a table for each project, or JSON object, project key -> project id; unset: one "
+        "project, from the credentials",
     )
     inventory: SecretStr | None = Field(
         None, description="file, database URL or `modelarts:` (the API's image list); unset: `modelarts:`"
@@ -156,10 +159,22 @@ class Settings(BaseSettings):
     )
     first_day: dt.date = Field(dt.date(2026, 1, 1), description="first day of the partitions")
     schedule: str = Field("17 2 * * *", description="cron line (UTC) of the daily run")
+    owners: str = Field(
+        "team:platform",
+        description="owners of the assets in Dagster: e-mail addresses or team:NAME, with commas between",
+    )
     due_hour: Annotated[int, Field(ge=0, le=23)] = Field(
         6, description="hour (UTC) from which on a project without a published day for today is late"
     )
-    failure_webhook: SecretStr | None = Field(None, description="URL that receives a POST when a run fails")
+    notify: SecretStr | None = Field(
+        None, description="URLs of webhooks, with blanks between them, that are told of failed, missing and new things"
+    )
+    notify_severity: Literal["critical", "high", "medium", "low", "info"] = Field(
+        "high", description="least grave severity of the new audit findings that `NOTIFY` is told of"
+    )
+
+    # The project that these settings hold for; None: they are the general ones.
+    _project: str | None = PrivateAttr(None)
 
     @field_validator("endpoint")
     @classmethod
@@ -206,6 +221,15 @@ class Settings(BaseSettings):
             raise ValueError("must be `all`, `none`, or names of sources with commas between them")
         return ",".join(names)
 
+    @field_validator("owners")
+    @classmethod
+    def _owners_are_people_or_teams(cls, value: str) -> str:
+        names = _names(value)
+        for name in names:
+            if not re.fullmatch(r"team:[A-Za-z0-9_]+|[^@\s]+@[^@\s]+\.[^@\s]+", name):
+                raise ValueError(f"the owner {name!r} must be an e-mail address, or team: with letters, digits and _")
+        return ",".join(names)
+
     @field_validator("rate_limiter")
     @classmethod
     def _limiter_has_a_limit(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
@@ -215,33 +239,34 @@ class Settings(BaseSettings):
         url = parse_secret_url(value.get_secret_value(), example, ("redis", "rediss", "unix"))
         if "," in url.hosts or (url.scheme != "unix" and not url.hosts):
             raise ValueError(f"must look like {example}")
-        if info.data.get("rate_limit") is None:
+        projects = (info.data.get("projects") or {}).values()
+        if info.data.get("rate_limit") is None and not any("rate_limit" in project.settings for project in projects):
             raise ValueError(f"it shares {PREFIX}RATE_LIMIT among all processes, so set that, too")
         return value
 
-    @field_validator("failure_webhook")
+    @field_validator("notify")
     @classmethod
-    def _webhook_is_a_url(cls, value: SecretStr | None) -> SecretStr | None:
+    def _webhooks_are_urls(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            example = "https://chat.example/hooks/..."
-            url = parse_secret_url(value.get_secret_value(), example, ("https", "http"))
-            if not url.hosts or "," in url.hosts:
-                raise ValueError(f"must look like {example}")
+            example = "https://chat.example/hooks/..., several with blanks between them"
+            for text in value.get_secret_value().split():
+                url = parse_secret_url(text, example, ("https", "http"))
+                # A comma between two URLs makes one with a strange path of them.
+                if not url.hosts or "," in url.hosts or "://" in url.path:
+                    raise ValueError(f"must look like {example}")
         return value
 
-    @field_validator("projects")
+    @field_validator("projects", mode="before")
     @classmethod
-    def _keys_are_names(cls, value: dict[str, str] | None) -> dict[str, str] | None:
-        if value is None:
-            return None
-        if not value:
-            raise ValueError("must name at least one project")
-        for key, project_id in value.items():
-            if wrong := wrong_with_key(key):
-                raise ValueError(f"key {key!r} {wrong}")
-            if not re.fullmatch(r"[0-9A-Za-z-]{1,64}", project_id):
-                raise ValueError(f"the project id of {key!r} must be letters and digits only")
-        return value
+    def _projects_are_of_a_file_or_an_object(cls, value: object) -> object:
+        if isinstance(value, dict):
+            return projects_of_object(value)
+        # JSON that cannot be parsed, and a path, arrive as text.
+        if isinstance(value, str) and value.strip().lower().endswith(".toml"):
+            return read_projects(value.strip())
+        if value is not None:
+            raise ValueError(f"must be the path of a .toml file, or JSON, such as {_EXAMPLES['projects']}")
+        return None
 
     @field_validator("tag_keys")
     @classmethod
@@ -255,7 +280,7 @@ class Settings(BaseSettings):
                 raise ValueError(f"the key of {name!r} is empty: leave {name!r} out for no tag")
         return {name: value[name].strip() for name in OWNER_FIELDS if name in value}
 
-    @field_validator("projects", "allowed_namespaces", "tag_keys", mode="before")
+    @field_validator("allowed_namespaces", "tag_keys", mode="before")
     @classmethod
     def _is_json(cls, value: object, info: ValidationInfo) -> object:
         # A value that is not JSON arrives as text.
@@ -299,6 +324,43 @@ class Settings(BaseSettings):
         """The keys of the projects; one by default."""
         return sorted(self.projects) if self.projects else [DEFAULT_PROJECT]
 
+    def for_project(self, key: str) -> Self:
+        """The settings of one project: its own where it states any, else the general ones.
+
+        A project that is not configured, such as one that was taken out, has the general ones.
+
+        Raises:
+            ConfigurationError: a value of the project is wrong; names project and key, never the value.
+            ValueError: these are already the settings of another project.
+        """
+        if self._project == key:
+            return self
+        if self._project is not None:
+            raise ValueError(f"the settings of project {self._project!r} are not those of {key!r}")
+        project = (self.projects or {}).get(key)
+        if project is None or not project.settings:
+            return self
+        general = {name: getattr(self, name) for name in type(self).model_fields}
+        settings = type(self).__new__(type(self))
+        try:
+            # The class' own initialiser would read the environment again.
+            BaseModel.__init__(settings, **general | dict(project.settings))
+        except ValidationError as error:
+            field, reason = _first_problem(error)
+            raise wrong_value(project.file, key, field, f"is wrong: {reason}") from None
+        settings._project = key  # noqa: SLF001  (of this class)
+        return settings
+
+    def own(self, name: str) -> str | None:
+        """The key of the project that states this setting for itself; None if the value is the general one."""
+        project = (self.projects or {}).get(self._project or "")
+        return self._project if project is not None and name in project.settings else None
+
+    @property
+    def of_each_project(self) -> list[Self]:
+        """The settings of each project, in the order of `project_keys`; raises as `for_project`."""
+        return [self.for_project(key) for key in self.project_keys]
+
     @property
     def uses_sandbox(self) -> bool:
         """Whether the embedded sandbox is used instead of a cloud."""
@@ -313,6 +375,11 @@ class Settings(BaseSettings):
     def stated_workspaces(self) -> list[str] | None:
         """The workspaces whose lists are read; None for all workspaces."""
         return None if self.workspaces == "all" else self.workspaces.split(",")
+
+    @property
+    def owner_names(self) -> list[str]:
+        """The owners of the assets in Dagster."""
+        return _names(self.owners)
 
     @property
     def owner_tags(self) -> dict[str, str]:
@@ -343,7 +410,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls) -> Self:
-        """Read `.env` of the working directory and the environment, which wins.
+        """Read `.env` of the working directory, the environment, which wins, and the files that hold secrets.
 
         Raises:
             ConfigurationError: a value is wrong; names the variable, never the value.
@@ -352,12 +419,37 @@ class Settings(BaseSettings):
         for name in (f"{PREFIX}PROJECTS", f"{PREFIX}TAG_KEYS"):
             _check_repeated_keys(name, os.environ.get(name, ""))
         try:
-            return cls()
+            # A value from a file is passed in: it must not stay in the environment, where it would outlive the file.
+            settings = cls(**_secrets_of_files(cls))
         except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-            field = str(first["loc"][0]) if first["loc"] else ""
-            reason = first["msg"].removeprefix("Value error, ")
+            field, reason = _first_problem(error)
             raise ConfigurationError(f"The setting {PREFIX}{field.upper()} is wrong: {reason}.") from None
+        # Not only when a project's run begins.
+        _ = settings.of_each_project
+        return settings
+
+
+def _first_problem(error: ValidationError) -> tuple[str, str]:
+    """The first setting that is wrong, and the reason, without the value."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return str(first["loc"][0]) if first["loc"] else "", first["msg"].removeprefix("Value error, ")
+
+
+def _secret_names(settings: type[Settings]) -> dict[str, str]:
+    """The variables of the settings that are secret, and their fields."""
+    return {
+        f"{PREFIX}{name.upper()}": name
+        for name, field in settings.model_fields.items()
+        if SecretStr in (field.annotation, *get_args(field.annotation))
+    }
+
+
+def _secrets_of_files(settings: type[Settings]) -> dict[str, Any]:
+    """The secret settings whose values are in files, by field."""
+    names = _secret_names(settings)
+    in_files = [name for name in names if os.environ.get(f"{name}{SUFFIX}", "").strip()]
+    env = with_secret_files(os.environ, in_files)
+    return {names[name]: SecretStr(env[name].strip()) for name in in_files}
 
 
 def load_environment() -> None:
@@ -396,6 +488,7 @@ def check_names(names: Iterable[str]) -> None:
         ConfigurationError: there is such a variable; names the first, and the setting that it resembles.
     """
     known = {f"{PREFIX}{field.upper()}" for field in Settings.model_fields}
+    known |= {f"{name}{SUFFIX}" for name in _secret_names(Settings)}
     for name in sorted(set(names) - known):
         upper = name.upper()
         if _OF_A_SERVICE.fullmatch(name.removeprefix(PREFIX)):

@@ -18,6 +18,7 @@ from postgres_fixture import postgres  # noqa: F401  (a fixture)
 from redis_fixture import redis_server  # noqa: F401  (a fixture)
 from s3_server import S3Server
 from spark_fixture import spark_master  # noqa: F401  (a fixture)
+from webhook_server import webhook_server
 
 from pipelines.sandbox import SandboxOptions
 
@@ -53,7 +54,9 @@ def pytest_unconfigure(config):
 def clean_environment(monkeypatch, tmp_path):
     """Give each test its own working directory, without the machine's settings and credentials."""
     for name in list(os.environ):
-        if name.startswith(("IMAGE_SNAPSHOTS_", "OS_", "AWS_", "DAGSTER_", "SSL_CERT_", "REQUESTS_CA_BUNDLE")):
+        if name.startswith(
+            ("IMAGE_SNAPSHOTS_", "OS_", "HUAWEICLOUD_", "HW_", "AWS_", "DAGSTER_", "SSL_CERT_", "REQUESTS_CA_BUNDLE")
+        ):
             monkeypatch.delenv(name)
     monkeypatch.setenv("DAGSTER_DISABLE_TELEMETRY", "1")
     monkeypatch.chdir(tmp_path)
@@ -74,6 +77,13 @@ def s3(monkeypatch):
         monkeypatch.setenv(name, value)
     with server.running():
         yield server
+
+
+@pytest.fixture
+def webhook():
+    """A running webhook on loopback."""
+    with webhook_server() as hook:
+        yield hook
 
 
 @pytest.fixture

@@ -85,7 +85,7 @@ WRONG_PATH_CODES = {"ModelArts.2836", "APIG.0101"}
 _NO_IMAGE_CODE = "ModelArts.6404"
 _NO_PROJECT_CODE = "ModelArts.0204"
 _WRONG_PROJECT_CODES = {"ModelArts.2786", "ModelArts.0210"}
-_WRONG_KEY_CODES = {"ModelArts.0206"}
+WRONG_KEY_CODES = {"ModelArts.0206"}
 _FORBIDDEN_CODES = {"ModelArts.0108", "ModelArts.0112"}
 _THROTTLED_CODES = {"ModelArts.2799", "ModelArts.4206", "ModelArts.6101", "APIG.0308"}
 _THROTTLED_WORDS = re.compile(r"throttl|too\s*many|too\s*frequent|flow\s*control|rate\s*limit|\bbusy\b", re.IGNORECASE)
@@ -154,7 +154,7 @@ _ERRORS = (
         "The cloud account is suspended, in arrears or not authorised for ModelArts: ask the account's owner",
     ),
     _stop(
-        _WRONG_KEY_CODES,
+        WRONG_KEY_CODES,
         AccessDeniedError,
         "The access key or secret key is wrong: correct OS_ACCESS_KEY and OS_SECRET_KEY",
     ),

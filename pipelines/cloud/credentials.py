@@ -1,8 +1,9 @@
-"""Reads the credentials of one project, following the cloud's own conventions.
+"""Finds the credentials of one project, following the cloud's own conventions, and the region that is meant.
 
-These are an access key (`OS_ACCESS_KEY`, `OS_SECRET_KEY`), a password, or a ready-made token; the last two come from
-`clouds.yaml` with `OS_CLOUD`, or from `OS_*` variables. This module sends nothing: fetching and renewing tokens belongs
-to `cloud.authentication`.
+They are an access key (permanent, or temporary with a security token), a password, also one that takes on an agency of
+another account, a ready-made token, or the agency of the server. They come from the variables
+(`cloud.credential_variables`) or from `clouds.yaml` with `OS_CLOUD`. This module sends nothing: what is issued for a
+time, and renewed, belongs to `cloud.authentication`.
 """
 
 import warnings
@@ -12,9 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.cloud.clouds_file import read_cloud
+from pipelines.cloud.credential_variables import AGENCY, Variables, check_key, read_variables
+from pipelines.cloud.regions import region_of_project, regional_endpoint
 from pipelines.errors import ConfigurationError
 from pipelines.inputs.endpoints import check_endpoint
 from pipelines.inputs.environment import at_home
+
+METADATA_URL = "http://169.254.169.254"
 
 _PASSWORD_TYPES = {"password", "v3password"}
 _TOKEN_TYPES = {"token", "v3token"}
@@ -38,21 +43,58 @@ _AUTH_KEYS = (
     "project_domain_name",
 )
 _OTHER_KEYS = ("auth_type", "region_name", "cacert", "verify", "insecure")
+# How tools spell an access key in `clouds.yaml`: Terraform, otcextensions, and the identity service itself.
+_KEY_SPELLINGS = (("access_key", "ak", "access"), ("secret_key", "sk", "secret"))
+_SECURITY_TOKEN_SPELLINGS = ("security_token", "securitytoken")
 
 
 @dataclass(frozen=True, slots=True)
-class AccessKey:
-    """Each request is signed (AK/SK)."""
+class Region:
+    """A region, and what states it, such as the name of a variable."""
+
+    name: str
+    stated_by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stated:
+    """What all credentials have: `source` says in words where they are from; it never holds a secret."""
+
+    ca_bundle: Path | None = None
+    region: Region | None = field(default=None, compare=False)
+    source: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AccessKey(_Stated):
+    """Each request is signed (AK/SK); a temporary key has a `security_token`, which is sent and signed, too.
+
+    Without a project id, the project's name is looked up at `auth_url`. `correct_in` says where the key is stated.
+    """
 
     access_key: str = field(repr=False)
     secret_key: str = field(repr=False)
-    project_id: str
-    ca_bundle: Path | None = None
+    project_id: str | None
+    security_token: str | None = field(default=None, repr=False)
+    project_name: str | None = None
+    auth_url: str | None = None
+    correct_in: str = field(default="OS_ACCESS_KEY, OS_SECRET_KEY", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
-class PasswordLogin:
-    """Tokens are fetched from `auth_url` (ends in `/v3`), scoped to the project's id, or to its name without an id."""
+class Agency:
+    """An agency of another account, which a user may take on; `domain` is that account, in Keystone's format."""
+
+    name: str
+    domain: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordLogin(_Stated):
+    """Tokens are fetched from `auth_url` (ends in `/v3`), scoped to the project's id, or to its name without an id.
+
+    With an `agency`, the user's own token is used only to fetch the agency's, whose project this is.
+    """
 
     auth_url: str
     user: str
@@ -63,69 +105,117 @@ class PasswordLogin:
     project_id: str | None
     project_name: str | None
     project_domain: dict[str, str] | None
-    ca_bundle: Path | None = None
+    agency: Agency | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class ReadyToken:
+class ReadyToken(_Stated):
     """A token fetched elsewhere; it cannot be renewed."""
 
     token: str = field(repr=False)
     project_id: str
-    ca_bundle: Path | None = None
 
 
-Credentials = AccessKey | PasswordLogin | ReadyToken
+@dataclass(frozen=True, slots=True)
+class ServerAgency(_Stated):
+    """Temporary access keys come from the metadata service of the server that this process runs on."""
+
+    project_id: str | None
+    project_name: str | None = None
+    auth_url: str | None = None
+    metadata_url: str = METADATA_URL
 
 
-def stated_credentials(environ: Mapping[str, str]) -> list[str]:
-    """Names of the set variables that choose the cloud, the user or the project."""
-    names = ("OS_CLOUD", "OS_ACCESS_KEY", "OS_SECRET_KEY", *(f"OS_{key.upper()}" for key in _AUTH_KEYS))
-    return [name for name in names if environ.get(name, "").strip()]
+Credentials = AccessKey | PasswordLogin | ReadyToken | ServerAgency
 
 
 def load_credentials(project_id: str | None, environ: Mapping[str, str]) -> Credentials:
-    """Read one project's credentials. `project_id`, when given, wins over the project that the environment states.
+    """Find one project's credentials. `project_id`, when given, wins over the project that the environment states.
 
-    An access key wins over a password and a token.
+    In this order: the agency of the server, an access key, `OS_CLOUD`, and a password or token. `OS_*` variables win
+    over `HUAWEICLOUD_SDK_*`, and these over `HW_*`.
 
     Raises:
         ConfigurationError: something is missing or contradictory; names the variable, never a secret.
     """
-    env = {
-        # Blanks may belong to a password.
-        name: value if name == "OS_PASSWORD" else value.strip()
-        for name, value in environ.items()
-        if name.startswith("OS_") and value.strip()
-    }
-    access_key, secret_key = env.get("OS_ACCESS_KEY"), env.get("OS_SECRET_KEY")
-    if access_key and secret_key:
-        project_id = project_id or env.get("OS_PROJECT_ID")
-        if not project_id:
-            raise ConfigurationError(
-                "An access key needs a project id: set OS_PROJECT_ID, or IMAGE_SNAPSHOTS_PROJECTS for several projects."
-            )
-        return AccessKey(access_key, secret_key, project_id, _ca_bundle(env.get("OS_CACERT")))
-    if access_key or secret_key:
-        present, missing = ("ACCESS", "SECRET") if access_key else ("SECRET", "ACCESS")
-        raise ConfigurationError(f"OS_{present}_KEY is set but OS_{missing}_KEY is not: set both, or neither.")
+    variables = read_variables(environ)
+    env = variables.values
+    if env.get("OS_AUTH_TYPE", "").lower() == AGENCY:
+        return _server_agency(project_id, variables)
+    if (key := check_key(variables)) is not None:
+        return _access_key(project_id, variables, *key)
     if "OS_CLOUD" in env:
-        config, source = _read(lambda: read_cloud(env)), f"the cloud {env['OS_CLOUD']!r} in clouds.yaml"
-    elif "OS_AUTH_URL" in env or "OS_TOKEN" in env:
-        config, source = _from_variables(env), "the OS_* variables"
-    else:
-        raise ConfigurationError(
-            "No credentials found: set OS_ACCESS_KEY and OS_SECRET_KEY, or OS_CLOUD (with a clouds.yaml), "
-            "or OS_AUTH_URL with OS_USERNAME and OS_PASSWORD, or OS_TOKEN."
-        )
-    return _from_config(project_id, config, source)
+        source = f"the cloud {env['OS_CLOUD']!r} in clouds.yaml"
+        return _from_config(project_id, _read(lambda: read_cloud(env)), source, variables)
+    if env.keys() & {"OS_AUTH_URL", "OS_TOKEN", "OS_PASSWORD"}:
+        is_other = not variables.name("OS_PASSWORD").startswith("OS_")
+        source = "the HW_* variables" if is_other else "the OS_* variables"
+        return _from_config(project_id, _from_variables(variables), source, variables)
+    raise ConfigurationError(
+        "No credentials found: set OS_ACCESS_KEY and OS_SECRET_KEY, or OS_CLOUD (with a clouds.yaml), "
+        "or OS_AUTH_URL with OS_USERNAME and OS_PASSWORD, or OS_TOKEN, or, on a server of the cloud that has an "
+        "agency, OS_AUTH_TYPE=agency."
+    )
 
 
-def _from_variables(env: Mapping[str, str]) -> dict[str, Any]:
+def _access_key(
+    project_id: str | None, variables: Variables, key: str, secret: str, security_token: str | None
+) -> AccessKey:
+    env, name = variables.values, variables.name
+    if "OS_AGENCY_NAME" in env:
+        raise _agency_needs_a_password(name("OS_AGENCY_NAME"), name("OS_ACCESS_KEY"))
+    region = _region(env.get("OS_REGION_NAME"), name("OS_REGION_NAME"), env.get("OS_PROJECT_NAME"))
+    project_id = project_id or env.get("OS_PROJECT_ID")
+    auth_url = None if project_id else _identity_url(env.get("OS_AUTH_URL"), name("OS_AUTH_URL"), region)
+    names = [name("OS_ACCESS_KEY"), name("OS_SECRET_KEY")]
+    if security_token is not None:
+        names.append(name("OS_SECURITY_TOKEN" if "OS_SECURITY_TOKEN" in env else "OS_SESSION_TOKEN"))
+    _check_project("An access key", project_id, env.get("OS_PROJECT_NAME"), auth_url)
+    return AccessKey(
+        key,
+        secret,
+        project_id,
+        security_token,
+        None if project_id else env.get("OS_PROJECT_NAME"),
+        auth_url,
+        ", ".join(names),
+        ca_bundle=_ca_bundle(env.get("OS_CACERT")),
+        region=region,
+        source=f"{'temporary ' if security_token else ''}access key from {names[0]}",
+    )
+
+
+def _server_agency(project_id: str | None, variables: Variables) -> ServerAgency:
+    env, name = variables.values, variables.name
+    for other in ("OS_ACCESS_KEY", "OS_SECRET_KEY", "OS_SECURITY_TOKEN", "OS_SESSION_TOKEN", "OS_CLOUD", "OS_TOKEN",
+                  "OS_PASSWORD", "OS_AGENCY_NAME"):  # fmt: skip
+        if other in env:
+            raise ConfigurationError(
+                f"OS_AUTH_TYPE asks for the agency of this server, and {name(other)} states other credentials: unset "
+                "one of them."
+            )
+    region = _region(env.get("OS_REGION_NAME"), name("OS_REGION_NAME"), env.get("OS_PROJECT_NAME"))
+    project_id = project_id or env.get("OS_PROJECT_ID")
+    auth_url = None if project_id else _identity_url(env.get("OS_AUTH_URL"), name("OS_AUTH_URL"), region)
+    _check_project("The agency of a server", project_id, env.get("OS_PROJECT_NAME"), auth_url)
+    return ServerAgency(
+        project_id,
+        None if project_id else env.get("OS_PROJECT_NAME"),
+        auth_url,
+        _metadata_url(env.get("OS_METADATA_URL"), "OS_METADATA_URL"),
+        ca_bundle=_ca_bundle(env.get("OS_CACERT")),
+        region=region,
+        source="agency of this server",
+    )
+
+
+def _from_variables(variables: Variables) -> dict[str, Any]:
     from openstack.config import loader  # noqa: PLC0415
 
+    env = variables.values
     auth = {key: env[f"OS_{key.upper()}"] for key in _AUTH_KEYS if f"OS_{key.upper()}" in env}
     other = {key: env[f"OS_{key.upper()}"] for key in _OTHER_KEYS if f"OS_{key.upper()}" in env}
+    agency = {key: env[f"OS_{key.upper()}"] for key in _AGENCY_KEYS if f"OS_{key.upper()}" in env}
     if "auth_type" not in other and "token" in auth:
         if "password" in auth:
             raise ConfigurationError(
@@ -133,7 +223,7 @@ def _from_variables(env: Mapping[str, str]) -> dict[str, Any]:
             )
         other["auth_type"] = "v3token"
     try:
-        return _read(
+        config = _read(
             lambda: loader.OpenStackConfig(load_yaml_config=False, load_envvars=False).get_one(
                 validate=False, auth=auth, **other
             )
@@ -141,6 +231,10 @@ def _from_variables(env: Mapping[str, str]) -> dict[str, Any]:
     except (IndexError, KeyError, ValueError):
         # The library fills in {placeholders}; its message may quote values.
         raise ConfigurationError("OS_AUTH_URL holds an unknown {placeholder}: write the full URL.") from None
+    return config | agency
+
+
+_AGENCY_KEYS = ("agency_name", "agency_domain_name", "agency_domain_id", "delegated_project")
 
 
 def _read(region: Callable[[], Any]) -> dict[str, Any]:
@@ -152,21 +246,61 @@ def _read(region: Callable[[], Any]) -> dict[str, Any]:
     return {**config, **(config.get("auth") or {})}
 
 
-def _from_config(project_id: str | None, config: Mapping[str, Any], source: str) -> Credentials:
-    def text(key: str) -> str | None:
-        value = config.get(key)
-        if value is None or isinstance(value, dict | list) or not str(value).strip():
-            return None
-        return str(value) if key == "password" else str(value).strip()
+class _Config:
+    """What `clouds.yaml`, or the variables in its terms, state."""
 
-    def domain(who: str) -> dict[str, str] | None:
+    def __init__(self, config: Mapping[str, Any], source: str, variables: Variables) -> None:
+        self._config = config
+        self._variables = variables
+        self.source = source
+
+    def text(self, *keys: str) -> str | None:
+        """The first of these keys that has a value."""
+        for key in keys:
+            value = self._config.get(key)
+            if value is None or isinstance(value, dict | list) or not str(value).strip():
+                continue
+            return str(value) if key == "password" else str(value).strip()
+        return None
+
+    def spelt(self, *keys: str) -> str | None:
+        """A value that may be stated by any of several keys.
+
+        Raises:
+            ConfigurationError: two of them differ.
+        """
+        stated = {key: value for key in keys if (value := self.text(key))}
+        if len(set(stated.values())) > 1:
+            raise ConfigurationError(f"{' and '.join(stated)} of {self.source} differ: remove one of them.")
+        return next(iter(stated.values()), None)
+
+    def domain(self, who: str) -> dict[str, str] | None:
+        """A domain in Keystone's format."""
         for kind in ("id", "name"):
-            value = text(f"{who}_domain_{kind}") or text(f"domain_{kind}")
+            value = self.text(f"{who}_domain_{kind}", f"domain_{kind}")
             if value:
                 return {kind: value}
         return None
 
-    if config.get("insecure") in (True, "true", "True", "1") or str(config.get("verify")).lower() in (
+    @property
+    def region(self) -> Region | None:
+        """The region of the variable, of the entry, or of the project's name."""
+        is_variable = "OS_REGION_NAME" in self._variables.values
+        stated_by = self.name("OS_REGION_NAME") if is_variable else f"region_name of {self.source}"
+        return _region(self.text("region_name"), stated_by, self.text("project_name", "tenant_name"))
+
+    def name(self, variable: str) -> str:
+        """What a user would call a variable of ours."""
+        return self._variables.name(variable)
+
+    def auth_url(self, region: Region | None) -> str | None:
+        """The identity service's URL."""
+        return _identity_url(self.text("auth_url"), self.name("OS_AUTH_URL"), region)
+
+
+def _from_config(project_id: str | None, stated: Mapping[str, Any], source: str, variables: Variables) -> Credentials:
+    config = _Config(stated, source, variables)
+    if stated.get("insecure") in (True, "true", "True", "1") or str(stated.get("verify")).lower() in (
         "false",
         "0",
         "no",
@@ -175,55 +309,202 @@ def _from_config(project_id: str | None, config: Mapping[str, Any], source: str)
             f"Certificates must be verified, but {source} turn this off (verify or insecure): remove that, and name "
             "the authority to trust in IMAGE_SNAPSHOTS_CA_BUNDLE or cacert."
         )
-    ca_bundle = _ca_bundle(text("cacert"))
-    stated_id = project_id or text("project_id")
-    auth_type = text("auth_type") or "password"
+    ca_bundle = _ca_bundle(config.text("cacert"))
+    stated_id = project_id or config.text("project_id")
+    auth_type = config.text("auth_type") or "password"
 
     if auth_type in _TOKEN_TYPES:
-        token = text("token")
+        token = config.text("token")
         if not token:
             raise ConfigurationError(f"The auth_type needs a token, but {source} hold none: set OS_TOKEN.")
         if not stated_id:
             raise ConfigurationError("A token needs a project id: set OS_PROJECT_ID to the id the token is scoped to.")
-        return ReadyToken(token, stated_id, ca_bundle)
-    if auth_type not in _PASSWORD_TYPES:
-        raise ConfigurationError(
-            f"The auth_type {auth_type!r} of {source} is not supported (OS_AUTH_TYPE): use password or v3token."
+        return ReadyToken(
+            token,
+            stated_id,
+            ca_bundle=ca_bundle,
+            region=config.region,
+            source=f"token from {_place(source, 'OS_TOKEN')}",
         )
+    if "applicationcredential" in auth_type or "application_credential" in auth_type:
+        raise ConfigurationError(
+            f"The auth_type {auth_type!r} of {source} cannot be used: the identity service of these clouds takes no "
+            "application credentials. Use an access key, a password, or the agency of a server."
+        )
+    if auth_type not in _PASSWORD_TYPES and auth_type != AGENCY:
+        raise ConfigurationError(
+            f"The auth_type {auth_type!r} of {source} is not supported (OS_AUTH_TYPE): use password, v3token or agency."
+        )
+    key, secret = (config.spelt(*keys) for keys in _KEY_SPELLINGS)
+    security_token = config.spelt(*_SECURITY_TOKEN_SPELLINGS)
+    if auth_type == AGENCY:
+        for other, value in (("an access key", key or secret), ("a password", config.text("password"))):
+            if value:
+                raise ConfigurationError(
+                    f"The auth_type of {source} asks for the agency of this server, and {other} is stated there, too: "
+                    "remove one of them."
+                )
+        return _agency_of_config(stated_id, config, ca_bundle)
+    if key or secret or security_token:
+        return _key_of_config(stated_id, config, key, secret, security_token, ca_bundle)
+    return _password_of_config(stated_id, config, ca_bundle)
 
-    auth_url, password = text("auth_url"), text("password")
-    user_id, user_name = text("user_id"), text("username")
+
+def _agency_of_config(project_id: str | None, config: _Config, ca_bundle: Path | None) -> ServerAgency:
+    auth_url = None if project_id else config.auth_url(config.region)
+    project_name = config.text("project_name", "tenant_name")
+    _check_project("The agency of a server", project_id, project_name, auth_url)
+    return ServerAgency(
+        project_id,
+        None if project_id else project_name,
+        auth_url,
+        _metadata_url(config.text("metadata_url"), f"metadata_url of {config.source}"),
+        ca_bundle=ca_bundle,
+        region=config.region,
+        source=f"agency of this server, by {config.source}",
+    )
+
+
+def _key_of_config(
+    project_id: str | None,
+    config: _Config,
+    key: str | None,
+    secret: str | None,
+    security_token: str | None,
+    ca_bundle: Path | None,
+) -> AccessKey:
+    if not key or not secret:
+        missing = " and ".join(name for name, value in (("access_key", key), ("secret_key", secret)) if not value)
+        raise ConfigurationError(f"The access key of {config.source} is incomplete: state {missing}, too.")
+    if config.text("agency_name"):
+        raise _agency_needs_a_password("agency_name", "access_key")
+    auth_url = None if project_id else config.auth_url(config.region)
+    project_name = config.text("project_name", "tenant_name")
+    _check_project("An access key", project_id, project_name, auth_url)
+    return AccessKey(
+        key,
+        secret,
+        project_id,
+        security_token,
+        None if project_id else project_name,
+        auth_url,
+        config.source,
+        ca_bundle=ca_bundle,
+        region=config.region,
+        source=f"{'temporary ' if security_token else ''}access key of {config.source}",
+    )
+
+
+def _password_of_config(stated_id: str | None, config: _Config, ca_bundle: Path | None) -> PasswordLogin:
+    source = config.source
+    auth_url, password = config.auth_url(config.region), config.text("password")
+    user_id, user_name = config.text("user_id"), config.text("username")
     for name, value in (("OS_AUTH_URL", auth_url), ("OS_USERNAME", user_id or user_name), ("OS_PASSWORD", password)):
         if not value:
             key = name.removeprefix("OS_").lower()
             raise ConfigurationError(
-                f"The password login in {source} is incomplete: set {name} ({key} in clouds.yaml)."
+                f"The password login in {source} is incomplete: set {config.name(name)} ({key} in clouds.yaml)."
             )
     assert auth_url is not None  # noqa: S101  (the loop above)
     assert password is not None  # noqa: S101
-    user_domain = None if user_id else domain("user")
+    user_domain = None if user_id else config.domain("user")
     if not user_id and user_domain is None:
         raise ConfigurationError(
-            f"The password login in {source} names no domain: set OS_USER_DOMAIN_NAME "
+            f"The password login in {source} names no domain: set {config.name('OS_USER_DOMAIN_NAME')} "
             "(user_domain_name in clouds.yaml)."
         )
-    project_name = None if stated_id else text("project_name")
+    agency = _agency(config)
+    project_name = None if stated_id else (agency and config.text("delegated_project")) or config.text("project_name")
     if not stated_id and not project_name:
         raise ConfigurationError(
-            f"The password login in {source} names no project: set OS_PROJECT_ID or OS_PROJECT_NAME "
-            "(project_id or project_name in clouds.yaml)."
+            f"The password login in {source} names no project: set {config.name('OS_PROJECT_ID')} or "
+            f"{config.name('OS_PROJECT_NAME')} (project_id or project_name in clouds.yaml)."
         )
+    project_domain = agency.domain if agency else config.domain("project") or user_domain
+    words = f"password from {_place(source, config.name('OS_PASSWORD'))}"
     return PasswordLogin(
-        auth_url=_checked_auth_url(auth_url),
+        auth_url=auth_url,
         user=user_id or user_name or "",
         user_is_id=user_id is not None,
         password=password,
         user_domain=user_domain,
         project_id=stated_id,
         project_name=project_name,
-        project_domain=(domain("project") or user_domain) if project_name else None,
+        project_domain=project_domain if project_name else None,
+        agency=agency,
         ca_bundle=ca_bundle,
+        region=config.region,
+        source=words if agency is None else f"agency {agency.name!r} of another account, by the {words}",
     )
+
+
+def _agency(config: _Config) -> Agency | None:
+    name = config.text("agency_name")
+    domain = {kind: value for kind in ("id", "name") if (value := config.text(f"agency_domain_{kind}"))}
+    if name and domain:
+        return Agency(name, {"id": domain["id"]} if "id" in domain else domain)
+    if name or domain:
+        there, missing = (
+            ("OS_AGENCY_NAME", "OS_AGENCY_DOMAIN_NAME") if name else ("OS_AGENCY_DOMAIN_NAME", "OS_AGENCY_NAME")
+        )
+        key = missing.removeprefix("OS_").lower()
+        raise ConfigurationError(
+            f"The agency of another account in {config.source} is incomplete: {config.name(there)} is stated, so state "
+            f"{config.name(missing)} ({key} in clouds.yaml), too."
+        )
+    return None
+
+
+def _agency_needs_a_password(agency: str, key: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{agency} names an agency of another account, which only a user with a password can take on, and {key} is "
+        "stated: unset one of them."
+    )
+
+
+def _place(source: str, variable: str) -> str:
+    return source if source.endswith("clouds.yaml") else variable
+
+
+def _check_project(whose: str, project_id: str | None, project_name: str | None, auth_url: str | None) -> None:
+    if project_id:
+        return
+    if not project_name:
+        raise ConfigurationError(
+            f"{whose} needs a project id: set OS_PROJECT_ID, or IMAGE_SNAPSHOTS_PROJECTS for several projects."
+        )
+    if auth_url is None:
+        raise ConfigurationError(
+            f"{whose} needs a project id, and the id of {project_name!r} cannot be looked up without the identity "
+            "service: set OS_PROJECT_ID, or OS_AUTH_URL or OS_REGION_NAME."
+        )
+
+
+def _region(stated: str | None, stated_by: str, project_name: str | None) -> Region | None:
+    if stated:
+        return Region(stated, stated_by)
+    region = region_of_project(project_name)
+    return None if region is None else Region(region, f"the project's name {project_name}")
+
+
+def _identity_url(stated: str | None, variable: str, region: Region | None) -> str | None:
+    """The URL of the identity service as stated, or else that of a region."""
+    if not stated:
+        return None if region is None else f"{regional_endpoint('iam', region.name, region.stated_by)}/v3"
+    try:
+        url = check_endpoint(stated, "https://iam.eu-de.otc.t-systems.com/v3")
+    except ValueError as reason:
+        raise ConfigurationError(f"{variable} {reason}.") from None
+    return url if url.endswith("/v3") else f"{url}/v3"
+
+
+def _metadata_url(stated: str | None, stated_by: str) -> str:
+    if not stated or stated.rstrip("/") == METADATA_URL:
+        return METADATA_URL
+    try:
+        return check_endpoint(stated, METADATA_URL)
+    except ValueError as reason:
+        raise ConfigurationError(f"{stated_by} {reason}.") from None
 
 
 def _ca_bundle(cacert: str | None) -> Path | None:
@@ -231,11 +512,3 @@ def _ca_bundle(cacert: str | None) -> Path | None:
         return Path(at_home(cacert)) if cacert else None
     except ValueError as reason:
         raise ConfigurationError(f"OS_CACERT (or cacert) {reason}.") from None
-
-
-def _checked_auth_url(value: str) -> str:
-    try:
-        url = check_endpoint(value, "https://iam.eu-de.otc.t-systems.com/v3")
-    except ValueError as reason:
-        raise ConfigurationError(f"OS_AUTH_URL {reason}.") from None
-    return url if url.endswith("/v3") else f"{url}/v3"

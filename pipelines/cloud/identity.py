@@ -1,12 +1,13 @@
-"""The identity service's token call (Keystone v3): builds the request and reads the response.
+"""The calls of the identity service (Keystone v3) and of a server's metadata service: requests and responses.
 
-Sending the request and deciding when to renew a token belong to `cloud.authentication`.
+Sending them belongs to `cloud.issuing`, deciding when to renew what they issue to `cloud.authentication`.
 """
 
 import datetime as dt
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from pipelines.bodies.json_text import NotJSONError, parse
@@ -16,22 +17,73 @@ from pipelines.errors import AccessDeniedError, ConfigurationError, PipelineErro
 
 @dataclass(frozen=True, slots=True)
 class IssuedToken:
-    """A token, its project, and its remaining life in seconds (None if the response does not state it)."""
+    """A token, its project, its remaining life in seconds (None if the response does not state it), and the catalogue.
+
+    The catalogue is as the response has it; `cloud.regions` reads it.
+    """
 
     value: str = field(repr=False)
     project_id: str
     life: float | None
+    catalogue: Any = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedKey:
+    """A temporary access key, and its remaining life in seconds (None if the response does not state it)."""
+
+    access_key: str = field(repr=False)
+    secret_key: str = field(repr=False)
+    security_token: str = field(repr=False)
+    life: float | None
 
 
 def token_request(login: PasswordLogin) -> dict[str, Any]:
-    """The request's body: the user, and the project that the token is scoped to."""
+    """The body of the request for the user's token.
+
+    It is scoped to the project, or, for a user who takes on an agency, to the user's own account.
+    """
     user: dict[str, Any] = {"id" if login.user_is_id else "name": login.user, "password": login.password}
     if login.user_domain is not None:
         user["domain"] = login.user_domain
+    auth: dict[str, Any] = {"identity": {"methods": ["password"], "password": {"user": user}}}
+    if login.agency is None:
+        auth["scope"] = {"project": _project(login)}
+    elif login.user_domain is not None:
+        auth["scope"] = {"domain": login.user_domain}
+    return {"auth": auth}
+
+
+def agency_request(login: PasswordLogin) -> dict[str, Any]:
+    """The body of the request for an agency's token, scoped to the project; the user's own token is sent beside it."""
+    agency = login.agency
+    assert agency is not None  # noqa: S101
+    role = {f"domain_{kind}": value for kind, value in agency.domain.items()} | {"agency_name": agency.name}
+    return {
+        "auth": {
+            "identity": {"methods": ["assume_role"], "assume_role": role},
+            "scope": {"project": _project(login)},
+        }
+    }
+
+
+def _project(login: PasswordLogin) -> dict[str, Any]:
     project: dict[str, Any] = {"id": login.project_id} if login.project_id else {"name": login.project_name}
     if login.project_id is None and login.project_domain is not None:
         project["domain"] = login.project_domain
-    return {"auth": {"identity": {"methods": ["password"], "password": {"user": user}}, "scope": {"project": project}}}
+    return project
+
+
+def user_token(host: str, headers: Mapping[str, str]) -> str:
+    """The token of the user who takes on an agency, which needs no project.
+
+    Raises:
+        ConfigurationError: the server is not an identity service.
+    """
+    value = headers.get("X-Subject-Token", "").strip()
+    if not value:
+        raise _not_an_identity_service(host)
+    return value
 
 
 def read_token(login: PasswordLogin, host: str, headers: Mapping[str, str], body: bytes) -> IssuedToken:
@@ -48,10 +100,10 @@ def read_token(login: PasswordLogin, host: str, headers: Mapping[str, str], body
         described = None
     token = described.get("token") if isinstance(described, dict) else None
     if not value or not isinstance(token, dict):
-        raise ConfigurationError(f"The server at {host} is not an identity service: correct OS_AUTH_URL.")
+        raise _not_an_identity_service(host)
     project = token.get("project")
     project_id = project.get("id") if isinstance(project, dict) else None
-    if not isinstance(project_id, str) or not re.fullmatch(r"[0-9A-Za-z_-]{1,64}", project_id):
+    if not isinstance(project_id, str) or not _is_project_id(project_id):
         raise AccessDeniedError(
             f"The token of {host} belongs to no project: set OS_PROJECT_ID to a project of the user {login.user}."
         )
@@ -60,12 +112,99 @@ def read_token(login: PasswordLogin, host: str, headers: Mapping[str, str], body
             f"The token of {host} belongs to another project than {login.project_id}: correct OS_PROJECT_ID or "
             "IMAGE_SNAPSHOTS_PROJECTS."
         )
-    ends, begins = _moment(token.get("expires_at")), _moment(token.get("issued_at"))
-    if ends is None:
-        return IssuedToken(value, project_id, None)
     # Both times are the server's, so a wrong clock on this machine does not matter.
-    life = (ends - (begins or dt.datetime.now(dt.UTC))).total_seconds()
-    return IssuedToken(value, project_id, life if life > 0 else None)
+    life = _life(token.get("expires_at"), _moment(token.get("issued_at")))
+    return IssuedToken(value, project_id, life, token.get("catalog"))
+
+
+def read_key(host: str, headers: Mapping[str, str], body: bytes) -> IssuedKey:
+    """Read the temporary access key that the metadata service of a server answers with.
+
+    Raises:
+        ConfigurationError: the server is not a metadata service, or this server has no agency.
+    """
+    try:
+        described = parse(body)
+    except NotJSONError:
+        described = None
+    key = described.get("credential") if isinstance(described, dict) else None
+    parts = [key.get(name) if isinstance(key, dict) else None for name in ("access", "secret", "securitytoken")]
+    access, secret, token = parts
+    if not isinstance(access, str) or not isinstance(secret, str) or not isinstance(token, str):
+        raise ConfigurationError(
+            f"The metadata service at {host} answers with no access key: give this server an agency, or state other "
+            "credentials than `agency` in OS_AUTH_TYPE or auth_type."
+        )
+    try:
+        now = parsedate_to_datetime(headers.get("Date", ""))
+    except (ValueError, TypeError):
+        now = dt.datetime.now(dt.UTC)
+    assert isinstance(key, dict)  # noqa: S101
+    return IssuedKey(
+        access, secret, token, _life(key.get("expires_at"), now if now.tzinfo else now.replace(tzinfo=dt.UTC))
+    )
+
+
+def refused_key(host: str, status: int) -> PipelineError:
+    """The error to raise for a final status of the metadata service."""
+    return ConfigurationError(
+        f"The metadata service at {host} gives no access key (HTTP {status}): give this server an agency, or state "
+        "other credentials than `agency` in OS_AUTH_TYPE or auth_type."
+    )
+
+
+def read_project_id(host: str, name: str, body: bytes) -> str:
+    """Read the id of the project with this name from the response to the call for projects.
+
+    Raises:
+        AccessDeniedError: there is not exactly one such project.
+    """
+    try:
+        described = parse(body)
+    except NotJSONError:
+        described = None
+    projects = described.get("projects") if isinstance(described, dict) else None
+    if not isinstance(projects, list):
+        raise _not_an_identity_service(host)
+    ids = {
+        str(project.get("id"))
+        for project in projects
+        if isinstance(project, dict) and project.get("name") == name and _is_project_id(project.get("id"))
+    }
+    if len(ids) != 1:
+        raise AccessDeniedError(
+            f"The identity service at {host} shows these credentials {len(ids) or 'no'} project{'s' * (len(ids) > 1)} "
+            f"named {name!r}: correct the project's name, or state its id (OS_PROJECT_ID)."
+        )
+    return ids.pop()
+
+
+def refused_projects(host: str, status: int, correct_in: str) -> PipelineError:
+    """The error to raise for a final status of the call for projects."""
+    if status in (401, 403):
+        return AccessDeniedError(
+            f"{host} refuses the access key (HTTP {status}): check {correct_in} and this machine's clock."
+        )
+    return ConfigurationError(
+        f"The identity service at {host} does not list the projects (HTTP {status}): correct OS_AUTH_URL, or state the "
+        "project's id (OS_PROJECT_ID)."
+    )
+
+
+def refused_agency(login: PasswordLogin, host: str, status: int) -> PipelineError:
+    """The error to raise for a final status of the call for an agency's token."""
+    agency = login.agency
+    assert agency is not None  # noqa: S101
+    domain = next(iter(agency.domain.values()))
+    if status in (401, 403, 404):
+        return AccessDeniedError(
+            f"The user {login.user} may not take on the agency {agency.name!r} of {domain} at {host} (HTTP {status}): "
+            "check the agency's name and account, the project, and that the agency trusts the user's account."
+        )
+    return ConfigurationError(
+        f"The identity service at {host} refuses the agency {agency.name!r} (HTTP {status}): correct OS_AGENCY_NAME, "
+        "OS_AGENCY_DOMAIN_NAME or the project."
+    )
 
 
 def refused_login(login: PasswordLogin, host: str, status: int) -> PipelineError:
@@ -81,6 +220,22 @@ def refused_login(login: PasswordLogin, host: str, status: int) -> PipelineError
         f"The identity service at {host} refuses the login (HTTP {status}): correct OS_AUTH_URL, the domain or "
         "the project."
     )
+
+
+def _not_an_identity_service(host: str) -> ConfigurationError:
+    return ConfigurationError(f"The server at {host} is not an identity service: correct OS_AUTH_URL.")
+
+
+def _is_project_id(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[0-9A-Za-z_-]{1,64}", value) is not None
+
+
+def _life(ends: Any, begins: dt.datetime | None) -> float | None:
+    end = _moment(ends)
+    if end is None:
+        return None
+    life = (end - (begins or dt.datetime.now(dt.UTC))).total_seconds()
+    return life if life > 0 else None
 
 
 def _moment(value: Any) -> dt.datetime | None:

@@ -96,13 +96,13 @@ class HTTPSender:
         timeout = httpx.Timeout(timeouts.request, connect=timeouts.connect, pool=None)
         self.extensions = {"timeout": timeout.as_dict()}
 
-    def open_transport(self, url: str, connections: int) -> httpx.AsyncBaseTransport:
-        """Open a transport to the server of `url` with at most `connections` connections.
+    def open_transport(self, url: str, connections: int, *, is_direct: bool = False) -> httpx.AsyncBaseTransport:
+        """Open a transport to the server of `url` with at most `connections` connections; `is_direct`: without a proxy.
 
         Raises:
             ConfigurationError: the CA bundle or the proxy of the environment cannot be used.
         """
-        origin, proxy = httpx.URL(url), proxy_for(url)
+        origin, proxy = httpx.URL(url), None if is_direct else proxy_for(url)
         if "https" not in (origin.scheme, proxy and proxy.url.scheme):
             # Without TLS, skip reading the trusted authorities: that takes a tenth of a second.
             return PooledTransport(origin, connections, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), proxy)

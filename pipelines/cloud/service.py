@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from pipelines.bodies.json_text import parse
-from pipelines.cloud.authentication import Authentication, Token
+from pipelines.cloud.authentication import Authentication, Grant
 from pipelines.cloud.classification import (
     PAST_THE_END_CODE,
     WRONG_PATH_CODES,
@@ -277,9 +277,10 @@ class ServiceClient:
                     retries.halt(error)
             if retries.stop is not None:
                 retries.raise_stop()
-            token = authentication.token
-            if token is not None and token.renew_at is not None and clock() >= token.renew_at:
-                token = await authentication.renew(token, refused=False)
+            grant = authentication.grant
+            assert grant is not None, "enter the client first"  # noqa: S101
+            if grant.renew_at is not None and clock() >= grant.renew_at:
+                grant = await authentication.renew(grant, refused=False)
             sent_at = clock()
             if attempts:
                 self.stats.retries += 1
@@ -290,7 +291,7 @@ class ServiceClient:
             body: bytes | None
             reply: Reply | None
             try:
-                reply = await self._sender.send(authentication.request(target, token, posted), transport)
+                reply = await self._sender.send(authentication.request(target, grant, posted), transport)
             except NoResponseError as error:
                 verdict, status, body = error.verdict, error.status, None
             else:
@@ -305,9 +306,9 @@ class ServiceClient:
             if verdict.kind is Kind.FINAL:
                 self._throttle.accepted(sent_at)
                 if verdict.error_code not in WRONG_PATH_CODES:
-                    authentication.note_accepted(token)
+                    authentication.note_accepted(grant)
             else:
-                delay = await self._handle(verdict, status, token, sent_at, faults)
+                delay = await self._handle(verdict, status, grant, sent_at, faults)
                 if verdict.kind is not Kind.UNREACHABLE:
                     faults += 1
             elapsed = now - started
@@ -319,18 +320,17 @@ class ServiceClient:
                 reply = body = None
                 await retries.sleep(delay)
 
-    async def _handle(
-        self, verdict: Verdict, status: int | None, token: Token | None, sent_at: float, faults: int
-    ) -> float:
+    async def _handle(self, verdict: Verdict, status: int | None, grant: Grant, sent_at: float, faults: int) -> float:
         """Act on a response that is not final; returns the seconds to wait, or raises if no request can succeed."""
         if verdict.kind is Kind.STOP:
             assert verdict.stop is not None  # noqa: S101
-            self._retries.halt(verdict.stop(f"{verdict.error_msg} ({self.host}: {brief(status, verdict)})."))
+            said = self._authentication.why_stopped(verdict)
+            self._retries.halt(verdict.stop(f"{said} ({self.host}: {brief(status, verdict)})."))
         if verdict.kind is Kind.UNREACHABLE:
             self._throttle.pause(self._retries.outage_pause(verdict, sent_at))
             return 0.0
         if verdict.kind is Kind.RENEW_TOKEN:
-            return await self._authentication.refused(token, status, verdict, faults)
+            return await self._authentication.refused(grant, status, verdict, faults)
         if verdict.kind is Kind.THROTTLED:
             self.stats.throttled += 1
             self._throttle.refused(sent_at, verdict.retry_after)

@@ -47,13 +47,15 @@ return first - now
 
 
 class SharedRate:
-    """Await `acquire` before each request: all processes for one host together send at most `rate` per second.
+    """Await `acquire` before each request: all processes for one `place` together send at most `rate` per second.
+
+    `place`: what the limit counts by, such as a host.
 
     Any period has at most the turns of that period, plus ten, plus those of 50 ms. `acquire` gives up when Redis has
     been away for `patience_seconds`; nothing is sent during that time.
     """
 
-    def __init__(self, url: str, host: str, rate: float, patience_seconds: float = 60.0) -> None:
+    def __init__(self, url: str, place: str, rate: float, patience_seconds: float = 60.0) -> None:
         try:
             where = parse_secret_url(url, "redis://user:password@host:6379/0").host or "its socket"
             self._redis = Redis.from_url(
@@ -71,7 +73,7 @@ class SharedRate:
             ) from None
         self._where = f"The rate limiter at {where} (IMAGE_SNAPSHOTS_RATE_LIMITER)"
         self._take_turns = self._redis.register_script(_TAKE_TURNS)
-        self._key = f"image-snapshots:next-turn:{host}"
+        self._key = f"image-snapshots:next-turn:{place}"
         self._interval = 1 / rate
         self._credit = min(_CREDIT_SECONDS, _CREDIT_REQUESTS / rate)
         self._batch = max(1, int(rate * _BATCH_SECONDS))

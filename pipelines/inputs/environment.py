@@ -18,11 +18,11 @@ from pipelines.inputs import local_files
 from pipelines.inputs.text_files import decoded
 
 OURS = "IMAGE_SNAPSHOTS_"
-# Prefixes of our settings, the cloud's credentials and the object store's variables.
-_READ = (OURS, "OS_", "AWS_")
+# Prefixes of our settings, the cloud's credentials (also those of its other clients) and the object store's variables.
+_READ = (OURS, "OS_", "HUAWEICLOUD_SDK_", "HW_", "AWS_")
 _SINGLE_QUOTED = re.compile(r"\s*(?:export\s+)?[^=]*=\s*'")
-# Only a password may begin and end with quotation marks that belong to it.
-_PASSWORD = "OS_PASSWORD"  # noqa: S105  (its name)
+# Only a password may begin and end with quotation marks and blanks that belong to it.
+PASSWORDS = frozenset({"OS_PASSWORD", "HW_USER_PASSWORD"})
 
 
 def prepare_environment(path: Path, environ: MutableMapping[str, str]) -> None:
@@ -96,10 +96,10 @@ def _cleaned(name: str, value: str) -> str:
     except UnicodeEncodeError:
         raise ConfigurationError(f"The variable {name} is not UTF-8 text: write it in UTF-8.") from None
     # Blanks may belong to a password.
-    value = value.rstrip("\r\n") if name == _PASSWORD else value.strip()
+    value = value.rstrip("\r\n") if name in PASSWORDS else value.strip()
     if len(value) < 2 or value[0] != value[-1] or value[0] not in "\"'":
         return value
-    if name == _PASSWORD:
+    if name in PASSWORDS:
         raise ConfigurationError(
             f"{name} begins and ends with quotation marks, which some tools keep when they read a file of variables: "
             "remove them there, or, if they belong to the password, write it in the file "

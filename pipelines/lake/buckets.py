@@ -7,7 +7,7 @@ belongs to `object_storage`, holding something against others to `leases`.
 import datetime as dt
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -18,6 +18,7 @@ from obstore.store import S3Store
 
 from pipelines.errors import ConfigurationError, StorageError, StorageUnreachableError
 from pipelines.inputs.endpoints import SCHEME, check_endpoint
+from pipelines.inputs.secret_files import SUFFIX, with_secret_files
 from pipelines.lake.object_connection import VARIABLES, connection_options
 
 REQUEST_SECONDS = 30
@@ -32,6 +33,12 @@ _CREDENTIALS = (
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
 )
+# Each may be a file, which only we read, and the option of the library that has its value then.
+_SECRETS = {
+    "AWS_ACCESS_KEY_ID": "access_key_id",
+    "AWS_SECRET_ACCESS_KEY": "secret_access_key",
+    "AWS_SESSION_TOKEN": "session_token",
+}
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _STATUS = re.compile(r"non-2xx status code: (\d{3})")
 
@@ -51,13 +58,14 @@ class Bucket:
     Its methods ask nobody: `announce_write` comes before all writes but those of the claims themselves.
     """
 
-    def __init__(self, name: str, endpoint: str | None) -> None:
+    def __init__(self, name: str, endpoint: str | None, secrets: Mapping[str, str]) -> None:
         self.name = name
-        # The rest (region, credentials, virtual-hosted style) is read from the environment.
+        # The rest (region, credentials outside of files, virtual-hosted style) is read from the environment.
         address = {"endpoint": endpoint} if endpoint else {}
         self.store = S3Store(
             name,
             **address,  # type: ignore[arg-type]  # the union of all of its options
+            **secrets,  # type: ignore[arg-type]
             # Some stores lack it, and some want a checksum with it that others do not know.
             disable_bulk_delete=True,
             client_options={
@@ -131,16 +139,19 @@ def open_bucket(name: str) -> Bucket:
     """The bucket of this name, at the address and with the credentials that the environment states.
 
     Raises:
-        ConfigurationError: there are no credentials, or they may not be sent to the endpoint.
+        ConfigurationError: there are no credentials, or they may not be sent to the endpoint; or a file of them is
+            unusable.
     """
-    names = [key for key in os.environ if key.startswith("AWS_") or key in VARIABLES]
-    stated = tuple((key, os.environ[key]) for key in sorted(names))
-    return _open_bucket(name, stated)
+    in_files = [key for key in _SECRETS if os.environ.get(f"{key}{SUFFIX}", "").strip()]
+    env = with_secret_files(os.environ, in_files)
+    stated = tuple((key, env[key]) for key in sorted(env) if key.startswith("AWS_") or key in VARIABLES)
+    return _open_bucket(name, stated, tuple(in_files))
 
 
 @cache
-def _open_bucket(name: str, stated: tuple[tuple[str, str], ...]) -> Bucket:
+def _open_bucket(name: str, stated: tuple[tuple[str, str], ...], in_files: tuple[str, ...]) -> Bucket:
     variables = dict(stated)
+    secrets = {_SECRETS[key]: variables[key].strip() for key in in_files}
     if not any(variables.get(key) for key in _CREDENTIALS):
         # Otherwise the library would look for an instance's own credentials, and time out where there are none.
         raise ConfigurationError(
@@ -148,9 +159,9 @@ def _open_bucket(name: str, stated: tuple[tuple[str, str], ...]) -> Bucket:
         )
     endpoint = next((key for key in _ENDPOINTS if variables.get(key)), None)
     if endpoint is None:
-        return Bucket(name, None)
+        return Bucket(name, None, secrets)
     try:
-        return Bucket(name, check_endpoint(variables[endpoint], "https://obs.eu-de.otc.t-systems.com"))
+        return Bucket(name, check_endpoint(variables[endpoint], "https://obs.eu-de.otc.t-systems.com"), secrets)
     except ValueError as error:
         raise ConfigurationError(f"The variable {endpoint} is wrong: it {error}.") from None
 

@@ -28,6 +28,7 @@ class PartitionStatus:
     `failure`: why the last run failed, if it was noted and no later run has succeeded.
     `is_sandbox`: the images are the sandbox's invented ones.
     `inventory_is_whole`: images missing from the inventory count as gone.
+    `is_configured`: the settings name the project.
     """
 
     date: dt.date
@@ -44,6 +45,7 @@ class PartitionStatus:
     clock_skew_seconds: float | None = None
     failure: Failure | None = None
     inventory_is_whole: bool | None = None
+    is_configured: bool = True
 
     @property
     def is_lacking(self) -> bool:
@@ -65,13 +67,19 @@ class PartitionStatus:
 def day_statuses(lake: Lake, projects: list[str], first: dt.date, last: dt.date) -> list[PartitionStatus]:
     """The state of every partition from `first` to `last`, by day and project; also of other projects in the lake.
 
-    Days before a project's first published day are left out, because they cannot be missing.
+    `projects` are those that are configured. Days before a project's first published day are left out, because they
+    cannot be missing. So are the days after the last one of a project that is no longer configured.
     """
-    beginnings = dict.fromkeys(projects, last)
+    beginnings, ends = dict.fromkeys(projects, last), dict.fromkeys(projects, last)
     for partition in known_partitions(lake):
         beginnings[partition.project] = min(partition.date, beginnings.get(partition.project, partition.date))
-    states = (status for status, _ in _statuses(lake, sorted(beginnings), first, last))
-    return _with_notes(lake, [status for status in states if beginnings[status.project] <= status.date])
+        ends[partition.project] = max(partition.date, ends.get(partition.project, partition.date))
+    states = [
+        dataclasses.replace(status, is_configured=status.project in projects)
+        for status, _ in _statuses(lake, sorted(beginnings), first, last)
+        if beginnings[status.project] <= status.date <= ends[status.project]
+    ]
+    return _with_notes(lake, states)
 
 
 def due_day(now: dt.datetime, due_hour: int) -> dt.date:

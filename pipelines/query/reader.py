@@ -16,7 +16,6 @@ import duckdb
 import pandas as pd
 import pyarrow as pa
 
-from pipelines.derive.audit import SEVERITIES
 from pipelines.engine.sql_text import quoted
 from pipelines.errors import ConfigurationError
 from pipelines.inputs.environment import at_home
@@ -24,7 +23,7 @@ from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import holds_sandbox
 from pipelines.query.views import connect_lake, select, sql_errors
 from pipelines.settings import Settings, load_environment
-from pipelines.tables import LIST_FIELDS
+from pipelines.tables import LIST_FIELDS, SEVERITIES
 
 if TYPE_CHECKING:
     import polars as pl

@@ -7,9 +7,10 @@ it.
 
     PUT, PATCH, GET /sandbox/faults   all of `Faults`, those named, what is set; `expire_tokens_now` ends every token
     PUT, GET /sandbox/day             {"day": "2026-11-23"}, null to follow the clock
-    GET /sandbox/stats                counts of requests by kind, of answers by status, of tokens issued; most
-                                     details and lists asked for within a second
+    GET /sandbox/stats                counts of requests by kind, of answers by status, of tokens and temporary keys
+                                     issued; most details and lists asked for within a second
     GET /sandbox/requested            image id -> how often its details were asked for
+    GET /sandbox/credentials          which credentials requests brought, and how often; secrets by their SHA-256
 """
 
 import asyncio
@@ -48,6 +49,7 @@ from pipelines.sandbox.responses import (
     no_such_api,
     wrong_page,
 )
+from pipelines.sandbox.seen import SeenCredentials
 
 HOST = "127.0.0.1"
 DEFAULT_PROJECT = "default"
@@ -127,7 +129,8 @@ class Sandbox:
         self._requests: Counter[str] = Counter()
         self._answers: Counter[str] = Counter()
         self._faults = FaultInjection(options.seed, options.faults)
-        self._identity = IdentityService(credentials, self._projects)
+        self._seen = SeenCredentials()
+        self._identity = IdentityService(credentials, self._projects, self._seen)
         # When the details and lists of the last second were asked for, and the most that ever were within one.
         self._last_second: deque[float] = deque()
         self._busiest_second = 0
@@ -195,6 +198,7 @@ class Sandbox:
         """Answer one request."""
         path, _, query = request.raw_path.partition("?")
         parts = path.split("/")[1:]
+        self._seen.note(request)
         match (request.method, parts):
             case (_, ["sandbox", what]):
                 return await self._control(request, what)
@@ -207,7 +211,13 @@ class Sandbox:
             case ("GET", ["v1", project_id, "notebooks", "all"]):
                 kind, answer = "notebooks", self._notebooks
             case ("POST", ["v3", "auth", "tokens"]):
-                return self._counted("token", self._issue_token(await request.read()))
+                return self._counted("token", self._issue_token(request, await request.read()))
+            case ("POST", ["v3.0", "OS-CREDENTIAL", "securitytokens"]):
+                return self._counted("key", self._identity.issue_key(request, self._faults.options))
+            case ("PUT", ["meta-data", "latest", "api", "token"]):
+                return self._counted("metadata_token", self._identity.metadata_token())
+            case ("GET", ["openstack", "latest", "securitykey"]):
+                return self._counted("key", self._identity.metadata_key(request, self._faults.options))
             case ("GET", ["v3", "projects"]):
                 refusal = await self._identity.unauthenticated(request)
                 return self._counted("projects", refusal or self._identity.list_projects(query))
@@ -227,11 +237,11 @@ class Sandbox:
         self._answers[outcome or str(response.status)] += 1
         return response
 
-    def _issue_token(self, body: bytes) -> web.Response:
+    def _issue_token(self, request: web.BaseRequest, body: bytes) -> web.Response:
         faults = self._faults.options
         if faults.iam_down:
             return identity_error(503, "Service Unavailable", "The identity service is not available.")
-        return self._identity.issue_token(body, faults.token_seconds)
+        return self._identity.issue_token(request, body, faults)
 
     async def _refusal(self, request: web.BaseRequest, project_id: str) -> web.Response | None:
         # Why this request to ModelArts may not have what it asks of this project; None when it may.
@@ -376,7 +386,7 @@ class Sandbox:
                     day = orjson.loads(await request.read())["day"]
                     self._fixed_day = None if day is None else date.fromisoformat(day)
                     await asyncio.to_thread(self.write_inventory)
-                case ("GET", "faults" | "day" | "stats" | "requested"):
+                case ("GET", "faults" | "day" | "stats" | "requested" | "credentials"):
                     pass
                 case _:
                     return json_response({"error": "there is no such control"}, 404)
@@ -392,8 +402,10 @@ class Sandbox:
                 "requests": dict(self._requests),
                 "answers": dict(self._answers),
                 "tokens_issued": self._identity.tokens_issued,
+                "keys_issued": self._identity.keys_issued,
                 "busiest_second": self._busiest_second,
             },
             "requested": lambda: dict(self._requested),
+            "credentials": self._seen.counts,
         }
         return json_response(shown[what]())

@@ -5,24 +5,30 @@ What is requested with these clients belongs to `snapshot.gathering`.
 
 import datetime as dt
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from pipelines.cloud.credential_variables import PREFIXES
 from pipelines.cloud.credentials import Credentials, load_credentials
 from pipelines.cloud.modelarts import ModelArtsClient
 from pipelines.cloud.options import Limits, Timeouts
 from pipelines.cloud.regions import sibling_endpoint
 from pipelines.cloud.service import ServiceClient
 from pipelines.errors import ConfigurationError
+from pipelines.inputs.projects import Project
 from pipelines.inventory.cleaning import LISTED
 from pipelines.lake.layout import Partition
 from pipelines.settings import Settings
 
 if TYPE_CHECKING:
     from pipelines.cloud.shared_rate import SharedRate
+
+
+# Where `clouds.yaml` is.
+_OF_FILES = ("OS_CLIENT_CONFIG_FILE", "OS_CLIENT_SECURE_FILE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +66,16 @@ class Connection:
         """Make a client of the audit service, which the caller must enter; `now` as in `client`.
 
         Raises:
-            ConfigurationError: its endpoint is not known.
+            ConfigurationError: its endpoint is not known, or as in `client`.
         """
+        endpoint = self.traces_endpoint
+        rate_limit, shared_rate = self._rates(urlsplit(endpoint).netloc)
         return ServiceClient(
-            self.traces_endpoint,
+            endpoint,
             self.credentials,
-            limits=Limits(connections=1, rate=self.settings.rate_limit),
+            limits=Limits(connections=1, rate=rate_limit),
             timeouts=Timeouts(request=self.settings.timeout_seconds),
+            shared_rate=shared_rate,
             ca_bundle=self.settings.ca_bundle,
             now=now,
         )
@@ -79,10 +88,7 @@ class Connection:
         Raises:
             ConfigurationError: a shared rate is set, and its Python package is not installed.
         """
-        rate_limit, shared_rate = self.settings.rate_limit, None
-        if rate_limit is not None and self.settings.rate_limiter is not None:
-            shared_rate = _shared_rate(self.settings.rate_limiter.get_secret_value(), self.host, rate_limit)
-            rate_limit = None
+        rate_limit, shared_rate = self._rates(self.host)
         return ModelArtsClient(
             self.endpoint,
             self.credentials,
@@ -93,19 +99,31 @@ class Connection:
             now=now,
         )
 
+    def _rates(self, host: str) -> "tuple[float | None, SharedRate | None]":
+        """The limit of requests per second at a host: of this client alone, or of all processes; None for no limit.
 
-def _shared_rate(url: str, host: str, rate: float) -> "SharedRate":
+        Without a limit of its own, a project shares the general one with the other projects at the host.
+        """
+        rate_limit = self.settings.rate_limit
+        if rate_limit is None or self.settings.rate_limiter is None:
+            return rate_limit, None
+        key = self.settings.own("rate_limit")
+        place = host if key is None else f"{host}:{key}"
+        return None, _shared_rate(self.settings.rate_limiter.get_secret_value(), place, rate_limit)
+
+
+def _shared_rate(url: str, place: str, rate: float) -> "SharedRate":
     try:
         from pipelines.cloud.shared_rate import SharedRate  # noqa: PLC0415  (its package is an extra)
     except ImportError:
         raise ConfigurationError(
             "IMAGE_SNAPSHOTS_RATE_LIMITER needs the Python package redis: install the extra `celery`."
         ) from None
-    return SharedRate(url, host, rate)
+    return SharedRate(url, place, rate)
 
 
-def stated_project(settings: Settings, key: str) -> tuple[str | None, str | None]:
-    """The project's id in the cloud and its inventory, as the settings state them; each None if they do not.
+def stated_project(settings: Settings, key: str) -> Project:
+    """The project as the settings state it; without the setting, the one of the credentials.
 
     Raises:
         ConfigurationError: the settings do not name the project.
@@ -115,10 +133,12 @@ def stated_project(settings: Settings, key: str) -> tuple[str | None, str | None
             f"The project {key!r} is not configured (known: {', '.join(settings.project_keys)}): "
             "add it to IMAGE_SNAPSHOTS_PROJECTS."
         )
-    return (
-        settings.projects[key] if settings.projects else None,
-        settings.inventory.get_secret_value() if settings.inventory else None,
-    )
+    return settings.projects[key] if settings.projects else Project()
+
+
+def stated_inventory(settings: Settings) -> str | None:
+    """The inventory that the settings of a project state; None if they do not."""
+    return settings.inventory.get_secret_value() if settings.inventory else None
 
 
 @contextmanager
@@ -128,9 +148,28 @@ def connect(settings: Settings, partition: Partition) -> Iterator[Connection]:
     Raises:
         ConfigurationError: the endpoint or the credentials are missing, or the settings do not name the project.
     """
-    project_id, inventory = stated_project(settings, partition.project)
+    project = stated_project(settings, partition.project)
+    settings = settings.for_project(partition.project)
     if settings.endpoint is None or settings.uses_sandbox:
         raise ConfigurationError(
             "No endpoint is stated: set IMAGE_SNAPSHOTS_ENDPOINT to the cloud's ModelArts endpoint."
         )
-    yield Connection(settings, settings.endpoint, load_credentials(project_id, os.environ), inventory or LISTED)
+    credentials = load_credentials(project.project_id, project_environment(project, os.environ))
+    yield Connection(settings, settings.endpoint, credentials, stated_inventory(settings) or LISTED)
+
+
+def project_environment(project: Project, environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables that a project's credentials are read from.
+
+    A project with a cloud of its own has nothing of the environment's credentials.
+    """
+    env = dict(environ)
+    if project.cloud is not None:
+        env = {name: value for name, value in env.items() if not name.startswith(PREFIXES) or name in _OF_FILES}
+        env["OS_CLOUD"] = project.cloud
+    if project.region is not None:
+        env["OS_REGION_NAME"] = project.region
+    if project.project_name is not None:
+        env.pop("OS_PROJECT_ID", None)
+        env["OS_PROJECT_NAME"] = project.project_name
+    return env

@@ -6,16 +6,17 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipelines.cloud.credentials import stated_credentials
+from pipelines.cloud.credential_variables import stated_credentials
 from pipelines.errors import ConfigurationError
 from pipelines.inputs.endpoints import is_on_loopback
+from pipelines.inputs.projects import Project
 from pipelines.lake.clock import check_clock
 from pipelines.lake.layout import Partition
 from pipelines.lake.manifests import Attempt, Manifest, newest_manifests, parse_manifest
 from pipelines.lake.storage import LakePath
 from pipelines.run import Run, utc_now
 from pipelines.settings import Settings
-from pipelines.snapshot.connection import Connection, connect
+from pipelines.snapshot.connection import Connection, connect, project_environment
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,9 @@ class SnapshotRun(Run):
             ConfigurationError: cloud credentials are set without an endpoint; or the lake holds days of a cloud and
                 this run would add days of the sandbox, or the other way round.
         """
-        if self.settings.endpoint is None and (stated := stated_credentials(os.environ)):
+        project = (self.settings.projects or {}).get(self.partition.project, Project())
+        environ = project_environment(project, os.environ)
+        if self.settings.endpoint is None and (stated := stated_credentials(environ)):
             raise ConfigurationError(
                 f"Credentials of a cloud are stated ({', '.join(stated)}) and no endpoint, so invented images of the "
                 "sandbox would be taken: set IMAGE_SNAPSHOTS_ENDPOINT to the cloud's ModelArts endpoint, or to "

@@ -12,13 +12,17 @@ TIMESTAMP = pa.timestamp("us", tz="UTC")
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column. `origin` is the source of its values; a `required` column is never null."""
+    """One column. `origin` is the source of its values; a `required` column is never null.
+
+    `source`: the columns or fields that its values are computed from, where the origin and the name do not say it.
+    """
 
     name: str
     type: pa.DataType
     origin: Origin
     meaning: str
     required: bool = False
+    source: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,6 @@ def api(name: str, meaning: str, type_: pa.DataType | None = None) -> Column:
     return Column(name, type_ or pa.string(), "api", meaning)
 
 
-def derived(name: str, type_: pa.DataType, meaning: str) -> Column:
-    """A column computed from others; it may be null."""
-    return Column(name, type_, "derived", meaning)
+def derived(name: str, type_: pa.DataType, meaning: str, *source: str) -> Column:
+    """A column computed from others, which `source` may name; it may be null."""
+    return Column(name, type_, "derived", meaning, source=source)

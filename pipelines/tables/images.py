@@ -4,6 +4,14 @@ import pyarrow as pa
 
 from pipelines.tables.column import ID, PROJECT_ID, SNAPSHOT_DATE, TIMESTAMP, Column, Table, api, derived
 
+# Fields of the API that are no single value.
+TAGS = "tags"
+LIST_FIELDS = ("dev_services", "resource_categories", "support_res_categories")
+
+# What columns are computed from: the lists of resources, and columns of `responses`.
+_CATEGORIES = ("resource_categories", "support_res_categories")
+_BODY, _SHA256 = ("body",), ("body_sha256",)
+
 IMAGES = Table(
     "images",
     "The snapshot: one row per id that the API described on that day.",
@@ -36,32 +44,46 @@ IMAGES = Table(
         api("show_tag", "Tag that the console shows."),
         api("swr_instance_id", "Enterprise registry (SWR) instance that holds the image."),
         api("tags", "Cloud tags as a JSON object, key -> value: '{}' for an empty list, null for none."),
-        derived("size_bytes", pa.int64(), "`size` x 1024."),
-        derived("supports_notebook", pa.bool_(), "`dev_services` has NOTEBOOK; null without a list."),
-        derived("supports_ssh", pa.bool_(), "`dev_services` has SSH; null without a list."),
-        derived("supports_cpu", pa.bool_(), "A category list has CPU; null without both lists."),
-        derived("supports_gpu", pa.bool_(), "A category list has GPU; null without both lists."),
-        derived("supports_ascend", pa.bool_(), "A category list has ASCEND; null without both lists."),
-        derived("arch_normalised", pa.string(), "`arch` in lower case."),
-        derived("registry", pa.string(), "Host part of `swr_path`."),
-        derived("repository", pa.string(), "Repository part of `swr_path`, without registry, namespace and tag."),
-        derived("age_days", pa.int64(), "Whole days from `create_at` to `snapshot_date` (both as UTC dates)."),
-        derived("days_since_update", pa.int64(), "Whole days from `update_at` to `snapshot_date`."),
+        derived("size_bytes", pa.int64(), "`size` x 1024.", "size"),
+        derived("supports_notebook", pa.bool_(), "`dev_services` has NOTEBOOK; null without a list.", "dev_services"),
+        derived("supports_ssh", pa.bool_(), "`dev_services` has SSH; null without a list.", "dev_services"),
+        derived("supports_cpu", pa.bool_(), "A category list has CPU; null without both lists.", *_CATEGORIES),
+        derived("supports_gpu", pa.bool_(), "A category list has GPU; null without both lists.", *_CATEGORIES),
+        derived("supports_ascend", pa.bool_(), "A category list has ASCEND; null without both lists.", *_CATEGORIES),
+        derived("arch_normalised", pa.string(), "`arch` in lower case.", "arch"),
+        derived("registry", pa.string(), "Host part of `swr_path`.", "swr_path"),
+        derived(
+            "repository", pa.string(), "Repository part of `swr_path`, without registry, namespace and tag.", "swr_path"
+        ),
+        derived(
+            "age_days", pa.int64(), "Whole days from `create_at` to `snapshot_date` (both as UTC dates).", "create_at"
+        ),
+        derived("days_since_update", pa.int64(), "Whole days from `update_at` to `snapshot_date`.", "update_at"),
         Column("observed_at", TIMESTAMP, "provenance", "When the API sent this response (UTC).", True),
-        Column("response_sha256", pa.string(), "provenance", "`body_sha256` of the row in `responses`.", True),
+        Column("response_sha256", pa.string(), "provenance", "`body_sha256` of the row in `responses`.", True, _SHA256),
         Column(
             "content_hash",
             pa.string(),
             "provenance",
             "SHA-256 of the API's content; does not depend on the order of keys or list elements.",
             True,
+            _BODY,
         ),
-        Column("extra", pa.string(), "provenance", "JSON object of undocumented fields; null if there are none."),
+        Column(
+            "extra",
+            pa.string(),
+            "provenance",
+            "JSON object of undocumented fields; null if there are none.",
+            False,
+            _BODY,
+        ),
         Column(
             "anomalies",
             pa.string(),
             "provenance",
             "Names `field:problem`, joined with '|', of values that were repaired or unreadable; null if none.",
+            False,
+            _BODY,
         ),
     ),
 )
@@ -74,9 +96,9 @@ IMAGE_VALUES = Table(
         SNAPSHOT_DATE,
         PROJECT_ID,
         ID,
-        Column("field", pa.string(), "api", "Name of the list field.", True),
-        Column("position", pa.int32(), "api", "Position in the list, from 0.", True),
-        Column("value", pa.string(), "api", "The element; as JSON text if it is not a string.", True),
+        Column("field", pa.string(), "api", "Name of the list field.", True, LIST_FIELDS),
+        Column("position", pa.int32(), "api", "Position in the list, from 0.", True, LIST_FIELDS),
+        Column("value", pa.string(), "api", "The element; as JSON text if it is not a string.", True, LIST_FIELDS),
     ),
 )
 
@@ -88,14 +110,10 @@ IMAGE_TAGS = Table(
         SNAPSHOT_DATE,
         PROJECT_ID,
         ID,
-        Column("key", pa.string(), "api", "Key of the tag, as sent.", True),
-        Column("value", pa.string(), "api", "Value of the tag, as sent; null if the tag has none."),
+        Column("key", pa.string(), "api", "Key of the tag, as sent.", True, (TAGS,)),
+        Column("value", pa.string(), "api", "Value of the tag, as sent; null if the tag has none.", False, (TAGS,)),
     ),
 )
-
-# Fields of the API that are no single value.
-TAGS = "tags"
-LIST_FIELDS = ("dev_services", "resource_categories", "support_res_categories")
 
 # Documented values of the enumerations, in upper case; the API varies letter case and may add values.
 KNOWN_VALUES: dict[str, frozenset[str]] = {

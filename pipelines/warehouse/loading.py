@@ -35,8 +35,10 @@ from pipelines.warehouse.ddl import (
 )
 from pipelines.warehouse.duckdb import open_duckdb
 from pipelines.warehouse.interface import Source, Warehouse
-from pipelines.warehouse.postgres import open_postgres, parse_warehouse_url
+from pipelines.warehouse.postgres import open_postgres, parse_warehouse_url, postgres_schema
 
+# The warehouse in a local lake, if no other is set.
+_DUCKDB_FILE = "warehouse.duckdb"
 # How long PostgreSQL waits for another load of the same day, or for a report that holds a table we must alter.
 WAIT_SECONDS = 300.0
 
@@ -134,7 +136,7 @@ def _load(
 
 def _open(lake: Lake, url: str | None, wait_seconds: float) -> AbstractContextManager[Warehouse]:
     if url is None:
-        path = lake.root / "warehouse.duckdb"
+        path = lake.root / _DUCKDB_FILE
         if path.local is None:
             raise ConfigurationError(
                 f"There is no warehouse: {path} would be a database in an object store, which cannot be changed there. "
@@ -180,6 +182,21 @@ def check_warehouse(url: str) -> None:
         "ends in .duckdb, duckdb:////path/to/file (four slashes for an absolute path), or "
         "postgresql://user:password@host/database."
     )
+
+
+def qualified_schema(url: str | None) -> str | None:
+    """Database and schema of the warehouse's tables, as SQL names them; None if the URL does not say it.
+
+    `url` is None for the DuckDB file in the lake.
+    """
+    try:
+        path = Path(_DUCKDB_FILE) if url is None else _duckdb_path(url)
+        if path is not None:
+            return f"{path.stem}.main"
+        return postgres_schema(url or "")
+    except ConfigurationError:
+        # `check_warehouse` says what is wrong with it.
+        return None
 
 
 # The lake's side

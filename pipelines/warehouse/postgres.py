@@ -96,6 +96,18 @@ def _options(url: str) -> dict[str, Any]:
         ) from None
 
 
+def postgres_schema(url: str) -> str | None:
+    """Database and first schema of the search path that a URL states; None if it leaves the database to the server.
+
+    Raises:
+        ConfigurationError: the URL is malformed.
+    """
+    options = _options(url)
+    database = options.get("dbname") or options.get("user")
+    path = re.search(r"search_path\s*=\s*\"?([^\s,\"]+)", str(options.get("options") or ""))
+    return f"{database}.{path[1] if path else 'public'}" if database else None
+
+
 class PostgresWarehouse:
     """A connected database; uses the first schema of its search path. See `Warehouse`."""
 

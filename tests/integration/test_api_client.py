@@ -163,7 +163,7 @@ async def test_identity_service_at_another_path_is_an_error(sandbox):
 
 async def test_wrong_project_ends_the_run(sandbox):
     async with client(sandbox) as modelarts:
-        token = modelarts._authentication.token.headers["X-Auth-Token"]
+        token = modelarts._authentication.grant.headers["X-Auth-Token"]
     async with client(sandbox, ReadyToken(token, "0" * 32)) as modelarts:
         with pytest.raises(AccessDeniedError, match="OS_PROJECT_ID"):
             await modelarts.show_image(UNKNOWN)

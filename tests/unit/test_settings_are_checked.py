@@ -93,7 +93,7 @@ BAD_HOSTS = [
     ("setting", "start", "rest"),
     [
         ("ENDPOINT", "https://modelarts", ""),
-        ("FAILURE_WEBHOOK", "https://chat", "/hook"),
+        ("NOTIFY", "https://chat", "/hook"),
         ("RATE_LIMITER", "redis://redis", "/0"),
     ],
 )
@@ -133,8 +133,10 @@ def test_endpoint_with_an_api_version_is_refused(monkeypatch, path):
 @pytest.mark.parametrize(
     ("setting", "value", "says"),
     [
-        ("PROJECTS", '{"main": ', 'must be JSON, such as {"main": "0123456789abcdef"}.'),
-        ("PROJECTS", "main=p1", 'must be JSON, such as {"main": "0123456789abcdef"}.'),
+        ("PROJECTS", '{"main": ', 'must be the path of a .toml file, or JSON, such as {"main": "0123456789abcdef"}.'),
+        ("PROJECTS", "main=p1", 'must be the path of a .toml file, or JSON, such as {"main": "0123456789abcdef"}.'),
+        ("PROJECTS", "7", 'must be the path of a .toml file, or JSON, such as {"main": "0123456789abcdef"}.'),
+        ("PROJECTS", '{"main": 7}', "the project id of 'main' must be text in quotes."),
         ("PROJECTS", '{"main": "p1", "lab": "p2", "main": "p3"}', "key 'main' is stated twice."),
         ("PROJECTS", '{"main": "p/1"}', "the project id of 'main' must be letters and digits only."),
         ("ALLOWED_NAMESPACES", "team,base", 'must be JSON, such as ["team", "base"].'),

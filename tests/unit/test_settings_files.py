@@ -12,6 +12,7 @@ from pipelines.derive.audit import read_rules, read_suppressions
 from pipelines.derive.prices import read_price_book
 from pipelines.errors import ConfigurationError
 from pipelines.inputs.environment import prepare_environment
+from pipelines.inputs.projects import Project
 from pipelines.inventory.sources import read_source
 from pipelines.lake.witnesses import read_witnesses
 from pipelines.settings import ROOT, Settings
@@ -122,7 +123,7 @@ def test_settings_are_read_from_a_file_that_kept_its_quotes_and_line_ends(monkey
     monkeypatch.setenv("IMAGE_SNAPSHOTS_PROJECTS", '\'{"main": "p1"}\'\r')
     monkeypatch.setenv("IMAGE_SNAPSHOTS_ENDPOINT", '"https://modelarts.example"\r')
     settings = Settings.load()
-    assert (settings.projects, settings.endpoint) == ({"main": "p1"}, "https://modelarts.example")
+    assert (settings.projects, settings.endpoint) == ({"main": Project("p1")}, "https://modelarts.example")
 
 
 @pytest.mark.parametrize(("stated", "meant"), [(" p ", " p "), ("p \r", "p "), ('p"', 'p"'), ("p\r\n", "p")])

@@ -1,6 +1,7 @@
 """The sandbox's calls for a client on the network: tokens, images, lists, permissions, the day."""
 
 import csv
+import hashlib
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -269,3 +270,26 @@ def test_impossible_day_is_refused(client, body):
 def test_unknown_controls_are_refused(client):
     assert client.get("/sandbox/nothing").status_code == 404
     assert client.delete("/sandbox/faults").status_code == 404
+
+
+def test_credentials_of_requests_are_counted_without_their_secrets(client, sandbox):
+    def sha256(text):
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    before = client.get("/sandbox/credentials").json()
+    token = token_of(client, sandbox)
+    client.post("/v3/auth/tokens", json=token_request(sandbox.env, name="stranger", password="hidden"))
+    for _ in range(2):
+        client.get(f"/v1/{ALPHA}/images", headers={"X-Auth-Token": token})
+    signed(client, sandbox, f"/v1/{ALPHA}/images", access_key="OTHERKEY", headers={"X-Security-Token": "hidden"})
+    client.get(f"/v1/{ALPHA}/images", headers={"Authorization": "Basic aGlkZGVu"})
+    after = client.get("/sandbox/credentials").json()
+    user = f"user {sandbox.env['OS_USERNAME']} with password {sha256(sandbox.env['OS_PASSWORD'])}"
+    assert {name: count - before.get(name, 0) for name, count in after.items() if count > before.get(name, 0)} == {
+        user: 1,
+        f"user stranger with password {sha256('hidden')}": 1,
+        f"token {sha256(token)}": 2,
+        "access key OTHERKEY": 1,
+        f"security token {sha256('hidden')}": 1,
+        "access key that is malformed": 1,
+    }
