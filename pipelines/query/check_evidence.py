@@ -113,10 +113,21 @@ def check(place: Path, witnesses: list[str]) -> int:
 
 
 def _check(read: Callable[[str], bytes], names: list[str], witnesses: list[str]) -> list[str]:
-    problems = check_files(read, names)
+    try:
+        problems = check_files(read, names)
+    except _UNREADABLE as error:
+        return [f"SHA256SUMS: it cannot be read: {error or type(error).__name__}."]
+    try:
+        problems += _check_proofs(read, names, witnesses)
+    except _UNREADABLE as error:
+        problems.append(f"The rest cannot be checked: {error or type(error).__name__}.")
+    return problems
+
+
+def _check_proofs(read: Callable[[str], bytes], names: list[str], witnesses: list[str]) -> list[str]:
     export = json.loads(read("export.json"))
     manifests = sorted(name for name in names if name.startswith("manifests/"))
-    problems += check_chain(read, manifests, witnesses)
+    problems = check_chain(read, manifests, witnesses)
     print(f"Image {export['image_id']} of the project {export['project']}")
     if export["is_sandbox"]:
         print("Sample data: this image is invented by the sandbox, it is not one of a cloud account.")
