@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import dagster as dg
 
+from assets.after_runs import after_runs_sensor
 from assets.common import with_shared_facts
 from assets.compaction import COMPACT_JOB, monthly_asset, monthly_schedule
 from assets.daily_snapshot import image_inventory_asset, image_responses_asset, images_assets
@@ -13,7 +14,7 @@ from assets.derived_tables import derived_assets
 from assets.freshness import freshness_sensor, project_checks, project_days_asset
 from assets.partitions import partition_grid
 from assets.resources import LogReporter, Reporter, run_resource
-from assets.schedules import daily_schedule, failure_webhook
+from assets.schedules import daily_schedule
 from assets.upstream import OBSERVE_JOB, inventory_source_asset, upstream_specs
 from pipelines.run import utc_now
 from pipelines.settings import Settings
@@ -92,7 +93,7 @@ def build_definitions(
         selection=[monthly],
         description="Write the monthly files of a project's past month; daily files stay unchanged.",
     )
-    webhook = failure_webhook(settings)
+    after_runs = after_runs_sensor(settings)
     return dg.Definitions(
         assets=[
             *with_shared_facts([*assets, monthly], settings),
@@ -103,7 +104,7 @@ def build_definitions(
         asset_checks=[project_checks(settings, now)],
         jobs=[daily, rebuild, republish, derive, *load, compact, observe],
         schedules=[daily_schedule(DAILY_JOB, settings), monthly_schedule(settings)],
-        sensors=[freshness_sensor(settings, now), *([webhook] if webhook else [])],
+        sensors=[freshness_sensor(settings, now), *([after_runs] if after_runs else [])],
         resources={"runs": run_resource(settings, reporter, now, is_played=is_played)},
         # One process per run: the steps pass paths and share the lock on their partition.
         executor=dg.in_process_executor,

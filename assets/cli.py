@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from rich.console import Console
 
+from assets.notify_command import notify, tell_news
 from assets.query_command import QueryCommand, query
 from assets.run_report import outcomes_text, print_reports, run_report, short_path
 from assets.streams import lasting_streams, output_loss
@@ -158,11 +159,6 @@ def run(
         )
     if days is not None and date is not None:
         raise ConfigurationError("--days and --date exclude each other: --days ends with today.")
-    try:
-        _check_each(projects, lambda key: check_inputs(own[key]))
-    except PipelineError as error:
-        _note_failure(settings, projects, str(error))
-        raise
     last = parse_date(date) or _today()
     played = [last - dt.timedelta(days=back) for back in range((days or 1) - 1, -1, -1)]
     partitions = [Partition(day, key) for day in played for key in projects]
@@ -173,7 +169,14 @@ def run(
         run.check_source()
         run.check_clock()
 
-    _check_each(partitions, check_run)
+    try:
+        _check_each(projects, lambda key: check_inputs(own[key]))
+        _check_each(partitions, check_run)
+    except PipelineError as error:
+        # A wrong day on the command line is nobody's failed run.
+        if last == _today():
+            _note_failure(settings, projects, str(error))
+        raise
     sandboxed = [key for key in projects if own[key].uses_sandbox]
     if sandboxed:
         whose = "" if len(sandboxed) == len(projects) else f" for {', '.join(sandboxed)}"
@@ -207,7 +210,7 @@ def _check_each(items: Iterable[_Item], check: Callable[[_Item], None]) -> None:
 
 
 def _note_failure(settings: Settings, projects: list[str], sentence: str) -> None:
-    """Note why today's run did not begin, for `status`."""
+    """Note why today's run did not begin, for `status`, and tell it."""
     for project in projects:
         partition = Partition(_today(), project)
         # Skip a partition that another run holds: that run reports it. The error itself is printed in any case.
@@ -215,6 +218,8 @@ def _note_failure(settings: Settings, projects: list[str], sentence: str) -> Non
             note_failure(
                 lake, partition, Failure(at=dt.datetime.now(dt.UTC), run_id="none", step=None, sentence=sentence)
             )
+    with contextlib.suppress(PipelineError):
+        tell_news(settings, open_lake(settings), [(Partition(_today(), key), None, sentence) for key in projects])
 
 
 def _clock(partition: Partition, days: int | None) -> Callable[[], dt.datetime]:
@@ -385,6 +390,8 @@ def _run_jobs(
     if all(failure is None for failure in failures):
         for warning in suppression_warnings(lake, settings, _today()):
             print_warning(warning)
+    ended = zip(partitions, failures, strict=False)
+    tell_news(settings, lake, [(partition, ended_by.step, ended_by.told) for partition, ended_by in ended if ended_by])
     statuses = {report["exit_status"] for report in reports}
     if output_loss() is not None:
         statuses.add(INCOMPLETE)
@@ -473,6 +480,7 @@ def _removed(tables: list[str]) -> str:
     return f", {' and '.join(sorted(kinds))} removed" if kinds else ""
 
 
+app.command()(notify)
 app.command()(verify)
 app.command(cls=QueryCommand)(query)
 app.command()(compact)

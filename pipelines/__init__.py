@@ -19,6 +19,7 @@ Each room is a package; its docstring says what belongs in it. A room imports on
 ``warehouse``                  loading into a warehouse
 ``report``                     a day on one HTML page
 ``maintenance``                verify, compaction, retention, status
+``notify``                     notifications: what is new, and its way to webhooks
 ``preflight``                  checks before a run
 ``data_dictionary``            the documentation of the tables
 ``sandbox``                    a ModelArts-compatible endpoint on loopback; no room imports it

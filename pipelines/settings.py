@@ -171,7 +171,12 @@ class Settings(BaseSettings):
     due_hour: Annotated[int, Field(ge=0, le=23)] = Field(
         6, description="hour (UTC) from which on a project without a published day for today is late"
     )
-    failure_webhook: SecretStr | None = Field(None, description="URL that receives a POST when a run fails")
+    notify: SecretStr | None = Field(
+        None, description="URLs of webhooks, with blanks between them, that are told of failed, missing and new things"
+    )
+    notify_severity: Literal["critical", "high", "medium", "low", "info"] = Field(
+        "high", description="least grave severity of the new audit findings that `NOTIFY` is told of"
+    )
 
     # The project that these settings hold for; None: they are the general ones.
     _project: str | None = PrivateAttr(None)
@@ -251,14 +256,16 @@ class Settings(BaseSettings):
             raise ValueError(f"it shares {PREFIX}RATE_LIMIT among all processes, so set that, too")
         return value
 
-    @field_validator("failure_webhook")
+    @field_validator("notify")
     @classmethod
-    def _webhook_is_a_url(cls, value: SecretStr | None) -> SecretStr | None:
+    def _webhooks_are_urls(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            example = "https://chat.example/hooks/..."
-            url = parse_secret_url(value.get_secret_value(), example, ("https", "http"))
-            if not url.hosts or "," in url.hosts:
-                raise ValueError(f"must look like {example}")
+            example = "https://chat.example/hooks/..., several with blanks between them"
+            for text in value.get_secret_value().split():
+                url = parse_secret_url(text, example, ("https", "http"))
+                # A comma between two URLs makes one with a strange path of them.
+                if not url.hosts or "," in url.hosts or "://" in url.path:
+                    raise ValueError(f"must look like {example}")
         return value
 
     @field_validator("projects", mode="before")

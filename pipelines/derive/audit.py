@@ -38,12 +38,12 @@ from pipelines.tables import (
     KNOWN_VALUES,
     LIST_PAGES,
     RESPONSES,
+    SEVERITIES,
     TABLES,
     Table,
 )
 
 RULES = ROOT / "sql" / "audit"
-SEVERITIES = ("critical", "high", "medium", "low", "info")
 
 _REQUIRED = ("id", "title", "severity", "why", "do")
 _FIELD = re.compile(rf"--\s*({'|'.join(_REQUIRED)}|needs):(.*)")

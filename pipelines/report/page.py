@@ -16,7 +16,6 @@ import orjson
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from pipelines.derive.audit import SEVERITIES
 from pipelines.derive.usage import UNUSED_AFTER_DAYS, is_observed, observed_days, users_in_words
 from pipelines.errors import ConfigurationError
 from pipelines.fingerprint import code_version
@@ -32,7 +31,7 @@ from pipelines.report.charts import charts
 from pipelines.report.data import read_tables, read_trend
 from pipelines.report.headline import asked, awaited, figures, notes, verdict
 from pipelines.report.words import SHOWN_TEXT, count, long_date, moment, money, plural, signed, size, words
-from pipelines.tables import SNAPSHOT_TABLES, USAGE_SOURCES, Outcome
+from pipelines.tables import SEVERITIES, SNAPSHOT_TABLES, USAGE_SOURCES, Outcome
 
 # Limits the size of the page, together with the row limits of `report.data`.
 SHOWN_IDS = 200

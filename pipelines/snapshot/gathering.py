@@ -103,7 +103,7 @@ class _Gathering:
             responses = last_complete_responses(self.run.lake, self.run.partition, self.client.project_id)
         reads_list = settings.reconcile or responses is not None
         with ImageListReading(
-            self.client, self.scope, staging, store.listed if responses is not None else None
+            self.client, self.scope, staging, store.image_list if responses is not None else None
         ) as image_list:
             if responses is not None:
                 await image_list.read()

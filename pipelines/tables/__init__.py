@@ -17,6 +17,7 @@ from pipelines.tables.derived import (
     IMAGE_RECONCILIATION,
     IMAGE_USAGE,
     OWNER_FIELDS,
+    SEVERITIES,
 )
 from pipelines.tables.evidence import IMAGE_REFERENCES, IMAGE_TRACES, INVENTORY, LIST_PAGES, RESPONSES, USAGE_SOURCES
 from pipelines.tables.images import CONTENT_COLUMNS, IMAGE_TAGS, IMAGE_VALUES, IMAGES, KNOWN_VALUES, LIST_FIELDS, TAGS
@@ -58,6 +59,7 @@ __all__ = [
     "REGISTRY_TAGS",
     "RESPONSES",
     "SCHEMA_VERSION",
+    "SEVERITIES",
     "SNAPSHOT_TABLES",
     "TABLES",
     "TAGS",

@@ -13,6 +13,8 @@ _OWNER = (
 )
 # What a cloud tag may state if the inventory does not.
 OWNER_FIELDS = tuple(column.name for column in _OWNER)
+# Of audit rules and findings, the gravest first.
+SEVERITIES = ("critical", "high", "medium", "low", "info")
 
 IMAGE_HISTORY = Table(
     "image_history",

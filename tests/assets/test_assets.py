@@ -9,7 +9,6 @@ import sys
 import threading
 from collections import Counter
 from contextlib import ExitStack
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import dagster as dg
@@ -413,50 +412,45 @@ def test_every_asset_has_description_and_metadata():
     assert {spec.key.path[-1] for spec in without_usage} == set(specs) - {"image_usage"}
 
 
-@pytest.fixture
-def webhook():
-    received = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            received.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *_):
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/hook", received
-        server.shutdown()
-        thread.join()
+def look_after_runs(definitions, instance, cursor=None):
+    """Evaluate the sensor as the daemon does; returns the next cursor and what it says."""
+    (sensor,) = [one for one in definitions.sensors if one.name == "after_runs"]
+    with dg.build_sensor_context(instance=instance, cursor=cursor, sensor_name=sensor.name) as context:
+        skipped = sensor(context)
+        return context.cursor, skipped.skip_message
 
 
-def test_failed_run_is_posted_to_the_webhook(instance, sandbox, webhook, monkeypatch):
-    url, received = webhook
+def test_sensor_tells_failed_and_killed_runs_once(instance, sandbox, webhook, monkeypatch):
+    definitions = build_definitions(Settings(notify=webhook.url), Attended())
+    cursor, _ = look_after_runs(definitions, instance)
     monkeypatch.setenv("OS_SECRET_KEY", "wrong")
-    definitions = build_definitions(Settings(failure_webhook=url), Attended())
     result = definitions.resolve_job_def(DAILY_JOB).execute_in_process(
         instance=instance, partition_key=partition_key(PARTITION), raise_on_error=False
     )
-    (sensor,) = [one for one in definitions.sensors if one.name == "run_failure_webhook"]
-    run_ = instance.get_run_by_id(result.run_id)
-    failure = next(e for e in result.all_events if e.event_type_value == "PIPELINE_FAILURE")
-    context = dg.build_run_status_sensor_context(
-        sensor_name=sensor.name, dagster_event=failure, dagster_instance=instance, dagster_run=run_
-    ).for_run_failure()
-    sensor(context)
-    ((path, message),) = received
-    assert path == "/hook"
-    assert message["run_id"] == result.run_id
-    assert message["partition"] == f"{TODAY}|default"
-    assert "OS_SECRET_KEY" in message["reason"]
-    assert message["text"].startswith(f"image-snapshots: the run of {TODAY}|default failed: ")
+    job = definitions.resolve_job_def(DAILY_JOB)
+    tags = instance.get_run_by_id(result.run_id).tags
+    killed, retried = (
+        instance.create_run_for_job(job, tags=tags | more) for more in ({}, {"dagster/will_retry": "true"})
+    )
+    for run_ in (killed, retried):
+        instance.report_run_failed(run_)
+    webhook.requests.clear()
+    cursor, says = look_after_runs(definitions, instance, cursor)
+    assert says == "What is new was told."
+    failed = webhook.taken()["failed"]
+    by_run = {item["run_id"]: item for item in failed["items"]}
+    assert by_run.keys() == {result.run_id, killed.run_id}
+    assert by_run[result.run_id]["project"] == "default"
+    assert by_run[result.run_id]["date"] == str(TODAY)
+    assert "OS_SECRET_KEY" in by_run[result.run_id]["reason"]
+    assert by_run[killed.run_id]["reason"] == "The process of the run ended without saying why."
+    assert failed["text"].startswith(f"image-snapshots: 2 runs failed\n\u2022 default, {TODAY}: ")
+    _, says = look_after_runs(definitions, instance, cursor)
+    assert says == "No run has ended, and the lake was looked at some minutes ago."
+    assert webhook.requests == []
 
 
-def test_no_webhook_means_no_sensor():
+def test_nobody_to_tell_means_no_sensor():
     assert [sensor.name for sensor in build_definitions(Settings()).sensors] == ["project_freshness_sensor"]
 
 

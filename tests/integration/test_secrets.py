@@ -84,7 +84,7 @@ def test_no_secret_is_written(image_snapshots, start_sandbox, tmp_path, login, e
     secrets.add(SECRET_MARK)
     # A secret in a compressed file would not be found.
     env["IMAGE_SNAPSHOTS_PARQUET_COMPRESSION"] = "none"
-    env["IMAGE_SNAPSHOTS_FAILURE_WEBHOOK"] = "http://127.0.0.1:9/hook/webhook-secret-4711"
+    env["IMAGE_SNAPSHOTS_NOTIFY"] = "http://127.0.0.1:9/hook/webhook-secret-4711"
     secrets.add("webhook-secret-4711")
 
     result = image_snapshots("run", env=env, keeps_runs=True)

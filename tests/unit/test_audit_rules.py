@@ -9,13 +9,13 @@ import pytest
 from audited_days import SHIPPED, derive, findings_of
 from published_days import PROJECT_ID, day_of, publish_snapshot, published_rows, rows_of
 
-from pipelines.derive.audit import SEVERITIES
 from pipelines.settings import ROOT, Settings
 from pipelines.tables import (
     AUDIT_RULES,
     IMAGE_CHANGES,
     IMAGE_RECONCILIATION,
     IMAGE_USAGE,
+    SEVERITIES,
 )
 
 TODAY = dt.date(2026, 11, 23)

@@ -41,6 +41,7 @@ ARROWS = {
         "settings",
         "snapshot",
     },
+    "notify": {*FLOOR, "cloud", "lake", "maintenance", "plain_text", "settings"},
     "preflight": {*FLOOR, "cloud", "derive", "engine", "inventory", "lake", "settings", "warehouse"},
     "data_dictionary": {"tables"},
     # The command line and the definitions start it; no room imports it.
