@@ -53,7 +53,7 @@ from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import known_partitions, published, read_attempt
 from pipelines.maintenance.status import PartitionStatus, day_statuses
 from pipelines.settings import ROOT, Settings, load_environment
-from pipelines.tables import ANSWER_TABLES
+from pipelines.tables import RESPONSE_TABLES
 
 if TYPE_CHECKING:
     from pipelines.lake.retention_records import RetentionRecords
@@ -476,7 +476,7 @@ def _print_lacking(lacking: list[PartitionStatus], total: int) -> None:
 
 
 def _removed(tables: list[str]) -> str:
-    kinds = {"answers" if table in ANSWER_TABLES else "tables" for table in tables}
+    kinds = {"responses" if table in RESPONSE_TABLES else "tables" for table in tables}
     return f", {' and '.join(sorted(kinds))} removed" if kinds else ""
 
 
