@@ -21,6 +21,7 @@ import typer
 from rich.console import Console
 
 from assets.notify_command import notify, tell_news
+from assets.projects_command import projects
 from assets.query_command import QueryCommand, query
 from assets.run_report import outcomes_text, print_reports, run_report, short_path
 from assets.streams import lasting_streams, output_loss
@@ -481,6 +482,7 @@ def _removed(tables: list[str]) -> str:
 
 
 app.command()(notify)
+app.command()(projects)
 app.command()(verify)
 app.command(cls=QueryCommand)(query)
 app.command()(compact)

@@ -177,7 +177,7 @@ def project_credentials(project: Project, environ: Mapping[str, str]) -> Credent
     Raises:
         ConfigurationError: they are missing or contradictory.
     """
-    return load_credentials(project.project_id, project_environment(project, environ))
+    return load_credentials(project.project_id, project_environment(project, environ), project.project_name)
 
 
 def project_environment(project: Project, environ: Mapping[str, str]) -> dict[str, str]:
@@ -191,7 +191,4 @@ def project_environment(project: Project, environ: Mapping[str, str]) -> dict[st
         env["OS_CLOUD"] = project.cloud
     if project.region is not None:
         env["OS_REGION_NAME"] = project.region
-    if project.project_name is not None:
-        env.pop("OS_PROJECT_ID", None)
-        env["OS_PROJECT_NAME"] = project.project_name
     return env
