@@ -95,6 +95,8 @@ def test_lake_with_only_damaged_manifests_is_readable_but_takes_no_day():
     ],
 )
 def test_credentials_without_an_endpoint_are_refused(monkeypatch, stated):
+    # The library looks for the file where the process began, which may be the directory of another test.
+    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", "none.yaml")
     for name, value in stated.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigurationError) as raised:
