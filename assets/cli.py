@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from rich.console import Console
 
+from assets.evidence_command import evidence
 from assets.notify_command import notify, tell_news
 from assets.projects_command import projects
 from assets.query_command import QueryCommand, query
@@ -485,6 +486,7 @@ app.command()(notify)
 app.command()(projects)
 app.command()(verify)
 app.command(cls=QueryCommand)(query)
+app.command()(evidence)
 app.command()(compact)
 app.command()(retention)
 
