@@ -145,6 +145,7 @@ def run(
 
     An unfinished attempt of today is resumed; a published day is fetched again and replaced.
     """
+    from assets.derived_endpoints import note_derived_endpoints
     from assets.resources import ACCEPT_SHRUNK_TAG, FRESH_TAG, PROJECT_MOVED_TAG
     from pipelines.preflight import check_inputs
     from pipelines.snapshot.snapshot_run import SnapshotRun
@@ -187,6 +188,7 @@ def run(
             if any(own[key].endpoint is None for key in sandboxed)
             else f"The embedded sandbox is used instead of the cloud{whose}, as IMAGE_SNAPSHOTS_ENDPOINT says."
         )
+    note_derived_endpoints(settings, projects)
     said = {FRESH_TAG: fresh, ACCEPT_SHRUNK_TAG: accept_shrunk, PROJECT_MOVED_TAG: project_moved}
     tags = {tag: "true" for tag, is_said in said.items() if is_said}
     _run_jobs(settings, partitions, ["daily_snapshot"] * len(partitions), as_json=as_json, days=days, tags=tags)
