@@ -1,14 +1,14 @@
 """Text that a spreadsheet would run as a formula, made harmless: in SQL for CSV files, and in Python for pages.
 
 The rule: text that begins with `=`, `+`, `-`, `@`, their full-width forms, a tab or a line break gets an apostrophe
-before it, unless it is a plain number. Others' text (names, descriptions, tags) comes into files that people open.
+before it, unless it is a number. Others' text (names, descriptions, tags) comes into files that people open.
 """
 
 import re
 
 _BEGINNING = "[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"
-# With the signs that the report uses, too.
-_NUMBER = "[+\\-\u2212]?[0-9][0-9.,]*"
+# With a unit, as the report shows them, too.
+_NUMBER = "[+\\-\u2212]?[0-9][0-9.,]*([ \u00a0][A-Za-z]+)?"
 _FORMULA = re.compile(f"(?!{_NUMBER}$){_BEGINNING}")
 
 
