@@ -1,14 +1,15 @@
 """Text that a spreadsheet would run as a formula, made harmless: in SQL for CSV files, and in Python for pages.
 
 The rule: text that begins with `=`, `+`, `-`, `@`, their full-width forms, a tab or a line break gets an apostrophe
-before it, unless it is a number. Others' text (names, descriptions, tags) comes into files that people open.
+before it, unless it is a number,
+with or without words after it. Others' text (names, descriptions, tags) comes into files that people open.
 """
 
 import re
 
 _BEGINNING = "[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"
-# With a unit, as the report shows them, too.
-_NUMBER = "[+\\-\u2212]?[0-9][0-9.,]*([ \u00a0][A-Za-z]+)?"
+# With words after it, too, such as a unit, but none of the signs without which no formula calls anything.
+_NUMBER = "[+\\-]?[0-9][0-9.,]*([ \u00a0][^(!|=]*)?"
 _FORMULA = re.compile(f"(?!{_NUMBER}$){_BEGINNING}")
 
 
