@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from rich.console import Console
 
+from assets.metrics_command import measure, metrics
 from assets.notify_command import notify, tell_news
 from assets.query_command import QueryCommand, query
 from assets.run_report import outcomes_text, print_reports, run_report, short_path
@@ -390,6 +391,8 @@ def _run_jobs(
             print_warning(warning)
     ended = zip(partitions, failures, strict=False)
     tell_news(settings, lake, [(partition, ended_by.step, ended_by.told) for partition, ended_by in ended if ended_by])
+    for warning in measure(settings, lake):
+        print_warning(warning)
     statuses = {report["exit_status"] for report in reports}
     if output_loss() is not None:
         statuses.add(INCOMPLETE)
@@ -479,6 +482,7 @@ def _removed(tables: list[str]) -> str:
 
 
 app.command()(notify)
+app.command()(metrics)
 app.command()(verify)
 app.command(cls=QueryCommand)(query)
 app.command()(compact)
