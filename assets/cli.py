@@ -22,6 +22,7 @@ from rich.console import Console
 
 from assets.metrics_command import measure, metrics
 from assets.notify_command import notify, tell_news
+from assets.projects_command import projects
 from assets.query_command import QueryCommand, query
 from assets.run_report import outcomes_text, print_reports, run_report, short_path
 from assets.streams import lasting_streams, output_loss
@@ -54,7 +55,7 @@ from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import known_partitions, published, read_attempt
 from pipelines.maintenance.status import PartitionStatus, day_statuses
 from pipelines.settings import ROOT, Settings, load_environment
-from pipelines.tables import ANSWER_TABLES
+from pipelines.tables import RESPONSE_TABLES
 
 if TYPE_CHECKING:
     from pipelines.lake.retention_records import RetentionRecords
@@ -477,12 +478,13 @@ def _print_lacking(lacking: list[PartitionStatus], total: int) -> None:
 
 
 def _removed(tables: list[str]) -> str:
-    kinds = {"answers" if table in ANSWER_TABLES else "tables" for table in tables}
+    kinds = {"responses" if table in RESPONSE_TABLES else "tables" for table in tables}
     return f", {' and '.join(sorted(kinds))} removed" if kinds else ""
 
 
 app.command()(notify)
 app.command()(metrics)
+app.command()(projects)
 app.command()(verify)
 app.command(cls=QueryCommand)(query)
 app.command()(compact)

@@ -281,8 +281,8 @@ def outside_scope(facts: FetchFacts) -> str | None:
     if not facts.scope.outside:
         return None
     return (
-        f"Answers name workspaces that were not read ({', '.join(facts.scope.outside)}), so nothing there is known to "
-        "be unused or unregistered: add them to IMAGE_SNAPSHOTS_WORKSPACES, or set that to `all`."
+        f"Responses name workspaces that were not read ({', '.join(facts.scope.outside)}), so nothing there is known "
+        "to be unused or unregistered: add them to IMAGE_SNAPSHOTS_WORKSPACES, or set that to `all`."
     )
 
 

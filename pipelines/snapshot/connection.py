@@ -154,7 +154,8 @@ def connect(settings: Settings, partition: Partition) -> Iterator[Connection]:
         raise ConfigurationError(
             "No endpoint is stated: set IMAGE_SNAPSHOTS_ENDPOINT to the cloud's ModelArts endpoint."
         )
-    credentials = load_credentials(project.project_id, project_environment(project, os.environ))
+    env = project_environment(project, os.environ)
+    credentials = load_credentials(project.project_id, env, project.project_name)
     yield Connection(settings, settings.endpoint, credentials, stated_inventory(settings) or LISTED)
 
 
@@ -169,7 +170,4 @@ def project_environment(project: Project, environ: Mapping[str, str]) -> dict[st
         env["OS_CLOUD"] = project.cloud
     if project.region is not None:
         env["OS_REGION_NAME"] = project.region
-    if project.project_name is not None:
-        env.pop("OS_PROJECT_ID", None)
-        env["OS_PROJECT_NAME"] = project.project_name
     return env

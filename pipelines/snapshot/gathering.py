@@ -103,7 +103,7 @@ class _Gathering:
             responses = last_complete_responses(self.run.lake, self.run.partition, self.client.project_id)
         reads_list = settings.reconcile or responses is not None
         with ImageListReading(
-            self.client, self.scope, staging, store.listed if responses is not None else None
+            self.client, self.scope, staging, store.image_list if responses is not None else None
         ) as image_list:
             if responses is not None:
                 await image_list.read()
@@ -247,7 +247,7 @@ class _Gathering:
             self.progress.outcomes = self.store.outcomes()
             await self._ask()
         raise StorageError(
-            f"{len(damaged)} answers in {staging.directory} are again not as they were stored: the storage damages "
+            f"{len(damaged)} responses in {staging.directory} are damaged again: the storage damages "
             "what is written to it, so nothing was published."
         )
 

@@ -59,7 +59,7 @@ class SnapshotRun(Run):
             return
         raise ConfigurationError(
             f"{date} is over, and the API cannot say what existed then: nothing was fetched. Run without a date for "
-            "today; `image-snapshots rebuild` derives an old day again from the answers stored on that day."
+            "today; `image-snapshots rebuild` derives an old day again from the responses stored on that day."
         )
 
     @property

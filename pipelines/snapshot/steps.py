@@ -238,7 +238,7 @@ def _check_staged(run: SnapshotRun, attempt: Attempt, names: Iterable[str]) -> N
         if name not in attempt.files or path.sha256() != attempt.files[name].sha256:
             raise StorageError(
                 f"{path} is not as it was written: the storage damaged it, or somebody changed it. Nothing was "
-                "published from it; run again today to write it anew, from the answers that are kept."
+                "published from it; run again today to write it again, from the stored responses."
             )
 
 

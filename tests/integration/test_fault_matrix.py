@@ -271,7 +271,7 @@ def test_leftover_responses_are_not_used_by_the_next_attempt(cloud, tmp_path, s3
     take_inventory(day)
     total = sum(fetch_responses(day, lambda _: None).facts.outcomes.values())
     staging = day.lake.staging(PARTITION)
-    left = staging.contents("answers*" if storage == "disk" else "answers/*/*")
+    left = staging.contents("checkpoint*" if storage == "disk" else "checkpoint/*/*")
     assert left
     publish_snapshot(day)
     for path, content in left.items():
