@@ -18,6 +18,7 @@ from pipelines.notify.telling import tell
 from pipelines.plain_text import visible
 from pipelines.run import utc_now
 from pipelines.settings import Settings
+from pipelines.tables import IMAGE_COSTS
 
 VERIFY_JOB = "verify_lake"
 _ASSET = "lake_verification"
@@ -41,6 +42,10 @@ def verification_asset(settings: Settings) -> dg.AssetsDefinition:
         group_name="delivery",
         kinds={"parquet"},
         owners=settings.owner_names,
+        # The last assets of a day: all that they are made from is verified, too.
+        deps=[
+            dg.AssetDep(name, partition_mapping=dg.AllPartitionMapping()) for name in ("daily_report", IMAGE_COSTS.name)
+        ],
         code_version=made_by("pipelines/maintenance"),
         check_specs=[
             dg.AssetCheckSpec(_UNCHANGED, asset=_ASSET, description="`verify` found no problem."),
