@@ -21,6 +21,7 @@ import typer
 from rich.console import Console
 
 from assets.evidence_command import evidence
+from assets.metrics_command import measure, metrics
 from assets.notify_command import notify, tell_news
 from assets.projects_command import projects
 from assets.query_command import QueryCommand, query
@@ -394,6 +395,8 @@ def _run_jobs(
             print_warning(warning)
     ended = zip(partitions, failures, strict=False)
     tell_news(settings, lake, [(partition, ended_by.step, ended_by.told) for partition, ended_by in ended if ended_by])
+    for warning in measure(settings, lake):
+        print_warning(warning)
     statuses = {report["exit_status"] for report in reports}
     if output_loss() is not None:
         statuses.add(INCOMPLETE)
@@ -483,6 +486,7 @@ def _removed(tables: list[str]) -> str:
 
 
 app.command()(notify)
+app.command()(metrics)
 app.command()(projects)
 app.command()(verify)
 app.command(cls=QueryCommand)(query)
