@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from rich.console import Console
 
+from assets.evidence_command import evidence
 from assets.notify_command import notify, tell_news
 from assets.projects_command import projects
 from assets.query_command import QueryCommand, query
@@ -144,6 +145,7 @@ def run(
 
     An unfinished attempt of today is resumed; a published day is fetched again and replaced.
     """
+    from assets.derived_endpoints import note_derived_endpoints
     from assets.resources import ACCEPT_SHRUNK_TAG, FRESH_TAG, PROJECT_MOVED_TAG
     from pipelines.preflight import check_inputs
     from pipelines.snapshot.snapshot_run import SnapshotRun
@@ -186,6 +188,7 @@ def run(
             if any(own[key].endpoint is None for key in sandboxed)
             else f"The embedded sandbox is used instead of the cloud{whose}, as IMAGE_SNAPSHOTS_ENDPOINT says."
         )
+    note_derived_endpoints(settings, projects)
     said = {FRESH_TAG: fresh, ACCEPT_SHRUNK_TAG: accept_shrunk, PROJECT_MOVED_TAG: project_moved}
     tags = {tag: "true" for tag, is_said in said.items() if is_said}
     _run_jobs(settings, partitions, ["daily_snapshot"] * len(partitions), as_json=as_json, days=days, tags=tags)
@@ -483,6 +486,7 @@ app.command()(notify)
 app.command()(projects)
 app.command()(verify)
 app.command(cls=QueryCommand)(query)
+app.command()(evidence)
 app.command()(compact)
 app.command()(retention)
 

@@ -299,8 +299,10 @@ def sql_errors() -> Iterator[None]:
         raise ConfigurationError(f"The query failed: {' '.join(message.split())}{line}") from error
 
 
-def select(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyRelation:
-    """The rows of a SQL text that must be one read-only statement.
+def select(
+    connection: duckdb.DuckDBPyConnection, sql: str, parameters: Mapping[str, Any] | None = None
+) -> duckdb.DuckDBPyRelation:
+    """The rows of a SQL text that must be one read-only statement; `parameters` are the values of its `$name`s.
 
     The engine's own parse tree is checked, and exactly the checked statement is run. An EXPLAIN is rebuilt from its
     options and its query, which is checked separately.
@@ -329,7 +331,7 @@ def select(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyRe
                 f"The lake is read-only here, and this {name} statement does more than read: give a SELECT, WITH, "
                 "SHOW, DESCRIBE, SUMMARIZE or EXPLAIN; --output writes the rows to a file."
             )
-        return connection.sql(reading)
+        return connection.sql(reading, params=dict(parameters) if parameters else None)
 
 
 def _reading(connection: duckdb.DuckDBPyConnection, statement: duckdb.Statement) -> str | None:

@@ -26,12 +26,13 @@ from pipelines.lake.manifests import Manifest, published_or_error
 from pipelines.lake.records import UNSTATED, is_whole, state_sha256
 from pipelines.lake.retention_records import RetentionRecords
 from pipelines.lake.storage import LakePath
+from pipelines.lake.stored_responses import failed_ids
 from pipelines.plain_text import visible
 from pipelines.report.charts import charts
 from pipelines.report.data import read_tables, read_trend
 from pipelines.report.headline import asked, awaited, figures, notes, verdict
 from pipelines.report.words import SHOWN_TEXT, count, long_date, moment, money, plural, signed, size, words
-from pipelines.tables import SEVERITIES, SNAPSHOT_TABLES, USAGE_SOURCES, Outcome
+from pipelines.tables import RESPONSES, SEVERITIES, SNAPSHOT_TABLES, USAGE_SOURCES, Outcome
 
 # Limits the size of the page, together with the row limits of `report.data`.
 SHOWN_IDS = 200
@@ -125,6 +126,7 @@ def render_report(lake: Lake, partition: Partition) -> str:
     compared_with = derived_manifest.summary.compared_with
     previous = read_derived_manifest(lake, Partition(compared_with, partition.project)) if compared_with else None
     before = previous.summary if previous else None
+    responses = lake.table(RESPONSES.name, partition)
     trend_sha256 = hashlib.sha256(repr(trend).encode()).hexdigest()
     content = template().render(
         partition=partition,
@@ -158,7 +160,8 @@ def render_report(lake: Lake, partition: Partition) -> str:
         rules_applied=len({rule["rule"] for rule in rows["rules"] if rule["has_file"] and rule["error"] is None}),
         outcomes=[(name, manifest.fetch.outcomes.get(name, 0), meaning) for name, meaning in _OUTCOMES.items()],
         asked=asked(manifest),
-        failed=manifest.failed[:SHOWN_IDS],
+        # Retention may have removed the responses.
+        failed=failed_ids(responses)[:SHOWN_IDS] if responses.is_there() else [],
         files=[*manifest.files.values(), *derived_manifest.files.values()],
         unused_after_days=UNUSED_AFTER_DAYS,
         is_observed=observed > 0,
