@@ -162,6 +162,9 @@ class Settings(BaseSettings):
     witness: Path | None = Field(
         None, description="file outside the lake to which each run adds the SHA-256 of its manifest, for `verify`"
     )
+    metrics: Path | None = Field(
+        None, description="file of metrics for Prometheus, written after each run; its name must end in .prom"
+    )
     first_day: dt.date = Field(dt.date(2026, 1, 1), description="first day of the partitions")
     schedule: str = Field("17 2 * * *", description="cron line (UTC) of the daily run")
     owners: str = Field(
@@ -301,10 +304,17 @@ class Settings(BaseSettings):
             raise ValueError(f"must be JSON, such as {example}")  # noqa: TRY004  (pydantic's own kind)
         return value
 
-    @field_validator("inventory_query", "audit_rules", "suppressions", "price_book", "ca_bundle", "witness")
+    @field_validator("inventory_query", "audit_rules", "suppressions", "price_book", "ca_bundle", "witness", "metrics")
     @classmethod
     def _paths_may_begin_at_home(cls, value: Path | None) -> Path | None:
         return None if value is None else Path(at_home(str(value)))
+
+    @field_validator("metrics")
+    @classmethod
+    def _collector_reads_the_name(cls, value: Path | None) -> Path | None:
+        if value is not None and value.suffix != ".prom":
+            raise ValueError("must end in .prom, because the collector reads no other files")
+        return value
 
     @field_validator("lake")
     @classmethod
