@@ -44,7 +44,7 @@ def connect(settings: Settings, partition: Partition) -> Iterator[Connection]:
                 sandbox.endpoint,
                 load_credentials(ids.get(partition.project), sandbox.env),
                 stated_inventory(settings) or str(options.inventory_file),
-                SecretStr(sandbox.env["IMAGE_SNAPSHOTS_BILLS_KEY"]),
+                bills_key=SecretStr(sandbox.env["IMAGE_SNAPSHOTS_BILLS_KEY"]),
             )
 
 
