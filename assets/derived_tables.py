@@ -20,6 +20,8 @@ from pipelines.tables import (
     ANALYSIS_TABLES,
     AUDIT_FINDINGS,
     AUDIT_RULES,
+    BILL_DAYS,
+    IMAGE_BILLS,
     IMAGE_CHANGES,
     IMAGE_COSTS,
     IMAGE_HISTORY,
@@ -57,7 +59,11 @@ _DEPENDENCIES: dict[str, tuple[str, ...]] = {
         IMAGE_USAGE.name,
         IMAGE_STORAGE.name,
         RECLAIMABLE.name,
+        IMAGE_BILLS.name,
     ),
+    # They divide the bills of earlier days, by those days' tables.
+    BILL_DAYS.name: (_RESPONSES, IMAGE_BILLS.name),
+    IMAGE_BILLS.name: (_RESPONSES,),
     RECLAIMABLE.name: (IMAGE_USAGE.name, IMAGE_STORAGE.name, AUDIT_FINDINGS.name),
 }
 # The code that makes each table, beside what all of them need.
@@ -67,6 +73,10 @@ _SHARED_CODE = (
     "pipelines/engine",
     "sql/derive/current_images.sql",
     "sql/derive/image_owners.sql",
+)
+_BILL_CODE = (
+    "pipelines/derive/bills.py",
+    *(f"sql/cost/{name}.sql" for name in ("bill_statements", "bill_days", "image_bills")),
 )
 _AUDIT_CODE = (
     *(f"pipelines/derive/{name}.py" for name in ("audit", "rule_process", "rule_worker")),
@@ -101,6 +111,8 @@ _CODE: dict[str, tuple[str, ...]] = {
     ),
     AUDIT_RULES.name: _AUDIT_CODE,
     AUDIT_FINDINGS.name: _AUDIT_CODE,
+    BILL_DAYS.name: _BILL_CODE,
+    IMAGE_BILLS.name: _BILL_CODE,
     IMAGE_COSTS.name: (
         *(f"pipelines/derive/{name}.py" for name in ("costs", "prices", "usage")),
         "sql/cost",
@@ -108,7 +120,8 @@ _CODE: dict[str, tuple[str, ...]] = {
 }
 _ALL_CODE = ("pipelines/derive", "sql/derive", "sql/audit", "sql/cost")
 _GROUPS = {AUDIT_RULES.name: "audit", AUDIT_FINDINGS.name: "audit"} | {
-    table.name: "cost" for table in (IMAGE_COSTS, IMAGE_STORAGE, IMAGE_USAGE, RECLAIMABLE, REGISTRY_ONLY)
+    table.name: "cost"
+    for table in (BILL_DAYS, IMAGE_BILLS, IMAGE_COSTS, IMAGE_STORAGE, IMAGE_USAGE, RECLAIMABLE, REGISTRY_ONLY)
 }
 OF_THE_REGISTRY = (IMAGE_STORAGE, REGISTRY_ONLY, RECLAIMABLE)
 
@@ -225,6 +238,11 @@ def _facts(result: DerivationResult) -> Mapping[str, dict[str, Any]]:
             "resolved": summary.resolved_findings,
             "suppressed": summary.suppressed_findings,
         },
+        BILL_DAYS.name: _known(
+            billed_cost=None if summary.billed_cost is None else float(summary.billed_cost),
+            not_allocated_cost=None if summary.not_allocated_cost is None else float(summary.not_allocated_cost),
+        ),
+        IMAGE_BILLS.name: {},
         IMAGE_COSTS.name: {
             "total_bytes": summary.total_bytes,
             "currency": summary.currency,
