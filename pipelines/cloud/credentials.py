@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.cloud.clouds_file import read_cloud
-from pipelines.cloud.credential_variables import AGENCY, Variables, check_key, read_variables
 from pipelines.cloud.regions import region_of_project, regional_endpoint
 from pipelines.errors import ConfigurationError
+from pipelines.inputs.credential_variables import AGENCY, Variables, check_key, read_variables
 from pipelines.inputs.endpoints import check_endpoint
 from pipelines.inputs.environment import at_home
 
