@@ -263,7 +263,7 @@ def _facts(result: DerivationResult) -> Mapping[str, dict[str, Any]]:
     }
 
 
-def _known(**values: int | None) -> dict[str, int]:
+def _known(**values: float | None) -> dict[str, float]:
     return {name: value for name, value in values.items() if value is not None}
 
 
