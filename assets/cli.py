@@ -20,7 +20,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from rich.console import Console
 
+from assets.evidence_command import evidence
+from assets.metrics_command import measure, metrics
 from assets.notify_command import notify, tell_news
+from assets.projects_command import projects
 from assets.query_command import QueryCommand, query
 from assets.run_report import outcomes_text, print_reports, run_report, short_path
 from assets.streams import lasting_streams, output_loss
@@ -53,7 +56,7 @@ from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import known_partitions, published, read_attempt
 from pipelines.maintenance.status import PartitionStatus, day_statuses
 from pipelines.settings import ROOT, Settings, load_environment
-from pipelines.tables import ANSWER_TABLES
+from pipelines.tables import RESPONSE_TABLES
 
 if TYPE_CHECKING:
     from pipelines.lake.retention_records import RetentionRecords
@@ -143,6 +146,7 @@ def run(
 
     An unfinished attempt of today is resumed; a published day is fetched again and replaced.
     """
+    from assets.derived_endpoints import note_derived_endpoints
     from assets.resources import ACCEPT_SHRUNK_TAG, FRESH_TAG, PROJECT_MOVED_TAG
     from pipelines.preflight import check_inputs
     from pipelines.snapshot.snapshot_run import SnapshotRun
@@ -185,6 +189,7 @@ def run(
             if any(own[key].endpoint is None for key in sandboxed)
             else f"The embedded sandbox is used instead of the cloud{whose}, as IMAGE_SNAPSHOTS_ENDPOINT says."
         )
+    note_derived_endpoints(settings, projects)
     said = {FRESH_TAG: fresh, ACCEPT_SHRUNK_TAG: accept_shrunk, PROJECT_MOVED_TAG: project_moved}
     tags = {tag: "true" for tag, is_said in said.items() if is_said}
     _run_jobs(settings, partitions, ["daily_snapshot"] * len(partitions), as_json=as_json, days=days, tags=tags)
@@ -390,6 +395,8 @@ def _run_jobs(
             print_warning(warning)
     ended = zip(partitions, failures, strict=False)
     tell_news(settings, lake, [(partition, ended_by.step, ended_by.told) for partition, ended_by in ended if ended_by])
+    for warning in measure(settings, lake):
+        print_warning(warning)
     statuses = {report["exit_status"] for report in reports}
     if output_loss() is not None:
         statuses.add(INCOMPLETE)
@@ -474,13 +481,16 @@ def _print_lacking(lacking: list[PartitionStatus], total: int) -> None:
 
 
 def _removed(tables: list[str]) -> str:
-    kinds = {"answers" if table in ANSWER_TABLES else "tables" for table in tables}
+    kinds = {"responses" if table in RESPONSE_TABLES else "tables" for table in tables}
     return f", {' and '.join(sorted(kinds))} removed" if kinds else ""
 
 
 app.command()(notify)
+app.command()(metrics)
+app.command()(projects)
 app.command()(verify)
 app.command(cls=QueryCommand)(query)
+app.command()(evidence)
 app.command()(compact)
 app.command()(retention)
 
@@ -515,6 +525,9 @@ def focus(
     ] = None,
     last: Annotated[str | None, typer.Option("--to", metavar="YYYY-MM-DD", help="Last day; default: today.")] = None,
     project: ProjectOption = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="CSV: keep text that a spreadsheet would run as a formula as it is.")
+    ] = False,
 ) -> None:
     """Export the estimated costs under the column names of FOCUS, the FinOps cost and usage specification."""
     from pipelines.derive.costs import write_focus
@@ -524,7 +537,8 @@ def focus(
     check_output(lake, output)
     note_sandbox(lake)
     until = parse_date(last) or _today()
-    rows = write_focus(lake, parse_date(first) or until.replace(day=1), until, _projects(settings, project), output)
+    since, keys = parse_date(first) or until.replace(day=1), _projects(settings, project)
+    rows = write_focus(lake, since, until, keys, output, exact=exact)
     print_line(f"{output}: {count_text(rows, 'row')}, estimates, not a bill")
 
 

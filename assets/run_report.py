@@ -8,6 +8,7 @@ from rich.console import Console
 from assets.terminal import count_text, print_line, print_table, size_text
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import Manifest, inventory_warning, outside_scope, unobserved_usage
+from pipelines.lake.stored_responses import failed_ids
 from pipelines.tables import Outcome
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def run_report(
         "error": error,
         "run_id": manifest.run_id,
         "outcomes": manifest.fetch.outcomes,
-        "failed": [failed.model_dump() for failed in manifest.failed],
+        "failed": [failed.model_dump() for failed in failed_ids(lake.table("responses", partition))],
         "inventory_is_whole": manifest.inventory.is_whole,
         "inventory_warning": inventory_warning(manifest.inventory),
         "list_error": manifest.fetch.list_error,

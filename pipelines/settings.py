@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field, PrivateAttr, SecretStr, ValidationError, 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pipelines.errors import ConfigurationError
+from pipelines.inputs.credential_variables import stated_credentials
 from pipelines.inputs.cron import check_cron
 from pipelines.inputs.endpoints import SCHEME, check_endpoint
 from pipelines.inputs.environment import OURS, at_home, prepare_environment
@@ -61,7 +62,11 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True, hide_input_in_errors=True
     )
 
-    endpoint: str | None = Field(None, description="ModelArts endpoint; `sandbox`, or unset: the embedded sandbox")
+    endpoint: str | None = Field(
+        None,
+        description="ModelArts endpoint, or `sandbox` for the embedded sandbox; unset: the endpoint of the region that "
+        "the credentials name; without credentials, the embedded sandbox",
+    )
     projects: dict[str, Project] | None = Field(
         None,
         description="TOML file with a table for each project, or JSON object, project key -> project id; unset: one "
@@ -157,6 +162,9 @@ class Settings(BaseSettings):
     witness: Path | None = Field(
         None, description="file outside the lake to which each run adds the SHA-256 of its manifest, for `verify`"
     )
+    metrics: Path | None = Field(
+        None, description="file of metrics for Prometheus, written after each run; its name must end in .prom"
+    )
     first_day: dt.date = Field(dt.date(2026, 1, 1), description="first day of the partitions")
     schedule: str = Field("17 2 * * *", description="cron line (UTC) of the daily run")
     owners: str = Field(
@@ -175,6 +183,13 @@ class Settings(BaseSettings):
 
     # The project that these settings hold for; None: they are the general ones.
     _project: str | None = PrivateAttr(None)
+    # The environment states credentials of a cloud.
+    _has_credentials: bool = PrivateAttr(False)
+
+    def model_post_init(self, context: Any) -> None:
+        """Note whether the environment, from which the settings come, states credentials."""
+        super().model_post_init(context)
+        self._has_credentials = bool(stated_credentials(os.environ))
 
     @field_validator("endpoint")
     @classmethod
@@ -289,10 +304,17 @@ class Settings(BaseSettings):
             raise ValueError(f"must be JSON, such as {example}")  # noqa: TRY004  (pydantic's own kind)
         return value
 
-    @field_validator("inventory_query", "audit_rules", "suppressions", "price_book", "ca_bundle", "witness")
+    @field_validator("inventory_query", "audit_rules", "suppressions", "price_book", "ca_bundle", "witness", "metrics")
     @classmethod
     def _paths_may_begin_at_home(cls, value: Path | None) -> Path | None:
         return None if value is None else Path(at_home(str(value)))
+
+    @field_validator("metrics")
+    @classmethod
+    def _collector_reads_the_name(cls, value: Path | None) -> Path | None:
+        if value is not None and value.suffix != ".prom":
+            raise ValueError("must end in .prom, because the collector reads no other files")
+        return value
 
     @field_validator("lake")
     @classmethod
@@ -338,7 +360,7 @@ class Settings(BaseSettings):
         if self._project is not None:
             raise ValueError(f"the settings of project {self._project!r} are not those of {key!r}")
         project = (self.projects or {}).get(key)
-        if project is None or not project.settings:
+        if project is None or not (project.settings or project.cloud):
             return self
         general = {name: getattr(self, name) for name in type(self).model_fields}
         settings = type(self).__new__(type(self))
@@ -364,7 +386,14 @@ class Settings(BaseSettings):
     @property
     def uses_sandbox(self) -> bool:
         """Whether the embedded sandbox is used instead of a cloud."""
-        return self.endpoint is None or self.endpoint == SANDBOX
+        return self.endpoint == SANDBOX or (self.endpoint is None and not self.derives_endpoint)
+
+    @property
+    def derives_endpoint(self) -> bool:
+        """Whether the endpoint follows from the region: none is stated, and credentials of a cloud are."""
+        project = (self.projects or {}).get(self._project or "")
+        has_cloud = project is not None and project.cloud is not None
+        return self.endpoint is None and (self._has_credentials or has_cloud)
 
     @property
     def loads_warehouse(self) -> bool:

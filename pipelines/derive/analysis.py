@@ -59,7 +59,7 @@ from pipelines.tables import (
 
 _PAGES_A_BATCH = 16
 
-# Of a range of ids, that many bytes of answers: in memory their values take some times as much, whatever else is done.
+# Of a range of ids, that many bytes of responses. In memory their values take several times as much.
 _RANGE_BYTES = 32 * 1024**2
 _BODY = "body"
 
@@ -311,7 +311,7 @@ def tag_keys(settings: Settings) -> pa.Table:
 def id_ranges(path: LakePath, ids_at_a_time: int | None) -> list[str | None]:
     """Conditions on `id`, in order: each holds for about so many rows of a file that lies by id, together for every id.
 
-    Where answers are long, it is for fewer. None stands for no condition.
+    Where responses are long, it is for fewer. None stands for no condition.
     """
     if ids_at_a_time is None:
         return [None]

@@ -176,16 +176,11 @@ class FileFacts(Facts):
     sha256: str
 
 
-class FailedId(Facts):
-    """An id without a response, with the last error."""
-
-    id: str
-    error_code: str | None
-
-
 class Manifest(Record, Evidence):
     """The manifest of a day. `rebuilt`: its tables were derived again from stored responses.
 
+    `responses_root`: the root of the hash tree over the rows of `responses` (see `stored_responses.response_leaves`),
+    which proves one response without another. So a manifest names no image, and may be shown to anyone.
     `derived_record_sha256`: the SHA-256 of the project's newest derived manifest at that time, which this manifest
     proves.
     """
@@ -203,7 +198,7 @@ class Manifest(Record, Evidence):
     inventory: InventoryFacts
     fetch: FetchFacts
     is_complete: bool
-    failed: list[FailedId]
+    responses_root: str
     files: dict[str, FileFacts]
     previous_manifest_sha256: str | None
     derived_record_sha256: str | None = None
@@ -281,8 +276,8 @@ def outside_scope(facts: FetchFacts) -> str | None:
     if not facts.scope.outside:
         return None
     return (
-        f"Answers name workspaces that were not read ({', '.join(facts.scope.outside)}), so nothing there is known to "
-        "be unused or unregistered: add them to IMAGE_SNAPSHOTS_WORKSPACES, or set that to `all`."
+        f"Responses name workspaces that were not read ({', '.join(facts.scope.outside)}), so nothing there is known "
+        "to be unused or unregistered: add them to IMAGE_SNAPSHOTS_WORKSPACES, or set that to `all`."
     )
 
 

@@ -207,9 +207,9 @@ def _incomplete(found: Found, published: Iterable[_Published], complete: dict[st
                 event=Event.INCOMPLETE,
                 key=_key(Event.INCOMPLETE, partition),
                 at=now,
-                line=f"{partition.project}, {partition.date}: {len(manifest.failed)} of {ids} images without a "
+                line=f"{partition.project}, {partition.date}: {manifest.fetch.failed} of {ids} images without a "
                 "response; a run today fetches the day again.",
-                facts=_of(partition, run_id=manifest.run_id, images=ids, failed=len(manifest.failed)),
+                facts=_of(partition, run_id=manifest.run_id, images=ids, failed=manifest.fetch.failed),
             )
         )
         _trouble(found, partition, Event.INCOMPLETE)

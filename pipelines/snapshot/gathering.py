@@ -247,7 +247,7 @@ class _Gathering:
             self.progress.outcomes = self.store.outcomes()
             await self._ask()
         raise StorageError(
-            f"{len(damaged)} answers in {staging.directory} are again not as they were stored: the storage damages "
+            f"{len(damaged)} responses in {staging.directory} are damaged again: the storage damages "
             "what is written to it, so nothing was published."
         )
 

@@ -17,9 +17,9 @@ from pipelines.errors import ValidationError
 from pipelines.fingerprint import code_version
 from pipelines.lake.clock import rising
 from pipelines.lake.derived_manifests import newest_derived_record
+from pipelines.lake.hash_tree import root_of
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import (
-    FailedId,
     FetchFacts,
     InventoryFacts,
     Manifest,
@@ -29,6 +29,7 @@ from pipelines.lake.manifests import (
 )
 from pipelines.lake.parquet_files import SANDBOX_MARK, is_marked_sandbox, open_parquet, read_batches
 from pipelines.lake.storage import LakePath
+from pipelines.lake.stored_responses import response_leaves
 from pipelines.snapshot.normalise import add_counts, normalise_images, to_arrow
 from pipelines.tables import (
     IMAGE_REFERENCES,
@@ -127,15 +128,6 @@ def validate(
             _check_schema(file.schema_arrow, table)
 
 
-def failed_ids(responses: LakePath) -> list[FailedId]:
-    """The ids of a `responses` file whose requests failed, by id."""
-    return [
-        FailedId(id=row["id"], error_code=row["error_code"])
-        for batch in read_batches(responses, _BATCH_ROWS, ["id", "outcome", "error_code"])
-        for row in batch.filter(pc.equal(batch["outcome"], "failed")).to_pylist()
-    ]
-
-
 def _check_rows(
     path: LakePath, table: Table, partition: Partition, project_id: str, columns: Sequence[str] = ()
 ) -> Iterator[pa.RecordBatch]:
@@ -205,7 +197,7 @@ def publish(
     Raises:
         ConfigurationError: `published_at` is earlier than the project's newest manifest; nothing was replaced.
     """
-    failed = failed_ids(files["responses"])
+    responses_root = root_of(response_leaves(files["responses"]))
     with lake.locks.chain(partition.project, f"run {run_id}"):
         manifest = Manifest(
             snapshot_date=partition.date,
@@ -218,8 +210,8 @@ def publish(
             schema_version=SCHEMA_VERSION,
             inventory=inventory,
             fetch=fetch,
-            is_complete=not failed,
-            failed=failed,
+            is_complete=not fetch.failed,
+            responses_root=responses_root,
             files={name: file_facts(lake, path, name, partition) for name, path in files.items()},
             previous_manifest_sha256=chain_head(lake, partition.project),
             derived_record_sha256=newest_derived_record(lake, partition.project),

@@ -30,6 +30,7 @@ from pipelines.lake.manifests import (
 from pipelines.lake.parquet_files import SANDBOX_MARK
 from pipelines.lake.retention_records import RetentionRecords, check_derivable
 from pipelines.lake.storage import LakePath
+from pipelines.lake.stored_responses import failed_ids
 from pipelines.lake.witnesses import open_witness
 from pipelines.snapshot.absence import KnownImages, judge, known_images, missing_rows
 from pipelines.snapshot.connection import Connection
@@ -37,7 +38,7 @@ from pipelines.snapshot.fetch import (
     Progress,
 )
 from pipelines.snapshot.gathering import gather
-from pipelines.snapshot.publish import BuiltTables, build_tables, failed_ids, publish, validate
+from pipelines.snapshot.publish import BuiltTables, build_tables, publish, validate
 from pipelines.snapshot.scope import Scope, find_scope, image_workspaces, known_workspaces
 from pipelines.snapshot.snapshot_run import SnapshotRun
 from pipelines.tables import (
@@ -238,7 +239,7 @@ def _check_staged(run: SnapshotRun, attempt: Attempt, names: Iterable[str]) -> N
         if name not in attempt.files or path.sha256() != attempt.files[name].sha256:
             raise StorageError(
                 f"{path} is not as it was written: the storage damaged it, or somebody changed it. Nothing was "
-                "published from it; run again today to write it anew, from the answers that are kept."
+                "published from it; run again today to write it again, from the stored responses."
             )
 
 

@@ -32,7 +32,6 @@ from pipelines.tables.storage import (
 
 __all__ = [
     "ANALYSIS_TABLES",
-    "ANSWER_TABLES",
     "AUDIT_FINDINGS",
     "AUDIT_RULES",
     "CONTENT_COLUMNS",
@@ -58,6 +57,7 @@ __all__ = [
     "REGISTRY_PAGES",
     "REGISTRY_TAGS",
     "RESPONSES",
+    "RESPONSE_TABLES",
     "SCHEMA_VERSION",
     "SEVERITIES",
     "SNAPSHOT_TABLES",
@@ -105,10 +105,10 @@ ANALYSIS_TABLES: dict[str, Table] = {
     )
 }
 
-# What the cloud answered. Analysts read the other tables of a day.
-ANSWER_TABLES: dict[str, Table] = {t.name: t for t in (LIST_PAGES, IMAGE_REFERENCES, IMAGE_TRACES, RESPONSES)}
+# Responses of the cloud. Analysts read the other tables of a day.
+RESPONSE_TABLES: dict[str, Table] = {t.name: t for t in (LIST_PAGES, IMAGE_REFERENCES, IMAGE_TRACES, RESPONSES)}
 SNAPSHOT_TABLES: dict[str, Table] = {
     name: table
     for name, table in (TABLES | ANALYSIS_TABLES).items()
-    if name not in ANSWER_TABLES and table is not IMAGE_HISTORY
+    if name not in RESPONSE_TABLES and table is not IMAGE_HISTORY
 }

@@ -127,7 +127,7 @@ def test_resumed_run_requests_damaged_responses_again(day, caplog):
     fetched = fetch_responses(day, lambda progress: None)
     assert fetched.facts.requests >= total
     assert fetched.facts.outcomes["ok"] == total
-    assert any("not as they came" in record.getMessage() for record in caplog.records)
+    assert any("stored responses are damaged" in record.getMessage() for record in caplog.records)
     publish_snapshot(day)
     published = bodies(day.lake.table(RESPONSES.name, PARTITION))
     assert sum(body is not None and b'"iD"' in body for body in published.values()) == 0

@@ -101,7 +101,7 @@ ATTEMPT, ENDED = "an attempt goes on", "a day that ended is taken anew"
 FETCHING = 100, 300
 KILLED_BEFORE = {
     ATTEMPT: [
-        ("os.rename", "/responses.parquet"),  # staged, with all answers stored
+        ("os.rename", "/responses.parquet"),  # staged, with all responses stored
         ("os.link", "/inventory/"),  # nothing is published
         ("os.rename", "/responses/"),  # some tables are published
         ("os.rename", "/_manifests/"),  # all tables are in place, but no manifest names them
