@@ -123,8 +123,8 @@ ANALYSIS_TABLES: dict[str, Table] = {
         IMAGE_USAGE,
         AUDIT_RULES,
         AUDIT_FINDINGS,
-        BILL_DAYS,
         IMAGE_BILLS,
+        BILL_DAYS,
         IMAGE_COSTS,
         RECLAIMABLE,
     )
