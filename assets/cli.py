@@ -525,6 +525,9 @@ def focus(
     ] = None,
     last: Annotated[str | None, typer.Option("--to", metavar="YYYY-MM-DD", help="Last day; default: today.")] = None,
     project: ProjectOption = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="CSV: keep text that a spreadsheet would run as a formula as it is.")
+    ] = False,
 ) -> None:
     """Export the estimated costs under the column names of FOCUS, the FinOps cost and usage specification."""
     from pipelines.derive.costs import write_focus
@@ -534,7 +537,8 @@ def focus(
     check_output(lake, output)
     note_sandbox(lake)
     until = parse_date(last) or _today()
-    rows = write_focus(lake, parse_date(first) or until.replace(day=1), until, _projects(settings, project), output)
+    since, keys = parse_date(first) or until.replace(day=1), _projects(settings, project)
+    rows = write_focus(lake, since, until, keys, output, exact=exact)
     print_line(f"{output}: {count_text(rows, 'row')}, estimates, not a bill")
 
 

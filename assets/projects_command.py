@@ -6,6 +6,7 @@ The trial itself belongs to `pipelines.snapshot.trial`.
 import dataclasses
 import datetime as dt
 import json
+import os
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -32,13 +33,15 @@ from pipelines.settings import Settings
 class Resolved:
     """What one project resolves to, without secrets. `error`: why it does not, or would not work.
 
-    `cloud_project`: its id in the cloud, or its name until the login tells the id. `credentials`: where they are from.
+    `cloud_project`: its id in the cloud, or its name until the login tells the id. `endpoint_origin`: what the endpoint
+    follows from; None if it is stated. `credentials`: where they are from.
     `works` and `images` (which the image list counts in the first workspace) are None unless it was tried.
     """
 
     project: str
     cloud_project: str | None = None
     endpoint: str | None = None
+    endpoint_origin: str | None = None
     credentials: str | None = None
     inventory: str | None = None
     workspaces: str = ""
@@ -84,8 +87,11 @@ def _listed(settings: Settings) -> str:
 
 
 def _resolve(settings: Settings, key: str) -> Resolved:
-    from pipelines.inventory.sources import describe_source
-    from pipelines.snapshot.connection import connect
+    from pipelines.cloud.credentials import PasswordLogin
+    from pipelines.cloud.discovery import find_endpoint, regional
+    from pipelines.cloud.options import Timeouts
+    from pipelines.inventory.sources import LISTED, describe_source
+    from pipelines.snapshot.connection import project_credentials, stated_inventory, stated_project
 
     own = settings.for_project(key)
     found = Resolved(
@@ -100,14 +106,24 @@ def _resolve(settings: Settings, key: str) -> Resolved:
         if own.uses_sandbox:
             # Listing it does not start it.
             found.endpoint, found.credentials = "the embedded sandbox", "those of the sandbox"
-            stated = own.inventory.get_secret_value() if own.inventory else None
+            stated = stated_inventory(own)
             found.inventory = describe_source(stated).name if stated else "that of the sandbox"
             return found
-        with connect(settings, Partition(_today(), key)) as connection:
-            found.endpoint, credentials = connection.endpoint, connection.credentials
-            found.credentials = credentials.source
-            found.cloud_project = credentials.project_id or getattr(credentials, "project_name", None)
-            found.inventory = describe_source(connection.inventory).name
+        credentials = project_credentials(stated_project(settings, key), os.environ)
+        found.credentials = credentials.source
+        found.cloud_project = credentials.project_id or getattr(credentials, "project_name", None)
+        found.endpoint = own.endpoint
+        if own.derives_endpoint and isinstance(credentials, PasswordLogin):
+            # The catalogue of its token may name another one. Listing it does not log in.
+            likely = regional(credentials)
+            found.endpoint = None if likely is None else likely.url
+            found.endpoint_origin = (
+                "the login" if likely is None else f"{likely.origin}, unless the login names another"
+            )
+        elif own.derives_endpoint:
+            derived = find_endpoint(credentials, Timeouts(), own.ca_bundle)
+            found.endpoint, found.endpoint_origin = derived.url, derived.origin
+        found.inventory = describe_source(stated_inventory(own) or LISTED).name
     except PipelineError as error:
         found.error = str(error)
     return found
@@ -129,6 +145,8 @@ def _try(settings: Settings, found: Resolved) -> None:
             found.error = str(error)
         else:
             found.cloud_project, found.images = trial.project_id, trial.images
+            if not settings.for_project(found.project).uses_sandbox:
+                found.endpoint, found.endpoint_origin = trial.endpoint, trial.endpoint_origin
     found.works = found.error is None
 
 
@@ -137,7 +155,7 @@ def _print(found: list[Resolved]) -> None:
         {
             "project": each.project,
             "project id": each.cloud_project or "",
-            "endpoint": each.endpoint or "",
+            "endpoint": _endpoint(each),
             "credentials": each.credentials or "",
             "inventory": each.inventory or "",
             "workspaces": each.workspaces,
@@ -157,6 +175,12 @@ def _print(found: list[Resolved]) -> None:
             print_line(f"  {name:<19}  {value or '-'}")
         if result:
             print_line(f"  {result}")
+
+
+def _endpoint(each: Resolved) -> str:
+    if each.endpoint_origin is None:
+        return each.endpoint or ""
+    return f"{each.endpoint or 'known'} from {each.endpoint_origin}"
 
 
 def _result(each: Resolved) -> str:

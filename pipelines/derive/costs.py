@@ -18,6 +18,7 @@ from pipelines.derive.analysis import Analysis
 from pipelines.derive.prices import read_price_book
 from pipelines.derive.usage import UNUSED_AFTER_DAYS
 from pipelines.engine.duckdb import DuckDBEngine
+from pipelines.engine.spreadsheet import inert_sql
 from pipelines.engine.sql_files import read_sql
 from pipelines.engine.sql_text import quoted
 from pipelines.errors import ConfigurationError, StorageError
@@ -97,11 +98,14 @@ def derive_image_costs(analysis: Analysis) -> CostResult:
     )
 
 
-def write_focus(lake: Lake, first: dt.date, last: dt.date, projects: Collection[str], target: Path) -> int:
+def write_focus(
+    lake: Lake, first: dt.date, last: dt.date, projects: Collection[str], target: Path, *, exact: bool = False
+) -> int:
     """Export the estimated costs of the days from `first` to `last` (both included) in the shape of FOCUS.
 
     The columns are those of `sql/cost/focus.sql`, the format is that of the ending of `target`, `.csv` or `.parquet`;
-    a file that is there is replaced. Days without costs have no rows.
+    a file that is there is replaced. Days without costs have no rows. In CSV, text that a spreadsheet would run as a
+    formula is made harmless, unless `exact`.
 
     Returns:
         The number of rows.
@@ -131,9 +135,13 @@ def write_focus(lake: Lake, first: dt.date, last: dt.date, projects: Collection[
         try:
             engine.load_files("image_costs", paths, IMAGE_COSTS)
             engine.load("focus_parameters", pa.table({"is_sandbox": [holds_sandbox(lake)]}))
-            written = engine.connection.execute(
-                f"COPY ({read_sql('cost/focus.sql')}) TO {quoted(str(part))} ({copy_options})"
-            ).fetchone()
+            rows = read_sql("cost/focus.sql")
+            if target.suffix.lower() == ".csv" and not exact:
+                found = engine.connection.sql(rows)
+                texts = [name for name, type_ in zip(found.columns, found.types, strict=True) if type_.id == "varchar"]
+                inert = ", ".join(f"{inert_sql(name)} AS {name}" for name in texts)
+                rows = f"SELECT * REPLACE ({inert}) FROM ({rows})"  # noqa: S608
+            written = engine.connection.execute(f"COPY ({rows}) TO {quoted(str(part))} ({copy_options})").fetchone()
         except duckdb.Error as error:
             reason = str(error).partition("\n")[0].rstrip(".")
             raise StorageError(f"The costs could not be exported to {target}: {reason}.") from error

@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from pipelines.derive.usage import UNUSED_AFTER_DAYS, is_observed, observed_days, users_in_words
+from pipelines.engine.spreadsheet import inert
 from pipelines.errors import ConfigurationError
 from pipelines.fingerprint import code_version
 from pipelines.lake.derived_manifests import bases, read_derived_manifest
@@ -190,8 +191,8 @@ def template() -> Template:
 
 
 def _shown(value: Any) -> Any:
-    """A value as the page shows it, with white space collapsed; Markup from this template is kept as it is."""
-    return visible(value, keep="\n\t") if isinstance(value, str) and not isinstance(value, Markup) else value
+    """A value as the page shows it, also when its tables are opened in a spreadsheet; Markup is kept as it is."""
+    return inert(visible(value, keep="\n\t")) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _usage(manifest: Manifest) -> list[str]:

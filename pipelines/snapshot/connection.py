@@ -7,11 +7,11 @@ import datetime as dt
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from pipelines.cloud.credentials import Credentials, load_credentials
+from pipelines.cloud.credentials import Credentials, Region, load_credentials
 from pipelines.cloud.discovery import find_endpoint
 from pipelines.cloud.modelarts import ModelArtsClient
 from pipelines.cloud.options import Limits, Timeouts
@@ -177,7 +177,11 @@ def project_credentials(project: Project, environ: Mapping[str, str]) -> Credent
     Raises:
         ConfigurationError: they are missing or contradictory.
     """
-    return load_credentials(project.project_id, project_environment(project, environ), project.project_name)
+    credentials = load_credentials(project.project_id, project_environment(project, environ), project.project_name)
+    if project.region is None:
+        return credentials
+    # A message must not send the user to a variable that is not set.
+    return replace(credentials, region=Region(project.region, "`region` in the projects file"))
 
 
 def project_environment(project: Project, environ: Mapping[str, str]) -> dict[str, str]:

@@ -13,8 +13,13 @@ from pipelines.snapshot.snapshot_run import SnapshotRun
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What the API said: the project's id, and how many images its list counts in a workspace (None: not stated)."""
+    """What the API said: the project's id, and how many images its list counts in a workspace (None: not stated).
 
+    `endpoint_origin`: what the endpoint follows from; None if it is stated.
+    """
+
+    endpoint: str
+    endpoint_origin: str | None
     project_id: str
     workspace: str
     images: int | None
@@ -41,4 +46,4 @@ async def _ask(run: SnapshotRun, connection: Connection) -> Trial:
                 break
         # After the request: the id of a project that the credentials cannot use proves nothing.
         run.check_project(client.project_id, connection.host)
-        return Trial(client.project_id, workspace, images)
+        return Trial(connection.endpoint, connection.origin, client.project_id, workspace, images)

@@ -66,6 +66,7 @@ def test_list_says_what_each_project_resolves_to_without_asking_anything(sandbox
         "project": "a",
         "cloud_project": "eu-de_a",
         "endpoint": first.endpoint,
+        "endpoint_origin": None,
         "credentials": "password from the cloud 'one' in clouds.yaml",
         "inventory": "modelarts:",
         "workspaces": "0,x",
@@ -89,6 +90,36 @@ def test_list_says_what_each_project_resolves_to_without_asking_anything(sandbox
     assert "names the cloud 'nowhere', which " in found["unknown"]["error"]
     for sandbox in sandboxes:
         assert requests_of(sandbox) == {}
+
+
+def test_endpoint_that_is_not_stated_is_derived_by_the_check_alone(sandboxes, monkeypatch, tmp_path):
+    first, _ = sandboxes
+    projects = {
+        "a": 'cloud = "one"',
+        "b": 'cloud = "one"\nregion = "eu-nl"',
+        "key": 'project_id = "p1"\nregion = "cn-north-4"',
+        "nowhere": 'project_id = "p1"\nregion = "xx-none-1"',
+    }
+    (tmp_path / "projects.toml").write_text("\n".join(f"[{key}]\n{lines}" for key, lines in projects.items()))
+    monkeypatch.setenv("OS_ACCESS_KEY", "k")
+    monkeypatch.setenv("OS_SECRET_KEY", HIDDEN)
+    otc = "https://modelarts.{}.otc.t-systems.com"
+    in_file, unless = "`region` in the projects file", ", unless the login names another"
+    code, found = listed()
+    assert code == 2
+    assert {key: (each["endpoint"], each["endpoint_origin"]) for key, each in found.items()} == {
+        "a": (otc.format("eu-de"), f"the region eu-de (the project's name eu-de_a){unless}"),
+        "b": (otc.format("eu-nl"), f"the region eu-nl ({in_file}){unless}"),
+        "key": ("https://modelarts.cn-north-4.myhuaweicloud.com", f"the region cn-north-4 ({in_file})"),
+        "nowhere": (None, None),
+    }
+    said = f"{in_file} names the region 'xx-none-1', which is not one of Huawei Cloud, China: "
+    assert found["nowhere"]["error"].startswith(said)
+    assert requests_of(first) == {}
+    host = first.endpoint.partition("//")[2]
+    code, found = listed("--check", "--project", "a")
+    assert (code, found["a"]["endpoint"]) == (0, first.endpoint)
+    assert found["a"]["endpoint_origin"].startswith(f"the catalogue of {host} (region ")
 
 
 def requests_of(sandbox):
