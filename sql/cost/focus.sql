@@ -15,6 +15,13 @@ WITH first_bills AS (
     QUALIFY ROW_NUMBER() OVER (PARTITION BY project_id, charge_date, id ORDER BY currency) = 1
 ),
 
+billed_days AS (
+    SELECT DISTINCT
+        project_id,
+        charge_date
+    FROM image_bills
+),
+
 joined AS (
     SELECT
         image_costs.snapshot_date,
@@ -47,17 +54,23 @@ joined AS (
         first_bills.allocation,
         first_bills.billed_cost,
         first_bills.billed_registry_cost,
+        billed_days.charge_date IS NOT NULL AS is_billed,
         CASE
             WHEN image_costs.unit_price IS NULL THEN 'the price book states no price for it'
             WHEN image_costs.size_bytes IS NULL THEN 'its size is not known'
-            WHEN first_bills.id IS NULL THEN 'an estimate by the price book, not a bill'
-            ELSE 'its part of the bill'
+            WHEN first_bills.id IS NOT NULL THEN 'its part of the bill'
+            -- Its part is in the row of what is not allocated.
+            WHEN billed_days.charge_date IS NOT NULL THEN 'its part of the bill is not known'
+            ELSE 'an estimate by the price book, not a bill'
         END AS remark
     FROM image_costs
     LEFT JOIN first_bills
         ON first_bills.project_id = image_costs.project_id
         AND first_bills.charge_date = image_costs.snapshot_date
         AND first_bills.id = image_costs.id
+    LEFT JOIN billed_days
+        ON billed_days.project_id = image_costs.project_id
+        AND billed_days.charge_date = image_costs.snapshot_date
     UNION ALL BY NAME
     SELECT
         image_bills.charge_date AS snapshot_date,
@@ -71,7 +84,8 @@ joined AS (
         image_bills.currency,
         image_bills.allocation,
         image_bills.billed_cost,
-        image_bills.billed_registry_cost
+        image_bills.billed_registry_cost,
+        TRUE AS is_billed
     FROM image_bills
     LEFT JOIN first_bills
         ON first_bills.project_id = image_bills.project_id
@@ -112,7 +126,7 @@ SELECT
     'GiB-Days' AS ConsumedUnit,
     CAST(CASE WHEN remark IS NULL THEN 0 ELSE estimated_cost END AS DECIMAL(28, 12)) AS ContractedCost,
     CAST(unit_price AS DECIMAL(28, 12)) AS ContractedUnitPrice,
-    CAST(COALESCE(billed_cost, estimated_cost) AS DECIMAL(28, 12)) AS EffectiveCost,
+    CAST(COALESCE(billed_cost, CASE WHEN is_billed THEN 0 ELSE estimated_cost END) AS DECIMAL(28, 12)) AS EffectiveCost,
     provider AS InvoiceIssuerName,
     CAST(CASE WHEN remark IS NULL THEN 0 ELSE estimated_cost END AS DECIMAL(28, 12)) AS ListCost,
     CAST(unit_price AS DECIMAL(28, 12)) AS ListUnitPrice,
@@ -144,7 +158,7 @@ SELECT
     growth_bytes AS x_GrowthBytes,
     type AS x_ImageType,
     is_carried AS x_IsCarried,
-    allocation IS NULL AS x_IsEstimate,
+    NOT is_billed AS x_IsEstimate,
     focus_parameters.is_sandbox AS x_IsSandbox,
     namespace AS x_Namespace,
     observed_kinds AS x_ObservedKinds,
