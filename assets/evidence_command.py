@@ -27,8 +27,7 @@ def evidence(
     as_json: JsonOption = False,
 ) -> None:
     """Export the evidence on one image, with its proofs, as a ZIP file that anyone can check without this software."""
-    # Imported here, because it takes long.
-    from pipelines.query.evidence_export import export_evidence  # noqa: PLC0415
+    from pipelines.query.evidence_export import export_evidence
 
     lake = open_lake(Settings.load())
     check_output(lake, output)

@@ -235,7 +235,7 @@ class _Visible:
         self._target.flush()
 
 
-def _ask(connection: duckdb.DuckDBPyConnection, form: OutputFormat, exact: bool) -> None:
+def _ask(connection: duckdb.DuckDBPyConnection, form: OutputFormat, exact: bool = False) -> None:
     """Run queries from a terminal until the user ends the prompt."""
     names = relations()
     _print_relations(names)

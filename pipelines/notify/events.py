@@ -320,7 +320,7 @@ def _findings(
     columns = [name for name in _FINDING_COLUMNS if name not in ("state", "suppressed_until")]
     total = sum(counts.values())
     by_severity = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    lines = [f"{row['severity']}: {row['title']}: {row['name'] or row['id']}" for row in named[:3]]
+    lines = [f"{row['title']}: {row['name'] or row['id']}" for row in named[:3]]
     more = f"; and {total - len(lines)} more" if total > len(lines) else ""
     return Item(
         event=Event.NEW_FINDINGS,
