@@ -83,7 +83,7 @@ def of_fortnight(image_snapshots, fortnight, tmp_path):
 
 @pytest.mark.parametrize("page", ["docs/query.md", "docs/costs.md", "docs/report.md"])
 def test_documented_reading_commands_run(of_fortnight, tmp_path, page):
-    known = duckdb.sql("SELECT min(id) FROM 'lake/images/*/*/*.parquet'").fetchone()[0]
+    known = duckdb.sql("SELECT min(id) FROM 'lake/images/*/*/*.parquet'").fetchall()[0][0]
     for documented in commands(page):
         words = [known if before == "--image" else word for before, word in pairwise(["", *documented])]
         # Without a terminal, the prompt takes the query from standard input.
