@@ -111,8 +111,8 @@ TABLES: dict[str, Table] = {
     )
 }
 
-# Derived from the published tables of several days; they can be derived again at any time. In the order of derivation:
-# each table comes after those that it reads.
+# Derived from the published tables of several days; they can be derived again at any time. Each comes after those that
+# it is made from.
 ANALYSIS_TABLES: dict[str, Table] = {
     t.name: t
     for t in (

@@ -268,7 +268,7 @@ def test_killed_retention_leaves_a_provable_lake_and_is_finished_by_the_next(lak
         assert problems(lake) == [], operations
         if not was_cut_off:
             break
-    assert states == [0, 0, 0, 0, 0, 3, 9, 16, 22], str(states)
+    assert states == [0, 0, 0, 0, 0, 0, 6, 13, 21, 30, 34]
     (_,) = lake.contents.retention_records("default")
     assert plan_retention(lake, "default", RULES, NOW.date()).files == []
 
