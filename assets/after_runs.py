@@ -1,4 +1,4 @@
-"""The sensor that looks at the lake after runs: it tells the webhooks of IMAGE_SNAPSHOTS_NOTIFY what is new.
+"""The sensor that looks at the lake after runs: it tells webhooks what is new, and writes the file of metrics.
 
 It runs in the daemon beside the runs, so it sees those that were killed, and neither delays nor fails one.
 """
@@ -9,6 +9,7 @@ import json
 import dagster as dg
 from dagster import DagsterEventType, DagsterRun, DagsterRunStatus
 
+from assets.metrics_command import measure
 from assets.partitions import DATE, PROJECT
 from pipelines.errors import ConfigurationError
 from pipelines.lake.layout import Lake, Partition
@@ -27,15 +28,16 @@ _WILL_RETRY, _PARTITION = "dagster/will_retry", "dagster/partition"
 
 
 def after_runs_sensor(settings: Settings) -> dg.SensorDefinition | None:
-    """The sensor; None when nobody is to be told."""
-    if settings.notify is None:
+    """The sensor; None when nobody is to be told and no metrics are written."""
+    if settings.notify is None and settings.metrics is None:
         return None
 
     @dg.sensor(
         name="after_runs",
         minimum_interval_seconds=_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Tells the webhooks of IMAGE_SNAPSHOTS_NOTIFY of failed runs, and of what is new in the lake.",
+        description="Tells the webhooks of IMAGE_SNAPSHOTS_NOTIFY of failed runs and of what is new in the lake, and "
+        "writes the file IMAGE_SNAPSHOTS_METRICS.",
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         now = utc_now()
@@ -54,7 +56,8 @@ def after_runs_sensor(settings: Settings) -> dg.SensorDefinition | None:
             and record.dagster_run.tags.get(_WILL_RETRY) != "true"
         ]
         try:
-            errors = tell(settings, Lake(settings.lake, settings.parquet_compression), now, failures=failures)
+            lake = Lake(settings.lake, settings.parquet_compression)
+            errors = [*tell(settings, lake, now, failures=failures), *measure(settings, lake)]
         except ConfigurationError as refusal:
             # The lake cannot be opened; runs say so, too.
             errors = [str(refusal)]
@@ -62,7 +65,7 @@ def after_runs_sensor(settings: Settings) -> dg.SensorDefinition | None:
             context.log.warning(error)
         ended = max((record.update_timestamp.astimezone(dt.UTC) for record in records), default=since)
         context.update_cursor(json.dumps({"looked": now.isoformat(), "ended": ended.isoformat()}))
-        return dg.SkipReason("; ".join(errors) or "What is new was told.")
+        return dg.SkipReason("; ".join(errors) or "What is new was told and measured.")
 
     return sensor
 

@@ -130,6 +130,8 @@ class Analysis:
             "usage_kinds": pa.array(["|".join(facts.usage_kinds)]),
             "workspaces": pa.array([len(facts.scope.workspaces)], pa.int64()),
             "inventory_is_whole": pa.array([self.manifest.inventory.is_whole]),
+            "registry_was_wanted": pa.array([facts.registry_was_wanted]),
+            "images_are_whole": pa.array([facts.list_is_whole and manifest.inventory.is_whole]),
             "traces_are_whole": pa.array([facts.traces_are_whole]),
             "traces_from": pa.array([self._traces_from()], TIMESTAMP),
             "traces_until": pa.array([changes_until(manifest)], TIMESTAMP),
@@ -234,6 +236,10 @@ class Analysis:
             yield
         for name in sources:
             self.engine.narrow(name, None)
+
+    def load_evidence(self, table: Table) -> None:
+        """Make a table of the day's evidence a relation; empty for a day from before there was such a table."""
+        self._load_or_empty(table, table.name, self.lake.table(table.name, self.partition))
 
     def load_today(self, table: Table, name: str | None = None) -> None:
         """Make a derived table of this day a relation, of its own name or another; empty when it is not there yet."""

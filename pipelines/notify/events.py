@@ -207,9 +207,9 @@ def _incomplete(found: Found, published: Iterable[_Published], complete: dict[st
                 event=Event.INCOMPLETE,
                 key=_key(Event.INCOMPLETE, partition),
                 at=now,
-                line=f"{partition.project}, {partition.date}: {len(manifest.failed)} of {ids} images without a "
+                line=f"{partition.project}, {partition.date}: {manifest.fetch.failed} of {ids} images without a "
                 "response; a run today fetches the day again.",
-                facts=_of(partition, run_id=manifest.run_id, images=ids, failed=len(manifest.failed)),
+                facts=_of(partition, run_id=manifest.run_id, images=ids, failed=manifest.fetch.failed),
             )
         )
         _trouble(found, partition, Event.INCOMPLETE)
@@ -320,7 +320,7 @@ def _findings(
     columns = [name for name in _FINDING_COLUMNS if name not in ("state", "suppressed_until")]
     total = sum(counts.values())
     by_severity = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    lines = [f"{row['severity']}: {row['title']}: {row['name'] or row['id']}" for row in named[:3]]
+    lines = [f"{row['title']}: {row['name'] or row['id']}" for row in named[:3]]
     more = f"; and {total - len(lines)} more" if total > len(lines) else ""
     return Item(
         event=Event.NEW_FINDINGS,

@@ -281,6 +281,10 @@ class IdentityService:
             return error_response(403, "ModelArts.0206", "The AK/SK is wrong.")
         return None
 
+    def knows(self, token: str) -> bool:
+        """Whether a token was issued here."""
+        return token in self._tokens
+
     @property
     def keys_issued(self) -> int:
         """How many temporary keys were issued."""

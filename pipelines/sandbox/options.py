@@ -24,6 +24,10 @@ Source = Literal[
     "services_v2",
     "workflows",
     "traces",
+    "registry",
+    "registry_v2",
+    "registry_v3",
+    "registry_manifests",
 ]
 
 

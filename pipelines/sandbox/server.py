@@ -39,6 +39,16 @@ from pipelines.sandbox.further_calls import Call, answer_to, call_of, page_wante
 from pipelines.sandbox.identity import DOMAIN, Credentials, IdentityService
 from pipelines.sandbox.images import USERNAME
 from pipelines.sandbox.options import Faults, SandboxOptions
+from pipelines.sandbox.registry import Registry
+from pipelines.sandbox.registry_calls import (
+    RegistryCall,
+    as_registry_error,
+    is_logged_in,
+    login_of,
+    registry_answer,
+    registry_call_of,
+    registry_error,
+)
 from pipelines.sandbox.responses import (
     canned_response,
     error_response,
@@ -122,6 +132,8 @@ class Sandbox:
             project_id: Catalogue(options.seed, options.size, name, options.workspaces, options.second_workspace_since)
             for name, project_id in self._projects.items()
         }
+        self._registries = {project_id: Registry(catalogue) for project_id, catalogue in self._catalogues.items()}
+        self._registry_login = login_of(options.seed)
         self._inventory_file = options.inventory_file
         self._fixed_day = options.day
         self._asked: Counter[str] = Counter()
@@ -224,6 +236,9 @@ class Sandbox:
             case ("GET", ["v3"] | ["v3", ""]):
                 return self._counted("other", self._identity.version(request))
             case _:
+                registry_call = registry_call_of(request.method, parts)
+                if registry_call is not None:
+                    return self._counted(registry_call.kind, await self._registry_call(request, registry_call, query))
                 call = call_of(request.method, parts)
                 if call is None:
                     return self._counted("other", no_such_api())
@@ -295,6 +310,31 @@ class Sandbox:
         catalogue = self._catalogues[call.project_id]
         response = answer_to(call, catalogue, self.day, query, body, self._faults.options)
         return await self._faults.apply(request, request.raw_path, self._asked[request.raw_path], response)
+
+    async def _registry_call(self, request: web.BaseRequest, call: RegistryCall, query: str) -> web.StreamResponse:
+        self._asked[request.raw_path] += 1
+        if call.kind == "registry_manifest":
+            if not is_logged_in(request, self._registry_login):
+                return registry_error(401, "UNAUTHORIZED", "authentication required", is_array=False)
+            # The login is that of the account: the manifest may be of any of its projects.
+            project_id = next(
+                (one for one, registry in self._registries.items() if call.place in registry.repositories(self.day)),
+                next(iter(self._registries)),
+            )
+            refusal = self._faults.throttled()
+        else:
+            token = request.headers.get("X-Auth-Token")
+            scope = self._identity.scope_of(token) if token and self._identity.knows(token) else None
+            project_id = scope or request.headers.get("X-Project-Id") or next(iter(self._registries))
+            refusal = await self._throttled(request, project_id)
+        refusal = refusal or self._faults.refused(*call.sources)
+        if refusal:
+            return as_registry_error(refusal)
+        registry = self._registries[project_id]
+        answer = registry_answer(
+            call, registry, self.day, query, self._faults.options, request.host, self._registry_login
+        )
+        return await self._faults.apply(request, request.raw_path, self._asked[request.raw_path], answer)
 
     def _images(self, catalogue: Catalogue, query: str) -> web.Response:
         refusal = self._faults.refused("images")

@@ -6,6 +6,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from pipelines.sandbox.series import SECRET_MARK
+
+# In each access key, and `SECRET_MARK` in each secret: a search for these bytes shows what was kept.
+ACCESS_KEY_MARK = "HSTSANDBOX"
+
 _MAX_KEYS = 10_000
 
 
@@ -28,8 +33,10 @@ class TemporaryKeys:
     def issue(self, life_seconds: float) -> dict[str, Any]:
         """A new key, as the services answer with it."""
         ends = datetime.now(UTC) + timedelta(seconds=life_seconds)
-        access_key = "HST" + secrets.token_hex(9).upper()
-        key = TemporaryKey(secrets.token_urlsafe(30), "gQ" + secrets.token_urlsafe(120), ends.timestamp())
+        access_key = ACCESS_KEY_MARK + secrets.token_hex(5).upper()
+        key = TemporaryKey(
+            SECRET_MARK + secrets.token_urlsafe(20), f"gQ{SECRET_MARK}{secrets.token_urlsafe(120)}", ends.timestamp()
+        )
         if len(self._keys) >= _MAX_KEYS:
             self._keys = {name: one for name, one in self._keys.items() if one.expires > time.time()}
         self._keys[access_key] = key

@@ -23,6 +23,7 @@ from pipelines.errors import StorageError
 from pipelines.lake.storage import LakePath, storage_errors
 from pipelines.snapshot.checkpoint_sinks import PartSink, RowSink, StoredResponse
 from pipelines.snapshot.image_list import ImageList, microseconds
+from pipelines.snapshot.sources.registry_store import RegistryStore
 from pipelines.snapshot.sources.store import ReferenceStore, TraceStore
 from pipelines.tables import RESPONSES, Outcome
 
@@ -95,6 +96,7 @@ class Checkpoint:
             self.image_list = ImageList(self._db)
             self.references = ReferenceStore(self._db)
             self.traces = TraceStore(self._db)
+            self.registry = RegistryStore(self._db)
 
     def close(self) -> None:
         """Close the file."""
@@ -132,6 +134,7 @@ class Checkpoint:
             self.image_list.clear()
             self.references.clear()
             self.traces.clear()
+            self.registry.clear()
 
     def lacks(self, ids: list[str]) -> set[str]:
         """Those of some ids that are wanted and have no outcome."""

@@ -71,7 +71,7 @@ __all__ = [
     "Table",
 ]
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 
 class Outcome(StrEnum):
@@ -88,25 +88,52 @@ class Outcome(StrEnum):
 # Evidence of a day, and what is derived from that evidence alone. The manifest has the hash of each file.
 TABLES: dict[str, Table] = {
     t.name: t
-    for t in (INVENTORY, LIST_PAGES, IMAGE_REFERENCES, IMAGE_TRACES, RESPONSES, IMAGES, IMAGE_VALUES, IMAGE_TAGS)
+    for t in (
+        INVENTORY,
+        LIST_PAGES,
+        IMAGE_REFERENCES,
+        IMAGE_TRACES,
+        REGISTRY_PAGES,
+        REGISTRY_TAGS,
+        REGISTRY_LAYERS,
+        RESPONSES,
+        IMAGES,
+        IMAGE_VALUES,
+        IMAGE_TAGS,
+    )
 }
 
-# Derived from the published tables of several days; they can be derived again at any time.
+# Derived from the published tables of several days; they can be derived again at any time. Each comes after those that
+# it is made from.
 ANALYSIS_TABLES: dict[str, Table] = {
     t.name: t
     for t in (
         IMAGE_HISTORY,
-        IMAGE_CHANGES,
         IMAGE_RECONCILIATION,
+        IMAGE_STORAGE,
+        REGISTRY_ONLY,
+        IMAGE_CHANGES,
         IMAGE_USAGE,
         AUDIT_RULES,
         AUDIT_FINDINGS,
+        RECLAIMABLE,
         IMAGE_COSTS,
     )
 }
 
 # Responses of the cloud. Analysts read the other tables of a day.
-RESPONSE_TABLES: dict[str, Table] = {t.name: t for t in (LIST_PAGES, IMAGE_REFERENCES, IMAGE_TRACES, RESPONSES)}
+RESPONSE_TABLES: dict[str, Table] = {
+    t.name: t
+    for t in (
+        LIST_PAGES,
+        IMAGE_REFERENCES,
+        IMAGE_TRACES,
+        REGISTRY_PAGES,
+        REGISTRY_TAGS,
+        REGISTRY_LAYERS,
+        RESPONSES,
+    )
+}
 SNAPSHOT_TABLES: dict[str, Table] = {
     name: table
     for name, table in (TABLES | ANALYSIS_TABLES).items()

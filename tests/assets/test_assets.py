@@ -28,11 +28,11 @@ from pipelines.lake.layout import Lake, Partition
 from pipelines.maintenance.verify import verify
 from pipelines.run import utc_now
 from pipelines.settings import ROOT, Settings
-from pipelines.tables import ANALYSIS_TABLES, IMAGES, TABLES
+from pipelines.tables import ANALYSIS_TABLES, IMAGES, RESPONSE_TABLES, TABLES
 
 TODAY = dt.datetime.now(dt.UTC).date()
 PARTITION = Partition(TODAY, "default")
-DELIVERED = {"warehouse_tables", "daily_report", "monthly_tables"}
+DELIVERED = {"warehouse_tables", "daily_report", "monthly_tables", "lake_verification"}
 UPSTREAM = {"inventory_source", "modelarts_api", "registry", "bills", "price_book", "audit_rule_files"}
 
 
@@ -76,7 +76,8 @@ def test_run_materialises_all_assets_with_metadata(instance, sandbox, tmp_path):
     assert result.success
     lake = Lake("lake")
     manifest = json.loads(lake.manifest(PARTITION).read_text())
-    for name in TABLES.keys() - {"list_pages", "image_references", "image_traces"}:
+    unmaterialised = RESPONSE_TABLES.keys() - {"responses"}
+    for name in TABLES.keys() - unmaterialised:
         shown = metadata(result, {"inventory": "image_inventory", "responses": "image_responses"}.get(name, name))
         path = lake.table(name, PARTITION)
         assert shown["dagster/partition_row_count"].value == pq.read_metadata(path).num_rows
@@ -402,14 +403,17 @@ def test_every_asset_has_description_and_metadata():
         assert spec.kinds
         assert spec.owners == ([] if name in UPSTREAM else ["team:platform"])
         made = name not in {*UPSTREAM, "project_days"}
-        assert ("parquet" in spec.kinds) == (made and name not in DELIVERED - {"monthly_tables"})
+        assert ("parquet" in spec.kinds) == (made and name not in DELIVERED - {"monthly_tables", "lake_verification"})
     columns = specs["images"].metadata["dagster/column_schema"].columns
     assert [column.name for column in columns] == IMAGES.schema.names
     assert all(column.description for column in columns)
     assert {key.path[-1] for key in (dep.asset_key for dep in specs["images"].deps)} == {"image_responses"}
-    assert {dep.asset_key.path[-1] for dep in specs["image_changes"].deps} == {"image_history"}
+    assert {dep.asset_key.path[-1] for dep in specs["image_changes"].deps} == {"image_history", "image_storage"}
     without_usage = build_definitions(Settings(usage="none")).resolve_all_asset_specs()
     assert {spec.key.path[-1] for spec in without_usage} == set(specs) - {"image_usage"}
+    without_registry = build_definitions(Settings(registry="false")).resolve_all_asset_specs()
+    of_it = {"image_storage", "registry_only", "reclaimable"}
+    assert {spec.key.path[-1] for spec in without_registry} == set(specs) - of_it
 
 
 def look_after_runs(definitions, instance, cursor=None):
@@ -436,7 +440,7 @@ def test_sensor_tells_failed_and_killed_runs_once(instance, sandbox, webhook, mo
         instance.report_run_failed(run_)
     webhook.requests.clear()
     cursor, says = look_after_runs(definitions, instance, cursor)
-    assert says == "What is new was told."
+    assert says == "What is new was told and measured."
     failed = webhook.taken()["failed"]
     by_run = {item["run_id"]: item for item in failed["items"]}
     assert by_run.keys() == {result.run_id, killed.run_id}

@@ -200,7 +200,7 @@ def test_every_shipped_rule_is_run_and_counted(audited):
     assert result.open_by_severity == {"critical": 0, "high": 3, "medium": 12, "low": 6, "info": 0}
     assert (result.new, result.resolved, result.suppressed, result.rule_errors) == (21, 0, 0, {})
     assert [(file.path.partition("/")[0], file.rows) for file in result.files] == [
-        ("audit_rules", 16),
+        ("audit_rules", 19),
         ("audit_findings", 21),
     ]
 
@@ -223,6 +223,9 @@ def test_evidence_has_the_rule_s_columns_in_order(audited):
     )
     assert json.loads(evidence("tag_pushed_again", "updated")) == {
         "swr_path": "swr.example/ours/a:1",
+        "found_by": "size and time",
+        "digest_before": None,
+        "digest_now": None,
         "size_before": None,
         "size_now": None,
         "update_at_before": "2026-11-20T00:00:00.000000Z",

@@ -271,7 +271,7 @@ def test_findings_are_told_by_severity_and_each_id_once_in_its_life(teller, webh
     }
     assert told["text"] == (
         "image-snapshots: new audit findings in 1 project\n\u2022 alpha, 2026-11-23: 1 critical, 1 high: "
-        "critical: Named badly: image-2; high: Named badly: image-1"
+        "Named badly: image-2; Named badly: image-1"
     )
     # Derived again, and found again after it was resolved: no news. The suppression is over: that is news.
     write_findings(teller, [finding(1, first_seen=DAY - dt.timedelta(days=1)), finding(2)])
@@ -428,7 +428,7 @@ def test_others_text_is_neutral_for_people_and_exact_for_machines(teller, webhoo
     assert body["items"][0]["first"][0]["name"] == HOSTILE
     line = body["text"].split("\n", 1)[1]
     assert line == (
-        "\u2022 alpha, 2026-11-23: 1 high: high: Named badly: \\x1b\uff3b31m\u2039!channel\u203a \uff20here "
+        "\u2022 alpha, 2026-11-23: 1 high: Named badly: \\x1b\uff3b31m\u2039!channel\u203a \uff20here "
         "\u2039\uff20U1\u203a \uff3bclick\uff3d(https:/\u2215evil.example) !\uff3bx\uff3d(http:/\u2215e/x) "
         "\u2217b\u2217 \u02cbc\u02cb \\u202e\\n& www\u2024evil"
     )

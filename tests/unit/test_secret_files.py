@@ -3,9 +3,9 @@
 import pytest
 from permissions import unreadable
 
-from pipelines.cloud.credential_variables import SECRET_VARIABLES, read_variables, stated_credentials
 from pipelines.cloud.credentials import AccessKey, PasswordLogin, load_credentials
 from pipelines.errors import ConfigurationError
+from pipelines.inputs.credential_variables import SECRET_VARIABLES, read_variables, stated_credentials
 from pipelines.inputs.secret_files import with_secret_files
 from pipelines.lake.buckets import open_bucket
 from pipelines.settings import Settings
