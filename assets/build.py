@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import dagster as dg
 
+from assets.after_runs import after_runs_sensor
 from assets.backfills import days_in_order
 from assets.common import with_shared_facts
 from assets.compaction import COMPACT_JOB, monthly_asset, monthly_schedule
@@ -14,8 +15,9 @@ from assets.derived_tables import derived_assets
 from assets.freshness import freshness_sensor, project_checks, project_days_asset
 from assets.partitions import partition_grid
 from assets.resources import LogReporter, Reporter, run_resource
-from assets.schedules import daily_schedule, failure_webhook
+from assets.schedules import daily_schedule
 from assets.upstream import OBSERVE_JOB, inventory_source_asset, upstream_specs
+from assets.verification import VERIFY_JOB, verification_asset, verify_schedule
 from pipelines.run import utc_now
 from pipelines.settings import Settings
 
@@ -94,18 +96,24 @@ def build_definitions(
         selection=[monthly],
         description="Write the monthly files of a project's past month; daily files stay unchanged.",
     )
-    webhook = failure_webhook(settings)
+    verification = verification_asset(settings)
+    verifying = dg.define_asset_job(
+        VERIFY_JOB,
+        selection=[verification],
+        description="Prove that the whole lake is as published, or name what was changed.",
+    )
+    after_runs = after_runs_sensor(settings)
     return dg.Definitions(
         assets=[
-            *with_shared_facts([*assets, monthly], settings),
+            *with_shared_facts([*assets, monthly, verification], settings),
             *upstream_specs(),
             inventory,
             project_days_asset(settings),
         ],
         asset_checks=[project_checks(settings, now)],
-        jobs=[daily, rebuild, republish, derive, *load, compact, observe],
-        schedules=[daily_schedule(DAILY_JOB, settings), monthly_schedule(settings)],
-        sensors=[freshness_sensor(settings, now), *([webhook] if webhook else [])],
+        jobs=[daily, rebuild, republish, derive, *load, compact, observe, verifying],
+        schedules=[daily_schedule(DAILY_JOB, settings), monthly_schedule(settings), verify_schedule(settings)],
+        sensors=[freshness_sensor(settings, now), *([after_runs] if after_runs else [])],
         resources={"runs": run_resource(settings, reporter, now, is_played=is_played)},
         # One process per run: the steps pass paths and share the lock on their partition.
         executor=dg.in_process_executor,

@@ -18,10 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
-from rich.console import Console
 
+from assets.evidence_command import evidence
+from assets.metrics_command import measure, metrics
+from assets.notify_command import notify, tell_news
+from assets.projects_command import projects
 from assets.query_command import QueryCommand, query
-from assets.run_report import outcomes_text, print_reports, run_report, short_path
+from assets.run_report import print_reports, run_report, short_path
+from assets.status_command import print_clock_warnings, status
 from assets.streams import lasting_streams, output_loss
 from assets.terminal import (
     COMPLETE,
@@ -40,7 +44,6 @@ from assets.terminal import (
     print_error,
     print_line,
     print_note,
-    print_table,
     print_warning,
 )
 from assets.upkeep_commands import compact, retention
@@ -49,10 +52,8 @@ from pipelines.errors import ConfigurationError, PipelineError
 from pipelines.fingerprint import code_version
 from pipelines.lake.failures import Failure, note_failure
 from pipelines.lake.layout import Lake, Partition
-from pipelines.lake.manifests import known_partitions, published, read_attempt
-from pipelines.maintenance.status import PartitionStatus, day_statuses
+from pipelines.lake.manifests import published, read_attempt
 from pipelines.settings import ROOT, Settings, load_environment
-from pipelines.tables import ANSWER_TABLES
 
 if TYPE_CHECKING:
     from pipelines.lake.retention_records import RetentionRecords
@@ -142,6 +143,7 @@ def run(
 
     An unfinished attempt of today is resumed; a published day is fetched again and replaced.
     """
+    from assets.derived_endpoints import note_derived_endpoints
     from assets.resources import ACCEPT_SHRUNK_TAG, FRESH_TAG, PROJECT_MOVED_TAG
     from pipelines.preflight import check_inputs
     from pipelines.snapshot.snapshot_run import SnapshotRun
@@ -157,11 +159,6 @@ def run(
         )
     if days is not None and date is not None:
         raise ConfigurationError("--days and --date exclude each other: --days ends with today.")
-    try:
-        _check_each(projects, lambda key: check_inputs(own[key]))
-    except PipelineError as error:
-        _note_failure(settings, projects, str(error))
-        raise
     last = parse_date(date) or _today()
     played = [last - dt.timedelta(days=back) for back in range((days or 1) - 1, -1, -1)]
     partitions = [Partition(day, key) for day in played for key in projects]
@@ -172,7 +169,14 @@ def run(
         run.check_source()
         run.check_clock()
 
-    _check_each(partitions, check_run)
+    try:
+        _check_each(projects, lambda key: check_inputs(own[key]))
+        _check_each(partitions, check_run)
+    except PipelineError as error:
+        # A wrong day on the command line is nobody's failed run.
+        if last == _today():
+            _note_failure(settings, projects, str(error))
+        raise
     sandboxed = [key for key in projects if own[key].uses_sandbox]
     if sandboxed:
         whose = "" if len(sandboxed) == len(projects) else f" for {', '.join(sandboxed)}"
@@ -182,6 +186,7 @@ def run(
             if any(own[key].endpoint is None for key in sandboxed)
             else f"The embedded sandbox is used instead of the cloud{whose}, as IMAGE_SNAPSHOTS_ENDPOINT says."
         )
+    note_derived_endpoints(settings, projects)
     said = {FRESH_TAG: fresh, ACCEPT_SHRUNK_TAG: accept_shrunk, PROJECT_MOVED_TAG: project_moved}
     tags = {tag: "true" for tag, is_said in said.items() if is_said}
     _run_jobs(settings, partitions, ["daily_snapshot"] * len(partitions), as_json=as_json, days=days, tags=tags)
@@ -205,7 +210,7 @@ def _check_each(items: Iterable[_Item], check: Callable[[_Item], None]) -> None:
 
 
 def _note_failure(settings: Settings, projects: list[str], sentence: str) -> None:
-    """Note why today's run did not begin, for `status`."""
+    """Note why today's run did not begin, for `status`, and tell it."""
     for project in projects:
         partition = Partition(_today(), project)
         # Skip a partition that another run holds: that run reports it. The error itself is printed in any case.
@@ -213,6 +218,8 @@ def _note_failure(settings: Settings, projects: list[str], sentence: str) -> Non
             note_failure(
                 lake, partition, Failure(at=dt.datetime.now(dt.UTC), run_id="none", step=None, sentence=sentence)
             )
+    with contextlib.suppress(PipelineError):
+        tell_news(settings, open_lake(settings), [(Partition(_today(), key), None, sentence) for key in projects])
 
 
 def _clock(partition: Partition, days: int | None) -> Callable[[], dt.datetime]:
@@ -378,101 +385,28 @@ def _run_jobs(
         print(json.dumps(reports, indent=1))
     else:
         print_reports(reports)
-    _print_clock_warnings(lake, [partition.project for partition in partitions])
+    print_clock_warnings(lake, [partition.project for partition in partitions])
     # A failed run has already reported its error, perhaps about these files.
     if all(failure is None for failure in failures):
         for warning in suppression_warnings(lake, settings, _today()):
             print_warning(warning)
+    ended = zip(partitions, failures, strict=False)
+    tell_news(settings, lake, [(partition, ended_by.step, ended_by.told) for partition, ended_by in ended if ended_by])
+    for warning in measure(settings, lake):
+        print_warning(warning)
     statuses = {report["exit_status"] for report in reports}
     if output_loss() is not None:
         statuses.add(INCOMPLETE)
     raise typer.Exit(next((code for code in (FAILED, USAGE, INCOMPLETE) if code in statuses), COMPLETE))
 
 
-def _print_clock_warnings(lake: Lake, projects: list[str]) -> None:
-    from pipelines.lake.clock import clock_warnings
-
-    for project in sorted(set(projects)):
-        for warning in clock_warnings(lake, project, dt.datetime.now(dt.UTC)):
-            print_warning(warning)
-
-
-@app.command()
-def status(
-    days: Annotated[int, typer.Option(min=1, max=3660, help="How many days back, today included.")] = 14,
-    check: Annotated[
-        bool, typer.Option("--check", help="Exit status 1 unless every listed day is complete; for cron and monitors.")
-    ] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """List the last days: complete, incomplete, unfinished (the next run resumes it), missing or damaged."""
-    settings = Settings.load()
-    today = _today()
-    lake = open_lake(settings)
-    statuses = day_statuses(lake, settings.project_keys, today - dt.timedelta(days=days - 1), today)
-    _print_clock_warnings(lake, [*settings.project_keys, *(partition.project for partition in known_partitions(lake))])
-    if as_json:
-        print(json.dumps([item.as_json() for item in statuses], indent=1))
-    else:
-        _print_statuses(statuses)
-    lacking = [item for item in statuses if item.is_lacking]
-    if check and lacking:
-        _print_lacking(lacking, len(statuses))
-        raise typer.Exit(FAILED)
-
-
-def _print_statuses(statuses: list[PartitionStatus]) -> None:
-    rows = [
-        (
-            str(item.date),
-            item.project,
-            item.state
-            + (" (sandbox)" if item.is_sandbox else "")
-            + (", attempt open" if item.has_open_attempt and item.state != "unfinished" else "")
-            + (", inventory not whole" if item.inventory_is_whole is False else "")
-            + _removed(item.removed)
-            + ("" if item.is_configured else ", project no longer configured"),
-            "" if item.images is None else f"{item.images:,}",
-            outcomes_text(item.outcomes or {}),
-            "" if item.bytes is None else f"{item.bytes:,}",
-            "" if item.published_at is None else f"{item.published_at:%Y-%m-%d %H:%M:%S}",
-            "" if item.failure is None else item.failure.sentence,
-        )
-        for item in statuses
-    ]
-    names = ("date", "project", "state", "images", "outcomes", "bytes", "published (UTC)")
-    if not Console().is_terminal:
-        print_table("Days", (*names, "last failure"), rows)
-        return
-    # A table column has no room for sentences.
-    print_table("Days", names, [row[:-1] for row in rows])
-    for item in statuses:
-        if item.failure is not None:
-            print_line(f"{item.date} {item.project}, {item.failure.at:%Y-%m-%d %H:%M} UTC: {item.failure.sentence}")
-
-
-def _print_lacking(lacking: list[PartitionStatus], total: int) -> None:
-    """Name the partitions that are missing or incomplete on standard error, so that the listing stays as it is."""
-    print_note(f"Missing or incomplete: {len(lacking)} of {count_text(total, 'partition')}.")
-    for item in lacking:
-        failed = (item.outcomes or {}).get("failed", 0)
-        why = (
-            f": {item.failure.sentence}"
-            if item.failure
-            else f": {count_text(failed, 'image')} failed"
-            if failed
-            else ""
-        )
-        print_note(f"{item.date} {item.project}: {item.state}{why}")
-
-
-def _removed(tables: list[str]) -> str:
-    kinds = {"answers" if table in ANSWER_TABLES else "tables" for table in tables}
-    return f", {' and '.join(sorted(kinds))} removed" if kinds else ""
-
-
+app.command()(status)
+app.command()(notify)
+app.command()(metrics)
+app.command()(projects)
 app.command()(verify)
 app.command(cls=QueryCommand)(query)
+app.command()(evidence)
 app.command()(compact)
 app.command()(retention)
 
@@ -507,6 +441,9 @@ def focus(
     ] = None,
     last: Annotated[str | None, typer.Option("--to", metavar="YYYY-MM-DD", help="Last day; default: today.")] = None,
     project: ProjectOption = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="CSV: keep text that a spreadsheet would run as a formula as it is.")
+    ] = False,
 ) -> None:
     """Export the estimated costs under the column names of FOCUS, the FinOps cost and usage specification."""
     from pipelines.derive.costs import write_focus
@@ -516,7 +453,8 @@ def focus(
     check_output(lake, output)
     note_sandbox(lake)
     until = parse_date(last) or _today()
-    rows = write_focus(lake, parse_date(first) or until.replace(day=1), until, _projects(settings, project), output)
+    since, keys = parse_date(first) or until.replace(day=1), _projects(settings, project)
+    rows = write_focus(lake, since, until, keys, output, exact=exact)
     print_line(f"{output}: {count_text(rows, 'row')}, estimates, not a bill")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from assets.common import made_by
+from assets.derived_tables import OF_THE_REGISTRY
 from assets.partitions import PROJECT
 from assets.resources import EXIT_STATUS
 from pipelines.errors import PipelineError
@@ -62,6 +63,8 @@ def monthly_asset(settings: Settings) -> dg.AssetsDefinition:
 
 def _inputs(settings: Settings) -> set[str]:
     unread = set() if any(own.reads_usage for own in settings.of_each_project) else {"image_usage"}
+    if not any(own.reads_registry for own in settings.of_each_project):
+        unread |= {table.name for table in OF_THE_REGISTRY}
     return {"image_inventory" if name == "inventory" else name for name in SNAPSHOT_TABLES} - unread
 
 

@@ -48,7 +48,7 @@ _IMAGES_CHECKS = {
     "no_new_fields": "The API sent no undocumented field.",
     "no_new_values": "The API sent no undocumented enumeration value.",
     "no_anomalies": "No value was repaired or unreadable.",
-    "scope_is_whole": "No answer names a workspace outside of those that were read (IMAGE_SNAPSHOTS_WORKSPACES).",
+    "scope_is_whole": "No response names a workspace outside of those that were read (IMAGE_SNAPSHOTS_WORKSPACES).",
 }
 
 

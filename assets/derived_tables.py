@@ -25,8 +25,11 @@ from pipelines.tables import (
     IMAGE_COSTS,
     IMAGE_HISTORY,
     IMAGE_RECONCILIATION,
+    IMAGE_STORAGE,
     IMAGE_USAGE,
     IMAGES,
+    RECLAIMABLE,
+    REGISTRY_ONLY,
     Table,
 )
 
@@ -34,12 +37,29 @@ _RESPONSES, _INVENTORY = "image_responses", "image_inventory"
 
 _DEPENDENCIES: dict[str, tuple[str, ...]] = {
     IMAGE_HISTORY.name: (IMAGES.name, _RESPONSES),
-    IMAGE_CHANGES.name: (IMAGE_HISTORY.name,),
+    IMAGE_CHANGES.name: (IMAGE_HISTORY.name, IMAGE_STORAGE.name),
     IMAGE_RECONCILIATION.name: (_INVENTORY, _RESPONSES, IMAGE_HISTORY.name),
+    IMAGE_STORAGE.name: (_RESPONSES, IMAGE_HISTORY.name),
+    REGISTRY_ONLY.name: (_RESPONSES, IMAGE_RECONCILIATION.name),
     IMAGE_USAGE.name: (_RESPONSES, IMAGE_HISTORY.name),
-    AUDIT_RULES.name: (RULE_FILES, IMAGE_CHANGES.name, IMAGE_RECONCILIATION.name, IMAGE_USAGE.name),
+    AUDIT_RULES.name: (
+        RULE_FILES,
+        IMAGE_CHANGES.name,
+        IMAGE_RECONCILIATION.name,
+        IMAGE_STORAGE.name,
+        REGISTRY_ONLY.name,
+        IMAGE_USAGE.name,
+    ),
     AUDIT_FINDINGS.name: (AUDIT_RULES.name,),
-    IMAGE_COSTS.name: (PRICE_BOOK, _INVENTORY, IMAGE_HISTORY.name, IMAGE_USAGE.name),
+    IMAGE_COSTS.name: (
+        PRICE_BOOK,
+        _INVENTORY,
+        IMAGE_HISTORY.name,
+        IMAGE_USAGE.name,
+        IMAGE_STORAGE.name,
+        RECLAIMABLE.name,
+    ),
+    RECLAIMABLE.name: (IMAGE_USAGE.name, IMAGE_STORAGE.name, AUDIT_FINDINGS.name),
 }
 # The code that makes each table, beside what all of them need.
 _SHARED_CODE = (
@@ -53,6 +73,10 @@ _AUDIT_CODE = (
     *(f"pipelines/derive/{name}.py" for name in ("audit", "rule_process", "rule_worker")),
     *(f"sql/derive/{name}.sql" for name in ("audit_rules", "audit_findings")),
     "sql/audit",
+)
+_STORAGE_CODE = (
+    "pipelines/derive/storage.py",
+    *(f"sql/derive/{name}.sql" for name in ("layer_tags", "manifest_storage", "tag_storage", "image_addresses")),
 )
 _CODE: dict[str, tuple[str, ...]] = {
     IMAGE_HISTORY.name: (
@@ -70,6 +94,12 @@ _CODE: dict[str, tuple[str, ...]] = {
         "sql/derive/image_usage.sql",
         "sql/derive/referenced_images.sql",
     ),
+    IMAGE_STORAGE.name: (*_STORAGE_CODE, "sql/derive/image_storage.sql"),
+    REGISTRY_ONLY.name: (*_STORAGE_CODE, "sql/derive/registry_only.sql"),
+    RECLAIMABLE.name: (
+        *_STORAGE_CODE,
+        *(f"sql/derive/{name}.sql" for name in ("unused_sets", "set_tags", "freed_bytes", "reclaimable")),
+    ),
     AUDIT_RULES.name: _AUDIT_CODE,
     AUDIT_FINDINGS.name: _AUDIT_CODE,
     IMAGE_COSTS.name: (
@@ -78,7 +108,10 @@ _CODE: dict[str, tuple[str, ...]] = {
     ),
 }
 _ALL_CODE = ("pipelines/derive", "sql/derive", "sql/audit", "sql/cost")
-_GROUPS = {AUDIT_RULES.name: "audit", AUDIT_FINDINGS.name: "audit", IMAGE_COSTS.name: "cost", IMAGE_USAGE.name: "cost"}
+_GROUPS = {AUDIT_RULES.name: "audit", AUDIT_FINDINGS.name: "audit"} | {
+    table.name: "cost" for table in (IMAGE_COSTS, IMAGE_STORAGE, IMAGE_USAGE, RECLAIMABLE, REGISTRY_ONLY)
+}
+OF_THE_REGISTRY = (IMAGE_STORAGE, REGISTRY_ONLY, RECLAIMABLE)
 
 _CHECKS = {
     IMAGE_CHANGES.name: {"day_is_complete": "The day is complete, so it was compared with the last complete day."},
@@ -98,7 +131,10 @@ _CHECKS = {
 def derived_assets(grid: dg.MultiPartitionsDefinition, settings: Settings) -> dg.AssetsDefinition:
     """Build the assets of the derived tables; `image_usage` is among them if any project reads usage."""
     reads_usage = any(own.reads_usage for own in settings.of_each_project)
-    tables = [table for table in ANALYSIS_TABLES.values() if table is not IMAGE_USAGE or reads_usage]
+    unread = set() if reads_usage else {IMAGE_USAGE.name}
+    if not any(own.reads_registry for own in settings.of_each_project):
+        unread |= {table.name for table in OF_THE_REGISTRY}
+    tables = [table for table in ANALYSIS_TABLES.values() if table.name not in unread]
     names = {table.name for table in tables}
 
     def spec(table: Table) -> dg.AssetSpec:
@@ -176,6 +212,15 @@ def _facts(result: DerivationResult) -> Mapping[str, dict[str, Any]]:
                 else {"unmatched_references": result.usage.unmatched_references}
             ),
         },
+        IMAGE_STORAGE.name: _known(tags=result.storage.tags, stored_bytes=result.storage.stored_bytes)
+        | {"repositories_not_read": result.storage.unread},
+        REGISTRY_ONLY.name: _known(
+            tags=result.storage.registry_only_tags, unique_bytes=result.storage.registry_only_bytes
+        ),
+        RECLAIMABLE.name: {
+            "known_bytes": result.costs.known_reclaimable_bytes,
+            "unknown_images": result.costs.unknown_reclaimable_images,
+        },
         AUDIT_RULES.name: {
             "failed_rules": dg.MetadataValue.json({rule: visible(error) for rule, error in summary.rule_errors.items()})
         },
@@ -193,13 +238,20 @@ def _facts(result: DerivationResult) -> Mapping[str, dict[str, Any]]:
                 for name, value in (
                     ("growth_bytes", summary.growth_bytes),
                     ("estimated_cost_of_the_day", summary.estimated_cost),
-                    ("reclaimable_bytes_upper_bound", summary.reclaimable_bytes),
+                    (
+                        "reclaimable_bytes" if summary.registry else "reclaimable_bytes_upper_bound",
+                        summary.reclaimable_bytes,
+                    ),
                 )
                 if value is not None
             },
             "images_without_a_price": summary.unpriced,
         },
     }
+
+
+def _known(**values: int | None) -> dict[str, int]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _passed(result: DerivationResult) -> dict[str, bool]:

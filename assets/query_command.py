@@ -84,6 +84,9 @@ def query(
     output: Annotated[
         Path | None, typer.Option("--output", help="Write all rows to a file, whole or not at all.")
     ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="CSV: keep text that a spreadsheet would run as a formula as it is.")
+    ] = False,
     include_incomplete: Annotated[
         bool, typer.Option("--include-incomplete", help="Include incomplete days in latest_days and images_latest.")
     ] = False,
@@ -102,11 +105,11 @@ def query(
         note_sandbox(lake)
     with closing(connect_lake(lake, include_incomplete=include_incomplete)) as connection:
         if text is None:
-            _ask(connection, form)
+            _ask(connection, form, exact)
         elif output is None:
-            _interruptible(connection, partial(_print, connection, text, form))
+            _interruptible(connection, partial(_print, connection, text, form, exact))
         else:
-            _interruptible(connection, partial(_write, connection, text, output, form))
+            _interruptible(connection, partial(_write, connection, text, output, form, exact))
 
 
 def _format(chosen: OutputFormat | None, output: Path | None) -> OutputFormat:
@@ -166,13 +169,13 @@ def _interruptible(connection: duckdb.DuckDBPyConnection, work: Callable[[], Non
             raise
 
 
-def _write(connection: duckdb.DuckDBPyConnection, text: str, output: Path, form: OutputFormat) -> None:
+def _write(connection: duckdb.DuckDBPyConnection, text: str, output: Path, form: OutputFormat, exact: bool) -> None:
     relation = select(connection, text)
     with _replaced(output) as target:
-        write_rows(relation, target, Format(form.value))
+        write_rows(relation, target, Format(form.value), exact=exact)
 
 
-def _print(connection: duckdb.DuckDBPyConnection, text: str, form: OutputFormat) -> None:
+def _print(connection: duckdb.DuckDBPyConnection, text: str, form: OutputFormat, exact: bool) -> None:
     relation = select(connection, text)
     if form == OutputFormat.TABLE:
         with sql_errors():
@@ -183,7 +186,7 @@ def _print(connection: duckdb.DuckDBPyConnection, text: str, form: OutputFormat)
     try:
         with raising_output() as out:
             target = cast("BinaryIO", _Visible(out, has_quoted_lines=form == OutputFormat.CSV)) if is_shown else out
-            write_rows(relation, target, Format(form.value))
+            write_rows(relation, target, Format(form.value), exact=exact)
     except BrokenPipeError:
         # The reader stopped early, as `head` does.
         return
@@ -232,7 +235,7 @@ class _Visible:
         self._target.flush()
 
 
-def _ask(connection: duckdb.DuckDBPyConnection, form: OutputFormat) -> None:
+def _ask(connection: duckdb.DuckDBPyConnection, form: OutputFormat, exact: bool = False) -> None:
     """Run queries from a terminal until the user ends the prompt."""
     names = relations()
     _print_relations(names)
@@ -257,7 +260,7 @@ def _ask(connection: duckdb.DuckDBPyConnection, form: OutputFormat) -> None:
             if lines and lines[-1].rstrip().endswith(";"):
                 text = "\n".join(lines)
                 lines.clear()
-                _interruptible(connection, partial(_print, connection, text, form))
+                _interruptible(connection, partial(_print, connection, text, form, exact))
         except EOFError:
             typer.echo()
             return

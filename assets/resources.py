@@ -90,6 +90,7 @@ class RunResource:
         self._held = ExitStack()
         self._is_held = False
         self._connection: Connection | None = None
+        self._log: dg.DagsterLogManager | None = None
 
     @contextmanager
     def step(self, context: dg.AssetExecutionContext, lacking: str | None = None) -> Iterator[SnapshotRun]:
@@ -111,6 +112,7 @@ class RunResource:
             accepted_history=context.run.tags.get(ACCEPT_HISTORY_TAG),
         )
         step = context.op_execution_context.op.name
+        self._log = context.log
         self.reporter.begin(partition, step)
         try:
             if not self._is_held:
@@ -140,6 +142,8 @@ class RunResource:
         # The steps share one embedded sandbox, because it takes a second to start.
         if self._connection is None:
             self._connection = self._held.enter_context(connect(settings, partition))
+            if self._connection.origin is not None and self._log is not None:
+                self._log.info("No endpoint is stated: %s", self._connection.derived)
         yield self._connection
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ from rich.console import Console
 from assets.terminal import count_text, print_line, print_table, size_text
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import Manifest, inventory_warning, outside_scope, unobserved_usage
+from pipelines.lake.stored_responses import failed_ids
 from pipelines.tables import Outcome
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def run_report(
         "error": error,
         "run_id": manifest.run_id,
         "outcomes": manifest.fetch.outcomes,
-        "failed": [failed.model_dump() for failed in manifest.failed],
+        "failed": [failed.model_dump() for failed in failed_ids(lake.table("responses", partition))],
         "inventory_is_whole": manifest.inventory.is_whole,
         "inventory_warning": inventory_warning(manifest.inventory),
         "list_error": manifest.fetch.list_error,
@@ -130,8 +131,17 @@ def summary_lines(summary: "DerivedSummary") -> list[str]:
         f"bytes     {size_text(summary.total_bytes)}{growth}",
         f"cost      {cost}",
     ]
-    if summary.reclaimable_bytes:
-        lines.append(f"unused    deleting them would free at most {size_text(summary.reclaimable_bytes)}")
+    registry = summary.registry
+    if registry is not None and registry.stored_bytes is not None:
+        tags = count_text(registry.tags or 0, "tag")
+        lines.append(f"registry  {size_text(registry.stored_bytes)} in {tags}, each layer counted once")
+    if registry is not None and registry.unknown_images:
+        unknown = count_text(registry.unknown_images, "image")
+        known = size_text(registry.known_reclaimable_bytes)
+        lines.append(f"unused    deleting them would free at least {known}, unknown for {unknown}")
+    elif summary.reclaimable_bytes:
+        bound = "exactly" if registry is not None else "at most"
+        lines.append(f"unused    deleting them would free {bound} {size_text(summary.reclaimable_bytes)}")
     lines += [f"rule {rule} failed: {reason}" for rule, reason in summary.rule_errors.items()]
     return lines
 

@@ -54,6 +54,13 @@ class Failure:
     step: str | None = None
     # The process was told to stop, so no further run must begin.
     is_interrupt: bool = False
+    # The sentence holds an error's own message, which may hold anything.
+    is_unexpected: bool = False
+
+    @property
+    def told(self) -> str:
+        """The sentence as others may be told it."""
+        return f"{self.step} ended with an unexpected error." if self.is_unexpected else self.sentence
 
     @property
     def came_after_publication(self) -> bool:
@@ -213,6 +220,7 @@ def _failure(result: dg.ExecuteInProcessResult, partition: Partition) -> Failure
                 f"(the traceback is with run {result.run_id} in `image-snapshots ui`).",
                 PipelineError.exit_status,
                 event.step_key,
+                is_unexpected=True,
             )
     for event in result.all_events:
         error = event.job_failure_data.error if event.is_job_failure else None

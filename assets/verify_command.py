@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from assets.notify_command import tell_news
 from assets.terminal import (
     COMPLETE,
     FAILED,
@@ -77,6 +78,7 @@ def _verify(
     from pipelines.lake.witnesses import Witness, read_witnesses
     from pipelines.maintenance.verify import Note
     from pipelines.maintenance.verify import verify as verify_lake
+    from pipelines.notify.events import Verification
 
     def on_note(note: Note) -> None:
         report["notes"].append({"path": note.path, "note": note.sentence})
@@ -85,6 +87,7 @@ def _verify(
         report["witnesses"].append({"sha256": found.sha256, "path": path})
 
     lake = open_lake(settings)
+    is_whole_lake = day is None and not chosen
     witnesses = read_witnesses(stated)
     partitions = _partitions(lake, day, chosen)
     report["partitions"] = len(partitions)
@@ -97,7 +100,7 @@ def _verify(
             lambda _: bar.advance(task),
             settings=settings,
             quick=report["quick"],
-            is_whole_lake=day is None and not chosen,
+            is_whole_lake=is_whole_lake,
             witnesses=witnesses,
             on_note=on_note,
             on_witness=on_witness,
@@ -109,6 +112,8 @@ def _verify(
     if settings.warehouse is not None:
         on_note(Note("", "Not checked: the warehouse that IMAGE_SNAPSHOTS_WAREHOUSE names."))
     report["problems"] = [{"path": problem.path, "problem": problem.sentence} for problem in problems]
+    found = [(problem.path, problem.sentence) for problem in problems]
+    tell_news(settings, lake, verification=Verification(found, is_whole_lake, report["quick"]))
     # Print the newest hashes only if the lake has no problems: otherwise they are not worth noting.
     projects = [] if problems else sorted({partition.project for partition in partitions})
     report["newest_manifest_sha256"] = {key: chain_head(lake, key) for key in projects}

@@ -147,13 +147,13 @@ def kill_session(session: int) -> None:
 
 def stored_responses(lake: Lake, partition: Partition) -> set[str]:
     """Ids whose response is on disk in the open attempt."""
-    path = lake.staging(partition) / "answers.sqlite"
+    path = lake.staging(partition) / "checkpoint.sqlite"
     if not Path(path).exists():
         return set()
     with closing(sqlite3.connect(path)) as connection:
-        if connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'answers'").fetchone()[0] == 0:
+        if connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'responses'").fetchone()[0] == 0:
             return set()
-        return {id_ for (id_,) in connection.execute("SELECT id FROM answers WHERE outcome <> 'failed'")}
+        return {id_ for (id_,) in connection.execute("SELECT id FROM responses WHERE outcome <> 'failed'")}
 
 
 def free_ports(count: int) -> list[int]:

@@ -19,7 +19,26 @@ Each room is a package; its docstring says what belongs in it. A room imports on
 ``warehouse``                  loading into a warehouse
 ``report``                     a day on one HTML page
 ``maintenance``                verify, compaction, retention, status
+``notify``                     notifications: what is new, and its way to webhooks
 ``preflight``                  checks before a run
 ``data_dictionary``            the documentation of the tables
 ``sandbox``                    a ModelArts-compatible endpoint on loopback; no room imports it
+
+For notebooks: `from pipelines import open_lake`.
 """
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipelines.query.reader import open_lake
+
+__all__ = ["open_lake"]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when it is asked for: every other import of this package would load the query engine.
+    if name == "open_lake":
+        from pipelines.query.reader import open_lake  # noqa: PLC0415
+
+        return open_lake
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field, PrivateAttr, SecretStr, ValidationError, 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pipelines.errors import ConfigurationError
+from pipelines.inputs.credential_variables import stated_credentials
 from pipelines.inputs.cron import check_cron
 from pipelines.inputs.endpoints import SCHEME, check_endpoint
 from pipelines.inputs.environment import OURS, at_home, prepare_environment
@@ -61,7 +62,11 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True, hide_input_in_errors=True
     )
 
-    endpoint: str | None = Field(None, description="ModelArts endpoint; `sandbox`, or unset: the embedded sandbox")
+    endpoint: str | None = Field(
+        None,
+        description="ModelArts endpoint, or `sandbox` for the embedded sandbox; unset: the endpoint of the region that "
+        "the credentials name; without credentials, the embedded sandbox",
+    )
     projects: dict[str, Project] | None = Field(
         None,
         description="TOML file with a table for each project, or JSON object, project key -> project id; unset: one "
@@ -117,6 +122,16 @@ class Settings(BaseSettings):
         description="who changed images, by the cloud's audit service (CTS): `true`, `false`, or its endpoint where "
         "that is not the ModelArts endpoint with `cts` for `modelarts`; unset: only of the sandbox",
     )
+    registry: str | None = Field(
+        None,
+        description="what the registry (SWR) stores: `true`, `false`, or its endpoint where that is not the ModelArts "
+        "endpoint with `swr-api` for `modelarts`; unset: only of the sandbox",
+    )
+    registry_namespaces: str = Field(
+        "images",
+        description="namespaces of the registry that are read: `images` (those that images name, preset ones aside), "
+        "`all` that the user may see, or names with commas between them",
+    )
     engine: Literal["duckdb", "spark"] = Field(
         "duckdb", description="engine for the SQL of the derived tables; spark needs the extra `spark`"
     )
@@ -157,6 +172,9 @@ class Settings(BaseSettings):
     witness: Path | None = Field(
         None, description="file outside the lake to which each run adds the SHA-256 of its manifest, for `verify`"
     )
+    metrics: Path | None = Field(
+        None, description="file of metrics for Prometheus, written after each run; its name must end in .prom"
+    )
     first_day: dt.date = Field(dt.date(2026, 1, 1), description="first day of the partitions")
     schedule: str = Field("17 2 * * *", description="cron line (UTC) of the daily run")
     owners: str = Field(
@@ -166,10 +184,22 @@ class Settings(BaseSettings):
     due_hour: Annotated[int, Field(ge=0, le=23)] = Field(
         6, description="hour (UTC) from which on a project without a published day for today is late"
     )
-    failure_webhook: SecretStr | None = Field(None, description="URL that receives a POST when a run fails")
+    notify: SecretStr | None = Field(
+        None, description="URLs of webhooks, with blanks between them, that are told of failed, missing and new things"
+    )
+    notify_severity: Literal["critical", "high", "medium", "low", "info"] = Field(
+        "high", description="least grave severity of the new audit findings that `NOTIFY` is told of"
+    )
 
     # The project that these settings hold for; None: they are the general ones.
     _project: str | None = PrivateAttr(None)
+    # The environment states credentials of a cloud.
+    _has_credentials: bool = PrivateAttr(False)
+
+    def model_post_init(self, context: Any) -> None:
+        """Note whether the environment, from which the settings come, states credentials."""
+        super().model_post_init(context)
+        self._has_credentials = bool(stated_credentials(os.environ))
 
     @field_validator("endpoint")
     @classmethod
@@ -189,6 +219,26 @@ class Settings(BaseSettings):
         if looks_like_url(value):
             return check_endpoint(value, "https://cts.eu-de.otc.t-systems.com")
         raise ValueError("must be `true`, `false`, or the endpoint of the cloud's audit service (CTS)")
+
+    @field_validator("registry")
+    @classmethod
+    def _registry_is_read_or_not(cls, value: str | None) -> str | None:
+        if value is None or value.lower() in _TRUE | _FALSE:
+            return value and value.lower()
+        if looks_like_url(value):
+            return check_endpoint(value, "https://swr-api.eu-de.otc.t-systems.com")
+        raise ValueError("must be `true`, `false`, or the endpoint of the cloud's registry (SWR)")
+
+    @field_validator("registry_namespaces")
+    @classmethod
+    def _namespaces_are_names(cls, value: str) -> str:
+        names = _names(value)
+        for name in names:
+            if not re.fullmatch(r"[0-9a-z][0-9a-z._-]{0,63}", name):
+                raise ValueError(f"the namespace {name!r} must be lower-case letters, digits, dots, hyphens and _ only")
+        if not names or (len(names) > 1 and {"all", "images"} & set(names)):
+            raise ValueError("must be `images`, `all`, or names of namespaces with commas between them")
+        return ",".join(names)
 
     @field_validator("workspaces")
     @classmethod
@@ -239,14 +289,16 @@ class Settings(BaseSettings):
             raise ValueError(f"it shares {PREFIX}RATE_LIMIT among all processes, so set that, too")
         return value
 
-    @field_validator("failure_webhook")
+    @field_validator("notify")
     @classmethod
-    def _webhook_is_a_url(cls, value: SecretStr | None) -> SecretStr | None:
+    def _webhooks_are_urls(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            example = "https://chat.example/hooks/..."
-            url = parse_secret_url(value.get_secret_value(), example, ("https", "http"))
-            if not url.hosts or "," in url.hosts:
-                raise ValueError(f"must look like {example}")
+            example = "https://chat.example/hooks/..., several with blanks between them"
+            for text in value.get_secret_value().split():
+                url = parse_secret_url(text, example, ("https", "http"))
+                # A comma between two URLs makes one with a strange path of them.
+                if not url.hosts or "," in url.hosts or "://" in url.path:
+                    raise ValueError(f"must look like {example}")
         return value
 
     @field_validator("projects", mode="before")
@@ -282,10 +334,17 @@ class Settings(BaseSettings):
             raise ValueError(f"must be JSON, such as {example}")  # noqa: TRY004  (pydantic's own kind)
         return value
 
-    @field_validator("inventory_query", "audit_rules", "suppressions", "price_book", "ca_bundle", "witness")
+    @field_validator("inventory_query", "audit_rules", "suppressions", "price_book", "ca_bundle", "witness", "metrics")
     @classmethod
     def _paths_may_begin_at_home(cls, value: Path | None) -> Path | None:
         return None if value is None else Path(at_home(str(value)))
+
+    @field_validator("metrics")
+    @classmethod
+    def _collector_reads_the_name(cls, value: Path | None) -> Path | None:
+        if value is not None and value.suffix != ".prom":
+            raise ValueError("must end in .prom, because the collector reads no other files")
+        return value
 
     @field_validator("lake")
     @classmethod
@@ -331,7 +390,7 @@ class Settings(BaseSettings):
         if self._project is not None:
             raise ValueError(f"the settings of project {self._project!r} are not those of {key!r}")
         project = (self.projects or {}).get(key)
-        if project is None or not project.settings:
+        if project is None or not (project.settings or project.cloud):
             return self
         general = {name: getattr(self, name) for name in type(self).model_fields}
         settings = type(self).__new__(type(self))
@@ -357,7 +416,14 @@ class Settings(BaseSettings):
     @property
     def uses_sandbox(self) -> bool:
         """Whether the embedded sandbox is used instead of a cloud."""
-        return self.endpoint is None or self.endpoint == SANDBOX
+        return self.endpoint == SANDBOX or (self.endpoint is None and not self.derives_endpoint)
+
+    @property
+    def derives_endpoint(self) -> bool:
+        """Whether the endpoint follows from the region: none is stated, and credentials of a cloud are."""
+        project = (self.projects or {}).get(self._project or "")
+        has_cloud = project is not None and project.cloud is not None
+        return self.endpoint is None and (self._has_credentials or has_cloud)
 
     @property
     def loads_warehouse(self) -> bool:
@@ -395,6 +461,23 @@ class Settings(BaseSettings):
     def traces_endpoint(self) -> str | None:
         """The endpoint that is set for the audit service; None if it is derived from the ModelArts endpoint."""
         return None if self.traces is None or self.traces in _TRUE | _FALSE else self.traces
+
+    @property
+    def reads_registry(self) -> bool:
+        """Whether the registry is read, which says what is stored."""
+        return self.uses_sandbox if self.registry is None else self.registry not in _FALSE
+
+    @property
+    def registry_endpoint(self) -> str | None:
+        """The endpoint that is set for the registry; None if it is derived from the ModelArts endpoint."""
+        return None if self.registry is None or self.registry in _TRUE | _FALSE else self.registry
+
+    @property
+    def stated_namespaces(self) -> tuple[str, ...] | None:
+        """The namespaces of the registry that are read; None for all, empty for those that images name."""
+        if self.registry_namespaces == "all":
+            return None
+        return () if self.registry_namespaces == "images" else tuple(self.registry_namespaces.split(","))
 
     @property
     def reads_usage(self) -> bool:

@@ -18,6 +18,7 @@ from postgres_fixture import postgres  # noqa: F401  (a fixture)
 from redis_fixture import redis_server  # noqa: F401  (a fixture)
 from s3_server import S3Server
 from spark_fixture import spark_master  # noqa: F401  (a fixture)
+from webhook_server import webhook_server
 
 from pipelines.sandbox import SandboxOptions
 
@@ -76,6 +77,13 @@ def s3(monkeypatch):
         monkeypatch.setenv(name, value)
     with server.running():
         yield server
+
+
+@pytest.fixture
+def webhook():
+    """A running webhook on loopback."""
+    with webhook_server() as hook:
+        yield hook
 
 
 @pytest.fixture

@@ -478,7 +478,8 @@ class Oracle:
             owners = self.owners(knowledge, id_)
             is_registered = _registered(knowledge.day, id_)["owner"] is not None
             source = "inventory" if is_registered else "tag" if owners["owner"] else "none"
-            rows.append(row | names | owners | {"owner_source": source})
+            by = "size" if knowledge.day.all_was_read else None
+            rows.append(row | names | owners | {"owner_source": source, "reclaimable_by": by})
         return rows
 
 

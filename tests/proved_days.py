@@ -32,7 +32,7 @@ def publish_proved(day, visibilities, hour=12):
         body = json.dumps({"id": id_, "name": f"n{id_[0]}", "visibility": visibility, "size": 1}).encode()
         digest = hashlib.sha256(body).hexdigest()
         responses.append({"id": id_, "outcome": "ok", "body": body, "body_sha256": digest, "fetched_at": noon})
-    staged = day.lake.staging(day.partition) / "answers"
+    staged = day.lake.staging(day.partition) / "checkpoint"
     with day.lake.writer(staged / "responses.parquet", RESPONSES, day.run_id) as writer:
         shared = {"snapshot_date": day.partition.date, "project_id": PROJECT_ID, "observed_at": noon}
         writer.write(rows_of(RESPONSES, responses, **shared, attempts=1, elapsed_ms=1))

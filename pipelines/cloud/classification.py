@@ -265,10 +265,46 @@ def classify_object(status: int, headers: Mapping[str, str], body: bytes, now: d
     return _OK
 
 
-def _classify_error(status: int, headers: Mapping[str, str], body: bytes, now: dt.datetime | None) -> Verdict:
-    parsed = _json(body)
-    fields = parsed if isinstance(parsed, dict) else {}
-    error = _Error(status, _text(fields.get("error_code")), _text(fields.get("error_msg")), bool(body.strip()))
+def classify_registry(
+    status: int, headers: Mapping[str, str], body: bytes, now: dt.datetime | None = None, *, items: str | None = None
+) -> Verdict:
+    """Classify a response of the registry: OK if it is an object with a list under the name `items`.
+
+    None for `items` stands for a bare list, "" for any object. Errors are an array of objects, alone or under `errors`.
+    """
+    content = _json(body)
+    if status == 200:
+        listed = content.get(items) if items and isinstance(content, dict) else content
+        if isinstance(listed, dict if items == "" else list):
+            return _OK
+        return _retry("client.not_a_page", "answered 200 with a body that is not what the registry documents")
+    errors = content.get("errors", content) if isinstance(content, dict) else content
+    first = errors[0] if isinstance(errors, list) and errors else errors
+    fields = first if isinstance(first, dict) else {}
+    code, message = (
+        next((text for name in names if (text := _text(fields.get(name)))), None)
+        for names in (("errorCode", "error_code", "code"), ("errorMessage", "error_msg", "message"))
+    )
+    if status == 404 and code is not None:
+        # Of a gateway: it does not serve this API. Of the registry: there is no such thing.
+        outcome = Outcome.FAILED if code in WRONG_PATH_CODES else Outcome.NOT_FOUND
+        return Verdict(Kind.FINAL, outcome, code, message)
+    return _classify_error(status, headers, body, now, (code, message))
+
+
+def _classify_error(
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    now: dt.datetime | None,
+    said: tuple[str | None, str | None] | None = None,
+) -> Verdict:
+    """Classify an error by its code and message: those that it `said`, or the fields of ModelArts."""
+    if said is None:
+        parsed = _json(body)
+        fields = parsed if isinstance(parsed, dict) else {}
+        said = _text(fields.get("error_code")), _text(fields.get("error_msg"))
+    error = _Error(status, *said, bool(body.strip()))
     row = next(row for row in _ERRORS if row.when(error))
     return Verdict(
         row.kind,

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.cloud.clouds_file import read_cloud
-from pipelines.cloud.credential_variables import AGENCY, Variables, check_key, read_variables
 from pipelines.cloud.regions import region_of_project, regional_endpoint
 from pipelines.errors import ConfigurationError
+from pipelines.inputs.credential_variables import AGENCY, Variables, check_key, read_variables
 from pipelines.inputs.endpoints import check_endpoint
 from pipelines.inputs.environment import at_home
 
@@ -42,6 +42,7 @@ _AUTH_KEYS = (
     "project_domain_id",
     "project_domain_name",
 )
+_PROJECT_VARIABLES = ("OS_PROJECT_ID", "OS_TENANT_ID", "OS_TENANT_NAME", "OS_DELEGATED_PROJECT")
 _OTHER_KEYS = ("auth_type", "region_name", "cacert", "verify", "insecure")
 # How tools spell an access key in `clouds.yaml`: Terraform, otcextensions, and the identity service itself.
 _KEY_SPELLINGS = (("access_key", "ak", "access"), ("secret_key", "sk", "secret"))
@@ -129,8 +130,10 @@ class ServerAgency(_Stated):
 Credentials = AccessKey | PasswordLogin | ReadyToken | ServerAgency
 
 
-def load_credentials(project_id: str | None, environ: Mapping[str, str]) -> Credentials:
-    """Find one project's credentials. `project_id`, when given, wins over the project that the environment states.
+def load_credentials(
+    project_id: str | None, environ: Mapping[str, str], project_name: str | None = None
+) -> Credentials:
+    """Find one project's credentials. `project_id` or `project_name`, when given, wins over the project stated there.
 
     In this order: the agency of the server, an access key, `OS_CLOUD`, and a password or token. `OS_*` variables win
     over `HUAWEICLOUD_SDK_*`, and these over `HW_*`.
@@ -138,6 +141,9 @@ def load_credentials(project_id: str | None, environ: Mapping[str, str]) -> Cred
     Raises:
         ConfigurationError: something is missing or contradictory; names the variable, never a secret.
     """
+    if project_name is not None:
+        environ = {name: value for name, value in environ.items() if name not in _PROJECT_VARIABLES}
+        environ["OS_PROJECT_NAME"] = project_name
     variables = read_variables(environ)
     env = variables.values
     if env.get("OS_AUTH_TYPE", "").lower() == AGENCY:
@@ -146,7 +152,10 @@ def load_credentials(project_id: str | None, environ: Mapping[str, str]) -> Cred
         return _access_key(project_id, variables, *key)
     if "OS_CLOUD" in env:
         source = f"the cloud {env['OS_CLOUD']!r} in clouds.yaml"
-        return _from_config(project_id, _read(lambda: read_cloud(env)), source, variables)
+        config = _read(lambda: read_cloud(env))
+        if project_name is not None:
+            config |= {"project_id": None, "tenant_id": None, "delegated_project": None, "project_name": project_name}
+        return _from_config(project_id, config, source, variables)
     if env.keys() & {"OS_AUTH_URL", "OS_TOKEN", "OS_PASSWORD"}:
         is_other = not variables.name("OS_PASSWORD").startswith("OS_")
         source = "the HW_* variables" if is_other else "the OS_* variables"

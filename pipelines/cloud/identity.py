@@ -17,14 +17,15 @@ from pipelines.errors import AccessDeniedError, ConfigurationError, PipelineErro
 
 @dataclass(frozen=True, slots=True)
 class IssuedToken:
-    """A token, its project, its remaining life in seconds (None if the response does not state it), and the catalogue.
+    """A token, its project, its remaining life in seconds, the project's name, and the catalogue as it was sent.
 
-    The catalogue is as the response has it; `cloud.regions` reads it.
+    What the response does not state is None.
     """
 
     value: str = field(repr=False)
     project_id: str
     life: float | None
+    project_name: str | None = None
     catalogue: Any = field(default=None, repr=False)
 
 
@@ -114,7 +115,8 @@ def read_token(login: PasswordLogin, host: str, headers: Mapping[str, str], body
         )
     # Both times are the server's, so a wrong clock on this machine does not matter.
     life = _life(token.get("expires_at"), _moment(token.get("issued_at")))
-    return IssuedToken(value, project_id, life, token.get("catalog"))
+    name = project.get("name") if isinstance(project, dict) else None
+    return IssuedToken(value, project_id, life, name if isinstance(name, str) else None, token.get("catalog"))
 
 
 def read_key(host: str, headers: Mapping[str, str], body: bytes) -> IssuedKey:

@@ -7,7 +7,7 @@
 
 import datetime as dt
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -178,7 +178,7 @@ class ServiceClient:
             yield rows
         reading.end(paging)
 
-    async def pages(self, reading: "Reading", workspace: str | None) -> AsyncIterator[ListPage]:
+    async def pages(self, reading: "Reading", workspace: str | None) -> AsyncGenerator[ListPage, None]:
         """Read a list in one workspace, page by page, each item once. Raises the same errors as `rows`."""
         paging = reading.begin(self.path(reading.listing.path), workspace)
         while (page := await self._next_page(reading, paging)) is not None:

@@ -59,7 +59,7 @@ from pipelines.tables import (
 
 _PAGES_A_BATCH = 16
 
-# Of a range of ids, that many bytes of answers: in memory their values take some times as much, whatever else is done.
+# Of a range of ids, that many bytes of responses. In memory their values take several times as much.
 _RANGE_BYTES = 32 * 1024**2
 _BODY = "body"
 
@@ -130,6 +130,8 @@ class Analysis:
             "usage_kinds": pa.array(["|".join(facts.usage_kinds)]),
             "workspaces": pa.array([len(facts.scope.workspaces)], pa.int64()),
             "inventory_is_whole": pa.array([self.manifest.inventory.is_whole]),
+            "registry_was_wanted": pa.array([facts.registry_was_wanted]),
+            "images_are_whole": pa.array([facts.list_is_whole and manifest.inventory.is_whole]),
             "traces_are_whole": pa.array([facts.traces_are_whole]),
             "traces_from": pa.array([self._traces_from()], TIMESTAMP),
             "traces_until": pa.array([changes_until(manifest)], TIMESTAMP),
@@ -235,6 +237,10 @@ class Analysis:
         for name in sources:
             self.engine.narrow(name, None)
 
+    def load_evidence(self, table: Table) -> None:
+        """Make a table of the day's evidence a relation; empty for a day from before there was such a table."""
+        self._load_or_empty(table, table.name, self.lake.table(table.name, self.partition))
+
     def load_today(self, table: Table, name: str | None = None) -> None:
         """Make a derived table of this day a relation, of its own name or another; empty when it is not there yet."""
         self._load_or_empty(table, name or table.name, self.staged_or(self.lake.table(table.name, self.partition)))
@@ -311,7 +317,7 @@ def tag_keys(settings: Settings) -> pa.Table:
 def id_ranges(path: LakePath, ids_at_a_time: int | None) -> list[str | None]:
     """Conditions on `id`, in order: each holds for about so many rows of a file that lies by id, together for every id.
 
-    Where answers are long, it is for fewer. None stands for no condition.
+    Where responses are long, it is for fewer. None stands for no condition.
     """
     if ids_at_a_time is None:
         return [None]

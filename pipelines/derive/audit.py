@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, 
 from pipelines.derive.analysis import Analysis, tag_keys
 from pipelines.derive.rule_process import RuleFile, RuleProcess, as_rule_file, rule_scratch, small_rule_file
 from pipelines.derive.rule_worker import RuleError
+from pipelines.derive.storage import load_scope
 from pipelines.engine.memory import give_back_memory
 from pipelines.engine.sql_files import read_sql
 from pipelines.errors import ConfigurationError
@@ -34,28 +35,32 @@ from pipelines.tables import (
     IMAGE_CHANGES,
     IMAGE_HISTORY,
     IMAGE_RECONCILIATION,
+    IMAGE_STORAGE,
     IMAGE_USAGE,
     KNOWN_VALUES,
     LIST_PAGES,
+    REGISTRY_ONLY,
+    REGISTRY_PAGES,
     RESPONSES,
+    SEVERITIES,
     TABLES,
     Table,
 )
 
 RULES = ROOT / "sql" / "audit"
-SEVERITIES = ("critical", "high", "medium", "low", "info")
 
 _REQUIRED = ("id", "title", "severity", "why", "do")
 _FIELD = re.compile(rf"--\s*({'|'.join(_REQUIRED)}|needs):(.*)")
 # An id is part of a relation's name, and of what finding ids are made from.
 _ID = re.compile(r"[a-z][a-z0-9_]{0,62}")
-_NEEDS = ("list", "usage")
+_NEEDS = ("list", "usage", "registry")
 
 _FOUND = pa.schema([("rule", pa.string()), ("id", pa.string()), ("evidence", pa.string())])
 _RULES = pa.schema(
     [
         *((name, pa.string()) for name in ("rule", "title", "severity", "why", "what_to_do", "error", "sql_sha256")),
         ("is_decided", pa.bool_()),
+        ("needs_registry", pa.bool_()),
     ]
 )
 _SUPPRESSIONS = pa.schema(
@@ -74,6 +79,7 @@ _FINDING_SOURCES = (
     "current_images",
     "image_owners",
     IMAGE_RECONCILIATION.name,
+    IMAGE_STORAGE.name,
     IMAGE_HISTORY.name,
 )
 
@@ -82,7 +88,7 @@ _FINDING_SOURCES = (
 class Rule:
     """One rule as its file states it; `error` says why it cannot be applied, and then what is missing is None.
 
-    `needs`: what a day must have read before a finding of the rule can be resolved: list, usage.
+    `needs`: what a day must have read before a finding of the rule can be resolved: list, usage, registry.
     """
 
     name: str
@@ -129,6 +135,8 @@ def derive_audit_findings(analysis: Analysis) -> AuditResult:
             "suppressions", pa.Table.from_pylist([entry.model_dump() for entry in suppressions], schema=_SUPPRESSIONS)
         )
         analysis.load_today(IMAGE_RECONCILIATION)
+        analysis.load_today(IMAGE_STORAGE)
+        load_scope(analysis.engine, analysis.manifest.fetch)
         analysis.load_derived(AUDIT_FINDINGS, "previous_findings", analysis.before)
         findings = analysis.write_by_rule(AUDIT_FINDINGS, read_sql("derive/audit_findings.sql"), _FINDING_SOURCES)
     analysis.load_today(AUDIT_FINDINGS, "findings")
@@ -257,6 +265,8 @@ def _rules_table(rules: list[Rule], manifest: Manifest) -> pa.Table:
     facts = manifest.fetch
     # What is not on a short list may be there all the same, and what an inventory lacks that is not whole, registered.
     was_read = {"list": facts.list_is_whole and manifest.inventory.is_whole, "usage": facts.usage_is_observed}
+    # What of it could not be read is looked at for each finding.
+    was_read["registry"] = facts.registry_was_read
     rows = [
         {
             "rule": rule.name,
@@ -267,6 +277,7 @@ def _rules_table(rules: list[Rule], manifest: Manifest) -> pa.Table:
             "error": rule.error,
             "sql_sha256": rule.sql_sha256,
             "is_decided": rule.error is None and all(was_read[need] for need in rule.needs),
+            "needs_registry": "registry" in rule.needs,
         }
         for rule in rules
     ]
@@ -310,8 +321,15 @@ def _rule_files(analysis: Analysis, scratch: Path) -> dict[str, RuleFile]:
     history = analysis.staged_or(lake.project_table(IMAGE_HISTORY.name, partition.project))
     files = {
         table.name: as_rule_file(scratch, table.name, place(table), table, columns if table is RESPONSES else "*")
-        for table in (*TABLES.values(), IMAGE_CHANGES, IMAGE_RECONCILIATION, IMAGE_USAGE)
-        if table is not LIST_PAGES
+        for table in (
+            *TABLES.values(),
+            IMAGE_CHANGES,
+            IMAGE_RECONCILIATION,
+            IMAGE_STORAGE,
+            REGISTRY_ONLY,
+            IMAGE_USAGE,
+        )
+        if table not in (LIST_PAGES, REGISTRY_PAGES)
     }
     files[IMAGE_HISTORY.name] = as_rule_file(scratch, IMAGE_HISTORY.name, history, IMAGE_HISTORY)
     small = {"parameters": analysis.parameters} | _rule_values(analysis.run.settings)

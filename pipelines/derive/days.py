@@ -1,4 +1,4 @@
-"""All that is derived from a project's published days, in order: history, changes, reconciliation, usage, audit, costs.
+"""All that is derived from a project's published days, in order, from their history to their costs.
 
 A day's derived tables depend on the days before it. Each day has a derived manifest,
 `_derived/dt=.../project=....json`, with the files' facts and the *basis*: a hash over its manifest and those of all
@@ -19,6 +19,7 @@ from pipelines.derive.audit import AuditResult, derive_audit_findings, read_rule
 from pipelines.derive.costs import CostResult, derive_image_costs
 from pipelines.derive.history import HistoryResult, derive_image_changes, derive_image_history
 from pipelines.derive.reconciliation import ReconciliationResult, derive_image_reconciliation
+from pipelines.derive.storage import StorageResult, derive_image_storage, derive_reclaimable
 from pipelines.derive.usage import UsageResult, derive_image_usage
 from pipelines.engine.interface import Engine
 from pipelines.engine.opening import open_engine
@@ -28,6 +29,7 @@ from pipelines.lake.derived_manifests import (
     DerivedManifest,
     DerivedSummary,
     Inputs,
+    RegistrySummary,
     bases,
     derived_link,
     newest_derived_record,
@@ -49,6 +51,7 @@ class DerivationResult:
 
     history: HistoryResult
     reconciliation: ReconciliationResult
+    storage: StorageResult
     usage: UsageResult
     audit: AuditResult
     costs: CostResult
@@ -166,12 +169,22 @@ def _derive_staged(run: Run, basis: str, staging: LakePath, engine: Engine) -> D
     engine.rest()
     inputs = derived_inputs(run)
     with Analysis(run, staging, engine.session()) as analysis:
-        changes_file, changes = derive_image_changes(analysis)
         reconciliation = derive_image_reconciliation(analysis)
+        storage = derive_image_storage(analysis)
+        changes_file, changes = derive_image_changes(analysis)
         usage = derive_image_usage(analysis)
         audit = derive_audit_findings(analysis)
+        reclaimable = derive_reclaimable(analysis)
         costs = derive_image_costs(analysis)
-        files = (changes_file, reconciliation.file, usage.file, *audit.files, costs.file)
+        files = (
+            changes_file,
+            reconciliation.file,
+            *storage.files,
+            usage.file,
+            *audit.files,
+            costs.file,
+            reclaimable,
+        )
         derived_manifest = DerivedManifest(
             snapshot_date=run.partition.date,
             project=run.partition.project,
@@ -190,7 +203,7 @@ def _derive_staged(run: Run, basis: str, staging: LakePath, engine: Engine) -> D
                 sha256=history.path.sha256(),
             ),
             accepted_history=run.accepted_history,
-            summary=summarise(analysis, changes, usage, audit, costs),
+            summary=summarise(analysis, changes, usage, audit, costs, storage),
             previous_record_sha256=newest_derived_record(run.lake, run.partition.project),
         )
     # Who finds a history that no record names yet can tell whose it is.
@@ -208,13 +221,29 @@ def _derive_staged(run: Run, basis: str, staging: LakePath, engine: Engine) -> D
     history = replace(history, path=stored)
     write_record(path, derived_manifest)
     run.lake.remove(coming)
-    return DerivationResult(history, reconciliation, usage, audit, costs, derived_manifest)
+    return DerivationResult(history, reconciliation, storage, usage, audit, costs, derived_manifest)
 
 
 def summarise(
-    analysis: Analysis, changes: dict[str, int], usage: UsageResult, audit: AuditResult, costs: CostResult
+    analysis: Analysis,
+    changes: dict[str, int],
+    usage: UsageResult,
+    audit: AuditResult,
+    costs: CostResult,
+    storage: StorageResult,
 ) -> DerivedSummary:
     """A day in a few figures, by what deriving it has brought to light."""
+    registry = None
+    if analysis.manifest.fetch.registry_was_wanted:
+        registry = RegistrySummary(
+            tags=storage.tags,
+            stored_bytes=storage.stored_bytes,
+            only_tags=storage.registry_only_tags,
+            only_bytes=storage.registry_only_bytes,
+            unread=storage.unread,
+            known_reclaimable_bytes=costs.known_reclaimable_bytes,
+            unknown_images=costs.unknown_reclaimable_images,
+        )
     return DerivedSummary(
         is_complete=analysis.manifest.is_complete,
         compared_with=analysis.previous.date if analysis.previous else None,
@@ -233,6 +262,7 @@ def summarise(
         unpriced=costs.unpriced,
         reclaimable_bytes=costs.reclaimable_bytes,
         unmatched_references=usage.unmatched_references,
+        registry=registry,
     )
 
 

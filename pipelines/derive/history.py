@@ -26,7 +26,7 @@ from pipelines.lake.parquet_files import SANDBOX_MARK, open_parquet
 from pipelines.lake.retention_records import RetentionRecords
 from pipelines.lake.storage import LakePath
 from pipelines.run import Run
-from pipelines.tables import IMAGE_CHANGES, IMAGE_HISTORY, IMAGES, RESPONSES
+from pipelines.tables import IMAGE_CHANGES, IMAGE_HISTORY, IMAGE_STORAGE, IMAGES, RESPONSES
 
 # File metadata: the days that a history consists of, each with the SHA-256 of its manifest.
 DAYS_KEY = "image_snapshots.days"
@@ -178,10 +178,13 @@ def _write_history(
 
 
 def derive_image_changes(analysis: Analysis) -> tuple[FileFacts, dict[str, int]]:
-    """Write `image_changes` of the day; also returns how many images each kind of change concerns."""
-    facts = analysis.write_by_id(
-        IMAGE_CHANGES, read_sql("derive/image_changes.sql"), [IMAGE_HISTORY.name, "image_owners"]
-    )
+    """Write `image_changes` of the day; also returns how many images each kind of change concerns.
+
+    Reads the day's `image_storage`.
+    """
+    analysis.load_today(IMAGE_STORAGE)
+    sources = [IMAGE_HISTORY.name, "image_owners", IMAGE_STORAGE.name, "current_images"]
+    facts = analysis.write_by_id(IMAGE_CHANGES, read_sql("derive/image_changes.sql"), sources)
     analysis.load_today(IMAGE_CHANGES)
     counts = analysis.engine.read(
         "SELECT change, COUNT(DISTINCT id) AS images FROM image_changes GROUP BY change ORDER BY change"

@@ -41,6 +41,10 @@ class Contents:
         """The derived manifests of a project, in order."""
         return _by_record((self._root / "_derived").contents(f"dt=*/project={project}.json").items())
 
+    def derived_manifests_of(self, day: dt.date) -> dict[Partition, bytes]:
+        """The derived manifests of all projects of a day."""
+        return _by_record((self._root / "_derived" / f"dt={day}").contents("project=*.json").items())
+
     def superseded_manifests(self, project: str) -> dict[LakePath, bytes]:
         """The manifests that a rerun replaced."""
         found = (self._root / "_manifests" / "superseded" / f"project={project}").contents("*.json")

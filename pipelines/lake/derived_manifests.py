@@ -17,11 +17,29 @@ from pipelines.lake.records import Facts, Link, Record, is_whole, newest, parse_
 from pipelines.lake.storage import LakePath
 
 
+class RegistrySummary(Facts):
+    """What the registry stores on a day, in a few figures; None where it was not read.
+
+    `stored_bytes` counts each layer once. `only_tags`: tags that no known image registers, with at least `only_bytes`
+    of their own. `unread`: repositories that were not read, or not as a whole. Of unused images, deleting those whose
+    bytes are known frees `known_reclaimable_bytes`; those of `unknown_images` are not known.
+    """
+
+    tags: int | None
+    stored_bytes: int | None
+    only_tags: int | None
+    only_bytes: int | None
+    unread: int
+    known_reclaimable_bytes: int
+    unknown_images: int
+
+
 class DerivedSummary(Facts):
     """A day in a few figures.
 
     `changes`: images by kind of change since `compared_with`; `findings`: open ones that are not suppressed, by
-    severity; sizes in bytes, `growth_bytes` against `compared_with`, `reclaimable_bytes` an upper bound;
+    severity; sizes in bytes, `growth_bytes` against `compared_with`, `reclaimable_bytes` of all unused images together,
+    an upper bound unless the `registry` was to be read (else that is None);
     `estimated_cost` of the day, `is_priced` whether the price book states any price above zero; `unmatched_references`:
     those that mean no known image. None where nothing is known.
     """
@@ -43,6 +61,7 @@ class DerivedSummary(Facts):
     unpriced: int
     reclaimable_bytes: int | None
     unmatched_references: int | None
+    registry: RegistrySummary | None = None
 
 
 class Inputs(Facts):

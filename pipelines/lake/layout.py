@@ -100,6 +100,14 @@ class Lake:
         """The note of a partition's last failure."""
         return self.staging(partition) / "failure.json"
 
+    def told(self) -> LakePath:
+        """The record of what was told in notifications."""
+        return self.root / "_notifications" / "told.json"
+
+    def told_findings(self, project: str) -> LakePath:
+        """The record of a project's findings that were told in notifications."""
+        return self.root / "_notifications" / "findings" / f"project={project}.json"
+
     def place(self, name: str, partition: Partition) -> LakePath:
         """Where the file of a table lies that a record of a partition names.
 

@@ -17,6 +17,8 @@ from pipelines.lake.storage import LakePath, storage_errors
 
 # A chain is held for seconds; derived tables for as long as all days of a project take that are due.
 WAIT_SECONDS = 3600.0
+# Messages are sent while this lock is held, for a minute or two at most.
+NOTIFICATIONS_WAIT_SECONDS = 180.0
 # A shorter wait is not reported.
 SAID_AFTER_SECONDS = 2.0
 
@@ -59,20 +61,34 @@ class Locks:
         """Hold a lake without any published day; else as `chain`."""
         return _held(self._root / "first-day", "The empty lake", holder, may_wait=True)
 
+    def notifications(self, holder: str = "another run") -> AbstractContextManager[None]:
+        """Hold the record of what was told, so that two processes do not tell it twice; else as `chain`."""
+        return _held(
+            self._root / "notifications",
+            "The record of notifications",
+            holder,
+            may_wait=True,
+            seconds=NOTIFICATIONS_WAIT_SECONDS,
+        )
+
 
 @contextmanager
-def _held(place: LakePath, what: str, holder: str, *, may_wait: bool) -> Iterator[None]:
+def _held(place: LakePath, what: str, holder: str, *, may_wait: bool, seconds: float | None = None) -> Iterator[None]:
     with ExitStack() as stack:
         with storage_errors(place):
-            stack.enter_context(held(place, what, holder, may_wait=may_wait))
+            stack.enter_context(held(place, what, holder, may_wait=may_wait, seconds=seconds))
         yield
 
 
-def held(place: LakePath, what: str, holder: str, *, may_wait: bool) -> AbstractContextManager[None]:
+def held(
+    place: LakePath, what: str, holder: str, *, may_wait: bool, seconds: float | None = None
+) -> AbstractContextManager[None]:
     """Hold `place` until the block, or the process, ends; `what` and `holder` are words for others who want it.
 
+    With `may_wait` it waits for `seconds`, or else for `WAIT_SECONDS`.
+
     Raises:
-        PartitionBusyError: somebody else holds it, or with `may_wait` still does after `WAIT_SECONDS`; says who.
+        PartitionBusyError: somebody else holds it, or still does after that wait; says who.
         OSError, StorageError: the storage failed.
     """
     facts = {
@@ -81,7 +97,8 @@ def held(place: LakePath, what: str, holder: str, *, may_wait: bool) -> Abstract
         "host": socket.gethostname(),
         "since": dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
     }
-    return place.held(facts, _Waiting(what).for_holder if may_wait else _refuse(what))
+    wait = _Waiting(what, WAIT_SECONDS if seconds is None else seconds)
+    return place.held(facts, wait.for_holder if may_wait else _refuse(what))
 
 
 def _in_words(facts: dict[str, str]) -> str:
@@ -103,8 +120,9 @@ def _refuse(what: str) -> Callable[[dict[str, str]], None]:
 class _Waiting:
     """One wait for something that others hold: reports the holder, and gives up in the end."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, seconds: float) -> None:
         self._what = what
+        self._seconds = seconds
         self._began = time.monotonic()
         self._said = ""
 
@@ -116,10 +134,10 @@ class _Waiting:
         """
         waited = time.monotonic() - self._began
         holder = _in_words(facts)
-        if waited >= WAIT_SECONDS:
+        if waited >= self._seconds:
             raise PartitionBusyError(
-                f"{self._what} is held by {holder}, which was waited for {WAIT_SECONDS / 60:g} minutes: wait for it to "
-                "end, or stop it, and run again."
+                f"{self._what} is held by {holder}, which was waited for {self._seconds / 60:g} minutes: wait for it "
+                "to end, or stop it, and run again."
             )
         if waited >= SAID_AFTER_SECONDS and holder != self._said:
             self._said = holder
@@ -127,5 +145,5 @@ class _Waiting:
                 "Waiting for %s, which holds %s, for up to %g minutes.",
                 holder,
                 self._what[:1].lower() + self._what[1:],
-                WAIT_SECONDS / 60,
+                self._seconds / 60,
             )

@@ -62,8 +62,8 @@ class InventoryFacts(Facts):
 # The origin of a scope if the list of workspaces failed.
 UNREAD = "unread"
 
-# The name of the traces in `FetchFacts.sources`.
-TRACES = "traces"
+# The names of the traces and of the registry in `FetchFacts.sources`.
+TRACES, REGISTRY = "traces", "registry"
 
 
 class SourceFacts(Facts):
@@ -105,14 +105,37 @@ class ScopeFacts(Facts):
     outside: list[str] = Field(default_factory=list)
 
 
+class UnreadRepository(Facts):
+    """A repository that was not read, or not as a whole, and why; without `repository`: a whole namespace's list.
+
+    Without `namespace`: something that several repositories needed, such as the login for manifest lists.
+    """
+
+    namespace: str | None
+    repository: str | None
+    reason: str
+
+
+class RegistryFacts(Facts):
+    """How far the registry was read: the namespaces that were asked for, and what in them could not be read.
+
+    `origin`: `images` (those that images name), `stated` (by the setting) or `all` (that the user may see).
+    """
+
+    namespaces: list[str]
+    origin: str
+    unread: list[UnreadRepository] = Field(default_factory=list)
+
+
 class FetchFacts(Facts):
     """How the responses were fetched.
 
     `kept`: responses that an open attempt had already stored. `carried`: responses carried forward from an earlier day
     (mode `changed`). The image list was read to its end, or it was not wanted, or `list_error` says why it could not be
     read. `list_shortfall`: how many images the list counts but shows on none of its pages. `sources`: the further
-    sources of evidence, by name. `clock_skew_seconds`: how far our clock was ahead of the API's, negative if it was
-    behind, or None if the responses did not say.
+    sources of evidence, by name. `registry`: how far the registry was read, None if it was not wanted.
+    `clock_skew_seconds`: how far our clock was ahead of the API's, negative if it was behind, or None if the responses
+    did not say.
     """
 
     project_id: str
@@ -134,6 +157,7 @@ class FetchFacts(Facts):
     list_shortfall: int = 0
     scope: ScopeFacts
     sources: dict[str, SourceFacts] = Field(default_factory=dict)
+    registry: RegistryFacts | None = None
     clock_skew_seconds: float | None = None
 
     @property
@@ -162,6 +186,16 @@ class FetchFacts(Facts):
         return TRACES in self.sources and self.sources[TRACES].is_whole
 
     @property
+    def registry_was_wanted(self) -> bool:
+        """Whether the registry was to be read, so that stored bytes are known, or are known to be unknown."""
+        return REGISTRY in self.sources and self.sources[REGISTRY].wanted
+
+    @property
+    def registry_was_read(self) -> bool:
+        """Whether the registry was read, though some repositories may not have been (see `registry`)."""
+        return REGISTRY in self.sources and self.sources[REGISTRY].was_read
+
+    @property
     def failed(self) -> int:
         """The number of ids without a response."""
         return self.outcomes.get("failed", 0)
@@ -176,16 +210,11 @@ class FileFacts(Facts):
     sha256: str
 
 
-class FailedId(Facts):
-    """An id without a response, with the last error."""
-
-    id: str
-    error_code: str | None
-
-
 class Manifest(Record, Evidence):
     """The manifest of a day. `rebuilt`: its tables were derived again from stored responses.
 
+    `responses_root`: the root of the hash tree over the rows of `responses` (see `stored_responses.response_leaves`),
+    which proves one response without another. So a manifest names no image, and may be shown to anyone.
     `derived_record_sha256`: the SHA-256 of the project's newest derived manifest at that time, which this manifest
     proves.
     """
@@ -203,7 +232,7 @@ class Manifest(Record, Evidence):
     inventory: InventoryFacts
     fetch: FetchFacts
     is_complete: bool
-    failed: list[FailedId]
+    responses_root: str
     files: dict[str, FileFacts]
     previous_manifest_sha256: str | None
     derived_record_sha256: str | None = None
@@ -281,8 +310,8 @@ def outside_scope(facts: FetchFacts) -> str | None:
     if not facts.scope.outside:
         return None
     return (
-        f"Answers name workspaces that were not read ({', '.join(facts.scope.outside)}), so nothing there is known to "
-        "be unused or unregistered: add them to IMAGE_SNAPSHOTS_WORKSPACES, or set that to `all`."
+        f"Responses name workspaces that were not read ({', '.join(facts.scope.outside)}), so nothing there is known "
+        "to be unused or unregistered: add them to IMAGE_SNAPSHOTS_WORKSPACES, or set that to `all`."
     )
 
 

@@ -14,13 +14,13 @@ from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import FileFacts, last_days
 from pipelines.lake.records import Evidence, Facts, Record, parse_record
 from pipelines.lake.storage import LakePath
-from pipelines.tables import AUDIT_FINDINGS, IMAGE_COSTS, IMAGE_USAGE, TABLES
+from pipelines.tables import AUDIT_FINDINGS, IMAGE_COSTS, IMAGE_STORAGE, IMAGE_USAGE, TABLES
 
 # In the records, this stands for the table of a report.
 REPORT = "report"
 
 # The tables of a day that the next day's derived tables continue.
-HANDED_ON = (AUDIT_FINDINGS.name, IMAGE_COSTS.name, IMAGE_USAGE.name)
+HANDED_ON = (AUDIT_FINDINGS.name, IMAGE_COSTS.name, IMAGE_STORAGE.name, IMAGE_USAGE.name)
 
 
 class Rules(Facts):

@@ -37,7 +37,7 @@ def storage_errors(path: object) -> Iterator[None]:
         if error.errno in _NO_SPACE:
             raise StorageError(
                 f"No space left while writing {path}: free some and run again; what was published before is intact "
-                "and answers fetched so far are kept."
+                "and responses fetched so far are kept."
             ) from error
         if error.errno in _NOT_ALLOWED:
             raise ConfigurationError(

@@ -26,7 +26,7 @@ from pipelines.lake.retention_records import (
 )
 from pipelines.lake.storage import LakePath
 from pipelines.maintenance.compaction import decompact
-from pipelines.tables import ANSWER_TABLES, SNAPSHOT_TABLES
+from pipelines.tables import RESPONSE_TABLES, SNAPSHOT_TABLES
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def plan_retention(lake: Lake, project: str, rules: Rules, today: dt.date) -> Pl
             "set IMAGE_SNAPSHOTS_RETENTION_RESPONSES_DAYS or IMAGE_SNAPSHOTS_RETENTION_SNAPSHOTS_DAYS."
         )
     removed = RetentionRecords(lake, project)
-    answers = _older(lake, project, rules.responses_days, today)
+    responses = _older(lake, project, rules.responses_days, today)
     snapshots = _older(lake, project, rules.snapshots_days, today)
     if snapshots:
         # The first kept day needs the results of these days.
@@ -74,7 +74,7 @@ def plan_retention(lake: Lake, project: str, rules: Rules, today: dt.date) -> Pl
         if day.project != project:
             continue
         wanted = {
-            **(ANSWER_TABLES if day in answers else {}),
+            **(RESPONSE_TABLES if day in responses else {}),
             **(SNAPSHOT_TABLES if day in snapshots else {}),
         }
         for name, file in manifest_files(lake, day).items():

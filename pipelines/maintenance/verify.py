@@ -19,11 +19,13 @@ import pyarrow.compute as pc
 from pipelines.bodies.json_text import NotJSONError
 from pipelines.errors import StorageError
 from pipelines.fingerprint import code_version
+from pipelines.lake.hash_tree import root_of
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.local_storage import LocalPath
 from pipelines.lake.manifests import Manifest, read_manifest
 from pipelines.lake.parquet_files import read_batches
 from pipelines.lake.retention_records import RetentionRecords
+from pipelines.lake.stored_responses import response_leaves
 from pipelines.lake.witnesses import Witness
 from pipelines.maintenance.compaction import check_months
 from pipelines.maintenance.verify_derived import verify_derived
@@ -48,8 +50,8 @@ from pipelines.maintenance.verify_tables import (
 from pipelines.maintenance.verify_witnesses import claims_of, find_witnesses, lost_manifests, warehouse_claims
 from pipelines.settings import Settings
 from pipelines.snapshot.image_list import ImageList, confirms, microseconds
-from pipelines.snapshot.publish import build_tables, failed_ids
-from pipelines.tables import IMAGE_TAGS, IMAGE_VALUES, IMAGES, INVENTORY, LIST_PAGES, RESPONSES, TABLES
+from pipelines.snapshot.publish import build_tables
+from pipelines.tables import IMAGE_TAGS, IMAGE_VALUES, IMAGES, INVENTORY, LIST_PAGES, REGISTRY_PAGES, RESPONSES, TABLES
 
 __all__ = ["Note", "Problem", "verify", "verify_derived"]
 
@@ -206,13 +208,26 @@ def _verify_evidence(lake: Lake, partition: Partition, manifest: Manifest) -> It
             outcomes[outcome] += 1
             if (None if body is None else hashlib.sha256(body).hexdigest()) != digest:
                 yield Problem(lake.key(path), f"The stored response for {id_} does not have its SHA-256.")
+    yield from _verify_pages(lake, partition)
     yield from _verify_listed(lake, partition, has_carried=manifest.fetch.carried > 0)
-    failed = failed_ids(path)
-    if dict(outcomes) != manifest.fetch.outcomes or failed != manifest.failed or manifest.is_complete != (not failed):
+    if (
+        dict(outcomes) != manifest.fetch.outcomes
+        or manifest.is_complete != (not outcomes["failed"])
+        or manifest.responses_root != root_of(response_leaves(path))
+    ):
         yield Problem(
             lake.key(lake.manifest(partition)),
-            f"The manifest does not agree with the stored responses: {dict(outcomes)}, {len(failed)} failed.",
+            f"The manifest does not agree with the stored responses: {dict(outcomes)}.",
         )
+
+
+def _verify_pages(lake: Lake, partition: Partition) -> Iterator[Problem]:
+    """Check the responses of the registry; days from before it was read have none."""
+    pages = lake.table(REGISTRY_PAGES.name, partition)
+    for batch in read_batches(pages, 64, ["page", "body", "body_sha256"]) if pages.is_there() else ():
+        for row in batch.to_pylist():
+            if hashlib.sha256(row["body"]).hexdigest() != row["body_sha256"]:
+                yield Problem(lake.key(pages), f"Page {row['page']} does not have its SHA-256.")
 
 
 def _verify_listed(lake: Lake, partition: Partition, *, has_carried: bool) -> Iterator[Problem]:

@@ -13,6 +13,7 @@ from pipelines.derive.costs import derive_image_costs
 from pipelines.derive.days import derived_inputs, summarise
 from pipelines.derive.history import derive_image_changes, write_history_again
 from pipelines.derive.reconciliation import derive_image_reconciliation
+from pipelines.derive.storage import derive_image_storage, derive_reclaimable
 from pipelines.derive.usage import derive_image_usage
 from pipelines.engine.duckdb import DuckDBEngine
 from pipelines.errors import ConfigurationError
@@ -50,17 +51,21 @@ from pipelines.tables import (
     IMAGE_COSTS,
     IMAGE_HISTORY,
     IMAGE_RECONCILIATION,
+    IMAGE_STORAGE,
     IMAGE_USAGE,
+    RECLAIMABLE,
 )
 
 # For each table: its inputs besides published days, in words, as far as `Inputs` knows them.
 _MADE_FROM: dict[str, tuple[str, ...]] = {
-    IMAGE_CHANGES.name: ("tag_keys",),
+    IMAGE_CHANGES.name: ("tag_keys", "handed_on"),
     IMAGE_RECONCILIATION.name: ("tag_keys",),
+    IMAGE_STORAGE.name: ("handed_on",),
     IMAGE_USAGE.name: ("handed_on",),
     AUDIT_RULES.name: ("audit_rules", "suppressions", "allowed_namespaces", "tag_keys", "handed_on"),
     AUDIT_FINDINGS.name: ("audit_rules", "suppressions", "allowed_namespaces", "tag_keys", "handed_on"),
     IMAGE_COSTS.name: ("price_book", "tag_keys", "handed_on"),
+    RECLAIMABLE.name: ("tag_keys", "handed_on"),
 }
 _IN_WORDS = {
     "audit_rules": "the audit rules",
@@ -312,12 +317,15 @@ def _compare(
     left_out: Counter[str],
 ) -> Iterator[Problem]:
     with Analysis(run, staging) as analysis:
-        _, changes = derive_image_changes(analysis)
         derive_image_reconciliation(analysis)
+        storage = derive_image_storage(analysis)
+        _, changes = derive_image_changes(analysis)
         usage = derive_image_usage(analysis)
         audit = derive_audit_findings(analysis) if comparable.get(AUDIT_FINDINGS.name) else None
+        # Without findings that were derived again, it goes by those that are published.
+        derive_reclaimable(analysis)
         costs = derive_image_costs(analysis) if comparable.get(IMAGE_COSTS.name) else None
-        summary = summarise(analysis, changes, usage, audit, costs) if audit and costs else None
+        summary = summarise(analysis, changes, usage, audit, costs, storage) if audit and costs else None
     is_same_code = found_manifest.code_version == code_version()
     for name in found_manifest.files:
         path = lake.table(name, run.partition)

@@ -35,6 +35,7 @@ _KNOWN = [
 ]
 _LOCK = re.compile(r"_locks/.*")
 _FAILURE = re.compile(rf"_staging/{_DAY}/{_PROJECT}/failure\.json")
+_TOLD = re.compile(rf"_notifications/(told|findings/{_PROJECT})\.json")
 _ATTEMPT = re.compile(r"_staging/[^/]+/[^/]+|_derived/coming/[^/]+")
 _PART = re.compile(r"(?:.*/)?\.[^/]+\.part(\.wal)?")
 # Files that a pattern such as `images/**/*.parquet` matches.
@@ -68,8 +69,8 @@ def survey(lake: Lake, on_note: Callable[[Note], None]) -> tuple[list[Problem], 
                 on_note(Note(key, "No monthly manifest names it, so no reader uses it: remove it."))
         elif _LOCK.fullmatch(key):
             locks += 1
-        elif _FAILURE.fullmatch(key):
-            # A noted failure, which `status` shows.
+        elif _FAILURE.fullmatch(key) or _TOLD.fullmatch(key):
+            # A noted failure, which `status` shows; or what was told, which proves nothing.
             continue
         elif attempt := _ATTEMPT.match(key):
             attempts[attempt[0]] += 1

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from pipelines.derive.history import DAYS_KEY
 from pipelines.engine.duckdb import engine_types, parquet_files
+from pipelines.engine.spreadsheet import inert_sql
 from pipelines.engine.sql_files import VIEWS, read_sql, read_view
 from pipelines.engine.sql_text import quoted, quoted_name
 from pipelines.errors import ConfigurationError
@@ -299,8 +300,10 @@ def sql_errors() -> Iterator[None]:
         raise ConfigurationError(f"The query failed: {' '.join(message.split())}{line}") from error
 
 
-def select(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyRelation:
-    """The rows of a SQL text that must be one read-only statement.
+def select(
+    connection: duckdb.DuckDBPyConnection, sql: str, parameters: Mapping[str, Any] | None = None
+) -> duckdb.DuckDBPyRelation:
+    """The rows of a SQL text that must be one read-only statement; `parameters` are the values of its `$name`s.
 
     The engine's own parse tree is checked, and exactly the checked statement is run. An EXPLAIN is rebuilt from its
     options and its query, which is checked separately.
@@ -329,7 +332,7 @@ def select(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyRe
                 f"The lake is read-only here, and this {name} statement does more than read: give a SELECT, WITH, "
                 "SHOW, DESCRIBE, SUMMARIZE or EXPLAIN; --output writes the rows to a file."
             )
-        return connection.sql(reading)
+        return connection.sql(reading, params=dict(parameters) if parameters else None)
 
 
 def _reading(connection: duckdb.DuckDBPyConnection, statement: duckdb.Statement) -> str | None:
@@ -374,11 +377,12 @@ def _nodes(tree: Any) -> set[str]:
     return own.union(*map(_nodes, tree.values()))
 
 
-def write_rows(relation: duckdb.DuckDBPyRelation, file: BinaryIO, form: Format) -> None:
+def write_rows(relation: duckdb.DuckDBPyRelation, file: BinaryIO, form: Format, *, exact: bool = False) -> None:
     """Write all rows of a query in bounded memory.
 
-    `csv`: comma, header, text in quotes, nulls empty; `json`: an array with one object on each line; `parquet`: the
-    columns with their types. Times are UTC, in ISO 8601.
+    `csv`: comma, header, text in quotes, nulls empty, and text that a spreadsheet would run made harmless unless
+    `exact`; `json`: an array with one object on each line; `parquet`: the columns with their types. Times are UTC, in
+    ISO 8601.
 
     Raises:
         ConfigurationError: the query fails.
@@ -387,16 +391,18 @@ def write_rows(relation: duckdb.DuckDBPyRelation, file: BinaryIO, form: Format) 
     # `project` gives a second column with the same name another name.
     rows = relation.project("*")
     if form == Format.CSV:
-        _write_csv(rows, file)
+        _write_csv(rows, file, exact=exact)
     elif form == Format.JSON:
         _write_json(rows, file)
     else:
         _write_parquet(rows, file)
 
 
-def _write_csv(rows: duckdb.DuckDBPyRelation, file: BinaryIO) -> None:
+def _write_csv(rows: duckdb.DuckDBPyRelation, file: BinaryIO, *, exact: bool) -> None:
+    texts = {name: f"CAST({name} AS VARCHAR)" for name, type_ in _columns(rows) if type_.id not in _PLAIN}
     columns = ", ".join(
-        name if type_.id in _PLAIN else f"CAST({name} AS VARCHAR) AS {name}" for name, type_ in _columns(rows)
+        f"{texts[name] if exact else inert_sql(texts[name])} AS {name}" if name in texts else name
+        for name, _ in _columns(rows)
     )
     schema, batches = _batches(rows.project(columns))
     with pa_csv.CSVWriter(file, schema) as writer:

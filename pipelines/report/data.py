@@ -13,7 +13,7 @@ from pipelines.errors import StorageError
 from pipelines.lake.derived_manifests import DerivedManifest, DerivedSummary, read_derived_manifest
 from pipelines.lake.layout import Lake, Partition
 from pipelines.report.words import SHOWN_TEXT
-from pipelines.tables import IMAGE_HISTORY, IMAGES, INVENTORY
+from pipelines.tables import IMAGE_HISTORY, IMAGES, INVENTORY, RECLAIMABLE
 
 TREND_DAYS = 90
 # Row limits that bound the size of the page. `sql/report/outliers.sql` limits the outliers.
@@ -76,6 +76,8 @@ def read_tables(lake: Lake, partition: Partition, derived_manifest: DerivedManif
             engine.load("report_limits", pa.table({name: [limit] for name, limit in _LIMITS.items()}))
             for table in (IMAGES, INVENTORY):
                 engine.load_file(table.name, lake.table(table.name, partition))
+            # A day that an earlier version derived has none.
+            engine.load(RECLAIMABLE.name, RECLAIMABLE.schema.empty_table())
             for name in derived_manifest.files:
                 engine.load_file(name, lake.place(name, partition))
             engine.load_file(IMAGE_HISTORY.name, history)

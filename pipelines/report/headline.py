@@ -143,13 +143,15 @@ def figures(summary: DerivedSummary, before: DerivedSummary | None) -> list[tupl
             since(cost_change, money(abs(cost_change or 0))),
             "For one day; an estimate, not a bill." + (f" {unpriced} no price." if summary.unpriced else ""),
         )
+    registry = summary.registry
+    stored = f"; the registry stores {size(registry.stored_bytes)}" if registry and registry.stored_bytes else ""
     return [
         ("Images", count(summary.images), since(images, unsigned(images)), f"{moves}." if moves else ""),
         (
             "Stored size",
             size(summary.total_bytes),
             since(summary.growth_bytes, size(abs(summary.growth_bytes or 0))),
-            f"{summary.total_bytes:,} bytes. Shared layers count for each image.",
+            f"{summary.total_bytes:,} bytes. Shared layers count for each image{stored}.",
         ),
         ("Estimated cost", *price),
         (

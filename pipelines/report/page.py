@@ -16,8 +16,8 @@ import orjson
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from pipelines.derive.audit import SEVERITIES
 from pipelines.derive.usage import UNUSED_AFTER_DAYS, is_observed, observed_days, users_in_words
+from pipelines.engine.spreadsheet import inert
 from pipelines.errors import ConfigurationError
 from pipelines.fingerprint import code_version
 from pipelines.lake.derived_manifests import bases, read_derived_manifest
@@ -27,12 +27,13 @@ from pipelines.lake.manifests import Manifest, published_or_error
 from pipelines.lake.records import UNSTATED, is_whole, state_sha256
 from pipelines.lake.retention_records import RetentionRecords
 from pipelines.lake.storage import LakePath
+from pipelines.lake.stored_responses import failed_ids
 from pipelines.plain_text import visible
 from pipelines.report.charts import charts
 from pipelines.report.data import read_tables, read_trend
 from pipelines.report.headline import asked, awaited, figures, notes, verdict
-from pipelines.report.words import SHOWN_TEXT, count, long_date, moment, money, plural, signed, size, words
-from pipelines.tables import SNAPSHOT_TABLES, USAGE_SOURCES, Outcome
+from pipelines.report.words import SHOWN_TEXT, count, freed, long_date, moment, money, plural, signed, size, words
+from pipelines.tables import RESPONSES, SEVERITIES, SNAPSHOT_TABLES, USAGE_SOURCES, Outcome
 
 # Limits the size of the page, together with the row limits of `report.data`.
 SHOWN_IDS = 200
@@ -126,6 +127,7 @@ def render_report(lake: Lake, partition: Partition) -> str:
     compared_with = derived_manifest.summary.compared_with
     previous = read_derived_manifest(lake, Partition(compared_with, partition.project)) if compared_with else None
     before = previous.summary if previous else None
+    responses = lake.table(RESPONSES.name, partition)
     trend_sha256 = hashlib.sha256(repr(trend).encode()).hexdigest()
     content = template().render(
         partition=partition,
@@ -159,10 +161,12 @@ def render_report(lake: Lake, partition: Partition) -> str:
         rules_applied=len({rule["rule"] for rule in rows["rules"] if rule["has_file"] and rule["error"] is None}),
         outcomes=[(name, manifest.fetch.outcomes.get(name, 0), meaning) for name, meaning in _OUTCOMES.items()],
         asked=asked(manifest),
-        failed=manifest.failed[:SHOWN_IDS],
+        # Retention may have removed the responses.
+        failed=failed_ids(responses)[:SHOWN_IDS] if responses.is_there() else [],
         files=[*manifest.files.values(), *derived_manifest.files.values()],
         unused_after_days=UNUSED_AFTER_DAYS,
         is_observed=observed > 0,
+        usage_is_observed=manifest.fetch.usage_is_observed,
         users=users_in_words(kinds, len(workspaces)) if kinds else None,
         usage=_usage(manifest),
         workspaces=[*workspaces[:SHOWN_WORKSPACES], *(["…"] if workspaces[SHOWN_WORKSPACES:] else [])],
@@ -182,14 +186,22 @@ def template() -> Template:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        count=count, size=size, signed=signed, money=money, long_date=long_date, moment=moment, words=words
+        count=count,
+        size=size,
+        signed=signed,
+        money=money,
+        long_date=long_date,
+        moment=moment,
+        words=words,
+        plural=plural,
     )
+    environment.globals["freed"] = freed
     return environment.get_template("page.html.j2")
 
 
 def _shown(value: Any) -> Any:
-    """A value as the page shows it, with white space collapsed; Markup from this template is kept as it is."""
-    return visible(value, keep="\n\t") if isinstance(value, str) and not isinstance(value, Markup) else value
+    """A value as the page shows it, also when its tables are opened in a spreadsheet; Markup is kept as it is."""
+    return inert(visible(value, keep="\n\t")) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _usage(manifest: Manifest) -> list[str]:

@@ -30,6 +30,13 @@ def size(value: int | None) -> str:
     return f"{_MINUS if value < 0 else ''}{amount}\u00a0{unit}"
 
 
+def freed(exact: int | None, known: int, unknown_images: int) -> str:
+    """Format what deleting images frees: `exact`, or at least the `known` bytes while some images are unknown."""
+    if exact is not None:
+        return size(exact)
+    return f"at least {size(known)}" if known and unknown_images else "unknown"
+
+
 def signed(change: float | None, amount: str) -> str:
     """Format a change; `amount` is its size without a sign."""
     if change is None:

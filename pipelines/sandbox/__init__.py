@@ -10,7 +10,7 @@
 ``sealed_ids``     ids that can be looked up without an index
 ``options``        what can be chosen: size, day, projects, workspaces, faults
 ``server``         the endpoint, run by `serve`; ``further_calls`` all but images and notebooks
-``identity``       its tokens and signatures
+``identity``       its tokens and signatures; ``temporary_keys`` its keys that expire
 ``seen``           the credentials that requests brought
 ``faults``         what goes wrong there
 ``responses``      the shapes of its answers

@@ -24,6 +24,10 @@ Source = Literal[
     "services_v2",
     "workflows",
     "traces",
+    "registry",
+    "registry_v2",
+    "registry_v3",
+    "registry_manifests",
 ]
 
 
@@ -88,6 +92,14 @@ class Faults(BaseModel):
     suspended: bool = Field(False, description="answer 401 ModelArts.6201 to every ModelArts call")
     iam_down: bool = Field(False, description="answer 503 to the token call")
     token_seconds: Annotated[float, Field(gt=0)] = Field(86_400, description="life of a token issued from now on")
+    key_seconds: Annotated[float, Field(gt=0)] = Field(
+        86_400, description="life of a temporary access key issued from now on"
+    )
+    no_catalogue: bool = Field(False, description="issue tokens without a catalogue of services")
+    no_agency: bool = Field(False, description="answer 404 to a server's call for a temporary access key")
+    metadata_token_required: bool = Field(
+        False, description="answer 401 to that call without a token of the metadata service"
+    )
     answers: dict[str, CannedAnswer] = Field({}, description="JSON object, image id -> answer of its details call")
 
     @model_validator(mode="after")

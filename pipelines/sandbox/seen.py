@@ -23,8 +23,8 @@ class SeenCredentials:
         for name, header in _SECRET_HEADERS.items():
             if value := request.headers.get(header):
                 self._secrets[name, value] += 1
-        if header := request.headers.get("Authorization"):
-            authorization = Authorization.parse(header)
+        if signed := request.headers.get("Authorization"):
+            authorization = Authorization.parse(signed)
             key = "that is malformed" if authorization is None else authorization.access_key
             self._seen[f"access key {key}"] += 1
 

@@ -7,8 +7,8 @@ it.
 
     PUT, PATCH, GET /sandbox/faults   all of `Faults`, those named, what is set; `expire_tokens_now` ends every token
     PUT, GET /sandbox/day             {"day": "2026-11-23"}, null to follow the clock
-    GET /sandbox/stats                counts of requests by kind, of answers by status, of tokens issued; most
-                                     details and lists asked for within a second
+    GET /sandbox/stats                counts of requests by kind, of answers by status, of tokens and temporary keys
+                                     issued; most details and lists asked for within a second
     GET /sandbox/requested            image id -> how often its details were asked for
     GET /sandbox/credentials          which credentials requests brought, and how often; secrets by their SHA-256
 """
@@ -39,6 +39,16 @@ from pipelines.sandbox.further_calls import Call, answer_to, call_of, page_wante
 from pipelines.sandbox.identity import DOMAIN, Credentials, IdentityService
 from pipelines.sandbox.images import USERNAME
 from pipelines.sandbox.options import Faults, SandboxOptions
+from pipelines.sandbox.registry import Registry
+from pipelines.sandbox.registry_calls import (
+    RegistryCall,
+    as_registry_error,
+    is_logged_in,
+    login_of,
+    registry_answer,
+    registry_call_of,
+    registry_error,
+)
 from pipelines.sandbox.responses import (
     canned_response,
     error_response,
@@ -122,6 +132,8 @@ class Sandbox:
             project_id: Catalogue(options.seed, options.size, name, options.workspaces, options.second_workspace_since)
             for name, project_id in self._projects.items()
         }
+        self._registries = {project_id: Registry(catalogue) for project_id, catalogue in self._catalogues.items()}
+        self._registry_login = login_of(options.seed)
         self._inventory_file = options.inventory_file
         self._fixed_day = options.day
         self._asked: Counter[str] = Counter()
@@ -211,13 +223,22 @@ class Sandbox:
             case ("GET", ["v1", project_id, "notebooks", "all"]):
                 kind, answer = "notebooks", self._notebooks
             case ("POST", ["v3", "auth", "tokens"]):
-                return self._counted("token", self._issue_token(await request.read()))
+                return self._counted("token", self._issue_token(request, await request.read()))
+            case ("POST", ["v3.0", "OS-CREDENTIAL", "securitytokens"]):
+                return self._counted("key", self._identity.issue_key(request, self._faults.options))
+            case ("PUT", ["meta-data", "latest", "api", "token"]):
+                return self._counted("metadata_token", self._identity.metadata_token())
+            case ("GET", ["openstack", "latest", "securitykey"]):
+                return self._counted("key", self._identity.metadata_key(request, self._faults.options))
             case ("GET", ["v3", "projects"]):
                 refusal = await self._identity.unauthenticated(request)
                 return self._counted("projects", refusal or self._identity.list_projects(query))
             case ("GET", ["v3"] | ["v3", ""]):
                 return self._counted("other", self._identity.version(request))
             case _:
+                registry_call = registry_call_of(request.method, parts)
+                if registry_call is not None:
+                    return self._counted(registry_call.kind, await self._registry_call(request, registry_call, query))
                 call = call_of(request.method, parts)
                 if call is None:
                     return self._counted("other", no_such_api())
@@ -231,11 +252,11 @@ class Sandbox:
         self._answers[outcome or str(response.status)] += 1
         return response
 
-    def _issue_token(self, body: bytes) -> web.Response:
+    def _issue_token(self, request: web.BaseRequest, body: bytes) -> web.Response:
         faults = self._faults.options
         if faults.iam_down:
             return identity_error(503, "Service Unavailable", "The identity service is not available.")
-        return self._identity.issue_token(body, faults.token_seconds)
+        return self._identity.issue_token(request, body, faults)
 
     async def _refusal(self, request: web.BaseRequest, project_id: str) -> web.Response | None:
         # Why this request to ModelArts may not have what it asks of this project; None when it may.
@@ -289,6 +310,31 @@ class Sandbox:
         catalogue = self._catalogues[call.project_id]
         response = answer_to(call, catalogue, self.day, query, body, self._faults.options)
         return await self._faults.apply(request, request.raw_path, self._asked[request.raw_path], response)
+
+    async def _registry_call(self, request: web.BaseRequest, call: RegistryCall, query: str) -> web.StreamResponse:
+        self._asked[request.raw_path] += 1
+        if call.kind == "registry_manifest":
+            if not is_logged_in(request, self._registry_login):
+                return registry_error(401, "UNAUTHORIZED", "authentication required", is_array=False)
+            # The login is that of the account: the manifest may be of any of its projects.
+            project_id = next(
+                (one for one, registry in self._registries.items() if call.place in registry.repositories(self.day)),
+                next(iter(self._registries)),
+            )
+            refusal = self._faults.throttled()
+        else:
+            token = request.headers.get("X-Auth-Token")
+            scope = self._identity.scope_of(token) if token and self._identity.knows(token) else None
+            project_id = scope or request.headers.get("X-Project-Id") or next(iter(self._registries))
+            refusal = await self._throttled(request, project_id)
+        refusal = refusal or self._faults.refused(*call.sources)
+        if refusal:
+            return as_registry_error(refusal)
+        registry = self._registries[project_id]
+        answer = registry_answer(
+            call, registry, self.day, query, self._faults.options, request.host, self._registry_login
+        )
+        return await self._faults.apply(request, request.raw_path, self._asked[request.raw_path], answer)
 
     def _images(self, catalogue: Catalogue, query: str) -> web.Response:
         refusal = self._faults.refused("images")
@@ -396,6 +442,7 @@ class Sandbox:
                 "requests": dict(self._requests),
                 "answers": dict(self._answers),
                 "tokens_issued": self._identity.tokens_issued,
+                "keys_issued": self._identity.keys_issued,
                 "busiest_second": self._busiest_second,
             },
             "requested": lambda: dict(self._requested),

@@ -7,17 +7,19 @@ import datetime as dt
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from pipelines.cloud.credential_variables import PREFIXES
-from pipelines.cloud.credentials import Credentials, load_credentials
+from pipelines.cloud.credentials import Credentials, Region, load_credentials
+from pipelines.cloud.discovery import find_endpoint
 from pipelines.cloud.modelarts import ModelArtsClient
 from pipelines.cloud.options import Limits, Timeouts
 from pipelines.cloud.regions import sibling_endpoint
+from pipelines.cloud.registry import BODY_BYTES, ManifestClient, RegistryClient, RegistryLogin
 from pipelines.cloud.service import ServiceClient
 from pipelines.errors import ConfigurationError
+from pipelines.inputs.credential_variables import PREFIXES
 from pipelines.inputs.projects import Project
 from pipelines.inventory.cleaning import LISTED
 from pipelines.lake.layout import Partition
@@ -25,6 +27,9 @@ from pipelines.settings import Settings
 
 if TYPE_CHECKING:
     from pipelines.cloud.shared_rate import SharedRate
+
+# Each may hold a page of a thousand manifests in memory.
+REGISTRY_CONNECTIONS = 4
 
 
 # Where `clouds.yaml` is.
@@ -40,11 +45,18 @@ class Connection:
     credentials: Credentials
     # Left out of the repr, because a database URL may hold a password.
     inventory: str = field(repr=False)
+    # What the endpoint follows from; None if it is stated.
+    origin: str | None = None
 
     @property
     def host(self) -> str:
         """Host (and port) of the endpoint."""
         return urlsplit(self.endpoint).netloc
+
+    @property
+    def derived(self) -> str:
+        """What the endpoint is and follows from, where it is not stated."""
+        return f"{self.endpoint} follows from {self.origin}."
 
     @property
     def traces_endpoint(self) -> str:
@@ -79,6 +91,52 @@ class Connection:
             ca_bundle=self.settings.ca_bundle,
             now=now,
         )
+
+    @property
+    def registry_endpoint(self) -> str:
+        """The endpoint of the registry's management API. A server on this machine plays all services of the cloud.
+
+        Raises:
+            ConfigurationError: it is not set, and cannot be derived from the ModelArts endpoint.
+        """
+        if self.settings.registry_endpoint is not None:
+            return self.settings.registry_endpoint
+        endpoint = sibling_endpoint("swr", self.endpoint)
+        if endpoint is None:
+            raise ConfigurationError(
+                f"The endpoint of the registry does not follow from {self.host}: set IMAGE_SNAPSHOTS_REGISTRY to it."
+            )
+        return endpoint
+
+    def registry_client(self, now: Callable[[], dt.datetime] | None = None) -> RegistryClient:
+        """Make a client of the registry's management API, which the caller must enter; `now` as in `client`.
+
+        Raises:
+            ConfigurationError: its endpoint is not known.
+        """
+        return RegistryClient(
+            self.registry_endpoint,
+            self.credentials,
+            limits=self._registry_limits,
+            timeouts=Timeouts(request=self.settings.timeout_seconds),
+            ca_bundle=self.settings.ca_bundle,
+            now=now,
+        )
+
+    def manifest_client(self, login: RegistryLogin, now: Callable[[], dt.datetime] | None = None) -> ManifestClient:
+        """Make a client of the registry that a login is for, which the caller must enter; `now` as in `client`."""
+        return ManifestClient(
+            login,
+            self._registry_limits,
+            Timeouts(request=self.settings.timeout_seconds),
+            self.settings.ca_bundle or self.credentials.ca_bundle,
+            now,
+        )
+
+    @property
+    def _registry_limits(self) -> Limits:
+        connections = min(REGISTRY_CONNECTIONS, self.settings.concurrency)
+        return Limits(connections=connections, rate=self.settings.rate_limit, body_bytes=BODY_BYTES)
 
     def client(self, now: Callable[[], dt.datetime] | None = None) -> ModelArtsClient:
         """Make a client of the endpoint, which the caller must enter.
@@ -147,15 +205,33 @@ def connect(settings: Settings, partition: Partition) -> Iterator[Connection]:
 
     Raises:
         ConfigurationError: the endpoint or the credentials are missing, or the settings do not name the project.
+        PipelineError: the endpoint is not stated, and the identity service, which may know it, refuses or fails.
     """
     project = stated_project(settings, partition.project)
     settings = settings.for_project(partition.project)
-    if settings.endpoint is None or settings.uses_sandbox:
+    if settings.uses_sandbox:
         raise ConfigurationError(
             "No endpoint is stated: set IMAGE_SNAPSHOTS_ENDPOINT to the cloud's ModelArts endpoint."
         )
-    credentials = load_credentials(project.project_id, project_environment(project, os.environ))
-    yield Connection(settings, settings.endpoint, credentials, stated_inventory(settings) or LISTED)
+    credentials = project_credentials(project, os.environ)
+    endpoint, origin = settings.endpoint, None
+    if endpoint is None:
+        found = find_endpoint(credentials, Timeouts(request=settings.timeout_seconds), settings.ca_bundle)
+        endpoint, origin = found.url, found.origin
+    yield Connection(settings, endpoint, credentials, stated_inventory(settings) or LISTED, origin)
+
+
+def project_credentials(project: Project, environ: Mapping[str, str]) -> Credentials:
+    """The credentials of a project.
+
+    Raises:
+        ConfigurationError: they are missing or contradictory.
+    """
+    credentials = load_credentials(project.project_id, project_environment(project, environ), project.project_name)
+    if project.region is None:
+        return credentials
+    # A message must not send the user to a variable that is not set.
+    return replace(credentials, region=Region(project.region, "`region` in the projects file"))
 
 
 def project_environment(project: Project, environ: Mapping[str, str]) -> dict[str, str]:
@@ -169,7 +245,4 @@ def project_environment(project: Project, environ: Mapping[str, str]) -> dict[st
         env["OS_CLOUD"] = project.cloud
     if project.region is not None:
         env["OS_REGION_NAME"] = project.region
-    if project.project_name is not None:
-        env.pop("OS_PROJECT_ID", None)
-        env["OS_PROJECT_NAME"] = project.project_name
     return env

@@ -84,10 +84,10 @@ class _Writer:
         self._bytes = 0
         self._due = 0.0
 
-    def add(self, answer: ImageResponse) -> None:
-        self._pending.append(answer)
-        self._bytes += len(answer.body or b"")
-        self._progress.outcomes[answer.outcome] += 1
+    def add(self, response: ImageResponse) -> None:
+        self._pending.append(response)
+        self._bytes += len(response.body or b"")
+        self._progress.outcomes[response.outcome] += 1
         if len(self._pending) >= self._store.flush_responses or self._bytes >= BATCH_BYTES:
             self.flush()
 
@@ -202,7 +202,7 @@ def drop_damaged(store: Checkpoint, damaged: list[str]) -> None:
     """Drop and log responses that were damaged in storage, so that their ids are requested again."""
     if damaged:
         _logger.warning(
-            "%d stored answers are not as they came, the one for %s among them: these ids are asked for again.",
+            "%d stored responses are damaged, the one for %s among them: these ids are requested again.",
             len(damaged),
             damaged[0],
         )

@@ -1,4 +1,4 @@
-"""Requests all that a run needs after its inventory: image details, the image list, usage and traces.
+"""Requests all that a run needs after its inventory: image details, the image list, usage, traces, the registry.
 
 The order of these parts, and their facts for the manifest, belong here. How each part is read belongs to its own
 module.
@@ -17,9 +17,11 @@ from pipelines.cloud.classification import ImageResponse
 from pipelines.cloud.modelarts import ModelArtsClient
 from pipelines.errors import StorageError
 from pipelines.lake.manifests import (
+    REGISTRY,
     TRACES,
     Attempt,
     FetchFacts,
+    RegistryFacts,
     SourceFacts,
     changes_since,
     last_complete_day,
@@ -27,7 +29,7 @@ from pipelines.lake.manifests import (
     write_attempt,
 )
 from pipelines.snapshot.checkpoint import Checkpoint, open_checkpoint
-from pipelines.snapshot.connection import Connection
+from pipelines.snapshot.connection import REGISTRY_CONNECTIONS, Connection
 from pipelines.snapshot.fetch import (
     Progress,
     drop_damaged,
@@ -43,12 +45,13 @@ from pipelines.snapshot.image_list import ImageListReading
 from pipelines.snapshot.incremental import carry_forward, last_complete_responses
 from pipelines.snapshot.scope import Scope, find_scope, known_workspaces
 from pipelines.snapshot.snapshot_run import SnapshotRun
+from pipelines.snapshot.sources.registry import RegistryReading, write_registry
 from pipelines.snapshot.sources.resources import Resource
 from pipelines.snapshot.sources.store import earlier_resources
 from pipelines.snapshot.sources.traces import read_traces
 from pipelines.snapshot.sources.usage import UsageReading, together
 from pipelines.snapshot.staging import Staging
-from pipelines.tables import INVENTORY, Outcome
+from pipelines.tables import INVENTORY, RESPONSES, Outcome
 
 _TRIES_TO_STORE = 3
 _ACCEPTED_POLL_SECONDS = 0.05
@@ -103,7 +106,7 @@ class _Gathering:
             responses = last_complete_responses(self.run.lake, self.run.partition, self.client.project_id)
         reads_list = settings.reconcile or responses is not None
         with ImageListReading(
-            self.client, self.scope, staging, store.listed if responses is not None else None
+            self.client, self.scope, staging, store.image_list if responses is not None else None
         ) as image_list:
             if responses is not None:
                 await image_list.read()
@@ -120,7 +123,8 @@ class _Gathering:
                 await self._ask()
             traces = await self._read_traces()
         await self._write_responses(staging, started_at)
-        sources = usage.end() | {TRACES: traces}
+        registry, registry_facts = await self._read_registry(staging)
+        sources = usage.end() | {TRACES: traces, REGISTRY: registry}
         write_references(staging, store)
         write_traces(staging, store)
         stats = self.client.stats
@@ -139,6 +143,7 @@ class _Gathering:
             list_shortfall=image_list.shortfall,
             scope=self.scope.facts,
             sources=sources,
+            registry=registry_facts,
             requests=stats.requests,
             retries=stats.retries,
             throttled=stats.throttled,
@@ -232,6 +237,22 @@ class _Gathering:
                 lambda: self.connection.traces_client(self.run.observed_by), self.store, self.run.now(), since
             )
 
+    async def _read_registry(self, staging: Staging) -> tuple[SourceFacts, RegistryFacts | None]:
+        settings, observed_by = self.run.settings, self.run.observed_by
+        if not settings.reads_registry:
+            write_registry(staging, self.store)
+            return SourceFacts(wanted=False), None
+        reading = RegistryReading(
+            lambda: self.connection.registry_client(observed_by),
+            lambda login: self.connection.manifest_client(login, observed_by),
+            self.store,
+            staging,
+            settings.stated_namespaces,
+            min(REGISTRY_CONNECTIONS, settings.concurrency),
+        )
+        async with stoppable(self.progress):
+            return await reading.read(self.run.staged(RESPONSES.name))
+
     async def _write_responses(self, staging: Staging, started_at: dt.datetime) -> None:
         """Stage the responses. Those that were damaged since they were stored are requested again.
 
@@ -247,7 +268,7 @@ class _Gathering:
             self.progress.outcomes = self.store.outcomes()
             await self._ask()
         raise StorageError(
-            f"{len(damaged)} answers in {staging.directory} are again not as they were stored: the storage damages "
+            f"{len(damaged)} responses in {staging.directory} are damaged again: the storage damages "
             "what is written to it, so nothing was published."
         )
 

@@ -60,7 +60,7 @@ def carry_forward(store: Checkpoint, responses: LakePath, fetched_after: dt.date
         rows = {row["id"]: row for row in batch.filter(pc.and_(is_described, is_recent)).to_pylist()}
         if not rows:
             continue
-        listed = store.listed.find(sorted(store.lacks(list(rows))))
+        listed = store.image_list.find(sorted(store.lacks(list(rows))))
         for id_, observed_at, item in listed:
             if confirms(item, rows[id_]["body"]):
                 confirmed.append((rows[id_], observed_at))

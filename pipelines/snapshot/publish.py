@@ -17,9 +17,9 @@ from pipelines.errors import ValidationError
 from pipelines.fingerprint import code_version
 from pipelines.lake.clock import rising
 from pipelines.lake.derived_manifests import newest_derived_record
+from pipelines.lake.hash_tree import root_of
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import (
-    FailedId,
     FetchFacts,
     InventoryFacts,
     Manifest,
@@ -29,6 +29,7 @@ from pipelines.lake.manifests import (
 )
 from pipelines.lake.parquet_files import SANDBOX_MARK, is_marked_sandbox, open_parquet, read_batches
 from pipelines.lake.storage import LakePath
+from pipelines.lake.stored_responses import response_leaves
 from pipelines.snapshot.normalise import add_counts, normalise_images, to_arrow
 from pipelines.tables import (
     IMAGE_REFERENCES,
@@ -37,6 +38,9 @@ from pipelines.tables import (
     IMAGE_VALUES,
     IMAGES,
     LIST_PAGES,
+    REGISTRY_LAYERS,
+    REGISTRY_PAGES,
+    REGISTRY_TAGS,
     RESPONSES,
     SCHEMA_VERSION,
     Table,
@@ -119,21 +123,12 @@ def validate(
     described = counted["ok"] + counted["deleted"]
     if rows != described:
         raise ValidationError(f"images has {rows} rows, and {described} ids were described by the API.")
-    for table in (IMAGE_REFERENCES, IMAGE_TRACES, IMAGE_TAGS):
+    for table in (IMAGE_REFERENCES, IMAGE_TRACES, IMAGE_TAGS, REGISTRY_TAGS, REGISTRY_LAYERS):
         for _ in _check_rows(files[table.name], table, partition, project_id):
             pass
-    for table in (IMAGE_VALUES, LIST_PAGES):
+    for table in (IMAGE_VALUES, LIST_PAGES, REGISTRY_PAGES):
         with open_parquet(files[table.name]) as file:
             _check_schema(file.schema_arrow, table)
-
-
-def failed_ids(responses: LakePath) -> list[FailedId]:
-    """The ids of a `responses` file whose requests failed, by id."""
-    return [
-        FailedId(id=row["id"], error_code=row["error_code"])
-        for batch in read_batches(responses, _BATCH_ROWS, ["id", "outcome", "error_code"])
-        for row in batch.filter(pc.equal(batch["outcome"], "failed")).to_pylist()
-    ]
 
 
 def _check_rows(
@@ -205,7 +200,7 @@ def publish(
     Raises:
         ConfigurationError: `published_at` is earlier than the project's newest manifest; nothing was replaced.
     """
-    failed = failed_ids(files["responses"])
+    responses_root = root_of(response_leaves(files["responses"]))
     with lake.locks.chain(partition.project, f"run {run_id}"):
         manifest = Manifest(
             snapshot_date=partition.date,
@@ -218,8 +213,8 @@ def publish(
             schema_version=SCHEMA_VERSION,
             inventory=inventory,
             fetch=fetch,
-            is_complete=not failed,
-            failed=failed,
+            is_complete=not fetch.failed,
+            responses_root=responses_root,
             files={name: file_facts(lake, path, name, partition) for name, path in files.items()},
             previous_manifest_sha256=chain_head(lake, partition.project),
             derived_record_sha256=newest_derived_record(lake, partition.project),

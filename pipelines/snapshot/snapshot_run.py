@@ -6,8 +6,10 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipelines.cloud.credential_variables import stated_credentials
+from pipelines.cloud.credentials import PasswordLogin
+from pipelines.cloud.discovery import regional
 from pipelines.errors import ConfigurationError
+from pipelines.inputs.credential_variables import stated_credentials
 from pipelines.inputs.endpoints import is_on_loopback
 from pipelines.inputs.projects import Project
 from pipelines.lake.clock import check_clock
@@ -16,7 +18,7 @@ from pipelines.lake.manifests import Attempt, Manifest, newest_manifests, parse_
 from pipelines.lake.storage import LakePath
 from pipelines.run import Run, utc_now
 from pipelines.settings import Settings
-from pipelines.snapshot.connection import Connection, connect, project_environment
+from pipelines.snapshot.connection import Connection, connect, project_credentials, project_environment
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class SnapshotRun(Run):
             return
         raise ConfigurationError(
             f"{date} is over, and the API cannot say what existed then: nothing was fetched. Run without a date for "
-            "today; `image-snapshots rebuild` derives an old day again from the answers stored on that day."
+            "today; `image-snapshots rebuild` derives an old day again from the responses stored on that day."
         )
 
     @property
@@ -83,19 +85,34 @@ class SnapshotRun(Run):
         """Refuse a run that would take invented images for real ones, as far as is known before any request.
 
         Raises:
-            ConfigurationError: cloud credentials are set without an endpoint; or the lake holds days of a cloud and
-                this run would add days of the sandbox, or the other way round.
+            ConfigurationError: cloud credentials are set without an endpoint and without a region; or the lake holds
+                days of a cloud and this run would add days of the sandbox, or the other way round.
         """
-        project = (self.settings.projects or {}).get(self.partition.project, Project())
-        environ = project_environment(project, os.environ)
-        if self.settings.endpoint is None and (stated := stated_credentials(environ)):
-            raise ConfigurationError(
-                f"Credentials of a cloud are stated ({', '.join(stated)}) and no endpoint, so invented images of the "
-                "sandbox would be taken: set IMAGE_SNAPSHOTS_ENDPOINT to the cloud's ModelArts endpoint, or to "
-                "`sandbox` where the sandbox is meant."
-            )
+        endpoint = self.settings.endpoint
+        if self.settings.derives_endpoint:
+            project = (self.settings.projects or {}).get(self.partition.project, Project())
+            names = ", ".join(stated_credentials(project_environment(project, os.environ)))
+            stated = f"Credentials of a cloud are stated ({names}) and no endpoint"
+            try:
+                credentials = project_credentials(project, os.environ)
+            except ConfigurationError as error:
+                raise ConfigurationError(
+                    f"{stated}, and they cannot be used: {str(error).removesuffix('.')}; or set "
+                    "IMAGE_SNAPSHOTS_ENDPOINT to `sandbox` where the sandbox is meant."
+                ) from None
+            if isinstance(credentials, PasswordLogin):
+                # The catalogue of its token may name any endpoint.
+                return
+            found = regional(credentials)
+            if found is None:
+                raise ConfigurationError(
+                    f"{stated} and no region, so invented images of the sandbox would be taken: set OS_REGION_NAME "
+                    "(region_name in clouds.yaml), or IMAGE_SNAPSHOTS_ENDPOINT to the cloud's ModelArts endpoint, or "
+                    "to `sandbox` where the sandbox is meant."
+                )
+            endpoint = found.url
         # A server on this machine may be a sandbox, too. Its responses say so before anything is published.
-        if self.settings.uses_sandbox or not is_on_loopback(self.settings.endpoint or ""):
+        if self.settings.uses_sandbox or not is_on_loopback(endpoint or ""):
             self.check_kind(is_sandbox=self.settings.uses_sandbox)
 
     def check_kind(self, *, is_sandbox: bool) -> None:

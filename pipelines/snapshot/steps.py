@@ -30,6 +30,7 @@ from pipelines.lake.manifests import (
 from pipelines.lake.parquet_files import SANDBOX_MARK
 from pipelines.lake.retention_records import RetentionRecords, check_derivable
 from pipelines.lake.storage import LakePath
+from pipelines.lake.stored_responses import failed_ids
 from pipelines.lake.witnesses import open_witness
 from pipelines.snapshot.absence import KnownImages, judge, known_images, missing_rows
 from pipelines.snapshot.connection import Connection
@@ -37,22 +38,26 @@ from pipelines.snapshot.fetch import (
     Progress,
 )
 from pipelines.snapshot.gathering import gather
-from pipelines.snapshot.publish import BuiltTables, build_tables, failed_ids, publish, validate
+from pipelines.snapshot.publish import BuiltTables, build_tables, publish, validate
 from pipelines.snapshot.scope import Scope, find_scope, image_workspaces, known_workspaces
 from pipelines.snapshot.snapshot_run import SnapshotRun
 from pipelines.tables import (
-    IMAGE_REFERENCES,
     IMAGE_TAGS,
-    IMAGE_TRACES,
     IMAGE_VALUES,
     IMAGES,
     INVENTORY,
-    LIST_PAGES,
+    REGISTRY_LAYERS,
+    REGISTRY_PAGES,
+    REGISTRY_TAGS,
+    RESPONSE_TABLES,
     RESPONSES,
+    TABLES,
 )
 
 _TRIES_TO_STORE = 3
-_EVIDENCE = (INVENTORY.name, LIST_PAGES.name, IMAGE_REFERENCES.name, IMAGE_TRACES.name, RESPONSES.name)
+_EVIDENCE = (INVENTORY.name, *RESPONSE_TABLES)
+# Evidence that days of earlier versions do not have.
+_LATER = (REGISTRY_PAGES.name, REGISTRY_TAGS.name, REGISTRY_LAYERS.name)
 
 
 def start_over(run: SnapshotRun) -> None:
@@ -238,7 +243,7 @@ def _check_staged(run: SnapshotRun, attempt: Attempt, names: Iterable[str]) -> N
         if name not in attempt.files or path.sha256() != attempt.files[name].sha256:
             raise StorageError(
                 f"{path} is not as it was written: the storage damaged it, or somebody changed it. Nothing was "
-                "published from it; run again today to write it anew, from the answers that are kept."
+                "published from it; run again today to write it again, from the stored responses."
             )
 
 
@@ -281,19 +286,29 @@ def publish_snapshot(run: SnapshotRun) -> Publication:
         return publication
     manifest = published_or_error(run.lake, run.partition, "nothing can be derived again")
     check_derivable(run.lake, run.partition, RetentionRecords(run.lake, run.partition.project))
+    directory = run.lake.rebuilding(run.partition)
     evidence = {name: run.lake.table(name, run.partition) for name in _EVIDENCE}
-    for name, path in evidence.items():
-        if name not in manifest.files or path.sha256() != manifest.files[name].sha256:
+    for name, path in list(evidence.items()):
+        if name not in manifest.files and name in _LATER and not path.is_there():
+            evidence[name] = _empty(run, name, directory, is_sandbox=manifest.fetch.is_sandbox)
+        elif name not in manifest.files or path.sha256() != manifest.files[name].sha256:
             raise StorageError(
                 f"{path} is not the file that the manifest of {run.partition} names: the evidence was changed. "
                 "`image-snapshots verify` says what else was; restore the file from a backup."
             )
-    directory = run.lake.rebuilding(run.partition)
     publication = _publish(
         run, evidence, directory, manifest.started_at, manifest.inventory, manifest.fetch, rebuilt=True
     )
     directory.remove_tree()
     return publication
+
+
+def _empty(run: SnapshotRun, name: str, directory: LakePath, *, is_sandbox: bool) -> LakePath:
+    """An empty file of a table that the day's version of this software did not have."""
+    path = directory / f"{name}.parquet"
+    with run.lake.writer(path, TABLES[name], run.run_id) as writer:
+        writer.note(SANDBOX_MARK if is_sandbox else {})
+    return path
 
 
 def _with_stated_workspaces(fetch: FetchFacts, images: LakePath) -> FetchFacts:

@@ -17,6 +17,7 @@ from pipelines.tables.derived import (
     IMAGE_RECONCILIATION,
     IMAGE_USAGE,
     OWNER_FIELDS,
+    SEVERITIES,
 )
 from pipelines.tables.evidence import IMAGE_REFERENCES, IMAGE_TRACES, INVENTORY, LIST_PAGES, RESPONSES, USAGE_SOURCES
 from pipelines.tables.images import CONTENT_COLUMNS, IMAGE_TAGS, IMAGE_VALUES, IMAGES, KNOWN_VALUES, LIST_FIELDS, TAGS
@@ -31,7 +32,6 @@ from pipelines.tables.storage import (
 
 __all__ = [
     "ANALYSIS_TABLES",
-    "ANSWER_TABLES",
     "AUDIT_FINDINGS",
     "AUDIT_RULES",
     "CONTENT_COLUMNS",
@@ -57,7 +57,9 @@ __all__ = [
     "REGISTRY_PAGES",
     "REGISTRY_TAGS",
     "RESPONSES",
+    "RESPONSE_TABLES",
     "SCHEMA_VERSION",
+    "SEVERITIES",
     "SNAPSHOT_TABLES",
     "TABLES",
     "TAGS",
@@ -69,7 +71,7 @@ __all__ = [
     "Table",
 ]
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 
 class Outcome(StrEnum):
@@ -86,27 +88,54 @@ class Outcome(StrEnum):
 # Evidence of a day, and what is derived from that evidence alone. The manifest has the hash of each file.
 TABLES: dict[str, Table] = {
     t.name: t
-    for t in (INVENTORY, LIST_PAGES, IMAGE_REFERENCES, IMAGE_TRACES, RESPONSES, IMAGES, IMAGE_VALUES, IMAGE_TAGS)
+    for t in (
+        INVENTORY,
+        LIST_PAGES,
+        IMAGE_REFERENCES,
+        IMAGE_TRACES,
+        REGISTRY_PAGES,
+        REGISTRY_TAGS,
+        REGISTRY_LAYERS,
+        RESPONSES,
+        IMAGES,
+        IMAGE_VALUES,
+        IMAGE_TAGS,
+    )
 }
 
-# Derived from the published tables of several days; they can be derived again at any time.
+# Derived from the published tables of several days; they can be derived again at any time. Each comes after those that
+# it is made from.
 ANALYSIS_TABLES: dict[str, Table] = {
     t.name: t
     for t in (
         IMAGE_HISTORY,
-        IMAGE_CHANGES,
         IMAGE_RECONCILIATION,
+        IMAGE_STORAGE,
+        REGISTRY_ONLY,
+        IMAGE_CHANGES,
         IMAGE_USAGE,
         AUDIT_RULES,
         AUDIT_FINDINGS,
+        RECLAIMABLE,
         IMAGE_COSTS,
     )
 }
 
-# What the cloud answered. Analysts read the other tables of a day.
-ANSWER_TABLES: dict[str, Table] = {t.name: t for t in (LIST_PAGES, IMAGE_REFERENCES, IMAGE_TRACES, RESPONSES)}
+# Responses of the cloud. Analysts read the other tables of a day.
+RESPONSE_TABLES: dict[str, Table] = {
+    t.name: t
+    for t in (
+        LIST_PAGES,
+        IMAGE_REFERENCES,
+        IMAGE_TRACES,
+        REGISTRY_PAGES,
+        REGISTRY_TAGS,
+        REGISTRY_LAYERS,
+        RESPONSES,
+    )
+}
 SNAPSHOT_TABLES: dict[str, Table] = {
     name: table
     for name, table in (TABLES | ANALYSIS_TABLES).items()
-    if name not in ANSWER_TABLES and table is not IMAGE_HISTORY
+    if name not in RESPONSE_TABLES and table is not IMAGE_HISTORY
 }

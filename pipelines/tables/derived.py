@@ -13,6 +13,8 @@ _OWNER = (
 )
 # What a cloud tag may state if the inventory does not.
 OWNER_FIELDS = tuple(column.name for column in _OWNER)
+# Of audit rules and findings, the gravest first.
+SEVERITIES = ("critical", "high", "medium", "low", "info")
 
 IMAGE_HISTORY = Table(
     "image_history",
@@ -50,7 +52,8 @@ IMAGE_CHANGES = Table(
             "field",
             pa.string(),
             "derived",
-            "Name of the changed column of `images`; `outcome` if the whole image came or went.",
+            "Name of the changed column of `images`; `outcome` if the whole image came or went; `digest`: that of its "
+            "tag in the registry, see `image_storage`.",
             True,
         ),
         derived("old_value", pa.string(), "Value before, as text; timestamps in ISO 8601 (UTC)."),
@@ -242,8 +245,10 @@ IMAGE_COSTS = Table(
         derived(
             "reclaimable_bytes",
             pa.int64(),
-            "Upper bound of what deleting it would free (layers are shared): the size of an image unused for 30 days, "
-            "0 of others and of preset ones; null when usage was not read as a whole on that day.",
+            "What deleting this image alone would free, if it is unused for 30 days: `unique_bytes` of `image_storage` "
+            "(0 while another image has the same tag), or its size where the registry is not read, which is an upper "
+            "bound because layers are shared. 0 for others and for preset ones; null if it is not known, and when "
+            "usage was not read as a whole on that day. Do not add it up: see `reclaimable` for sets.",
         ),
         derived(
             "observed_kinds",
@@ -251,5 +256,11 @@ IMAGE_COSTS = Table(
             "'|'-joined names of the sources that `reclaimable_bytes` goes by, such as notebooks; null with it.",
         ),
         Column("owner_source", pa.string(), "derived", "Who states `owner`: inventory, tag or none.", True),
+        derived(
+            "reclaimable_by",
+            pa.string(),
+            "What `reclaimable_bytes` goes by: layers (exact) or size (an upper bound); null when usage was not read "
+            "as a whole on that day.",
+        ),
     ),
 )

@@ -71,7 +71,8 @@ SELECT
     observed_kinds AS x_ObservedKinds,
     owner AS x_Owner,
     price_valid_from AS x_PriceValidFrom,
-    reclaimable_bytes AS x_ReclaimableBytesUpperBound,
+    -- By layers, it is exact for one image, and no upper bound of a sum.
+    CASE WHEN reclaimable_by = 'size' THEN reclaimable_bytes END AS x_ReclaimableBytesUpperBound,
     registry AS x_Registry,
     size_bytes AS x_SizeBytes,
     unused_days AS x_UnusedDays

@@ -1,7 +1,7 @@
 -- The size of each known image, and its estimated cost for the day by the price book; not a bill.
 -- Cost of a day = GB (1024^3 bytes) x price per GB-month / days of the month.
 --
--- Reads parameters, current_images, image_usage, previous_costs (image_costs of the last complete day), prices
+-- Reads parameters, current_images, image_usage, image_storage, previous_costs (image_costs of the last complete day), prices
 -- (registry, namespace, type: selectors, null for any; valid_from, per_gb_month, currency) and cost_parameters (one
 -- row: has_previous_costs, unused_after_days).
 WITH valid_prices AS (
@@ -83,13 +83,21 @@ SELECT
         WHEN UPPER(current_images.type) = 'BUILD_IN' THEN 0
         -- However long nobody did, something needs it now.
         WHEN image_usage.running > 0 OR image_usage.required > 0 THEN 0
-        WHEN image_usage.unused_days >= cost_parameters.unused_after_days THEN current_images.size_bytes
-        ELSE 0
+        WHEN image_usage.unused_days < cost_parameters.unused_after_days THEN 0
+        WHEN NOT parameters.registry_was_wanted THEN current_images.size_bytes
+        -- Where nothing is left of it, or another image needs the tag, deleting it frees nothing.
+        WHEN image_storage.state = 'tag_gone' OR image_storage.images_of_tag > 1 THEN 0
+        ELSE image_storage.unique_bytes
     END AS reclaimable_bytes,
     CASE
         WHEN parameters.usage_is_observed AND image_usage.id IS NOT NULL THEN parameters.usage_kinds
     END AS observed_kinds,
-    current_images.owner_source
+    current_images.owner_source,
+    CASE
+        WHEN NOT parameters.usage_is_observed OR image_usage.id IS NULL THEN NULL
+        WHEN parameters.registry_was_wanted THEN 'layers'
+        ELSE 'size'
+    END AS reclaimable_by
 FROM current_images
 CROSS JOIN parameters
 CROSS JOIN cost_parameters
@@ -97,6 +105,8 @@ LEFT JOIN previous_costs
     ON previous_costs.id = current_images.id
 LEFT JOIN image_usage
     ON image_usage.id = current_images.id
+LEFT JOIN image_storage
+    ON image_storage.id = current_images.id
 LEFT JOIN kind_prices
     ON kind_prices.registry IS NOT DISTINCT FROM current_images.registry
     AND kind_prices.namespace IS NOT DISTINCT FROM current_images.namespace

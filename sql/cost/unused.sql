@@ -1,5 +1,6 @@
 -- What deleting the unused images would free, by owner: an UPPER BOUND, because images share layers and the registry
 -- frees a layer only when the last image with it is gone. Likewise the estimated cost of a month, which is no bill.
+-- Where the registry is read, sql/cost/reclaimable.sql says it exactly, and this has no rows.
 -- Unused means that no resource of observed_kinds uses them. Without rows for a day that did not read all of these.
 --
 -- Reads image_costs; only the last day of each project counts.
@@ -27,6 +28,7 @@ INNER JOIN last_days
     ON last_days.project_id = image_costs.project_id
     AND last_days.snapshot_date = image_costs.snapshot_date
 WHERE image_costs.reclaimable_bytes > 0
+    AND image_costs.reclaimable_by = 'size'
 GROUP BY
     image_costs.snapshot_date,
     image_costs.project_id,

@@ -1,10 +1,12 @@
 -- The findings of a day, each continued from the last published day.
 -- Reads parameters, found (rule, id, evidence: the rows of the rules), rules (rule, severity, title, is_decided),
 -- previous_findings (audit_findings of the last published day), suppressions (rule, id, namespace, until, reason),
--- image_owners, responses, current_images, image_reconciliation, image_history.
+-- image_owners, responses, current_images, image_reconciliation, image_storage, registry_namespaces (namespace,
+-- is_whole), unread_repositories (namespace, repository), image_history.
 -- An open finding that is not found now is resolved, unless this day cannot decide it: the day is incomplete, the rule
 -- could not decide (it failed, or its input was not read), the image had no usable response, or it was not requested
--- because the inventory is not whole. Then the finding stays open unchanged.
+-- because the inventory is not whole, or the rule needs a repository of the registry that was not read. Then the
+-- finding stays open unchanged. A finding about a tag that no image registers has namespace/repository:tag as id.
 WITH previous AS (
     SELECT rule, severity, title, id, name, first_seen, evidence
     FROM previous_findings
@@ -36,7 +38,11 @@ not_found_today AS (
             WHEN NOT parameters.is_complete THEN 'open'
             WHEN NOT rules.is_decided THEN 'open'
             WHEN current_images.is_carried THEN 'open'
-            WHEN responses.id IS NULL AND NOT parameters.inventory_is_whole THEN 'open'
+            WHEN rules.needs_registry AND image_storage.state = 'unread' THEN 'open'
+            WHEN rules.needs_registry AND previous.id LIKE '%/%' AND (
+                unread_repositories.repository IS NOT NULL OR registry_namespaces.namespace IS NULL
+            ) THEN 'open'
+            WHEN responses.id IS NULL AND NOT parameters.inventory_is_whole AND previous.id NOT LIKE '%/%' THEN 'open'
             ELSE 'resolved'
         END AS state,
         previous.first_seen,
@@ -47,6 +53,10 @@ not_found_today AS (
     LEFT JOIN rules ON rules.rule = previous.rule
     LEFT JOIN current_images ON current_images.id = previous.id
     LEFT JOIN responses ON responses.id = previous.id
+    LEFT JOIN image_storage ON image_storage.id = previous.id
+    LEFT JOIN registry_namespaces ON registry_namespaces.namespace = SPLIT_PART(previous.id, '/', 1)
+    LEFT JOIN unread_repositories
+        ON CONCAT(unread_repositories.namespace, '/', unread_repositories.repository) = SPLIT_PART(previous.id, ':', 1)
     WHERE found.id IS NULL
 ),
 last_versions AS (
@@ -66,8 +76,19 @@ findings AS (
         either.state,
         either.first_seen,
         either.evidence,
-        COALESCE(current_images.name, image_reconciliation.name, last_versions.name, either.previous_name) AS name,
-        COALESCE(current_images.namespace, image_reconciliation.namespace, last_versions.namespace) AS namespace
+        COALESCE(
+            current_images.name,
+            image_reconciliation.name,
+            last_versions.name,
+            either.previous_name,
+            CASE WHEN either.id LIKE '%/%' THEN either.id END
+        ) AS name,
+        COALESCE(
+            current_images.namespace,
+            image_reconciliation.namespace,
+            last_versions.namespace,
+            CASE WHEN either.id LIKE '%/%' THEN SPLIT_PART(either.id, '/', 1) END
+        ) AS namespace
     FROM (
         SELECT * FROM found_today
         UNION ALL

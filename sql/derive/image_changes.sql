@@ -1,6 +1,7 @@
 -- The changes from one complete day to the next, one row for each changed field.
--- Reads parameters, image_history, image_owners, image_traces.
+-- Reads parameters, image_history, image_owners, image_traces, image_storage, current_images.
 -- Compares the versions that begin on the day with those that end on it, so an image without a response has no changes.
+-- The digest of an image's tag is that of the registry, compared with the one that was last read.
 WITH begun AS (
     SELECT image_history.*
     FROM image_history
@@ -124,6 +125,18 @@ changes AS (
     SELECT id, 'changed' AS change, field, old_value, new_value, change_class
     FROM field_values
     WHERE old_value IS DISTINCT FROM new_value
+    UNION ALL
+    SELECT
+        image_storage.id,
+        'changed' AS change,
+        'digest' AS field,
+        image_storage.digest_before AS old_value,
+        image_storage.digest AS new_value,
+        'content' AS change_class
+    FROM image_storage
+    CROSS JOIN parameters
+    WHERE parameters.is_complete
+        AND image_storage.digest <> image_storage.digest_before
 ),
 -- What was done to each image between the two days, as far as it succeeded.
 done AS (
@@ -150,7 +163,7 @@ SELECT
     changes.new_value,
     changes.change_class,
     parameters.compared_with,
-    begun.name,
+    COALESCE(begun.name, current_images.name) AS name,
     image_owners.owner,
     image_owners.cost_center,
     image_owners.environment,
@@ -165,7 +178,8 @@ SELECT
     END AS actor_unknown
 FROM changes
 CROSS JOIN parameters
-INNER JOIN begun ON begun.id = changes.id
+LEFT JOIN begun ON begun.id = changes.id
+LEFT JOIN current_images ON current_images.id = changes.id
 LEFT JOIN image_owners ON image_owners.id = changes.id
 LEFT JOIN done ON done.id = changes.id
 WHERE parameters.compared_with IS NOT NULL

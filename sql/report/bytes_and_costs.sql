@@ -1,7 +1,8 @@
 -- Bytes and estimated costs of a day by owner and by namespace: the largest shown_groups groups of each, and all others
--- in one row. A null name means that the images have none; a null sum is unknown.
+-- in one row. A null name means that the images have none; a null sum is unknown. By layers, what a group frees is no
+-- sum: it is that of its set, and of all others together it is not known.
 --
--- Reads image_costs of one day, and report_limits (one row: shown_groups, shown_text: characters).
+-- Reads image_costs and reclaimable of one day, and report_limits (one row: shown_groups, shown_text: characters).
 WITH grouped AS (
     SELECT
         'owner' AS dimension,
@@ -9,6 +10,7 @@ WITH grouped AS (
         COUNT(*) AS images,
         SUM(size_bytes) AS size_bytes,
         SUM(estimated_cost) AS estimated_cost,
+        MAX(reclaimable_by) AS reclaimable_by,
         SUM(reclaimable_bytes) AS reclaimable_bytes
     FROM image_costs
     GROUP BY owner
@@ -19,16 +21,37 @@ WITH grouped AS (
         COUNT(*) AS images,
         SUM(size_bytes) AS size_bytes,
         SUM(estimated_cost) AS estimated_cost,
+        MAX(reclaimable_by) AS reclaimable_by,
         SUM(reclaimable_bytes) AS reclaimable_bytes
     FROM image_costs
     GROUP BY namespace
 ),
 
+freed AS (
+    SELECT
+        grouped.dimension,
+        grouped.name,
+        grouped.images,
+        grouped.size_bytes,
+        grouped.estimated_cost,
+        CASE
+            WHEN grouped.reclaimable_by = 'size' THEN grouped.reclaimable_bytes
+            WHEN grouped.reclaimable_by = 'layers' AND reclaimable.images IS NULL THEN 0
+            ELSE reclaimable.reclaimable_bytes
+        END AS reclaimable_bytes,
+        COALESCE(reclaimable.known_bytes, 0) AS known_bytes,
+        COALESCE(reclaimable.unknown_images, 0) AS unknown_images
+    FROM grouped
+    LEFT JOIN reclaimable
+        ON reclaimable.dimension = grouped.dimension
+        AND reclaimable.name = COALESCE(grouped.name, '')
+),
+
 ranked AS (
     SELECT
-        grouped.*,
+        freed.*,
         ROW_NUMBER() OVER (PARTITION BY dimension ORDER BY size_bytes DESC NULLS LAST, name) AS position
-    FROM grouped
+    FROM freed
 ),
 
 labelled AS (
@@ -43,7 +66,9 @@ labelled AS (
         ranked.images,
         ranked.size_bytes,
         ranked.estimated_cost,
-        ranked.reclaimable_bytes
+        ranked.reclaimable_bytes,
+        ranked.known_bytes,
+        ranked.unknown_images
     FROM ranked
     CROSS JOIN report_limits
 )
@@ -56,7 +81,9 @@ SELECT
     CAST(SUM(images) AS BIGINT) AS images,
     CAST(SUM(size_bytes) AS BIGINT) AS size_bytes,
     SUM(estimated_cost) AS estimated_cost,
-    CAST(SUM(reclaimable_bytes) AS BIGINT) AS reclaimable_bytes
+    CAST(CASE WHEN COUNT(reclaimable_bytes) = COUNT(*) THEN SUM(reclaimable_bytes) END AS BIGINT) AS reclaimable_bytes,
+    CAST(SUM(known_bytes) AS BIGINT) AS known_bytes,
+    CAST(SUM(unknown_images) AS BIGINT) AS unknown_images
 FROM labelled
 GROUP BY
     dimension,

@@ -36,6 +36,8 @@ shown AS (
     SELECT ranked.*
     FROM ranked
     CROSS JOIN report_limits
+    -- Those beyond cannot be among the first of all, and need not be sorted with them.
+    WHERE ranked.rank_in_rule <= report_limits.shown_findings
     QUALIFY ROW_NUMBER() OVER (
         ORDER BY ranked.rank_in_rule, ranked.kind, ranked.rule, ranked.severity
     ) <= report_limits.shown_findings

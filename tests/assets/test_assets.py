@@ -9,7 +9,6 @@ import sys
 import threading
 from collections import Counter
 from contextlib import ExitStack
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import dagster as dg
@@ -29,11 +28,11 @@ from pipelines.lake.layout import Lake, Partition
 from pipelines.maintenance.verify import verify
 from pipelines.run import utc_now
 from pipelines.settings import ROOT, Settings
-from pipelines.tables import ANALYSIS_TABLES, IMAGES, TABLES
+from pipelines.tables import ANALYSIS_TABLES, IMAGES, RESPONSE_TABLES, TABLES
 
 TODAY = dt.datetime.now(dt.UTC).date()
 PARTITION = Partition(TODAY, "default")
-DELIVERED = {"warehouse_tables", "daily_report", "monthly_tables"}
+DELIVERED = {"warehouse_tables", "daily_report", "monthly_tables", "lake_verification"}
 UPSTREAM = {"inventory_source", "modelarts_api", "registry", "bills", "price_book", "audit_rule_files"}
 
 
@@ -77,7 +76,8 @@ def test_run_materialises_all_assets_with_metadata(instance, sandbox, tmp_path):
     assert result.success
     lake = Lake("lake")
     manifest = json.loads(lake.manifest(PARTITION).read_text())
-    for name in TABLES.keys() - {"list_pages", "image_references", "image_traces"}:
+    unmaterialised = RESPONSE_TABLES.keys() - {"responses"}
+    for name in TABLES.keys() - unmaterialised:
         shown = metadata(result, {"inventory": "image_inventory", "responses": "image_responses"}.get(name, name))
         path = lake.table(name, PARTITION)
         assert shown["dagster/partition_row_count"].value == pq.read_metadata(path).num_rows
@@ -403,60 +403,58 @@ def test_every_asset_has_description_and_metadata():
         assert spec.kinds
         assert spec.owners == ([] if name in UPSTREAM else ["team:platform"])
         made = name not in {*UPSTREAM, "project_days"}
-        assert ("parquet" in spec.kinds) == (made and name not in DELIVERED - {"monthly_tables"})
+        assert ("parquet" in spec.kinds) == (made and name not in DELIVERED - {"monthly_tables", "lake_verification"})
     columns = specs["images"].metadata["dagster/column_schema"].columns
     assert [column.name for column in columns] == IMAGES.schema.names
     assert all(column.description for column in columns)
     assert {key.path[-1] for key in (dep.asset_key for dep in specs["images"].deps)} == {"image_responses"}
-    assert {dep.asset_key.path[-1] for dep in specs["image_changes"].deps} == {"image_history"}
+    assert {dep.asset_key.path[-1] for dep in specs["image_changes"].deps} == {"image_history", "image_storage"}
     without_usage = build_definitions(Settings(usage="none")).resolve_all_asset_specs()
     assert {spec.key.path[-1] for spec in without_usage} == set(specs) - {"image_usage"}
+    without_registry = build_definitions(Settings(registry="false")).resolve_all_asset_specs()
+    of_it = {"image_storage", "registry_only", "reclaimable"}
+    assert {spec.key.path[-1] for spec in without_registry} == set(specs) - of_it
 
 
-@pytest.fixture
-def webhook():
-    received = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            received.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *_):
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/hook", received
-        server.shutdown()
-        thread.join()
+def look_after_runs(definitions, instance, cursor=None):
+    """Evaluate the sensor as the daemon does; returns the next cursor and what it says."""
+    (sensor,) = [one for one in definitions.sensors if one.name == "after_runs"]
+    with dg.build_sensor_context(instance=instance, cursor=cursor, sensor_name=sensor.name) as context:
+        skipped = sensor(context)
+        return context.cursor, skipped.skip_message
 
 
-def test_failed_run_is_posted_to_the_webhook(instance, sandbox, webhook, monkeypatch):
-    url, received = webhook
+def test_sensor_tells_failed_and_killed_runs_once(instance, sandbox, webhook, monkeypatch):
+    definitions = build_definitions(Settings(notify=webhook.url), Attended())
+    cursor, _ = look_after_runs(definitions, instance)
     monkeypatch.setenv("OS_SECRET_KEY", "wrong")
-    definitions = build_definitions(Settings(failure_webhook=url), Attended())
     result = definitions.resolve_job_def(DAILY_JOB).execute_in_process(
         instance=instance, partition_key=partition_key(PARTITION), raise_on_error=False
     )
-    (sensor,) = [one for one in definitions.sensors if one.name == "run_failure_webhook"]
-    run_ = instance.get_run_by_id(result.run_id)
-    failure = next(e for e in result.all_events if e.event_type_value == "PIPELINE_FAILURE")
-    context = dg.build_run_status_sensor_context(
-        sensor_name=sensor.name, dagster_event=failure, dagster_instance=instance, dagster_run=run_
-    ).for_run_failure()
-    sensor(context)
-    ((path, message),) = received
-    assert path == "/hook"
-    assert message["run_id"] == result.run_id
-    assert message["partition"] == f"{TODAY}|default"
-    assert "OS_SECRET_KEY" in message["reason"]
-    assert message["text"].startswith(f"image-snapshots: the run of {TODAY}|default failed: ")
+    job = definitions.resolve_job_def(DAILY_JOB)
+    tags = instance.get_run_by_id(result.run_id).tags
+    killed, retried = (
+        instance.create_run_for_job(job, tags=tags | more) for more in ({}, {"dagster/will_retry": "true"})
+    )
+    for run_ in (killed, retried):
+        instance.report_run_failed(run_)
+    webhook.requests.clear()
+    cursor, says = look_after_runs(definitions, instance, cursor)
+    assert says == "What is new was told and measured."
+    failed = webhook.taken()["failed"]
+    by_run = {item["run_id"]: item for item in failed["items"]}
+    assert by_run.keys() == {result.run_id, killed.run_id}
+    assert by_run[result.run_id]["project"] == "default"
+    assert by_run[result.run_id]["date"] == str(TODAY)
+    assert "OS_SECRET_KEY" in by_run[result.run_id]["reason"]
+    assert by_run[killed.run_id]["reason"] == "The process of the run ended without saying why."
+    assert failed["text"].startswith(f"image-snapshots: 2 runs failed\n\u2022 default, {TODAY}: ")
+    _, says = look_after_runs(definitions, instance, cursor)
+    assert says == "No run has ended, and the lake was looked at some minutes ago."
+    assert webhook.requests == []
 
 
-def test_no_webhook_means_no_sensor():
+def test_nobody_to_tell_means_no_sensor():
     assert [sensor.name for sensor in build_definitions(Settings()).sensors] == ["project_freshness_sensor"]
 
 

@@ -60,8 +60,8 @@ ROT = {
 @pytest.mark.parametrize("change", ROT.values(), ids=ROT)
 def test_damaged_stored_response_is_requested_again(tmp_path, change):
     fill(LocalPath(tmp_path))
-    with closing(sqlite3.connect(tmp_path / "answers.sqlite")) as database, database:
-        database.execute(f"UPDATE answers SET {change} WHERE id = ?", [ids(5)[2]])
+    with closing(sqlite3.connect(tmp_path / "checkpoint.sqlite")) as database, database:
+        database.execute(f"UPDATE responses SET {change} WHERE id = ?", [ids(5)[2]])
     with closing(open_checkpoint(LocalPath(tmp_path), "a")) as store:
         assert stored(store) == ([*ids(5)[:2], *ids(5)[3:]], [ids(5)[2]])
         assert store.damaged() == [ids(5)[2]]
@@ -73,7 +73,7 @@ def test_damaged_stored_response_is_requested_again(tmp_path, change):
 
 @pytest.mark.parametrize("content", [b"no database at all" * 100, b"SQLite format 3\0" + b"\xff" * 8_000])
 def test_destroyed_checkpoint_file_is_started_again(tmp_path, caplog, content):
-    (tmp_path / "answers.sqlite").write_bytes(content)
+    (tmp_path / "checkpoint.sqlite").write_bytes(content)
     with closing(open_checkpoint(LocalPath(tmp_path), "a")) as store:
         store.want(iter([ids(2)]))
         assert list(store.lacking()) == ids(2)
@@ -89,7 +89,7 @@ def test_damaged_checkpoint_object_is_requested_again(s3):
     with closing(open_checkpoint(staging, "a")) as store:
         store.want(iter([ids(8)]))
         store.put([answer(id_) for id_ in ids(8)[5:]])
-        first = min((staging / "answers").all_files())
+        first = min((staging / "checkpoint").all_files())
         content = bytearray(first.read_bytes())
         content[len(content) // 2] ^= 1
         first.write_whole(bytes(content))
@@ -119,15 +119,15 @@ def test_resumed_run_requests_damaged_responses_again(day, caplog):
     take_inventory(day)
     with pytest.raises(EndedError):
         fetch_responses(day, end)
-    database = day.lake.staging(PARTITION) / "answers.sqlite"
+    database = day.lake.staging(PARTITION) / "checkpoint.sqlite"
     with closing(sqlite3.connect(database)) as connection, connection:
-        (total,) = connection.execute("SELECT count(*) FROM answers WHERE outcome = 'ok'").fetchone()
-        connection.execute("UPDATE answers SET body = CAST(replace(body, 'id', 'iD') AS BLOB) WHERE outcome = 'ok'")
+        (total,) = connection.execute("SELECT count(*) FROM responses WHERE outcome = 'ok'").fetchone()
+        connection.execute("UPDATE responses SET body = CAST(replace(body, 'id', 'iD') AS BLOB) WHERE outcome = 'ok'")
     take_inventory(day)
     fetched = fetch_responses(day, lambda progress: None)
     assert fetched.facts.requests >= total
     assert fetched.facts.outcomes["ok"] == total
-    assert any("not as they came" in record.getMessage() for record in caplog.records)
+    assert any("stored responses are damaged" in record.getMessage() for record in caplog.records)
     publish_snapshot(day)
     published = bodies(day.lake.table(RESPONSES.name, PARTITION))
     assert sum(body is not None and b'"iD"' in body for body in published.values()) == 0

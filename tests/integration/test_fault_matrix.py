@@ -17,6 +17,7 @@ import pytest
 from pipelines.errors import AccessDeniedError, AccountSuspendedError, ConfigurationError
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import published
+from pipelines.lake.stored_responses import failed_ids
 from pipelines.maintenance.verify import verify
 from pipelines.sandbox import Faults, SandboxOptions, running_sandbox
 from pipelines.settings import ROOT, Settings
@@ -127,7 +128,7 @@ def test_every_kind_of_response_gets_its_outcome_and_none_is_lost(cloud, tmp_pat
     assert len(rows) == len(answers) + len(invalid)
     assert facts.outcomes == dict(Counter(row["outcome"] for row in rows))
     assert manifest.is_complete is False
-    assert {failed.id for failed in manifest.failed} == {
+    assert {failed.id for failed in failed_ids(day.lake.table("responses", PARTITION))} == {
         id_ for id_, (outcome, _) in expected.items() if outcome == "failed"
     }
     for row in rows:
@@ -271,7 +272,7 @@ def test_leftover_responses_are_not_used_by_the_next_attempt(cloud, tmp_path, s3
     take_inventory(day)
     total = sum(fetch_responses(day, lambda _: None).facts.outcomes.values())
     staging = day.lake.staging(PARTITION)
-    left = staging.contents("answers*" if storage == "disk" else "answers/*/*")
+    left = staging.contents("checkpoint*" if storage == "disk" else "checkpoint/*/*")
     assert left
     publish_snapshot(day)
     for path, content in left.items():

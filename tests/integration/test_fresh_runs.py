@@ -54,7 +54,7 @@ def test_fresh_run_discards_the_attempt_only_after_its_checks(day, monkeypatch):
         take_inventory(fresh)
     assert attempt.read_bytes() == gathered
     take_inventory(fresh)
-    assert not (day.lake.staging(day.partition) / "answers.sqlite").is_there()
+    assert not (day.lake.staging(day.partition) / "checkpoint.sqlite").is_there()
     assert fetch_responses(day, lambda progress: None).facts.kept == 0
 
 

@@ -46,6 +46,7 @@ from once_per_run import once_per_run
 from pipelines.derive.days import derive_days
 from pipelines.lake.derived_manifests import read_derived_manifest
 from pipelines.lake.layout import Partition
+from pipelines.lake.stored_responses import failed_ids
 from pipelines.sandbox import Faults
 from pipelines.snapshot.steps import publish_snapshot
 from pipelines.tables import ANALYSIS_TABLES, IMAGE_HISTORY
@@ -71,10 +72,13 @@ def test_days_have_their_planned_states(golden):
     published = golden.lake.contents.partitions()
     assert [partition.date for partition in published] == [date for date in DATES if date != MISSED]
     assert [p.date for p in published if not manifest_of(golden, p.date)["is_complete"]] == [INCOMPLETE]
-    failed = {row["id"] for row in manifest_of(golden, INCOMPLETE)["failed"]}
+    failed = {row.id for row in failed_ids(golden.lake.table("responses", Partition(INCOMPLETE, "default")))}
     assert failed == {story("narrowed", INCOMPLETE), story("failed-build", INCOMPLETE)}
     sources = {date: manifest_of(golden, date)["fetch"]["sources"] for date in golden.oracle.knowledge}
-    unread = {(date, name) for date, of_day in sources.items() for name in of_day if not of_day[name]["was_read"]}
+    # The registry is not wanted here; every other source is.
+    assert {name for of_day in sources.values() for name in of_day if not of_day[name]["wanted"]} == {"registry"}
+    wanted = {date: {name for name in of_day if of_day[name]["wanted"]} for date, of_day in sources.items()}
+    unread = {(date, name) for date, names in wanted.items() for name in names if not sources[date][name]["was_read"]}
     assert unread == {(UNREAD_ON, name) for name in UNREAD}
     scopes = {date: manifest_of(golden, date)["fetch"]["scope"]["workspaces"] for date in golden.oracle.knowledge}
     assert scopes == {date: CATALOGUE.workspace_ids(date) for date in scopes}
@@ -353,7 +357,7 @@ def lose(copy, dates):
 def test_deriving_from_nothing_gives_the_same_tables(golden, tmp_path, dates):
     copy = golden.copy_to(tmp_path / "lake")
     before = copy.tables()
-    assert len(before) == 1 + 6 * 13
+    assert len(before) == 1 + 9 * 13
     lose(copy, dates)
     derive_days(copy.day(DATES[-1]))
     assert_same(copy.tables(), before)

@@ -121,7 +121,7 @@ def test_full_day_keeps_the_list_and_the_notebooks(cloud, tmp_path):
     take_inventory(day)
     facts = fetch_responses(day, lambda _: None).facts
     staged = bytes_below(tmp_path / "lake")
-    assert (tmp_path / f"lake/_staging/dt={DATE}/project=default/answers.sqlite").exists()
+    assert (tmp_path / f"lake/_staging/dt={DATE}/project=default/checkpoint.sqlite").exists()
     assert b"-notebook-0" in staged
     assert [token for token in TOKENS if token.encode() in staged] == []
     manifest = publish_snapshot(day).manifest

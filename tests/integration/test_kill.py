@@ -68,13 +68,13 @@ def stored_responses(lake):
     """Ids whose response is on disk in the killed attempt, unless the day has ended with it."""
     partition = Lake(str(lake))
     attempt, ended = read_attempt(partition, PARTITION), published(partition, PARTITION)
-    path = lake / f"_staging/dt={TODAY}/project=default/answers.sqlite"
+    path = lake / f"_staging/dt={TODAY}/project=default/checkpoint.sqlite"
     if attempt is None or (ended and ended.started_at == attempt.started_at) or not path.exists():
         return set()
     with closing(sqlite3.connect(path)) as connection:
-        if connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'answers'").fetchone()[0] == 0:
+        if connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'responses'").fetchone()[0] == 0:
             return set()
-        query = "SELECT id FROM answers WHERE outcome NOT IN ('failed', 'invalid_id')"
+        query = "SELECT id FROM responses WHERE outcome NOT IN ('failed', 'invalid_id')"
         return {id_ for (id_,) in connection.execute(query)}
 
 
@@ -101,7 +101,7 @@ ATTEMPT, ENDED = "an attempt goes on", "a day that ended is taken anew"
 FETCHING = 100, 300
 KILLED_BEFORE = {
     ATTEMPT: [
-        ("os.rename", "/responses.parquet"),  # staged, with all answers stored
+        ("os.rename", "/responses.parquet"),  # staged, with all responses stored
         ("os.link", "/inventory/"),  # nothing is published
         ("os.rename", "/responses/"),  # some tables are published
         ("os.rename", "/_manifests/"),  # all tables are in place, but no manifest names them
@@ -110,7 +110,7 @@ KILLED_BEFORE = {
         ("os.rename", "/images/"),  # some tables are the new ones
         ("os.rename", "/_manifests/"),
         ("os.remove", "attempt.json"),  # published, but not cleaned up
-        ("os.remove", "answers.sqlite"),
+        ("os.remove", "checkpoint.sqlite"),
     ],
 }
 DERIVED = [("os.rename", f"/{place}/") for place in (IMAGE_HISTORY.name, "audit_findings", "_derived")]
@@ -216,7 +216,7 @@ def test_killed_commands_lose_nothing_and_request_nothing_twice(start_sandbox, r
 def test_sigterm_stops_cleanly_and_says_how_to_resume(start_sandbox, command, monkeypatch, tmp_path):
     # At this rate the fetch would take minutes.
     sandbox = start_sandbox(size=2_000, inventory_file=tmp_path / "inventory.csv", faults=Faults(latency_ms=1_000))
-    database = tmp_path / f"lake/_staging/dt={TODAY}/project=default/answers.sqlite"
+    database = tmp_path / f"lake/_staging/dt={TODAY}/project=default/checkpoint.sqlite"
     for name, value in sandbox.env.items():
         monkeypatch.setenv(name, value)
     concurrency = 10

@@ -1,6 +1,7 @@
 """The notebooks run on a fortnight, on one day and on one incomplete day, with correct figures."""
 
 import base64
+import hashlib
 import json
 import math
 import re
@@ -20,8 +21,10 @@ from pipelines.derive.days import derive_days
 from pipelines.settings import ROOT, Settings
 
 NOTEBOOKS = ROOT / "docs" / "notebooks"
-NAMES = ["audit", "cost"]
+NAMES = ["audit", "cost", "image"]
 GB = 1024**3
+# The tables of a day with rows of one image that the notebook on one image shows.
+FILES_OF_AN_IMAGE = ("image_changes", "image_usage", "audit_findings", "image_costs")
 DATES = [date.isoformat() for date in DAYS]
 
 # The results of a notebook, read from its variables after it ran.
@@ -38,6 +41,18 @@ FIGURES = {
         "rules": len(rules),
         "reconciliation": reconciliation.drop(columns="snapshot_date").astype(float).values.tolist(),
         "unreconciled": unreconciled[["kind", "id"]].values.tolist(),
+    """,
+    "image": """
+        "image": image_id,
+        "versions": [[f"{row.valid_from:%F}", row.visibility] for row in versions.itertuples()],
+        "changes": [[f"{row.snapshot_date:%F}", row.field] for row in changes.itertuples()],
+        "public": [f"{day:%F}" for day in public["public_since"]],
+        "usage": [[f"{row.snapshot_date:%F}", row.running + row.required] for row in usage.itertuples()],
+        "findings": sorted(set(findings["rule"])),
+        "sizes": costs["size_bytes"].tolist(),
+        "proved": [[str(row.day), row.outcome, row.body_is_as_stored, row.next_manifest_follows]
+                   for row in proved.itertuples()],
+        "newest": proofs[-1].manifest_sha256 if proofs else None,
     """,
     "cost": """
         "gb_by_namespace": gb_by_namespace.to_dict(),
@@ -221,6 +236,29 @@ def test_audit_shows_reconciliation(executed, table):
     unreconciled = [[row["kind"], row["id"]] for row in table("image_reconciliation", LAST_DAY)]
     assert sorted(figures["unreconciled"]) == sorted(unreconciled)
     assert {kind for kind, _ in unreconciled} == {"not_registered", "registered_but_gone"}
+
+
+def test_image_shows_everything_known_of_one_image(executed, table, history):
+    figures = executed["image", "fortnight"].figures
+    id_ = figures["image"]
+    versions = [row for row in history if row["id"] == id_]
+    assert figures["versions"] == [[row["valid_from"].isoformat(), row["visibility"]] for row in versions]
+    assert len(versions) == max(Counter(row["id"] for row in history).values()) > 1
+    of_image = {name: [row for row in table(name) if row["id"] == id_] for name in FILES_OF_AN_IMAGE}
+    changes = sorted([row["date"], row["field"]] for row in of_image["image_changes"])
+    assert figures["changes"] == changes
+    assert figures["usage"] == [[row["date"], row["running"] + row["required"]] for row in of_image["image_usage"]]
+    assert figures["findings"] == sorted({row["rule"] for row in of_image["audit_findings"]})
+    assert figures["sizes"] == [row["size_bytes"] for row in of_image["image_costs"]]
+
+
+def test_image_checks_the_responses_against_the_manifests(executed, table, fortnight):
+    figures = executed["image", "fortnight"].figures
+    outcomes = [[row["date"], row["outcome"]] for row in table("responses") if row["id"] == figures["image"]]
+    follows = [True] * (len(outcomes) - 1) + ["newest"]
+    assert figures["proved"] == [[*one, True, follow] for one, follow in zip(outcomes, follows, strict=True)]
+    newest = (fortnight / f"_manifests/dt={outcomes[-1][0]}/project=default.json").read_bytes()
+    assert figures["newest"] == hashlib.sha256(newest).hexdigest()
 
 
 def test_cost_shows_the_sizes_of_images(executed, table):

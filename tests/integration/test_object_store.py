@@ -30,7 +30,7 @@ from pipelines.settings import Settings
 from pipelines.snapshot.checkpoint import open_checkpoint
 from pipelines.snapshot.snapshot_run import SnapshotRun
 from pipelines.snapshot.steps import start_over
-from pipelines.tables import Outcome
+from pipelines.tables import RESPONSE_TABLES, Outcome
 
 DATE = dt.date(2026, 11, 23)
 PARTITION = Partition(DATE, "default")
@@ -388,7 +388,7 @@ def test_months_are_compacted_and_old_responses_removed_in_a_bucket(s3):
         "/upkeep-bucket/images/dt=2025-11-01/project=default/images.parquet",
     }
     plan = apply_retention(lake, "default", Rules(responses_days=1, snapshots_days=None), now)
-    assert {removed.table for removed in plan.files} == {"responses", "list_pages", "image_references", "image_traces"}
+    assert {removed.table for removed in plan.files} == set(RESPONSE_TABLES)
     assert list(lake.contents.files_of("responses")) == [days[2].partition]
     assert list(verify_derived(lake, "default")) == []
     assert asked() == before

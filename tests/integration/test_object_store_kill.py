@@ -90,7 +90,7 @@ def stored_ids(lake):
     attempt, ended = read_attempt(lake, PARTITION), published(lake, PARTITION)
     if attempt is None or (ended is not None and ended.started_at == attempt.started_at):
         return set()
-    parts = (lake.staging(PARTITION) / "answers").matching("*/*.parquet")
+    parts = (lake.staging(PARTITION) / "checkpoint").matching("*/*.parquet")
     return {
         row["id"]
         for part in parts
@@ -166,7 +166,7 @@ def test_readers_see_whole_days_when_a_writer_dies_at_chosen_requests(s3, writer
     manifest = number("PUT", f"/_manifests/dt={TODAY}/project=default.json")
     # A day that is published: each of its tables is replaced.
     chosen = [
-        number("PUT", "/answers/") + 1,
+        number("PUT", "/checkpoint/") + 1,
         number("PUT", "/again/responses/"),
         manifest,
         manifest + 1,

@@ -163,6 +163,7 @@ def test_scheduled_run_survives_a_kill_and_a_stop_of_the_daemon(start_sandbox, d
             assert sorted(until(shown_schedules, web_log), key=lambda schedule: schedule["name"]) == [
                 {"name": "compact_months_schedule", "status": "STOPPED"},
                 {"name": "daily_snapshot_schedule", "status": "RUNNING"},
+                {"name": "verify_lake_schedule", "status": "RUNNING"},
             ]
         liveness = [SCRIPTS / "dagster-daemon", "liveness-check"]
         until(lambda: subprocess.run(liveness, capture_output=True, timeout=120).returncode == 0, log)

@@ -117,7 +117,10 @@ def lake(tmp_path_factory):
         images=today,
         responses=answers(*today, going="not_found"),
         inventory=inventory,
-        listed=[{"id": row["id"], "name": row["name"], "size": row["size"]} for row in (*today, image("wild", 1))],
+        listed=[
+            {"id": row["id"], "name": row["name"], "size": row["size"]}
+            for row in (*today, image("wild", 1, name="=1+1"))
+        ],
         references=[{"resource_id": "n1", "image_id": "hostile", "strength": "running"}],
     )
     return Lake(settings.lake)
@@ -242,6 +245,8 @@ def test_values_are_never_markup(path_of, opened):
     for text in (SCRIPT, BREAKOUT, "a <b>bold</b> exception", "<u>name</u>", "& <i>more</i>", "</details></main>"):
         assert page.get_by_text(text).first.is_visible(), text
     assert page.locator("main section[aria-labelledby=provenance]").count() == 1
+    # A spreadsheet that opens the page would run a cell that begins with it.
+    assert page.get_by_text("'=1+1").first.is_visible()
 
 
 def test_page_makes_no_request_even_with_injected_markup(path_of, browser):

@@ -32,7 +32,8 @@ FIRST, SECOND, THIRD, LAST = (Partition(date, "default") for date in DAYS[:4])
 # Noon of the last of the four days: one day of responses stays, and two other days beside the one they continue.
 NOW = dt.datetime.combine(LAST.date, dt.time(12), dt.UTC)
 RULES = Rules(responses_days=1, snapshots_days=2)
-ANSWERS = {"list_pages", "image_references", "image_traces", "responses"}
+REGISTRY = {"registry_pages", "registry_tags", "registry_layers"}
+ANSWERS = {"list_pages", "image_references", "image_traces", "responses", *REGISTRY}
 ANALYSED = (TABLES.keys() | ANALYSIS_TABLES.keys()) - ANSWERS - {"image_history"}
 
 
@@ -157,7 +158,8 @@ def test_tables_made_from_removed_files_are_kept(lake, tmp_path):
     with pytest.raises(ConfigurationError) as raised:
         publish_snapshot(day(THIRD))
     assert str(raised.value) == (
-        f"Retention removed image_references, image_traces, list_pages, responses of {THIRD} on {LAST.date}, so the "
+        "Retention removed image_references, image_traces, list_pages, registry_layers, registry_pages, registry_tags, "
+        f"responses of {THIRD} on {LAST.date}, so the "
         f"tables of {THIRD} "
         "cannot be derived again; what was derived before stands."
     )
@@ -266,7 +268,7 @@ def test_killed_retention_leaves_a_provable_lake_and_is_finished_by_the_next(lak
         assert problems(lake) == [], operations
         if not was_cut_off:
             break
-    assert states == [0, 0, 0, 0, 0, 3, 9, 16, 22]
+    assert states == [0, 0, 0, 0, 0, 0, 6, 13, 21, 30, 34]
     (_,) = lake.contents.retention_records("default")
     assert plan_retention(lake, "default", RULES, NOW.date()).files == []
 
@@ -282,17 +284,17 @@ def test_retention_command_lists_first_and_removes_with_apply(image_snapshots):
     assert first.returncode == 0, first.stderr
     lines = first.stdout.splitlines()
     assert lines[0] == "project\ttable\tfrom\tto\tfiles\tbytes"
-    assert [line.split("\t")[:5] for line in lines[1:5]] == [
+    assert [line.split("\t")[:5] for line in lines[1:8]] == [
         ["default", name, days[0], days[1], "2"] for name in sorted(ANSWERS)
     ]
-    assert lines[5].startswith("8 files, ")
-    assert lines[5].endswith(" KiB, would be removed with --apply. Nothing was changed.")
+    assert lines[8].startswith("14 files, ")
+    assert lines[8].endswith(" KiB, would be removed with --apply. Nothing was changed.")
     assert there(lake) == before
     second = image_snapshots("retention", "--apply", "--json", env=rule)
     assert second.returncode == 0, second.stderr
     (plan,) = json.loads(second.stdout)
     assert {found["file"]["path"] for found in plan["files"]} == before - there(lake)
-    assert (plan["applied"], plan["unfinished"], len(plan["files"])) == (True, 0, 8)
+    assert (plan["applied"], plan["unfinished"], len(plan["files"])) == (True, 0, 14)
     nothing = image_snapshots("retention")
     assert nothing.returncode == 2
     assert nothing.stderr.startswith("Error: No retention rule is set, so everything is kept: give --responses")

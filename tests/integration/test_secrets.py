@@ -11,7 +11,9 @@ import pytest
 
 from pipelines.sandbox import Faults
 from pipelines.sandbox.catalogue import Catalogue
+from pipelines.sandbox.identity import AGENCY, AGENCY_DOMAIN
 from pipelines.sandbox.series import SECRET_MARK
+from pipelines.sandbox.temporary_keys import ACCESS_KEY_MARK
 
 
 def everything_below(root, result):
@@ -84,7 +86,7 @@ def test_no_secret_is_written(image_snapshots, start_sandbox, tmp_path, login, e
     secrets.add(SECRET_MARK)
     # A secret in a compressed file would not be found.
     env["IMAGE_SNAPSHOTS_PARQUET_COMPRESSION"] = "none"
-    env["IMAGE_SNAPSHOTS_FAILURE_WEBHOOK"] = "http://127.0.0.1:9/hook/webhook-secret-4711"
+    env["IMAGE_SNAPSHOTS_NOTIFY"] = "http://127.0.0.1:9/hook/webhook-secret-4711"
     secrets.add("webhook-secret-4711")
 
     result = image_snapshots("run", env=env, keeps_runs=True)
@@ -101,6 +103,53 @@ def test_no_secret_is_written(image_snapshots, start_sandbox, tmp_path, login, e
         for s in spellings(secret)
         if s in content
     }
+    assert found == set()
+
+
+def by_agency_of_the_server(sandbox, directory):
+    """The keys of the server's agency live so short that the run outlives several."""
+    httpx.patch(f"{sandbox.endpoint}/sandbox/faults", json={"key_seconds": 1}).raise_for_status()
+    return {
+        "OS_AUTH_TYPE": "agency",
+        "OS_METADATA_URL": sandbox.endpoint,
+        "OS_PROJECT_ID": sandbox.project_id,
+        "IMAGE_SNAPSHOTS_RATE_LIMIT": "30",
+    }
+
+
+def by_temporary_key_in_files(sandbox, directory):
+    key = httpx.get(f"{sandbox.endpoint}/openstack/latest/securitykey").json()["credential"]
+    env = {"HUAWEICLOUD_SDK_PROJECT_ID": sandbox.project_id}
+    for name, part in {"AK": "access", "SK": "secret", "SECURITY_TOKEN": "securitytoken"}.items():
+        (directory / name).write_text(f"{key[part]}\n")
+        env[f"HUAWEICLOUD_SDK_{name}_FILE"] = str(directory / name)
+    return env
+
+
+def by_agency_of_another_account(sandbox, directory):
+    names = ("OS_AUTH_URL", "OS_USERNAME", "OS_USER_DOMAIN_NAME", "OS_PROJECT_NAME")
+    (directory / "password").write_text(sandbox.env["OS_PASSWORD"])
+    return {name: sandbox.env[name] for name in names} | {
+        "OS_PASSWORD_FILE": str(directory / "password"),
+        "OS_AGENCY_NAME": AGENCY,
+        "OS_AGENCY_DOMAIN_NAME": AGENCY_DOMAIN,
+    }
+
+
+@pytest.mark.parametrize("login", [by_agency_of_the_server, by_temporary_key_in_files, by_agency_of_another_account])
+def test_no_short_lived_secret_is_written(image_snapshots, start_sandbox, tmp_path, tmp_path_factory, login):
+    sandbox = start_sandbox(size=150 if login is by_agency_of_the_server else 30)
+    # Not below the directory that is searched.
+    env = login(sandbox, tmp_path_factory.mktemp("secrets"))
+    env |= {"IMAGE_SNAPSHOTS_ENDPOINT": sandbox.endpoint, "IMAGE_SNAPSHOTS_PARQUET_COMPRESSION": "none"}
+    result = image_snapshots("run", env=env, keeps_runs=True)
+    assert result.returncode == 0, result.stderr
+    (manifest,) = (json.loads(path.read_text()) for path in (tmp_path / "lake" / "_manifests").rglob("dt=*/*.json"))
+    if login is by_agency_of_the_server:
+        assert manifest["fetch"]["token_renewals"] >= 3
+    secrets = {SECRET_MARK, ACCESS_KEY_MARK, sandbox.env["OS_PASSWORD"]}
+    searched = dict(everything_below(tmp_path, result))
+    found = {(name, secret) for name, content in searched.items() for secret in secrets if secret.encode() in content}
     assert found == set()
 
 

@@ -104,7 +104,17 @@ def key_credentials(sandbox, access_key=None, secret_key=None, project_id=None):
     )
 
 
-@pytest.fixture(params=[token_credentials, key_credentials], ids=["token", "keys"])
+def temporary_credentials(sandbox):
+    token = token_credentials(sandbox)._token
+    answer = httpx.post(
+        f"{sandbox.endpoint}/v3.0/OS-CREDENTIAL/securitytokens", headers={"X-Auth-Token": token}, trust_env=False
+    )
+    key = answer.json()["credential"]
+    credentials = BasicCredentials(key["access"], key["secret"], sandbox.project_id)
+    return credentials.with_security_token(key["securitytoken"])
+
+
+@pytest.fixture(params=[token_credentials, key_credentials, temporary_credentials], ids=["token", "keys", "temporary"])
 def client(request, sandbox):
     return client_with(sandbox, request.param(sandbox))
 

@@ -9,13 +9,13 @@ import pytest
 from audited_days import SHIPPED, derive, findings_of
 from published_days import PROJECT_ID, day_of, publish_snapshot, published_rows, rows_of
 
-from pipelines.derive.audit import SEVERITIES
 from pipelines.settings import ROOT, Settings
 from pipelines.tables import (
     AUDIT_RULES,
     IMAGE_CHANGES,
     IMAGE_RECONCILIATION,
     IMAGE_USAGE,
+    SEVERITIES,
 )
 
 TODAY = dt.date(2026, 11, 23)
@@ -200,7 +200,7 @@ def test_every_shipped_rule_is_run_and_counted(audited):
     assert result.open_by_severity == {"critical": 0, "high": 3, "medium": 12, "low": 6, "info": 0}
     assert (result.new, result.resolved, result.suppressed, result.rule_errors) == (21, 0, 0, {})
     assert [(file.path.partition("/")[0], file.rows) for file in result.files] == [
-        ("audit_rules", 16),
+        ("audit_rules", 19),
         ("audit_findings", 21),
     ]
 
@@ -223,6 +223,9 @@ def test_evidence_has_the_rule_s_columns_in_order(audited):
     )
     assert json.loads(evidence("tag_pushed_again", "updated")) == {
         "swr_path": "swr.example/ours/a:1",
+        "found_by": "size and time",
+        "digest_before": None,
+        "digest_now": None,
         "size_before": None,
         "size_now": None,
         "update_at_before": "2026-11-20T00:00:00.000000Z",

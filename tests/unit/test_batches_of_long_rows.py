@@ -13,7 +13,8 @@ from pipelines.cloud.classification import ImageResponse
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.parquet_files import BATCH_BYTES, ROW_GROUP_BYTES, open_parquet, read_batches
 from pipelines.maintenance.verify_tables import first_difference
-from pipelines.snapshot.checkpoint import bounded, open_checkpoint
+from pipelines.snapshot.checkpoint import open_checkpoint
+from pipelines.snapshot.checkpoint_sinks import bounded
 from pipelines.snapshot.fetch import Progress, _Writer
 from pipelines.snapshot.publish import build_tables
 from pipelines.tables import RESPONSES, Outcome

@@ -60,6 +60,7 @@ def test_cost_row_has_image_and_price():
             "reclaimable_bytes": None,
             "observed_kinds": None,
             "owner_source": "inventory",
+            "reclaimable_by": None,
         }
     ]
     assert result.file.rows == result.images == 1

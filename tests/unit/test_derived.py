@@ -87,7 +87,7 @@ def test_deleted_derived_tables_are_derived_again_from_published_days(four_days)
     for date in DATES:
         derive(date)
     before = contents()
-    assert len(before) == 4 * 6 + 1
+    assert len(before) == 4 * 9 + 1
     lake = day_of(DATES[0]).lake
     for name in (*ANALYSIS_TABLES, "_derived"):
         shutil.rmtree(lake.root / name)

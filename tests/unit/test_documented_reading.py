@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from once_per_run import once_per_run
 from proved_days import A, B, C, proved_day, publish_proved
+from published_days import write_history
 
 from pipelines.settings import ROOT
 
@@ -113,9 +114,10 @@ def test_readme_examples_run():
 
 @of_duckdb
 def test_query_page_example_runs():
+    for project in ("default", "other"):
+        versions = [{"id": id_, "name": "a", "valid_from": DAY} for id_ in (A, B, C)]
+        write_history(proved_day(str(DAY), project), versions)
     (example,) = examples("docs/query.md", "python")
-    teams = pd.DataFrame({"team": ["vision"]})
-    names = {"teams": teams}
-    exec(example, names)
-    assert len(names["images"]) == 6
-    assert names["connection"].sql("SELECT team FROM teams").fetchall() == [("vision",)]
+    found = run(example)
+    found["lake"].close()
+    assert found["images"]["project"].value_counts().to_dict() == {"default": 3, "other": 3}

@@ -164,6 +164,17 @@ def test_focus_export_writes_csv(cost_lake, tmp_path):
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
+@pytest.mark.parametrize(("exact", "owner"), [(False, "'=cmd|' /c calc'!A1"), (True, "=cmd|' /c calc'!A1")])
+def test_csv_makes_text_harmless_that_a_spreadsheet_would_run(exact, owner, tmp_path):
+    day = priced_day("2026-12-31", SMALL_PRICES)
+    publish_images(day, [{"id": A, "size_bytes": GB}], inventory=[{"id": A, "owner": "=cmd|' /c calc'!A1"}])
+    derive(day)
+    write_focus(Lake("lake"), DAYS[0], DAYS[0], ["default"], tmp_path / "focus.csv", exact=exact)
+    with (tmp_path / "focus.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["x_Owner"] == owner
+
+
 def test_focus_export_writes_parquet(cost_lake, tmp_path):
     target = tmp_path / "focus.PARQUET"
     assert write_focus(cost_lake, *DAYS, ["other", "default", "third"], target) == 8

@@ -2,9 +2,9 @@
 
 import pytest
 
-from pipelines.cloud.credential_variables import stated_credentials
 from pipelines.cloud.credentials import AccessKey, Agency, PasswordLogin, ReadyToken, ServerAgency, load_credentials
 from pipelines.errors import ConfigurationError
+from pipelines.inputs.credential_variables import stated_credentials
 
 SDK = {"HUAWEICLOUD_SDK_AK": "SDK-AK", "HUAWEICLOUD_SDK_SK": "hidden-sdk"}
 HW = {"HW_ACCESS_KEY": "HW-AK", "HW_SECRET_KEY": "hidden-hw"}

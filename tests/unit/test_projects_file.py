@@ -1,11 +1,13 @@
 """The projects file: what each project resolves to, and one sentence with project and key for whatever is wrong."""
 
 import datetime as dt
+import json
 from pathlib import Path
 
 import pytest
 from permissions import unreadable
 
+from pipelines.cloud.credentials import PasswordLogin, load_credentials
 from pipelines.errors import ConfigurationError
 from pipelines.inputs.projects import PROJECT_SETTINGS, Project
 from pipelines.lake.layout import Partition
@@ -226,14 +228,20 @@ def test_project_with_a_cloud_has_nothing_of_the_general_credentials():
     files = {"OS_CLIENT_CONFIG_FILE": "clouds.yaml", "HOME": "/home/us"}
     assert project_environment(Project("p1", cloud="otc"), environ) == files | {"OS_CLOUD": "otc"}
     named = Project(project_name="eu-de_a", cloud="otc", region="eu-de")
-    assert project_environment(named, environ) == files | {
-        "OS_CLOUD": "otc",
-        "OS_PROJECT_NAME": "eu-de_a",
-        "OS_REGION_NAME": "eu-de",
-    }
+    regional = files | {"OS_CLOUD": "otc", "OS_REGION_NAME": "eu-de"}
+    assert project_environment(named, environ | {"HW_ACCESS_KEY": "general"}) == regional
     assert project_environment(Project("p1"), environ) == environ
-    # The name of this project wins over the id of another one.
-    by_name = project_environment(Project(project_name="eu-de_a"), environ)
-    assert by_name == {name: value for name, value in environ.items() if name != "OS_PROJECT_ID"} | {
-        "OS_PROJECT_NAME": "eu-de_a"
-    }
+
+
+def test_name_of_a_project_wins_over_the_project_that_its_credentials_name(monkeypatch, tmp_path):
+    auth = {"auth_url": "https://iam.example/v3", "username": "u", "password": "p", "user_domain_name": "d"}
+    clouds = {"clouds": {"otc": {"auth": auth | {"project_id": "other"}}}}
+    (tmp_path / "clouds.yaml").write_text(json.dumps(clouds))
+    for environ in (
+        {"OS_CLOUD": "otc", "OS_CLIENT_CONFIG_FILE": "clouds.yaml", "OS_PROJECT_ID": "another"},
+        {f"OS_{name.upper()}": value for name, value in auth.items()} | {"OS_PROJECT_ID": "other"},
+    ):
+        login = load_credentials(None, environ, "eu-de_a")
+        assert isinstance(login, PasswordLogin)
+        assert (login.project_id, login.project_name, login.project_domain) == (None, "eu-de_a", {"name": "d"})
+        assert load_credentials("p1", environ).project_id == "p1"

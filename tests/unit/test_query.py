@@ -1,5 +1,6 @@
 """SQL over the lake: its views, and that it is read-only."""
 
+import csv
 import datetime as dt
 import io
 import json
@@ -14,6 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from published_days import PROJECT_ID, publish_snapshot, rows_of, write_history
 
+from pipelines.engine.spreadsheet import inert
+from pipelines.engine.sql_text import quoted
 from pipelines.errors import ConfigurationError
 from pipelines.lake.layout import Lake, Partition
 from pipelines.query.views import Format, connect_lake, relations, select, write_rows
@@ -299,7 +302,7 @@ def test_engine_settings_are_locked(connection):
 @pytest.mark.parametrize(
     ("sql", "count"),
     [
-        ("SHOW TABLES", 26),
+        ("SHOW TABLES", 32),
         ("DESCRIBE days", 20),
         ("SUMMARIZE SELECT name FROM images", 1),
         ("VALUES (1), (2)", 2),
@@ -375,6 +378,36 @@ def test_rows_are_written_as_csv(connection):
         '1,2,"a,""b""","",,"[1, 2]",true,7176,"x",2026-11-01,2026-11-01 00:00:00.000000Z\n'
     )
     assert written(connection, "SELECT 1 AS n WHERE FALSE", Format.CSV) == b'"n"\n'
+
+
+def test_csv_makes_text_harmless_that_a_spreadsheet_would_run(connection):
+    texts = ["=1+1", "+cmd", "-2+3", "@SUM(A1)", "\t=1", "\n=1", "\uff1d1", "-5", "+1,000.5", "a=1", "'=1", "", "plain"]
+    listed = ", ".join(quoted(text) for text in texts)
+    sql = f"SELECT UNNEST([{listed}]) AS t, -5 AS n"
+    guarded = list(csv.reader(io.StringIO(written(connection, sql, Format.CSV).decode())))[1:]
+    assert [row[0] for row in guarded] == [
+        *(
+            "'=1+1",
+            "'+cmd",
+            "'-2+3",
+            "'@SUM(A1)",
+            "'\t=1",
+            "'\n=1",
+            "'\uff1d1",
+            "-5",
+            "+1,000.5",
+            "a=1",
+            "'=1",
+            "",
+            "plain",
+        )
+    ]
+    assert {row[1] for row in guarded} == {"-5"}
+    exact = io.BytesIO()
+    write_rows(select(connection, sql), exact, Format.CSV, exact=True)
+    assert [row[0] for row in csv.reader(io.StringIO(exact.getvalue().decode()))][1:] == texts
+    assert [row["t"] for row in json.loads(written(connection, sql, Format.JSON))] == texts
+    assert [inert(text) for text in texts] == [row[0] for row in guarded]
 
 
 def test_rows_are_written_as_json(connection):

@@ -26,7 +26,7 @@ ARROWS = {
     "engine": {*FLOOR, "lake", "settings"},
     "snapshot": {*FLOOR, "fingerprint", "bodies", "cloud", "inventory", "lake", "run", "settings"},
     "derive": {*FLOOR, "fingerprint", "bodies", "engine", "lake", "run", "settings"},
-    "query": {*FLOOR, "derive", "engine", "lake"},
+    "query": {*FLOOR, "derive", "engine", "lake", "settings"},
     "warehouse": {*FLOOR, "engine", "lake"},
     "report": {*FLOOR, "fingerprint", "derive", "engine", "lake", "plain_text"},
     "maintenance": {
@@ -41,6 +41,7 @@ ARROWS = {
         "settings",
         "snapshot",
     },
+    "notify": {*FLOOR, "cloud", "lake", "maintenance", "plain_text", "settings"},
     "preflight": {*FLOOR, "cloud", "derive", "engine", "inventory", "lake", "settings", "warehouse"},
     "data_dictionary": {"tables"},
     # The command line and the definitions start it; no room imports it.

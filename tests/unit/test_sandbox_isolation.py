@@ -90,17 +90,48 @@ def test_lake_with_only_damaged_manifests_is_readable_but_takes_no_day():
         {"OS_ACCESS_KEY": "hidden-key"},
         {"OS_TOKEN": "hidden-token"},
         {"OS_PROJECT_NAME": "eu-de_project"},
+        {"OS_ACCESS_KEY": "AK", "OS_SECRET_KEY": "hidden", "OS_PROJECT_ID": "p1"},
+        {"HW_ACCESS_KEY": "AK", "HW_SECRET_KEY_FILE": "/run/secrets/none"},
     ],
 )
 def test_credentials_without_an_endpoint_are_refused(monkeypatch, stated):
+    # The library looks for the file where the process began, which may be the directory of another test.
+    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", "none.yaml")
     for name, value in stated.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigurationError) as raised:
         day_of("2026-11-23").check_source()
-    assert ", ".join(stated) in str(raised.value)
+    assert ", ".join(stated).replace("_FILE", "") in str(raised.value)
     assert "IMAGE_SNAPSHOTS_ENDPOINT" in str(raised.value)
     assert "`sandbox`" in str(raised.value)
     assert "hidden" not in str(raised.value)
+
+
+def test_endpoint_follows_from_credentials_and_a_region(monkeypatch):
+    for name, value in {"OS_ACCESS_KEY": "AK", "OS_SECRET_KEY": "SK", "OS_PROJECT_ID": "p1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("OS_REGION_NAME", "eu-nl")
+    day = day_of("2026-11-23")
+    day.check_source()
+    assert not day.settings.uses_sandbox
+    with day.connect(day.settings, day.partition) as connection:
+        assert connection.endpoint == "https://modelarts.eu-nl.otc.t-systems.com"
+        assert connection.traces_endpoint == "https://cts.eu-nl.otc.t-systems.com"
+        assert connection.derived == (
+            "https://modelarts.eu-nl.otc.t-systems.com follows from the region eu-nl (OS_REGION_NAME)."
+        )
+    monkeypatch.setenv("OS_REGION_NAME", "eu-xx")
+    with pytest.raises(ConfigurationError, match="OS_REGION_NAME names the region 'eu-xx', which is not one of Huawei"):
+        day.check_source()
+
+
+def test_real_day_of_a_derived_endpoint_is_refused_in_a_lake_of_sandbox_days(monkeypatch):
+    publish_of("2026-11-23", is_sandbox=True)
+    for name, value in {"HW_ACCESS_KEY": "AK", "HW_SECRET_KEY": "SK", "HW_REGION_NAME": "cn-north-4"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("HW_PROJECT_ID", "p1")
+    with pytest.raises(ConfigurationError, match=r"holds days of the sandbox \(project default\)"):
+        another_project().check_source()
 
 
 def test_credentials_with_the_explicit_sandbox_are_accepted(monkeypatch):

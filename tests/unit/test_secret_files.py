@@ -3,9 +3,9 @@
 import pytest
 from permissions import unreadable
 
-from pipelines.cloud.credential_variables import SECRET_VARIABLES, read_variables, stated_credentials
 from pipelines.cloud.credentials import AccessKey, PasswordLogin, load_credentials
 from pipelines.errors import ConfigurationError
+from pipelines.inputs.credential_variables import SECRET_VARIABLES, read_variables, stated_credentials
 from pipelines.inputs.secret_files import with_secret_files
 from pipelines.lake.buckets import open_bucket
 from pipelines.settings import Settings
@@ -15,7 +15,7 @@ SETTINGS = {
     "INVENTORY": "postgresql://reader:hidden@db.example/images",
     "RATE_LIMITER": "redis://:hidden@redis.example:6379/0",
     "WAREHOUSE": "postgresql://loader:hidden@db.example/warehouse",
-    "FAILURE_WEBHOOK": "https://chat.example/hooks/hidden",
+    "NOTIFY": "https://chat.example/hooks/hidden",
 }
 
 
@@ -54,11 +54,12 @@ def test_file_is_read_anew_each_time(monkeypatch, secret):
 
 
 def test_value_of_a_setting_from_a_file_is_checked_like_any(monkeypatch, secret):
-    monkeypatch.setenv("IMAGE_SNAPSHOTS_FAILURE_WEBHOOK_FILE", secret("ftp://hidden"))
+    monkeypatch.setenv("IMAGE_SNAPSHOTS_NOTIFY_FILE", secret("ftp://hidden"))
     with pytest.raises(ConfigurationError) as raised:
         Settings.load()
     assert str(raised.value) == (
-        "The setting IMAGE_SNAPSHOTS_FAILURE_WEBHOOK is wrong: must look like https://chat.example/hooks/...."
+        "The setting IMAGE_SNAPSHOTS_NOTIFY is wrong: must look like https://chat.example/hooks/..., "
+        "several with blanks between them."
     )
 
 

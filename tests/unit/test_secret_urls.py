@@ -36,7 +36,7 @@ def assert_hidden(raised):
     [
         ("IMAGE_SNAPSHOTS_RATE_LIMITER", "redis://:{}@redis.example:6379/0"),
         ("IMAGE_SNAPSHOTS_RATE_LIMITER", "rediss://user:{}@redis.example/0"),
-        ("IMAGE_SNAPSHOTS_FAILURE_WEBHOOK", "https://user:{}@chat.example/hook"),
+        ("IMAGE_SNAPSHOTS_NOTIFY", "https://user:{}@chat.example/hook"),
         ("IMAGE_SNAPSHOTS_ENDPOINT", "https://user:{}@modelarts.example"),
     ],
 )

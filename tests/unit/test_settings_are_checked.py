@@ -93,7 +93,7 @@ BAD_HOSTS = [
     ("setting", "start", "rest"),
     [
         ("ENDPOINT", "https://modelarts", ""),
-        ("FAILURE_WEBHOOK", "https://chat", "/hook"),
+        ("NOTIFY", "https://chat", "/hook"),
         ("RATE_LIMITER", "redis://redis", "/0"),
     ],
 )

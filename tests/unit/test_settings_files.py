@@ -154,7 +154,7 @@ def test_variable_that_is_not_text_is_refused(tmp_path):
 
 # Homes
 
-PATHS = ["INVENTORY_QUERY", "LAKE", "AUDIT_RULES", "SUPPRESSIONS", "PRICE_BOOK", "CA_BUNDLE", "WITNESS"]
+PATHS = ["INVENTORY_QUERY", "LAKE", "AUDIT_RULES", "SUPPRESSIONS", "PRICE_BOOK", "CA_BUNDLE", "WITNESS", "METRICS"]
 FILES = {"INVENTORY": "images.csv", "WAREHOUSE": "w.duckdb"}
 
 
@@ -166,7 +166,7 @@ def test_every_path_setting_is_tested():
 @pytest.mark.parametrize("setting", [*PATHS, *FILES])
 def test_path_may_begin_with_a_tilde(monkeypatch, tmp_path, setting):
     monkeypatch.setenv("HOME", str(tmp_path))
-    name = FILES.get(setting, "place")
+    name = FILES.get(setting, "place.prom")
     monkeypatch.setenv(f"IMAGE_SNAPSHOTS_{setting}", f"~/{name}")
     value = getattr(Settings.load(), setting.lower())
     assert str(value.get_secret_value() if setting in FILES else value) == f"{tmp_path}/{name}"

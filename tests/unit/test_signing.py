@@ -48,6 +48,7 @@ def vendor_headers(method, host, segments, query, headers, body):
 )
 @example("GET", "127.0.0.1:1", ["v1", "p", "images"], [("offset", "0"), ("limit", "200")], {}, b"")
 @example("GET", "h", ["v1", "p", "images"], [("name", "a b+c&d=e%20ü"), ("name", "A")], {"X-Project-Id": "p"}, b"")
+@example("GET", "h", ["v1"], [], {"X-Project-Id": "p", "X-Security-Token": "gQ+/=token-of-a-temporary-key"}, b"")
 @example("POST", "h", ["a/b", "~-._", "%2F", "ü ß"], [("~", "*")], {"X-A": " padded "}, b"\xff\x00")
 def test_signature_equals_the_vendors_signer(method, host, segments, query, headers, body):
     url = f"https://{host}/" + "/".join(quote(segment, safe="") for segment in segments)

@@ -100,7 +100,7 @@ def test_every_flipped_byte_of_a_trusted_file_is_reported(lake):
         if path.suffix in (".json", ".parquet", ".html"):
             kinds.setdefault(re.sub(r"[0-9a-f]{64}|[0-9]", "", lake.key(path)), []).append(path)
     # 14 tables of a day and the history, 10 monthly ones, the report; and 6 kinds of records.
-    assert len(kinds) == 14 + 1 + 10 + 1 + 6
+    assert len(kinds) == 20 + 1 + 13 + 1 + 6
     for paths in kinds.values():
         path = chance.choice(paths)
         content = path.read_bytes()

@@ -35,7 +35,7 @@ _OTHER_NAMES: dict[str, dict[str, str]] = {
         "OS_AUTH_URL": "HW_AUTH_URL",
     },
 }
-# The variables of ours that state who signs in. The others of a login (such as the domain) follow them.
+# The variables of ours that state who signs in.
 _LOGINS = ("OS_CLOUD", "OS_ACCESS_KEY", "OS_SECRET_KEY", "OS_SECURITY_TOKEN", "OS_SESSION_TOKEN", "OS_TOKEN",
            "OS_USERNAME", "OS_USER_ID", "OS_PASSWORD")  # fmt: skip
 # Those that state the rest of a login, or its project.
@@ -100,8 +100,7 @@ def read_variables(environ: Mapping[str, str]) -> Variables:
 def stated_credentials(environ: Mapping[str, str]) -> list[str]:
     """Names of the set variables that choose the cloud, the user or the project, in any family."""
     wanted = [
-        *_LOGINS,
-        *_OTHERS,
+        *dict.fromkeys(("OS_CLOUD", "OS_ACCESS_KEY", "OS_SECRET_KEY", "OS_AUTH_URL", *_LOGINS, *_OTHERS)),
         *(names[name] for names in _OTHER_NAMES.values() for name in _LOGINS if name in names),
     ]
     found = [

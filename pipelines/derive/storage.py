@@ -1,0 +1,129 @@
+"""What the registry stores for images and tags, and what deleting sets of images frees: counted by distinct layers.
+
+A layer is stored once, however many tags have it, and freed when none is left. The counting is SQL:
+`sql/derive/layer_tags.sql`, `manifest_storage.sql`, `tag_storage.sql`, `image_storage.sql`, `registry_only.sql`,
+`freed_bytes.sql` and `reclaimable.sql`. Reading the registry belongs to the fetch.
+
+What could not be read may share layers with everything of its namespace, so bytes there are not known. Namespaces are
+taken to share no layer with what was not read in another one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from pipelines.derive.analysis import Analysis
+from pipelines.derive.usage import UNUSED_AFTER_DAYS
+from pipelines.engine.interface import Engine
+from pipelines.engine.sql_files import read_sql
+from pipelines.lake.manifests import FetchFacts, FileFacts
+from pipelines.tables import AUDIT_FINDINGS, IMAGE_STORAGE, RECLAIMABLE, REGISTRY_LAYERS, REGISTRY_ONLY, REGISTRY_TAGS
+
+_NAMESPACES = pa.schema([("namespace", pa.string()), ("is_whole", pa.bool_())])
+_UNREAD = pa.schema([("namespace", pa.string()), ("repository", pa.string())])
+
+
+@dataclass(frozen=True, slots=True)
+class StorageResult:
+    """The written tables, and what the registry stores in all; None where the registry was not read.
+
+    `stored_bytes` counts each layer once. `unread`: how many repositories were not read, or not as a whole.
+    """
+
+    files: tuple[FileFacts, ...]
+    tags: int | None
+    stored_bytes: int | None
+    registry_only_tags: int | None
+    registry_only_bytes: int | None
+    unread: int
+
+
+def derive_image_storage(analysis: Analysis) -> StorageResult:
+    """Write `image_storage` and `registry_only` of the day; reads the day's `image_reconciliation`.
+
+    Raises:
+        StorageError: the lake cannot be read or written.
+    """
+    engine, fetch = analysis.engine, analysis.manifest.fetch
+    for table in (REGISTRY_TAGS, REGISTRY_LAYERS):
+        analysis.load_evidence(table)
+    load_scope(engine, fetch)
+    count_layers(engine)
+    engine.hold("tag_storage", [read_sql("derive/tag_storage.sql")])
+    _hold_addresses(engine, "image_addresses", "SELECT id, swr_path, swr_instance_id FROM current_images")
+    engine.hold(
+        "tag_images",
+        ["SELECT namespace, repository, tag, COUNT(*) AS images FROM image_addresses GROUP BY ALL"],
+    )
+    _hold_addresses(
+        engine,
+        "listed_addresses",
+        "SELECT id, swr_path, NULL AS swr_instance_id FROM image_reconciliation WHERE kind = 'not_registered'",
+    )
+    analysis.load_derived(IMAGE_STORAGE, "previous_storage", analysis.previous)
+    files = (
+        analysis.write(IMAGE_STORAGE, read_sql("derive/image_storage.sql")),
+        analysis.write(REGISTRY_ONLY, read_sql("derive/registry_only.sql")),
+    )
+    analysis.load_today(IMAGE_STORAGE)
+    analysis.load_today(REGISTRY_ONLY)
+    (facts,) = engine.read(
+        """
+        SELECT
+            (SELECT COUNT(*) FROM registry_tags) AS tags,
+            (SELECT CAST(COALESCE(SUM(size_bytes), 0) AS BIGINT) FROM layer_tags) AS stored_bytes,
+            (SELECT COUNT(*) FROM registry_only) AS registry_only_tags,
+            (SELECT CAST(SUM(unique_bytes) AS BIGINT) FROM registry_only) AS registry_only_bytes
+        """
+    ).to_pylist()
+    unread = len(fetch.registry.unread) if fetch.registry is not None else 0
+    if not fetch.registry_was_read:
+        facts = dict.fromkeys(facts)
+    return StorageResult(files, **facts, unread=unread)
+
+
+def derive_reclaimable(analysis: Analysis) -> FileFacts:
+    """Write `reclaimable` of the day; reads the day's usage, storage and findings.
+
+    Raises:
+        StorageError: the lake cannot be written.
+    """
+    engine = analysis.engine
+    analysis.load_today(AUDIT_FINDINGS, "findings")
+    engine.load("cost_parameters", pa.table({"unused_after_days": [UNUSED_AFTER_DAYS]}))
+    engine.hold("unused_sets", [read_sql("derive/unused_sets.sql")])
+    free_sets(engine)
+    return analysis.write(RECLAIMABLE, read_sql("derive/reclaimable.sql"))
+
+
+def count_layers(engine: Engine) -> None:
+    """Make the relations `layer_tags` and `manifest_storage` from `registry_tags` and `registry_layers`."""
+    for name in ("layer_tags", "manifest_storage"):
+        engine.hold(name, [read_sql(f"derive/{name}.sql")])
+
+
+def free_sets(engine: Engine) -> None:
+    """Make the relation `freed_bytes` from `unused_sets`, `image_storage`, `registry_layers` and `layer_tags`."""
+    for name in ("set_tags", "freed_bytes"):
+        engine.hold(name, [read_sql(f"derive/{name}.sql")])
+
+
+def load_scope(engine: Engine, fetch: FetchFacts) -> None:
+    """Make the relations `registry_namespaces` and `unread_repositories`: what was read, and what in it was not."""
+    facts = fetch.registry
+    unread = {(one.namespace, one.repository) for one in facts.unread} if facts is not None else set()
+    partial = {namespace for namespace, _ in unread}
+    namespaces = [(name, name not in partial) for name in facts.namespaces] if facts is not None else []
+    engine.load("registry_namespaces", _table(namespaces, _NAMESPACES))
+    engine.load("unread_repositories", _table([one for one in unread if None not in one], _UNREAD))
+
+
+def _table(rows: Sequence[tuple[object, ...]], schema: pa.Schema) -> pa.Table:
+    columns = zip(*rows, strict=True) if rows else [()] * len(schema)
+    return pa.table([pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)], schema)
+
+
+def _hold_addresses(engine: Engine, name: str, known: str) -> None:
+    engine.create_view("known_addresses", known)
+    engine.hold(name, [read_sql("derive/image_addresses.sql")])
