@@ -339,6 +339,9 @@ def test_plots_are_drawn(executed):
         ("cost", "fortnight"): 3,  # nothing is priced
         ("cost", "one day"): 3,  # usage was not read
         ("cost", "incomplete day"): 3,
+        ("image", "fortnight"): 1,
+        ("image", "one day"): 1,
+        ("image", "incomplete day"): 1,
     }
     assert all(base64.b64decode(image).startswith(b"\x89PNG") for images in plots.values() for image in images)
 
