@@ -26,10 +26,13 @@ def days_in_order(grid: dg.MultiPartitionsDefinition) -> dg.PartitionedConfig:
 
 
 def is_followed(context: dg.AssetExecutionContext) -> bool:
-    """Whether another run of this run's backfill waits for the same project."""
-    backfill = context.run.tags.get(_BACKFILL)
-    if backfill is None:
+    """Whether this run is one of a backfill of `rebuild_images`, and another of its project still waits.
+
+    Runs of other jobs derive on their own: a new price makes no day outdated, so no later run would do it for them.
+    """
+    tags = context.run.tags
+    if _BACKFILL not in tags or IN_ORDER_TAG not in tags:
         return False
-    tags = {_BACKFILL: backfill, _PROJECT: context.run.tags[_PROJECT]}
-    waiting = context.instance.get_runs(dg.RunsFilter(tags=tags, statuses=_WAITING), limit=1)
+    same = {_BACKFILL: tags[_BACKFILL], _PROJECT: tags[_PROJECT]}
+    waiting = context.instance.get_runs(dg.RunsFilter(tags=same, statuses=_WAITING), limit=1)
     return bool(waiting)

@@ -187,7 +187,7 @@ def test_scheduled_run_survives_a_kill_and_a_stop_of_the_daemon(start_sandbox, d
 def materialised(instance, run_id):
     """The assets that a run has materialised."""
     events = instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
-    return {event.asset_key.path[-1] for event in events}
+    return {event.dagster_event.asset_key.path[-1] for event in events}
 
 
 LAUNCH = """
