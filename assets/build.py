@@ -6,6 +6,7 @@ from collections.abc import Callable
 import dagster as dg
 
 from assets.after_runs import after_runs_sensor
+from assets.backfills import days_in_order
 from assets.common import with_shared_facts
 from assets.compaction import COMPACT_JOB, monthly_asset, monthly_schedule
 from assets.daily_snapshot import image_inventory_asset, image_responses_asset, images_assets
@@ -58,6 +59,7 @@ def build_definitions(
     rebuild = dg.define_asset_job(
         REBUILD_JOB,
         selection=[images, derived, *delivery],
+        config=days_in_order(grid),
         op_retry_policy=retry,
         description="Derive a published day's tables again from its stored responses, then its derived tables.",
     )

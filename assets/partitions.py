@@ -21,7 +21,12 @@ def partition_key(partition: Partition) -> dg.MultiPartitionKey:
     return dg.MultiPartitionKey({DATE: partition.date.isoformat(), PROJECT: partition.project})
 
 
+def parsed_key(key: str) -> Partition:
+    """The partition of the lake of Dagster's key, such as `2026-11-23|default`."""
+    date, _, project = key.partition("|")
+    return Partition(dt.date.fromisoformat(date), project)
+
+
 def partition_of(context: dg.AssetExecutionContext) -> Partition:
     """The lake's partition that a step of a run works on."""
-    keys = context.multi_partition_key.keys_by_dimension
-    return Partition(dt.date.fromisoformat(keys[DATE]), keys[PROJECT])
+    return parsed_key(context.partition_key)

@@ -28,6 +28,14 @@ telemetry:
   enabled: false
 nux:
   enabled: false
+# A backfill of rebuild_images takes a project's days one after the other.
+concurrency:
+  runs:
+    tag_concurrency_limits:
+      - key: image_snapshots/in_order
+        value:
+          applyLimitPerUniqueValue: true
+        limit: 1
 """
 # Otherwise two processes copy each step's output, and Ctrl-C reaches them, too. The terminal shows the output anyway.
 _OVERRIDES = {

@@ -1,5 +1,6 @@
 """Dagster's production settings (deploy/dagster.yaml) on a real PostgreSQL server, as in docs/operations.md."""
 
+import datetime as dt
 import json
 import os
 import re
@@ -16,7 +17,11 @@ import dagster as dg
 import httpx
 import psycopg
 import pytest
+from proved_days import A, proved_day, publish_proved
 
+from pipelines.lake.derived_manifests import read_derived_manifest
+from pipelines.lake.layout import Lake, Partition
+from pipelines.maintenance.verify import verify
 from pipelines.sandbox import Faults
 from pipelines.settings import ROOT
 from pipelines.tables import ANALYSIS_TABLES
@@ -177,3 +182,87 @@ def test_scheduled_run_survives_a_kill_and_a_stop_of_the_daemon(start_sandbox, d
     assert manifest["run_id"] == second
     assert manifest["fetch"]["kept"] > 0
     assert files_of_home() <= {"dagster.yaml"}
+
+
+def materialised(instance, run_id):
+    """The assets that a run has materialised."""
+    events = instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    return {event.dagster_event.asset_key.path[-1] for event in events}
+
+
+LAUNCH = """
+mutation ($job: String!, $partitions: [String!]!) {
+  launchPartitionBackfill(backfillParams: {
+    selector: {
+      partitionSetName: $job,
+      repositorySelector: {repositoryName: "__repository__", repositoryLocationName: "image_snapshots"}
+    },
+    partitionNames: $partitions
+  }) { __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } }
+}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_backfill_rebuilds_days_in_order_and_past_days_end_at_once(database, monkeypatch, tmp_path):
+    today = dt.datetime.now(dt.UTC).date()
+    days = [today - dt.timedelta(days=back) for back in (4, 3, 2)]
+    monkeypatch.setenv("IMAGE_SNAPSHOTS_PROJECTS", json.dumps({"alpha": "p1", "beta": "p1"}))
+    for day in days:
+        for project in ("alpha", "beta"):
+            publish_proved(proved_day(str(day), project), {A: "PUBLIC"})
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+
+    def launched(job, partitions):
+        """The id of a backfill, started as the UI starts it."""
+        variables = {"job": f"{job}_partition_set", "partitions": partitions}
+        try:
+            answer = httpx.post(
+                f"http://127.0.0.1:{port}/graphql", json={"query": LAUNCH, "variables": variables}, timeout=120
+            )
+        except httpx.TransportError:
+            return None
+        return answer.json()["data"]["launchPartitionBackfill"]["backfillId"]
+
+    def ended(backfill, number):
+        found = instance.get_run_records(dg.RunsFilter(tags={"dagster/backfill": backfill}))
+        return found if len(found) == number and all(record.dagster_run.is_finished for record in found) else None
+
+    with (
+        service("dagster-daemon", "run") as log,
+        service("dagster-webserver", "-h", "127.0.0.1", "-p", str(port)) as web_log,
+        dg.DagsterInstance.get() as instance,
+    ):
+        keys = [f"{day}|{project}" for project in ("alpha", "beta") for day in days]
+        rebuild = until(lambda: launched("rebuild_images", keys), web_log)
+        yesterday = today - dt.timedelta(days=1)
+        past = until(lambda: launched("daily_snapshot", [f"{yesterday}|{key}" for key in ("alpha", "beta")]), web_log)
+        rebuilt = until(lambda: ended(rebuild, len(keys)), log)
+        refused = until(lambda: ended(past, 2), log)
+        for record in rebuilt:
+            assert record.dagster_run.is_success, record.dagster_run.tags
+        by_partition = {record.dagster_run.tags["dagster/partition"]: record for record in rebuilt}
+        for project in ("alpha", "beta"):
+            own = [by_partition[f"{day}|{project}"] for day in days]
+            # One after the other, the oldest first.
+            times = [time_ for record in own for time_ in (record.start_time, record.end_time)]
+            assert times == sorted(times)
+            made = [materialised(instance, record.dagster_run.run_id) for record in own]
+            assert made[:-1] == [{"images", "image_values", "image_tags"}] * 2
+            assert {"image_costs", "daily_report", "warehouse_tables"} < made[-1]
+        # Each ends with one sentence, and is not retried: neither the step nor the run.
+        for record in refused:
+            (failure,) = instance.all_logs(record.dagster_run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+            assert " is over, " in failure.dagster_event.step_failure_data.user_failure_data.description
+            retries = instance.all_logs(record.dagster_run.run_id, of_type=dg.DagsterEventType.STEP_UP_FOR_RETRY)
+            assert list(retries) == []
+        assert instance.get_runs_count() == len(keys) + 2
+    lake = Lake("lake")
+    for project in ("alpha", "beta"):
+        last = by_partition[f"{days[-1]}|{project}"].dagster_run.run_id
+        for day in days:
+            assert read_derived_manifest(lake, Partition(day, project)).run_id == last
+    assert verify(lake, lake.contents.partitions()) == []
