@@ -46,7 +46,7 @@ def status(
 ) -> None:
     """List the last days: complete, incomplete, unfinished (the next run resumes it), missing or damaged."""
     settings = Settings.load()
-    today = dt.datetime.now(dt.UTC).date()
+    today = _today()
     lake = open_lake(settings)
     statuses = day_statuses(lake, settings.project_keys, today - dt.timedelta(days=days - 1), today)
     print_clock_warnings(lake, [*settings.project_keys, *(partition.project for partition in known_partitions(lake))])
@@ -58,6 +58,10 @@ def status(
     if check and lacking:
         _print_lacking(lacking, len(statuses))
         raise typer.Exit(FAILED)
+
+
+def _today() -> dt.date:
+    return dt.datetime.now(dt.UTC).date()
 
 
 def _print_statuses(statuses: list[PartitionStatus]) -> None:

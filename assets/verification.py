@@ -9,6 +9,7 @@ from assets.common import check_result, made_by
 from assets.metadata import rows_metadata
 from assets.resources import EXIT_STATUS
 from pipelines.errors import PipelineError
+from pipelines.inputs import local_files
 from pipelines.lake.layout import Lake
 from pipelines.lake.manifests import chain_head
 from pipelines.lake.witnesses import read_witnesses
@@ -61,7 +62,7 @@ def verification_asset(settings: Settings) -> dg.AssetsDefinition:
             lake = Lake(settings.lake, settings.parquet_compression)
             partitions = lake.contents.partitions()
             # The first run makes the file.
-            is_noted = settings.witness is not None and settings.witness.exists()
+            is_noted = settings.witness is not None and local_files.exists(settings.witness)
             witnesses = read_witnesses([str(settings.witness)]) if is_noted else []
             there: list[str] = []
             notes: list[Note] = []

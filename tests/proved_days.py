@@ -5,7 +5,7 @@ import hashlib
 import json
 
 import pyarrow.parquet as pq
-from published_days import PROJECT_ID, publish_snapshot, rows_of
+from published_days import PROJECT_ID, publish_snapshot, registry_and_bill, rows_of
 
 from pipelines.lake.layout import Partition
 from pipelines.lake.records import Record, record_bytes
@@ -24,8 +24,8 @@ def proved_day(date, project="default", **settings):
     return SnapshotRun(Partition(noon.date(), project), f"run-{date}", Settings(lake="lake", **settings), lambda: noon)
 
 
-def publish_proved(day, visibilities, hour=12):
-    """Publish a day of images with these visibilities, from matching responses."""
+def publish_proved(day, visibilities, hour=12, *, with_registry=False):
+    """Publish a day of images with these visibilities, from matching responses; `with_registry`: and a bill."""
     noon = dt.datetime.combine(day.partition.date, dt.time(12), dt.UTC)
     responses = []
     for id_, visibility in sorted(visibilities.items()):
@@ -51,6 +51,7 @@ def publish_proved(day, visibilities, hour=12):
         list_pages=[{"page": 0, "body": page, "body_sha256": hashlib.sha256(page).hexdigest()}],
         references=[{"resource_id": "n", "image_id": A, "strength": "running"}],
         image_traces=[{"trace_id": "t", "time": noon, "resource_id": A}],
+        **(registry_and_bill(str(day.partition.date), "team/a:1") if with_registry else {}),
     )
     for left in sorted(day.lake.staging(day.partition).rglob("*.*")):
         left.unlink()

@@ -1,9 +1,11 @@
 """Published days of few rows, for tests of derived tables: real files with a real manifest."""
 
 import datetime as dt
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Collection
+from decimal import Decimal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,13 +14,23 @@ from pydantic import BaseModel
 from pipelines.derive.history import days_metadata
 from pipelines.lake.clock import newest_publication
 from pipelines.lake.layout import Partition
-from pipelines.lake.manifests import FetchFacts, InventoryFacts, Manifest, ScopeFacts, SourceFacts, published_days
+from pipelines.lake.manifests import (
+    FetchFacts,
+    InventoryFacts,
+    Manifest,
+    RegistryFacts,
+    ScopeFacts,
+    SourceFacts,
+    published_days,
+)
 from pipelines.settings import Settings
 from pipelines.snapshot.publish import publish
 from pipelines.snapshot.snapshot_run import SnapshotRun
 from pipelines.tables import IMAGE_HISTORY, IMAGE_REFERENCES, LIST_PAGES, TABLES, USAGE_SOURCES, Table
 
 PROJECT_ID = "p1"
+# A source was read if its table is given.
+_OTHER_SOURCES = (("registry", "registry_tags"), ("bills", "billed_costs"))
 _PAGE_ITEMS = 3
 
 
@@ -103,7 +115,9 @@ def publish_snapshot(
         "outcomes": dict(Counter(row["outcome"] for row in tables.get("responses", []))),
         "list_was_read": listed is not None,
         "scope": ScopeFacts(workspaces=["0"], origin="asked"),
-        "sources": {name: SourceFacts(wanted=name in read, was_read=name in read) for name in USAGE_SOURCES},
+        "sources": {name: SourceFacts(wanted=name in read, was_read=name in read) for name in USAGE_SOURCES}
+        | {name: SourceFacts(wanted=table in tables, was_read=table in tables) for name, table in _OTHER_SOURCES},
+        "registry": RegistryFacts(namespaces=["team"], origin="images") if "registry_tags" in tables else None,
     }
     return publish(
         day.lake,
@@ -136,3 +150,27 @@ def published_rows(day: SnapshotRun, table: Table) -> list[dict]:
     assert set(read["snapshot_date"].to_pylist()) <= {day.partition.date}
     assert set(read["project_id"].to_pylist()) <= {PROJECT_ID}
     return read.drop_columns(["snapshot_date", "project_id"]).to_pylist()
+
+
+def registry_and_bill(date: str, *tags: str) -> dict[str, list[dict]]:
+    """Tables of a registry with these tags (namespace/repository:tag), each of two layers, and a bill for that day."""
+    day = dt.date.fromisoformat(date)
+    start = dt.datetime.combine(day, dt.time(), dt.UTC)
+    rows = {"registry_tags": [], "registry_layers": []}
+    for number, address in enumerate(sorted(tags)):
+        path, tag = address.split(":")
+        namespace, repository = path.split("/")
+        digest = f"sha256:{number:064}"
+        rows["registry_tags"].append(
+            {"namespace": namespace, "repository": repository, "tag": tag, "digest": digest, "tag_type": 0}
+            | {"config_digest": f"sha256:c{number:063}", "size_bytes": 300, "layers": 2, "downloads": 1}
+        )
+        rows["registry_layers"] += [
+            {"digest": digest, "layer_digest": layer, "size_bytes": size}
+            for layer, size in (("sha256:base", 100), (f"sha256:own{number}", 200))
+        ]
+    line = {"line": 0, "charge_date": day, "charge_period_start": start, "time_zone": "UTC", "kind": "registry"}
+    line |= {"charge_period_end": start + dt.timedelta(days=1), "service": "SWR", "currency": "EUR"}
+    line |= {"billed_cost": Decimal(3), "source": "focus", "source_sha256": "0", "version": "1"}
+    page = {"page": 0, "kind": "tags", "body": b"[]", "body_sha256": hashlib.sha256(b"[]").hexdigest()}
+    return {**rows, "registry_pages": [page], "billed_costs": [line]}

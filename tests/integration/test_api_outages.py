@@ -203,7 +203,7 @@ async def test_tls_trusts_only_the_configured_authority(tmp_path: Path):
     async with serving(good, context) as server:
         async with client(server, ca_bundle=bundle) as modelarts:
             assert (await modelarts.show_image(ID)).outcome is Outcome.OK
-        async with client(server, ReadyToken(TOKEN, "p1", bundle)) as modelarts:
+        async with client(server, ReadyToken(TOKEN, "p1", ca_bundle=bundle)) as modelarts:
             assert (await modelarts.show_image(ID)).outcome is Outcome.OK
         async with client(server) as modelarts:
             with pytest.raises(ConfigurationError, match="IMAGE_SNAPSHOTS_CA_BUNDLE"):

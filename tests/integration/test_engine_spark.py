@@ -133,6 +133,7 @@ PARAMETERS = {"snapshot_date": DATE, "project": TEXT, "project_id": TEXT, "is_co
     "usage_kinds": TEXT,
     "workspaces": pa.int64(),
     "inventory_is_whole": pa.bool_(),
+    "registry_was_wanted": pa.bool_(),
     "traces_are_whole": pa.bool_(),
     "traces_from": pa.timestamp("us", "UTC"),
     "traces_until": pa.timestamp("us", "UTC"),

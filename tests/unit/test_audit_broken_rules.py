@@ -93,7 +93,7 @@ def test_broken_rule_is_reported_and_stops_no_other(tmp_path):
     header(
         "needy",
         HEADER.format(id="needy") + "-- needs: usage, rain\n",
-        "The header needs rain, which is not one of list, usage.",
+        "The header needs rain, which is not one of list, usage, registry.",
     )
     (rules / "latin.sql").write_bytes(b"-- id: latin\n-- title: caf\xe9\n")
     expected["latin"] = "The file is not UTF-8 text: save it as UTF-8."

@@ -4,7 +4,7 @@ import pytest
 from published_days import day_of, publish_snapshot
 from typer.testing import CliRunner
 
-from assets import cli
+from assets import cli, status_command
 from assets.resources import ACCEPT_HISTORY_TAG, ACCEPT_SHRUNK_TAG, FRESH_TAG, PROJECT_MOVED_TAG
 from assets.run_report import print_reports, run_report
 from pipelines.maintenance.status import day_statuses
@@ -72,7 +72,7 @@ def test_run_reports_a_partial_inventory_and_stays_complete(capsys, facts, sente
 
 def test_status_shows_a_partial_inventory(monkeypatch):
     monkeypatch.setenv("IMAGE_SNAPSHOTS_LAKE", "lake")
-    monkeypatch.setattr(cli, "_today", lambda: day_of("2026-11-02").partition.date)
+    monkeypatch.setattr(status_command, "_today", lambda: day_of("2026-11-02").partition.date)
     for date, facts in (("2026-11-01", {}), ("2026-11-02", {"is_whole": False, "reason": "It lacks too many."})):
         publish_snapshot(
             day_of(date), inventory=[{"id": A}], responses=[{"id": A, "outcome": "ok"}], images=[{"id": A}],

@@ -224,7 +224,7 @@ def write_findings(teller, rows, project="alpha", date=DAY):
     zeros = dict.fromkeys(DerivedSummary.model_fields, 0)
     summary = DerivedSummary(**zeros | {
         "is_complete": True, "compared_with": None, "changes": {}, "findings": {}, "rule_errors": {}, "currency": "EUR",
-        "is_priced": False,
+        "is_priced": False, "registry": None, "billed_date": None, "billed_currency": None,
     })  # fmt: skip
     inputs = Inputs(
         audit_rules="", suppressions=None, allowed_namespaces=None, price_book="", tag_keys="", handed_on={}

@@ -141,6 +141,8 @@ def test_no_code_lists_files_with_pathlib():
         # Buckets have methods of these names, which raise errors.
         # Other places that openstacksdk reads.
         "pipelines/cloud/clouds_file.py": {"exists"},
+        # A script for others, without this software; it checks what it lists against the sums of the export.
+        "pipelines/query/check_evidence.py": {"is_dir", "is_file", "rglob"},
         # The syntax tree of a query.
         "pipelines/engine/spark.py": {"walk"},
     }

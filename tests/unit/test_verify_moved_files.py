@@ -23,7 +23,7 @@ def two_projects(tmp_path_factory):
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(root)
         for number, date in enumerate(DATES):
-            publish_proved(proved_day(date), {A: "PRIVATE", B: "PUBLIC"}, hour=10 + number)
+            publish_proved(proved_day(date), {A: "PRIVATE", B: "PUBLIC"}, hour=10 + number, with_registry=True)
             publish_proved(proved_day(date, "other"), {C: "PRIVATE"}, hour=10 + number)
     return root / "lake"
 
