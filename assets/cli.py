@@ -455,7 +455,7 @@ def focus(
     until = parse_date(last) or _today()
     since, keys = parse_date(first) or until.replace(day=1), _projects(settings, project)
     rows = write_focus(lake, since, until, keys, output, exact=exact)
-    print_line(f"{output}: {count_text(rows, 'row')}, estimates, not a bill")
+    print_line(f"{output}: {count_text(rows, 'row')}: estimates, and the bill where it is known")
 
 
 @app.command()

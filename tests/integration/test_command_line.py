@@ -66,7 +66,7 @@ def test_first_run_publishes_a_day_that_all_readers_read_alike(image_snapshots, 
     assert by_polars.to_dicts() == expected
 
 
-def test_played_days_each_print_a_summary_of_five_lines(image_snapshots, start_sandbox, tmp_path):
+def test_played_days_each_print_a_summary_of_six_lines(image_snapshots, start_sandbox, tmp_path):
     result = image_snapshots("run", "--days", "2")
     assert result.returncode == 0, result.stderr
     yesterday = TODAY - dt.timedelta(days=1)
@@ -87,7 +87,7 @@ def test_played_days_each_print_a_summary_of_five_lines(image_snapshots, start_s
         "FROM 'lake/audit_findings/{}'"
     )
     ((images, size),) = value("SELECT COUNT(*), SUM(size_bytes) FROM 'lake/image_costs/{}'")
-    *lines, report = result.stdout.splitlines()[-6:]
+    *lines, report = result.stdout.splitlines()[-7:]
     assert report == f"Report: lake/reports/dt={TODAY}/project=default/report.html"
     changes = ", ".join(f"{count} {change}" for change, count in changed.items())
     findings = ", ".join(f"{found[severity]} {severity}" for severity in ("high", "medium", "low"))
@@ -98,10 +98,22 @@ def test_played_days_each_print_a_summary_of_five_lines(image_snapshots, start_s
     ]
     assert lines[3].startswith(f"  bytes     {size / 2**40:.1f} TiB, ")
     assert lines[4] == "  cost      0.00 EUR for the day, estimated; no price above zero (docs/costs.md)"
+    layers, tags = "lake/registry_layers/{}", "lake/registry_tags/{}"
+    ((stored,),) = value(f"SELECT SUM(s) FROM (SELECT MAX(size_bytes) AS s FROM '{layers}' GROUP BY layer_digest)")
+    ((tagged,),) = value(f"SELECT COUNT(*) FROM '{tags}'")
+    assert lines[5] == f"  registry  {stored / 2**30:.1f} GiB in {tagged} tags, each layer counted once"
 
     exported = image_snapshots("focus", "--output", "costs.csv")
-    assert exported.stdout == f"costs.csv: {len(pd.read_csv('costs.csv'))} rows, estimates, not a bill\n"
-    assert pd.read_csv("costs.csv")["BilledCost"].eq(0).all()
+    assert (
+        exported.stdout
+        == f"costs.csv: {len(pd.read_csv('costs.csv'))} rows: estimates, and the bill where it is known\n"
+    )
+    bill = image_snapshots(
+        "query",
+        "SELECT CAST(SUM(billed_cost) AS DOUBLE) AS bill FROM billed_days WHERE "
+        f"charge_date BETWEEN '{TODAY.replace(day=1)}' AND '{TODAY}'",
+    ).stdout
+    assert pd.read_csv("costs.csv")["BilledCost"].sum() == pytest.approx(float(bill.splitlines()[1]))
 
     # The sandbox's days must not look like those of a cloud.
     mixed = image_snapshots("run", env={"IMAGE_SNAPSHOTS_ENDPOINT": "https://modelarts.example"})

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from audited_days import SPINS, write_rule
-from published_days import day_of, publish_snapshot
+from published_days import day_of, publish_snapshot, registry_and_bill
 from pyspark import SparkContext
 
-from pipelines.derive import audit
+from pipelines.derive import audit, bills
 from pipelines.derive.days import derive_days
 from pipelines.engine.duckdb import DuckDBEngine
 from pipelines.engine.opening import open_engine
@@ -165,6 +165,7 @@ SCHEMAS = {
     "prices": {"registry": TEXT, "namespace": TEXT, "type": TEXT, "valid_from": DATE}
     | {"per_gb_month": pa.float64(), "currency": TEXT},
     "cost_parameters": {"has_previous_costs": pa.bool_(), "unused_after_days": pa.int64()},
+    "newest_bill": bills._BILL,
     "found": audit._FOUND,
     "rules": audit._RULES,
     "suppressions": audit._SUPPRESSIONS,
@@ -206,6 +207,7 @@ def test_day_derived_by_spark_equals_the_day_derived_by_duckdb(spark_master, tmp
                 for id_ in ids
             ],
             listed=[{"id": "e", "name": "not registered", "size": 5}],
+            **registry_and_bill(str(day.partition.date), "team/a:1", "team/b:1", "team/x:1"),
             references=[
                 {"resource_id": "n1", "image_id": "a", "strength": "running"},
                 {"resource_id": "n2", "image_id": "z", "image_path": "team/b", "image_tag": "1"},

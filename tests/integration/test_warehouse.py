@@ -19,7 +19,7 @@ import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from published_days import publish_snapshot
+from published_days import publish_snapshot, registry_and_bill
 from warehouse_targets import DuckDBTarget, PostgresTarget, read, rows
 
 from pipelines import tables as columns
@@ -119,6 +119,7 @@ def made(tmp_path_factory):
         references=[{"resource_id": "n1", "image_id": A, "strength": "running"}],
         image_values=[{"id": A, "field": "dev_services", "position": 0, "value": "SSH"}],
         image_tags=[{"id": A, "key": "team", "value": "vision"}],
+        **registry_and_bill("2026-11-22", "team/a:1", "team/x:1"),
     )
     other = day_in(lake, "2026-11-22", "other")
     publish_images(other, [image(A), image(C, namespace="other")])
