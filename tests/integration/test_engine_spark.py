@@ -13,7 +13,7 @@ from audited_days import SPINS, write_rule
 from published_days import day_of, publish_snapshot, registry_and_bill
 from pyspark import SparkContext
 
-from pipelines.derive import audit, bills
+from pipelines.derive import audit, bills, storage
 from pipelines.derive.days import derive_days
 from pipelines.engine.duckdb import DuckDBEngine
 from pipelines.engine.opening import open_engine
@@ -166,6 +166,8 @@ SCHEMAS = {
     | {"per_gb_month": pa.float64(), "currency": TEXT},
     "cost_parameters": {"has_previous_costs": pa.bool_(), "unused_after_days": pa.int64()},
     "newest_bill": bills._BILL,
+    "registry_namespaces": storage._NAMESPACES,
+    "unread_repositories": storage._UNREAD,
     "found": audit._FOUND,
     "rules": audit._RULES,
     "suppressions": audit._SUPPRESSIONS,
