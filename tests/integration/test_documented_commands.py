@@ -99,7 +99,10 @@ def test_documented_focus_export_runs(of_fortnight, tmp_path):
     (line,) = re.findall(r"`image-snapshots (focus --from [^`]*)`", (ROOT / "docs/costs.md").read_text())
     assert of_fortnight(*line.split()).returncode == 0
     rows = duckdb.sql("SELECT count(*), sum(BilledCost) FROM 'focus.csv'").fetchall()
-    assert rows == duckdb.sql("SELECT count(*), 0.0 FROM 'lake/image_costs/*/*/*.parquet'").fetchall()
+    ((images,),) = duckdb.sql("SELECT count(*) FROM 'lake/image_costs/*/*/*.parquet'").fetchall()
+    # Beside the images: what the bill of a day has that belongs to no image.
+    assert rows[0][0] > images
+    assert rows[0][1] > 0
 
 
 def test_documented_daily_commands_run(of_fortnight):
