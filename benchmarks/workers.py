@@ -284,7 +284,7 @@ def rehearse(
         assert running.start("migrate", "dagster", "instance", "migrate").wait(PATIENCE_SECONDS) == 0, running.logs()
         at = ("-h", "127.0.0.1", "-p")
         code = ("--python-file", str(ROOT / "assets/definitions.py"), "--attribute", "defs", "-d", str(ROOT))
-        running.start("code", "dagster", "api", "grpc", *code, *at, str(code_port))
+        running.start("code", "dagster", "code-server", "start", *code, *at, str(code_port))
 
         def start_worker(number: int) -> None:
             name = f"worker-{number}"
@@ -293,7 +293,7 @@ def rehearse(
 
         start_worker(1)
         start_worker(2)
-        workspace = ("-w", str(ROOT / "deploy/workspace-workers.yaml"))
+        workspace = ("-w", str(ROOT / "deploy/workspace.yaml"))
         running.start("webserver", "dagster-webserver", *workspace, *at, str(port))
         running.start("daemon", "dagster-daemon", "run", *workspace)
         until(lambda: is_up(url))

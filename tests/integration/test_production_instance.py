@@ -11,12 +11,14 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
 import httpx
 import psycopg
 import pytest
+from dagster._core.execution.backfill import BulkActionStatus
 from proved_days import A, proved_day, publish_proved
 
 from pipelines.lake.derived_manifests import read_derived_manifest
@@ -29,7 +31,14 @@ from pipelines.tables import ANALYSIS_TABLES
 SNAPSHOT = {"image_inventory", "image_responses", "images", "image_values", "image_tags"}
 ASSETS = {*SNAPSHOT, *ANALYSIS_TABLES, "warehouse_tables", "daily_report"}
 SCRIPTS = Path(sys.executable).parent
+WORKSPACE = ("-w", str(ROOT / "deploy" / "workspace.yaml"))
 PATIENCE_SECONDS = 300
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 @pytest.fixture
@@ -42,6 +51,8 @@ def database(postgres, tmp_path, monkeypatch):
     monkeypatch.setenv("DAGSTER_HOME", str(home))
     monkeypatch.setenv("DAGSTER_POSTGRES_URL", url.replace("postgresql://", "postgresql+psycopg2://"))
     monkeypatch.setenv("DAGSTER_COMPUTE_LOGS", str(tmp_path / "compute_logs"))
+    monkeypatch.setenv("DAGSTER_CODE_HOST", "127.0.0.1")
+    monkeypatch.setenv("DAGSTER_CODE_PORT", str(free_port()))
     # The instance's own setting must be enough.
     monkeypatch.delenv("DAGSTER_DISABLE_TELEMETRY")
     return url
@@ -96,13 +107,14 @@ def processes_of_session(session):
 def service(name, *arguments):
     """One of Dagster's services; SIGTERM goes only to its main process, and all its children must end, too."""
     log_path = Path(f"{name}.log").absolute()
-    command = [str(SCRIPTS / name), *arguments, "-w", str(ROOT / "workspace.yaml")]
     with (
         log_path.open("wb") as log,
-        subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True) as process,
+        subprocess.Popen(
+            [str(SCRIPTS / name), *arguments], stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        ) as process,
     ):
         try:
-            yield log_path
+            yield Service(process.pid, log_path)
         finally:
             process.terminate()
             try:
@@ -111,6 +123,35 @@ def service(name, *arguments):
             finally:
                 for pid in processes_of_session(process.pid):
                     os.kill(pid, signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class Service:
+    """The id of a service's main process, and the file of its output."""
+
+    pid: int
+    log: Path
+
+
+@contextmanager
+def code_server():
+    """The service that has loaded the code; it accepts connections when it has."""
+    host, port = os.environ["DAGSTER_CODE_HOST"], os.environ["DAGSTER_CODE_PORT"]
+    code = ("-f", str(ROOT / "assets/definitions.py"), "-a", "defs", "-d", str(ROOT))
+    with (
+        service("dagster", "code-server", "start", *code, "-h", host, "-p", port) as server,
+        socket.socket() as probe,
+    ):
+        until(lambda: probe.connect_ex((host, int(port))) == 0, server.log)
+        yield server
+
+
+def daemon():
+    return service("dagster-daemon", "run", *WORKSPACE)
+
+
+def webserver(port):
+    return service("dagster-webserver", "-h", "127.0.0.1", "-p", str(port), *WORKSPACE)
 
 
 def test_command_line_run_is_recorded_in_postgresql(image_snapshots, database, tmp_path):
@@ -129,25 +170,18 @@ def test_command_line_run_is_recorded_in_postgresql(image_snapshots, database, t
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_scheduled_run_survives_a_kill_and_a_stop_of_the_daemon(start_sandbox, database, monkeypatch, tmp_path):
+def test_scheduled_run_survives_a_kill_and_a_stop_of_all_services(start_sandbox, database, monkeypatch, tmp_path):
     # About thirty seconds of fetching, longer than it takes to notice its begin.
     sandbox = start_sandbox(size=600, inventory_file=tmp_path / "inventory.csv", faults=Faults(latency_ms=1000))
     settings = {"IMAGE_SNAPSHOTS_SCHEDULE": "* * * * *", "IMAGE_SNAPSHOTS_CONCURRENCY": "20"}
     for name, value in (sandbox.env | settings).items():
         monkeypatch.setenv(name, value)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
+    port = free_port()
 
     def shown_schedules():
         fields = "nodes { schedules { scheduleState { name status } } }"
-        asked = f"{{ repositoriesOrError {{ ... on RepositoryConnection {{ {fields} }} }} }}"
-        try:
-            answer = httpx.post(f"{url}/graphql", json={"query": asked}, timeout=60)
-        except httpx.TransportError:
-            return None
-        nodes = answer.json()["data"]["repositoriesOrError"].get("nodes", [])
+        data = ask(port, f"{{ repositoriesOrError {{ ... on RepositoryConnection {{ {fields} }} }} }}")
+        nodes = data["repositoriesOrError"].get("nodes", []) if data else []
         return [schedule["scheduleState"] for node in nodes for schedule in node["schedules"]]
 
     def worker_of(run_id):
@@ -158,25 +192,27 @@ def test_scheduled_run_survives_a_kill_and_a_stop_of_the_daemon(start_sandbox, d
     def answers_on_disk():
         return len(httpx.get(f"{sandbox.endpoint}/sandbox/requested").json()) > 60
 
-    with service("dagster-daemon", "run") as log:
-        with service("dagster-webserver", "-h", "127.0.0.1", "-p", str(port)) as web_log:
-            assert sorted(until(shown_schedules, web_log), key=lambda schedule: schedule["name"]) == [
+    with code_server() as code, daemon() as scheduler:
+        with webserver(port) as web:
+            assert sorted(until(shown_schedules, web.log), key=lambda schedule: schedule["name"]) == [
                 {"name": "compact_months_schedule", "status": "STOPPED"},
                 {"name": "daily_snapshot_schedule", "status": "RUNNING"},
                 {"name": "verify_lake_schedule", "status": "RUNNING"},
             ]
         liveness = [SCRIPTS / "dagster-daemon", "liveness-check"]
-        until(lambda: subprocess.run(liveness, capture_output=True, timeout=120).returncode == 0, log)
+        until(lambda: subprocess.run(liveness, capture_output=True, timeout=120).returncode == 0, scheduler.log)
 
-        ((first, _),) = until(lambda: [run for run in runs(database) if run[1] == "STARTED"], log)
-        until(answers_on_disk, log)
-        os.kill(until(lambda: worker_of(first), log), signal.SIGKILL)
+        ((first, _),) = until(lambda: [run for run in runs(database) if run[1] == "STARTED"], code.log)
+        until(answers_on_disk, code.log)
+        os.kill(until(lambda: worker_of(first), code.log), signal.SIGKILL)
 
-        (second,) = until(lambda: [id_ for id_, status in runs(database) if id_ != first and status == "STARTED"], log)
-        # The daemon is stopped here, during the run.
+        (second,) = until(
+            lambda: [id_ for id_, status in runs(database) if id_ != first and status == "STARTED"], code.log
+        )
+        # Daemon and code server are stopped here, during the run.
     assert runs(database) == [(first, "FAILURE"), (second, "SUCCESS")]
-    # Usage is read if it is switched on.
-    assert recorded_assets(database) == ASSETS - {"image_usage"}
+    # Usage and the registry are read if they are switched on.
+    assert recorded_assets(database) == ASSETS - {"image_usage", "image_storage", "registry_only", "reclaimable"}
     (manifest_path,) = Path("lake/_manifests").glob("dt=*/*.json")
     manifest = json.loads(manifest_path.read_text())
     assert manifest["run_id"] == second
@@ -198,16 +234,31 @@ def failures(instance, run_id):
 
 
 LAUNCH = """
-mutation ($job: String!, $partitions: [String!]!) {
-  launchPartitionBackfill(backfillParams: {
-    selector: {
-      partitionSetName: $job,
-      repositorySelector: {repositoryName: "__repository__", repositoryLocationName: "image_snapshots"}
-    },
-    partitionNames: $partitions
-  }) { __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } }
+mutation ($params: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $params) {
+    __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message }
+  }
 }
 """
+RELOAD = """
+mutation { reloadRepositoryLocation(repositoryLocationName: "image_snapshots") { __typename } }
+"""
+
+
+def ask(port, text, **variables):
+    """What the webserver replies to GraphQL, or None if it is not up yet."""
+    request = {"query": text, "variables": variables}
+    try:
+        reply = httpx.post(f"http://127.0.0.1:{port}/graphql", json=request, timeout=120)
+    except httpx.TransportError:
+        return None
+    return reply.json()["data"]
+
+
+def ended(instance, backfill, number):
+    """The records of a backfill's runs when this many have ended."""
+    found = instance.get_run_records(dg.RunsFilter(tags={"dagster/backfill": backfill}))
+    return found if len(found) == number and all(record.dagster_run.is_finished for record in found) else None
 
 
 @pytest.mark.slow
@@ -219,36 +270,22 @@ def test_backfill_rebuilds_days_in_order_and_past_days_end_at_once(database, mon
     for day in days:
         for project in ("alpha", "beta"):
             publish_proved(proved_day(str(day), project), {A: "PUBLIC"})
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
 
     def launched(job, partitions):
         """The id of a backfill, started as the UI starts it."""
-        variables = {"job": f"{job}_partition_set", "partitions": partitions}
-        try:
-            answer = httpx.post(
-                f"http://127.0.0.1:{port}/graphql", json={"query": LAUNCH, "variables": variables}, timeout=120
-            )
-        except httpx.TransportError:
-            return None
-        return answer.json()["data"]["launchPartitionBackfill"]["backfillId"]
+        repository = {"repositoryName": "__repository__", "repositoryLocationName": "image_snapshots"}
+        selector = {"partitionSetName": f"{job}_partition_set", "repositorySelector": repository}
+        data = ask(port, LAUNCH, params={"selector": selector, "partitionNames": partitions})
+        return data and data["launchPartitionBackfill"]["backfillId"]
 
-    def ended(backfill, number):
-        found = instance.get_run_records(dg.RunsFilter(tags={"dagster/backfill": backfill}))
-        return found if len(found) == number and all(record.dagster_run.is_finished for record in found) else None
-
-    with (
-        service("dagster-daemon", "run") as log,
-        service("dagster-webserver", "-h", "127.0.0.1", "-p", str(port)) as web_log,
-        dg.DagsterInstance.get() as instance,
-    ):
+    with code_server() as code, daemon() as coordinator, webserver(port) as web, dg.DagsterInstance.get() as instance:
         keys = [f"{day}|{project}" for project in ("alpha", "beta") for day in days]
-        rebuild = until(lambda: launched("rebuild_images", keys), web_log)
+        rebuild = until(lambda: launched("rebuild_images", keys), web.log)
         yesterday = today - dt.timedelta(days=1)
-        past = until(lambda: launched("daily_snapshot", [f"{yesterday}|{key}" for key in ("alpha", "beta")]), web_log)
-        rebuilt = until(lambda: ended(rebuild, len(keys)), log)
-        refused = until(lambda: ended(past, 2), log)
+        past = until(lambda: launched("daily_snapshot", [f"{yesterday}|{key}" for key in ("alpha", "beta")]), web.log)
+        rebuilt = until(lambda: ended(instance, rebuild, len(keys)), code.log, coordinator.log)
+        refused = until(lambda: ended(instance, past, 2), code.log, coordinator.log)
         for record in rebuilt:
             assert record.dagster_run.is_success, failures(instance, record.dagster_run.run_id)
         by_partition = {record.dagster_run.tags["dagster/partition"]: record for record in rebuilt}
@@ -273,3 +310,45 @@ def test_backfill_rebuilds_days_in_order_and_past_days_end_at_once(database, mon
         for day in days:
             assert read_derived_manifest(lake, Partition(day, project)).run_id == last
     assert verify(lake, lake.contents.partitions()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_one_reload_makes_an_added_project_known_to_all_services(database, monkeypatch, tmp_path):
+    projects = tmp_path / "projects.toml"
+
+    def configure(*keys):
+        projects.write_text("".join(f'[{key}]\nproject_id = "p1"\n' for key in keys))
+
+    monkeypatch.setenv("IMAGE_SNAPSHOTS_PROJECTS", str(projects))
+    day = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=2)
+    configure("alpha", "beta", "gamma")
+    publish_proved(proved_day(str(day), "gamma"), {A: "PUBLIC"})
+    configure("alpha", "beta")
+    port = free_port()
+
+    def launched():
+        """A backfill of assets: the daemon checks its partitions against the definitions that it knows."""
+        selection = [{"path": [name]} for name in ("images", "image_values", "image_tags")]
+        data = ask(port, LAUNCH, params={"assetSelection": selection, "partitionNames": [f"{day}|gamma"]})
+        return data and data["launchPartitionBackfill"]
+
+    with code_server() as code, daemon() as coordinator, webserver(port) as web, dg.DagsterInstance.get() as instance:
+        assert until(launched, web.log)["__typename"] == "PartitionKeysNotFoundError"
+        configure("alpha", "beta", "gamma")
+        assert ask(port, RELOAD)["reloadRepositoryLocation"]["__typename"] == "WorkspaceLocationEntry"
+        backfill = launched()["backfillId"]
+
+        def rebuilt():
+            nonlocal backfill
+            if instance.get_backfill(backfill).status == BulkActionStatus.FAILED:
+                # The daemon has looked at it in the second before it knew the project.
+                backfill = launched()["backfillId"]
+            return ended(instance, backfill, 1)
+
+        (record,) = until(rebuilt, code.log, coordinator.log)
+        assert record.dagster_run.is_success, failures(instance, record.dagster_run.run_id)
+        assert materialised(instance, record.dagster_run.run_id) == {"images", "image_values", "image_tags"}
+        # Neither has loaded the code in a process of its own.
+        for alone in (coordinator, web):
+            assert processes_of_session(alone.pid) == [alone.pid]
