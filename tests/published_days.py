@@ -153,8 +153,11 @@ def published_rows(day: SnapshotRun, table: Table) -> list[dict]:
 
 
 def registry_and_bill(date: str, *tags: str) -> dict[str, list[dict]]:
-    """Tables of a registry with these tags (namespace/repository:tag), each of two layers, and a bill for that day."""
-    day = dt.date.fromisoformat(date)
+    """Tables of a registry with these tags (namespace/repository:tag), each of two layers, and of a bill.
+
+    The bill is that of the day before: a day reads no bill of itself.
+    """
+    day = dt.date.fromisoformat(date) - dt.timedelta(days=1)
     start = dt.datetime.combine(day, dt.time(), dt.UTC)
     rows = {"registry_tags": [], "registry_layers": []}
     for number, address in enumerate(sorted(tags)):

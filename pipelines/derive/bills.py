@@ -26,15 +26,13 @@ from pipelines.tables import (
     AMOUNT_PLACES,
     BILL_DAYS,
     BILLED_COSTS,
+    BILLED_DAYS,
     IMAGE_BILLS,
     IMAGE_COSTS,
     IMAGE_STORAGE,
     REGISTRY_ONLY,
     Table,
 )
-
-# Statements are carried over as long as bills are read.
-CARRIED_DAYS = 35
 
 _UNITS = pa.decimal128(38, 0)
 _BATCH_ROWS = 8_192
@@ -219,7 +217,8 @@ class _Division:
         self._engine.load("new_statements", statements)
         self._engine.load("estimates", pa.Table.from_pylist(list(self._estimates.values()), _ESTIMATES))
         self._engine.load("previous_bill_days", pa.Table.from_pylist(previous, BILL_DAYS.schema))
-        first = date - dt.timedelta(days=CARRIED_DAYS)
+        # Statements are carried over as long as they are read.
+        first = date - dt.timedelta(days=BILLED_DAYS)
         dates = {"snapshot_date": date, "first_charge_date": first}
         self._engine.load("bill_parameters", pa.table({name: pa.array([day]) for name, day in dates.items()}))
         self._engine.load_file(

@@ -7,7 +7,15 @@ does not belong here.
 
 from enum import StrEnum
 
-from pipelines.tables.bills import AMOUNT, AMOUNT_DIGITS, AMOUNT_PLACES, BILL_DAYS, BILLED_COSTS, IMAGE_BILLS
+from pipelines.tables.bills import (
+    AMOUNT,
+    AMOUNT_DIGITS,
+    AMOUNT_PLACES,
+    BILL_DAYS,
+    BILLED_COSTS,
+    BILLED_DAYS,
+    IMAGE_BILLS,
+)
 from pipelines.tables.column import TIMESTAMP, Column, Origin, Table
 from pipelines.tables.derived import (
     AUDIT_FINDINGS,
@@ -39,6 +47,7 @@ __all__ = [
     "AUDIT_FINDINGS",
     "AUDIT_RULES",
     "BILLED_COSTS",
+    "BILLED_DAYS",
     "BILL_DAYS",
     "CONTENT_COLUMNS",
     "IMAGES",

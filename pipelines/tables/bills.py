@@ -6,6 +6,8 @@ from pipelines.tables.column import ID, PROJECT_ID, SNAPSHOT_DATE, TIMESTAMP, Co
 
 # Amounts are decimals with 12 places: sums are exact, and a day of a small image costs less than a cent.
 AMOUNT_DIGITS, AMOUNT_PLACES = 28, 12
+# So many days before it, a day reads bills of. They are corrected for days, and closed some days after a month.
+BILLED_DAYS = 35
 AMOUNT = pa.decimal128(AMOUNT_DIGITS, AMOUNT_PLACES)
 
 _CHARGE_DATE = Column(

@@ -1,8 +1,8 @@
 -- The bill of each charge day as known on a day: the statements that it brings, and the others as they were before.
 --
 -- Reads new_statements (those of sql/cost/bill_statements.sql that the day brings, and the keys of the day), image_bills
--- of the day, estimates (of charge days: charge_date, estimated_cost, estimate_currency), previous_bill_days (bill_days of the last published day, those of the window) and bill_parameters (one
--- row: snapshot_date, first_charge_date).
+-- of the day, estimates (of charge days: charge_date, estimated_cost, estimate_currency), previous_bill_days (bill_days of
+-- the last published day) and bill_parameters (one row: snapshot_date, first_charge_date).
 WITH allocated AS (
     SELECT
         charge_date,

@@ -28,6 +28,7 @@ from pipelines.tables import (
     AUDIT_FINDINGS,
     IMAGE_COSTS,
     IMAGE_HISTORY,
+    IMAGE_STORAGE,
     IMAGE_USAGE,
     IMAGES,
     TABLES,
@@ -134,11 +135,18 @@ PARAMETERS = {"snapshot_date": DATE, "project": TEXT, "project_id": TEXT, "is_co
     "workspaces": pa.int64(),
     "inventory_is_whole": pa.bool_(),
     "registry_was_wanted": pa.bool_(),
+    "images_are_whole": pa.bool_(),
     "traces_are_whole": pa.bool_(),
     "traces_from": pa.timestamp("us", "UTC"),
     "traces_until": pa.timestamp("us", "UTC"),
 }
 LISTED = dict.fromkeys(("id", "name", "namespace", "swr_path", "type", "visibility"), TEXT) | {"size_bytes": pa.int64()}
+ADDRESSES = dict.fromkeys(("id", "namespace", "repository", "tag"), TEXT)
+# Files that make a relation for other files, in the order in which they need each other.
+RELATIONS = (
+    *("image_owners", "current_images", "layer_tags", "manifest_storage", "tag_storage"),
+    *("unused_sets", "set_tags", "freed_bytes"),
+)
 SCHEMAS = {
     **{name: table.schema for name, table in (TABLES | ANALYSIS_TABLES).items()},
     "parameters": PARAMETERS,
@@ -166,6 +174,11 @@ SCHEMAS = {
     | {"per_gb_month": pa.float64(), "currency": TEXT},
     "cost_parameters": {"has_previous_costs": pa.bool_(), "unused_after_days": pa.int64()},
     "newest_bill": bills._BILL,
+    "known_addresses": dict.fromkeys(("id", "swr_path", "swr_instance_id"), TEXT),
+    "image_addresses": ADDRESSES,
+    "listed_addresses": ADDRESSES,
+    "tag_images": dict.fromkeys(("namespace", "repository", "tag"), TEXT) | {"images": pa.int64()},
+    "previous_storage": IMAGE_STORAGE.schema,
     "registry_namespaces": storage._NAMESPACES,
     "unread_repositories": storage._UNREAD,
     "found": audit._FOUND,
@@ -181,8 +194,8 @@ def test_spark_runs_every_sql_file(spark_master):
     with SparkEngine(spark_master) as spark:
         for name, schema in SCHEMAS.items():
             spark.load(name, (schema if isinstance(schema, pa.Schema) else pa.schema(schema)).empty_table())
-        spark.create_view("image_owners", read_sql("derive/image_owners.sql"))
-        spark.create_view("current_images", read_sql("derive/current_images.sql"))
+        for name in RELATIONS:
+            spark.create_view(name, read_sql(f"derive/{name}.sql"))
         for file in sorted(FILES):
             sql, name = read_sql(file), Path(file).stem
             spark.create_view("made", sql)

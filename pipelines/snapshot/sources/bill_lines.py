@@ -17,10 +17,8 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 
 from pipelines.snapshot.image_list import microseconds
-from pipelines.tables import AMOUNT_DIGITS, AMOUNT_PLACES, BILLED_COSTS
+from pipelines.tables import AMOUNT_DIGITS, AMOUNT_PLACES, BILLED_COSTS, BILLED_DAYS
 
-# Bills are corrected for days after a day, and closed some days after the end of a month.
-BILLED_DAYS = 35
 REGISTRY, MODELARTS = "registry", "modelarts"
 
 _ROWS_A_BATCH = 10_000
