@@ -5,10 +5,8 @@ The command line and Dagster read the same class. Cloud credentials follow the c
 """
 
 import datetime as dt
-import json
 import os
 import re
-from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -24,6 +22,7 @@ from pipelines.inputs.environment import OURS, at_home, prepare_environment
 from pipelines.inputs.projects import Project, projects_of_object, read_projects, wrong_value
 from pipelines.inputs.secret_files import SUFFIX, with_secret_files
 from pipelines.inputs.secret_urls import looks_like_url, parse_secret_url
+from pipelines.inputs.variable_names import check_names, check_repeated_keys
 from pipelines.tables import OWNER_FIELDS, USAGE_SOURCES
 
 PREFIX = OURS
@@ -32,17 +31,17 @@ DEFAULT_PROJECT = "default"
 # The value of `endpoint` that chooses the embedded sandbox explicitly.
 SANDBOX = "sandbox"
 
-# Variables that Kubernetes and Docker set in containers near a service named image-snapshots.
-_OF_A_SERVICE = re.compile(r"SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?")
-# Names that are at least this similar count as misspellings of each other.
-_ALIKE = 0.9
-
-
 # Examples for the settings that are JSON, shown in error messages.
 _EXAMPLES = {
     "projects": '{"main": "0123456789abcdef"}',
     "allowed_namespaces": '["team", "base"]',
     "tag_keys": '{"owner": "team", "cost_center": "billing-code"}',
+}
+
+# Services beside ModelArts that are read or not, each with an example of an endpoint.
+_SERVICES = {
+    "traces": ("audit service (CTS)", "https://cts.eu-de.otc.t-systems.com"),
+    "registry": ("registry (SWR)", "https://swr-api.eu-de.otc.t-systems.com"),
 }
 
 # The services that a bill can be requested from, each with an example of an endpoint.
@@ -223,23 +222,15 @@ class Settings(BaseSettings):
             raise ValueError("must end before the API's version, such as /v1")
         return url
 
-    @field_validator("traces")
+    @field_validator("traces", "registry")
     @classmethod
-    def _traces_are_read_or_not(cls, value: str | None) -> str | None:
+    def _service_is_read_or_not(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is None or value.lower() in _TRUE | _FALSE:
             return value and value.lower()
+        service, example = _SERVICES[str(info.field_name)]
         if looks_like_url(value):
-            return check_endpoint(value, "https://cts.eu-de.otc.t-systems.com")
-        raise ValueError("must be `true`, `false`, or the endpoint of the cloud's audit service (CTS)")
-
-    @field_validator("registry")
-    @classmethod
-    def _registry_is_read_or_not(cls, value: str | None) -> str | None:
-        if value is None or value.lower() in _TRUE | _FALSE:
-            return value and value.lower()
-        if looks_like_url(value):
-            return check_endpoint(value, "https://swr-api.eu-de.otc.t-systems.com")
-        raise ValueError("must be `true`, `false`, or the endpoint of the cloud's registry (SWR)")
+            return check_endpoint(value, example)
+        raise ValueError(f"must be `true`, `false`, or the endpoint of the cloud's {service}")
 
     @field_validator("registry_namespaces")
     @classmethod
@@ -479,22 +470,25 @@ class Settings(BaseSettings):
     @property
     def reads_traces(self) -> bool:
         """Whether traces are read, which say who changed images."""
-        return self.uses_sandbox if self.traces is None else self.traces not in _FALSE
+        return self._is_read(self.traces)
 
     @property
     def traces_endpoint(self) -> str | None:
         """The endpoint that is set for the audit service; None if it is derived from the ModelArts endpoint."""
-        return None if self.traces is None or self.traces in _TRUE | _FALSE else self.traces
+        return _endpoint_in(self.traces)
 
     @property
     def reads_registry(self) -> bool:
         """Whether the registry is read, which says what is stored."""
-        return self.uses_sandbox if self.registry is None else self.registry not in _FALSE
+        return self._is_read(self.registry)
 
     @property
     def registry_endpoint(self) -> str | None:
         """The endpoint that is set for the registry; None if it is derived from the ModelArts endpoint."""
-        return None if self.registry is None or self.registry in _TRUE | _FALSE else self.registry
+        return _endpoint_in(self.registry)
+
+    def _is_read(self, service: str | None) -> bool:
+        return self.uses_sandbox if service is None else service not in _FALSE
 
     @property
     def stated_namespaces(self) -> tuple[str, ...] | None:
@@ -528,7 +522,7 @@ class Settings(BaseSettings):
         """
         load_environment()
         for name in (f"{PREFIX}PROJECTS", f"{PREFIX}TAG_KEYS"):
-            _check_repeated_keys(name, os.environ.get(name, ""))
+            check_repeated_keys(name, os.environ.get(name, ""))
         try:
             # A value from a file is passed in: it must not stay in the environment, where it would outlive the file.
             settings = cls(**_secrets_of_files(cls))
@@ -538,6 +532,11 @@ class Settings(BaseSettings):
         # Not only when a project's run begins.
         _ = settings.of_each_project
         return settings
+
+
+def _endpoint_in(service: str | None) -> str | None:
+    """The endpoint in a setting that may also say whether a service is read."""
+    return None if service is None or service in _TRUE | _FALSE else service
 
 
 def _first_problem(error: ValidationError) -> tuple[str, str]:
@@ -563,6 +562,13 @@ def _secrets_of_files(settings: type[Settings]) -> dict[str, Any]:
     return {names[name]: SecretStr(env[name].strip()) for name in in_files}
 
 
+def known_variables() -> set[str]:
+    """The variables of all settings, and those that name the file of a secret one."""
+    return {f"{PREFIX}{field.upper()}" for field in Settings.model_fields} | {
+        f"{name}{SUFFIX}" for name in _secret_names(Settings)
+    }
+
+
 def load_environment() -> None:
     """Add the variables of `.env` in the working directory to the environment, which wins, and check our names.
 
@@ -573,43 +579,4 @@ def load_environment() -> None:
             its value would be ignored.
     """
     prepare_environment(Path.cwd() / ".env", os.environ)
-    check_names(os.environ)
-
-
-def _check_repeated_keys(setting: str, value: str) -> None:
-    """Refuse a key that is stated twice: a JSON parser keeps only the last one."""
-
-    def check(pairs: list[tuple[str, object]]) -> None:
-        keys = [key for key, _ in pairs]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise ConfigurationError(f"The setting {setting} is wrong: key {key!r} is stated twice.")
-
-    try:
-        json.loads(value, object_pairs_hook=check)
-    except ValueError:
-        # The class reports malformed values.
-        return
-
-
-def check_names(names: Iterable[str]) -> None:
-    """Refuse variables that look like our settings but are not, especially misspelt ones.
-
-    Raises:
-        ConfigurationError: there is such a variable; names the first, and the setting that it resembles.
-    """
-    known = {f"{PREFIX}{field.upper()}" for field in Settings.model_fields}
-    known |= {f"{name}{SUFFIX}" for name in _secret_names(Settings)}
-    for name in sorted(set(names) - known):
-        upper = name.upper()
-        if _OF_A_SERVICE.fullmatch(name.removeprefix(PREFIX)):
-            continue
-        is_ours = upper.startswith(PREFIX)
-        # For example, IMAGE_SNAPSHOT_ENDPOINT.
-        resembles = get_close_matches(upper, known, 1, _ALIKE) if upper.startswith("IMAGE") and not is_ours else []
-        if is_ours or resembles:
-            # Compare without the prefix, which would make all names similar.
-            near = get_close_matches(upper.removeprefix(PREFIX), [one.removeprefix(PREFIX) for one in known], 1)
-            meant = [f"{PREFIX}{one}" for one in near] or resembles
-            advice = f"did you mean {meant[0]}?" if meant else "the README lists all settings."
-            raise ConfigurationError(f"There is no setting {name}, so its value would be ignored: {advice}")
+    check_names(os.environ, known_variables())

@@ -3,7 +3,8 @@
 import pytest
 
 from pipelines.errors import ConfigurationError
-from pipelines.settings import Settings, check_names
+from pipelines.inputs.variable_names import check_names
+from pipelines.settings import Settings, known_variables
 
 
 @pytest.mark.parametrize(
@@ -32,14 +33,14 @@ def test_unknown_setting_is_refused(monkeypatch):
 
 
 def test_settings_and_unrelated_variables_are_accepted():
-    check_names([f"IMAGE_SNAPSHOTS_{field.upper()}" for field in Settings.model_fields])
-    check_names(["OS_ENDPIONT", "IMAGE", "IMAGE_NAME", "IMAGES", "IMAGE_MAGICK_LAKE", "AWS_PROFILE"])
+    check_names([f"IMAGE_SNAPSHOTS_{field.upper()}" for field in Settings.model_fields], known_variables())
+    check_names(["OS_ENDPIONT", "IMAGE", "IMAGE_NAME", "IMAGES", "IMAGE_MAGICK_LAKE", "AWS_PROFILE"], known_variables())
 
 
 def test_kubernetes_service_variables_are_ignored():
     service = ["SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_GRPC", "PORT", "PORT_3030_TCP"]
     addresses = ["PORT_3030_TCP_PROTO", "PORT_3030_TCP_PORT", "PORT_3030_TCP_ADDR"]
-    check_names([f"IMAGE_SNAPSHOTS_{name}" for name in [*service, *addresses]])
+    check_names([f"IMAGE_SNAPSHOTS_{name}" for name in [*service, *addresses]], known_variables())
 
 
 def test_misspelt_setting_in_the_env_file_is_refused(tmp_path):
