@@ -72,14 +72,7 @@ class Connection:
         Raises:
             ConfigurationError: it is not set, and cannot be derived from the ModelArts endpoint.
         """
-        if self.settings.traces_endpoint is not None:
-            return self.settings.traces_endpoint
-        endpoint = sibling_endpoint("cts", self.endpoint)
-        if endpoint is None:
-            raise ConfigurationError(
-                f"The endpoint of the audit service does not follow from {self.host}: set IMAGE_SNAPSHOTS_TRACES to it."
-            )
-        return endpoint
+        return self.settings.traces_endpoint or self._sibling("cts", "the audit service", "TRACES")
 
     def traces_client(self, now: Callable[[], dt.datetime] | None = None) -> ServiceClient:
         """Make a client of the audit service, which the caller must enter; `now` as in `client`.
@@ -106,12 +99,13 @@ class Connection:
         Raises:
             ConfigurationError: it is not set, and cannot be derived from the ModelArts endpoint.
         """
-        if self.settings.registry_endpoint is not None:
-            return self.settings.registry_endpoint
-        endpoint = sibling_endpoint("swr", self.endpoint)
+        return self.settings.registry_endpoint or self._sibling("swr", "the registry", "REGISTRY")
+
+    def _sibling(self, service: str, name: str, setting: str) -> str:
+        endpoint = sibling_endpoint(service, self.endpoint)
         if endpoint is None:
             raise ConfigurationError(
-                f"The endpoint of the registry does not follow from {self.host}: set IMAGE_SNAPSHOTS_REGISTRY to it."
+                f"The endpoint of {name} does not follow from {self.host}: set IMAGE_SNAPSHOTS_{setting} to it."
             )
         return endpoint
 

@@ -15,6 +15,7 @@ SETTINGS = {
     "INVENTORY": "postgresql://reader:hidden@db.example/images",
     "RATE_LIMITER": "redis://:hidden@redis.example:6379/0",
     "WAREHOUSE": "postgresql://loader:hidden@db.example/warehouse",
+    "BILLS_KEY": "hidden",
     "NOTIFY": "https://chat.example/hooks/hidden",
 }
 
