@@ -101,7 +101,7 @@ class Connection:
         """
         return self.settings.registry_endpoint or self._sibling("swr", "the registry", "REGISTRY")
 
-    def _sibling(self, service: str, name: str, setting: str) -> str:
+    def _sibling(self, service: Service, name: str, setting: str) -> str:
         endpoint = sibling_endpoint(service, self.endpoint)
         if endpoint is None:
             raise ConfigurationError(
