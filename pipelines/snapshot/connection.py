@@ -18,7 +18,7 @@ from pipelines.cloud.dashboard import DashboardClient
 from pipelines.cloud.discovery import find_endpoint
 from pipelines.cloud.modelarts import ModelArtsClient
 from pipelines.cloud.options import Limits, Timeouts
-from pipelines.cloud.regions import region_of_host, sibling_endpoint, usual_bill_endpoint
+from pipelines.cloud.regions import Service, region_of_host, sibling_endpoint, usual_bill_endpoint
 from pipelines.cloud.registry import BODY_BYTES, ManifestClient, RegistryClient, RegistryLogin
 from pipelines.cloud.service import ServiceClient
 from pipelines.errors import ConfigurationError
