@@ -58,8 +58,13 @@ def clean_environment(monkeypatch, tmp_path):
             ("IMAGE_SNAPSHOTS_", "OS_", "HUAWEICLOUD_", "HW_", "AWS_", "DAGSTER_", "SSL_CERT_", "REQUESTS_CA_BUNDLE")
         ):
             monkeypatch.delenv(name)
+    before = set(os.environ)
     monkeypatch.setenv("DAGSTER_DISABLE_TELEMETRY", "1")
     monkeypatch.chdir(tmp_path)
+    yield
+    # A `.env` adds its variables to the environment, also those that are wrong: no other test may see them.
+    for name in set(os.environ) - before:
+        del os.environ[name]
 
 
 @pytest.fixture

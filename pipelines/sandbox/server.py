@@ -74,8 +74,8 @@ def serve(options: SandboxOptions) -> None:
     """Run a sandbox until SIGTERM, SIGINT or (if so chosen) the end of standard input.
 
     Prints `KEY=VALUE` lines, quoted for a shell where needed, that point a client at it, then an empty line.
-    The environment variables SANDBOX_PASSWORD, SANDBOX_ACCESS_KEY and SANDBOX_SECRET_KEY set its credentials; by
-    default they follow from the seed.
+    The environment variables SANDBOX_PASSWORD, SANDBOX_ACCESS_KEY, SANDBOX_SECRET_KEY and SANDBOX_BILLS_KEY set its
+    credentials; by default they follow from the seed.
 
     Raises:
         ConfigurationError: it cannot listen on the port.

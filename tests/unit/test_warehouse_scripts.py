@@ -54,7 +54,7 @@ def test_scripts_parse_in_their_dialect(name):
             table = expected[create.find(exp.Table).name]
             names = [c.name for c in create.this.find_all(exp.ColumnDef)]
             assert set(names) - {"dt", "project"} == {c.name for c in table.columns} - {"project"}
-        assert len(created) == (len(WAREHOUSE_TABLES) if name == "postgresql" else 14)
+        assert len(created) == (len(WAREHOUSE_TABLES) if name == "postgresql" else 16)
 
 
 def test_views_parse_in_every_dialect():

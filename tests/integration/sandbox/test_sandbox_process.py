@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -108,11 +109,14 @@ def announced(process):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_sandbox_ends_cleanly_on_a_signal(number, tmp_path):
     environment = os.environ | {"SANDBOX_PASSWORD": "p w", "SANDBOX_ACCESS_KEY": "AK1", "SANDBOX_SECRET_KEY": "SK1"}
+    environment |= {"SANDBOX_BILLS_KEY": "BK1"}
     inventory = tmp_path / "inventory.csv"
+    # If a check fails, the process is ended: the block would wait for it.
     with subprocess.Popen(
         command("--projects=eu-de_team=0123", f"--inventory-file={inventory}", "--latency-ms=5", "--suspended"),
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=ROOT,
-    ) as process:  # fmt: skip
+    ) as process, ExitStack() as stack:  # fmt: skip
+        stack.callback(process.kill)
         env = announced(process)
         assert env == {
             "IMAGE_SNAPSHOTS_ENDPOINT": env["OS_AUTH_URL"].removesuffix("/v3"),
@@ -126,6 +130,7 @@ def test_sandbox_ends_cleanly_on_a_signal(number, tmp_path):
             "OS_PROJECT_ID": "0123",
             "OS_ACCESS_KEY": "AK1",
             "OS_SECRET_KEY": "SK1",
+            "IMAGE_SNAPSHOTS_BILLS_KEY": "BK1",
         }
         # An idle connection must not delay the end.
         with httpx.Client(base_url=env["IMAGE_SNAPSHOTS_ENDPOINT"], trust_env=False) as client:
