@@ -40,12 +40,8 @@ from pipelines.snapshot.snapshot_run import SnapshotRun
 from pipelines.tables import (
     IMAGE_HISTORY,
     IMAGE_REFERENCES,
-    IMAGE_TAGS,
-    IMAGE_TRACES,
-    IMAGE_VALUES,
     IMAGES,
     INVENTORY,
-    LIST_PAGES,
     RESPONSES,
     TABLES,
     Table,
@@ -135,17 +131,13 @@ class Year:
             "image_path": [f"{teams[place]}/{names[place]}" if count % 2 else None for count, place in enumerate(used)],
             "image_tag": ["1" if count % 2 else None for count in range(len(used))],
         }
-        return {
+        filled = {
             IMAGES.name: _table(IMAGES, rows, shared | images),
             RESPONSES.name: _table(RESPONSES, rows, shared | responses),
             INVENTORY.name: _table(INVENTORY, rows, shared | inventory),
             IMAGE_REFERENCES.name: _table(IMAGE_REFERENCES, len(used), shared | references),
-            LIST_PAGES.name: LIST_PAGES.schema.empty_table(),
-            IMAGE_VALUES.name: IMAGE_VALUES.schema.empty_table(),
-            IMAGE_TAGS.name: IMAGE_TAGS.schema.empty_table(),
-            IMAGE_TRACES.name: IMAGE_TRACES.schema.empty_table(),
-            IMAGE_TAGS.name: IMAGE_TAGS.schema.empty_table(),
         }
+        return {name: table.schema.empty_table() for name, table in TABLES.items()} | filled
 
 
 def _table(table: Table, rows: int, columns: dict[str, object]) -> pa.Table:
@@ -174,7 +166,8 @@ def write_year(root: Path, images: int, days: int) -> None:
         moment = dt.datetime.combine(date, dt.time(3), dt.UTC)
         counts = [name for name, field in InventoryFacts.model_fields.items() if field.is_required()]
         inventory = dict.fromkeys(counts, 0) | {"source": "a", "kind": "csv", "modified_at": None}
-        fetch = dict.fromkeys(FetchFacts.model_fields, 0) | {
+        facts = [name for name, field in FetchFacts.model_fields.items() if field.is_required()]
+        fetch = dict.fromkeys(facts, 0) | {
             "project_id": "p1",
             "endpoint_host": "127.0.0.1",
             "is_sandbox": False,
