@@ -98,6 +98,10 @@ IMAGE_BILLS = Table(
             "(images whose storage is not known), registry_not_read, no_snapshot (that day was not published), "
             "nothing_stored, long_period (lines for longer than a day).",
             True,
+            values=(
+                *("image", "registry_only", "storage_unknown", "registry_not_read"),
+                *("no_snapshot", "nothing_stored", "long_period"),
+            ),
         ),
         Column("id", pa.string(), "key", f"{ID.meaning[:-1]}; empty for what is not allocated.", True),
         derived("owner", pa.string(), "Owner on the charge day, as in `image_costs`."),
