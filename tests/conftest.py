@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 from command_server import CommandServer
+from dbt_fixture import dbt  # noqa: F401  (a fixture)
 from fortnight import fortnight  # noqa: F401  (a fixture)
 from loaded_days import made, made_again  # noqa: F401  (fixtures)
 from once_per_run import once_per_run
