@@ -11,12 +11,12 @@ from pipelines.inputs.catalog_places import CatalogPlace
 
 def _header(place: CatalogPlace, *lines: str) -> str:
     if place.directory is not None:
-        reached = (
+        reached = [
             f"{place.directory} is a catalog in an SQLite file, which only PyIceberg reads: have the days copied into",
             "a catalog that this warehouse reaches, and put its address here.",
-        )
+        ]
     else:
-        reached = (f"The address and the access are those of PyIceberg's catalog {place.name}.",)
+        reached = [f"The address and the access are those of PyIceberg's catalog {place.name}."]
     views = (
         "What is still needed beside it are the views: create the SELECTs of sql/views as views where you need them."
     )
