@@ -93,8 +93,11 @@ def notes(manifest: Manifest, summary: DerivedSummary) -> Iterator[tuple[str, st
             f"{registry.error.rstrip('.')}. What it stores is not known; findings about it stay as they were.",
         )
     elif registry is not None and registry.partial:
-        lack = f"{registry.partial[0].upper()}{registry.partial[1:].rstrip('.')}"
-        yield "The registry was not read as a whole", f"{lack}. Bytes are not known of what may share layers with that."
+        unread = f"{registry.partial[0].upper()}{registry.partial[1:].rstrip('.')}"
+        yield (
+            "The registry was not read as a whole",
+            f"{unread}. Bytes are not known of what may share layers with that.",
+        )
     bill = fetch.sources.get(BILLS)
     if bill is not None and (lack := bill.error or bill.partial):
         yield (

@@ -58,7 +58,7 @@ def difference(value: float | Decimal | None) -> str:
     """Format a difference of two amounts of money, to the cent as they are shown."""
     if value is None:
         return "not known"
-    return "0.00" if abs(value) < 0.005 else signed(value, f"{abs(value):,.2f}")
+    return "0.00" if abs(float(value)) < 0.005 else signed(value, f"{abs(value):,.2f}")
 
 
 def long_date(value: dt.date) -> str:
