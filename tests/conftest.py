@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 from command_server import CommandServer
+from dbt_fixture import dbt  # noqa: F401  (a fixture)
 from fortnight import fortnight  # noqa: F401  (a fixture)
 from once_per_run import once_per_run
 from permissions import open_directory  # noqa: F401  (a fixture)

@@ -201,6 +201,18 @@ def take_days(root, dates, faults, unread, **changed):
     return taken
 
 
+def make_golden(root):
+    """All days, with the faults of each."""
+
+    def faults(date):
+        if date == BUSY:
+            return PASSING_FAULTS
+        answers = dict.fromkeys(failing_on(date), REFUSED) | dict.fromkeys(locked_on(date), LOCKED)
+        return Faults(answers=answers, sources_broken=UNREAD if date == UNREAD_ON else ())
+
+    return take_days(root, DATES, faults, lambda date: UNREAD if date == UNREAD_ON else frozenset())
+
+
 def steer(sandbox, what, body):
     httpx.put(f"{sandbox.endpoint}/sandbox/{what}", json=body).raise_for_status()
 

@@ -96,6 +96,7 @@ IMAGE_STORAGE = Table(
             "none has the tag; unread: the tag's repository or namespace was not read; elsewhere: the image has no "
             "address, or lies in a registry instance of its own.",
             True,
+            values=("known", "partial", "tag_gone", "unread", "elsewhere"),
         ),
         derived("digest", pa.string(), "Digest of the tag on this day; null if it is not known."),
         derived(
@@ -180,6 +181,7 @@ RECLAIMABLE = Table(
             "all; owner or namespace: images unused for 30 days, of that owner or namespace; rule: images that the "
             "audit rule finds and that nothing needs.",
             True,
+            values=("all", "owner", "namespace", "rule"),
         ),
         Column("name", pa.string(), "derived", "Owner, namespace or rule; '' for none, and for all.", True),
         Column("images", pa.int64(), "derived", "Images of the set; preset images are in none.", True),

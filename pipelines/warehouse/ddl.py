@@ -22,6 +22,7 @@ from pipelines.tables import (
     RESPONSES,
     TIMESTAMP,
     Column,
+    Outcome,
     Table,
 )
 
@@ -41,11 +42,9 @@ def _loaded(table: Table) -> Table:
     return Table(table.name, table.meaning, (PROJECT.name, *key), (PROJECT, *columns))
 
 
-def _count(outcome: str) -> Column:
-    return Column(outcome, pa.int64(), "provenance", f"Ids of the inventory with the outcome {outcome}.", True)
+def _count(outcome: Outcome) -> Column:
+    return Column(outcome.value, pa.int64(), "provenance", f"Ids of the inventory with the outcome {outcome}.", True)
 
-
-OUTCOMES = ("ok", "deleted", "not_found", "forbidden", "failed", "invalid_id")
 
 DAYS = Table(
     "days",
@@ -57,10 +56,17 @@ DAYS = Table(
         Column("project_id", pa.string(), "key", "Project id in the cloud, as used in the URL.", True),
         Column("is_complete", pa.bool_(), "provenance", "Whether every id has a response.", True),
         Column("is_sandbox", pa.bool_(), "provenance", "Whether the data comes from the embedded sandbox.", True),
-        Column("mode", pa.string(), "provenance", "full, or changed (unchanged responses were carried over).", True),
+        Column(
+            "mode",
+            pa.string(),
+            "provenance",
+            "full, or changed (unchanged responses were carried over).",
+            True,
+            values=("full", "changed"),
+        ),
         Column("run_id", pa.string(), "provenance", "Run that published the day.", True),
         Column("published_at", TIMESTAMP, "provenance", "When the day was published (UTC).", True),
-        *(_count(outcome) for outcome in OUTCOMES),
+        *(_count(outcome) for outcome in Outcome),
         Column("manifest_sha256", pa.string(), "provenance", "SHA-256 of the day's manifest.", True),
         Column("basis", pa.string(), "provenance", "Hash over the manifests that the derived tables come from.", True),
         Column(

@@ -23,10 +23,9 @@ from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import FileFacts, Manifest, published_or_error
 from pipelines.lake.retention_records import RetentionRecords
 from pipelines.lake.storage import LakePath, storage_errors
-from pipelines.tables import ANALYSIS_TABLES, IMAGE_HISTORY, TABLES, Table
+from pipelines.tables import ANALYSIS_TABLES, IMAGE_HISTORY, TABLES, Outcome, Table
 from pipelines.warehouse.ddl import (
     DAYS,
-    OUTCOMES,
     PROJECT,
     WAREHOUSE_TABLES,
     add_column,
@@ -280,7 +279,7 @@ def _day(manifest: Manifest, sha256: str, basis: str) -> pa.RecordBatch:
         "mode": manifest.fetch.mode,
         "run_id": manifest.run_id,
         "published_at": manifest.published_at,
-        **{outcome: manifest.fetch.outcomes.get(outcome, 0) for outcome in OUTCOMES},
+        **{outcome.value: manifest.fetch.outcomes.get(outcome, 0) for outcome in Outcome},
         "manifest_sha256": sha256,
         "basis": basis,
         "inventory_is_whole": manifest.inventory.is_whole,

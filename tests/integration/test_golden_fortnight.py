@@ -23,23 +23,18 @@ from golden_days import (
     HANDED_OVER,
     INCOMPLETE,
     LEFT,
-    LOCKED,
     MIDDLE,
     MISSED,
-    PASSING_FAULTS,
-    REFUSED,
     UNREAD,
     UNREAD_ON,
     UNREGISTERED_FOR_A_WHILE,
     by_id,
     check_needed_images,
-    failing_on,
-    locked_on,
+    make_golden,
     manifest_of,
     needed_on,
     register_of,
     story,
-    take_days,
 )
 from golden_oracle import FIELDS, as_text, content_of
 from once_per_run import once_per_run
@@ -48,7 +43,6 @@ from pipelines.derive.days import derive_days
 from pipelines.lake.derived_manifests import read_derived_manifest
 from pipelines.lake.layout import Partition
 from pipelines.lake.stored_responses import failed_ids
-from pipelines.sandbox import Faults
 from pipelines.snapshot.steps import publish_snapshot
 from pipelines.tables import ANALYSIS_TABLES, IMAGE_HISTORY
 
@@ -56,16 +50,6 @@ from pipelines.tables import ANALYSIS_TABLES, IMAGE_HISTORY
 @pytest.fixture(scope="module")
 def golden(tmp_path_factory):
     return once_per_run(tmp_path_factory, "golden", make_golden)
-
-
-def make_golden(root):
-    def faults(date):
-        if date == BUSY:
-            return PASSING_FAULTS
-        answers = dict.fromkeys(failing_on(date), REFUSED) | dict.fromkeys(locked_on(date), LOCKED)
-        return Faults(answers=answers, sources_broken=UNREAD if date == UNREAD_ON else ())
-
-    return take_days(root, DATES, faults, lambda date: UNREAD if date == UNREAD_ON else frozenset())
 
 
 def test_days_have_their_planned_states(golden):
