@@ -77,6 +77,20 @@ def test_build_passes_on_both_warehouses_with_equal_marts(dbt, warehouse, golden
     assert sorted_rows(findings) == marts["findings_open"]
     assert sum(row["open_findings"] for row in marts["images_current"]) <= len(findings)
 
+    # A mart that says something else than the views does not pass.
+    with duckdb.connect(dbt.marts) as connection:
+        connection.execute("DELETE FROM dbt.images_current WHERE id = (SELECT MIN(id) FROM dbt.images_current)")
+        connection.execute(
+            f"UPDATE dbt.image_costs_daily SET growth_bytes = growth_bytes + 1 WHERE snapshot_date = '{COMPLETE[-1]}'"
+        )
+        connection.execute("UPDATE dbt.changes SET change_class = 'access' WHERE change_class = 'content'")
+    differing = dbt.run("test", "--select", *MARTS, env=in_duckdb(warehouse))
+    assert differing.having("fail", "error") == {
+        "images_current_has_the_rows_of_images_latest",
+        "image_costs_daily_add_up_to_daily_costs",
+        "changes_are_counted_by_changes_by_class",
+    }
+
     database = PostgresTarget(postgres.new_database())
     load_fortnight(golden_lake, database)
     url = urlsplit(database.url)
