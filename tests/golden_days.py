@@ -224,6 +224,19 @@ def take_days(root, dates, faults, unread, **changed):
     return taken
 
 
+def make_golden(root):
+    """All days, with the faults of each."""
+
+    def faults(date):
+        if date == BUSY:
+            return PASSING_FAULTS
+        answers = dict.fromkeys(failing_on(date), REFUSED) | dict.fromkeys(locked_on(date), LOCKED)
+        unread = unread_on(date)
+        return Faults(answers=answers, sources_broken=unread - {"registry"}, sources_forbidden=unread & {"registry"})
+
+    return take_days(root, DATES, faults, unread_on)
+
+
 def steer(sandbox, what, body):
     httpx.put(f"{sandbox.endpoint}/sandbox/{what}", json=body).raise_for_status()
 

@@ -159,11 +159,8 @@ class StorageOracle:
     def registry_only(self, date: dt.date) -> list[Row]:
         """The tags that no living image registers, nor one that the list shows, in order."""
         known = {_address(content) for content, _ in self.oracle.knowledge[date].current.values()}
-        known |= {
-            address_of(row["swr_path"])
-            for row in self.oracle.reconciliation(date)
-            if row["kind"] == "not_registered" and row["swr_path"]
-        }
+        catalogue = self.oracle.catalogue
+        known |= {address_of(body["swr_path"]) for body in catalogue.page(date, 0, catalogue.size)}
         stored = self.stored(date)
         names = ("tag_type", "downloads", "created", "updated")
         return [
@@ -256,11 +253,12 @@ def _since(
     if before is None:
         return row
     row["digest_changes"] = before["digest_changes"]
-    last = (
-        (before["digest"], before_date) if before["digest"] else (before["digest_before"], before["digest_before_date"])
-    )
-    row["digest_before"], row["digest_before_date"] = last
     was_at = (before["namespace"], before["repository"], before["tag"])
+    last = (before["digest"], before_date)
+    if before["digest"] is None:
+        last = (before["digest_before"], before["digest_before_date"])
+    if last[0] and (digest or was_at == address):
+        row["digest_before"], row["digest_before_date"] = last
     if digest and last[0] and was_at == address and digest != last[0]:
         row["digest_changes"] += 1
     if address and was_at[:2] == address[:2]:

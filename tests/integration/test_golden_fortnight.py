@@ -24,26 +24,20 @@ from golden_days import (
     HANDED_OVER,
     INCOMPLETE,
     LEFT,
-    LOCKED,
     MIDDLE,
     MISSED,
-    PASSING_FAULTS,
-    REFUSED,
     REGISTRY_UNREAD_ON,
     UNREAD,
     UNREAD_ON,
     UNREGISTERED_FOR_A_WHILE,
     by_id,
     check_needed_images,
-    failing_on,
-    locked_on,
+    make_golden,
     make_unused_sooner,
     manifest_of,
     needed_on,
     register_of,
     story,
-    take_days,
-    unread_on,
 )
 from golden_oracle import FIELDS, as_text, content_of
 from once_per_run import once_per_run
@@ -52,7 +46,6 @@ from pipelines.derive.days import derive_days
 from pipelines.lake.derived_manifests import read_derived_manifest
 from pipelines.lake.layout import Partition
 from pipelines.lake.stored_responses import failed_ids
-from pipelines.sandbox import Faults
 from pipelines.snapshot.steps import publish_snapshot
 from pipelines.tables import ANALYSIS_TABLES, IMAGE_HISTORY
 
@@ -60,17 +53,6 @@ from pipelines.tables import ANALYSIS_TABLES, IMAGE_HISTORY
 @pytest.fixture(scope="module")
 def golden(tmp_path_factory):
     return once_per_run(tmp_path_factory, "golden", make_golden)
-
-
-def make_golden(root):
-    def faults(date):
-        if date == BUSY:
-            return PASSING_FAULTS
-        answers = dict.fromkeys(failing_on(date), REFUSED) | dict.fromkeys(locked_on(date), LOCKED)
-        unread = unread_on(date)
-        return Faults(answers=answers, sources_broken=unread - {"registry"}, sources_forbidden=unread & {"registry"})
-
-    return take_days(root, DATES, faults, unread_on)
 
 
 @pytest.fixture(autouse=True)
