@@ -67,6 +67,8 @@ def _secrets(options: Mapping[str, Any], *, all_of_them: bool = False) -> Iterat
             yield str(value)
             # A REST catalog's credential is an id and a secret.
             yield from filter(None, str(value).partition(":")[2:])
+        elif name == "uri" and (password := urlsplit(str(value)).password):
+            yield from (password, unquote(password))
 
 
 def catalog_access(setting: str, lake: Lake) -> CatalogAccess:
