@@ -15,8 +15,11 @@ import pytest
 from scripted_server import QUICK, http, serving
 
 from pipelines.cloud.service import ServiceClient
-from pipelines.derive.days import derive_days
+from pipelines.derive.analysis import Analysis
+from pipelines.derive.reconciliation import derive_image_reconciliation
+from pipelines.derive.storage import derive_image_storage
 from pipelines.lake.layout import Lake, Partition
+from pipelines.sandbox import SandboxOptions, running_sandbox
 from pipelines.settings import Settings
 from pipelines.snapshot.snapshot_run import SnapshotRun
 from pipelines.snapshot.sources.registry_store import RegistryStore
@@ -100,13 +103,18 @@ class Played:
 TAGS = "/v2/manage/namespaces/team/repos/{}/tags"
 
 
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory):
+    register = tmp_path_factory.mktemp("register") / "inventory.csv"
+    with running_sandbox(SandboxOptions(size=12, day=DAY, inventory_file=register)) as connection:
+        yield connection
+
+
 @pytest.fixture
-def cloud(start_sandbox, tmp_path, monkeypatch):
-    sandbox = start_sandbox(size=12, day=DAY, inventory_file=tmp_path / "inventory.csv")
+def cloud(sandbox, monkeypatch):
     for name, value in sandbox.env.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setitem(ServiceClient.__init__.__kwdefaults__, "retry_policy", QUICK)
-    return sandbox
 
 
 def run_of(url, **settings):
@@ -121,7 +129,9 @@ def take(url):
     take_inventory(run)
     fetch_responses(run, lambda _: None)
     manifest = publish_snapshot(run).manifest
-    derive_days(run)
+    with Analysis(run) as analysis:
+        derive_image_reconciliation(analysis)
+        derive_image_storage(analysis)
     return manifest.fetch
 
 
