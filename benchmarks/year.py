@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,7 @@ from pipelines.derive.history import write_history_again
 from pipelines.engine.duckdb import DuckDBEngine
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.local_storage import LocalPath
-from pipelines.lake.manifests import FetchFacts, InventoryFacts, ScopeFacts, SourceFacts
+from pipelines.lake.manifests import FetchFacts, InventoryFacts, RegistryFacts, ScopeFacts, SourceFacts
 from pipelines.query.views import connect_lake
 from pipelines.settings import Settings
 from pipelines.snapshot.publish import publish
@@ -40,12 +40,8 @@ from pipelines.snapshot.snapshot_run import SnapshotRun
 from pipelines.tables import (
     IMAGE_HISTORY,
     IMAGE_REFERENCES,
-    IMAGE_TAGS,
-    IMAGE_TRACES,
-    IMAGE_VALUES,
     IMAGES,
     INVENTORY,
-    LIST_PAGES,
     RESPONSES,
     TABLES,
     Table,
@@ -135,20 +131,15 @@ class Year:
             "image_path": [f"{teams[place]}/{names[place]}" if count % 2 else None for count, place in enumerate(used)],
             "image_tag": ["1" if count % 2 else None for count in range(len(used))],
         }
-        return {
-            IMAGES.name: _table(IMAGES, rows, shared | images),
-            RESPONSES.name: _table(RESPONSES, rows, shared | responses),
-            INVENTORY.name: _table(INVENTORY, rows, shared | inventory),
-            IMAGE_REFERENCES.name: _table(IMAGE_REFERENCES, len(used), shared | references),
-            LIST_PAGES.name: LIST_PAGES.schema.empty_table(),
-            IMAGE_VALUES.name: IMAGE_VALUES.schema.empty_table(),
-            IMAGE_TAGS.name: IMAGE_TAGS.schema.empty_table(),
-            IMAGE_TRACES.name: IMAGE_TRACES.schema.empty_table(),
-            IMAGE_TAGS.name: IMAGE_TAGS.schema.empty_table(),
+        return {name: table.schema.empty_table() for name, table in TABLES.items()} | {
+            IMAGES.name: filled(IMAGES, rows, shared | images),
+            RESPONSES.name: filled(RESPONSES, rows, shared | responses),
+            INVENTORY.name: filled(INVENTORY, rows, shared | inventory),
+            IMAGE_REFERENCES.name: filled(IMAGE_REFERENCES, len(used), shared | references),
         }
 
 
-def _table(table: Table, rows: int, columns: dict[str, object]) -> pa.Table:
+def filled(table: Table, rows: int, columns: dict[str, object]) -> pa.Table:
     """Columns by name; a single value applies to all rows, and missing columns are null."""
 
     def array(field: pa.Field) -> pa.Array:
@@ -164,42 +155,56 @@ def write_year(root: Path, images: int, days: int) -> None:
     lake, year = Lake(str(root)), Year(images)
     for back in range(days - 1, -1, -1):
         date = LAST - dt.timedelta(days=back)
-        partition = Partition(date, "default")
         year.pass_day(date)
-        files = {name: lake.staging(partition) / f"{name}.parquet" for name in year.tables(date)}
-        for name, data in year.tables(date).items():
-            table = TABLES[name]
-            with lake.writer(files[name], table, "benchmark") as writer:
+        tables = {name: iter([data]) for name, data in year.tables(date).items()}
+        publish_day(lake, date, images, tables)
+
+
+def publish_day(
+    lake: Lake,
+    date: dt.date,
+    images: int,
+    tables: Mapping[str, Iterable[pa.Table | pa.RecordBatch]],
+    sources: Collection[str] = ("notebooks",),
+    registry: RegistryFacts | None = None,
+) -> None:
+    """Publish a complete day of so many images with these rows; `sources` are those that were read."""
+    partition = Partition(date, "default")
+    files = {name: lake.staging(partition) / f"{name}.parquet" for name in tables}
+    for name, rows in tables.items():
+        with lake.writer(files[name], TABLES[name], "benchmark") as writer:
+            for data in rows:
                 writer.write(data)
-        moment = dt.datetime.combine(date, dt.time(3), dt.UTC)
-        counts = [name for name, field in InventoryFacts.model_fields.items() if field.is_required()]
-        inventory = dict.fromkeys(counts, 0) | {"source": "a", "kind": "csv", "modified_at": None}
-        fetch = dict.fromkeys(FetchFacts.model_fields, 0) | {
-            "project_id": "p1",
-            "endpoint_host": "127.0.0.1",
-            "is_sandbox": False,
-            "mode": "full",
-            "started_at": moment,
-            "finished_at": moment,
-            "outcomes": {"ok": images},
-            "list_was_read": False,
-            "list_error": None,
-            "scope": ScopeFacts(workspaces=["0"], origin="asked"),
-            "sources": {"notebooks": SourceFacts(wanted=True, was_read=True)},
-        }
-        publish(
-            lake,
-            partition,
-            files,
-            run_id="benchmark",
-            started_at=moment,
-            published_at=moment,
-            rebuilt=False,
-            inventory=InventoryFacts(**inventory),
-            fetch=FetchFacts(**fetch),
-        )
-        for path in files.values():
-            path.unlink()
+    moment = dt.datetime.combine(date, dt.time(3), dt.UTC)
+    counts = [name for name, field in InventoryFacts.model_fields.items() if field.is_required()]
+    inventory = dict.fromkeys(counts, 0) | {"source": "a", "kind": "csv", "modified_at": None}
+    fetch = dict.fromkeys(FetchFacts.model_fields, 0) | {
+        "project_id": "p1",
+        "endpoint_host": "127.0.0.1",
+        "is_sandbox": False,
+        "mode": "full",
+        "started_at": moment,
+        "finished_at": moment,
+        "outcomes": {"ok": images},
+        "list_was_read": False,
+        "list_error": None,
+        "scope": ScopeFacts(workspaces=["0"], origin="asked"),
+        "sources": {name: SourceFacts(wanted=True, was_read=True) for name in sources},
+        "registry": registry,
+    }
+    publish(
+        lake,
+        partition,
+        files,
+        run_id="benchmark",
+        started_at=moment,
+        published_at=moment,
+        rebuilt=False,
+        inventory=InventoryFacts(**inventory),
+        fetch=FetchFacts(**fetch),
+    )
+    for path in files.values():
+        path.unlink()
 
 
 def _day(root: Path, date: dt.date) -> SnapshotRun:

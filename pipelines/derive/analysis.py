@@ -118,6 +118,8 @@ class Analysis:
         self.manifest = manifest
         self.previous, self.before = last_days(run.lake, run.partition)
         facts = manifest.fetch
+        # How many items each batch of pages of the image list has, once that was read.
+        self._list_sizes: list[int] | None = None
         self._ranges = id_ranges(run.lake.table(RESPONSES.name, run.partition), self.engine.ids_at_a_time)
         parameters = {
             "snapshot_date": pa.array([self.partition.date], pa.date32()),
@@ -186,12 +188,22 @@ class Analysis:
         Columns: id, name, namespace, swr_path, type, visibility (strings), size_bytes; position in the list, from 0. An
         image that pages show twice is there twice.
         """
-        # Nearly all images are registered, so of most items nothing but the id is read.
-        sizes: list[int] = []
-        self.engine.load("listed_ids", pa.RecordBatchReader.from_batches(_LISTED_IDS, self._listed_ids(sizes)))
-        wanted = self.engine.read(read_sql("derive/unregistered_positions.sql"))["position"].to_numpy()
-        batches = self._listed_rows(wanted, sizes)
-        self.engine.load("unregistered_rows", pa.RecordBatchReader.from_batches(_LISTED, batches))
+        self._load_listed("unregistered_rows", "derive/unregistered_positions.sql")
+
+    def load_undescribed_rows(self) -> None:
+        """Create `undescribed_rows`: as `unregistered_rows`, of requested images of which nothing is known."""
+        self._load_listed("undescribed_rows", "derive/undescribed_positions.sql")
+
+    def _load_listed(self, name: str, positions: str) -> None:
+        """Create a relation of the items of the list at the positions that a SELECT gives, in order."""
+        # Nearly all images are described and registered, so of most items nothing but the id is read.
+        if self._list_sizes is None:
+            self._list_sizes = []
+            batches = self._listed_ids(self._list_sizes)
+            self.engine.load("listed_ids", pa.RecordBatchReader.from_batches(_LISTED_IDS, batches))
+        wanted = self.engine.read(read_sql(positions))["position"].to_numpy()
+        rows = self._listed_rows(wanted, self._list_sizes)
+        self.engine.load(name, pa.RecordBatchReader.from_batches(_LISTED, rows))
 
     def _listed_ids(self, sizes: list[int]) -> Iterator[pa.RecordBatch]:
         """Id and position of each item of the list; how many items each batch of pages has is added to `sizes`."""

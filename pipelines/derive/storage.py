@@ -20,7 +20,7 @@ from pipelines.engine.sql_files import read_sql
 from pipelines.lake.manifests import FetchFacts, FileFacts
 from pipelines.tables import AUDIT_FINDINGS, IMAGE_STORAGE, RECLAIMABLE, REGISTRY_LAYERS, REGISTRY_ONLY, REGISTRY_TAGS
 
-_NAMESPACES = pa.schema([("namespace", pa.string()), ("is_whole", pa.bool_())])
+_NAMESPACES = pa.schema([("namespace", pa.string()), ("is_whole", pa.bool_()), ("list_was_read", pa.bool_())])
 _UNREAD = pa.schema([("namespace", pa.string()), ("repository", pa.string())])
 
 
@@ -56,10 +56,12 @@ def derive_image_storage(analysis: Analysis) -> StorageResult:
         "tag_images",
         ["SELECT namespace, repository, tag, COUNT(*) AS images FROM image_addresses GROUP BY ALL"],
     )
+    analysis.load_undescribed_rows()
     _hold_addresses(
         engine,
         "listed_addresses",
-        "SELECT id, swr_path, NULL AS swr_instance_id FROM image_reconciliation WHERE kind = 'not_registered'",
+        "SELECT id, swr_path, NULL AS swr_instance_id FROM image_reconciliation WHERE kind = 'not_registered' "
+        "UNION ALL SELECT id, swr_path, NULL AS swr_instance_id FROM undescribed_rows",
     )
     analysis.load_derived(IMAGE_STORAGE, "previous_storage", analysis.previous)
     files = (
@@ -114,7 +116,8 @@ def load_scope(engine: Engine, fetch: FetchFacts) -> None:
     facts = fetch.registry
     unread = {(one.namespace, one.repository) for one in facts.unread} if facts is not None else set()
     partial = {namespace for namespace, _ in unread}
-    namespaces = [(name, name not in partial) for name in facts.namespaces] if facts is not None else []
+    names = facts.namespaces if facts is not None else []
+    namespaces = [(name, name not in partial, (name, None) not in unread) for name in names]
     engine.load("registry_namespaces", _table(namespaces, _NAMESPACES))
     engine.load("unread_repositories", _table([one for one in unread if None not in one], _UNREAD))
 

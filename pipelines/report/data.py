@@ -13,7 +13,7 @@ from pipelines.errors import StorageError
 from pipelines.lake.derived_manifests import DerivedManifest, DerivedSummary, read_derived_manifest
 from pipelines.lake.layout import Lake, Partition
 from pipelines.report.words import SHOWN_TEXT
-from pipelines.tables import BILL_DAYS, IMAGE_HISTORY, IMAGES, INVENTORY, RECLAIMABLE
+from pipelines.tables import BILL_DAYS, IMAGE_BILLS, IMAGE_HISTORY, IMAGES, INVENTORY, RECLAIMABLE
 
 TREND_DAYS = 90
 # Row limits that bound the size of the page. `sql/report/outliers.sql` limits the outliers.
@@ -29,7 +29,7 @@ _LIMITS = {
     "shown_bill_days": SHOWN_BILL_DAYS,
     "shown_text": SHOWN_TEXT,
 }
-_QUERIES = ("rules", "findings", "change_classes", "changes", "bytes_and_costs", "bills", "outliers")
+_QUERIES = ("rules", "findings", "change_classes", "changes", "bytes_and_costs", "bills", "bill_groups", "outliers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,8 @@ def read_tables(lake: Lake, partition: Partition, derived_manifest: DerivedManif
                 engine.load_file(table.name, lake.table(table.name, partition))
             # A day that an earlier version derived has none.
             engine.load(RECLAIMABLE.name, RECLAIMABLE.schema.empty_table())
-            engine.load(BILL_DAYS.name, BILL_DAYS.schema.empty_table())
+            for table in (BILL_DAYS, IMAGE_BILLS):
+                engine.load(table.name, table.schema.empty_table())
             for name in derived_manifest.files:
                 engine.load_file(name, lake.place(name, partition))
             engine.load_file(IMAGE_HISTORY.name, history)

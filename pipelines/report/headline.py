@@ -5,9 +5,9 @@ from typing import Any
 
 from pipelines.derive.usage import reasons_not_observed
 from pipelines.lake.derived_manifests import DerivedSummary
-from pipelines.lake.manifests import BILLS, Manifest, inventory_warning, short_list
+from pipelines.lake.manifests import BILLS, REGISTRY, Manifest, inventory_warning, short_list
 from pipelines.report.data import severe
-from pipelines.report.words import count, long_date, money, plural, signed, size
+from pipelines.report.words import count, difference, long_date, money, plural, signed, size
 
 # Rule of `sql/audit/` -> days of observed usage that it needs to find anything.
 AWAITED_DAYS = {"large_and_unused": 7, "unused_30_days": 30, "unused_90_days": 90}
@@ -86,6 +86,18 @@ def notes(manifest: Manifest, summary: DerivedSummary) -> Iterator[tuple[str, st
             "Usage was not read as a whole",
             f"{' '.join(reasons_not_observed(fetch))} What is used counts; no image counts as unused by this day.",
         )
+    registry = fetch.sources.get(REGISTRY)
+    if registry is not None and registry.error:
+        yield (
+            "The registry was not read",
+            f"{registry.error.rstrip('.')}. What it stores is not known; findings about it stay as they were.",
+        )
+    elif registry is not None and registry.partial:
+        unread = f"{registry.partial[0].upper()}{registry.partial[1:].rstrip('.')}"
+        yield (
+            "The registry was not read as a whole",
+            f"{unread}. Bytes are not known of what may share layers with that.",
+        )
     bill = fetch.sources.get(BILLS)
     if bill is not None and (lack := bill.error or bill.partial):
         yield (
@@ -108,8 +120,13 @@ def awaited(rules: list[dict[str, Any]], observed: int) -> Iterator[tuple[str, s
             yield "Not new, but known now", f"{reason} for the first time. Its {new} did not arise on this day."
 
 
-def figures(summary: DerivedSummary, before: DerivedSummary | None) -> list[tuple[str, str, str, str]]:
-    """Name, value, change since the last complete day, and a remark, for each headline figure."""
+def figures(
+    summary: DerivedSummary, before: DerivedSummary | None, bill: dict[str, Any] | None = None
+) -> list[tuple[str, str, str, str]]:
+    """Name, value, change since the last complete day, and a remark, for each headline figure.
+
+    `bill`: the newest row of `sql/report/bills.sql`, if a bill is known.
+    """
     total = sum(summary.findings.values())
     images, findings, cost_change = None, None, None
     if before:
@@ -151,9 +168,6 @@ def figures(summary: DerivedSummary, before: DerivedSummary | None) -> list[tupl
         )
     registry = summary.registry
     stored = f"; the registry stores {size(registry.stored_bytes)}" if registry and registry.stored_bytes else ""
-    if summary.billed_date is not None:
-        billed = f"{summary.billed_currency}\u00a0{money(summary.billed_registry_cost)}"
-        price = (*price[:2], f"{price[2]} The registry billed {billed} for {summary.billed_date}.")
     return [
         ("Images", count(summary.images), since(images, unsigned(images)), f"{moves}." if moves else ""),
         (
@@ -163,6 +177,7 @@ def figures(summary: DerivedSummary, before: DerivedSummary | None) -> list[tupl
             f"{summary.total_bytes:,} bytes. Shared layers count for each image{stored}.",
         ),
         ("Estimated cost", *price),
+        *([_billed(bill)] if bill else []),
         (
             "Open findings",
             count(total) if total else "none",
@@ -170,3 +185,19 @@ def figures(summary: DerivedSummary, before: DerivedSummary | None) -> list[tupl
             lives,
         ),
     ]
+
+
+def _billed(bill: dict[str, Any]) -> tuple[str, str, str, str]:
+    """The registry's bill beside the estimate of the same day."""
+    date, currency = bill["charge_date"], bill["currency"]
+    if bill["estimated_cost"] is None:
+        compared = f"no estimate in {currency} for {date}"
+    else:
+        compared = f"{difference(bill['difference'])} beside the estimate of {money(bill['estimated_cost'])}"
+    others = f"ModelArts billed {money(bill['billed_modelarts_cost'])}."
+    return (
+        "Registry billed",
+        f"{currency}\u00a0{money(bill['billed_registry_cost'])}",
+        compared,
+        f"For {date}, the newest bill that is known, and the estimate of that day. {others}",
+    )

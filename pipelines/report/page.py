@@ -30,9 +30,22 @@ from pipelines.lake.storage import LakePath
 from pipelines.lake.stored_responses import failed_ids
 from pipelines.plain_text import visible
 from pipelines.report.charts import charts
+from pipelines.report.cost_notes import bill_notes, cost_notes
 from pipelines.report.data import read_tables, read_trend
 from pipelines.report.headline import asked, awaited, figures, notes, verdict
-from pipelines.report.words import SHOWN_TEXT, count, freed, long_date, moment, money, plural, signed, size, words
+from pipelines.report.words import (
+    SHOWN_TEXT,
+    count,
+    difference,
+    freed,
+    long_date,
+    moment,
+    money,
+    plural,
+    signed,
+    size,
+    words,
+)
 from pipelines.tables import RESPONSES, SEVERITIES, SNAPSHOT_TABLES, USAGE_SOURCES, Outcome
 
 # Limits the size of the page, together with the row limits of `report.data`.
@@ -58,6 +71,16 @@ _CLASSES = {
     "lifecycle": "Images that came or went, and their status",
     "content": "Content of the image: registry address, tag, architecture, size, update",
     "metadata": "Description of the image: name, type, description, supported services",
+}
+
+# Why a part of a bill belongs to no image, by the `allocation` of the table `image_bills`.
+_NOT_ALLOCATED = {
+    "registry_only": "Tags that no image registers",
+    "storage_unknown": "Images whose storage is not known",
+    "registry_not_read": "The registry was not read",
+    "no_snapshot": "No snapshot of that day",
+    "nothing_stored": "Nothing is stored",
+    "long_period": "Charges for longer than a day",
 }
 
 
@@ -122,6 +145,7 @@ def render_report(lake: Lake, partition: Partition) -> str:
         )
     rows = read_tables(lake, partition, derived_manifest)
     kinds, workspaces = manifest.fetch.usage_kinds, manifest.fetch.scope.workspaces
+    users = users_in_words(kinds, len(workspaces)) if kinds else None
     observed = len(observed_days(lake, manifest)) if is_observed(manifest) else 0
     trend = read_trend(lake, partition, derived_manifest.summary.currency, basis)
     compared_with = derived_manifest.summary.compared_with
@@ -142,7 +166,7 @@ def render_report(lake: Lake, partition: Partition) -> str:
         summary=derived_manifest.summary,
         verdict=verdict(manifest, derived_manifest.summary),
         notes=[*notes(manifest, derived_manifest.summary), *awaited(rows["rules"], observed)],
-        figures=figures(derived_manifest.summary, before),
+        figures=figures(derived_manifest.summary, before, next(iter(rows["bills"]), None)),
         severity_counts=[
             (name, number, number - before.findings[name] if before else None)
             for name, number in derived_manifest.summary.findings.items()
@@ -152,6 +176,10 @@ def render_report(lake: Lake, partition: Partition) -> str:
         changes=_changes(rows["change_classes"], rows["changes"]),
         groups={kind: _with_share(found) for kind, found in _grouped(rows["bytes_and_costs"], "dimension").items()},
         bills=rows["bills"],
+        bill_groups=_grouped(rows["bill_groups"], "dimension"),
+        not_allocated=_NOT_ALLOCATED,
+        cost_notes=cost_notes(manifest.fetch, derived_manifest.summary, users),
+        bill_notes=bill_notes(manifest.fetch),
         outliers={"largest": [], "grown": [], "unused": []} | _grouped(rows["outliers"], "kind"),
         trend=trend,
         charts=charts(trend),
@@ -168,7 +196,7 @@ def render_report(lake: Lake, partition: Partition) -> str:
         unused_after_days=UNUSED_AFTER_DAYS,
         is_observed=observed > 0,
         usage_is_observed=manifest.fetch.usage_is_observed,
-        users=users_in_words(kinds, len(workspaces)) if kinds else None,
+        users=users,
         usage=_usage(manifest),
         workspaces=[*workspaces[:SHOWN_WORKSPACES], *(["…"] if workspaces[SHOWN_WORKSPACES:] else [])],
     )
@@ -191,6 +219,7 @@ def template() -> Template:
         size=size,
         signed=signed,
         money=money,
+        difference=difference,
         long_date=long_date,
         moment=moment,
         words=words,

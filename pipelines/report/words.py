@@ -54,6 +54,13 @@ def money(value: float | Decimal | None) -> str:
     return "below 0.01" if 0 < value < 0.005 else f"{value:,.2f}"
 
 
+def difference(value: float | Decimal | None) -> str:
+    """Format a difference of two amounts of money, to the cent as they are shown."""
+    if value is None:
+        return "not known"
+    return "0.00" if abs(float(value)) < 0.005 else signed(value, f"{abs(value):,.2f}")
+
+
 def long_date(value: dt.date) -> str:
     """Format a day for use in a sentence."""
     return f"{value.day}\u00a0{value:%B}\u00a0{value.year}"

@@ -1,9 +1,9 @@
 """The registry (SWR) of a catalogue: the tags of its images, and what else accumulates beside them.
 
-A tag has the layers of its framework's base, those of its team, and its own. Some tags belong to no image: caches,
-second names of a manifest, leftovers without a tag, and tags of images that were deleted. A few images have lost their
-tag, a few tags are lists of manifests, and one repository may not be read. How it is asked for belongs to
-`sandbox.registry_calls`.
+A tag has the layers of its framework's base, those of its team, and its own, together as large as its image. Some tags
+belong to no image: caches, second names of a manifest, leftovers without a tag, and tags of images that were deleted. A
+few images have lost their tag, a few tags are lists of manifests, and one repository may not be read. How it is asked
+for belongs to `sandbox.registry_calls`.
 """
 
 import hashlib
@@ -26,6 +26,9 @@ CACHE = "ci/build-cache"
 
 _MIB = 1 << 20
 _GIB = 1 << 30
+# System, runtime and libraries of a framework: about so large. An image has them as far as they are a small part of it.
+_BASE_BYTES = (100 * _MIB, 1500 * _MIB, 3500 * _MIB)
+_TEAM_BYTES = 300 * _MIB
 _PLATFORMS = ("amd64", "arm64")
 _SINCE = date(2024, 1, 1).toordinal()
 _GONE_AFTER_DAYS = 10
@@ -128,7 +131,8 @@ class Registry:
                 yield from self._of_image(before, ordinal)
         for nth, (team, _, _) in enumerate(TEAMS):
             yield from self._of_cache(team, nth)
-        yield StoredTag(*FORBIDDEN, "v1", self._manifest(TEAMS[-1][0], "pytorch", "restricted", 0), at(_SINCE, 0), 0)
+        restricted = self._manifest(FORBIDDEN[0], "pytorch", "restricted", 0, 8 * _GIB)
+        yield StoredTag(*FORBIDDEN, "v1", restricted, at(_SINCE, 0), 0)
 
     def _of_image(self, life: Life, ordinal: int) -> Iterator[StoredTag]:
         catalogue = self._catalogue
@@ -148,7 +152,9 @@ class Registry:
         silent = (ordinal - life.first) // _SILENT_DAYS if luck[1] < 32 else 0
         content = f"{life.slot}/{life.generation}/{body.get('size')}/{silent}"
         framework = repository.rpartition("-")[2]
-        manifest = self._manifest(namespace, framework, content, luck[2], is_list=luck[3] < 24)
+        # The API states KiB, sometimes as text, sometimes not at all.
+        size = int(body.get("size") or 4 * _MIB) * 1024
+        manifest = self._manifest(namespace, framework, content, luck[2], size, is_list=luck[3] < 24)
         times = (body["create_at"], body["update_at"] + silent)
         yield StoredTag(namespace, repository, tag, manifest, *times, image_id)
         if luck[4] < 28:
@@ -156,21 +162,23 @@ class Registry:
 
     def _of_cache(self, team: str, nth: int) -> Iterator[StoredTag]:
         for number in range(3):
-            large = 12 * _GIB if nth % 3 == 0 and number == 0 else 0
-            manifest = self._manifest(team, "pytorch", f"cache {number}", number, further=large)
+            size = 14 * _GIB if nth % 3 == 0 and number == 0 else 2 * _GIB
+            manifest = self._manifest(team, "pytorch", f"cache {team} {number}", number, size)
             yield StoredTag(team, CACHE, f"cache-{number}", manifest, at(_SINCE + nth, 0), at(_SINCE + nth, 1))
-        yield StoredTag(team, CACHE, "", self._manifest(team, "spark", "leftover", nth), at(_SINCE, 0), at(_SINCE, 0))
+        leftover = self._manifest(team, "spark", f"leftover {team}", nth, 3 * _GIB)
+        yield StoredTag(team, CACHE, "", leftover, at(_SINCE, 0), at(_SINCE, 0))
 
     def _manifest(
-        self, team: str, framework: str, content: str, luck: int, *, is_list: bool = False, further: int = 0
+        self, team: str, framework: str, content: str, luck: int, size: int, *, is_list: bool = False
     ) -> Manifest:
-        base = [f"base {framework} {number}" for number in range(3)]
-        shared = [*base, *(f"team {team} {number}" for number in range(luck % 3))]
+        """A manifest of layers of `size` bytes together; of a list, those of each platform are."""
+        shared = self._shared(team, framework, 0 if is_list else luck % 3, size)
+        own = size - sum(layer_size for _, layer_size in shared)
         if not is_list:
-            own = [f"own {content} {number}" for number in range(1 + luck % 4)]
-            return self._written([*shared, *own], content, further)
+            names = [f"own {content} {number}" for number in range(1 + luck % 4)]
+            return self._written([*shared, *_divided(names, own)], content)
         parts = tuple(
-            self._written([*shared[:3], f"own {content} {platform}"], f"{content} {platform}")
+            self._written([*shared, (f"own {content} {platform}", own)], f"{content} {platform}")
             for platform in _PLATFORMS
         )
         listed = [
@@ -185,9 +193,21 @@ class Registry:
         text = _json({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": listed})
         return Manifest(text, tuple(sorted({layer for part in parts for layer in part.layers})), parts)
 
-    def _written(self, names: list[str], content: str, further: int = 0) -> Manifest:
-        layers = [(self._layer(name), self._bytes(name)) for name in names]
-        layers[-1] = (layers[-1][0], layers[-1][1] + further)
+    def _shared(self, team: str, framework: str, of_team: int, size: int) -> list[tuple[str, int]]:
+        """Name and bytes of the layers that an image of this size has in common with others: base first, then team."""
+        layers = [(f"base {framework} {number}", most) for number, most in enumerate(_BASE_BYTES)]
+        layers += [(f"team {team} {number}", _TEAM_BYTES) for number in range(of_team)]
+        found: list[tuple[str, int]] = []
+        left = size // 2
+        for name, most in layers:
+            layer_size = most * (75 + self._number(f"size of {name}") % 50) // 100
+            if layer_size <= left:
+                found.append((name, layer_size))
+                left -= layer_size
+        return found
+
+    def _written(self, named: list[tuple[str, int]], content: str) -> Manifest:
+        layers = [(self._layer(name), size) for name, size in named]
         text = _json(
             {
                 "schemaVersion": 2,
@@ -196,14 +216,10 @@ class Registry:
                 "layers": [{"size": size, "digest": digest} for digest, size in layers],
             }
         )
-        return Manifest(text, tuple(sorted(set(layers))))
+        return Manifest(text, tuple(sorted(layers)))
 
     def _layer(self, name: str) -> str:
         return digest_of(f"{self._seed}/{name}")
-
-    def _bytes(self, name: str) -> int:
-        luck = self._number(f"size of {name}")
-        return (200 * _MIB if name.startswith("base") else 5 * _MIB) + luck % (400 * _MIB)
 
     def _number(self, name: str) -> int:
         return int.from_bytes(hashlib.blake2b(f"{self._seed}/{name}".encode(), digest_size=6).digest())
@@ -223,6 +239,15 @@ def address_of(swr_path: str) -> tuple[str, str, str]:
 def digest_of(text: str) -> str:
     """The digest of a text."""
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def _divided(names: list[str], size: int) -> list[tuple[str, int]]:
+    """Name and bytes of layers that have a size together: each but the last has half of what is left."""
+    found, left = [], size
+    for name in names[:-1]:
+        found.append((name, left // 2))
+        left -= left // 2
+    return [*found, (names[-1], left)]
 
 
 def time_text(milliseconds: int) -> str:

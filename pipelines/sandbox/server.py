@@ -438,7 +438,9 @@ class Sandbox:
 
     async def _bill_lines(self, request: web.BaseRequest) -> web.StreamResponse:
         token = request.headers.get("X-Auth-Token")
-        project_id = (self._identity.scope_of(token) if token else request.headers.get("X-Project-Id")) or ""
+        # Who signs for a service of the whole account names no project.
+        signed_for = request.headers.get("X-Project-Id") or next(iter(self._catalogues))
+        project_id = (self._identity.scope_of(token) if token else signed_for) or ""
         refusal = await self._refusal(request, project_id) or self._faults.refused("bills")
         body = await request.read()
         key = f"{request.raw_path} {hashlib.sha256(body).hexdigest()}"

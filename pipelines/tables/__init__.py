@@ -5,8 +5,6 @@ imports from here. Add new columns at the end of their table, and raise `SCHEMA_
 does not belong here.
 """
 
-from enum import StrEnum
-
 from pipelines.tables.bills import (
     AMOUNT,
     AMOUNT_DIGITS,
@@ -28,7 +26,15 @@ from pipelines.tables.derived import (
     OWNER_FIELDS,
     SEVERITIES,
 )
-from pipelines.tables.evidence import IMAGE_REFERENCES, IMAGE_TRACES, INVENTORY, LIST_PAGES, RESPONSES, USAGE_SOURCES
+from pipelines.tables.evidence import (
+    IMAGE_REFERENCES,
+    IMAGE_TRACES,
+    INVENTORY,
+    LIST_PAGES,
+    RESPONSES,
+    USAGE_SOURCES,
+    Outcome,
+)
 from pipelines.tables.images import CONTENT_COLUMNS, IMAGE_TAGS, IMAGE_VALUES, IMAGES, KNOWN_VALUES, LIST_FIELDS, TAGS
 from pipelines.tables.storage import (
     IMAGE_STORAGE,
@@ -88,17 +94,6 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 5
-
-
-class Outcome(StrEnum):
-    """The result of the request for one inventory id."""
-
-    OK = "ok"
-    DELETED = "deleted"
-    NOT_FOUND = "not_found"
-    FORBIDDEN = "forbidden"
-    FAILED = "failed"
-    INVALID_ID = "invalid_id"
 
 
 # Evidence of a day, and what is derived from that evidence alone. The manifest has the hash of each file.

@@ -73,7 +73,14 @@ BILL_DAYS = Table(
         Column("allocated_cost", AMOUNT, "derived", "What `image_bills` allocates to images.", True),
         Column("not_allocated_cost", AMOUNT, "derived", "The rest of `billed_cost`.", True),
         Column("lines", pa.int64(), "derived", "Number of its lines.", True),
-        Column("time_zone", pa.string(), "api", "Time zone of the charge day.", True),
+        Column(
+            "time_zone",
+            pa.string(),
+            "api",
+            "Time zone of the charge day: UTC, Europe/Berlin or Asia/Shanghai.",
+            True,
+            values=("UTC", "Europe/Berlin", "Asia/Shanghai"),
+        ),
         Column("known_since", pa.date32(), "derived", "Snapshot whose `image_bills` has its allocation.", True),
         Column("version", pa.string(), "provenance", _VERSION, True),
     ),
@@ -98,6 +105,10 @@ IMAGE_BILLS = Table(
             "(images whose storage is not known), registry_not_read, no_snapshot (that day was not published), "
             "nothing_stored, long_period (lines for longer than a day).",
             True,
+            values=(
+                *("image", "registry_only", "storage_unknown", "registry_not_read"),
+                *("no_snapshot", "nothing_stored", "long_period"),
+            ),
         ),
         Column("id", pa.string(), "key", f"{ID.meaning[:-1]}; empty for what is not allocated.", True),
         derived("owner", pa.string(), "Owner on the charge day, as in `image_costs`."),

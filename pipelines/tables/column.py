@@ -15,6 +15,7 @@ class Column:
     """One column. `origin` is the source of its values; a `required` column is never null.
 
     `source`: the columns or fields that its values are computed from, where the origin and the name do not say it.
+    `values`: the only values that it can have, where these are few and ours to choose.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Column:
     meaning: str
     required: bool = False
     source: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,6 @@ def api(name: str, meaning: str, type_: pa.DataType | None = None) -> Column:
     return Column(name, type_ or pa.string(), "api", meaning)
 
 
-def derived(name: str, type_: pa.DataType, meaning: str, *source: str) -> Column:
+def derived(name: str, type_: pa.DataType, meaning: str, *source: str, values: tuple[str, ...] = ()) -> Column:
     """A column computed from others, which `source` may name; it may be null."""
-    return Column(name, type_, "derived", meaning, source=source)
+    return Column(name, type_, "derived", meaning, source=source, values=values)

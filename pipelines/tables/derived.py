@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from pipelines.tables.bills import AMOUNT
 from pipelines.tables.column import ID, PROJECT_ID, SNAPSHOT_DATE, Column, Table, api, derived
-from pipelines.tables.evidence import USAGE_SOURCES
+from pipelines.tables.evidence import USAGE_SOURCES, Outcome
 from pipelines.tables.images import CONTENT_COLUMNS, IMAGES
 
 _OWNER = (
@@ -29,7 +29,12 @@ IMAGE_HISTORY = Table(
         derived("valid_to", pa.date32(), "First complete day without this version; null for the last version."),
         Column("is_current", pa.bool_(), "derived", "Whether this is the last version of the image.", True),
         Column("is_deleted", pa.bool_(), "derived", "Whether the image is gone; the content is the last known.", True),
-        derived("deleted_reason", pa.string(), "deleted or not_found (the API said so), or not_in_inventory."),
+        derived(
+            "deleted_reason",
+            pa.string(),
+            "deleted or not_found (the API said so), or not_in_inventory.",
+            values=("deleted", "not_found", "not_in_inventory"),
+        ),
         *CONTENT_COLUMNS,
         *(
             column
@@ -48,7 +53,14 @@ IMAGE_CHANGES = Table(
         SNAPSHOT_DATE,
         PROJECT_ID,
         ID,
-        Column("change", pa.string(), "derived", "added, changed, removed or reappeared.", True),
+        Column(
+            "change",
+            pa.string(),
+            "derived",
+            "added, changed, removed or reappeared.",
+            True,
+            values=("added", "changed", "removed", "reappeared"),
+        ),
         Column(
             "field",
             pa.string(),
@@ -63,7 +75,14 @@ IMAGE_CHANGES = Table(
             pa.string(),
             "Value after; for `outcome`: ok, or why the image is gone (deleted, not_found, not_in_inventory).",
         ),
-        Column("change_class", pa.string(), "derived", "lifecycle, access, content or metadata.", True),
+        Column(
+            "change_class",
+            pa.string(),
+            "derived",
+            "lifecycle, access, content or metadata.",
+            True,
+            values=("lifecycle", "access", "content", "metadata"),
+        ),
         Column("compared_with", pa.date32(), "derived", "The complete day before, which was compared with.", True),
         api("name", "Image name after the change, or last known."),
         *_OWNER,
@@ -74,6 +93,7 @@ IMAGE_CHANGES = Table(
             "actor_unknown",
             pa.string(),
             "Why there is no actor: traces_not_read, no_trace, several_traces; null when there is one.",
+            values=("traces_not_read", "no_trace", "several_traces"),
         ),
     ),
 )
@@ -86,8 +106,20 @@ IMAGE_RECONCILIATION = Table(
         SNAPSHOT_DATE,
         PROJECT_ID,
         ID,
-        Column("kind", pa.string(), "derived", "not_registered, or registered_but_gone.", True),
-        derived("outcome", pa.string(), "The outcome of a registered id: deleted or not_found."),
+        Column(
+            "kind",
+            pa.string(),
+            "derived",
+            "not_registered, or registered_but_gone.",
+            True,
+            values=("not_registered", "registered_but_gone"),
+        ),
+        derived(
+            "outcome",
+            pa.string(),
+            "The outcome of a registered id: deleted or not_found.",
+            values=(Outcome.DELETED, Outcome.NOT_FOUND),
+        ),
         api("name", "Image name, as listed or last known."),
         api("namespace", "Registry organisation, as listed or last known."),
         api("swr_path", "Registry address, as listed or last known."),
@@ -157,7 +189,7 @@ AUDIT_RULES = Table(
         PROJECT_ID,
         Column("rule", pa.string(), "key", "Id of the rule; directory and file if another rule has that id.", True),
         derived("title", pa.string(), "What the rule finds, in a few words."),
-        derived("severity", pa.string(), "critical, high, medium, low or info."),
+        derived("severity", pa.string(), "critical, high, medium, low or info.", values=SEVERITIES),
         derived("why", pa.string(), "Why it matters."),
         derived("what_to_do", pa.string(), "What to do about a finding."),
         derived("findings", pa.int64(), "Open findings, including suppressed ones; null if the rule failed."),
@@ -175,7 +207,7 @@ AUDIT_FINDINGS = Table(
         PROJECT_ID,
         Column("finding_id", pa.string(), "key", "Stable over all days for the same project, rule and image.", True),
         Column("rule", pa.string(), "derived", "Id of the rule.", True),
-        Column("severity", pa.string(), "derived", "critical, high, medium, low or info.", True),
+        Column("severity", pa.string(), "derived", "critical, high, medium, low or info.", True, values=SEVERITIES),
         Column("title", pa.string(), "derived", "What the rule finds, in a few words.", True),
         ID,
         derived("name", pa.string(), "Image name, as last known."),
@@ -186,6 +218,7 @@ AUDIT_FINDINGS = Table(
             "derived",
             "new, open, or resolved (found on the last published day, but not now).",
             True,
+            values=("new", "open", "resolved"),
         ),
         Column(
             "first_seen", pa.date32(), "derived", "First day on which it was found without interruption since.", True
@@ -256,12 +289,20 @@ IMAGE_COSTS = Table(
             pa.string(),
             "'|'-joined names of the sources that `reclaimable_bytes` goes by, such as notebooks; null with it.",
         ),
-        Column("owner_source", pa.string(), "derived", "Who states `owner`: inventory, tag or none.", True),
+        Column(
+            "owner_source",
+            pa.string(),
+            "derived",
+            "Who states `owner`: inventory, tag or none.",
+            True,
+            values=("inventory", "tag", "none"),
+        ),
         derived(
             "reclaimable_by",
             pa.string(),
             "What `reclaimable_bytes` goes by: layers (exact) or size (an upper bound); null when usage was not read "
             "as a whole on that day.",
+            values=("layers", "size"),
         ),
         derived(
             "billed_date",

@@ -1,8 +1,22 @@
 """The evidence of a day: its inventory, and what the cloud answered."""
 
+from enum import StrEnum
+
 import pyarrow as pa
 
 from pipelines.tables.column import ID, PROJECT_ID, SNAPSHOT_DATE, TIMESTAMP, Column, Table, api, derived
+
+
+class Outcome(StrEnum):
+    """The result of the request for one inventory id."""
+
+    OK = "ok"
+    DELETED = "deleted"
+    NOT_FOUND = "not_found"
+    FORBIDDEN = "forbidden"
+    FAILED = "failed"
+    INVALID_ID = "invalid_id"
+
 
 INVENTORY = Table(
     "inventory",
@@ -31,6 +45,7 @@ INVENTORY = Table(
             "inventory; or last_complete_day: the inventory was not whole and lacked this id, so it was taken from the "
             "last complete day's inventory, with its owner and attributes.",
             True,
+            values=("inventory", "last_complete_day"),
         ),
     ),
 )
@@ -49,6 +64,7 @@ RESPONSES = Table(
             "provenance",
             "ok; deleted (the API reports status DELETED); not_found; forbidden; failed; invalid_id (never sent).",
             True,
+            values=tuple(Outcome),
         ),
         Column("http_status", pa.int32(), "provenance", "HTTP status of the last response; null if none came."),
         Column(

@@ -79,8 +79,9 @@ _SHARE = (
 IMAGE_STORAGE = Table(
     "image_storage",
     "What the registry stores for each known image, by layers: one row per image, joined by namespace, repository and "
-    "tag. Empty if the registry is not read. The bytes are null where a tag that could share layers could not be read "
-    "(see `state`), because then they are not known.",
+    "tag. Empty until the registry is read once; a later day that does not read it hands on what was known before. The "
+    "bytes are null where a tag that could share layers could not be read (see `state`), because then they are not "
+    "known.",
     ("snapshot_date", "project_id", "id"),
     (
         SNAPSHOT_DATE,
@@ -92,16 +93,18 @@ IMAGE_STORAGE = Table(
             pa.string(),
             "derived",
             "known: the tag was read, and so was every tag of its namespace; partial: the tag was read, but not every "
-            "tag of its namespace, or not all their layers; tag_gone: the repositories of the namespace were read, and "
-            "none has the tag; unread: the tag's repository or namespace was not read; elsewhere: the image has no "
-            "address, or lies in a registry instance of its own.",
+            "tag of its namespace, or not all their layers; tag_gone: the tag's repository was read and lacks it, or "
+            "the list of its namespace lacks the repository; unread: the tag's repository or namespace was not read; "
+            "elsewhere: the image has no address, or lies in a registry instance of its own.",
             True,
+            values=("known", "partial", "tag_gone", "unread", "elsewhere"),
         ),
         derived("digest", pa.string(), "Digest of the tag on this day; null if it is not known."),
         derived(
             "digest_before",
             pa.string(),
-            "Digest of the image's tag when it was last read on an earlier complete day; null if it never was.",
+            "Digest of the image's tag when it was last read on an earlier complete day; null if it never was, or if "
+            "it was at another address and today's is not known.",
         ),
         derived("digest_before_date", pa.date32(), "That day."),
         Column(
@@ -180,6 +183,7 @@ RECLAIMABLE = Table(
             "all; owner or namespace: images unused for 30 days, of that owner or namespace; rule: images that the "
             "audit rule finds and that nothing needs.",
             True,
+            values=("all", "owner", "namespace", "rule"),
         ),
         Column("name", pa.string(), "derived", "Owner, namespace or rule; '' for none, and for all.", True),
         Column("images", pa.int64(), "derived", "Images of the set; preset images are in none.", True),

@@ -1,1 +1,1 @@
-"""Loads published days into a warehouse (DuckDB or PostgreSQL)."""
+"""Loads published days into a warehouse (DuckDB or PostgreSQL); the sources of dbt over it."""

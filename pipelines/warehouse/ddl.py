@@ -1,7 +1,8 @@
 """The tables of a warehouse and their DDL in every dialect, generated from `tables`.
 
 `warehouse.loading` creates and loads `WAREHOUSE_TABLES`. `SCRIPTS`, which `image-snapshots ddl` prints, are for
-warehouses that read the lake's Parquet files themselves. Loading does not belong here.
+warehouses that read the lake's Parquet files themselves. Loading does not belong here, nor how an Iceberg catalog is
+attached (`attaching`).
 """
 
 from collections.abc import Callable, Mapping
@@ -22,6 +23,7 @@ from pipelines.tables import (
     RESPONSES,
     TIMESTAMP,
     Column,
+    Outcome,
     Table,
 )
 
@@ -41,11 +43,9 @@ def _loaded(table: Table) -> Table:
     return Table(table.name, table.meaning, (PROJECT.name, *key), (PROJECT, *columns))
 
 
-def _count(outcome: str) -> Column:
-    return Column(outcome, pa.int64(), "provenance", f"Ids of the inventory with the outcome {outcome}.", True)
+def _count(outcome: Outcome) -> Column:
+    return Column(outcome.value, pa.int64(), "provenance", f"Ids of the inventory with the outcome {outcome}.", True)
 
-
-OUTCOMES = ("ok", "deleted", "not_found", "forbidden", "failed", "invalid_id")
 
 DAYS = Table(
     "days",
@@ -57,10 +57,17 @@ DAYS = Table(
         Column("project_id", pa.string(), "key", "Project id in the cloud, as used in the URL.", True),
         Column("is_complete", pa.bool_(), "provenance", "Whether every id has a response.", True),
         Column("is_sandbox", pa.bool_(), "provenance", "Whether the data comes from the embedded sandbox.", True),
-        Column("mode", pa.string(), "provenance", "full, or changed (unchanged responses were carried over).", True),
+        Column(
+            "mode",
+            pa.string(),
+            "provenance",
+            "full, or changed (unchanged responses were carried over).",
+            True,
+            values=("full", "changed"),
+        ),
         Column("run_id", pa.string(), "provenance", "Run that published the day.", True),
         Column("published_at", TIMESTAMP, "provenance", "When the day was published (UTC).", True),
-        *(_count(outcome) for outcome in OUTCOMES),
+        *(_count(outcome) for outcome in Outcome),
         Column("manifest_sha256", pa.string(), "provenance", "SHA-256 of the day's manifest.", True),
         Column("basis", pa.string(), "provenance", "Hash over the manifests that the derived tables come from.", True),
         Column(
@@ -133,6 +140,9 @@ _EXTERNAL_TABLES = tuple(
 )
 
 
+_WITHOUT_CATALOG = "Nothing of this is needed with an Iceberg catalog (setting IMAGE_SNAPSHOTS_CATALOG)."
+
+
 def _is_partitioned_by_day(table: Table) -> bool:
     return table is not IMAGE_HISTORY
 
@@ -180,6 +190,7 @@ def _snowflake() -> str:
     header = _header(
         "Snowflake: external tables over the lake's Parquet files.",
         "First create a stage `image_snapshots` on the lake's root. After each day: ALTER EXTERNAL TABLE name REFRESH.",
+        _WITHOUT_CATALOG,
     )
     return header + "\n".join(map(table, _EXTERNAL_TABLES))
 
@@ -205,6 +216,7 @@ def _bigquery() -> str:
         "BigQuery: external tables over the lake's Parquet files.",
         "Replace gs://bucket/lake by the lake's root, and create the dataset `image_snapshots`. New days appear by",
         "themselves.",
+        _WITHOUT_CATALOG,
     )
     return header + "\n".join(map(table, _EXTERNAL_TABLES))
 
@@ -246,6 +258,7 @@ def _redshift() -> str:
         "Redshift Spectrum: external tables over the lake's Parquet files.",
         "Replace s3://bucket/lake by the lake's root, and create the external schema `image_snapshots`. Add each day",
         "with ALTER TABLE statements like these, one for each day and project. Timestamps are UTC.",
+        _WITHOUT_CATALOG,
     )
     return header + "\n".join(map(table, _EXTERNAL_TABLES))
 
@@ -289,6 +302,7 @@ def _trino() -> str:
         "Trino (Hive connector, catalog `hive`): external tables over the lake's Parquet files.",
         "Replace s3://bucket/lake by the lake's root, and create the schema `image_snapshots`. Timestamps are UTC, and",
         "need hive.timestamp-precision=MICROSECONDS. The CALL statements register new days: run them after each day.",
+        _WITHOUT_CATALOG,
     )
     return header + "\n".join(map(table, _EXTERNAL_TABLES))
 

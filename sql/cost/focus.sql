@@ -1,7 +1,8 @@
 -- Estimates and bills under the column names of FOCUS, the FinOps open cost and usage specification: one row for each
 -- image and day, then what is billed of these days and belongs to none of these images. BilledCost and EffectiveCost are
 -- the image's part of the bill; while a day's bill is not known, BilledCost is 0 and EffectiveCost the estimate
--- (x_IsEstimate). ListCost and ContractedCost are always the estimate by the price book. FOCUS-shaped but not conformant.
+-- (x_IsEstimate). ListCost and ContractedCost are the estimate by the price book or, without one, BilledCost of a known
+-- bill. The columns are those of FOCUS 1.2; FOCUS-shaped but not conformant.
 -- Columns are in alphabetical order, with those outside FOCUS (x_...) last. Unknown values are null, such as the costs of
 -- an image without a price or a size.
 --
@@ -123,16 +124,16 @@ SELECT
     CAST(snapshot_date + INTERVAL '1' DAY AS TIMESTAMP) AT TIME ZONE 'UTC' AS ChargePeriodEnd,
     CAST(snapshot_date AS TIMESTAMP) AT TIME ZONE 'UTC' AS ChargePeriodStart,
     CAST(size_gib AS DECIMAL(28, 12)) AS ConsumedQuantity,
-    'GiB-Days' AS ConsumedUnit,
-    CAST(CASE WHEN remark IS NULL THEN 0 ELSE estimated_cost END AS DECIMAL(28, 12)) AS ContractedCost,
+    CASE WHEN size_gib IS NOT NULL THEN 'GiB-Days' END AS ConsumedUnit,
+    CAST(COALESCE(estimated_cost, billed_cost) AS DECIMAL(28, 12)) AS ContractedCost,
     CAST(unit_price AS DECIMAL(28, 12)) AS ContractedUnitPrice,
     CAST(COALESCE(billed_cost, CASE WHEN is_billed THEN 0 ELSE estimated_cost END) AS DECIMAL(28, 12)) AS EffectiveCost,
     provider AS InvoiceIssuerName,
-    CAST(CASE WHEN remark IS NULL THEN 0 ELSE estimated_cost END AS DECIMAL(28, 12)) AS ListCost,
+    CAST(COALESCE(estimated_cost, billed_cost) AS DECIMAL(28, 12)) AS ListCost,
     CAST(unit_price AS DECIMAL(28, 12)) AS ListUnitPrice,
     'Standard' AS PricingCategory,
     CAST(size_gib / DAY(LAST_DAY(snapshot_date)) AS DECIMAL(28, 12)) AS PricingQuantity,
-    'GiB-Months' AS PricingUnit,
+    CASE WHEN size_gib IS NOT NULL THEN 'GiB-Months' END AS PricingUnit,
     provider AS ProviderName,
     provider AS PublisherName,
     -- The host of a registry names its region: swr.<region>.<domain of the cloud>.

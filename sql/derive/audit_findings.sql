@@ -2,11 +2,11 @@
 -- Reads parameters, found (rule, id, evidence: the rows of the rules), rules (rule, severity, title, is_decided),
 -- previous_findings (audit_findings of the last published day), suppressions (rule, id, namespace, until, reason),
 -- image_owners, responses, current_images, image_reconciliation, image_storage, registry_namespaces (namespace,
--- is_whole), unread_repositories (namespace, repository), image_history.
+-- is_whole, list_was_read), unread_repositories (namespace, repository), image_history.
 -- An open finding that is not found now is resolved, unless this day cannot decide it: the day is incomplete, the rule
 -- could not decide (it failed, or its input was not read), the image had no usable response, or it was not requested
--- because the inventory is not whole, or the rule needs a repository of the registry that was not read. Then the
--- finding stays open unchanged. A finding about a tag that no image registers has namespace/repository:tag as id.
+-- because the inventory is not whole, or the rule needs a repository of the registry that was not read or may be on a
+-- list that was not read. Then the finding stays open unchanged. A finding about a tag that no image registers has namespace/repository:tag as id.
 WITH previous AS (
     SELECT rule, severity, title, id, name, first_seen, evidence
     FROM previous_findings
@@ -40,7 +40,7 @@ not_found_today AS (
             WHEN current_images.is_carried THEN 'open'
             WHEN rules.needs_registry AND image_storage.state = 'unread' THEN 'open'
             WHEN rules.needs_registry AND previous.id LIKE '%/%' AND (
-                unread_repositories.repository IS NOT NULL OR registry_namespaces.namespace IS NULL
+                unread_repositories.repository IS NOT NULL OR NOT COALESCE(registry_namespaces.list_was_read, FALSE)
             ) THEN 'open'
             WHEN responses.id IS NULL AND NOT parameters.inventory_is_whole AND previous.id NOT LIKE '%/%' THEN 'open'
             ELSE 'resolved'

@@ -1,9 +1,21 @@
 -- What the registry stores for each known image, and whether its tag was pushed again since it was last read.
 --
+-- What was known stays known on a day that is not to read the registry: no rows only until it is read once.
+--
 -- Reads parameters, current_images, image_addresses (see image_addresses.sql), tag_images (namespace, repository, tag,
--- images), tag_storage (see tag_storage.sql), registry_namespaces (namespace, is_whole), unread_repositories
--- (namespace, repository) and previous_storage (image_storage of the last complete day).
-WITH found AS (
+-- images), tag_storage (see tag_storage.sql), registry_namespaces (namespace, is_whole, list_was_read),
+-- unread_repositories (namespace, repository) and previous_storage (image_storage of the last complete day).
+WITH seen_repositories AS (
+    SELECT DISTINCT
+        tag_storage.namespace,
+        tag_storage.repository
+    FROM tag_storage
+    INNER JOIN registry_namespaces
+        ON registry_namespaces.namespace = tag_storage.namespace
+    WHERE NOT registry_namespaces.list_was_read
+),
+
+found AS (
     SELECT
         current_images.id,
         image_addresses.namespace,
@@ -13,8 +25,9 @@ WITH found AS (
             WHEN image_addresses.id IS NULL THEN 'elsewhere'
             WHEN tag_storage.is_known THEN 'known'
             WHEN tag_storage.tag IS NOT NULL THEN 'partial'
-            -- The registry was asked for each repository that an image names.
-            WHEN registry_namespaces.namespace IS NOT NULL AND unread_repositories.repository IS NULL THEN 'tag_gone'
+            WHEN unread_repositories.repository IS NOT NULL THEN 'unread'
+            -- Without the list of repositories it is not known which were asked for.
+            WHEN registry_namespaces.list_was_read OR seen_repositories.repository IS NOT NULL THEN 'tag_gone'
             ELSE 'unread'
         END AS state,
         tag_storage.digest,
@@ -41,6 +54,9 @@ WITH found AS (
     LEFT JOIN unread_repositories
         ON unread_repositories.namespace = image_addresses.namespace
         AND unread_repositories.repository = image_addresses.repository
+    LEFT JOIN seen_repositories
+        ON seen_repositories.namespace = image_addresses.namespace
+        AND seen_repositories.repository = image_addresses.repository
 ),
 
 earlier AS (
@@ -60,7 +76,14 @@ earlier AS (
 compared AS (
     SELECT
         found.*,
-        earlier.digest AS digest_before,
+        -- Handed on for the same address alone, so that the digests of two tags are never taken for a push.
+        CASE
+            WHEN found.digest IS NOT NULL OR (
+                earlier.namespace = found.namespace
+                AND earlier.repository = found.repository
+                AND earlier.tag = found.tag
+            ) THEN earlier.digest
+        END AS digest_before,
         earlier.digest_date,
         COALESCE(earlier.digest_changes, 0) AS changes_before,
         earlier.namespace = found.namespace
@@ -104,4 +127,5 @@ SELECT
 FROM compared
 CROSS JOIN parameters
 WHERE parameters.registry_was_wanted
+    OR EXISTS (SELECT previous_storage.id FROM previous_storage)
 ORDER BY compared.id

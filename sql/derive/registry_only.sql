@@ -2,7 +2,8 @@
 -- not read the image list as a whole, or with an inventory that is not, an unknown image may register them.
 --
 -- Reads parameters, tag_storage (see tag_storage.sql), tag_images (namespace, repository, tag, images) and
--- listed_addresses (as image_addresses, see image_addresses.sql, of images that nobody registered).
+-- listed_addresses (as image_addresses, see image_addresses.sql, of listed images that nobody registered or that the API
+-- did not describe).
 WITH registered AS (
     SELECT
         namespace,

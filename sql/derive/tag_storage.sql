@@ -1,7 +1,8 @@
 -- What the registry stores for each tag. Where a tag of the same namespace could not be read, or its layers are not
 -- known, it may share any layer: then bytes are known only if no layer is unique even so.
 --
--- Reads registry_tags, manifest_storage (see manifest_storage.sql) and registry_namespaces (namespace, is_whole).
+-- Reads registry_tags, manifest_storage (see manifest_storage.sql) and registry_namespaces (namespace, is_whole,
+-- list_was_read).
 SELECT
     registry_tags.namespace,
     registry_tags.repository,

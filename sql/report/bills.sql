@@ -10,7 +10,8 @@ SELECT
     billed_cost - billed_registry_cost AS billed_modelarts_cost,
     billed_cost,
     not_allocated_cost,
-    known_since
+    known_since,
+    time_zone
 FROM bill_days
 QUALIFY ROW_NUMBER() OVER (ORDER BY charge_date DESC, currency) <= (SELECT MAX(shown_bill_days) FROM report_limits)
 ORDER BY

@@ -1,5 +1,5 @@
--- Bytes, estimated costs and parts of the newest bill of a day by owner and by namespace: the largest shown_groups
--- groups of each, and all others in one row. A null name means that the images have none; a null sum is unknown. By
+-- Bytes and estimated costs of a day by owner and by namespace: the largest shown_groups groups of each, and all others in
+-- one row. A null name means that the images have none; a null sum is unknown. By
 -- layers, what a group frees is no sum: it is that of its set, and of all others together it is not known.
 --
 -- Reads image_costs and reclaimable of one day, and report_limits (one row: shown_groups, shown_text: characters).
@@ -11,8 +11,7 @@ WITH grouped AS (
         SUM(size_bytes) AS size_bytes,
         SUM(estimated_cost) AS estimated_cost,
         MAX(reclaimable_by) AS reclaimable_by,
-        SUM(reclaimable_bytes) AS reclaimable_bytes,
-        SUM(billed_cost) AS billed_cost
+        SUM(reclaimable_bytes) AS reclaimable_bytes
     FROM image_costs
     GROUP BY owner
     UNION ALL
@@ -23,8 +22,7 @@ WITH grouped AS (
         SUM(size_bytes) AS size_bytes,
         SUM(estimated_cost) AS estimated_cost,
         MAX(reclaimable_by) AS reclaimable_by,
-        SUM(reclaimable_bytes) AS reclaimable_bytes,
-        SUM(billed_cost) AS billed_cost
+        SUM(reclaimable_bytes) AS reclaimable_bytes
     FROM image_costs
     GROUP BY namespace
 ),
@@ -36,7 +34,6 @@ freed AS (
         grouped.images,
         grouped.size_bytes,
         grouped.estimated_cost,
-        grouped.billed_cost,
         CASE
             WHEN grouped.reclaimable_by = 'size' THEN grouped.reclaimable_bytes
             WHEN grouped.reclaimable_by = 'layers' AND reclaimable.images IS NULL THEN 0
@@ -71,8 +68,7 @@ labelled AS (
         ranked.estimated_cost,
         ranked.reclaimable_bytes,
         ranked.known_bytes,
-        ranked.unknown_images,
-        ranked.billed_cost
+        ranked.unknown_images
     FROM ranked
     CROSS JOIN report_limits
 )
@@ -87,8 +83,7 @@ SELECT
     SUM(estimated_cost) AS estimated_cost,
     CAST(CASE WHEN COUNT(reclaimable_bytes) = COUNT(*) THEN SUM(reclaimable_bytes) END AS BIGINT) AS reclaimable_bytes,
     CAST(SUM(known_bytes) AS BIGINT) AS known_bytes,
-    CAST(SUM(unknown_images) AS BIGINT) AS unknown_images,
-    SUM(billed_cost) AS billed_cost
+    CAST(SUM(unknown_images) AS BIGINT) AS unknown_images
 FROM labelled
 GROUP BY
     dimension,

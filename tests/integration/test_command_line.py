@@ -101,7 +101,7 @@ def test_played_days_each_print_a_summary_of_six_lines(image_snapshots, start_sa
     layers, tags = "lake/registry_layers/{}", "lake/registry_tags/{}"
     ((stored,),) = value(f"SELECT SUM(s) FROM (SELECT MAX(size_bytes) AS s FROM '{layers}' GROUP BY layer_digest)")
     ((tagged,),) = value(f"SELECT COUNT(*) FROM '{tags}'")
-    assert lines[5] == f"  registry  {stored / 2**30:.1f} GiB in {tagged} tags, each layer counted once"
+    assert lines[5] == f"  registry  {stored / 2**40:.1f} TiB in {tagged} tags, each layer counted once"
 
     exported = image_snapshots("focus", "--output", "costs.csv")
     assert (

@@ -27,6 +27,7 @@ NOT_RUN = {
     ("CONTRIBUTING.md", ".venv/bin/python"): "the tests of the dictionary and of the scripts compare what it writes",
     ("CONTRIBUTING.md", "python3"): "the tests themselves; test_repository compares the command with CI's",
     ("README.md", "python3"): "installs; CI runs the second line, and most tests what the first one ends with",
+    ("docs/dbt.md", "python3"): "installs dbt; test_dbt_build runs it",
     ("docs/engines.md", "sudo"): "installs Java and Spark",
     ("docs/metrics.md", "node_exporter"): "needs the node exporter; test_metrics reads the file by Prometheus' parsers",
     ("docs/operations.md", "useradd"): "needs root and PostgreSQL; test_production_instance runs what it sets up",

@@ -9,7 +9,7 @@ from functools import cache
 from itertools import pairwise
 
 import pytest
-from published_days import PROJECT_ID, publish_snapshot
+from published_days import PROJECT_ID, publish_snapshot, registry_and_bill
 
 from pipelines.derive.days import derive_days
 from pipelines.errors import ConfigurationError
@@ -304,7 +304,11 @@ LOW_CONTRAST = """() => {
 
 @pytest.mark.parametrize("width", [390, 1440])
 def test_page_is_readable_on_every_screen(path_of, opened, width):
-    page = opened(path_of("2026-11-23"), viewport={"width": width, "height": 900})
+    check_readable(opened(path_of("2026-11-23"), viewport={"width": width, "height": 900}), width)
+
+
+def check_readable(page, width):
+    """Nothing is wider than the screen or the paper, and all text stands out from its background."""
     unfold(page)
     for scheme, media, background in (
         ("light", "screen", "rgb(255, 255, 255)"),
@@ -322,6 +326,56 @@ def test_page_is_readable_on_every_screen(path_of, opened, width):
         texts, low = page.evaluate(LOW_CONTRAST)
         assert texts > 200
         assert low == []
+
+
+@pytest.fixture(scope="module")
+def billed(tmp_path_factory):
+    """Path of the report of a day with a registry and the bill of the day before."""
+    root = tmp_path_factory.mktemp("billed")
+    (root / "prices.toml").write_text(PRICE_BOOK)
+    settings = Settings(lake=str(root / "lake"), price_book=root / "prices.toml")
+    images = [image(name, 10, swr_path=f"swr.example/team/{name}:v1", content_hash="1") for name in ("plain", "second")]
+    for date in ("2026-11-22", "2026-11-23"):
+        day = SnapshotRun(partition_of(date), "run-1", settings)
+        tables = registry_and_bill(date, "team/nobody:v1", "team/plain:v1", "team/second:v1")
+        inventory = registered(*images, second="bob")
+        publish_snapshot(day, images=images, responses=answers(*images), inventory=inventory, **tables)
+        derive_days(day)
+    return write_report(Lake(settings.lake), partition_of("2026-11-23"), root / "report.html")
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_estimate_bill_and_difference_stand_side_by_side(billed, opened, width):
+    page = opened(billed, viewport={"width": width, "height": 900})
+    figures = [" ".join(div.inner_text().split()) for div in page.locator(".figures > div").all()]
+    # 20 GiB at 3 EUR a month of 30 days, and a bill of 3 EUR.
+    estimated, charged = figures[2:4]
+    assert estimated == "Estimated cost EUR 2.00 no change since 2026-11-22 For one day; an estimate, not a bill."
+    assert charged == (
+        "Registry billed EUR 3.00 +1.00 beside the estimate of 2.00 For 2026-11-22, the newest bill that is known, and "
+        "the estimate of that day. ModelArts billed 0.00."
+    )
+    # Each tag has 200 bytes of its own and a third of 100 that all three share.
+    rows = rows_of_table(page, "Bill of 2026-11-22 by owner")
+    amounts = {
+        "ann": ("1.00", "1.00", "0.00", "0.00", "1.00"),
+        "bob": ("1.00", "1.00", "0.00", "0.00", "1.00"),
+        "Not allocated: tags that no image registers": ("0.00", "1.00", "+1.00", "0.00", "1.00"),
+        "All": ("2.00", "3.00", "+1.00", "0.00", "3.00"),
+    }
+    assert rows == [" ".join([name, *row]) for name, row in amounts.items()]
+    assert rows_of_table(page, "Estimate and bill of each billed day") == [
+        "2026-11-22 2.00 3.00 +1.00 0.00 3.00 1.00",
+        "2026-11-21 not known 3.00 not known 0.00 3.00 3.00",
+    ]
+    table = page.get_by_role("table", name="Estimate and bill of each billed day")
+    boxes = [cell.bounding_box() for cell in table.locator("tbody td").all()[:3]]
+    assert len({box["y"] for box in boxes}) == 1
+    assert all(left["x"] + left["width"] <= right["x"] + 1 for left, right in pairwise(boxes))
+    assert boxes[-1]["x"] + boxes[-1]["width"] <= width
+    shown = table.locator("tbody td").first.evaluate("cell => getComputedStyle(cell, '::before').content")
+    assert shown == ('"Estimate"' if width == 390 else "none")
+    check_readable(page, width)
 
 
 def test_print_shows_the_unfolded_parts(path_of, opened):
@@ -401,6 +455,9 @@ def test_first_day_shows_what_was_not_read(path_of, opened):
     assert "A trend needs two days; this is the first." in text
     assert "This day was not observed, so it is not known what is unused." in text
     assert "There is nothing to compare with." in text
+    assert "The registry was not read, so it is not known what it stores." in text
+    assert "No bill was read, so it is not known what is billed." in text
+    assert page.get_by_role("table", name="bill").count() == 0
 
 
 def test_report_is_published_and_reproducible(lake):

@@ -217,7 +217,7 @@ def test_operator_sees_published_assets_and_metadata(report, command, browser_pa
         opened("/assets/images?view=checks", *checks)
         keep("checks")
 
-        opened("/assets/image_costs", "by the price book; not a bill")
+        opened("/assets/image_costs", "for the day by the price book, and its part of the newest bill")
         row = page.get_by_role("row").filter(has=page.get_by_text("total_bytes", exact=True))
         expect(row.first).to_contain_text(str(report["summary"]["total_bytes"]), use_inner_text=True)
         keep("costs")

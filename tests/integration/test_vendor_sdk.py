@@ -1,14 +1,9 @@
 """The vendor's own SDK against the sandbox: what the SDK accepts as ModelArts, our client may accept, too."""
 
-import socket
 from datetime import date
 
-import httpx
 import pytest
-from huaweicloudsdkcore.auth.credentials import BasicCredentials
 from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException
-from huaweicloudsdkcore.http.http_config import HttpConfig
-from huaweicloudsdkcore.signer.signer import Signer
 from huaweicloudsdkmodelarts.v1 import (
     Filter,
     JobSearches,
@@ -24,12 +19,22 @@ from huaweicloudsdkmodelarts.v1 import (
     ShowImageRequest,
     ShowInferServiceRequest,
 )
+from vendor_sdk import (
+    key_credentials,
+    loopback_only,  # noqa: F401  (a fixture)
+    sdk_client,
+    temporary_credentials,
+    token_credentials,
+)
 
 from pipelines.sandbox import SandboxOptions, running_sandbox
 from pipelines.sandbox.catalogue import Catalogue
 
 # The SDK's signer reads the clock with datetime.utcnow(), which Python 3.12 and later warn of.
-pytestmark = pytest.mark.filterwarnings(r"ignore:datetime\.datetime\.utcnow\(\) is deprecated:DeprecationWarning")
+pytestmark = [
+    pytest.mark.usefixtures("loopback_only"),
+    pytest.mark.filterwarnings(r"ignore:datetime\.datetime\.utcnow\(\) is deprecated:DeprecationWarning"),
+]
 
 DAY = date(2026, 11, 23)
 CATALOGUE = Catalogue("vendor", 80, workspaces=2)
@@ -42,76 +47,8 @@ def sandbox():
         yield connection
 
 
-@pytest.fixture(autouse=True)
-def loopback_only(monkeypatch):
-    """Fails a test that resolves or connects to anything but 127.0.0.1."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    connect, look_up = socket.socket.connect, socket.getaddrinfo
-
-    def guarded_connect(self, address):
-        assert address[0] == "127.0.0.1"
-        return connect(self, address)
-
-    def guarded_look_up(host, *args, **kwargs):
-        assert host == "127.0.0.1"
-        return look_up(host, *args, **kwargs)
-
-    monkeypatch.setattr(socket.socket, "connect", guarded_connect)
-    monkeypatch.setattr(socket, "getaddrinfo", guarded_look_up)
-
-
-class TokenCredentials(BasicCredentials):
-    """Lets the SDK send a token instead of a signature, for which it has no class."""
-
-    def __init__(self, token, project_id):
-        super().__init__(project_id=project_id)
-        self._token = token
-
-    def process_auth_request(self, request, http_client):
-        # Not the inherited method, which would ask the virtual machine's metadata service for keys.
-        return http_client.executor.submit(self.sign_request, request)
-
-    def sign_request(self, request):
-        request.header_params["X-Auth-Token"] = self._token
-        Signer.process_request_uri(request)
-        return request
-
-
 def client_with(sandbox, credentials):
-    placeholder = BasicCredentials("AK", "SK", sandbox.project_id)
-    builder = ModelArtsClient.new_builder().with_endpoint(sandbox.endpoint).with_http_config(HttpConfig())
-    # The builder accepts only its own class of credentials, by name.
-    return builder.with_credentials(placeholder).build().with_credentials(credentials)
-
-
-def token_credentials(sandbox, token=None, project_id=None):
-    env = sandbox.env
-    user = {
-        "name": env["OS_USERNAME"],
-        "password": env["OS_PASSWORD"],
-        "domain": {"name": env["OS_USER_DOMAIN_NAME"]},
-    }
-    identity = {"methods": ["password"], "password": {"user": user}}
-    wanted = {"auth": {"identity": identity, "scope": {"project": {"id": env["OS_PROJECT_ID"]}}}}
-    issued = httpx.post(f"{sandbox.auth_url}/auth/tokens", json=wanted, trust_env=False).headers["X-Subject-Token"]
-    return TokenCredentials(token or issued, project_id or sandbox.project_id)
-
-
-def key_credentials(sandbox, access_key=None, secret_key=None, project_id=None):
-    env = sandbox.env
-    return BasicCredentials(
-        access_key or env["OS_ACCESS_KEY"], secret_key or env["OS_SECRET_KEY"], project_id or sandbox.project_id
-    )
-
-
-def temporary_credentials(sandbox):
-    token = token_credentials(sandbox)._token
-    answer = httpx.post(
-        f"{sandbox.endpoint}/v3.0/OS-CREDENTIAL/securitytokens", headers={"X-Auth-Token": token}, trust_env=False
-    )
-    key = answer.json()["credential"]
-    credentials = BasicCredentials(key["access"], key["secret"], sandbox.project_id)
-    return credentials.with_security_token(key["securitytoken"])
+    return sdk_client(ModelArtsClient, sandbox, credentials)
 
 
 @pytest.fixture(params=[token_credentials, key_credentials, temporary_credentials], ids=["token", "keys", "temporary"])

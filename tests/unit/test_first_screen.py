@@ -113,6 +113,15 @@ def test_each_summary_line_fits_80_columns(changed):
 def test_readme_shows_a_run_as_it_is_printed(on_a_terminal):
     (shown,) = re.findall(r"^```\n(Published on.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     summary = SUMMARY | {"estimated_cost": 0.0, "is_priced": False, "unpriced": 0, "reclaimable_bytes": 0}
+    summary["registry"] = {
+        "tags": 238,
+        "stored_bytes": 2 * 2**40,
+        "only_tags": 40,
+        "only_bytes": 2**38,
+        "unread": 1,
+        "known_reclaimable_bytes": 0,
+        "unknown_images": 0,
+    }
     printed = on_a_terminal(print_reports, [report("default") | {"summary": summary}])
 
     def shape(lines):

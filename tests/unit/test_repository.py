@@ -107,7 +107,9 @@ def test_developer_requirements_have_the_application_s_versions():
     assert {name: developer.get(name) for name in application} == application
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-deploy.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize(
+    "name", ["requirements.txt", "requirements-deploy.txt", "requirements-dev.txt", "requirements-dbt.txt"]
+)
 def test_every_requirement_has_a_hash(name):
     # A line that pins ends with a backslash and is followed by its hashes.
     lines = (ROOT / name).read_text().splitlines()
@@ -128,3 +130,9 @@ def test_every_dependency_is_pinned():
     assert (application | extras) - pins("requirements-deploy.txt").keys() == set(), "run .ci/compile-requirements"
     developer = application | extras | names(project["dependency-groups"]["dev"])
     assert developer - pins("requirements-dev.txt").keys() == set(), "run .ci/compile-requirements"
+    dbt = names(project["dependency-groups"]["dbt"])
+    assert dbt - pins("requirements-dbt.txt").keys() == set(), "run .ci/compile-requirements"
+
+
+def test_dbt_opens_duckdb_files_with_the_application_s_version():
+    assert pins("requirements-dbt.txt")["duckdb"] == pins("requirements.txt")["duckdb"]

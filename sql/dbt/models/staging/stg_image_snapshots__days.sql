@@ -1,0 +1,3 @@
+SELECT d.*
+FROM {{ source('image_snapshots', 'days') }} AS d
+WHERE d.is_complete

@@ -1,0 +1,1 @@
+{{ complete_days('image_costs') }}
