@@ -75,10 +75,10 @@ class Throttle(Turns):
         self._taken: deque[float] = deque(maxlen=_HISTORY)
         self._burst = math.inf
         self._last_signal = -math.inf
-        # The rate of the last signal, and how many signals in a row came at a lower rate than the one before. A limit is
-        # confirmed by a late refusal; if the next one is soon, the search took the burst for too small.
+        # The rate of the last signal, and how many signals in a row came at a lower rate than the one before.
         self._refused_rate = 0.0
         self._lower = 0
+        # A late refusal confirms what a search found. If the next one is soon, the search took the burst for too small.
         self._is_confirmed = False
         self._fruitless = 0
         self._has_succeeded = True
