@@ -86,7 +86,8 @@ _AUDIT_CODE = (
 )
 _STORAGE_CODE = (
     "pipelines/derive/storage.py",
-    *(f"sql/derive/{name}.sql" for name in ("layer_tags", "manifest_storage", "tag_storage", "image_addresses")),
+    *(f"sql/derive/{name}.sql" for name in ("layer_tags", "manifests", "shared_layers", "manifest_storage")),
+    *(f"sql/derive/{name}.sql" for name in ("tag_storage", "image_addresses")),
     "sql/derive/undescribed_positions.sql",
 )
 _CODE: dict[str, tuple[str, ...]] = {

@@ -1,8 +1,8 @@
 """What the registry stores for images and tags, and what deleting sets of images frees: counted by distinct layers.
 
 A layer is stored once, however many tags have it, and freed when none is left. The counting is SQL:
-`sql/derive/layer_tags.sql`, `manifest_storage.sql`, `tag_storage.sql`, `image_storage.sql`, `registry_only.sql`,
-`freed_bytes.sql` and `reclaimable.sql`. Reading the registry belongs to the fetch.
+`sql/derive/layer_tags.sql`, `shared_layers.sql`, `manifest_storage.sql`, `tag_storage.sql`, `image_storage.sql`,
+`registry_only.sql`, `freed_bytes.sql` and `reclaimable.sql`. Reading the registry belongs to the fetch.
 
 What could not be read may share layers with everything of its namespace, so bytes there are not known. Namespaces are
 taken to share no layer with what was not read in another one.
@@ -100,13 +100,13 @@ def derive_reclaimable(analysis: Analysis) -> FileFacts:
 
 
 def count_layers(engine: Engine) -> None:
-    """Make the relations `layer_tags` and `manifest_storage` from `registry_tags` and `registry_layers`."""
-    for name in ("layer_tags", "manifest_storage"):
+    """Make `layer_tags`, `shared_layers` and `manifest_storage` from `registry_tags` and `registry_layers`."""
+    for name in ("layer_tags", "manifests", "shared_layers", "manifest_storage"):
         engine.hold(name, [read_sql(f"derive/{name}.sql")])
 
 
 def free_sets(engine: Engine) -> None:
-    """Make the relation `freed_bytes` from `unused_sets`, `image_storage`, `registry_layers` and `layer_tags`."""
+    """Make the relation `freed_bytes` from `unused_sets`, `image_storage`, `manifest_storage` and `shared_layers`."""
     for name in ("set_tags", "freed_bytes"):
         engine.hold(name, [read_sql(f"derive/{name}.sql")])
 

@@ -1,31 +1,47 @@
 -- What deleting each of some sets of tags frees together: the bytes of each layer that no other tag of the registry has.
 -- A layer counts once, however many tags of the set have it.
 --
--- Reads set_tags (dimension, name, digest; tags: how many tags of that manifest are in the set), registry_layers and
--- layer_tags (see layer_tags.sql).
-WITH set_layers AS (
+-- Reads set_tags (set_number, dimension, name; manifest, unique_bytes: one row for each tag of the set, see set_tags.sql)
+-- and shared_layers (see shared_layers.sql).
+WITH unique_layers AS (
     SELECT
-        set_tags.dimension,
-        set_tags.name,
-        registry_layers.layer_digest,
-        SUM(set_tags.tags) AS tags
+        set_number,
+        dimension,
+        name,
+        SUM(unique_bytes) AS bytes
     FROM set_tags
-    INNER JOIN registry_layers
-        ON registry_layers.digest = set_tags.digest
     GROUP BY
-        set_tags.dimension,
-        set_tags.name,
-        registry_layers.layer_digest
+        set_number,
+        dimension,
+        name
+),
+
+set_layers AS (
+    SELECT
+        set_tags.set_number,
+        MAX(shared_layers.size_bytes) AS size_bytes
+    FROM shared_layers
+    INNER JOIN set_tags
+        ON set_tags.manifest = shared_layers.manifest
+    GROUP BY
+        set_tags.set_number,
+        shared_layers.layer
+    HAVING COUNT(*) = MAX(shared_layers.tags)
+),
+
+freed_layers AS (
+    SELECT
+        set_number,
+        SUM(size_bytes) AS bytes
+    FROM set_layers
+    GROUP BY set_number
 )
 
 SELECT
-    set_layers.dimension,
-    set_layers.name,
-    CAST(SUM(layer_tags.size_bytes) AS BIGINT) AS bytes
-FROM set_layers
-INNER JOIN layer_tags
-    ON layer_tags.layer_digest = set_layers.layer_digest
-    AND layer_tags.tags = set_layers.tags
-GROUP BY
-    set_layers.dimension,
-    set_layers.name
+    unique_layers.dimension,
+    unique_layers.name,
+    CAST(unique_layers.bytes + COALESCE(freed_layers.bytes, 0) AS BIGINT) AS bytes
+FROM unique_layers
+LEFT JOIN freed_layers
+    ON freed_layers.set_number = unique_layers.set_number
+WHERE unique_layers.bytes + COALESCE(freed_layers.bytes, 0) > 0

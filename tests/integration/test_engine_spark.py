@@ -144,7 +144,8 @@ LISTED = dict.fromkeys(("id", "name", "namespace", "swr_path", "type", "visibili
 ADDRESSES = dict.fromkeys(("id", "namespace", "repository", "tag"), TEXT)
 # Files that make a relation for other files, in the order in which they need each other.
 RELATIONS = (
-    *("image_owners", "current_images", "layer_tags", "manifest_storage", "tag_storage"),
+    *("image_owners", "current_images", "layer_tags", "manifests"),
+    *("shared_layers", "manifest_storage", "tag_storage"),
     *("unused_sets", "set_tags", "freed_bytes"),
 )
 SCHEMAS = {
