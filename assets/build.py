@@ -10,7 +10,7 @@ from assets.backfills import days_in_order
 from assets.common import with_shared_facts
 from assets.compaction import COMPACT_JOB, monthly_asset, monthly_schedule
 from assets.daily_snapshot import image_inventory_asset, image_responses_asset, images_assets
-from assets.delivery import report_asset, warehouse_asset
+from assets.delivery import catalog_asset, report_asset, warehouse_asset
 from assets.derived_tables import derived_assets
 from assets.freshness import freshness_sensor, project_checks, project_days_asset
 from assets.partitions import partition_grid
@@ -47,8 +47,11 @@ def build_definitions(
     # The jobs have it, too: a retried run starts with the first step that is not done.
     retry = None if reporter.is_attended else _RETRY
     images, derived = images_assets(grid, freshness), derived_assets(grid, settings)
-    warehouse = [warehouse_asset(grid, retry)] if settings.loads_warehouse else []
-    delivery = [*warehouse, report_asset(grid)]
+    loaded = [
+        *([warehouse_asset(grid, retry)] if settings.loads_warehouse else []),
+        *([catalog_asset(grid, retry)] if settings.catalog is not None else []),
+    ]
+    delivery = [*loaded, report_asset(grid)]
     assets = [image_inventory_asset(grid, retry), image_responses_asset(grid, retry), images, derived, *delivery]
     daily = dg.define_asset_job(
         DAILY_JOB,
@@ -78,11 +81,11 @@ def build_definitions(
     load = [
         dg.define_asset_job(
             LOAD_JOB,
-            selection=[asset],
+            selection=loaded,
             op_retry_policy=retry,
-            description="Load a published day into the warehouse again.",
+            description="Load a published day into the warehouse and the catalog again.",
         )
-        for asset in warehouse
+        for _ in loaded[:1]
     ]
     inventory = inventory_source_asset(grid, settings, now)
     observe = dg.define_asset_job(

@@ -298,15 +298,17 @@ def derive(
 
 @app.command()
 def load(first: FromOption, last: ToOption = None, project: ProjectOption = None, as_json: JsonOption = False) -> None:
-    """Load published days into the warehouse again; changes nothing else."""
+    """Load published days into the warehouse and the Iceberg catalog again; changes nothing else."""
     from assets.build import LOAD_JOB
     from pipelines.preflight import check_inputs
-    from pipelines.warehouse.loading import is_loadable
+    from pipelines.warehouse.sources import is_loadable
 
     settings = Settings.load()
     _check_each(_projects(settings, project), lambda key: check_inputs(settings.for_project(key)))
-    if not settings.loads_warehouse:
-        raise ConfigurationError("There is no warehouse to load into: set IMAGE_SNAPSHOTS_WAREHOUSE.")
+    if not settings.loads_warehouse and settings.catalog is None:
+        raise ConfigurationError(
+            "There is nothing to load into: set IMAGE_SNAPSHOTS_WAREHOUSE or IMAGE_SNAPSHOTS_CATALOG."
+        )
     partitions = _published_between(settings, first, last, project, is_loadable)
     _run_jobs(settings, partitions, [LOAD_JOB] * len(partitions), as_json=as_json)
 
@@ -462,12 +464,18 @@ def focus(
 def ddl(
     warehouse: Annotated[str, typer.Argument(metavar="WAREHOUSE", help="Such as snowflake; any other lists all.")],
 ) -> None:
-    """Print the statements that create the tables of a warehouse that reads the lake's files itself."""
+    """Print the statements that give a warehouse the tables: by the Iceberg catalog, or by the lake's files."""
+    from pipelines.inputs.catalog_places import parse_catalog
+    from pipelines.warehouse.attaching import ATTACHING
     from pipelines.warehouse.ddl import SCRIPTS
 
     if warehouse not in SCRIPTS:
         raise ConfigurationError(f"There is no script for {warehouse!r}: choose one of {', '.join(SCRIPTS)}.")
-    typer.echo(SCRIPTS[warehouse](), nl=False)
+    catalog = Settings.load().catalog
+    if catalog is not None and warehouse in ATTACHING:
+        typer.echo(ATTACHING[warehouse](parse_catalog(catalog)), nl=False)
+    else:
+        typer.echo(SCRIPTS[warehouse](), nl=False)
 
 
 @app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -1,4 +1,4 @@
-"""The assets that deliver a day: the warehouse's tables and the daily report."""
+"""The assets that deliver a day: the tables of the warehouse and of the Iceberg catalog, and the daily report."""
 
 import dagster as dg
 
@@ -19,6 +19,7 @@ from pipelines.tables import (
 from pipelines.warehouse.loading import load_project
 
 WAREHOUSE_POOL = "warehouse"
+CATALOG_POOL = "catalog"
 _REPORTED = (IMAGE_CHANGES, IMAGE_RECONCILIATION, AUDIT_RULES, AUDIT_FINDINGS, IMAGE_COSTS)
 _LOADED = (IMAGES, IMAGE_VALUES, IMAGE_TAGS, IMAGE_HISTORY, *_REPORTED)
 
@@ -53,6 +54,38 @@ def warehouse_asset(grid: dg.MultiPartitionsDefinition, retry: dg.RetryPolicy | 
         )
 
     return warehouse_tables
+
+
+def catalog_asset(grid: dg.MultiPartitionsDefinition, retry: dg.RetryPolicy | None) -> dg.AssetsDefinition:
+    """Build the asset of the Iceberg catalog; `retry` is for a catalog that does not answer."""
+
+    @dg.asset(
+        description="The tables of the Iceberg catalog: this day, and other days that are missing or outdated there.",
+        group_name="delivery",
+        kinds={"iceberg", "table"},
+        partitions_def=grid,
+        deps=[table.name for table in _LOADED],
+        code_version=made_by("pipelines/catalog"),
+        retry_policy=retry,
+        pool=CATALOG_POOL,
+    )
+    def catalog_tables(context: dg.AssetExecutionContext, runs: dg.ResourceParam[RunResource]) -> dg.MaterializeResult:
+        from pipelines.catalog.loading import load_catalog_project  # noqa: PLC0415  (an optional package)
+
+        with runs.step(context, "it was not loaded into the catalog") as run:
+            result = load_catalog_project(run.lake, run.partition, str(run.settings.catalog), f"run {run.run_id}")
+        return dg.MaterializeResult(
+            metadata={
+                "catalog": result.catalog,
+                "dagster/partition_row_count": sum(result.rows.values()),
+                **{f"rows_{name}": rows for name, rows in result.rows.items()},
+                "commits": result.commits,
+                "other_days_loaded": result.other_days,
+                "seconds": round(result.seconds, 3),
+            }
+        )
+
+    return catalog_tables
 
 
 def report_asset(grid: dg.MultiPartitionsDefinition) -> dg.AssetsDefinition:

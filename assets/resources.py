@@ -31,7 +31,7 @@ PROJECT_MOVED_TAG = "image_snapshots/project_moved"
 ACCEPT_HISTORY_TAG = "image_snapshots/accept_history"
 _LOG_SECONDS = 10
 # Steps that also repair other days of the project.
-_OF_ALL_DAYS = ("derive_tables", "warehouse_tables")
+_OF_ALL_DAYS = ("derive_tables", "warehouse_tables", "catalog_tables")
 # Errors that may pass in minutes. If a run was killed on another machine, its partition stays locked a little longer.
 _PASSING = (EndpointUnreachableError, PartitionBusyError, StorageUnreachableError)
 

@@ -37,11 +37,12 @@ _PHASES = {
     "publish_images": "publishing the day",
     "derive_tables": "deriving changes, findings and costs",
     "warehouse_tables": "loading the warehouse",
+    "catalog_tables": "loading the catalog",
     "daily_report": "writing the report",
 }
 # The exceptions that Dagster raises for Ctrl-C and SIGTERM, inside and outside of a step.
 _INTERRUPTS = {"DagsterExecutionInterruptedError", "KeyboardInterrupt"}
-_AFTER_PUBLICATION = ("derive_tables", "warehouse_tables", "daily_report")
+_AFTER_PUBLICATION = ("derive_tables", "warehouse_tables", "catalog_tables", "daily_report")
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +232,7 @@ def _failure(result: dg.ExecuteInProcessResult, partition: Partition) -> Failure
 
 def _interrupted(partition: Partition, step: str | None) -> Failure:
     if step in _AFTER_PUBLICATION:
-        command = "load" if step == "warehouse_tables" else "derive"
+        command = "load" if step in ("warehouse_tables", "catalog_tables") else "derive"
         sentence = (
             f"Stopped after {partition} was published: `image-snapshots {command} --from {partition.date} "
             f"--project {partition.project}` makes the missing results."

@@ -32,8 +32,8 @@ from pipelines.lake.layout import Lake
 from pipelines.lake.local_storage import LocalPath
 from pipelines.tables import IMAGES
 from pipelines.warehouse.ddl import WAREHOUSE_TABLES, create_table
-from pipelines.warehouse.loading import open_source
 from pipelines.warehouse.postgres import PostgresWarehouse
+from pipelines.warehouse.sources import open_source
 
 RUNS = 3
 CHUNK = 10_000

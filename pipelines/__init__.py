@@ -17,6 +17,7 @@ Each room is a package; its docstring says what belongs in it. A room imports on
 ``derive``                     tables derived from several days: history, changes, usage, audit, costs
 ``query``                      SQL queries over the whole lake
 ``warehouse``                  loading into a warehouse
+``catalog``                    copying into an Iceberg catalog
 ``report``                     a day on one HTML page
 ``maintenance``                verify, compaction, retention, status
 ``notify``                     notifications: what is new, and its way to webhooks

@@ -4,6 +4,7 @@ Otherwise a missing file could be noticed only after the day was published. The 
 module that uses it.
 """
 
+from pipelines.catalog.opening import catalog_access
 from pipelines.cloud.transport import stated_authorities, tls_context
 from pipelines.derive.audit import read_rules, read_suppressions
 from pipelines.derive.prices import read_price_book
@@ -29,6 +30,8 @@ def check_inputs(settings: Settings) -> None:
     open_engine(settings)
     if settings.warehouse is not None:
         check_warehouse(settings.warehouse.get_secret_value())
+    if settings.catalog is not None:
+        catalog_access(settings.catalog, Lake(settings.lake))
     if not settings.uses_sandbox:
         check_proxies()
         # The environment may name these, too. If nothing does, the system's store is used, which needs no check.

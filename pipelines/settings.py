@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, PrivateAttr, SecretStr, ValidationError, 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pipelines.errors import ConfigurationError
+from pipelines.inputs.catalog_places import parse_catalog
 from pipelines.inputs.credential_variables import stated_credentials
 from pipelines.inputs.cron import check_cron
 from pipelines.inputs.endpoints import SCHEME, check_endpoint
@@ -168,6 +169,11 @@ class Settings(BaseSettings):
         description="path of a DuckDB file or URL of a PostgreSQL database; unset: `warehouse.duckdb` in a local lake, "
         "none with a lake in an object store",
     )
+    catalog: str | None = Field(
+        None,
+        description="Iceberg catalog that gets a copy of each day: a directory, such as ./catalog, or the name of a "
+        "catalog in PyIceberg's configuration; needs the extra `iceberg`; unset: none",
+    )
     price_book: Path = Field(ROOT / "sql" / "cost" / "price-book.toml", description="prices of image storage")
     ca_bundle: Path | None = Field(None, description="PEM file of certificate authorities to trust instead")
     timeout_seconds: Annotated[float, Field(gt=0, le=600)] = Field(30, description="time-out of one request")
@@ -254,6 +260,13 @@ class Settings(BaseSettings):
         if looks_like_url(value) and not value.startswith(SCHEME):
             raise ValueError(f"must be a directory, {SCHEME}bucket/directory, otc-dashboard:, huawei: or `none`")
         return at_home(value)
+
+    @field_validator("catalog")
+    @classmethod
+    def _catalog_is_a_place(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_catalog(value)
+        return value
 
     @field_validator("workspaces")
     @classmethod

@@ -13,6 +13,7 @@ import pytest
 from command_server import CommandServer
 from dbt_fixture import dbt  # noqa: F401  (a fixture)
 from fortnight import fortnight  # noqa: F401  (a fixture)
+from loaded_days import made, made_again  # noqa: F401  (fixtures)
 from once_per_run import once_per_run
 from permissions import open_directory  # noqa: F401  (a fixture)
 from postgres_fixture import postgres  # noqa: F401  (a fixture)
@@ -56,7 +57,10 @@ def clean_environment(monkeypatch, tmp_path):
     """Give each test its own working directory, without the machine's settings and credentials."""
     for name in list(os.environ):
         if name.startswith(
-            ("IMAGE_SNAPSHOTS_", "OS_", "HUAWEICLOUD_", "HW_", "AWS_", "DAGSTER_", "SSL_CERT_", "REQUESTS_CA_BUNDLE")
+            (
+                *("IMAGE_SNAPSHOTS_", "OS_", "HUAWEICLOUD_", "HW_", "AWS_", "DAGSTER_", "SSL_CERT_"),
+                *("REQUESTS_CA_BUNDLE", "PYICEBERG_"),
+            )
         ):
             monkeypatch.delenv(name)
     before = set(os.environ)

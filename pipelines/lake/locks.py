@@ -57,6 +57,10 @@ class Locks:
         place = self._root / "derived" / f"project={project}"
         return _held(place, f"What is derived for project {project}", holder, may_wait=True)
 
+    def catalog(self, holder: str = "another run") -> AbstractContextManager[None]:
+        """Hold the Iceberg catalog against other loads from this lake; else as `chain`."""
+        return _held(self._root / "catalog", "The catalog", holder, may_wait=True)
+
     def empty_lake(self, holder: str = "another run") -> AbstractContextManager[None]:
         """Hold a lake without any published day; else as `chain`."""
         return _held(self._root / "first-day", "The empty lake", holder, may_wait=True)

@@ -226,6 +226,13 @@ class LakeReader(Generic[Frame]):
         """Who uses each image on each project's last day, as far as was looked; one row per image."""
         return self._last_day("image_usage", project)
 
+    def storage(self, *, project: str | None = None) -> Frame:
+        """What the registry stores for each image on each project's last day, by layers; one row per image.
+
+        Bytes are null where they are not known, which `state` says; no row if the registry was not read.
+        """
+        return self._last_day("image_storage", project)
+
     def history(self, image_id: str, *, project: str | None = None) -> Frame:
         """Every version of an image, oldest first; no row if it was never seen."""
         return self._frame(

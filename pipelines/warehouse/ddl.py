@@ -1,7 +1,8 @@
 """The tables of a warehouse and their DDL in every dialect, generated from `tables`.
 
 `warehouse.loading` creates and loads `WAREHOUSE_TABLES`. `SCRIPTS`, which `image-snapshots ddl` prints, are for
-warehouses that read the lake's Parquet files themselves. Loading does not belong here.
+warehouses that read the lake's Parquet files themselves. Loading does not belong here, nor how an Iceberg catalog is
+attached (`attaching`).
 """
 
 from collections.abc import Callable, Mapping
@@ -139,6 +140,9 @@ _EXTERNAL_TABLES = tuple(
 )
 
 
+_WITHOUT_CATALOG = "Nothing of this is needed with an Iceberg catalog (setting IMAGE_SNAPSHOTS_CATALOG)."
+
+
 def _is_partitioned_by_day(table: Table) -> bool:
     return table is not IMAGE_HISTORY
 
@@ -186,6 +190,7 @@ def _snowflake() -> str:
     header = _header(
         "Snowflake: external tables over the lake's Parquet files.",
         "First create a stage `image_snapshots` on the lake's root. After each day: ALTER EXTERNAL TABLE name REFRESH.",
+        _WITHOUT_CATALOG,
     )
     return header + "\n".join(map(table, _EXTERNAL_TABLES))
 
@@ -211,6 +216,7 @@ def _bigquery() -> str:
         "BigQuery: external tables over the lake's Parquet files.",
         "Replace gs://bucket/lake by the lake's root, and create the dataset `image_snapshots`. New days appear by",
         "themselves.",
+        _WITHOUT_CATALOG,
     )
     return header + "\n".join(map(table, _EXTERNAL_TABLES))
 
@@ -252,6 +258,7 @@ def _redshift() -> str:
         "Redshift Spectrum: external tables over the lake's Parquet files.",
         "Replace s3://bucket/lake by the lake's root, and create the external schema `image_snapshots`. Add each day",
         "with ALTER TABLE statements like these, one for each day and project. Timestamps are UTC.",
+        _WITHOUT_CATALOG,
     )
     return header + "\n".join(map(table, _EXTERNAL_TABLES))
 
@@ -295,6 +302,7 @@ def _trino() -> str:
         "Trino (Hive connector, catalog `hive`): external tables over the lake's Parquet files.",
         "Replace s3://bucket/lake by the lake's root, and create the schema `image_snapshots`. Timestamps are UTC, and",
         "need hive.timestamp-precision=MICROSECONDS. The CALL statements register new days: run them after each day.",
+        _WITHOUT_CATALOG,
     )
     return header + "\n".join(map(table, _EXTERNAL_TABLES))
 

@@ -1,6 +1,7 @@
 """Loads published partitions into a warehouse, each in one transaction, and brings the warehouse's schema up to date.
 
-Not here: the interface of a warehouse (`interface`), each kind (`duckdb`, `postgres`), and its tables (`ddl`).
+Not here: the interface of a warehouse (`interface`), each kind (`duckdb`, `postgres`), its tables (`ddl`), and the
+files that are loaded (`sources`).
 """
 
 import hashlib
@@ -10,20 +11,15 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from pipelines.engine.sql_files import VIEWS, read_view
 from pipelines.engine.sql_text import quoted
-from pipelines.errors import ConfigurationError, StorageError
+from pipelines.errors import ConfigurationError
 from pipelines.inputs.environment import at_home
 from pipelines.inputs.secret_urls import looks_like_url
-from pipelines.lake.derived_manifests import bases, read_derived_manifest
+from pipelines.lake.derived_manifests import bases
 from pipelines.lake.layout import Lake, Partition
-from pipelines.lake.manifests import FileFacts, Manifest, published_or_error
 from pipelines.lake.retention_records import RetentionRecords
-from pipelines.lake.storage import LakePath, storage_errors
-from pipelines.tables import ANALYSIS_TABLES, IMAGE_HISTORY, TABLES, Outcome, Table
+from pipelines.tables import IMAGE_HISTORY, Table
 from pipelines.warehouse.ddl import (
     DAYS,
     PROJECT,
@@ -33,8 +29,9 @@ from pipelines.warehouse.ddl import (
     sql_type,
 )
 from pipelines.warehouse.duckdb import open_duckdb
-from pipelines.warehouse.interface import Source, Warehouse
+from pipelines.warehouse.interface import Warehouse
 from pipelines.warehouse.postgres import open_postgres, parse_warehouse_url, postgres_schema
+from pipelines.warehouse.sources import OpenPartition, is_loadable, open_partition, open_source
 
 # The warehouse in a local lake, if no other is set.
 _DUCKDB_FILE = "warehouse.duckdb"
@@ -55,14 +52,6 @@ class LoadResult:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class _OpenPartition:
-    """A day's row of `days`, and the open files of its tables."""
-
-    row: pa.RecordBatch
-    sources: list["Source"]
-
-
 def load_project(lake: Lake, partition: Partition, url: str | None, wait_seconds: float = WAIT_SECONDS) -> LoadResult:
     """Load a day, and every other day of its project that is missing or outdated in the warehouse.
 
@@ -79,7 +68,7 @@ def load_project(lake: Lake, partition: Partition, url: str | None, wait_seconds
     started = time.monotonic()
     with ExitStack() as stack:
         # Check the day before changing anything in the warehouse.
-        day = _open_partition(lake, partition, stack)
+        day = open_partition(lake, partition, stack)
         warehouse = stack.enter_context(_open(lake, url, wait_seconds))
         _bring_up_to_date(warehouse)
         loaded = warehouse.loaded_days(partition.project)
@@ -92,18 +81,13 @@ def load_project(lake: Lake, partition: Partition, url: str | None, wait_seconds
         for other in others:
             with ExitStack() as files:
                 # The history belongs to the whole project; it is loaded once, with the last day.
-                _load(lake, other, _open_partition(lake, other, files), warehouse, with_history=False)
+                _load(lake, other, open_partition(lake, other, files), warehouse, with_history=False)
         rows = _load(lake, partition, day, warehouse)
     return LoadResult(warehouse.name, rows, len(others), time.monotonic() - started)
 
 
-def is_loadable(_: Lake, partition: Partition, removed: RetentionRecords) -> bool:
-    """Whether retention has kept all files of a day that a warehouse needs."""
-    return WAREHOUSE_TABLES.keys().isdisjoint(removed.missing(partition))
-
-
 def _load(
-    lake: Lake, partition: Partition, day: _OpenPartition, warehouse: Warehouse, *, with_history: bool = True
+    lake: Lake, partition: Partition, day: OpenPartition, warehouse: Warehouse, *, with_history: bool = True
 ) -> dict[str, int]:
     rows: dict[str, int] = {}
     (is_sandbox,) = day.row["is_sandbox"].to_pylist()
@@ -196,95 +180,6 @@ def qualified_schema(url: str | None) -> str | None:
     except ConfigurationError:
         # `check_warehouse` says what is wrong with it.
         return None
-
-
-# The lake's side
-
-
-def open_source(table: Table, path: LakePath, stack: ExitStack) -> Source:
-    """Open a table's file until `stack` ends.
-
-    Raises:
-        StorageError: the file cannot be read, or has columns of another version of this software.
-    """
-    with storage_errors(path):
-        file = stack.enter_context(path.open("rb"))
-        try:
-            with pq.ParquetFile(file) as parquet:
-                found = parquet.schema_arrow
-        except pa.ArrowException:
-            raise StorageError(
-                f"{path} is not a Parquet file: derive it again with `image-snapshots rebuild`."
-            ) from None
-        file.seek(0)
-    known = {column.name: column for column in table.columns}
-    for field in found:
-        if field.name not in known or field.type != known[field.name].type:
-            raise StorageError(
-                f"{path} has a column {field.name} ({field.type}) that this version of the software does not know, so "
-                "nothing was loaded into the warehouse: load it with the version that wrote it, or a newer one."
-            )
-    missing = [column.name for column in table.columns if column.required and column.name not in found.names]
-    if missing:
-        raise StorageError(
-            f"{path} lacks the column {missing[0]}, so nothing was loaded into the warehouse: derive the day again "
-            "with `image-snapshots rebuild`."
-        )
-    wanted = WAREHOUSE_TABLES[table.name].schema.names
-    return Source(table, path, file, [name for name in found.names if name in wanted])
-
-
-def _open_partition(lake: Lake, partition: Partition, stack: ExitStack) -> _OpenPartition:
-    """Open the files of a day that are loaded, and check them against the manifests."""
-    manifest = published_or_error(lake, partition, "nothing can be loaded into the warehouse")
-    RetentionRecords(lake, partition.project).check_has(
-        partition, WAREHOUSE_TABLES, "nothing of that day can be loaded into the warehouse"
-    )
-    derived_manifest = read_derived_manifest(lake, partition)
-    if derived_manifest is None or derived_manifest.basis != bases(lake, partition.project)[partition]:
-        raise ConfigurationError(
-            f"The derived tables of {partition} are missing, or older than this day or an earlier one, so nothing was "
-            f"loaded into the warehouse: derive them first with `image-snapshots derive --from {partition.date}`."
-        )
-    day = _day(manifest, lake.manifest(partition).sha256(), derived_manifest.basis)
-    recorded = manifest.files | derived_manifest.files
-    sources = []
-    for name, table in (TABLES | ANALYSIS_TABLES).items():
-        if name in WAREHOUSE_TABLES and table is not IMAGE_HISTORY:
-            source = open_source(table, lake.table(name, partition), stack)
-            _check_unchanged(source, recorded[name], partition)
-            sources.append(source)
-    return _OpenPartition(day, sources)
-
-
-def _check_unchanged(source: Source, recorded: FileFacts, partition: Partition) -> None:
-    with storage_errors(source.path):
-        found = hashlib.file_digest(source.file, "sha256").hexdigest()
-        source.file.seek(0)
-    if found != recorded.sha256:
-        raise StorageError(
-            f"{source.path} is not the file that the manifest names for {partition}, so nothing was loaded into "
-            "the warehouse: load it again when no run replaces the day; `image-snapshots verify` shows whether a file "
-            "was changed."
-        )
-
-
-def _day(manifest: Manifest, sha256: str, basis: str) -> pa.RecordBatch:
-    row = {
-        PROJECT.name: manifest.project,
-        "snapshot_date": manifest.snapshot_date,
-        "project_id": manifest.fetch.project_id,
-        "is_complete": manifest.is_complete,
-        "is_sandbox": manifest.fetch.is_sandbox,
-        "mode": manifest.fetch.mode,
-        "run_id": manifest.run_id,
-        "published_at": manifest.published_at,
-        **{outcome.value: manifest.fetch.outcomes.get(outcome, 0) for outcome in Outcome},
-        "manifest_sha256": sha256,
-        "basis": basis,
-        "inventory_is_whole": manifest.inventory.is_whole,
-    }
-    return pa.RecordBatch.from_pylist([row], schema=DAYS.schema)
 
 
 # The warehouse's schema

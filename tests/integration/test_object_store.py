@@ -13,6 +13,7 @@ import duckdb
 import pytest
 from published_days import publish_snapshot as publish_rows
 
+from pipelines import open_lake
 from pipelines.cloud.classification import ImageResponse
 from pipelines.derive.costs import write_focus
 from pipelines.derive.days import derive_days
@@ -355,13 +356,13 @@ def test_invalid_root_is_refused(root):
         Lake(root)
 
 
-def test_months_are_compacted_and_old_responses_removed_in_a_bucket(s3):
+def test_reader_reads_a_bucket_whose_months_are_compacted_and_whose_old_responses_are_removed(s3):
     root = s3.make_bucket("upkeep-bucket")
     dates = [dt.date(2025, 10, 30), dt.date(2025, 10, 31), dt.date(2025, 11, 1)]
     days = [SnapshotRun(Partition(date, "default"), "run", Settings(lake=root)) for date in dates]
     lake = days[0].lake
     for number, day in enumerate(days):
-        images = [{"id": f"i{n}", "name": f"v{number}", "size_bytes": n} for n in range(3)]
+        images = [{"id": f"i{n}", "name": f"v{number}", "content_hash": f"{number}", "size_bytes": n} for n in range(3)]
         inventory = [{"id": image["id"], "owner": "o"} for image in images]
         responses = [{"id": image["id"], "outcome": "ok", "body": b"{}", "body_sha256": "0"} for image in images]
         publish_rows(day, images=images, inventory=inventory, responses=responses)
@@ -376,6 +377,18 @@ def test_months_are_compacted_and_old_responses_removed_in_a_bucket(s3):
 
     before = asked()
     assert len(before) == 9
+    # The reader for notebooks finds the same, with the access that the environment states.
+    with open_lake(root) as reader:
+        assert repr(reader) == f"<reader of the lake {root}>"
+        assert reader.images()[["id", "name", "owner"]].values.tolist() == [[f"i{n}", "v2", "o"] for n in range(3)]
+        assert reader.images(as_of=dates[0])["name"].tolist() == ["v0"] * 3
+        assert (
+            reader.changes(since=dates[2])[["field", "old_value", "new_value"]].values.tolist()
+            == [["name", "v1", "v2"]] * 3
+        )
+        assert reader.arrow().days()["snapshot_date"].to_pylist() == dates
+        proof = reader.evidence("i1", dates[1])
+        assert (proof.body, proof.manifest_sha256) == (b"{}", lake.manifest(days[1].partition).sha256())
     now = dt.datetime(2025, 11, 2, 12, tzinfo=dt.UTC)
     month = compact(lake, "default", "2025-10", now)
     assert (month.days, month.was_current) == (2, False)

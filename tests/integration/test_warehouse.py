@@ -19,7 +19,7 @@ import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from published_days import publish_snapshot, registry_and_bill
+from loaded_days import AWKWARD, MB, A, B, C, awkward_images, day_in, image, lake_rows, normalised, publish_images
 from warehouse_targets import DuckDBTarget, PostgresTarget, read, rows
 
 from pipelines import tables as columns
@@ -34,109 +34,15 @@ from pipelines.errors import (
 )
 from pipelines.lake import locks
 from pipelines.lake.derived_manifests import read_derived_manifest
-from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.layout import Lake
 from pipelines.query.views import connect_lake
 from pipelines.settings import ROOT, Settings
-from pipelines.snapshot.snapshot_run import SnapshotRun
 from pipelines.warehouse import loading as warehouse
 from pipelines.warehouse.ddl import DAYS, WAREHOUSE_TABLES
 from pipelines.warehouse.loading import load_project
 from pipelines.warehouse.postgres import binary_rows
 
-A, B, C = (f"{letter * 8}-0000-4000-8000-000000000000" for letter in "abc")
-MB = 1024**2
 PASSWORD = "c0rrect/h0rse@battery"
-
-# Text that breaks formats based on lines, quotes or escapes.
-AWKWARD = [
-    "",
-    " ",
-    "\\N",
-    "\\.",
-    "a\n\\.\nb",
-    "a\tb\r\nc",
-    "\"quoted\", 'single' and \\back",
-    "NULL",
-    "été 😀 \u2028",
-    "x" * 70_000,
-    "{}",
-]
-
-
-def at(text):
-    return dt.datetime.fromisoformat(text).replace(tzinfo=dt.UTC)
-
-
-def image(id_, **values):
-    return {"id": id_, "type": "DEDICATED", "size": 1024, "size_bytes": MB, **values}
-
-
-def day_in(lake, date, project="default"):
-    settings = Settings(lake=str(lake), max_failed_ratio=1)
-    return SnapshotRun(Partition(dt.date.fromisoformat(date), project), "run-1", settings)
-
-
-def publish_images(day, images, *, failed=(), inventory=(), **tables):
-    """Publish a day with these images; the requests for the other ids failed."""
-    ids = sorted([row["id"] for row in images] + list(failed))
-    publish_snapshot(
-        day,
-        inventory=[*({"id": id_, "owner": "vision", "cost_center": "0042"} for id_ in ids), *inventory],
-        responses=[{"id": row["id"], "outcome": "ok", "body": b"{}", "http_status": 200} for row in images]
-        + [{"id": id_, "outcome": "failed", "error_code": "HTTP.500"} for id_ in failed],
-        images=images,
-        **tables,
-    )
-
-
-def awkward_images():
-    texts = [
-        image(
-            f"{number:08x}-0000-4000-8000-000000000000",
-            name=text,
-            description=text,
-            create_at=at("1969-12-31T23:59:59.999999"),
-            update_at=at("2026-11-22T10:00:00.000001"),
-            supports_gpu=[True, False, None][number % 3],
-            age_days=[-1, 2**62, None][number % 3],
-        )
-        for number, text in enumerate(AWKWARD)
-    ]
-    return [*texts, {"id": A}, image(B, namespace="team", size=None, size_bytes=None)]
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A lake, made once: an incomplete day and a complete one of a project, and a day of another project."""
-    lake = tmp_path_factory.mktemp("made") / "lake"
-    publish_images(day_in(lake, "2026-11-20"), [image(A, name="a"), image(C, visibility="PRIVATE")])
-    publish_images(day_in(lake, "2026-11-21"), [image(A, name="b"), image(C, visibility="PUBLIC")], failed=[B])
-    publish_images(
-        day_in(lake, "2026-11-22"),
-        awkward_images(),
-        inventory=[{"id": "no id \\.", "id_as_read": " No id\t", "is_valid": False, "attributes": '{"a": "\\n"}'}],
-        listed=[{"id": A, "name": "a"}, {"id": C, "name": "c", "size": 5}],
-        references=[{"resource_id": "n1", "image_id": A, "strength": "running"}],
-        image_values=[{"id": A, "field": "dev_services", "position": 0, "value": "SSH"}],
-        image_tags=[{"id": A, "key": "team", "value": "vision"}],
-        **registry_and_bill("2026-11-22", "team/a:1", "team/x:1"),
-    )
-    other = day_in(lake, "2026-11-22", "other")
-    publish_images(other, [image(A), image(C, namespace="other")])
-    # With all other days of the project.
-    derive_days(day_in(lake, "2026-11-20"))
-    derive_days(other)
-    return lake
-
-
-@pytest.fixture(scope="module")
-def made_again(made, tmp_path_factory):
-    """That lake, after reruns of the first and the last day of the first project."""
-    lake = Path(shutil.copytree(made, tmp_path_factory.mktemp("made-again") / "lake"))
-    publish_images(day_in(lake, "2026-11-20"), [image(B, name="not seen before")])
-    publish_images(day_in(lake, "2026-11-22"), [image(B, name="new")])
-    derive_days(day_in(lake, "2026-11-20"))
-    return lake
 
 
 @pytest.fixture
@@ -160,30 +66,6 @@ def target(request, tmp_path):
 
 def load(target, *days, **options):
     return [load_project(day.lake, day.partition, target.url, **options) for day in days][-1]
-
-
-def lake_rows(name, *days):
-    """The expected warehouse rows, read from the lake by pyarrow."""
-    found = []
-    files = {
-        day.lake.project_table(name, day.partition.project)
-        if name == "image_history"
-        else day.lake.table(name, day.partition): day.partition.project
-        for day in days
-    }
-    for path, project in files.items():
-        with path.open("rb") as file:
-            found += [{"project": project} | row for row in pq.read_table(file).to_pylist()]
-    return [{name: value for name, value in row.items() if name != "body"} for row in found]
-
-
-def normalised(rows):
-    """Rows in a fixed order, times in UTC."""
-
-    def value(item):
-        return item.astimezone(dt.UTC) if isinstance(item, dt.datetime) else item
-
-    return sorted(({name: value(item) for name, item in row.items()} for row in rows), key=repr)
 
 
 def assert_same_as_lake(target, *days):

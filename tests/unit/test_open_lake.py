@@ -20,10 +20,12 @@ from pipelines.errors import ConfigurationError
 from pipelines.lake.layout import Partition
 from pipelines.settings import Settings
 from pipelines.snapshot.snapshot_run import SnapshotRun
-from pipelines.tables import IMAGE_CHANGES, IMAGE_COSTS
+from pipelines.tables import IMAGE_CHANGES, IMAGE_COSTS, IMAGE_STORAGE
 
 ONE, TWO = "00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"
 FIRST, SECOND, THIRD = (dt.date(2026, 11, day) for day in (1, 2, 3))
+# What the registry stores for the image on each day.
+STORED = {FIRST: {}, SECOND: {"digest": "sha256:a", "digest_before_date": FIRST, "unique_bytes": 5}, THIRD: {}}
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +59,7 @@ def two_projects(tmp_path_factory):
         publish_snapshot(day, responses=[{"id": ONE, "outcome": outcome, "body": b"{}"}], images=images)
         for table, row in (
             (IMAGE_CHANGES, {"change": "changed", "field": "name", "change_class": "content"}),
+            (IMAGE_STORAGE, {"state": "known" if date == SECOND else "unread", "digest_changes": 0, **STORED[date]}),
             (IMAGE_COSTS, {"owner": "ann", "currency": "EUR", "owner_source": "tag", "estimated_cost": 1.5}),
         ):
             row |= {"id": ONE, "snapshot_date": date, "project_id": "p1", "is_carried": False, "compared_with": FIRST}
@@ -220,6 +223,21 @@ def test_incomplete_days_are_left_out_unless_asked_for_and_frames_say_so(two_pro
         }
         assert everything.changes().attrs["includes_incomplete"] is True
         assert len(lake.days()) == 4
+
+
+def test_storage_is_that_of_the_last_complete_day_with_unknown_bytes_as_null(two_projects):
+    with open_lake(two_projects) as lake:
+        frame = lake.storage()
+        assert frame[["project", "snapshot_date", "state"]].values.tolist() == [
+            ["main", pd.Timestamp(SECOND), "known"],
+            ["other", pd.Timestamp(FIRST), "unread"],
+        ]
+        assert frame["unique_bytes"].isna().tolist() == [False, True]
+        assert (frame["unique_bytes"].iloc[0], frame["digest"].iloc[0]) == (5, "sha256:a")
+        types = frame.dtypes
+        assert (types["unique_bytes"], types["shared_bytes_share"], types["digest"]) == ("Int64", "float64", "str")
+        assert types["digest_before_date"] == "datetime64[ms]"
+        assert lake.storage(project="other")["project"].tolist() == ["other"]
 
 
 def test_project_limits_every_question(two_projects):

@@ -28,6 +28,7 @@ ARROWS = {
     "derive": {*FLOOR, "fingerprint", "bodies", "engine", "lake", "run", "settings"},
     "query": {*FLOOR, "derive", "engine", "lake", "settings"},
     "warehouse": {*FLOOR, "engine", "lake"},
+    "catalog": {*FLOOR, "lake", "warehouse"},
     "report": {*FLOOR, "fingerprint", "derive", "engine", "lake", "plain_text"},
     "maintenance": {
         *FLOOR,
@@ -42,7 +43,7 @@ ARROWS = {
         "snapshot",
     },
     "notify": {*FLOOR, "cloud", "lake", "maintenance", "plain_text", "settings"},
-    "preflight": {*FLOOR, "cloud", "derive", "engine", "inventory", "lake", "settings", "warehouse"},
+    "preflight": {*FLOOR, "catalog", "cloud", "derive", "engine", "inventory", "lake", "settings", "warehouse"},
     "data_dictionary": {"tables"},
     # The command line and the definitions start it; no room imports it.
     "sandbox": {"cloud", "errors", "inputs"},

@@ -8,13 +8,34 @@ from sqlglot import exp
 
 from pipelines import tables as columns
 from pipelines.engine.sql_files import VIEWS, read_sql
+from pipelines.inputs.catalog_places import CatalogPlace
 from pipelines.settings import ROOT
+from pipelines.warehouse.attaching import ATTACHING
 from pipelines.warehouse.ddl import SCRIPTS, WAREHOUSE_TABLES
 
 
 def test_ddl_command_prints_the_script(image_snapshots):
     printed = image_snapshots("ddl", "snowflake")
     assert (printed.returncode, printed.stdout, printed.stderr) == (0, SCRIPTS["snowflake"](), "")
+
+
+def test_ddl_command_attaches_the_catalog_that_is_set(image_snapshots):
+    printed = image_snapshots("ddl", "trino", env={"IMAGE_SNAPSHOTS_CATALOG": "lakehouse.snapshots"})
+    expected = ATTACHING["trino"](CatalogPlace("lakehouse", "snapshots"))
+    assert (printed.returncode, printed.stdout, printed.stderr) == (0, expected, "")
+
+
+@pytest.mark.parametrize("name", ATTACHING)
+def test_attaching_is_short_and_names_the_namespace_and_no_table(name):
+    script = ATTACHING[name](CatalogPlace("lakehouse", "snapshots"))
+    assert len(script.splitlines()) <= 35 < len(SCRIPTS[name]().splitlines()) / 10
+    assert "PyIceberg's catalog lakehouse." in script
+    assert "snapshots" in script.replace("image_snapshots", "").replace("image-snapshots", "")
+    statements = [line for line in script.splitlines() if not line.startswith("--")]
+    assert not any(table in line for table in WAREHOUSE_TABLES for line in statements)
+    # Types of tables stay with the catalog, so there is no statement on one.
+    assert "TABLE " not in "\n".join(statements)
+    assert "only PyIceberg reads" in ATTACHING[name](CatalogPlace("image_snapshots", "image_snapshots", "./catalog"))
 
 
 def test_unknown_warehouse_is_one_sentence_with_the_known_names(image_snapshots):
