@@ -110,7 +110,8 @@ _CODE: dict[str, tuple[str, ...]] = {
     REGISTRY_ONLY.name: (*_STORAGE_CODE, "sql/derive/registry_only.sql"),
     RECLAIMABLE.name: (
         *_STORAGE_CODE,
-        *(f"sql/derive/{name}.sql" for name in ("unused_sets", "set_tags", "freed_bytes", "reclaimable")),
+        *(f"sql/derive/{name}.sql" for name in ("unused_sets", "sets", "stored_tags", "set_members", "set_tags")),
+        *(f"sql/derive/{name}.sql" for name in ("set_layers", "freed_bytes", "reclaimable")),
     ),
     AUDIT_RULES.name: _AUDIT_CODE,
     AUDIT_FINDINGS.name: _AUDIT_CODE,

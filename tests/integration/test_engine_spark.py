@@ -146,7 +146,7 @@ ADDRESSES = dict.fromkeys(("id", "namespace", "repository", "tag"), TEXT)
 RELATIONS = (
     *("image_owners", "current_images", "layer_tags", "manifests"),
     *("shared_layers", "manifest_storage", "tag_storage"),
-    *("unused_sets", "set_tags", "freed_bytes"),
+    *("unused_sets", "sets", "stored_tags", "set_members", "set_tags", "set_layers", "freed_bytes"),
 )
 SCHEMAS = {
     **{name: table.schema for name, table in (TABLES | ANALYSIS_TABLES).items()},
