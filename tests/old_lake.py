@@ -34,14 +34,21 @@ INCOMPLETE = DATES[1]
 SEED, SIZE = "old lake", 24
 REFUSED = {"status": 418, "body": {"error_code": "ModelArts.9999", "error_msg": "no"}}
 
-# Questions that users ask in SQL. Later versions must give the same rows.
+# Questions that users ask in SQL. Later versions must give the same rows. First those about what was seen: these stay
+# the same when days are rebuilt.
+SEEN = {
+    "SELECT snapshot_date, is_complete FROM days ORDER BY ALL",
+    "SELECT snapshot_date, id, outcome, body_sha256 FROM responses ORDER BY ALL",
+    "SELECT snapshot_date, id, name, status, visibility, size_bytes, content_hash FROM images ORDER BY ALL",
+    "SELECT snapshot_date, id, field, position, value FROM image_values ORDER BY ALL",
+    "SELECT snapshot_date, kind, resource_id, image_reference, strength FROM image_references ORDER BY ALL",
+    "SELECT snapshot_date, namespace, repository, tag, digest FROM registry_tags ORDER BY ALL",
+}
 QUERIES = (
-    "SELECT snapshot_date, is_complete, run_id FROM days ORDER BY ALL",
+    *sorted(SEEN),
     "SELECT id, name, status, visibility, size_bytes, create_at FROM images_latest ORDER BY ALL",
     "SELECT id, name, rests_on FROM images_as_of('2026-10-30') ORDER BY ALL",
     "SELECT snapshot_date, id, owner, cost_center FROM images_with_owner ORDER BY ALL",
-    "SELECT snapshot_date, id, outcome, body_sha256 FROM responses ORDER BY ALL",
-    "SELECT snapshot_date, id, field, position, value FROM image_values ORDER BY ALL",
     "SELECT snapshot_date, id, change, field, old_value, new_value, actor FROM image_changes ORDER BY ALL",
     "SELECT rule, id, severity, state, first_seen FROM open_findings ORDER BY ALL",
     "SELECT snapshot_date, id, unused_days, observed_kinds FROM image_usage ORDER BY ALL",

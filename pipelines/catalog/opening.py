@@ -67,6 +67,8 @@ def _secrets(options: Mapping[str, Any], *, all_of_them: bool = False) -> Iterat
             yield str(value)
             # A REST catalog's credential is an id and a secret.
             yield from filter(None, str(value).partition(":")[2:])
+        elif name == "uri" and (password := urlsplit(str(value)).password):
+            yield from (password, unquote(password))
 
 
 def catalog_access(setting: str, lake: Lake) -> CatalogAccess:
@@ -223,8 +225,8 @@ def catalog_errors(access: CatalogAccess) -> Iterator[None]:
     from sqlalchemy.exc import OperationalError  # noqa: PLC0415
 
     def said(error: BaseException) -> str:
-        text = " ".join(access.hide(str(error)).split()) or type(error).__name__
-        return text[:_LONGEST].rstrip(".")
+        text = " ".join(access.hide(_innermost(error)).split()) or type(error).__name__
+        return text[:_LONGEST].rstrip(".?")
 
     try:
         yield
@@ -285,6 +287,14 @@ def _refusals() -> tuple[type[Exception], ...]:
         *_raised_by("botocore.exceptions", "ClientError", "BotoCoreError"),
         *_raised_by("thrift.Thrift", "TException"),
     )
+
+
+def _innermost(error: BaseException) -> str:
+    """What the system said if an error is about a connection, else what the error says itself."""
+    cause = error
+    while (before := cause.__cause__ or cause.__context__) is not None:
+        cause = before
+    return cause.strerror if isinstance(cause, OSError) and cause.strerror else str(error)
 
 
 def _raised_by(module: str, *names: str) -> tuple[type[Exception], ...]:

@@ -132,3 +132,15 @@ def test_observed_inventory_has_a_hash_of_what_was_read(listed, start_sandbox, t
         assert observed() != first
     yesterday = Partition(TODAY - dt.timedelta(days=1), "default")
     assert observed(yesterday).startswith(f"{yesterday.date} is over")
+
+
+def test_catalog_is_loaded_beside_the_warehouse_if_one_is_set():
+    assert "catalog_tables" not in specs()
+    found = specs(catalog="./catalog")
+    assert upstream_of(found["catalog_tables"]) == upstream_of(found["warehouse_tables"])
+    definitions = build_definitions(Settings(catalog="./catalog"))
+    loaded = definitions.resolve_job_def("load_days").asset_layer.executable_asset_keys
+    assert {key.path[-1] for key in loaded} == {"catalog_tables", "warehouse_tables"}
+    # A lake in a bucket has no warehouse unless one is set, but may have a catalog.
+    alone = specs(lake="s3://bucket/lake", catalog="lakehouse")
+    assert {"catalog_tables", "warehouse_tables"} & set(alone) == {"catalog_tables"}

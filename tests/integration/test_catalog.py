@@ -22,7 +22,7 @@ from rest_catalog import TOKEN, RestCatalogServer
 from pipelines.catalog import loading
 from pipelines.catalog.loading import load_catalog_project
 from pipelines.derive.days import derive_days
-from pipelines.errors import ConfigurationError, EndpointUnreachableError
+from pipelines.errors import ConfigurationError, EndpointUnreachableError, PipelineError
 from pipelines.lake.derived_manifests import bases
 from pipelines.lake.retention_records import Rules
 from pipelines.maintenance.retention import apply_retention
@@ -395,19 +395,19 @@ def test_wrong_token_and_silent_server_are_one_sentence_without_the_token(one_da
     monkeypatch.setenv("PYICEBERG_CATALOG__SERVED__TOKEN", "wrong-token-0815")
     # The server's own message quotes what it got.
     assert sentence(ConfigurationError, lambda: load(one_day, setting="served")) == (
-        "The catalog served.image_snapshots refused: Refused: who is Bearer ***?. Check IMAGE_SNAPSHOTS_CATALOG and "
+        "The catalog served.image_snapshots refused: Refused: who is Bearer ***. Check IMAGE_SNAPSHOTS_CATALOG and "
         "PyIceberg's configuration."
     )
     monkeypatch.setenv("PYICEBERG_CATALOG__SERVED__URI", "http://127.0.0.1:9")
-    said = sentence(EndpointUnreachableError, lambda: load(one_day, setting="served"))
-    assert said.startswith("The catalog served.image_snapshots does not answer: ")
-    assert "wrong-token-0815" not in said
+    assert sentence(EndpointUnreachableError, lambda: load(one_day, setting="served")) == (
+        "The catalog served.image_snapshots does not answer: Connection refused. Load again when it is up."
+    )
 
 
-def test_catalog_with_files_in_a_bucket_has_the_rows_and_no_secret(one_day, s3, monkeypatch, tmp_path):
+def test_catalog_in_postgresql_with_files_in_a_bucket_has_the_rows_and_no_secret(one_day, s3, postgres, monkeypatch):
     bucket = s3.make_bucket("iceberg-bucket")
     options = {
-        "uri": f"sqlite:///{tmp_path}/bucket.db",
+        "uri": postgres.new_database(),
         "warehouse": f"{bucket}/warehouse",
         "s3.endpoint": s3.endpoint,
         "s3.access-key-id": s3.env["AWS_ACCESS_KEY_ID"],
@@ -419,11 +419,13 @@ def test_catalog_with_files_in_a_bucket_has_the_rows_and_no_secret(one_day, s3, 
     load(one_day, setting="bucket")
     with load_catalog("bucket", **options) as catalog:
         table = catalog.load_table("image_snapshots.images")
-        assert table.location().startswith("s3://iceberg-bucket/warehouse/")
+        assert table.location() == "s3://iceberg-bucket/warehouse/image_snapshots/images"
         assert normalised(table.scan().to_arrow().to_pylist()) == normalised(lake_rows("images", one_day))
-        said = [table.metadata.model_dump_json()]
-        said += [(tmp_path / "bucket.db").read_bytes().decode("latin-1")]
-        assert not any(s3.env["AWS_SECRET_ACCESS_KEY"] in text for text in said)
+        assert s3.env["AWS_SECRET_ACCESS_KEY"] not in table.metadata.model_dump_json()
+    monkeypatch.setenv("PYICEBERG_CATALOG__BUCKET__S3__ENDPOINT", "http://127.0.0.1:9")
+    said = sentence(PipelineError, lambda: load(one_day, setting="bucket"))
+    assert said.startswith("A file of the catalog bucket.image_snapshots cannot be written or read: ")
+    assert s3.env["AWS_SECRET_ACCESS_KEY"] not in said
 
 
 def test_days_of_a_cloud_and_of_the_sandbox_are_not_mixed(one_day, tmp_path):
@@ -436,3 +438,27 @@ def test_days_of_a_cloud_and_of_the_sandbox_are_not_mixed(one_day, tmp_path):
     assert "holds days of the sandbox, but 2026-11-21 of real is from a cloud" in sentence(
         ConfigurationError, lambda: load(cloud)
     )
+
+
+@pytest.mark.slow
+def test_commands_load_the_catalog_beside_the_warehouse_and_say_what_failed(one_day, image_snapshots, tmp_path):
+    env = {"IMAGE_SNAPSHOTS_LAKE": str(one_day.lake.root), "IMAGE_SNAPSHOTS_CATALOG": "served"}
+    env |= {"PYICEBERG_CATALOG__SERVED__URI": "http://127.0.0.1:9", "PYICEBERG_CATALOG__SERVED__TOKEN": TOKEN}
+    failed = image_snapshots("load", "--from", "2026-11-20", env=env, keeps_runs=True)
+    assert failed.returncode == 3
+    assert (
+        "Error: 2026-11-20 of project default is published, but it was not loaded into the catalog: The catalog "
+        "served.image_snapshots does not answer: Connection refused. Load again when it is up.\n" in failed.stderr
+    )
+    assert "loading the warehouse" in failed.stderr
+    with duckdb.connect(tmp_path / "small" / "warehouse.duckdb", read_only=True) as warehouse:
+        assert warehouse.execute("SELECT COUNT(*) FROM images").fetchone() == (2,)
+    loaded = image_snapshots(
+        "load", "--from", "2026-11-20", env=env | {"IMAGE_SNAPSHOTS_CATALOG": "./catalog"}, keeps_runs=True
+    )
+    assert loaded.returncode == 0, loaded.stderr
+    assert_same_as_lake(everything(), one_day)
+    # Dagster's record of the runs, and all else that was written here, has no token.
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(written) > 100
+    assert not any(TOKEN.encode() in path.read_bytes() for path in written)

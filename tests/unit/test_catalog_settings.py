@@ -133,6 +133,22 @@ def test_database_inside_the_lake_is_refused(monkeypatch, tmp_path):
     assert f"would keep files at {tmp_path}/lake/catalog.db, and the lake is" in sentence("lakehouse")
 
 
+def test_messages_of_libraries_lose_every_secret_in_any_spelling(monkeypatch):
+    configure(
+        monkeypatch,
+        uri="postgresql://loader:p%40ss%2Fword@db.example/catalog",
+        credential="client:top secret",
+        s3__secret_access_key="s3-key-0815",
+    )
+    access = catalog_access("lakehouse", Lake("lake"))
+    assert access.options["s3.secret-access-key"] == "s3-key-0815"
+    said = "p%40ss%2Fword, p@ss/word, client:top secret, top secret, top%20secret, s3-key-0815"
+    assert access.hide(said) == "***, ***, ***, ***, ***, ***"
+    assert access.hide("cannot connect to postgresql://loader:other@db.example") == (
+        "cannot connect to postgresql://***@db.example"
+    )
+
+
 def test_missing_package_is_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyiceberg.catalog.sql", None)
     assert sentence("./catalog") == (
