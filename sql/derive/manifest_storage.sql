@@ -7,7 +7,9 @@ WITH shared AS (
     SELECT
         manifest,
         CAST(SUM(size_bytes) AS BIGINT) AS size_bytes,
-        SUM(CAST(size_bytes AS DOUBLE) / tags) AS share
+        -- Whole bytes and the rest apart: neither sum depends on the order of the rows, as a sum of floats does.
+        CAST(SUM(CAST((size_bytes - MOD(size_bytes, tags)) / tags AS BIGINT)) AS DOUBLE)
+        + CAST(SUM(CAST(CAST(MOD(size_bytes, tags) AS DOUBLE) / tags AS DECIMAL(28, 9))) AS DOUBLE) AS share
     FROM shared_layers
     GROUP BY manifest
 )

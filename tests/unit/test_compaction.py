@@ -61,6 +61,28 @@ def lake(published, tmp_path):
     return Lake("lake")
 
 
+@pytest.fixture(scope="module")
+def published_again(published, tmp_path_factory):
+    """The same after the month was compacted, and then a day of it taken again."""
+
+    def make(root):
+        shutil.copytree(published, root / "lake")
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            monkeypatch.chdir(root)
+            compact(Lake("lake"), "default", "2025-10", NOW)
+            publish("2025-10-02", {A: "other"})
+            derive_days(day_of("2025-10-02"))
+        return root / "lake"
+
+    return once_per_run(tmp_path_factory, "five-days-again", make)
+
+
+@pytest.fixture
+def lake_again(published_again, tmp_path):
+    shutil.copytree(published_again, tmp_path / "lake")
+    return Lake("lake")
+
+
 def seen(lake, names=None):
     """All rows that readers see, by table."""
     with closing(connect_lake(lake)) as connection:
@@ -119,10 +141,8 @@ def test_compact_skips_a_month_that_is_current(lake):
     assert files(lake, "_monthly/*/*/*/*.parquet") == written
 
 
-def test_rerun_day_is_read_from_its_daily_file_until_compacted_again(lake):
-    compact(lake, "default", "2025-10", NOW)
-    publish("2025-10-02", {A: "other"})
-    derive_days(day_of("2025-10-02"))
+def test_rerun_day_is_read_from_its_daily_file_until_compacted_again(lake_again):
+    lake = lake_again
     with closing(connect_lake(lake)) as connection:
         sql = "SELECT DAY(snapshot_date), name FROM images WHERE snapshot_date BETWEEN '2025-10-01' AND '2025-10-31'"
         assert sorted(select(connection, sql).fetchall()) == [
@@ -214,18 +234,18 @@ def test_month_that_cannot_be_compacted_is_refused(lake, month, why):
     )
 
 
-def test_killed_compaction_leaves_readers_the_same_rows(lake):
-    compact(lake, "default", "2025-10", NOW)
+def test_killed_compaction_leaves_readers_the_same_rows(lake_again):
+    lake = lake_again
     # One of its days is void, so a killed run leaves new files beside the old monthly manifest.
-    publish("2025-10-02", {A: "other"})
-    derive_days(day_of("2025-10-02"))
     names = ("inventory", "images", "image_changes", "image_costs")
-    before, kills = seen(lake, names), 0
-    while was_killed(kills, lambda: compact(lake, "default", "2025-10", NOW)):
+    before = seen(lake, names)
+    # The old monthly manifest is removed, then fifteen tables and the new one appear: killed before all of it, between
+    # the old manifest and the tables, around each table that is read here, and before the new manifest.
+    assert [list(SNAPSHOT_TABLES).index(name) for name in names] == [0, 1, 7, 14]
+    for kills in (0, 1, 1, 2, 7, 8, 14, 15):
+        assert was_killed(kills, lambda: compact(lake, "default", "2025-10", NOW)), kills
         assert seen(lake, names) == before, kills
-        kills += 1
-    # The old monthly manifest is removed, then fifteen tables and the new one appear.
-    assert kills == 16
+    assert not was_killed(16, lambda: compact(lake, "default", "2025-10", NOW))
     assert compact(lake, "default", "2025-10", NOW).was_current
     assert seen(lake, names) == before
 

@@ -4,6 +4,7 @@ import shutil
 
 import pyarrow.parquet as pq
 import pytest
+from once_per_run import once_per_run
 from proved_days import forge_record
 from published_days import day_of, publish_snapshot
 
@@ -47,18 +48,44 @@ def contents():
     return {str(path.relative_to(lake.root)): pq.ParquetFile(path).read() for path in files}
 
 
+@pytest.fixture(scope="module")
+def derived_days(tmp_path_factory):
+    """Four published days, each derived when it was published; the third is incomplete."""
+
+    def make(root):
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            monkeypatch.chdir(root)
+            publish("2026-11-01", {A: "a", B: "b"})
+            derive("2026-11-01")
+            publish("2026-11-02", {A: "a2"})
+            derive("2026-11-02")
+            publish("2026-11-03", {A: "a3"}, failed=[B])
+            derive("2026-11-03")
+            publish("2026-11-04", {A: "a3", B: "b"})
+            derive("2026-11-04")
+        return root / "lake"
+
+    return once_per_run(tmp_path_factory, "derived-days", make)
+
+
 @pytest.fixture
-def four_days():
-    """Four published days; the third is incomplete."""
-    publish("2026-11-01", {A: "a", B: "b"})
-    publish("2026-11-02", {A: "a2"})
-    publish("2026-11-03", {A: "a3"}, failed=[B])
-    publish("2026-11-04", {A: "a3", B: "b"})
+def four_days(derived_days, tmp_path):
+    shutil.copytree(derived_days, tmp_path / "lake")
 
 
-def test_derive_also_derives_days_without_tables(four_days):
+def test_deleted_derived_tables_are_derived_again_from_published_days(four_days):
+    before = contents()
+    assert len(before) == 4 * 11 + 1
+    lake = day_of(DATES[0]).lake
+    for name in (*ANALYSIS_TABLES, "_derived"):
+        shutil.rmtree(lake.root / name)
     manifest, days = derive("2026-11-04")
+    # The days without tables are derived, too.
     assert days == list(DATES)
+    after = contents()
+    assert after.keys() == before.keys()
+    for path, table in before.items():
+        assert after[path].equals(table), path
     assert manifest.summary.changes == {"changed": 1, "reappeared": 1}
     assert str(manifest.summary.compared_with) == "2026-11-02"
     assert (
@@ -71,7 +98,6 @@ def test_derive_also_derives_days_without_tables(four_days):
 
 
 def test_rerun_outdates_the_day_and_days_compared_with_it(four_days):
-    derive("2026-11-04")
     publish("2026-11-02", {A: "a", B: "b"})
     _, days = derive("2026-11-02")
     assert days == ["2026-11-02", "2026-11-03", "2026-11-04"]
@@ -83,23 +109,7 @@ def test_rerun_outdates_the_day_and_days_compared_with_it(four_days):
     assert derive("2026-11-04")[1] == ["2026-11-03", "2026-11-04"]
 
 
-def test_deleted_derived_tables_are_derived_again_from_published_days(four_days):
-    for date in DATES:
-        derive(date)
-    before = contents()
-    assert len(before) == 4 * 11 + 1
-    lake = day_of(DATES[0]).lake
-    for name in (*ANALYSIS_TABLES, "_derived"):
-        shutil.rmtree(lake.root / name)
-    derive("2026-11-01")
-    after = contents()
-    assert after.keys() == before.keys()
-    for path, table in before.items():
-        assert after[path].equals(table), path
-
-
 def test_damaged_derived_files_are_repaired_with_the_next_day(four_days):
-    derive("2026-11-04")
     before = contents()
     day = day_of("2026-11-02")
     history = day.lake.project_table(IMAGE_HISTORY.name, "default")
@@ -117,8 +127,7 @@ def test_damaged_derived_files_are_repaired_with_the_next_day(four_days):
 @pytest.mark.parametrize("where", ["rows", "footer", "days"])
 def test_history_that_differs_from_its_record_is_derived_again(four_days, where):
     """Damage is not reported as an engine error, and a replaced history is not continued."""
-    derive("2026-11-03")
-    lake = day_of("2026-11-03").lake
+    lake = day_of("2026-11-04").lake
     history = lake.project_table(IMAGE_HISTORY.name, "default")
     content = bytearray(history.read_bytes())
     if where == "days":
@@ -130,7 +139,8 @@ def test_history_that_differs_from_its_record_is_derived_again(four_days, where)
         at = 10 if where == "rows" else len(content) - 100
         content[at : at + 20] = b"\xff" * 20
         history.write_bytes(content)
-    derive("2026-11-04")
+    publish("2026-11-05", {A: "a3", B: "b"})
+    assert derive("2026-11-05")[1] == ["2026-11-05"]
     assert list(verify_derived(lake, "default")) == []
     names = pq.ParquetFile(history).read().to_pylist()
     assert [(row["id"], row["name"]) for row in names] == [(A, "a"), (A, "a2"), (A, "a3"), (B, "b"), (B, "b"), (B, "b")]
@@ -142,7 +152,6 @@ def test_derive_refuses_an_unpublished_day():
 
 
 def test_verify_reports_changed_removed_and_outdated_derived_files(four_days):
-    derive("2026-11-04")
     day = day_of("2026-11-02")
     lake, changes = day.lake, day.lake.table(IMAGE_CHANGES.name, day.partition)
 

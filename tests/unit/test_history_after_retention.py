@@ -1,10 +1,12 @@
 """After retention only the stored history knows the removed days: when it is continued, and when it is refused."""
 
+import shutil
 from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
 from cut_off import Killed
+from once_per_run import once_per_run
 from proved_days import A, B, proved_day, publish_proved
 
 from pipelines.derive.days import derive_days
@@ -19,13 +21,30 @@ from pipelines.tables import IMAGE_HISTORY
 FIRST, SECOND, THIRD = (proved_day(date) for date in ("2025-10-01", "2025-10-02", "2025-10-03"))
 
 
+@pytest.fixture(scope="module")
+def retained(tmp_path_factory):
+    """Three days, of which retention removed the first two; the third has no derived tables yet."""
+
+    def make(root):
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            monkeypatch.chdir(root)
+            for day, described in (
+                (FIRST, {A: "PUBLIC", B: "PUBLIC"}),
+                (SECOND, {A: "PUBLIC"}),
+                (THIRD, {A: "PRIVATE"}),
+            ):
+                publish_proved(day, described)
+                if day is not THIRD:
+                    derive_days(day)
+            apply_retention(THIRD.lake, "default", Rules(responses_days=1, snapshots_days=1), THIRD.now())
+        return root / "lake"
+
+    return once_per_run(tmp_path_factory, "retained-days", make)
+
+
 @pytest.fixture
-def lake():
-    for day, described in ((FIRST, {A: "PUBLIC", B: "PUBLIC"}), (SECOND, {A: "PUBLIC"}), (THIRD, {A: "PRIVATE"})):
-        publish_proved(day, described)
-        if day is not THIRD:
-            derive_days(day)
-    apply_retention(THIRD.lake, "default", Rules(responses_days=1, snapshots_days=1), THIRD.now())
+def lake(retained, tmp_path):
+    shutil.copytree(retained, tmp_path / "lake")
     return THIRD.lake
 
 

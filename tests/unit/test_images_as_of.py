@@ -1,6 +1,7 @@
 """`images_as_of` for a day that nothing is known about: one sentence, never today's content."""
 
 import datetime as dt
+import shutil
 from contextlib import closing
 
 import pytest
@@ -36,34 +37,63 @@ def version(id_, first, last=None, **values):
     return {"id": id_, "name": "a", "valid_from": dt.date(2026, 11, first), **until, **values}
 
 
-@pytest.fixture
-def lake():
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
     """The default project: complete on the 3rd and 5th, incomplete on the 6th; another: complete on the 5th."""
-    for number in (3, 5):
-        day = publish(number, ONE)
-    publish(6, ONE, outcome="failed")
-    write_history(day, [version(ONE, 3, 5), version(ONE, 5, name="b")])
-    day = publish(5, TWO, project="other")
-    write_history(day, [version(TWO, 5)])
+    root = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(root)
+        for number in (3, 5):
+            day = publish(number, ONE)
+        publish(6, ONE, outcome="failed")
+        write_history(day, [version(ONE, 3, 5), version(ONE, 5, name="b")])
+        day = publish(5, TWO, project="other")
+        write_history(day, [version(TWO, 5)])
+    return root / "lake"
+
+
+@pytest.fixture(scope="module")
+def opened(made):
+    """A connection to that lake, for tests that change nothing."""
+    with closing(connect_lake(Lake(str(made)))) as connection:
+        yield connection
+
+
+@pytest.fixture
+def lake(made, tmp_path):
+    shutil.copytree(made, tmp_path / "lake")
     return Lake("lake")
 
 
-def as_of(lake, arguments, columns="project, name, rests_on"):
-    with closing(connect_lake(lake)) as connection, sql_errors():
+def asked(connection, arguments, columns="project, name, rests_on"):
+    with sql_errors():
         return select(connection, f"SELECT {columns} FROM images_as_of({arguments}) ORDER BY ALL").fetchall()
 
 
-def sentence(lake, arguments, columns="project, name, rests_on"):
+def refused(connection, arguments, columns="project, name, rests_on"):
     with pytest.raises(ConfigurationError) as raised:
-        as_of(lake, arguments, columns)
+        asked(connection, arguments, columns)
     return str(raised.value)
 
 
-def test_images_as_of_names_the_complete_day_behind_it(lake):
-    assert as_of(lake, "'2026-11-05'") == [("default", "b", dt.date(2026, 11, 5)), ("other", "a", dt.date(2026, 11, 5))]
-    assert as_of(lake, "DATE '2026-11-03', 'default'") == [("default", "a", dt.date(2026, 11, 3))]
+def as_of(lake, arguments, columns="project, name, rests_on"):
+    with closing(connect_lake(lake)) as connection:
+        return asked(connection, arguments, columns)
+
+
+def sentence(lake, arguments, columns="project, name, rests_on"):
+    with closing(connect_lake(lake)) as connection:
+        return refused(connection, arguments, columns)
+
+
+def test_images_as_of_names_the_complete_day_behind_it(opened):
+    assert asked(opened, "'2026-11-05'") == [
+        ("default", "b", dt.date(2026, 11, 5)),
+        ("other", "a", dt.date(2026, 11, 5)),
+    ]
+    assert asked(opened, "DATE '2026-11-03', 'default'") == [("default", "a", dt.date(2026, 11, 3))]
     # Between two complete days, the earlier one counts.
-    assert as_of(lake, "'2026-11-04', of_project := 'default'") == [("default", "a", dt.date(2026, 11, 3))]
+    assert asked(opened, "'2026-11-04', of_project := 'default'") == [("default", "a", dt.date(2026, 11, 3))]
 
 
 SPAN = "complete days speak for default from 2026-11-03 to 2026-11-05, other from 2026-11-05 to 2026-11-05"
@@ -83,18 +113,18 @@ ADVICE = "Ask for such a day, or for one project: images_as_of('2026-11-01', 'pr
         ("NULL", "NULL"),
     ],
 )
-def test_images_as_of_an_unknown_day_is_an_error(lake, day, said, columns):
-    assert sentence(lake, day, columns) == (
+def test_images_as_of_an_unknown_day_is_an_error(opened, day, said, columns):
+    assert refused(opened, day, columns) == (
         f"The query failed: What images there were as of {said} is not known: {SPAN}. {ADVICE}"
     )
 
 
-def test_images_as_of_a_day_unknown_for_one_project_is_an_error(lake):
-    assert sentence(lake, "'2026-11-04', 'other'") == (
+def test_images_as_of_a_day_unknown_for_one_project_is_an_error(opened):
+    assert refused(opened, "'2026-11-04', 'other'") == (
         "The query failed: What images there were as of 2026-11-04 is not known: complete days speak for other from "
         f"2026-11-05 to 2026-11-05. {ADVICE}"
     )
-    assert sentence(lake, "'2026-11-05', 'nobody'") == (
+    assert refused(opened, "'2026-11-05', 'nobody'") == (
         "The query failed: The lake has no project nobody, so nothing is known of its images."
     )
 

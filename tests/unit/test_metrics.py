@@ -2,9 +2,11 @@
 
 import datetime as dt
 import re
+import shutil
 import stat
 
 import pytest
+from once_per_run import once_per_run
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 from published_days import day_of, publish_snapshot
@@ -22,34 +24,47 @@ NOW = dt.datetime(2026, 11, 23, 18, tzinfo=dt.UTC)
 MB = 1024**2
 
 
-@pytest.fixture
-def lake():
+@pytest.fixture(scope="module")
+def two_days(tmp_path_factory):
     """A complete day, and an incomplete one after it whose image is public."""
-    for date, outcomes in (("2026-11-22", ["ok", "ok"]), ("2026-11-23", ["ok", "failed"])):
-        day = day_of(date)
-        noon = dt.datetime.combine(day.partition.date, dt.time(12), dt.UTC)
-        publish_snapshot(
-            day,
-            inventory=[{"id": id_, "owner": "o", "cost_center": "c"} for id_ in (A, B)],
-            responses=[
-                {"id": id_, "outcome": outcome, "body": b"{}"} for id_, outcome in zip((A, B), outcomes, strict=True)
-            ],
-            images=[
-                {"id": id_, "type": "DEDICATED", "visibility": "PUBLIC", "size": 1024, "size_bytes": MB}
-                for id_, outcome in zip((A, B), outcomes, strict=True)
-                if outcome == "ok"
-            ],
-            fetch_facts={
-                "requests": 12,
-                "retries": 2,
-                "throttled": 1,
-                "bytes_received": 3_000,
-                "started_at": noon + dt.timedelta(seconds=2),
-                "finished_at": noon + dt.timedelta(seconds=62.5),
-            },
-            hour=13,
-        )
-        derive_days(day)
+
+    def make(root):
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            monkeypatch.chdir(root)
+            for date, outcomes in (("2026-11-22", ["ok", "ok"]), ("2026-11-23", ["ok", "failed"])):
+                day = day_of(date)
+                noon = dt.datetime.combine(day.partition.date, dt.time(12), dt.UTC)
+                publish_snapshot(
+                    day,
+                    inventory=[{"id": id_, "owner": "o", "cost_center": "c"} for id_ in (A, B)],
+                    responses=[
+                        {"id": id_, "outcome": outcome, "body": b"{}"}
+                        for id_, outcome in zip((A, B), outcomes, strict=True)
+                    ],
+                    images=[
+                        {"id": id_, "type": "DEDICATED", "visibility": "PUBLIC", "size": 1024, "size_bytes": MB}
+                        for id_, outcome in zip((A, B), outcomes, strict=True)
+                        if outcome == "ok"
+                    ],
+                    fetch_facts={
+                        "requests": 12,
+                        "retries": 2,
+                        "throttled": 1,
+                        "bytes_received": 3_000,
+                        "started_at": noon + dt.timedelta(seconds=2),
+                        "finished_at": noon + dt.timedelta(seconds=62.5),
+                    },
+                    hour=13,
+                )
+                derive_days(day)
+        return root / "lake"
+
+    return once_per_run(tmp_path_factory, "measured-days", make)
+
+
+@pytest.fixture
+def lake(two_days, tmp_path):
+    shutil.copytree(two_days, tmp_path / "lake")
     return Lake("lake")
 
 

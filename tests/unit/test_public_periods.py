@@ -1,6 +1,7 @@
 """Periods in which an image was public, over any number of versions, and whether their start is known."""
 
 import datetime as dt
+import shutil
 from contextlib import closing
 
 import duckdb
@@ -23,24 +24,35 @@ def on(number):
     return dt.date(2026, 11, number)
 
 
+def day_of(number):
+    return SnapshotRun(Partition(on(number), "default"), "run", Settings(lake="lake"))
+
+
+@pytest.fixture(scope="module")
+def six_days(tmp_path_factory):
+    """A lake whose days are complete but for the third, each read at noon."""
+    root = tmp_path_factory.mktemp("six-days")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(root)
+        for number in (1, 2, 3, 4, 5, 6):
+            outcome = "failed" if number == 3 else "ok"
+            publish_snapshot(day_of(number), responses=[{"id": "a", "outcome": outcome}], images=[])
+    return root / "lake"
+
+
 @pytest.fixture
-def periods(postgres):
-    """The public periods of an image with these versions: complete on the 1st, 2nd, 4th to 6th, read at noon."""
-    for number in (1, 2, 3, 4, 5, 6):
-        day = SnapshotRun(Partition(on(number), "default"), "run", Settings(lake="lake"))
-        publish_snapshot(day, responses=[{"id": "a", "outcome": "failed" if number == 3 else "ok"}], images=[])
+def periods(postgres, six_days, tmp_path):
+    """The public periods of an image with these versions, on those days."""
+    shutil.copytree(six_days, tmp_path / "lake")
 
     def read(*versions):
-        write_history(day, [{"id": "a", "create_at": LONG_AGO, "visibility": "PUBLIC"} | one for one in versions])
+        write_history(day_of(6), [{"id": "a", "create_at": LONG_AGO, "visibility": "PUBLIC"} | one for one in versions])
         with closing(connect_lake(Lake("lake"))) as connection:
             found = connection.sql(f"SELECT {PERIOD} FROM public_periods ORDER BY public_since").fetchall()
-        assert found == in_warehouse(read_versions())
-        assert found == in_postgres(postgres.url, read_versions())
+            tables = [connection.sql(sql).to_arrow_table() for sql in ("FROM image_history", DAYS)]
+        assert found == in_warehouse(tables)
+        assert found == in_postgres(postgres.url, tables)
         return found
-
-    def read_versions():
-        with closing(connect_lake(Lake("lake"))) as connection:
-            return [connection.sql(sql).to_arrow_table() for sql in ("FROM image_history", DAYS)]
 
     return read
 
