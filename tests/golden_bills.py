@@ -1,7 +1,7 @@
 """The expected bills of sandbox days, computed from the sandbox's own record of what is charged.
 
-Plain Python with fractions over `sandbox.bills`: it shares neither SQL nor rounding with the product. The storage of
-images is taken as the day has it; whether that is right belongs to other tests.
+Plain Python with fractions over `sandbox.bills`: it shares neither SQL nor rounding with the product. What is
+stored for images belongs to `golden_storage`.
 """
 
 import datetime as dt
@@ -68,15 +68,23 @@ def weights(costs: list[Row], storage: Mapping[str, Row], tags: list[Row]) -> tu
     return images, dict(others)
 
 
-def check_division(rows: list[Row], amount: Decimal, name: str, parts: Mapping[tuple[str, str], int]) -> None:
-    """Check that rows divide an amount by these bytes, all together exactly.
+def check_weights(rows: list[Row], parts: Mapping[tuple[str, str], int], tags: int) -> None:
+    """Check the bytes of rows against what they must be; of each tag one may lack, because shares have few places."""
+    found = {(row["allocation"], row["id"]): row["weight_bytes"] for row in rows}
+    assert found.keys() == parts.keys()
+    for key, weight in found.items():
+        assert abs(weight - parts[key]) <= (1 if key[0] == "image" else tags), key
+
+
+def check_division(rows: list[Row], amount: Decimal, name: str) -> None:
+    """Check that rows divide an amount by their bytes, all together exactly.
 
     Each row is right to the last of its 12 places, of two services added up.
     """
     assert sum((row[name] for row in rows), Decimal(0)) == amount
-    all_bytes = sum(parts.values())
+    all_bytes = sum(row["weight_bytes"] for row in rows)
     for row in rows:
-        exact = Fraction(amount) * parts[row["allocation"], row["id"]] / all_bytes
+        exact = Fraction(amount) * row["weight_bytes"] / all_bytes
         assert abs(Fraction(row[name]) - exact) <= 2 * UNIT, row
 
 
@@ -86,10 +94,13 @@ def expected_parts(images: Mapping[str, int], others: Mapping[str, int]) -> Iter
     yield from (((reason, ""), weight) for reason, weight in others.items())
 
 
-def check_bills(rows: list[Row], charged: Mapping[dt.date, list[Charge]], parts_of: Callable[[dt.date], Any]) -> None:
+def check_bills(
+    rows: list[Row], charged: Mapping[dt.date, list[Charge]], parts_of: Callable[[dt.date], Any], tags: int = 0
+) -> None:
     """Check the rows of `image_bills` of a day against the statements that are new on it.
 
-    `parts_of`: the bytes of each part of a charge day; or why it is not divided, in a word.
+    `parts_of`: the bytes of each part of a charge day; or why it is not divided, in a word. `tags`: at most so many
+    lack a byte in the weight of what is not allocated.
     """
     assert {row["charge_date"] for row in rows} == charged.keys()
     for day, found in charged.items():
@@ -100,5 +111,6 @@ def check_bills(rows: list[Row], charged: Mapping[dt.date, list[Charge]], parts_
             assert [(row["allocation"], row["id"]) for row in of_day] == [(parts, "")]
             assert {name: of_day[0][name] for name in amounts} == amounts
             continue
+        check_weights(of_day, parts, tags)
         for name, amount in amounts.items():
-            check_division(of_day, amount, name, parts)
+            check_division(of_day, amount, name)

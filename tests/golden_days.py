@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import httpx
@@ -16,8 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from golden_oracle import Oracle, PublishedPartition
+from golden_storage import StorageOracle
 from golden_usage import strength_of
 
+from pipelines.derive import costs, storage, usage
 from pipelines.derive.days import derive_days
 from pipelines.errors import TooManyFailuresError
 from pipelines.lake.derived_manifests import read_derived_manifest
@@ -40,6 +43,10 @@ CATALOGUE = Catalogue("golden-35", 72, workspaces=2, second_workspace_since=APPE
 # On the day after the incomplete one, models and traces cannot be read.
 UNREAD_ON = dt.date(2026, 2, 28)
 UNREAD = frozenset({"models", "traces"})
+# And on the next day the registry.
+REGISTRY_UNREAD_ON = dt.date(2026, 3, 1)
+# Fewer days than in the product, so that images become unused within the fortnight.
+UNUSED_AFTER = 5
 
 # An image leaves the inventory on the first of these days and is back on the second; another one changes its owner.
 LEFT, BACK = dt.date(2026, 3, 1), dt.date(2026, 3, 6)
@@ -110,6 +117,10 @@ class Fortnight:
     def lake(self):
         return Lake(self.settings.lake)
 
+    @cached_property
+    def storage(self):
+        return StorageOracle(self.oracle, UNUSED_AFTER)
+
     def day(self, date):
         noon = dt.datetime.combine(date, dt.time(12), dt.UTC)
         return SnapshotRun(Partition(date, "default"), f"run-{date}", self.settings, lambda: noon)
@@ -158,6 +169,16 @@ def read(path: Path) -> pa.Table:
         return pq.read_table(file).replace_schema_metadata(None)
 
 
+def unread_on(date):
+    """The sources that cannot be read on a day."""
+    return UNREAD if date == UNREAD_ON else frozenset({"registry"} if date == REGISTRY_UNREAD_ON else ())
+
+
+def make_unused_sooner(monkeypatch):
+    for module in (usage, storage, costs):
+        monkeypatch.setattr(module, "UNUSED_AFTER_DAYS", UNUSED_AFTER)
+
+
 def take_days(root, dates, faults, unread, **changed):
     """Take days with the faults of each, of which those `unread` are what they mean for sources of evidence."""
     register, prices = root / "register.csv", root / "prices.toml"
@@ -166,6 +187,7 @@ def take_days(root, dates, faults, unread, **changed):
         for name in list(os.environ):
             if name.startswith(("IMAGE_SNAPSHOTS_", "OS_")):
                 monkeypatch.delenv(name)
+        make_unused_sooner(monkeypatch)
         options = SandboxOptions(
             seed=str(CATALOGUE.seed),
             size=CATALOGUE.size,
@@ -182,6 +204,7 @@ def take_days(root, dates, faults, unread, **changed):
                 "price_book": prices,
                 "usage": "all",
                 "traces": "true",
+                "registry": "true",
                 "bills": "otc-dashboard:",
                 "max_failed_ratio": 0.05,
             }
@@ -208,9 +231,10 @@ def make_golden(root):
         if date == BUSY:
             return PASSING_FAULTS
         answers = dict.fromkeys(failing_on(date), REFUSED) | dict.fromkeys(locked_on(date), LOCKED)
-        return Faults(answers=answers, sources_broken=UNREAD if date == UNREAD_ON else ())
+        unread = unread_on(date)
+        return Faults(answers=answers, sources_broken=unread - {"registry"}, sources_forbidden=unread & {"registry"})
 
-    return take_days(root, DATES, faults, lambda date: UNREAD if date == UNREAD_ON else frozenset())
+    return take_days(root, DATES, faults, unread_on)
 
 
 def steer(sandbox, what, body):

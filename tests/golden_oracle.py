@@ -7,8 +7,9 @@ column; timestamps are aware, and `extra` is a dictionary.
 import calendar
 import datetime as dt
 import json
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, wraps
 from typing import Any
 
 from golden_usage import KINDS, Use, UseHistory, images_of, uses
@@ -130,6 +131,19 @@ def as_text(value: Any) -> Any:
     return str(value) if isinstance(value, int) else value
 
 
+def once_for_each_date(method: Callable[["Oracle", dt.date], list[Row]]) -> Callable[["Oracle", dt.date], list[Row]]:
+    """Keep the rows that a method has computed for a date; each caller has copies of its own."""
+
+    @wraps(method)
+    def rows(self: "Oracle", date: dt.date) -> list[Row]:
+        kept = self.rows.setdefault(method.__name__, {})
+        if date not in kept:
+            kept[date] = method(self, date)
+        return [dict(row) for row in kept[date]]
+
+    return rows
+
+
 @dataclass(frozen=True)
 class Oracle:
     """The sandbox's catalogue, and its published days in order."""
@@ -137,6 +151,7 @@ class Oracle:
     catalogue: Catalogue
     days: list[PublishedPartition]
     prices: list[tuple[dt.date, float]]
+    rows: dict[str, dict[dt.date, list[Row]]] = field(default_factory=dict)
 
     def outcome(self, day: PublishedPartition, id_: str) -> str:
         """The outcome of a registered id."""
@@ -229,12 +244,12 @@ class Oracle:
 
     # -- image_changes
 
-    def changes(self, date: dt.date) -> list[Row]:
-        """The change log of a published day, by id, change and field."""
+    def changes(self, date: dt.date, digests: Iterable[tuple[str, str, str]] = ()) -> list[Row]:
+        """The change log of a published day, by id, change and field; `digests`: id, digest before, digest now."""
         knowledge = self.knowledge[date]
         if not knowledge.day.is_complete or knowledge.previous is None:
             return []
-        rows = []
+        rows = [_changed(id_, "digest", before, now, "content") for id_, before, now in digests]
         compared = {"compared_with": knowledge.previous.day.date}
         for id_, known in knowledge.after.items():
             before = knowledge.previous.after.get(id_)
@@ -246,14 +261,7 @@ class Oracle:
                 rows.append(_whole(id_, "reappeared", before.reason, "ok"))
             if before is not None and known.reason is None:
                 rows += [
-                    {
-                        "id": id_,
-                        "change": "changed",
-                        "field": name,
-                        "old_value": as_text(before.content[name]),
-                        "new_value": as_text(known.content[name]),
-                        "change_class": change_class,
-                    }
+                    _changed(id_, name, as_text(before.content[name]), as_text(known.content[name]), change_class)
                     for name, change_class in FIELDS.items()
                     if before.content[name] != known.content[name]
                 ]
@@ -361,6 +369,7 @@ class Oracle:
         copies = sum(one.strength == "copied" for one in self.catalogue.references(date))
         return copies + len(self.uses[date].get(None, []))
 
+    @once_for_each_date
     def usage(self, date: dt.date) -> list[Row]:
         """Who uses each living image, by id."""
         day = self.knowledge[date].day
@@ -420,6 +429,7 @@ class Oracle:
             },
         }
 
+    @once_for_each_date
     def findings(self, date: dt.date) -> list[Row]:
         """The findings of a published day, by rule and id: today's, and the result of the last day's.
 
@@ -445,6 +455,7 @@ class Oracle:
 
     # -- image_costs
 
+    @once_for_each_date
     def costs(self, date: dt.date) -> list[Row]:
         """Bytes and estimated cost of each living image, by id."""
         knowledge = self.knowledge[date]
@@ -481,6 +492,11 @@ class Oracle:
             by = "size" if knowledge.day.all_was_read else None
             rows.append(row | names | owners | {"owner_source": source, "reclaimable_by": by})
         return rows
+
+
+def _changed(id_: str, name: str, old: Any, new: Any, change_class: str) -> Row:
+    values = {"old_value": old, "new_value": new, "change_class": change_class}
+    return {"id": id_, "change": "changed", "field": name} | values
 
 
 def _whole(id_: str, change: str, old: str | None, new: str) -> Row:

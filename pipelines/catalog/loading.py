@@ -75,6 +75,7 @@ def load_catalog_project(lake: Lake, partition: Partition, setting: str, holder:
         stack.enter_context(catalog_errors(access))
         catalog = stack.enter_context(open_catalog(access))
         load = _Load(lake, partition.project, access, bring_up_to_date(catalog, access, lake))
+        load.check_kind(day)
         removed = RetentionRecords(lake, partition.project)
         others = [
             other
@@ -109,6 +110,21 @@ class _Load:
     def day(self, day: OpenPartition) -> dict[str, int]:
         """Load the tables of a day, then its row of `days`; returns the rows by table."""
         (row,) = day.row.to_pylist()
+        for source in day.sources:
+            self._replace(source.table.name, row, day.files[source.table.name].sha256, source.batches(self._project))
+        self._days[row["snapshot_date"]] = row
+        rows = pa.RecordBatch.from_pylist([self._days[date] for date in sorted(self._days)], DAYS.schema)
+        digest = hashlib.sha256(repr(rows.to_pylist()).encode()).hexdigest()
+        self._replace(DAYS.name, row, digest, iter([rows]))
+        return {source.table.name: day.files[source.table.name].rows for source in day.sources} | {DAYS.name: 1}
+
+    def check_kind(self, day: OpenPartition) -> None:
+        """Check that the catalog has no days of the other kind: the sandbox's images are invented.
+
+        Raises:
+            ConfigurationError: it has.
+        """
+        (row,) = day.row.to_pylist()
         if self._kinds - {row["is_sandbox"]}:
             raise ConfigurationError(
                 f"The catalog {self._access.name} holds days of {'a cloud' if row['is_sandbox'] else 'the sandbox'}, "
@@ -116,13 +132,6 @@ class _Load:
                 f"{'the sandbox, whose images are invented' if row['is_sandbox'] else 'a cloud'}: set "
                 "IMAGE_SNAPSHOTS_CATALOG to another catalog or namespace."
             )
-        for source in day.sources:
-            self._replace(source.table.name, row, day.files[source.table.name].sha256, source.batches(self._project))
-        self._days[row["snapshot_date"]] = row
-        rows = [self._days[date] for date in sorted(self._days)]
-        digest = hashlib.sha256(repr(rows).encode()).hexdigest()
-        self._replace(DAYS.name, row, digest, iter([pa.RecordBatch.from_pylist(rows, DAYS.schema)]))
-        return {source.table.name: day.files[source.table.name].rows for source in day.sources} | {DAYS.name: 1}
 
     def history(self, day: OpenPartition) -> int:
         """Load the project's history as it is after this day; returns its rows."""

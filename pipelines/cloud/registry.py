@@ -8,7 +8,7 @@ a credential: it is kept in memory only, and sent only to the registry that it i
 import datetime as dt
 import re
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote, urlencode, urlsplit
@@ -54,12 +54,12 @@ class RegistryPage:
 
 @dataclass(slots=True)
 class _Position:
-    """How far a list is read. `size` is an index of `PAGE_SIZES`."""
+    """How far a list is read. `size` is an index of `PAGE_SIZES`, `shown` the items so far, each once."""
 
     offset: int = 0
     marker: str | None = None
     total: int | None = None
-    shown: int = 0
+    shown: set[tuple[object, ...]] = field(default_factory=set)
     size: int = 0
 
 
@@ -143,16 +143,20 @@ class RegistryClient(ServiceClient):
                 position.size += 1
                 continue
             if verdict.outcome is not Outcome.OK or result.body is None:
-                raise _unreadable(
-                    verdict, f"The {what} of {self.host} cannot be read ({brief(result.status, verdict)})."
-                )
+                sentence = f"The {what} of {self.host} cannot be read ({brief(result.status, verdict)})."
+                if name == "tags" and verdict.error_code in WRONG_PATH_CODES:
+                    # The repository may well have tags.
+                    raise ListUnreadableError(sentence)
+                raise _unreadable(verdict, sentence)
             content = parse(result.body)
             items = [item for item in (content if self.version == 2 else content[name]) if isinstance(item, dict)]
-            position.shown += len(items)
+            position.shown.update(map(_key, items))
             position.total = max(position.total or 0, total) if total is not None else position.total
             is_last = not self._advance(position, content, len(items))
-            shortfall = max(0, (position.total or 0) - position.shown) if is_last else 0
+            shortfall = max(0, (position.total or 0) - len(position.shown)) if is_last else 0
             yield RegistryPage(items, result.body, result.observed_at, shortfall)
+            if is_last and self.version == 3 and content.get("has_more") is True:
+                raise ListUnreadableError(f"The {what} of {self.host} says that there is more, and not where.")
             if is_last:
                 return
 
@@ -256,6 +260,12 @@ class ManifestClient(ServiceClient):
             came = brief(result.status, result.verdict)
             raise _unreadable(result.verdict, f"The manifest {digest} of {self.host} cannot be read ({came}).")
         return RegistryPage([parse(result.body)], result.body, result.observed_at)
+
+
+def _key(item: dict[str, Any]) -> tuple[object, ...]:
+    """What tells an item of a list from the others: names as text, so that odd values do no harm."""
+    names = ("namespace", "namespace_name", "name", "Tag", "tag", "digest")
+    return tuple(str(item[name]) if name in item else None for name in names)
 
 
 def _unreadable(verdict: Verdict, sentence: str) -> ListUnreadableError:

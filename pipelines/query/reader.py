@@ -43,6 +43,7 @@ _COSTS_BY = (
     *("project", "snapshot_date", "owner", "cost_center", "environment"),
     *("namespace", "registry", "type", "id", "name"),
 )
+_SAME_DAY = "{0}.project = image_days.project AND {0}.charge_date = image_days.snapshot_date AND {0}.id = image_days.id"
 
 
 @dataclass(frozen=True)
@@ -205,21 +206,39 @@ class LakeReader(Generic[Frame]):
         *,
         project: str | None = None,
     ) -> Frame:
-        """Costs of a period, added up; one row per group and currency.
+        """Estimated and billed costs of the days of a period, added up; one row per group and currency.
 
         `by`: columns of `image_costs`, or `project`. Columns: those, `currency`, `image_days` (an image on a day),
-        `image_days_without_estimate` (of unknown size or price, not in the sum), `estimated_cost`.
+        `image_days_without_estimate` (of unknown size or price, not in the sum), `estimated_cost` (float), and from the
+        newest bill of each of these days: `image_days_without_bill`, `billed_cost`, and of that the registry's lines,
+        which the estimate compares with, as `billed_registry_cost` (decimals, null where no bill is known). What a bill
+        has that belongs to no image is in the view `billed_images`. A bill in another currency than the estimate has
+        rows of its own, without image days.
 
         Raises:
             ConfigurationError: costs cannot be added up by such a column.
         """
-        groups = ", ".join(_names(by, _COSTS_BY, "by"))
+        groups = _names(by, _COSTS_BY, "by")
+        names, of_days = ", ".join(groups), ", ".join(f"image_days.{name}" for name in groups)
         rows = self._days_of("image_costs", since, until, project)
         return self._frame(
-            f"SELECT {groups}, currency, COUNT(*) AS image_days, "  # noqa: S608
-            "COUNT(*) FILTER (WHERE estimated_cost IS NULL) AS image_days_without_estimate, "
-            "SUM(estimated_cost) AS estimated_cost "
-            f"FROM ({rows}) GROUP BY {groups}, currency ORDER BY currency, estimated_cost DESC NULLS LAST, {groups}"
+            f"WITH image_days AS ({rows}), "  # noqa: S608
+            "bills AS (SELECT * FROM billed_images WHERE allocation = 'image'), "
+            "billed AS (SELECT DISTINCT project, charge_date, id FROM bills), "
+            f"amounts AS (SELECT {of_days}, image_days.currency, 1 AS image_days, estimated_cost, "
+            "estimated_cost IS NULL AS lacks_estimate, billed.id IS NULL AS lacks_bill, "
+            "NULL AS billed_cost, NULL AS billed_registry_cost FROM image_days "
+            f"LEFT JOIN billed ON {_SAME_DAY.format('billed')} "
+            f"UNION ALL SELECT {of_days}, bills.currency, 0, NULL, FALSE, FALSE, "
+            "bills.billed_cost, bills.billed_registry_cost FROM image_days "
+            f"INNER JOIN bills ON {_SAME_DAY.format('bills')}) "
+            f"SELECT {names}, currency, CAST(SUM(image_days) AS BIGINT) AS image_days, "
+            "COUNT(*) FILTER (WHERE lacks_estimate) AS image_days_without_estimate, "
+            "SUM(estimated_cost) AS estimated_cost, "
+            "COUNT(*) FILTER (WHERE lacks_bill) AS image_days_without_bill, "
+            "CAST(SUM(billed_cost) AS DECIMAL(28, 12)) AS billed_cost, "
+            "CAST(SUM(billed_registry_cost) AS DECIMAL(28, 12)) AS billed_registry_cost "
+            f"FROM amounts GROUP BY {names}, currency ORDER BY currency, estimated_cost DESC NULLS LAST, {names}"
         )
 
     def usage(self, *, project: str | None = None) -> Frame:

@@ -163,9 +163,9 @@ class Registry:
     def _of_cache(self, team: str, nth: int) -> Iterator[StoredTag]:
         for number in range(3):
             size = 14 * _GIB if nth % 3 == 0 and number == 0 else 2 * _GIB
-            manifest = self._manifest(team, "pytorch", f"cache {number}", number, size)
+            manifest = self._manifest(team, "pytorch", f"cache {team} {number}", number, size)
             yield StoredTag(team, CACHE, f"cache-{number}", manifest, at(_SINCE + nth, 0), at(_SINCE + nth, 1))
-        leftover = self._manifest(team, "spark", "leftover", nth, 3 * _GIB)
+        leftover = self._manifest(team, "spark", f"leftover {team}", nth, 3 * _GIB)
         yield StoredTag(team, CACHE, "", leftover, at(_SINCE, 0), at(_SINCE, 0))
 
     def _manifest(

@@ -132,12 +132,23 @@ class _Gathering:
         write_references(staging, store)
         write_traces(staging, store)
         write_bills(staging, store)
-        stats = self.client.stats
+        return self._facts(started_at, kept, image_list, sources, registry_facts)
+
+    def _facts(
+        self,
+        started_at: dt.datetime,
+        kept: int,
+        image_list: ImageListReading,
+        sources: dict[str, SourceFacts],
+        registry: RegistryFacts | None,
+    ) -> FetchFacts:
+        """What the manifest says of the fetch, once everything is read."""
+        store, stats = self.store, self.client.stats
         return FetchFacts(
             project_id=self.client.project_id,
             endpoint_host=self.connection.host,
             is_sandbox=self._is_sandbox(),
-            mode=settings.mode,
+            mode=self.run.settings.mode,
             started_at=started_at,
             finished_at=self.run.now(),
             outcomes=dict(sorted(store.outcomes().items())),
@@ -148,7 +159,7 @@ class _Gathering:
             list_shortfall=image_list.shortfall,
             scope=self.scope.facts,
             sources=sources,
-            registry=registry_facts,
+            registry=registry,
             requests=stats.requests,
             retries=stats.retries,
             throttled=stats.throttled,

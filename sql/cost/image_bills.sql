@@ -103,25 +103,44 @@ summed AS (
     FROM parts
 ),
 
-divided AS (
+-- Both amounts as units a byte and the rest of that division, so that no product is too large for its type.
+rates AS (
     SELECT
         summed.*,
+        CASE WHEN all_bytes > 0 THEN all_bytes ELSE 1 END AS divisor,
+        CAST(charge.registry_units AS HUGEINT) AS registry,
+        CAST(charge.modelarts_units AS HUGEINT) AS modelarts
+    FROM summed
+    CROSS JOIN charge
+),
+
+divided AS (
+    SELECT
+        rates.*,
         CASE
             WHEN all_bytes > 0
-            THEN CAST(charge.registry_units AS HUGEINT) * bytes_so_far // all_bytes
-                - CAST(charge.registry_units AS HUGEINT) * (bytes_so_far - weight_bytes) // all_bytes
-            WHEN allocation = 'nothing_stored' THEN CAST(charge.registry_units AS HUGEINT)
+            THEN registry // divisor * weight_bytes
+                + (registry % divisor) * bytes_so_far // divisor
+                - (registry % divisor) * (bytes_so_far - weight_bytes) // divisor
+            WHEN allocation = 'nothing_stored' THEN registry
             ELSE 0
         END AS registry_units,
         CASE
             WHEN all_bytes > 0
-            THEN CAST(charge.modelarts_units AS HUGEINT) * bytes_so_far // all_bytes
-                - CAST(charge.modelarts_units AS HUGEINT) * (bytes_so_far - weight_bytes) // all_bytes
-            WHEN allocation = 'nothing_stored' THEN CAST(charge.modelarts_units AS HUGEINT)
+            THEN modelarts // divisor * weight_bytes
+                + (modelarts % divisor) * bytes_so_far // divisor
+                - (modelarts % divisor) * (bytes_so_far - weight_bytes) // divisor
+            WHEN allocation = 'nothing_stored' THEN modelarts
             ELSE 0
         END AS modelarts_units
-    FROM summed
-    CROSS JOIN charge
+    FROM rates
+),
+
+whole AS (
+    SELECT
+        divided.*,
+        registry_units + modelarts_units AS all_units
+    FROM divided
 )
 
 SELECT
@@ -129,22 +148,29 @@ SELECT
     charge.project_id,
     charge.charge_date,
     charge.currency,
-    divided.allocation,
-    divided.id,
-    divided.owner,
-    divided.cost_center,
-    divided.environment,
-    divided.namespace,
-    divided.weight_bytes,
-    divided.estimated_cost,
-    divided.estimate_currency,
-    CAST(divided.registry_units + divided.modelarts_units AS DECIMAL(25, 0)) * CAST('0.000000000001' AS DECIMAL(13, 12))
-        AS billed_cost,
-    CAST(divided.registry_units AS DECIMAL(25, 0)) * CAST('0.000000000001' AS DECIMAL(13, 12)) AS billed_registry_cost,
+    whole.allocation,
+    whole.id,
+    whole.owner,
+    whole.cost_center,
+    whole.environment,
+    whole.namespace,
+    whole.weight_bytes,
+    whole.estimated_cost,
+    whole.estimate_currency,
+    CAST(
+        CAST(whole.all_units // 1000000000000 AS DECIMAL(16, 0))
+        + CAST(whole.all_units % 1000000000000 AS DECIMAL(12, 0)) * CAST('0.000000000001' AS DECIMAL(13, 12))
+        AS DECIMAL(28, 12)
+    ) AS billed_cost,
+    CAST(
+        CAST(whole.registry_units // 1000000000000 AS DECIMAL(16, 0))
+        + CAST(whole.registry_units % 1000000000000 AS DECIMAL(12, 0)) * CAST('0.000000000001' AS DECIMAL(13, 12))
+        AS DECIMAL(28, 12)
+    ) AS billed_registry_cost,
     charge.version
-FROM divided
+FROM whole
 CROSS JOIN charge
-WHERE divided.allocation <> 'nothing_stored' OR divided.all_bytes = 0
+WHERE whole.allocation <> 'nothing_stored' OR whole.all_bytes = 0
 ORDER BY
-    divided.allocation,
-    divided.id
+    whole.allocation,
+    whole.id

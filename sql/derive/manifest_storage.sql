@@ -25,7 +25,19 @@ unique_layers AS (
 shared_layers AS (
     SELECT
         registry_layers.digest,
-        SUM(CAST(layer_tags.size_bytes AS DOUBLE) / layer_tags.tags) AS share
+        -- Whole bytes and the rest apart: neither sum depends on the order of the rows, as a sum of floats does.
+        CAST(
+            SUM(CAST((layer_tags.size_bytes - MOD(layer_tags.size_bytes, layer_tags.tags)) / layer_tags.tags AS BIGINT))
+            AS DOUBLE
+        )
+        + CAST(
+            SUM(
+                CAST(
+                    CAST(MOD(layer_tags.size_bytes, layer_tags.tags) AS DOUBLE) / layer_tags.tags AS DECIMAL(28, 9)
+                )
+            )
+            AS DOUBLE
+        ) AS share
     FROM registry_layers
     INNER JOIN layer_tags
         ON layer_tags.layer_digest = registry_layers.layer_digest

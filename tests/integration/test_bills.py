@@ -2,6 +2,7 @@
 
 import datetime as dt
 import os
+from decimal import Decimal
 from pathlib import Path
 
 import httpx
@@ -10,6 +11,7 @@ import pytest
 from golden_bills import check_bills, expected_parts, new_statements, weights
 from once_per_run import once_per_run
 
+from pipelines import open_lake
 from pipelines.derive.costs import write_focus
 from pipelines.derive.days import derive_days
 from pipelines.lake.layout import Lake, Partition
@@ -168,6 +170,42 @@ def test_report_and_export_show_estimate_bill_and_difference(billed, tmp_path):
         for row in of_day:
             if row["x_Difference"] is not None:
                 assert row["x_Difference"] == row["x_BilledRegistryCost"] - row["x_EstimatedCost"]
+
+
+def test_reader_adds_up_estimate_and_bill_side_by_side(billed):
+    lake = Lake(str(billed / "lake"))
+    parts = [
+        row
+        for day, known in {row["charge_date"]: row for row in rows_of(lake, "bill_days", DAYS[-1])}.items()
+        if day in DAYS
+        for row in rows_of(lake, IMAGE_BILLS.name, known["known_since"])
+        if (row["charge_date"], row["allocation"]) == (day, "image")
+    ]
+    days = {row["charge_date"] for row in parts}
+    assert FIRST in days != set(DAYS)
+    costs = [row for date in DAYS for row in rows_of(lake, "image_costs", date)]
+    with open_lake(billed / "lake") as reader:
+        (whole,) = reader.costs(by="project").to_dict("records")
+        by_day = reader.costs(by=["snapshot_date", "owner"], since=FIRST).to_dict("records")
+    assert (whole["currency"], whole["image_days"]) == ("EUR", len(costs))
+    estimates = [row["estimated_cost"] for row in costs if row["estimated_cost"] is not None]
+    assert whole["estimated_cost"] == pytest.approx(sum(estimates))
+    assert whole["image_days_without_estimate"] == len(costs) - len(estimates)
+    assert whole["image_days_without_bill"] == len(costs) - len(parts) > 0
+    for name in ("billed_cost", "billed_registry_cost"):
+        assert isinstance(whole[name], Decimal)
+        assert whole[name] == sum(row[name] for row in parts) > 0
+        owners = {(row["snapshot_date"].date(), row["owner"]): row[name] for row in by_day}
+        of_owners = {}
+        for row in parts:
+            key = (row["charge_date"], row["owner"])
+            of_owners[key] = of_owners.get(key, 0) + row[name]
+        named = {key: amount for key, amount in owners.items() if isinstance(key[1], str)}
+        assert {key: amount for key, amount in named.items() if key[0] in days and amount is not None} == {
+            key: amount for key, amount in of_owners.items() if key[1] is not None
+        }
+        # Of days without a bill nothing is said, which is not a bill of zero.
+        assert {amount for key, amount in owners.items() if key[0] not in days} == {None}
 
 
 def test_no_file_holds_the_key_or_another_tenant(billed):

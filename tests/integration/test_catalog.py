@@ -430,6 +430,7 @@ def test_catalog_in_postgresql_with_files_in_a_bucket_has_the_rows_and_no_secret
 
 def test_days_of_a_cloud_and_of_the_sandbox_are_not_mixed(one_day, tmp_path):
     load(one_day)
+    before = everything()
     cloud = day_in(tmp_path / "cloud", "2026-11-21", "real")
     publish_images(cloud, [image(A)])
     manifest = Path(str(cloud.lake.manifest(cloud.partition)))
@@ -438,6 +439,7 @@ def test_days_of_a_cloud_and_of_the_sandbox_are_not_mixed(one_day, tmp_path):
     assert "holds days of the sandbox, but 2026-11-21 of real is from a cloud" in sentence(
         ConfigurationError, lambda: load(cloud)
     )
+    assert everything() == before
 
 
 @pytest.mark.slow

@@ -1,8 +1,9 @@
 """Fourteen days of the sandbox, four of them faulty: the derived tables match the sandbox's own record.
 
 On Friday 27 February two images have no response, and the day is published incomplete. On Saturday models and traces
-cannot be read. On Monday 2 March a second workspace appears. On Tuesday every fourth request meets a temporary fault,
-and the day ends complete. On Thursday 5 March too many images have no response: nothing is published.
+cannot be read, on Sunday the registry. On Monday 2 March a second workspace appears. On Tuesday every fourth request
+meets a temporary fault, and the day ends complete. On Thursday 5 March too many images have no response: nothing is
+published.
 """
 
 import datetime as dt
@@ -11,7 +12,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from golden_bills import REGISTRY, check_bills, new_statements, statements, total
+from golden_bills import REGISTRY, charges, check_bills, expected_parts, new_statements, statements, total, weights
 from golden_days import (
     APPEARS,
     BACK,
@@ -25,12 +26,14 @@ from golden_days import (
     LEFT,
     MIDDLE,
     MISSED,
+    REGISTRY_UNREAD_ON,
     UNREAD,
     UNREAD_ON,
     UNREGISTERED_FOR_A_WHILE,
     by_id,
     check_needed_images,
     make_golden,
+    make_unused_sooner,
     manifest_of,
     needed_on,
     register_of,
@@ -52,6 +55,11 @@ def golden(tmp_path_factory):
     return once_per_run(tmp_path_factory, "golden", make_golden)
 
 
+@pytest.fixture(autouse=True)
+def unused_sooner(monkeypatch):
+    make_unused_sooner(monkeypatch)
+
+
 def test_days_have_their_planned_states(golden):
     """The important stories happen on the faulty days, and every kind of event in the fortnight."""
     published = golden.lake.contents.partitions()
@@ -60,11 +68,9 @@ def test_days_have_their_planned_states(golden):
     failed = {row.id for row in failed_ids(golden.lake.table("responses", Partition(INCOMPLETE, "default")))}
     assert failed == {story("narrowed", INCOMPLETE), story("failed-build", INCOMPLETE)}
     sources = {date: manifest_of(golden, date)["fetch"]["sources"] for date in golden.oracle.knowledge}
-    # The registry is not wanted here; every other source is.
-    assert {name for of_day in sources.values() for name in of_day if not of_day[name]["wanted"]} == {"registry"}
-    wanted = {date: {name for name in of_day if of_day[name]["wanted"]} for date, of_day in sources.items()}
-    unread = {(date, name) for date, names in wanted.items() for name in names if not sources[date][name]["was_read"]}
-    assert unread == {(UNREAD_ON, name) for name in UNREAD}
+    assert {source["wanted"] for of_day in sources.values() for source in of_day.values()} == {True}
+    unread = {(date, name) for date, of_day in sources.items() for name in of_day if not of_day[name]["was_read"]}
+    assert unread == {(UNREAD_ON, name) for name in UNREAD} | {(REGISTRY_UNREAD_ON, "registry")}
     scopes = {date: manifest_of(golden, date)["fetch"]["scope"]["workspaces"] for date in golden.oracle.knowledge}
     assert scopes == {date: CATALOGUE.workspace_ids(date) for date in scopes}
     assert {len(workspaces) for workspaces in scopes.values()} == {1, 2}
@@ -91,7 +97,7 @@ each_published_day = pytest.mark.parametrize("date", [date for date in DATES if 
 
 @each_published_day
 def test_changes_of_a_day_match_the_sandbox_record(golden, date):
-    assert golden.changes(date) == golden.oracle.changes(date)
+    assert golden.changes(date) == golden.oracle.changes(date, golden.storage.digest_changes(date))
 
 
 @each_published_day
@@ -150,18 +156,104 @@ def test_costs_of_a_day_match_the_sandbox_record(golden, date):
         cost = expected[id_]["estimated_cost"]
         assert row["estimated_cost"] == (None if cost is None else pytest.approx(cost, rel=1e-12))
         row["estimated_cost"] = cost
+    by = {True: "layers", False: None}[golden.oracle.knowledge[date].day.all_was_read]
+    for id_, row in expected.items():
+        row |= {"reclaimable_bytes": golden.storage.reclaimable_of_image(date, id_), "reclaimable_by": by}
     assert rows == expected
 
 
 @each_published_day
+def test_evidence_of_the_registry_matches_the_sandbox_record(golden, date):
+    tags = golden.rows("registry_tags", date)
+    for row in tags:
+        del row["observed_at"]
+    assert tags == golden.storage.registry_tags(date)
+    assert golden.rows("registry_layers", date) == golden.storage.registry_layers(date)
+
+
+@each_published_day
+def test_storage_of_a_day_matches_the_sandbox_record(golden, date):
+    """By digest, layer and tag: of images, and of tags that are no image."""
+    rows, expected = by_id(golden.rows("image_storage", date)), golden.storage.image_storage(date)
+    only, expected_only = golden.rows("registry_only", date), golden.storage.registry_only(date)
+    assert {row.pop("is_certain") for row in only} == ({True} if only else set())
+    pairs = [(rows[id_], expected[id_] | {"id": id_}) for id_ in rows] + list(zip(only, expected_only, strict=True))
+    assert rows.keys() == expected.keys()
+    for row, wanted in pairs:
+        share, exact = row.pop("shared_bytes_share"), wanted.pop("shared_bytes_share")
+        assert share == (None if exact is None else pytest.approx(float(exact), rel=1e-12))
+        assert row == wanted
+
+
+def test_storage_has_every_state_and_what_is_pushed_again(golden):
+    rows = [row for date in golden.oracle.knowledge for row in golden.storage.image_storage(date).values()]
+    assert {row["state"] for row in rows} == {"known", "partial", "tag_gone", "unread", "elsewhere"}
+    assert {row["images_of_tag"] for row in rows} == {None, 1}
+    assert max(row["digest_changes"] for row in rows) > 1
+    after = REGISTRY_UNREAD_ON + dt.timedelta(days=1)
+    dates = {row["digest_before_date"] for row in golden.storage.image_storage(after).values()}
+    assert UNREAD_ON in dates
+    assert REGISTRY_UNREAD_ON not in dates
+
+
+@each_published_day
+def test_sets_of_unused_images_free_what_the_record_says(golden, date):
+    expected = golden.storage.reclaimable(date, golden.rows("audit_findings", date))
+    assert golden.rows("reclaimable", date) == expected
+    if date == DATES[-1]:
+        assert {row["dimension"] for row in expected} == {"all", "owner", "namespace", "rule"}
+        (whole,) = [row for row in expected if row["dimension"] == "all"]
+        assert 0 < whole["known_bytes"] < whole["image_bytes"]
+        summary = read_derived_manifest(golden.lake, Partition(date, "default")).summary
+        assert (summary.registry.known_reclaimable_bytes, summary.reclaimable_bytes) == (
+            whole["known_bytes"],
+            whole["reclaimable_bytes"],
+        )
+
+
+@each_published_day
+def test_lines_of_the_bill_match_the_sandbox_record(golden, date):
+    """Every line of every statement that is shown on the day, with one version for each statement."""
+    known = statements(CATALOGUE, golden.project_id, date)
+    rows = golden.rows("billed_costs", date)
+    names = ("charge_date", "resource_id", "description", "billed_cost", "kind", "currency", "time_zone")
+    found = sorted(tuple(row[name] for name in names) for row in rows)
+    assert found == sorted(
+        (
+            day,
+            one.resource_id,
+            one.product,
+            one.billed,
+            "registry" if one.name == REGISTRY else "modelarts",
+            "EUR",
+            "Europe/Berlin",
+        )
+        for day, charged in known.items()
+        for one in charged
+    )
+    versions = {(row["charge_date"], row["version"]) for row in rows}
+    assert len(versions) == len({version for _, version in versions}) == len(known)
+
+
+@each_published_day
 def test_bills_of_a_day_match_the_sandbox_record(golden, date):
-    """Every statement that is new or corrected on the day; without a registry no image has a part of it."""
+    """Every statement that is new or corrected on the day, divided by what the registry stored on the charge day."""
     earlier = [published for published in golden.oracle.knowledge if published < date]
     new = new_statements(CATALOGUE, golden.project_id, date, max(earlier, default=None))
-    is_published = golden.oracle.knowledge.keys()
-    check_bills(
-        golden.rows("image_bills", date), new, lambda day: "registry_not_read" if day in is_published else "no_snapshot"
-    )
+    rows = golden.rows("image_bills", date)
+    check_bills(rows, new, lambda day: parts_of(golden, day), tags=len(golden.storage.tags(date)))
+    if date == DATES[-1]:
+        assert {row["allocation"] for row in rows} >= {"image", "registry_only", "storage_unknown"}
+
+
+def parts_of(golden, day):
+    """The bytes by which the bill of a day is divided, or why it is not."""
+    if day not in golden.oracle.knowledge:
+        return "no_snapshot"
+    if not golden.storage.was_read(day):
+        return "registry_not_read"
+    storage = golden.storage.image_storage(day)
+    return dict(expected_parts(*weights(golden.oracle.costs(day), storage, golden.storage.registry_only(day))))
 
 
 @each_published_day
@@ -172,12 +264,32 @@ def test_bill_days_show_every_known_statement_beside_the_estimate(golden, date):
         day: (total(charged), total(charged, REGISTRY)) for day, charged in known.items()
     }
     for day, row in rows.items():
+        divided = [one for one in golden.rows("image_bills", row["known_since"]) if one["charge_date"] == day]
+        assert row["allocated_cost"] == sum(one["billed_cost"] for one in divided if one["allocation"] == "image")
         assert row["allocated_cost"] + row["not_allocated_cost"] == row["billed_cost"]
+        assert (row["allocated_cost"] > 0) == isinstance(parts_of(golden, day), dict)
+        # The version that the day read, and the day that read it first.
+        assert row["known_since"] == min(
+            published
+            for published in golden.oracle.knowledge
+            if charges(CATALOGUE, golden.project_id, day, published) == known[day]
+        )
         if day in golden.oracle.knowledge:
             costs = [one["estimated_cost"] for one in golden.oracle.costs(day)]
             assert float(row["estimated_cost"]) == pytest.approx(sum(cost for cost in costs if cost is not None))
-    assert {row["billed_date"] for row in golden.rows("image_costs", date)} == {None}
     assert manifest_of(golden, date)["fetch"]["sources"]["bills"]["was_read"]
+
+
+@each_published_day
+def test_images_show_their_part_of_the_newest_bill(golden, date):
+    newest = max(golden.rows("bill_days", date), key=lambda row: row["charge_date"])
+    divided = [row for row in golden.rows("image_bills", newest["known_since"]) if row["allocation"] == "image"]
+    parts = {row["id"]: row for row in divided if row["charge_date"] == newest["charge_date"]}
+    for row in golden.rows("image_costs", date):
+        part = parts.get(row["id"])
+        assert (row["billed_date"], row["billed_currency"]) == ((part["charge_date"], "EUR") if part else (None, None))
+        for name in ("billed_cost", "billed_registry_cost"):
+            assert row[name] == (part[name] if part else None)
 
 
 @each_published_day
@@ -281,7 +393,8 @@ def test_events_and_change_rows_correspond(golden, date):
     met = set(golden.oracle.knowledge[since].after)
     register = register_of(date).keys() - {UNREGISTERED_FOR_A_WHILE}
     events = [one for one in CATALOGUE.events(since + dt.timedelta(days=1), date) if one.id in register]
-    keys = {(row["id"], row["change"], row["field"]) for row in golden.changes(date)}
+    # The registry's digests are in no event of an image.
+    keys = {(row["id"], row["change"], row["field"]) for row in golden.changes(date) if row["field"] != "digest"}
     keys = {key for key in keys if key[0] != UNREGISTERED_FOR_A_WHILE}
 
     whole = whole_changes(events, alive, met)

@@ -9,7 +9,7 @@ from pipelines.sandbox import Faults
 
 def test_nothing_becomes_unused_while_a_source_is_forbidden(tmp_path):
     faults = Faults(sources_forbidden=["training_jobs"])
-    blind = take_days(tmp_path, DATES[:3], lambda _: faults, lambda _: frozenset({"training_jobs"}))
+    blind = take_days(tmp_path, DATES[:3], lambda _: faults, lambda _: frozenset({"training_jobs"}), registry="false")
     for date in DATES[:3]:
         rows = by_id(blind.rows("image_usage", date))
         assert rows == by_id(blind.oracle.usage(date))
@@ -24,7 +24,9 @@ def test_nothing_becomes_unused_while_a_source_is_forbidden(tmp_path):
 
 def test_nothing_becomes_unused_while_a_workspace_is_not_read(tmp_path):
     before, *dates = [APPEARS + dt.timedelta(days=number) for number in (-1, 0, 1)]
-    narrow = take_days(tmp_path, [before, *dates], lambda _: Faults(), lambda _: frozenset(), workspaces="0")
+    narrow = take_days(
+        tmp_path, [before, *dates], lambda _: Faults(), lambda _: frozenset(), workspaces="0", registry="false"
+    )
     first = by_id(narrow.rows("image_usage", before))
     assert first == by_id(narrow.oracle.usage(before))
     assert {row["unused_days"] for row in first.values()} == {0, 1}

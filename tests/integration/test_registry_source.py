@@ -8,13 +8,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.derive.days import derive_days
+from pipelines.lake.derived_manifests import read_derived_manifest
 from pipelines.lake.layout import Lake, Partition
 from pipelines.sandbox.catalogue import Catalogue
 from pipelines.sandbox.registry import FORBIDDEN, Registry
 from pipelines.settings import Settings
 from pipelines.snapshot.snapshot_run import SnapshotRun
 from pipelines.snapshot.steps import fetch_responses, publish_snapshot, take_inventory
-from pipelines.tables import REGISTRY_LAYERS, REGISTRY_PAGES, REGISTRY_TAGS
+from pipelines.tables import IMAGE_STORAGE, REGISTRY_LAYERS, REGISTRY_PAGES, REGISTRY_TAGS
 
 MONDAY = dt.date(2026, 11, 16)
 SIZE = 120
@@ -105,3 +106,26 @@ def test_a_run_reads_every_tag_and_layer_in_either_version(cloud, monkeypatch, m
     assert facts.requests >= len(kinds) + 2
     assert json.loads(rows(REGISTRY_PAGES)[0]["body"]) is not None
     assert version == (3 if b"nextMarker" in rows(REGISTRY_PAGES)[0]["body"] else 2)
+
+
+@pytest.mark.parametrize(
+    ("faults", "status"),
+    [
+        ({"sources_forbidden": ["registry"]}, "HTTP 403 SVCSTG.SWR.4030000"),
+        ({"sources_missing": ["registry"]}, "HTTP 404 APIG.0101"),
+        ({"sources_broken": ["registry"]}, "HTTP 500 SVCSTG.SWR.5000000"),
+    ],
+    ids=["forbidden", "missing", "broken"],
+)
+def test_registry_that_shows_nothing_is_not_an_empty_one(cloud, faults, status):
+    steer(cloud, **faults)
+    manifest = take(derives=True)
+    facts, scope = manifest.fetch.sources["registry"], manifest.fetch.registry
+    assert (facts.was_read, facts.items, facts.partial) == (False, 0, None)
+    assert status in facts.error
+    assert (scope.namespaces, scope.unread) == ([], [])
+    assert rows(REGISTRY_TAGS) == rows(REGISTRY_LAYERS) == rows(REGISTRY_PAGES) == []
+    states = {row["state"] for row in rows(IMAGE_STORAGE)}
+    assert states == {"unread", "elsewhere"}
+    summary = read_derived_manifest(Lake("lake"), Partition(MONDAY, "default")).summary.registry
+    assert (summary.tags, summary.stored_bytes, summary.only_tags) == (None, None, None)

@@ -182,6 +182,13 @@ def test_json_attributes_keep_their_types(tmp_path):
     assert rows[0]["owner"] == "7"
 
 
+@pytest.mark.parametrize("name", ["i.json", "i.jsonl"])
+def test_json_keeps_nan_as_text_and_the_last_of_equal_names(tmp_path, name):
+    item = f'{{"id": "{B}", "x": NaN, "id": "{A}", "n": {10**30}}}'
+    rows, _ = read(write(tmp_path / name, f"[{item}]" if name == "i.json" else item))
+    assert [(row["id"], row["attributes"]) for row in rows] == [(A, f'{{"n":"{10**30}","x":"NaN"}}')]
+
+
 def test_json_objects_may_differ_in_their_fields(tmp_path, monkeypatch):
     # The second chunk has no id at all; these are blank ids, not a missing column.
     monkeypatch.setattr(inventory_sources, "BATCH_ROWS", 2)

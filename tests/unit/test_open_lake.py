@@ -119,7 +119,16 @@ def test_frames_have_the_documented_types(lake):
     assert types["rests_on"] == "datetime64[ms]"
     assert types["size_bytes"] == "Int64"
     assert types["is_current"] == "boolean"
-    assert lake.costs().dtypes["estimated_cost"] == "float64"
+    assert dict(lake.costs().dtypes) == {
+        "owner": "str",
+        "currency": "str",
+        "image_days": "Int64",
+        "image_days_without_estimate": "Int64",
+        "estimated_cost": "float64",
+        "image_days_without_bill": "Int64",
+        "billed_cost": "object",
+        "billed_registry_cost": "object",
+    }
 
 
 def test_changes_of_a_period_are_those_of_its_days(lake, stored):

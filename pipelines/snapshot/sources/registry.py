@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from pipelines.cloud.registry import ManifestClient, RegistryClient, RegistryLogin, RegistryPage
-from pipelines.errors import ListMissingError, ListUnreadableError, PipelineError, StorageError
+from pipelines.errors import ListDeniedError, ListMissingError, ListUnreadableError, PipelineError, StorageError
 from pipelines.lake.manifests import RegistryFacts, SourceFacts, UnreadRepository
 from pipelines.lake.parquet_files import TableWriter, read_batches
 from pipelines.lake.storage import LakePath
@@ -34,6 +34,8 @@ _PAGES_A_GROUP = 64
 # A list of manifests may list further lists.
 _MOST_DEPTH = 3
 _MANY = 20
+# So many lists in a row fail before the registry is taken to be down.
+_MOST_FAULTS = 2
 
 
 @dataclass(slots=True)
@@ -102,12 +104,15 @@ class RegistryReading:
                     await self._read_lists(client)
             finally:
                 self._requests += client.requests
+        if self._unread and not self._pages:
+            # Nothing was shown, which is not the same as nothing stored.
+            raise ListUnreadableError(self._unread[0].reason)
         for namespace, repository, tags in self.store.registry.unknown():
             words = "the layers of one tag are" if tags == 1 else f"the layers of {tags} tags are"
             self._note_unread(namespace, repository, f"{words} not known")
 
     async def _read_repositories(self, client: RegistryClient, named: list[str]) -> None:
-        wanted = list(self.stated or named)
+        wanted, faults = list(self.stated or named), 0
         for namespace in [None] if self.stated is None else wanted:
             try:
                 async for page in client.repositories(namespace):
@@ -123,7 +128,8 @@ class RegistryReading:
                     elif page.shortfall:
                         self._fail_short(client, page.shortfall)
             except ListUnreadableError as error:
-                if namespace is None:
+                faults += not isinstance(error, ListDeniedError | ListMissingError)
+                if namespace is None or (faults >= _MOST_FAULTS and not self._pages):
                     raise
                 self._note_unread(namespace, None, str(error))
         self._namespaces = self.store.registry.namespaces() if self.stated is None else wanted
@@ -135,9 +141,11 @@ class RegistryReading:
         )
 
     async def _read_tags(self, client: RegistryClient, repository: Repository) -> None:
+        pages = 0
         try:
             async for page in client.tags(repository.namespace, repository.name):
                 self._keep("tags", repository.namespace, repository.name, page)
+                pages += 1
                 found = [tag_of(item) for item in page.items]
                 tags: list[Tag] = [one for one in found if one is not None]
                 with self.store.transaction():
@@ -146,9 +154,10 @@ class RegistryReading:
                 self._skipped += skipped
                 if lacking := skipped + page.shortfall:
                     self._note_unread(*repository[:2], f"{lacking} of its tags are not shown")
-        except ListMissingError:
-            # The registry says that there is none, so it has no tags.
-            return
+        except ListMissingError as error:
+            # The registry says that there is none, so it has no tags; but it has shown some of one deleted meanwhile.
+            if pages:
+                self._note_unread(*repository[:2], str(error))
         except ListUnreadableError as error:
             self._note_unread(*repository[:2], str(error))
 
