@@ -105,30 +105,31 @@ def test_every_flipped_byte_of_a_trusted_file_is_reported(lake):
             kinds.setdefault(re.sub(r"[0-9a-f]{64}|[0-9]", "", lake.key(path)), []).append(path)
     # 23 tables of a day and the history, 15 monthly ones, the report; and 6 kinds of records.
     assert len(kinds) == 23 + 1 + 15 + 1 + 6
-
-    def flip(path):
-        """Change a bit of the file; returns where."""
+    flips = []
+    for paths in kinds.values():
+        path = chance.choice(paths)
         flipped = bytearray(path.read_bytes())
         size = len(flipped)
         at = chance.choice([chance.randrange(size), chance.randrange(max(0, size - 20), size)])
         flipped[at] ^= 1 << chance.randrange(8)
-        path.write_bytes(flipped)
-        return at
-
-    chosen = [chance.choice(paths) for paths in kinds.values()]
+        flips.append((path, at, flipped))
     # A changed record casts doubt on others, so each is changed alone.
-    for path in chosen:
+    for path, at, flipped in flips:
         if path.suffix == ".json":
             content = path.read_bytes()
-            at = flip(path)
+            path.write_bytes(flipped)
             found = problems(lake, quick=True)
             path.write_bytes(content)
             key = lake.key(path)
             assert key in found or any(key in sentence for sentence in found.values()), (key, at, found)
     # Each of the others is reported by itself.
-    flips = {lake.key(path): flip(path) for path in chosen if path.suffix != ".json"}
-    assert len(flips) == 40
-    assert {lake.key(path) for path in chosen if path.suffix != ".json"} - problems(lake, quick=True).keys() == set()
+    others = {lake.key(path): at for path, at, _ in flips if path.suffix != ".json"}
+    assert len(others) == 40
+    for path, _, flipped in flips:
+        if path.suffix != ".json":
+            path.write_bytes(flipped)
+    found = problems(lake, quick=True)
+    assert {key: at for key, at in others.items() if key not in found} == {}
 
 
 @pytest.mark.parametrize(
