@@ -1,8 +1,9 @@
 """What the registry stores for images and tags, and what deleting sets of images frees: counted by distinct layers.
 
 A layer is stored once, however many tags have it, and freed when none is left. The counting is SQL:
-`sql/derive/layer_tags.sql`, `shared_layers.sql`, `manifest_storage.sql`, `tag_storage.sql`, `image_storage.sql`,
-`registry_only.sql`, `freed_bytes.sql` and `reclaimable.sql`. Reading the registry belongs to the fetch.
+`sql/derive/layer_tags.sql`, `numbered_layers.sql`, `shared_layers.sql`, `manifest_storage.sql`, `tag_storage.sql`,
+`image_storage.sql`, `registry_only.sql`, `freed_bytes.sql` and `reclaimable.sql`. Reading the registry belongs to the
+fetch.
 
 What could not be read may share layers with everything of its namespace, so bytes there are not known. Namespaces are
 taken to share no layer with what was not read in another one.
@@ -115,7 +116,7 @@ def derive_reclaimable(analysis: Analysis) -> FileFacts:
 
 def count_layers(engine: Engine) -> None:
     """Make `layer_tags`, `shared_layers` and `manifest_storage` from `registry_tags` and `registry_layers`."""
-    for name in ("layer_tags", "manifests"):
+    for name in ("layer_tags", "numbered_layers", "manifests"):
         engine.hold(name, [read_sql(f"derive/{name}.sql")])
     _hold_by_manifest(engine, "shared_layers", ("registry_layers", "manifests"), "digest")
     engine.hold("manifest_storage", [read_sql("derive/manifest_storage.sql")])
