@@ -390,9 +390,10 @@ def test_plots_are_drawn(executed):
         ("audit", "fortnight"): 5,
         ("audit", "one day"): 5,
         ("audit", "incomplete day"): 5,
-        ("cost", "fortnight"): 3,  # nothing is priced
+        ("cost", "fortnight"): 4,  # nothing is priced, but there are bills
         ("cost", "one day"): 3,  # usage was not read
         ("cost", "incomplete day"): 3,
+        ("cost", "billed"): 4,
         ("image", "fortnight"): 1,
         ("image", "one day"): 1,
         ("image", "incomplete day"): 1,
