@@ -86,7 +86,8 @@ _AUDIT_CODE = (
 )
 _STORAGE_CODE = (
     "pipelines/derive/storage.py",
-    *(f"sql/derive/{name}.sql" for name in ("layer_tags", "manifest_storage", "tag_storage", "image_addresses")),
+    *(f"sql/derive/{name}.sql" for name in ("layer_tags", "manifests", "shared_layers", "manifest_storage")),
+    *(f"sql/derive/{name}.sql" for name in ("tag_storage", "image_addresses")),
     "sql/derive/undescribed_positions.sql",
 )
 _CODE: dict[str, tuple[str, ...]] = {
@@ -109,7 +110,8 @@ _CODE: dict[str, tuple[str, ...]] = {
     REGISTRY_ONLY.name: (*_STORAGE_CODE, "sql/derive/registry_only.sql"),
     RECLAIMABLE.name: (
         *_STORAGE_CODE,
-        *(f"sql/derive/{name}.sql" for name in ("unused_sets", "set_tags", "freed_bytes", "reclaimable")),
+        *(f"sql/derive/{name}.sql" for name in ("unused_sets", "sets", "stored_tags", "set_members", "set_tags")),
+        *(f"sql/derive/{name}.sql" for name in ("set_layers", "freed_bytes", "reclaimable")),
     ),
     AUDIT_RULES.name: _AUDIT_CODE,
     AUDIT_FINDINGS.name: _AUDIT_CODE,

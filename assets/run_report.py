@@ -135,6 +135,8 @@ def summary_lines(summary: "DerivedSummary") -> list[str]:
     if registry is not None and registry.stored_bytes is not None:
         tags = count_text(registry.tags or 0, "tag")
         lines.append(f"registry  {size_text(registry.stored_bytes)} in {tags}, each layer counted once")
+    elif registry is not None:
+        lines.append("registry  not read: what it stores is unknown")
     if registry is not None and registry.unknown_images:
         unknown = count_text(registry.unknown_images, "image")
         known = size_text(registry.known_reclaimable_bytes)

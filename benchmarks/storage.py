@@ -278,7 +278,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tags", nargs="?", type=int, default=1_000_000)
     parser.add_argument("--keep", type=Path, help="directory of the lake; one that is there is used again")
-    parser.add_argument("--only", nargs="+", choices=MEASURES, default=list(MEASURES))
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=MEASURES,
+        default=list(MEASURES),
+        help="`sets` and `reference` need the tables of `day`",
+    )
     parser.add_argument("--measure", nargs=2, metavar=("NAME", "LAKE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:

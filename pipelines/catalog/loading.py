@@ -194,7 +194,7 @@ def _condition(partition: Mapping[str, Any]) -> BooleanExpression:
     condition: BooleanExpression = AlwaysTrue()
     for column, value in partition.items():
         # PyIceberg's own initialiser, which mypy's plugin for pydantic does not see.
-        condition = And(condition, EqualTo(column, value))  # type: ignore[call-arg, misc]
+        condition = And(condition, EqualTo(column, value))  # type: ignore[call-arg]
     return condition
 
 

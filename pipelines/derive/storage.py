@@ -1,15 +1,17 @@
 """What the registry stores for images and tags, and what deleting sets of images frees: counted by distinct layers.
 
 A layer is stored once, however many tags have it, and freed when none is left. The counting is SQL:
-`sql/derive/layer_tags.sql`, `manifest_storage.sql`, `tag_storage.sql`, `image_storage.sql`, `registry_only.sql`,
-`freed_bytes.sql` and `reclaimable.sql`. Reading the registry belongs to the fetch.
+`sql/derive/layer_tags.sql`, `numbered_layers.sql`, `shared_layers.sql`, `manifest_storage.sql`, `tag_storage.sql`,
+`image_storage.sql`, `registry_only.sql`, `freed_bytes.sql` and `reclaimable.sql`. Reading the registry belongs to the
+fetch.
 
 What could not be read may share layers with everything of its namespace, so bytes there are not known. Namespaces are
 taken to share no layer with what was not read in another one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pyarrow as pa
 
@@ -17,8 +19,20 @@ from pipelines.derive.analysis import Analysis
 from pipelines.derive.usage import UNUSED_AFTER_DAYS
 from pipelines.engine.interface import Engine
 from pipelines.engine.sql_files import read_sql
+from pipelines.engine.sql_text import quoted
 from pipelines.lake.manifests import FetchFacts, FileFacts
-from pipelines.tables import AUDIT_FINDINGS, IMAGE_STORAGE, RECLAIMABLE, REGISTRY_LAYERS, REGISTRY_ONLY, REGISTRY_TAGS
+from pipelines.tables import (
+    AUDIT_FINDINGS,
+    IMAGE_STORAGE,
+    IMAGE_USAGE,
+    RECLAIMABLE,
+    REGISTRY_LAYERS,
+    REGISTRY_ONLY,
+    REGISTRY_TAGS,
+)
+
+# So many fit in the memory of an engine with all their layers.
+MANIFESTS_AT_A_TIME = 65_536
 
 _NAMESPACES = pa.schema([("namespace", pa.string()), ("is_whole", pa.bool_()), ("list_was_read", pa.bool_())])
 _UNREAD = pa.schema([("namespace", pa.string()), ("repository", pa.string())])
@@ -94,21 +108,60 @@ def derive_reclaimable(analysis: Analysis) -> FileFacts:
     engine = analysis.engine
     analysis.load_today(AUDIT_FINDINGS, "findings")
     engine.load("cost_parameters", pa.table({"unused_after_days": [UNUSED_AFTER_DAYS]}))
-    engine.hold("unused_sets", [read_sql("derive/unused_sets.sql")])
-    free_sets(engine)
+    sources = ("current_images", IMAGE_USAGE.name, "findings")
+    analysis.hold_by_id("unused_sets", read_sql("derive/unused_sets.sql"), sources)
+    free_sets(engine, analysis.each_range)
     return analysis.write(RECLAIMABLE, read_sql("derive/reclaimable.sql"))
 
 
 def count_layers(engine: Engine) -> None:
-    """Make the relations `layer_tags` and `manifest_storage` from `registry_tags` and `registry_layers`."""
-    for name in ("layer_tags", "manifest_storage"):
+    """Make `layer_tags`, `shared_layers` and `manifest_storage` from `registry_tags` and `registry_layers`."""
+    for name in ("layer_tags", "numbered_layers", "manifests"):
         engine.hold(name, [read_sql(f"derive/{name}.sql")])
+    _hold_by_manifest(engine, "shared_layers", ("registry_layers", "manifests"), "digest")
+    engine.hold("manifest_storage", [read_sql("derive/manifest_storage.sql")])
 
 
-def free_sets(engine: Engine) -> None:
-    """Make the relation `freed_bytes` from `unused_sets`, `image_storage`, `registry_layers` and `layer_tags`."""
-    for name in ("set_tags", "freed_bytes"):
+def free_sets(engine: Engine, each_range: Callable[[Collection[str]], Iterator[None]] = lambda _: iter([None])) -> None:
+    """Make the relation `freed_bytes` from `unused_sets`, `image_storage`, `manifest_storage` and `shared_layers`.
+
+    `each_range` lets relations with images by `id` hold one range of ids after the other.
+    """
+    for name in ("sets", "stored_tags"):
         engine.hold(name, [read_sql(f"derive/{name}.sql")])
+    of_range = each_range(("unused_sets", "stored_tags"))
+    engine.hold("set_members", (read_sql("derive/set_members.sql") for _ in of_range))
+    engine.hold("set_tags", [read_sql("derive/set_tags.sql")])
+    _hold_by_manifest(engine, "set_layers", ("shared_layers", "set_tags"), "manifest")
+    engine.hold("freed_bytes", [read_sql("derive/freed_bytes.sql")])
+
+
+def _hold_by_manifest(engine: Engine, name: str, sources: Collection[str], column: str) -> None:
+    """Hold a relation of what its SELECT gives for one range of manifests after the other: few at a time fit in memory.
+
+    `column` of `sources` tells manifests apart: `manifest`, their number, or `digest`, which has the same order.
+    """
+    engine.hold(name, (read_sql(f"derive/{name}.sql") for _ in _each_manifest_range(engine, sources, column)))
+
+
+def _each_manifest_range(engine: Engine, sources: Collection[str], column: str) -> Iterator[None]:
+    starts: list[str] = []
+    if engine.ids_at_a_time is not None:
+        first = engine.read(
+            f"SELECT CAST({column} AS VARCHAR) AS first FROM manifests "  # noqa: S608  (names of ours)
+            f"WHERE manifest % {MANIFESTS_AT_A_TIME} = 0 ORDER BY manifest"
+        )
+        starts = [quoted(value) if column == "digest" else value for value in first["first"].to_pylist()]
+    if not starts:
+        yield
+        return
+    between = [f"{column} >= {first} AND {column} < {after}" for first, after in pairwise(starts)]
+    for condition in (f"{column} < {starts[0]}", *between, f"{column} >= {starts[-1]}"):
+        for name in sources:
+            engine.narrow(name, condition)
+        yield
+    for name in sources:
+        engine.narrow(name, None)
 
 
 def load_scope(engine: Engine, fetch: FetchFacts) -> None:

@@ -1,31 +1,41 @@
 -- What deleting each of some sets of tags frees together: the bytes of each layer that no other tag of the registry has.
 -- A layer counts once, however many tags of the set have it.
 --
--- Reads set_tags (dimension, name, digest; tags: how many tags of that manifest are in the set), registry_layers and
--- layer_tags (see layer_tags.sql).
-WITH set_layers AS (
+-- Reads sets (see sets.sql), set_tags (see set_tags.sql) and set_layers (see set_layers.sql).
+WITH unique_layers AS (
     SELECT
-        set_tags.dimension,
-        set_tags.name,
-        registry_layers.layer_digest,
-        SUM(set_tags.tags) AS tags
+        set_number,
+        SUM(unique_bytes) AS bytes
     FROM set_tags
-    INNER JOIN registry_layers
-        ON registry_layers.digest = set_tags.digest
+    GROUP BY set_number
+),
+
+freed_layers AS (
+    SELECT
+        set_number,
+        MAX(size_bytes) AS size_bytes
+    FROM set_layers
     GROUP BY
-        set_tags.dimension,
-        set_tags.name,
-        registry_layers.layer_digest
+        set_number,
+        layer
+    HAVING SUM(tags_of_set) = MAX(tags)
+),
+
+freed AS (
+    SELECT
+        set_number,
+        SUM(size_bytes) AS bytes
+    FROM freed_layers
+    GROUP BY set_number
 )
 
 SELECT
-    set_layers.dimension,
-    set_layers.name,
-    CAST(SUM(layer_tags.size_bytes) AS BIGINT) AS bytes
-FROM set_layers
-INNER JOIN layer_tags
-    ON layer_tags.layer_digest = set_layers.layer_digest
-    AND layer_tags.tags = set_layers.tags
-GROUP BY
-    set_layers.dimension,
-    set_layers.name
+    sets.dimension,
+    sets.name,
+    CAST(unique_layers.bytes + COALESCE(freed.bytes, 0) AS BIGINT) AS bytes
+FROM sets
+INNER JOIN unique_layers
+    ON unique_layers.set_number = sets.set_number
+LEFT JOIN freed
+    ON freed.set_number = sets.set_number
+WHERE unique_layers.bytes + COALESCE(freed.bytes, 0) > 0

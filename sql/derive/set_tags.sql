@@ -1,34 +1,22 @@
 -- The tags that a set of images deletes: those whose images are all in the set. A set names an image once.
 --
--- Reads unused_sets (see unused_sets.sql) and image_storage.
-WITH tags AS (
-    SELECT
-        unused_sets.dimension,
-        unused_sets.name,
-        image_storage.namespace,
-        image_storage.repository,
-        image_storage.tag,
-        MAX(image_storage.digest) AS digest
-    FROM unused_sets
-    INNER JOIN image_storage
-        ON image_storage.id = unused_sets.id
-    WHERE image_storage.state = 'known'
-    GROUP BY
-        unused_sets.dimension,
-        unused_sets.name,
-        image_storage.namespace,
-        image_storage.repository,
-        image_storage.tag
-    HAVING COUNT(*) = MAX(image_storage.images_of_tag)
-)
-
+-- Reads set_members (see set_members.sql).
 SELECT
-    dimension,
-    name,
-    digest,
-    COUNT(*) AS tags
-FROM tags
+    set_number,
+    manifest,
+    unique_bytes
+FROM set_members
+WHERE images_of_tag = 1
+UNION ALL
+SELECT
+    set_number,
+    MAX(manifest) AS manifest,
+    MAX(unique_bytes) AS unique_bytes
+FROM set_members
+WHERE images_of_tag > 1
 GROUP BY
-    dimension,
-    name,
-    digest
+    set_number,
+    namespace,
+    repository,
+    tag
+HAVING COUNT(*) = MAX(images_of_tag)

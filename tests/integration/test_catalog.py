@@ -391,7 +391,7 @@ def test_rest_catalog_is_loaded_and_a_fault_of_it_is_made_up_for(one_day, rest):
             assert normalised(rows) == normalised(lake_rows(name, one_day)), name
 
 
-def test_wrong_token_and_silent_server_are_one_sentence_without_the_token(one_day, rest, monkeypatch):
+def test_wrong_token_and_stopped_server_are_one_sentence_without_the_token(one_day, rest, monkeypatch):
     monkeypatch.setenv("PYICEBERG_CATALOG__SERVED__TOKEN", "wrong-token-0815")
     # The server's own message quotes what it got.
     assert sentence(ConfigurationError, lambda: load(one_day, setting="served")) == (

@@ -29,6 +29,7 @@ NOT_RUN = {
     ("README.md", "python3"): "installs; CI runs the second line, and most tests what the first one ends with",
     ("docs/dbt.md", "python3"): "installs dbt; test_dbt_build runs it",
     ("docs/engines.md", "sudo"): "installs Java and Spark",
+    ("docs/iceberg.md", "export"): "needs a REST catalog; test_catalog loads one by PyIceberg's configuration",
     ("docs/metrics.md", "node_exporter"): "needs the node exporter; test_metrics reads the file by Prometheus' parsers",
     ("docs/operations.md", "useradd"): "needs root and PostgreSQL; test_production_instance runs what it sets up",
     ("docs/operations.md", "sudo"): "needs that user",

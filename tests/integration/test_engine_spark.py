@@ -144,8 +144,9 @@ LISTED = dict.fromkeys(("id", "name", "namespace", "swr_path", "type", "visibili
 ADDRESSES = dict.fromkeys(("id", "namespace", "repository", "tag"), TEXT)
 # Files that make a relation for other files, in the order in which they need each other.
 RELATIONS = (
-    *("image_owners", "current_images", "layer_tags", "manifest_storage", "tag_storage"),
-    *("unused_sets", "set_tags", "freed_bytes"),
+    *("image_owners", "current_images", "layer_tags", "numbered_layers", "manifests"),
+    *("shared_layers", "manifest_storage", "tag_storage"),
+    *("unused_sets", "sets", "stored_tags", "set_members", "set_tags", "set_layers", "freed_bytes"),
 )
 SCHEMAS = {
     **{name: table.schema for name, table in (TABLES | ANALYSIS_TABLES).items()},

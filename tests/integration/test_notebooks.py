@@ -15,7 +15,7 @@ import pytest
 from fortnight import DAYS, LAST_DAY
 from nbclient import NotebookClient
 from once_per_run import once_per_run
-from published_days import day_of, publish_snapshot
+from published_days import day_of, publish_snapshot, registry_and_bill
 
 from pipelines.derive.days import derive_days
 from pipelines.settings import ROOT, Settings
@@ -63,6 +63,13 @@ FIGURES = {
         "unused": unused_by_owner.T.to_dict(),
         "estimated_cost": cost_by_owner["estimated_cost"].droplevel("currency").to_dict(),
         "what_if": what_if["month"].to_dict(),
+        "bill_by_day": [
+            [f"{row.charge_date:%F}", *(None if pd.isna(one) else one for one in row[3:])]
+            for row in bill_by_day.itertuples()
+        ],
+        "bill_by_owner": {
+            row.owner: [None if pd.isna(one) else one for one in row[3:]] for row in bill_by_owner.itertuples()
+        },
     """,
 }
 
@@ -97,7 +104,8 @@ def execute_all(root, fortnight):
             nbformat.v4.new_notebook(), kernel_name="python3", resources={"metadata": {"path": str(root)}}, timeout=240
         )
         with client.setup_kernel():
-            return {(name, lake): execute(client, name, path) for name in NAMES for lake, path in lakes.items()}
+            executed = {(name, lake): execute(client, name, path) for name in NAMES for lake, path in lakes.items()}
+            return executed | {("cost", "billed"): execute(client, "cost", publish_billed_days(root / "billed"))}
 
 
 def execute(client, name, lake):
@@ -112,13 +120,16 @@ def execute(client, name, lake):
     return Executed(client.nb, json.loads(client.nb.cells.pop().outputs[0].text))
 
 
-def publish_one_day(root, outcome):
-    """A lake of one day with two images, one of `outcome`; list and notebooks not read, 3 per GB-month."""
+def priced(root):
     root.mkdir()
     prices = root / "prices.toml"
     prices.write_text('currency = "EUR"\n[[price]]\nvalid_from = 2026-01-01\nper_gb_month = 3\n')
-    settings = Settings(lake=str(root / "lake"), price_book=prices)
-    day = replace(day_of(LAST_DAY.isoformat()), settings=settings)
+    return Settings(lake=str(root / "lake"), price_book=prices)
+
+
+def publish_one_day(root, outcome):
+    """A lake of one day with two images, one of `outcome`; list and notebooks not read, 3 per GB-month."""
+    day = replace(day_of(LAST_DAY.isoformat()), settings=priced(root))
     known = {"name": "a", "type": "DEDICATED", "visibility": "PUBLIC", "status": "ACTIVE", "size_bytes": 10 * GB}
     images = [known | {"id": "a", "namespace": "vision"}, known | {"id": "b"}]
     ids = {"a": "ok", "b": outcome}
@@ -129,6 +140,23 @@ def publish_one_day(root, outcome):
         images=[image for image in images if ids[image["id"]] == "ok"],
     )
     derive_days(day)
+    return root / "lake"
+
+
+def publish_billed_days(root):
+    """A lake of two days with a registry; the second reads the bill of the first, 3 EUR. Prices as above."""
+    settings = priced(root)
+    images = [{"id": id_, "size_bytes": 10 * GB, "swr_path": f"swr.example/team/{id_}:v1"} for id_ in "ab"]
+    for date in DATES[-2:]:
+        day = replace(day_of(date), settings=settings)
+        publish_snapshot(
+            day,
+            inventory=[{"id": "a", "owner": "h.weber"}, {"id": "b", "owner": "p.novak"}],
+            responses=[{"id": id_, "outcome": "ok"} for id_ in "ab"],
+            images=images,
+            **registry_and_bill(date, "team/a:v1", "team/b:v1", "team/nobody:v1"),
+        )
+        derive_days(day)
     return root / "lake"
 
 
@@ -302,6 +330,32 @@ def test_cost_shows_unused_images_and_their_costs(executed, table):
     assert notebook.figures["what_if"] == pytest.approx({owner: 0.05 * size for owner, size in gb.items()})
 
 
+def test_cost_shows_estimate_bill_and_difference(executed, table):
+    # 10 GB at 3 for a month of 30 days; each of three tags has as many bytes.
+    figures = executed["cost", "billed"].figures
+    assert figures["bill_by_day"] == [[DATES[-2], pytest.approx(2), 3, pytest.approx(1), 3, 1]]
+    assert figures["bill_by_owner"] == {
+        "h.weber": [pytest.approx(1), 1, pytest.approx(0), 1],
+        "p.novak": [pytest.approx(1), 1, pytest.approx(0), 1],
+        "not allocated: registry only": [None, 1, None, 1],
+    }
+    # Of the fortnight: the newest statement of each day, with all that is not allocated.
+    newest = {row["charge_date"]: row for row in table("bill_days") if row["charge_date"] >= DAYS[0]}
+    found = executed["cost", "fortnight"].figures
+    assert [row[0] for row in found["bill_by_day"]] == [day.isoformat() for day in sorted(newest)] != []
+    for day, (_, _, registry, _, billed, not_allocated) in zip(sorted(newest), found["bill_by_day"], strict=True):
+        row = newest[day]
+        expected = [float(row[f"{name}_cost"]) for name in ("billed_registry", "billed", "not_allocated")]
+        assert [registry, billed, not_allocated] == pytest.approx(expected)
+    total = sum(float(row["billed_cost"]) for row in newest.values())
+    assert sum(row[-1] for row in found["bill_by_owner"].values()) == pytest.approx(total)
+
+
+def test_cost_says_that_no_bill_is_known(executed):
+    assert executed["cost", "one day"].figures["bill_by_day"] == []
+    assert "No bill of these days is known" in executed["cost", "one day"].text
+
+
 def test_notebooks_run_on_a_lake_of_one_day(executed):
     audit, cost = executed["audit", "one day"], executed["cost", "one day"]
     assert "Project default, 2026-11-23 to 2026-11-23. Published days: 1, of which" in audit.text
@@ -336,9 +390,10 @@ def test_plots_are_drawn(executed):
         ("audit", "fortnight"): 5,
         ("audit", "one day"): 5,
         ("audit", "incomplete day"): 5,
-        ("cost", "fortnight"): 3,  # nothing is priced
+        ("cost", "fortnight"): 4,  # nothing is priced, but there are bills
         ("cost", "one day"): 3,  # usage was not read
         ("cost", "incomplete day"): 3,
+        ("cost", "billed"): 4,
         ("image", "fortnight"): 1,
         ("image", "one day"): 1,
         ("image", "incomplete day"): 1,

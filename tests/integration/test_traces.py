@@ -2,17 +2,21 @@
 
 import datetime as dt
 import json
+import shutil
+from pathlib import Path
 
 import httpx
 import orjson
 import pyarrow.parquet as pq
 import pytest
+from sandbox_faults import set_faults
 from scripted_server import client, http, replies, serving
 
 from pipelines.derive.days import derive_days
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.local_storage import LocalPath
-from pipelines.lake.manifests import SourceFacts
+from pipelines.lake.manifests import SourceFacts, published
+from pipelines.sandbox import SandboxOptions
 from pipelines.sandbox.catalogue import Catalogue
 from pipelines.sandbox.series import SECRET_MARK
 from pipelines.sandbox.traces import Traces, Wanted
@@ -27,12 +31,38 @@ MONDAY = dt.date(2026, 11, 16)
 SIZE = 300
 
 
+@pytest.fixture(scope="module")
+def started(command_server, tmp_path_factory):
+    inventory = tmp_path_factory.mktemp("inventory") / "inventory.csv"
+    with command_server.sandbox(SandboxOptions(size=SIZE, day=MONDAY, inventory_file=inventory)) as sandbox:
+        yield sandbox
+
+
 @pytest.fixture
-def cloud(start_sandbox, tmp_path, monkeypatch):
-    sandbox = start_sandbox(size=SIZE, day=MONDAY, inventory_file=tmp_path / "inventory.csv")
-    for name, value in sandbox.env.items():
+def cloud(started, monkeypatch):
+    """A running sandbox without faults, and its credentials in the environment."""
+    for name, value in started.env.items():
         monkeypatch.setenv(name, value)
-    return sandbox
+    set_faults(started, method="PUT")
+    return started
+
+
+@pytest.fixture(scope="module")
+def first_day(started, tmp_path_factory):
+    """A lake of the first day."""
+    root = tmp_path_factory.mktemp("first-day")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(root)
+        for name, value in started.env.items():
+            monkeypatch.setenv(name, value)
+        take(started, MONDAY)
+    return root / "lake"
+
+
+@pytest.fixture
+def lake(first_day, tmp_path):
+    """That lake; `take` adds days."""
+    return Path(shutil.copytree(first_day, tmp_path / "lake"))
 
 
 def steer(cloud, **faults):
@@ -82,8 +112,8 @@ def midnight(date):
     return dt.datetime.combine(date, dt.time(), dt.UTC)
 
 
-def test_a_first_day_reads_the_traces_of_seven_days(cloud):
-    facts = take(cloud, MONDAY).fetch.sources["traces"]
+def test_a_first_day_reads_the_traces_of_seven_days(lake):
+    facts = published(Lake("lake"), Partition(MONDAY, "default")).fetch.sources["traces"]
     found = rows(MONDAY)
     expected = recorded(MONDAY, midnight(day(-7)) + dt.timedelta(minutes=30), midnight(MONDAY))
     assert [row["trace_id"] for row in found] == sorted(expected)
@@ -106,8 +136,8 @@ def test_a_first_day_reads_the_traces_of_seven_days(cloud):
     assert facts.items > len(found)
 
 
-def test_every_change_has_the_actor_that_one_trace_names(cloud):
-    for number in range(4):
+def test_every_change_has_the_actor_that_one_trace_names(lake, cloud):
+    for number in range(1, 4):
         take(cloud, day(number))
     seen = set()
     for number in range(1, 4):
@@ -128,8 +158,7 @@ def test_every_change_has_the_actor_that_one_trace_names(cloud):
     assert seen == {None, "several_traces", "no_trace"}
 
 
-def test_an_incomplete_day_in_between_loses_no_actor(cloud):
-    take(cloud, day(0))
+def test_an_incomplete_day_in_between_loses_no_actor(lake, cloud):
     victim = next(Catalogue("sandbox", SIZE).ids(day(1)))
     steer(cloud, answers={victim: {"status": 400, "body": "broken"}})
     assert not take(cloud, day(1), max_failed_ratio=0.5).is_complete
@@ -144,8 +173,7 @@ def test_an_incomplete_day_in_between_loses_no_actor(cloud):
 
 
 @pytest.mark.parametrize("fault", ["sources_forbidden", "sources_missing", "sources_broken"])
-def test_traces_that_cannot_be_read_stop_nothing_and_name_nobody(cloud, fault):
-    take(cloud, day(0))
+def test_traces_that_cannot_be_read_stop_nothing_and_name_nobody(lake, cloud, fault):
     steer(cloud, **{fault: ["traces"]})
     manifest = take(cloud, day(1))
     facts = manifest.fetch.sources["traces"]
@@ -158,8 +186,7 @@ def test_traces_that_cannot_be_read_stop_nothing_and_name_nobody(cloud, fault):
     }
 
 
-def test_a_gap_of_more_than_seven_days_is_said(cloud):
-    take(cloud, day(0))
+def test_a_gap_of_more_than_seven_days_is_said(lake, cloud):
     facts = take(cloud, day(9)).fetch.sources["traces"]
     assert facts.was_read
     assert facts.partial == "the last complete day was taken 9 days ago, and the audit service keeps seven days"

@@ -72,13 +72,22 @@ def test_chain_follows_the_order_of_publication(lake):
     assert (read[second]["run_id"], read[kept]["run_id"]) == ("again", "run-2026-11-22")
 
 
-@pytest.mark.parametrize("name", list(TABLES))
-def test_changed_table_is_reported(lake, name):
-    path = lake.table(name, PARTITIONS[0])
-    table = pq.read_table(path)
-    pq.write_table(table.slice(1), path)
+def test_each_changed_table_is_reported(lake):
+    for name in TABLES:
+        path = lake.table(name, PARTITIONS[0])
+        pq.write_table(pq.read_table(path).slice(1), path)
+    found = problems(lake)
+    assert sorted(where for where, _ in found) == [
+        f"{name}/dt=2026-11-21/project=default/{name}.parquet" for name in sorted(TABLES)
+    ]
+    assert {sentence[: len("The file was changed")] for _, sentence in found} == {"The file was changed"}
+
+
+def test_changed_table_is_the_only_problem(lake):
+    path = lake.table(RESPONSES.name, PARTITIONS[0])
+    pq.write_table(pq.read_table(path).slice(1), path)
     ((where, sentence),) = problems(lake)
-    assert where == f"{name}/dt=2026-11-21/project=default/{name}.parquet"
+    assert where == "responses/dt=2026-11-21/project=default/responses.parquet"
     assert sentence.startswith("The file was changed")
 
 

@@ -110,6 +110,16 @@ def test_each_summary_line_fits_80_columns(changed):
     assert [line for line in lines if len(line) > 78] == []
 
 
+def test_registry_that_was_not_read_is_said_and_one_that_is_not_wanted_is_no_line():
+    unread = dict.fromkeys(("tags", "stored_bytes", "only_tags", "only_bytes")) | {"unread": 0, "unknown_images": 0}
+    for registry, said in (
+        (None, []),
+        (unread | {"known_reclaimable_bytes": 0}, ["registry  not read: what it stores is unknown"]),
+    ):
+        lines = summary_lines(DerivedSummary.model_validate(SUMMARY | {"registry": registry}))
+        assert [line for line in lines if line.startswith("registry")] == said
+
+
 def test_readme_shows_a_run_as_it_is_printed(on_a_terminal):
     (shown,) = re.findall(r"^```\n(Published on.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     summary = SUMMARY | {"estimated_cost": 0.0, "is_priced": False, "unpriced": 0, "reclaimable_bytes": 0}

@@ -8,6 +8,7 @@ from pathlib import Path
 import dagster as dg
 import duckdb
 import pytest
+from once_per_run import once_per_run
 from published_days import publish_snapshot
 
 from assets.run_history import use_instance_home
@@ -67,11 +68,24 @@ def test_object_store_prefix_with_wildcards_reads_only_its_own_files(s3):
     check_each([f"{bucket}/lake*"])
 
 
+@pytest.fixture(scope="module")
+def two_days(tmp_path_factory):
+    """A lake of two days with derived tables."""
+
+    def make(root):
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            monkeypatch.chdir(root)
+            publish("lake", FIRST, "old")
+            publish("lake", SECOND, "new")
+            derive_days(day("lake", SECOND))
+        return root / "lake"
+
+    return once_per_run(tmp_path_factory, "linked-days", make)
+
+
 @pytest.mark.parametrize(("table", "is_day"), [("images", False), ("image_changes", True), ("_manifests", True)])
-def test_linked_directory_is_read(tmp_path, table, is_day):
-    publish("lake", FIRST, "old")
-    publish("lake", SECOND, "new")
-    derive_days(day("lake", SECOND))
+def test_linked_directory_is_read(two_days, tmp_path, table, is_day):
+    shutil.copytree(two_days, tmp_path / "lake")
     place = tmp_path / "lake" / table / (f"dt={SECOND}" if is_day else "")
     shutil.move(place, tmp_path / "disk")
     place.symlink_to(tmp_path / "disk")

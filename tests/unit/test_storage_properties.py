@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 from layer_graphs import expected_sets, expected_tags, graph, load
 
+from pipelines.derive import storage
 from pipelines.derive.storage import count_layers, free_sets
 from pipelines.engine.duckdb import DuckDBEngine
 from pipelines.engine.sql_files import read_sql
@@ -13,7 +14,9 @@ from pipelines.engine.sql_files import read_sql
 GRAPHS = 1_000
 
 
-def test_storage_equals_a_brute_force_oracle_on_random_layer_graphs():
+@pytest.mark.parametrize("manifests_at_a_time", [storage.MANIFESTS_AT_A_TIME, 300])
+def test_storage_equals_a_brute_force_oracle_on_random_layer_graphs(manifests_at_a_time, monkeypatch):
+    monkeypatch.setattr(storage, "MANIFESTS_AT_A_TIME", manifests_at_a_time)
     graphs = [graph(seed) for seed in range(GRAPHS)]
     sizes, manifests, tags, unread, images, sets = ({}, {}, {}, set(), {}, {})
     for one in graphs:
@@ -30,17 +33,17 @@ def test_storage_equals_a_brute_force_oracle_on_random_layer_graphs():
     kinds = Counter()
     for sizes, manifests, tags, unread, images, sets in graphs:
         by_tag, partial = expected_tags(sizes, manifests, tags, unread)
-        stored = 0.0
+        bytes_ = 0.0
         for key, (whole, unique, shared, share) in by_tag.items():
             row = found[key]
             assert (row["size_bytes"], row["unique_bytes"], row["shared_bytes"]) == (whole, unique, shared), key
             assert row["shared_bytes_share"] == (None if share is None else pytest.approx(float(share))), key
             kinds["known" if share is not None else "unknown"] += 1
-            stored += 0 if share is None else row["unique_bytes"] + row["shared_bytes_share"]
+            bytes_ += 0 if share is None else row["unique_bytes"] + row["shared_bytes_share"]
         if not partial:
             # The shares of all tags add up to what is stored.
             there = {layer for digest in tags.values() for layer in manifests[digest]}
-            assert stored == pytest.approx(sum(sizes[layer] for layer in there))
+            assert bytes_ == pytest.approx(sum(sizes[layer] for layer in there))
         expected = expected_sets(sizes, manifests, tags, partial, images, sets)
         assert {name: freed.get(name, 0) for name in sets} == expected
         kinds["freed"] += sum(one > 0 for one in expected.values())

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from once_per_run import once_per_run
 from proved_days import A, B, C, forge_record, proved_day, publish_proved
 
 from pipelines.derive.days import derive_days
@@ -31,23 +32,26 @@ NOW = dt.datetime(2025, 11, 2, tzinfo=dt.UTC)
 @pytest.fixture(scope="module")
 def proved(tmp_path_factory):
     """Three days, the second published twice, with everything that can be derived from them."""
-    root = tmp_path_factory.mktemp("proved")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.chdir(root)
-        publish_proved(proved_day(DATES[0]), {A: "PUBLIC", B: "PUBLIC"})
-        publish_proved(proved_day(DATES[1]), {A: "PUBLIC"})
-        derive_days(proved_day(DATES[1]))
-        publish_proved(proved_day(DATES[1]), {A: "PUBLIC", B: "PUBLIC"}, hour=13)
-        derive_days(proved_day(DATES[1]))
-        publish_proved(proved_day(DATES[2]), {A: "PUBLIC", B: "PUBLIC", C: "PUBLIC"})
-        derive_days(proved_day(DATES[2]))
-        lake = Lake("lake")
-        apply_retention(lake, "default", Rules(responses_days=32, snapshots_days=None), NOW)
-        compact(lake, "default", "2025-10", NOW)
-        for date in DATES:
-            write_report(lake, proved_day(date).partition)
-        load_project(lake, proved_day(DATES[2]).partition, None)
-    return root / "lake"
+
+    def make(root):
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            monkeypatch.chdir(root)
+            publish_proved(proved_day(DATES[0]), {A: "PUBLIC", B: "PUBLIC"})
+            publish_proved(proved_day(DATES[1]), {A: "PUBLIC"})
+            derive_days(proved_day(DATES[1]))
+            publish_proved(proved_day(DATES[1]), {A: "PUBLIC", B: "PUBLIC"}, hour=13)
+            derive_days(proved_day(DATES[1]))
+            publish_proved(proved_day(DATES[2]), {A: "PUBLIC", B: "PUBLIC", C: "PUBLIC"})
+            derive_days(proved_day(DATES[2]))
+            lake = Lake("lake")
+            apply_retention(lake, "default", Rules(responses_days=32, snapshots_days=None), NOW)
+            compact(lake, "default", "2025-10", NOW)
+            for date in DATES:
+                write_report(lake, proved_day(date).partition)
+            load_project(lake, proved_day(DATES[2]).partition, None)
+        return root / "lake"
+
+    return once_per_run(tmp_path_factory, "proved-days", make)
 
 
 @pytest.fixture
@@ -101,17 +105,31 @@ def test_every_flipped_byte_of_a_trusted_file_is_reported(lake):
             kinds.setdefault(re.sub(r"[0-9a-f]{64}|[0-9]", "", lake.key(path)), []).append(path)
     # 23 tables of a day and the history, 15 monthly ones, the report; and 6 kinds of records.
     assert len(kinds) == 23 + 1 + 15 + 1 + 6
+    flips = []
     for paths in kinds.values():
         path = chance.choice(paths)
-        content = path.read_bytes()
-        at = chance.choice([chance.randrange(len(content)), chance.randrange(max(0, len(content) - 20), len(content))])
-        flipped = bytearray(content)
+        flipped = bytearray(path.read_bytes())
+        size = len(flipped)
+        at = chance.choice([chance.randrange(size), chance.randrange(max(0, size - 20), size)])
         flipped[at] ^= 1 << chance.randrange(8)
-        path.write_bytes(flipped)
-        found = problems(lake, quick=True)
-        path.write_bytes(content)
-        key = lake.key(path)
-        assert key in found or any(key in sentence for sentence in found.values()), (key, at, found)
+        flips.append((path, at, flipped))
+    # A changed record casts doubt on others, so each is changed alone.
+    for path, at, flipped in flips:
+        if path.suffix == ".json":
+            content = path.read_bytes()
+            path.write_bytes(flipped)
+            found = problems(lake, quick=True)
+            path.write_bytes(content)
+            key = lake.key(path)
+            assert key in found or any(key in sentence for sentence in found.values()), (key, at, found)
+    # Each of the others is reported by itself.
+    others = {lake.key(path): at for path, at, _ in flips if path.suffix != ".json"}
+    assert len(others) == 40
+    for path, _, flipped in flips:
+        if path.suffix != ".json":
+            path.write_bytes(flipped)
+    found = problems(lake, quick=True)
+    assert {key: at for key, at in others.items() if key not in found} == {}
 
 
 @pytest.mark.parametrize(
@@ -145,7 +163,7 @@ def test_false_statistic_of_the_history_is_reported_despite_a_corrected_hash(lak
     assert b"PUBLIC" in content[footer:]
     path.write_bytes(content[:footer] + content[footer:].replace(b"PUBLIC", b"PUBLIB"))
     assert pq.read_table(path, filters=pc.field("visibility") == "PUBLIC", partitioning=None).num_rows == 0
-    assert problems(lake)[lake.key(path)].startswith("The file was changed: its SHA-256 is ")
+    assert problems(lake, quick=True)[lake.key(path)].startswith("The file was changed: its SHA-256 is ")
     forge_record(last(lake), lambda said: said["history"].update(sha256=path.sha256()))
     assert problems(lake)[lake.key(path)] == (
         "The footer's values of visibility differ from those of the rows, so engines may skip rows."
@@ -183,18 +201,23 @@ def test_findings_removed_from_an_older_day_break_the_chain(lake):
         assert "derived manifest" in sentence
 
 
-def test_findings_removed_from_the_newest_day_are_reported(lake):
+def test_findings_and_costs_removed_from_the_newest_day_are_reported(lake):
+    """The derived manifest is the newest, so only deriving again can detect it."""
     path = replace_file(lake, DATES[2], AUDIT_FINDINGS.name, findings(lake, DATES[2]).slice(1))
+    costs = pq.read_table(lake.table(IMAGE_COSTS.name, proved_day(DATES[2]).partition), partitioning=None)
+    costs_path = replace_file(lake, DATES[2], IMAGE_COSTS.name, costs.slice(1))
     # Whoever forges the derived manifest must forge the report, too.
     lake.report(proved_day(DATES[2]).partition).unlink()
     assert problems(lake, quick=True) == {}
-    assert problems(lake)[path].startswith("The table does not follow from the published days: finding_id of ")
+    found = problems(lake)
+    assert found[path].startswith("The table does not follow from the published days: finding_id of ")
+    assert costs_path in found
 
 
 def test_forged_figures_of_the_newest_day_are_reported(lake):
     forge_record(last(lake), lambda said: said["summary"].update(images=2))
     report = lake.report(proved_day(DATES[2]).partition)
-    assert problems(lake)[lake.key(report)].startswith("It names a derived manifest with SHA-256 ")
+    assert problems(lake, quick=True)[lake.key(report)].startswith("It names a derived manifest with SHA-256 ")
     report.unlink()
     assert problems(lake) == {
         "_derived/dt=2025-11-01/project=default.json": "Its figures do not follow from the published days. Restore it "
@@ -229,10 +252,6 @@ def test_different_price_book_is_a_note_not_a_problem(lake, tmp_path):
     notes.clear()
     assert problems(lake, notes, settings=Settings(lake="lake", price_book=tmp_path / "none.toml")) == {}
     assert any("Nothing of project default was derived again: The price book " in note.sentence for note in notes)
-    # Also forged: the derived manifest is the newest, so only deriving again can detect it.
-    costs = pq.read_table(lake.table(IMAGE_COSTS.name, proved_day(DATES[2]).partition), partitioning=None)
-    path = replace_file(lake, DATES[2], IMAGE_COSTS.name, costs.slice(1))
-    assert path in problems(lake)
 
 
 def test_changed_or_moved_report_is_reported(lake):
