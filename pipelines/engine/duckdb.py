@@ -29,7 +29,7 @@ _HELD_ROWS = 32_768
 class DuckDBEngine(Engine):
     """DuckDB in bounded memory, which spills to temporary files; `within` an engine that is open, in its memory."""
 
-    ids_at_a_time: ClassVar[int | None] = 65_536
+    ids_at_a_time: ClassVar[int | None] = 32_768
 
     def __init__(self, memory: str = _MEMORY, within: "DuckDBEngine | None" = None) -> None:
         self._memory = memory
