@@ -142,6 +142,7 @@ class Analysis:
 
     def __enter__(self) -> Self:
         self.engine.__enter__()
+        self.engine.expect(max(file.rows for file in self.manifest.files.values()))
         self.engine.load("parameters", self.parameters)
         for table in (IMAGE_VALUES, IMAGE_TAGS, IMAGE_REFERENCES, IMAGE_TRACES):
             self.engine.load_file(table.name, self.lake.table(table.name, self.partition))

@@ -92,6 +92,9 @@ def derive_bills(analysis: Analysis) -> BillResult:
     Raises:
         StorageError: the lake cannot be read or written.
     """
+    billed = analysis.manifest.files.get(BILLED_COSTS.name)
+    if not (billed and billed.rows) and not _known(analysis.lake, analysis.before):
+        return BillResult((analysis.write_batches(BILL_DAYS, ()), analysis.write_batches(IMAGE_BILLS, ())))
     with ExitStack() as stack:
         engine = analysis.engine
         if not isinstance(engine, DuckDBEngine):

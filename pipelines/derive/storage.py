@@ -60,6 +60,13 @@ def derive_image_storage(analysis: Analysis) -> StorageResult:
         StorageError: the lake cannot be read or written.
     """
     engine, fetch = analysis.engine, analysis.manifest.fetch
+    analysis.load_derived(IMAGE_STORAGE, "previous_storage", analysis.previous)
+    if not fetch.registry_was_wanted and not engine.read("SELECT id FROM previous_storage LIMIT 1").num_rows:
+        # The statements below would look through all images to find nothing.
+        files = analysis.write_batches(IMAGE_STORAGE, ()), analysis.write_batches(REGISTRY_ONLY, ())
+        for table in (IMAGE_STORAGE, REGISTRY_ONLY):
+            analysis.load_today(table)
+        return StorageResult(files, None, None, None, None, 0)
     for table in (REGISTRY_TAGS, REGISTRY_LAYERS):
         analysis.load_evidence(table)
     load_scope(engine, fetch)
@@ -77,7 +84,6 @@ def derive_image_storage(analysis: Analysis) -> StorageResult:
         "SELECT id, swr_path, NULL AS swr_instance_id FROM image_reconciliation WHERE kind = 'not_registered' "
         "UNION ALL SELECT id, swr_path, NULL AS swr_instance_id FROM undescribed_rows",
     )
-    analysis.load_derived(IMAGE_STORAGE, "previous_storage", analysis.previous)
     files = (
         analysis.write(IMAGE_STORAGE, read_sql("derive/image_storage.sql")),
         analysis.write(REGISTRY_ONLY, read_sql("derive/registry_only.sql")),
@@ -106,6 +112,8 @@ def derive_reclaimable(analysis: Analysis) -> FileFacts:
         StorageError: the lake cannot be written.
     """
     engine = analysis.engine
+    if not analysis.manifest.fetch.registry_was_wanted:
+        return analysis.write_batches(RECLAIMABLE, ())
     analysis.load_today(AUDIT_FINDINGS, "findings")
     engine.load("cost_parameters", pa.table({"unused_after_days": [UNUSED_AFTER_DAYS]}))
     sources = ("current_images", IMAGE_USAGE.name, "findings")

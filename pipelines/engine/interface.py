@@ -42,6 +42,10 @@ class Engine(ABC):
         """An engine with no relations yet, to be entered while this one is open: cheaper than one opened anew."""
 
     @abstractmethod
+    def expect(self, rows: int) -> None:
+        """Say how many rows the largest relation will have: for many, an engine may use more of the machine."""
+
+    @abstractmethod
     def load(self, name: str, data: pa.Table | pa.RecordBatchReader) -> None:
         """Create a relation from Arrow data."""
 

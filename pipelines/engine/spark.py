@@ -103,6 +103,9 @@ class SparkEngine(Engine):
         """An engine with no relations yet: every engine has a session of its own."""
         return SparkEngine(self._master)
 
+    def expect(self, rows: int) -> None:
+        """Do nothing: Spark looks at the rows itself."""
+
     def load(self, name: str, data: pa.Table | pa.RecordBatchReader) -> None:
         """Create a relation from Arrow data."""
         if isinstance(data, pa.Table):
