@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from assets.evidence_command import evidence
+from assets.importing import lasting_imports
 from assets.metrics_command import measure, metrics
 from assets.notify_command import notify, tell_news
 from assets.projects_command import projects
@@ -143,10 +144,11 @@ def run(
 
     An unfinished attempt of today is resumed; a published day is fetched again and replaced.
     """
-    from assets.derived_endpoints import note_derived_endpoints
-    from assets.resources import ACCEPT_SHRUNK_TAG, FRESH_TAG, PROJECT_MOVED_TAG
-    from pipelines.preflight import check_inputs
-    from pipelines.snapshot.snapshot_run import SnapshotRun
+    with lasting_imports():
+        from assets.derived_endpoints import note_derived_endpoints
+        from assets.resources import ACCEPT_SHRUNK_TAG, FRESH_TAG, PROJECT_MOVED_TAG
+        from pipelines.preflight import check_inputs
+        from pipelines.snapshot.snapshot_run import SnapshotRun
 
     settings = Settings.load()
     if mode is not None:
@@ -358,8 +360,9 @@ def _run_jobs(
     """Run a job for each partition and print the results; a failing partition does not stop the others."""
     # These imports take seconds.
     print_note(f"Starting {count_text(len(partitions), 'run')}.")
-    from assets.runner import Runner
-    from pipelines.derive.suppression_targets import suppression_warnings
+    with lasting_imports():
+        from assets.runner import Runner
+        from pipelines.derive.suppression_targets import suppression_warnings
 
     lake = open_lake(settings)
     reports: list[dict[str, Any]] = []

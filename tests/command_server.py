@@ -173,6 +173,7 @@ if __name__ == "__main__":
     import pipelines.report.page
     import pipelines.sandbox.__main__
     import pipelines.warehouse.duckdb
+    import pipelines.warehouse.postgres
 
     pipelines.report.page.template()
     with dg.DagsterInstance.ephemeral():

@@ -30,7 +30,6 @@ from pipelines.warehouse.ddl import (
 )
 from pipelines.warehouse.duckdb import open_duckdb
 from pipelines.warehouse.interface import Warehouse
-from pipelines.warehouse.postgres import open_postgres, parse_warehouse_url, postgres_schema
 from pipelines.warehouse.sources import OpenPartition, is_loadable, open_partition, open_source
 
 # The warehouse in a local lake, if no other is set.
@@ -129,6 +128,8 @@ def _open(lake: Lake, url: str | None, wait_seconds: float) -> AbstractContextMa
     check_warehouse(url)
     if (file := _duckdb_path(url)) is not None:
         return open_duckdb(file)
+    from pipelines.warehouse.postgres import open_postgres  # noqa: PLC0415  (slow, and useless for a file)
+
     return open_postgres(url, wait_seconds)
 
 
@@ -157,6 +158,8 @@ def check_warehouse(url: str) -> None:
         return
     scheme = url.partition("://")[0] if "://" in url else None
     if scheme in ("postgresql", "postgres"):
+        from pipelines.warehouse.postgres import parse_warehouse_url  # noqa: PLC0415  (slow, and useless for a file)
+
         parse_warehouse_url(url)
         return
     kind = f", {scheme!r}" if scheme is not None and re.fullmatch(r"[a-z0-9+.-]+", scheme) else ""
@@ -176,6 +179,8 @@ def qualified_schema(url: str | None) -> str | None:
         path = Path(_DUCKDB_FILE) if url is None else _duckdb_path(url)
         if path is not None:
             return f"{path.stem}.main"
+        from pipelines.warehouse.postgres import postgres_schema  # noqa: PLC0415  (slow, and useless for a file)
+
         return postgres_schema(url or "")
     except ConfigurationError:
         # `check_warehouse` says what is wrong with it.

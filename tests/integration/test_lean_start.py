@@ -1,10 +1,13 @@
-"""Commands that only read start without the libraries of runs and reports, which take seconds to import."""
+"""Commands start without libraries that they have no use for, and import the others without garbage collection."""
 
+import gc
 import subprocess
 import sys
 
 import pytest
 from published_days import day_of, publish_snapshot
+
+from assets.importing import lasting_imports
 
 HEAVY = ("dagster", "matplotlib", "httpx")
 # A process of its own: what a test process has imported stays in it.
@@ -29,3 +32,18 @@ def test_reading_commands_import_neither_dagster_nor_matplotlib(arguments, tmp_p
     assert done.stdout
     assert "pipelines" in imported or arguments[-1] == "--help"
     assert [name for name in HEAVY if name in imported] == []
+
+
+def test_run_into_a_file_imports_no_driver_of_a_warehouse_server():
+    script = "import sys, assets.runner, pipelines.preflight; print(*{'psycopg', 'dagster'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "dagster\n"), done.stderr
+
+
+def test_lasting_imports_end_with_collection_switched_on():
+    with pytest.raises(ImportError), lasting_imports():
+        assert not gc.isenabled()
+        raise ImportError
+    assert gc.isenabled()
+    assert gc.get_freeze_count() > 0
+    gc.unfreeze()
