@@ -2,7 +2,15 @@
 
 import pytest
 
-from pipelines.cloud.credentials import AccessKey, Agency, PasswordLogin, ReadyToken, ServerAgency, load_credentials
+from pipelines.cloud.credentials import (
+    AccessKey,
+    Account,
+    Agency,
+    PasswordLogin,
+    ReadyToken,
+    ServerAgency,
+    load_credentials,
+)
 from pipelines.errors import ConfigurationError
 from pipelines.inputs.credential_variables import stated_credentials
 
@@ -26,6 +34,13 @@ clouds:
     auth: {ak: AK, sk: hidden-sk, project_id: p1, auth_url: "https://iam.example/v3"}
   identity:
     auth: {access: AK, secret: hidden-sk, securitytoken: hidden-st, project_id: p1}
+  of-account:
+    auth: {ak: AK, sk: hidden-sk, project_id: p1, domain_id: d1, auth_url: "https://iam.example/v3"}
+  of-account-of-user:
+    auth: {ak: AK, sk: hidden-sk, project_id: p1, user_domain_id: d1, auth_url: "https://iam.example/v3"}
+  server-of-account:
+    auth_type: agency
+    auth: {project_id: p1, domain_id: d1, auth_url: "https://iam.example/v3"}
   beside:
     ak: AK
     sk: hidden-sk
@@ -159,6 +174,40 @@ def test_project_of_a_key_is_looked_up_by_its_name(clouds):
     found = AccessKey("AK", "hidden-sk", None, None, "eu-de_team", "https://iam.eu-de.otc.t-systems.com/v3")
     assert load_credentials(None, clouds("beside")) == found
     assert load_credentials("p7", clouds("beside")) == AccessKey("AK", "hidden-sk", "p7")
+
+
+@pytest.mark.parametrize(
+    ("env", "account"),
+    [
+        (OS, Account()),
+        (OS | {"OS_DOMAIN_ID": "d1", "OS_USER_DOMAIN_ID": "d2"}, Account("d1")),
+        (OS | {"OS_USER_DOMAIN_ID": "d2", "OS_DOMAIN_NAME": "own"}, Account("d2")),
+        # Where only the bill may need it, the URL is not checked yet.
+        (OS | {"OS_AUTH_URL": "iam"}, Account(None, "iam")),
+        ({"OS_AUTH_TYPE": "agency", "OS_DOMAIN_ID": "d1"}, Account("d1")),
+        (
+            SDK | {"HUAWEICLOUD_SDK_DOMAIN_ID": "d3", "OS_DOMAIN_ID": "d1"},
+            Account("d3", None, "HUAWEICLOUD_SDK_DOMAIN_ID", "HUAWEICLOUD_SDK_IAM_ENDPOINT"),
+        ),
+        (HW | {"HW_DOMAIN_ID": "d4"}, Account("d4", None, "HW_DOMAIN_ID", "HW_AUTH_URL")),
+    ],
+)
+def test_account_of_a_key_is_stated_beside_it(env, account):
+    found = load_credentials(None, PROJECT | env)
+    assert isinstance(found, AccessKey | ServerAgency)
+    assert found.account == account
+
+
+@pytest.mark.parametrize("cloud", ["of-account", "of-account-of-user", "server-of-account"])
+def test_account_is_read_from_clouds_yaml(clouds, cloud):
+    of = f"of the cloud {cloud!r} in clouds.yaml"
+    found = load_credentials(None, clouds(cloud)).account
+    assert found == Account("d1", "https://iam.example/v3", f"domain_id {of}", f"auth_url {of}")
+
+
+def test_identity_service_that_the_region_names_looks_up_the_account_too(clouds):
+    found = load_credentials(None, clouds("beside"))
+    assert found.account.auth_url == found.auth_url == "https://iam.eu-de.otc.t-systems.com/v3"
 
 
 @pytest.mark.parametrize(
