@@ -18,6 +18,7 @@ from pipelines.errors import ConfigurationError
 from pipelines.inputs.credential_variables import AGENCY, Variables, check_key, read_variables
 from pipelines.inputs.endpoints import check_endpoint
 from pipelines.inputs.environment import at_home
+from pipelines.inputs.header_values import check_header_value, check_project_id
 
 METADATA_URL = "http://169.254.169.254"
 
@@ -173,8 +174,20 @@ def load_credentials(
     over `HUAWEICLOUD_SDK_*`, and these over `HW_*`.
 
     Raises:
-        ConfigurationError: something is missing or contradictory; names the variable, never a secret.
+        ConfigurationError: something is missing, contradictory or cannot be sent; names the variable, never a secret.
     """
+    found = _find_credentials(project_id, environ, project_name)
+    check_project_id(found.project_id, f"The project id stated with the {found.source}")
+    if isinstance(found, ReadyToken):
+        check_header_value(found.token, f"The {found.source}")
+    elif isinstance(found, AccessKey):
+        check_header_value(found.access_key, f"The {found.source}")
+        if found.security_token is not None:
+            check_header_value(found.security_token, f"The security token of the {found.source}")
+    return found
+
+
+def _find_credentials(project_id: str | None, environ: Mapping[str, str], project_name: str | None) -> Credentials:
     if project_name is not None:
         environ = {name: value for name, value in environ.items() if name not in _PROJECT_VARIABLES}
         environ["OS_PROJECT_NAME"] = project_name

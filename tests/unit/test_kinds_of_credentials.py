@@ -405,3 +405,42 @@ def test_credentials_are_stated_by_any_variable_of_a_login():
 def test_ready_token_keeps_its_source():
     token = load_credentials(None, {"OS_TOKEN": "hidden", "OS_PROJECT_ID": "p1"})
     assert (token, token.source) == (ReadyToken("hidden", "p1"), "token from OS_TOKEN")
+
+
+NOT_SENT = "holds a blank, a line break, or a character that is not ASCII, and no key or token does: copy it again."
+
+
+@pytest.mark.parametrize("odd", ["hidden-\u00e4", "hidden- key", "hidden\nkey", "hidden-\x1bkey", "\u200bhidden-key"])
+@pytest.mark.parametrize(
+    ("env", "what"),
+    [
+        ({"OS_TOKEN": None, "OS_AUTH_URL": "https://iam.example/v3"}, "The token from OS_TOKEN"),
+        ({"OS_ACCESS_KEY": None, "OS_SECRET_KEY": "s"}, "The access key from OS_ACCESS_KEY"),
+        ({"HW_ACCESS_KEY": None, "HW_SECRET_KEY": "s"}, "The access key from HW_ACCESS_KEY"),
+        (OS | {"OS_SECURITY_TOKEN": None}, "The security token of the temporary access key from OS_ACCESS_KEY"),
+    ],
+)
+def test_key_that_no_header_can_hold_is_refused_and_not_quoted(env, what, odd):
+    stated = {name: odd if value is None else value for name, value in env.items()}
+    with pytest.raises(ConfigurationError) as refused:
+        load_credentials("p1", stated)
+    assert str(refused.value) == f"{what} {NOT_SENT}"
+
+
+@pytest.mark.parametrize("odd", ["\u00e4", "a/../b?x", "a b", "a\nb", "x" * 65])
+@pytest.mark.parametrize(
+    ("env", "source"),
+    [
+        (OS, "access key from OS_ACCESS_KEY"),
+        ({"OS_AUTH_TYPE": "agency"}, "agency of this server"),
+        ({"OS_TOKEN": "t", "OS_AUTH_URL": "https://iam.example/v3"}, "token from OS_TOKEN"),
+        (LOGIN, "password from OS_PASSWORD"),
+    ],
+)
+def test_malformed_project_id_is_refused(env, source, odd):
+    with pytest.raises(ConfigurationError) as refused:
+        load_credentials(None, env | {"OS_PROJECT_ID": odd})
+    assert str(refused.value) == (
+        f"The project id stated with the {source} is malformed: it must be 1 to 64 letters, digits, - or _, and is "
+        f"{odd!a}."
+    )
