@@ -9,6 +9,7 @@ from pipelines.cloud.transport import stated_authorities, tls_context
 from pipelines.derive.audit import read_rules, read_suppressions
 from pipelines.derive.prices import read_price_book
 from pipelines.engine.opening import open_engine
+from pipelines.inputs.header_values import check_header_value
 from pipelines.inputs.proxies import check_proxies
 from pipelines.inventory.sources import check_source
 from pipelines.lake.layout import Lake
@@ -32,6 +33,8 @@ def check_inputs(settings: Settings) -> None:
         check_warehouse(settings.warehouse.get_secret_value())
     if settings.catalog is not None:
         catalog_access(settings.catalog, Lake(settings.lake))
+    if settings.bills_key is not None:
+        check_header_value(settings.bills_key.get_secret_value(), "The key in IMAGE_SNAPSHOTS_BILLS_KEY")
     if not settings.uses_sandbox:
         check_proxies()
         # The environment may name these, too. If nothing does, the system's store is used, which needs no check.

@@ -6,6 +6,7 @@ import httpx
 import pytest
 from huaweicloudsdkcore.auth.credentials import BasicCredentials, GlobalCredentials
 from huaweicloudsdkcore.http.http_config import HttpConfig
+from huaweicloudsdkcore.region.region import Region
 from huaweicloudsdkcore.signer.signer import Signer
 
 
@@ -85,6 +86,11 @@ def temporary_credentials(sandbox):
     return credentials.with_security_token(key["securitytoken"])
 
 
-def account_credentials(sandbox):
-    """Access keys for a service of the whole account: they name a domain and no project."""
-    return GlobalCredentials(sandbox.env["OS_ACCESS_KEY"], sandbox.env["OS_SECRET_KEY"], "sandbox-domain")
+def account_client(kind, sandbox):
+    """A client of a service of the whole account, by an access key; the SDK looks the account's id up by itself."""
+    env = sandbox.env
+    credentials = GlobalCredentials(env["OS_ACCESS_KEY"], env["OS_SECRET_KEY"]).with_iam_endpoint(sandbox.endpoint)
+    # It does so only for a client of a region.
+    region = Region("sandbox", sandbox.endpoint)
+    builder = kind.new_builder().with_region(region).with_http_config(HttpConfig())
+    return builder.with_credentials(credentials).build()

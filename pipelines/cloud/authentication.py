@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from pipelines.cloud.classification import WRONG_KEY_CODES, Verdict
-from pipelines.cloud.credentials import AccessKey, Credentials, PasswordLogin, ReadyToken, ServerAgency
+from pipelines.cloud.credentials import AccessKey, Account, Credentials, PasswordLogin, ReadyToken, ServerAgency
 from pipelines.cloud.issuing import Issuer
 from pipelines.cloud.retries import Retries
 from pipelines.cloud.sender import HEADERS, HTTPSender, brief
@@ -47,10 +47,15 @@ class Authentication:
     """The credentials of one client, in use; all workers share this object.
 
     `project_id` is None until it is known from a token or looked up. `was_accepted`: the API has accepted a request.
+    Requests are signed for the project, or for an `account`: a service of the whole account knows no projects.
     """
 
-    def __init__(self, endpoint: str, credentials: Credentials, sender: HTTPSender, retries: Retries) -> None:
+    def __init__(
+        self, endpoint: str, credentials: Credentials, sender: HTTPSender, retries: Retries, account: Account | None
+    ) -> None:
         self._credentials = credentials
+        self._account = account
+        self._account_id: str | None = None
         self._sender = sender
         self._retries = retries
         self._issuer = Issuer(sender, retries)
@@ -65,9 +70,10 @@ class Authentication:
         self.was_accepted = False
 
     async def begin(self) -> None:
-        """Fetch a token or a temporary key, unless one is stated; look up the project's id, unless it is known.
+        """Fetch a token or a temporary key, unless one is stated; look up ids to sign for, unless they are known.
 
         Raises:
+            ConfigurationError: the account is neither stated nor can be looked up.
             PipelineError: the credentials are refused, or a service that issues them cannot be reached.
         """
         patience = self._retries.timeouts.first_contact
@@ -79,13 +85,18 @@ class Authentication:
             self.grant = await self._issue(patience)
         if self.project_id is None and self.grant.key is not None:
             self.project_id = await self._issuer.project_id(self.grant.key, patience)
+        if self._account is not None and (key := self.grant.key) is not None:
+            self._account_id = await self._issuer.account_id(key, self._account, patience)
 
     def request(self, target: str, grant: Grant, posted: bytes = b"") -> httpx.Request:
         """A GET of `target` (path and query), or a POST of a JSON body, signed or with the token."""
         method = "POST" if posted else "GET"
         key = grant.key
         if key is not None:
-            identity = {"X-Project-Id": self.project_id or ""}
+            if self._account_id is None:
+                identity = {"X-Project-Id": self.project_id or ""}
+            else:
+                identity = {"X-Domain-Id": self._account_id}
             if key.security_token is not None:
                 identity["X-Security-Token"] = key.security_token
             now = dt.datetime.now(dt.UTC)
@@ -131,23 +142,27 @@ class Authentication:
             self._refusals += 1
             if not self.was_accepted or self._refusals >= _SIGNATURE_REFUSALS:
                 temporary = self._credentials.security_token is not None
+                also = f", {self._account.id_in}" if self._account is not None and self._account.id else ""
                 self._retries.halt(
                     AccessDeniedError(
                         f"{self._host} refuses the {'temporary ' if temporary else ''}access key ({came}): "
-                        f"{'it may have expired; ' if temporary else ''}check {self._credentials.correct_in} and this "
-                        "machine's clock."
+                        f"{'it may have expired; ' if temporary else ''}check {self._credentials.correct_in}{also} and "
+                        "this machine's clock."
                     )
                 )
             return self._retries.backoff(faults)
         if grant is self.grant and grant.replaces_refused and not grant.accepted:
+            use = f"ModelArts in the project {self.project_id}"
+            if self._account_id is not None:
+                use = f"this service for the account {self._account_id}"
             self._retries.halt(
                 AccessDeniedError(
                     f"{self._host} refuses a token that was just fetched for the project {self.project_id} ({came}): "
                     "check that the user may use ModelArts there, and that endpoint and OS_AUTH_URL belong together."
                     if grant.key is None
                     else f"{self._host} refuses an access key that the metadata service just gave for the agency of "
-                    f"this server ({came}): check that the agency may use ModelArts in the project {self.project_id}, "
-                    "that the endpoint belongs to the server's cloud, and this machine's clock."
+                    f"this server ({came}): check that the agency may use {use}, that the "
+                    "endpoint belongs to the server's cloud, and this machine's clock."
                 )
             )
         await self.renew(grant, refused=True)

@@ -18,6 +18,7 @@ from pipelines.errors import ConfigurationError
 from pipelines.inputs.credential_variables import AGENCY, Variables, check_key, read_variables
 from pipelines.inputs.endpoints import check_endpoint
 from pipelines.inputs.environment import at_home
+from pipelines.inputs.header_values import check_header_value, check_project_id
 
 METADATA_URL = "http://169.254.169.254"
 
@@ -67,7 +68,41 @@ class _Stated:
 
 
 @dataclass(frozen=True, slots=True)
-class AccessKey(_Stated):
+class Account:
+    """What is stated of the account that keys sign for: its id, or the identity service that knows it.
+
+    `auth_url` is as it was stated: it is checked where it is used. `id_in` and `url_in` say where they are stated.
+    """
+
+    id: str | None = None
+    auth_url: str | None = field(default=None, repr=False)
+    id_in: str = "OS_DOMAIN_ID"
+    url_in: str = "OS_AUTH_URL"
+
+    def identity_url(self) -> str:
+        """The URL of the identity service.
+
+        Raises:
+            ConfigurationError: none is stated, or not as it must be.
+        """
+        url = _identity_url(self.auth_url, self.url_in, None)
+        if url is None:
+            raise ConfigurationError(
+                "Bill lines need the id of the account, and no identity service is known to look it up: set "
+                f"{self.id_in}, or {self.url_in}."
+            )
+        return url
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Signing(_Stated):
+    """What credentials that sign have: `account` is for services of the whole account, which know no projects."""
+
+    account: Account = field(default=Account(), compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AccessKey(_Signing):
     """Each request is signed (AK/SK); a temporary key has a `security_token`, which is sent and signed, too.
 
     Without a project id, the project's name is looked up at `auth_url`. `correct_in` says where the key is stated.
@@ -118,7 +153,7 @@ class ReadyToken(_Stated):
 
 
 @dataclass(frozen=True, slots=True)
-class ServerAgency(_Stated):
+class ServerAgency(_Signing):
     """Temporary access keys come from the metadata service of the server that this process runs on."""
 
     project_id: str | None
@@ -139,8 +174,20 @@ def load_credentials(
     over `HUAWEICLOUD_SDK_*`, and these over `HW_*`.
 
     Raises:
-        ConfigurationError: something is missing or contradictory; names the variable, never a secret.
+        ConfigurationError: something is missing, contradictory or cannot be sent; names the variable, never a secret.
     """
+    found = _find_credentials(project_id, environ, project_name)
+    check_project_id(found.project_id, f"The project id stated with the {found.source}")
+    if isinstance(found, ReadyToken):
+        check_header_value(found.token, f"The {found.source}")
+    elif isinstance(found, AccessKey):
+        check_header_value(found.access_key, f"The {found.source}")
+        if found.security_token is not None:
+            check_header_value(found.security_token, f"The security token of the {found.source}")
+    return found
+
+
+def _find_credentials(project_id: str | None, environ: Mapping[str, str], project_name: str | None) -> Credentials:
     if project_name is not None:
         environ = {name: value for name, value in environ.items() if name not in _PROJECT_VARIABLES}
         environ["OS_PROJECT_NAME"] = project_name
@@ -188,6 +235,7 @@ def _access_key(
         None if project_id else env.get("OS_PROJECT_NAME"),
         auth_url,
         ", ".join(names),
+        account=_account(variables, auth_url),
         ca_bundle=_ca_bundle(env.get("OS_CACERT")),
         region=region,
         source=f"{'temporary ' if security_token else ''}access key from {names[0]}",
@@ -212,9 +260,20 @@ def _server_agency(project_id: str | None, variables: Variables) -> ServerAgency
         None if project_id else env.get("OS_PROJECT_NAME"),
         auth_url,
         _metadata_url(env.get("OS_METADATA_URL"), "OS_METADATA_URL"),
+        account=_account(variables, auth_url),
         ca_bundle=_ca_bundle(env.get("OS_CACERT")),
         region=region,
         source="agency of this server",
+    )
+
+
+def _account(variables: Variables, auth_url: str | None) -> Account:
+    env, name = variables.values, variables.name
+    return Account(
+        env.get("OS_DOMAIN_ID") or env.get("OS_USER_DOMAIN_ID"),
+        auth_url or env.get("OS_AUTH_URL"),
+        name("OS_DOMAIN_ID"),
+        name("OS_AUTH_URL"),
     )
 
 
@@ -306,6 +365,15 @@ class _Config:
         """The identity service's URL."""
         return _identity_url(self.text("auth_url"), self.name("OS_AUTH_URL"), region)
 
+    def account(self, auth_url: str | None) -> Account:
+        """The account of keys, and its identity service: `auth_url`, or else as it is stated."""
+        return Account(
+            self.text("domain_id", "user_domain_id"),
+            auth_url or self.text("auth_url"),
+            f"domain_id of {self.source}",
+            f"auth_url of {self.source}",
+        )
+
 
 def _from_config(project_id: str | None, stated: Mapping[str, Any], source: str, variables: Variables) -> Credentials:
     config = _Config(stated, source, variables)
@@ -368,6 +436,7 @@ def _agency_of_config(project_id: str | None, config: _Config, ca_bundle: Path |
         None if project_id else project_name,
         auth_url,
         _metadata_url(config.text("metadata_url"), f"metadata_url of {config.source}"),
+        account=config.account(auth_url),
         ca_bundle=ca_bundle,
         region=config.region,
         source=f"agency of this server, by {config.source}",
@@ -398,6 +467,7 @@ def _key_of_config(
         None if project_id else project_name,
         auth_url,
         config.source,
+        account=config.account(auth_url),
         ca_bundle=ca_bundle,
         region=config.region,
         source=f"{'temporary ' if security_token else ''}access key of {config.source}",

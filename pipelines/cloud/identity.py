@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from pipelines.bodies.json_text import NotJSONError, parse
-from pipelines.cloud.credentials import PasswordLogin
+from pipelines.cloud.credentials import Account, PasswordLogin
 from pipelines.errors import AccessDeniedError, ConfigurationError, PipelineError
 
 
@@ -104,7 +104,7 @@ def read_token(login: PasswordLogin, host: str, headers: Mapping[str, str], body
         raise _not_an_identity_service(host)
     project = token.get("project")
     project_id = project.get("id") if isinstance(project, dict) else None
-    if not isinstance(project_id, str) or not _is_project_id(project_id):
+    if not isinstance(project_id, str) or not _is_id(project_id):
         raise AccessDeniedError(
             f"The token of {host} belongs to no project: set OS_PROJECT_ID to a project of the user {login.user}."
         )
@@ -161,18 +161,8 @@ def read_project_id(host: str, name: str, body: bytes) -> str:
     Raises:
         AccessDeniedError: there is not exactly one such project.
     """
-    try:
-        described = parse(body)
-    except NotJSONError:
-        described = None
-    projects = described.get("projects") if isinstance(described, dict) else None
-    if not isinstance(projects, list):
-        raise _not_an_identity_service(host)
-    ids = {
-        str(project.get("id"))
-        for project in projects
-        if isinstance(project, dict) and project.get("name") == name and _is_project_id(project.get("id"))
-    }
+    projects = _listed(host, "projects", body)
+    ids = {str(project.get("id")) for project in projects if project.get("name") == name and _is_id(project.get("id"))}
     if len(ids) != 1:
         raise AccessDeniedError(
             f"The identity service at {host} shows these credentials {len(ids) or 'no'} project{'s' * (len(ids) > 1)} "
@@ -190,6 +180,46 @@ def refused_projects(host: str, status: int, correct_in: str) -> PipelineError:
     return ConfigurationError(
         f"The identity service at {host} does not list the projects (HTTP {status}): correct OS_AUTH_URL, or state the "
         "project's id (OS_PROJECT_ID)."
+    )
+
+
+def stated_account_id(stated: str, id_in: str) -> str:
+    """The account's id as it is stated.
+
+    Raises:
+        ConfigurationError: it is no id.
+    """
+    if not _is_id(stated):
+        raise ConfigurationError(f"The account's id is malformed: correct {id_in}.")
+    return stated
+
+
+def read_account_id(host: str, account: Account, body: bytes) -> str:
+    """Read the account's id from the response to the call for accounts, which the API calls domains.
+
+    Raises:
+        AccessDeniedError: there is not exactly one account.
+    """
+    domains = _listed(host, "domains", body)
+    ids = {str(domain.get("id")) for domain in domains if _is_id(domain.get("id"))}
+    if len(ids) != 1:
+        raise AccessDeniedError(
+            f"The identity service at {host} shows these credentials {len(ids) or 'no'} account{'s' * (len(ids) > 1)}: "
+            f"set {account.id_in} to the account's id."
+        )
+    return ids.pop()
+
+
+def refused_account(host: str, status: int, correct_in: str, account: Account) -> PipelineError:
+    """The error to raise for a final status of the call for accounts."""
+    if status in (401, 403):
+        return AccessDeniedError(
+            f"{host} refuses the access key (HTTP {status}): check {correct_in} and this machine's clock, or set "
+            f"{account.id_in} to the account's id."
+        )
+    return ConfigurationError(
+        f"The identity service at {host} does not show the account (HTTP {status}): correct {account.url_in}, or set "
+        f"{account.id_in} to the account's id."
     )
 
 
@@ -228,7 +258,19 @@ def _not_an_identity_service(host: str) -> ConfigurationError:
     return ConfigurationError(f"The server at {host} is not an identity service: correct OS_AUTH_URL.")
 
 
-def _is_project_id(value: Any) -> bool:
+def _listed(host: str, name: str, body: bytes) -> list[dict[str, Any]]:
+    """The objects in the list under a name."""
+    try:
+        described = parse(body)
+    except NotJSONError:
+        described = None
+    listed = described.get(name) if isinstance(described, dict) else None
+    if not isinstance(listed, list):
+        raise _not_an_identity_service(host)
+    return [item for item in listed if isinstance(item, dict)]
+
+
+def _is_id(value: Any) -> bool:
     return isinstance(value, str) and re.fullmatch(r"[0-9A-Za-z_-]{1,64}", value) is not None
 
 

@@ -1,7 +1,7 @@
 """Fetches what is issued for a time: tokens from the identity service, temporary keys from a server's metadata service.
 
-Also the calls that need no more than credentials: the id of a project, and the catalogue. When to renew what was issued
-belongs to `cloud.authentication`, the shape of the calls to `cloud.identity`.
+Also the calls that need no more than credentials: the ids of a project and of an account, and the catalogue. When to
+renew what was issued belongs to `cloud.authentication`, the shape of the calls to `cloud.identity`.
 """
 
 import datetime as dt
@@ -12,18 +12,21 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from pipelines.cloud.classification import Kind, retry_after
-from pipelines.cloud.credentials import AccessKey, PasswordLogin, ServerAgency
+from pipelines.cloud.credentials import AccessKey, Account, PasswordLogin, ServerAgency
 from pipelines.cloud.identity import (
     IssuedKey,
     IssuedToken,
     agency_request,
+    read_account_id,
     read_key,
     read_project_id,
     read_token,
+    refused_account,
     refused_agency,
     refused_key,
     refused_login,
     refused_projects,
+    stated_account_id,
     token_request,
     user_token,
 )
@@ -121,22 +124,54 @@ class Issuer:
         assert auth_url is not None  # noqa: S101  (credentials without an id have both)
         assert name is not None  # noqa: S101
         host = urlsplit(auth_url).netloc
-        url = f"{auth_url}/projects?name={quote(name, safe='')}"
+        reply = await self._signed(
+            key,
+            f"{auth_url}/projects?name={quote(name, safe='')}",
+            f"The identity service at {host} lists no projects",
+            "OS_AUTH_URL",
+            lambda status: refused_projects(host, status, key.correct_in),
+            patience,
+        )
+        return read_project_id(host, name, reply.body)
+
+    async def account_id(self, key: AccessKey, account: Account, patience: float) -> str:
+        """The id of the key's account: as it is stated, or else as the identity service says.
+
+        Raises:
+            ConfigurationError: what is stated is no id, or no identity service is known.
+            PipelineError: the key is refused, or is not shown exactly one account.
+        """
+        if account.id is not None:
+            return stated_account_id(account.id, account.id_in)
+        auth_url = account.identity_url()
+        host = urlsplit(auth_url).netloc
+        reply = await self._signed(
+            key,
+            f"{auth_url}/auth/domains",
+            f"The identity service at {host} does not show the account",
+            account.url_in,
+            lambda status: refused_account(host, status, key.correct_in, account),
+            patience,
+        )
+        return read_account_id(host, account, reply.body)
+
+    async def _signed(
+        self,
+        key: AccessKey,
+        url: str,
+        what: str,
+        variable: str,
+        refused: Callable[[int], PipelineError | None],
+        patience: float,
+    ) -> Reply:
+        """A signed GET to the identity service, which needs neither a project nor an account."""
 
         def request() -> httpx.Request:
             proof = {} if key.security_token is None else {"X-Security-Token": key.security_token}
             signed = sign_headers("GET", url, proof, b"", key.access_key, key.secret_key, dt.datetime.now(dt.UTC))
             return httpx.Request("GET", url, headers=HEADERS | proof | signed, extensions=self._sender.extensions)
 
-        reply = await self._call(
-            request,
-            f"The identity service at {host} lists no projects",
-            "OS_AUTH_URL",
-            lambda status: refused_projects(host, status, key.correct_in),
-            patience,
-            is_first=True,
-        )
-        return read_project_id(host, name, reply.body)
+        return await self._call(request, what, variable, refused, patience, is_first=True)
 
     async def _call(
         self,

@@ -26,7 +26,7 @@ from pipelines.cloud.classification import (
     classify_list,
     classify_object,
 )
-from pipelines.cloud.credentials import Credentials
+from pipelines.cloud.credentials import Account, Credentials
 from pipelines.cloud.options import Limits, RetryPolicy, Timeouts
 from pipelines.cloud.paging import Listing, ListPage, Paging
 from pipelines.cloud.retries import Retries
@@ -95,8 +95,9 @@ class ServiceClient:
 
     Entering fetches a token (if there is a password) and sets `project_id`. Calls beyond the connection limit wait for
     a free connection, within their time-out. `shared_rate` replaces `limits.rate` by one limit for all processes; it is
-    closed with the client. `ca_bundle` overrides the one in the credentials. `now` is the clock that sets
-    `observed_at`; if the sandbox plays a day, this clock shows that day.
+    closed with the client. `ca_bundle` overrides the one in the credentials. With an `account`, requests are signed for
+    it and not for the project. `now` is the clock that sets `observed_at`; if the sandbox plays a day, this clock shows
+    that day.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class ServiceClient:
         retry_policy: RetryPolicy = _RETRY_POLICY,
         shared_rate: "SharedRate | None" = None,
         ca_bundle: Path | None = None,
+        account: Account | None = None,
         now: Callable[[], dt.datetime] | None = None,
     ) -> None:
         self._endpoint = endpoint.rstrip("/")
@@ -122,7 +124,7 @@ class ServiceClient:
         self._sender = HTTPSender(limits, timeouts, ca_bundle or credentials.ca_bundle)
         self.stats = self._sender.stats
         self._retries = Retries(self.host, self._throttle, shared_rate, self._sender, timeouts, retry_policy)
-        self._authentication = Authentication(self._endpoint, credentials, self._sender, self._retries)
+        self._authentication = Authentication(self._endpoint, credentials, self._sender, self._retries, account)
 
     @property
     def project_id(self) -> str:

@@ -60,8 +60,8 @@ def _consumed(charge: Charge) -> dict[str, Any]:
     }
 
 
-def bill_lines(catalogue: Catalogue, project_id: str, seen: date, body: bytes) -> web.Response:
-    """A page of the bill lines of the days that the body names."""
+def bill_lines(catalogues: Mapping[str, Catalogue], seen: date, body: bytes) -> web.Response:
+    """A page of the bill lines of the account, of all its projects, for the days that the body names."""
     try:
         asked = orjson.loads(body)
         first, last = (date.fromisoformat(asked[name]) for name in ("bill_cycle_begin", "bill_cycle_end"))
@@ -75,6 +75,7 @@ def bill_lines(catalogue: Catalogue, project_id: str, seen: date, body: bytes) -
         return error_response(400, "CBC.0100", "Invalid paging parameters.")
     found = [
         charge
+        for project_id, catalogue in catalogues.items()
         for charge in _charges(catalogue, project_id, first, last, seen)
         if charge.days == 1 and charge.project_id != OTHER_TENANT
     ]

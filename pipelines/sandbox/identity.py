@@ -228,6 +228,11 @@ class IdentityService:
         ]
         return json_response({"links": {}, "projects": projects})
 
+    def list_domains(self) -> web.Response:
+        """Answer the call for the accounts that the caller may use."""
+        domain = {"id": DOMAIN, "name": DOMAIN, "description": "", "enabled": True, "links": {}}
+        return json_response({"links": {}, "domains": [domain]})
+
     def version(self, request: web.BaseRequest) -> web.Response:
         """Answer the call for the service's version."""
         link = {"rel": "self", "href": f"http://{request.host}/v3/"}
@@ -282,6 +287,21 @@ class IdentityService:
         ):
             return error_response(403, "ModelArts.0206", "The AK/SK is wrong.")
         return None
+
+    def not_for_account(self, request: web.BaseRequest) -> web.Response | None:
+        """The refusal of an authentic request to a service of the whole account; None when it is for the account.
+
+        A signed request must name the account, signed along, and no project. A token is of the account anyway.
+        """
+        authorization = Authorization.parse(request.headers.get("Authorization", ""))
+        if request.headers.get("X-Auth-Token") or (
+            authorization is not None
+            and "x-domain-id" in authorization.signed_headers
+            and request.headers.get("X-Domain-Id") == DOMAIN
+            and "X-Project-Id" not in request.headers
+        ):
+            return None
+        return error_response(401, "APIG.0301", "Incorrect IAM authentication information: the account is wrong.")
 
     def knows(self, token: str) -> bool:
         """Whether a token was issued here."""

@@ -242,6 +242,9 @@ class Sandbox:
             case ("GET", ["v3", "projects"]):
                 refusal = await self._identity.unauthenticated(request)
                 return self._counted("projects", refusal or self._identity.list_projects(query))
+            case ("GET", ["v3", "auth", "domains"]):
+                refusal = await self._identity.unauthenticated(request)
+                return self._counted("domains", refusal or self._identity.list_domains())
             case ("GET", ["v3"] | ["v3", ""]):
                 return self._counted("other", self._identity.version(request))
             case ("GET", ["v2", "daily", "consumption"]):
@@ -271,13 +274,24 @@ class Sandbox:
             return identity_error(503, "Service Unavailable", "The identity service is not available.")
         return self._identity.issue_token(request, body, faults)
 
-    async def _refusal(self, request: web.BaseRequest, project_id: str) -> web.Response | None:
-        # Why this request to ModelArts may not have what it asks of this project; None when it may.
+    async def _refusal(self, request: web.BaseRequest, project_id: str | None) -> web.Response | None:
+        # Why this request may not have what it asks of a project, or (None) of the whole account; None when it may.
         refusal = await self._identity.unauthenticated(request)
         if refusal:
             return refusal
+        if project_id is None:
+            refusal = self._identity.not_for_account(request)
+        else:
+            refusal = self._wrong_project(request, project_id)
+        if refusal is None and self._faults.options.suspended:
+            return error_response(401, "ModelArts.6201", "The account is suspended.")
+        return refusal
+
+    def _wrong_project(self, request: web.BaseRequest, project_id: str) -> web.Response | None:
         token = request.headers.get("X-Auth-Token")
-        scope = self._identity.scope_of(token) if token else request.headers.get("X-Project-Id", project_id)
+        # Who signs for the account has no project.
+        signed_for = request.headers.get("X-Project-Id", None if "X-Domain-Id" in request.headers else project_id)
+        scope = self._identity.scope_of(token) if token else signed_for
         if scope is None:
             return error_response(400, "ModelArts.0204", "The token does not contain a project.")
         if scope != project_id:
@@ -286,8 +300,6 @@ class Sandbox:
             )
         if project_id not in self._catalogues:
             return error_response(400, "ModelArts.0210", "The project id is invalid.")
-        if self._faults.options.suspended:
-            return error_response(401, "ModelArts.6201", "The account is suspended.")
         return None
 
     # -- ModelArts
@@ -437,15 +449,11 @@ class Sandbox:
         return await self._faults.apply(request, request.raw_path, self._asked[request.raw_path], response)
 
     async def _bill_lines(self, request: web.BaseRequest) -> web.StreamResponse:
-        token = request.headers.get("X-Auth-Token")
-        # Who signs for a service of the whole account names no project.
-        signed_for = request.headers.get("X-Project-Id") or next(iter(self._catalogues))
-        project_id = (self._identity.scope_of(token) if token else signed_for) or ""
-        refusal = await self._refusal(request, project_id) or self._faults.refused("bills")
+        refusal = await self._refusal(request, None) or self._faults.refused("bills")
         body = await request.read()
         key = f"{request.raw_path} {hashlib.sha256(body).hexdigest()}"
         self._asked[key] += 1
-        response = refusal or bill_lines(self._catalogues[project_id], project_id, self.day, body)
+        response = refusal or bill_lines(self._catalogues, self.day, body)
         return await self._faults.apply(request, key, self._asked[key], response)
 
     # -- control

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from pipelines.cloud.credentials import Credentials, Region, load_credentials
+from pipelines.cloud.credentials import AccessKey, Account, Credentials, Region, ServerAgency, load_credentials
 from pipelines.cloud.dashboard import DashboardClient
 from pipelines.cloud.discovery import find_endpoint
 from pipelines.cloud.modelarts import ModelArtsClient
@@ -164,9 +164,21 @@ class Connection:
                 limits=Limits(connections=1, rate=self.settings.rate_limit),
                 timeouts=timeouts,
                 ca_bundle=self.settings.ca_bundle,
+                account=self.account,
                 now=now,
             ),
         )
+
+    @property
+    def account(self) -> Account | None:
+        """The account that bill lines are asked for, whose service knows no projects; None where a token says it.
+
+        If no identity service is stated that could look up its id, that is the one beside the ModelArts endpoint.
+        """
+        if not isinstance(self.credentials, AccessKey | ServerAgency):
+            return None
+        account = self.credentials.account
+        return replace(account, auth_url=account.auth_url or sibling_endpoint("iam", self.endpoint))
 
     def client(self, now: Callable[[], dt.datetime] | None = None) -> ModelArtsClient:
         """Make a client of the endpoint, which the caller must enter.

@@ -244,14 +244,17 @@ def test_each_source_reads_the_same_bill(sandbox, tmp_path, source):
 
 
 @pytest.mark.parametrize(
-    ("bills", "faults", "message"),
+    ("bills", "faults", "env", "message"),
     [
-        ("otc-dashboard:", {"sources_broken": ["bills"]}, "cannot be read (HTTP 500 "),
-        ("huawei:", {"sources_forbidden": ["bills"]}, "cannot be read (HTTP 403 "),
-        ("nowhere", {}, "There is no FOCUS export (.csv, .csv.gz or .parquet) in "),
+        ("otc-dashboard:", {"sources_broken": ["bills"]}, {}, "cannot be read (HTTP 500 "),
+        ("huawei:", {"sources_forbidden": ["bills"]}, {}, "cannot be read (HTTP 403 "),
+        ("huawei:", {}, {"OS_DOMAIN_ID": "another"}, "check OS_ACCESS_KEY, OS_SECRET_KEY, OS_DOMAIN_ID and this "),
+        ("nowhere", {}, {}, "There is no FOCUS export (.csv, .csv.gz or .parquet) in "),
     ],
 )
-def test_day_is_published_when_the_bill_cannot_be_read(sandbox, bills, faults, message):
+def test_day_is_published_when_the_bill_cannot_be_read(sandbox, monkeypatch, bills, faults, env, message):
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
     httpx.put(f"{sandbox.endpoint}/sandbox/faults", json=faults).raise_for_status()
     facts = take(Settings(lake="lake", bills=bills, reconcile=False), DAYS[-1])
     assert not facts.was_read

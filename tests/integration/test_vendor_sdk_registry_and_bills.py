@@ -5,6 +5,7 @@ import json
 import os
 from decimal import Decimal
 
+import httpx
 import pyarrow.parquet as pq
 import pytest
 from huaweicloudsdkbss.v2 import (
@@ -23,7 +24,7 @@ from huaweicloudsdkswr.v2 import (
     SwrClient,
 )
 from vendor_sdk import (
-    account_credentials,
+    account_client,
     key_credentials,
     loopback_only,  # noqa: F401  (a fixture)
     sdk_client,
@@ -182,9 +183,37 @@ def test_sdk_is_issued_a_login(registry, sandbox):
     assert issued.auths[host].auth in issued.x_swr_dockerlogin
 
 
-@pytest.mark.parametrize("credentials", [key_credentials, account_credentials, token_credentials])
-def test_sdk_reads_the_bill_lines_that_a_run_reads(sandbox, lake, credentials):
-    client = sdk_client(BssClient, sandbox, credentials(sandbox), GlobalCredentials("AK", "SK", "domain"))
+def bill_client(sandbox, credentials):
+    return sdk_client(BssClient, sandbox, credentials, GlobalCredentials("AK", "SK", "domain"))
+
+
+def test_sdk_looks_up_the_account_of_bill_lines(sandbox):
+    def lookups():
+        return httpx.get(f"{sandbox.endpoint}/sandbox/stats").json()["requests"].get("domains", 0)
+
+    before = lookups()
+    client = account_client(BssClient, sandbox)
+    assert client._credentials.domain_id == "sandbox-domain"
+    assert lookups() == before + 1
+
+
+@pytest.mark.parametrize("domain", [None, "another"])
+def test_sdk_is_refused_bill_lines_without_its_account(sandbox, domain):
+    credentials = key_credentials(sandbox)
+    if domain is not None:
+        credentials = GlobalCredentials(credentials.ak, credentials.sk, domain)
+    asked = QueryResRecordsDetailReq(cycle=f"{DAY:%Y-%m}")
+    with pytest.raises(ClientRequestException) as caught:
+        bill_client(sandbox, credentials).list_customerself_resource_record_details(
+            ListCustomerselfResourceRecordDetailsRequest(body=asked)
+        )
+    assert (caught.value.status_code, caught.value.error_code) == (401, "APIG.0301")
+
+
+@pytest.mark.parametrize("kind", ["account", "token"])
+def test_sdk_reads_the_bill_lines_that_a_run_reads(sandbox, lake, kind):
+    by_account = kind == "account"
+    client = account_client(BssClient, sandbox) if by_account else bill_client(sandbox, token_credentials(sandbox))
     lines = []
     first, last = DAY - dt.timedelta(days=BILLED_DAYS), DAY - dt.timedelta(days=1)
     for begin, end in ((first, dt.date(2026, 10, 31)), (dt.date(2026, 11, 1), last)):

@@ -2,7 +2,15 @@
 
 import pytest
 
-from pipelines.cloud.credentials import AccessKey, Agency, PasswordLogin, ReadyToken, ServerAgency, load_credentials
+from pipelines.cloud.credentials import (
+    AccessKey,
+    Account,
+    Agency,
+    PasswordLogin,
+    ReadyToken,
+    ServerAgency,
+    load_credentials,
+)
 from pipelines.errors import ConfigurationError
 from pipelines.inputs.credential_variables import stated_credentials
 
@@ -26,6 +34,13 @@ clouds:
     auth: {ak: AK, sk: hidden-sk, project_id: p1, auth_url: "https://iam.example/v3"}
   identity:
     auth: {access: AK, secret: hidden-sk, securitytoken: hidden-st, project_id: p1}
+  of-account:
+    auth: {ak: AK, sk: hidden-sk, project_id: p1, domain_id: d1, auth_url: "https://iam.example/v3"}
+  of-account-of-user:
+    auth: {ak: AK, sk: hidden-sk, project_id: p1, user_domain_id: d1, auth_url: "https://iam.example/v3"}
+  server-of-account:
+    auth_type: agency
+    auth: {project_id: p1, domain_id: d1, auth_url: "https://iam.example/v3"}
   beside:
     ak: AK
     sk: hidden-sk
@@ -159,6 +174,40 @@ def test_project_of_a_key_is_looked_up_by_its_name(clouds):
     found = AccessKey("AK", "hidden-sk", None, None, "eu-de_team", "https://iam.eu-de.otc.t-systems.com/v3")
     assert load_credentials(None, clouds("beside")) == found
     assert load_credentials("p7", clouds("beside")) == AccessKey("AK", "hidden-sk", "p7")
+
+
+@pytest.mark.parametrize(
+    ("env", "account"),
+    [
+        (OS, Account()),
+        (OS | {"OS_DOMAIN_ID": "d1", "OS_USER_DOMAIN_ID": "d2"}, Account("d1")),
+        (OS | {"OS_USER_DOMAIN_ID": "d2", "OS_DOMAIN_NAME": "own"}, Account("d2")),
+        # Where only the bill may need it, the URL is not checked yet.
+        (OS | {"OS_AUTH_URL": "iam"}, Account(None, "iam")),
+        ({"OS_AUTH_TYPE": "agency", "OS_DOMAIN_ID": "d1"}, Account("d1")),
+        (
+            SDK | {"HUAWEICLOUD_SDK_DOMAIN_ID": "d3", "OS_DOMAIN_ID": "d1"},
+            Account("d3", None, "HUAWEICLOUD_SDK_DOMAIN_ID", "HUAWEICLOUD_SDK_IAM_ENDPOINT"),
+        ),
+        (HW | {"HW_DOMAIN_ID": "d4"}, Account("d4", None, "HW_DOMAIN_ID", "HW_AUTH_URL")),
+    ],
+)
+def test_account_of_a_key_is_stated_beside_it(env, account):
+    found = load_credentials(None, PROJECT | env)
+    assert isinstance(found, AccessKey | ServerAgency)
+    assert found.account == account
+
+
+@pytest.mark.parametrize("cloud", ["of-account", "of-account-of-user", "server-of-account"])
+def test_account_is_read_from_clouds_yaml(clouds, cloud):
+    of = f"of the cloud {cloud!r} in clouds.yaml"
+    found = load_credentials(None, clouds(cloud)).account
+    assert found == Account("d1", "https://iam.example/v3", f"domain_id {of}", f"auth_url {of}")
+
+
+def test_identity_service_that_the_region_names_looks_up_the_account_too(clouds):
+    found = load_credentials(None, clouds("beside"))
+    assert found.account.auth_url == found.auth_url == "https://iam.eu-de.otc.t-systems.com/v3"
 
 
 @pytest.mark.parametrize(
@@ -356,3 +405,42 @@ def test_credentials_are_stated_by_any_variable_of_a_login():
 def test_ready_token_keeps_its_source():
     token = load_credentials(None, {"OS_TOKEN": "hidden", "OS_PROJECT_ID": "p1"})
     assert (token, token.source) == (ReadyToken("hidden", "p1"), "token from OS_TOKEN")
+
+
+NOT_SENT = "holds a blank, a line break, or a character that is not ASCII, and no key or token does: copy it again."
+
+
+@pytest.mark.parametrize("odd", ["hidden-\u00e4", "hidden- key", "hidden\nkey", "hidden-\x1bkey", "\u200bhidden-key"])
+@pytest.mark.parametrize(
+    ("env", "what"),
+    [
+        ({"OS_TOKEN": None, "OS_AUTH_URL": "https://iam.example/v3"}, "The token from OS_TOKEN"),
+        ({"OS_ACCESS_KEY": None, "OS_SECRET_KEY": "s"}, "The access key from OS_ACCESS_KEY"),
+        ({"HW_ACCESS_KEY": None, "HW_SECRET_KEY": "s"}, "The access key from HW_ACCESS_KEY"),
+        (OS | {"OS_SECURITY_TOKEN": None}, "The security token of the temporary access key from OS_ACCESS_KEY"),
+    ],
+)
+def test_key_that_no_header_can_hold_is_refused_and_not_quoted(env, what, odd):
+    stated = {name: odd if value is None else value for name, value in env.items()}
+    with pytest.raises(ConfigurationError) as refused:
+        load_credentials("p1", stated)
+    assert str(refused.value) == f"{what} {NOT_SENT}"
+
+
+@pytest.mark.parametrize("odd", ["\u00e4", "a/../b?x", "a b", "a\nb", "x" * 65])
+@pytest.mark.parametrize(
+    ("env", "source"),
+    [
+        (OS, "access key from OS_ACCESS_KEY"),
+        ({"OS_AUTH_TYPE": "agency"}, "agency of this server"),
+        ({"OS_TOKEN": "t", "OS_AUTH_URL": "https://iam.example/v3"}, "token from OS_TOKEN"),
+        (LOGIN, "password from OS_PASSWORD"),
+    ],
+)
+def test_malformed_project_id_is_refused(env, source, odd):
+    with pytest.raises(ConfigurationError) as refused:
+        load_credentials(None, env | {"OS_PROJECT_ID": odd})
+    assert str(refused.value) == (
+        f"The project id stated with the {source} is malformed: it must be 1 to 64 letters, digits, - or _, and is "
+        f"{odd!a}."
+    )

@@ -31,3 +31,13 @@ def test_preflight_checks_the_witness_file(path, sentence):
     else:
         with pytest.raises(ConfigurationError, match=f"^The witness file .*{sentence}"):
             check_inputs(settings)
+
+
+def test_preflight_checks_the_key_of_the_bill():
+    check_inputs(Settings(endpoint="sandbox", bills_key="hidden-key"))
+    with pytest.raises(ConfigurationError) as refused:
+        check_inputs(Settings(endpoint="sandbox", bills_key="hidden-k\u00e4y"))
+    assert str(refused.value) == (
+        "The key in IMAGE_SNAPSHOTS_BILLS_KEY holds a blank, a line break, or a character that is not ASCII, and no "
+        "key or token does: copy it again."
+    )

@@ -228,6 +228,19 @@ def test_signed_request_must_name_its_project(client, sandbox):
     assert error_of(signed(client, sandbox, f"/v1/{'f' * 32}/images")) == (400, "ModelArts.0210")
 
 
+@pytest.mark.parametrize("path", [f"/v1/{ALPHA}/images", f"/v3/{ALPHA}/traces?trace_type=system", "/v2/manage/repos"])
+def test_request_signed_for_the_account_has_no_project(client, sandbox, path):
+    assert signed(client, sandbox, path, headers={"X-Domain-Id": "sandbox-domain"}).status_code == 400
+    assert signed(client, sandbox, path, headers={"X-Project-Id": ALPHA}).status_code == 200
+
+
+def test_account_is_shown_to_who_proves_to_belong_to_it(client, sandbox):
+    assert error_of(client.get("/v3/auth/domains")) == (401, "ModelArts.0201")
+    assert error_of(signed(client, sandbox, "/v3/auth/domains", secret_key="SK")) == (403, "ModelArts.0206")
+    (domain,) = signed(client, sandbox, "/v3/auth/domains").json()["domains"]
+    assert (domain["id"], domain["name"], domain["enabled"]) == ("sandbox-domain", "sandbox-domain", True)
+
+
 # -- the day, the inventory
 
 

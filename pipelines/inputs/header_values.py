@@ -1,0 +1,30 @@
+"""Checks of what is sent in a header or in the path of a request: other characters cannot be sent there."""
+
+import re
+
+from pipelines.errors import ConfigurationError
+
+_PROJECT_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
+
+
+def check_header_value(value: str, what: str) -> None:
+    """Check a key or token; `what` begins the sentence and says where it is stated.
+
+    Raises:
+        ConfigurationError: it holds what no header can; never quotes it.
+    """
+    if re.fullmatch(r"[!-~]+", value) is None:
+        raise ConfigurationError(
+            f"{what} holds a blank, a line break, or a character that is not ASCII, and no key or token does: copy it "
+            "again."
+        )
+
+
+def check_project_id(value: str | None, what: str) -> None:
+    """Check a project's id, which stands in the path of requests; `what` as above.
+
+    Raises:
+        ConfigurationError: it is malformed.
+    """
+    if value is not None and _PROJECT_ID.fullmatch(value) is None:
+        raise ConfigurationError(f"{what} is malformed: it must be 1 to 64 letters, digits, - or _, and is {value!a}.")
