@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from assets.build import DERIVE_JOB, build_definitions
+from assets.importing import lasting_imports
 from assets.partitions import partition_key
 from assets.resources import EXIT_STATUS, INTERRUPTED
 from assets.run_history import open_run_history, why_not_kept
@@ -144,7 +145,9 @@ class Runner:
         for module in (locks, warehouse_duckdb):
             logging.getLogger(module.__name__).addHandler(waits)
             self._stack.callback(logging.getLogger(module.__name__).removeHandler, waits)
-        self._instance = self._stack.enter_context(open_run_history(print_warning))
+        with lasting_imports():
+            # Dagster imports its storage as it opens it.
+            self._instance = self._stack.enter_context(open_run_history(print_warning))
         return self
 
     def __exit__(self, *_: object) -> None:
