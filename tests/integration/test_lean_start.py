@@ -40,6 +40,20 @@ def test_run_into_a_file_imports_no_driver_of_a_warehouse_server():
     assert (done.returncode, done.stdout) == (0, "dagster\n"), done.stderr
 
 
+def test_process_with_lasting_imports_ends_without_a_word():
+    script = """
+from assets.importing import lasting_imports
+with lasting_imports():
+    from pipelines.engine.duckdb import DuckDBEngine
+def read():
+    with DuckDBEngine() as engine:
+        print(engine.read("SELECT 1 AS one")["one"].to_pylist())
+read()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[1]\n", "")
+
+
 def test_lasting_imports_end_with_collection_switched_on():
     with pytest.raises(ImportError), lasting_imports():
         assert not gc.isenabled()
