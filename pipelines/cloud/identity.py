@@ -4,7 +4,6 @@ Sending them belongs to `cloud.issuing`, deciding when to renew what they issue 
 """
 
 import datetime as dt
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
@@ -13,6 +12,7 @@ from typing import Any
 from pipelines.bodies.json_text import NotJSONError, parse
 from pipelines.cloud.credentials import Account, PasswordLogin
 from pipelines.errors import AccessDeniedError, ConfigurationError, PipelineError
+from pipelines.inputs.header_values import is_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ def read_token(login: PasswordLogin, host: str, headers: Mapping[str, str], body
         raise _not_an_identity_service(host)
     project = token.get("project")
     project_id = project.get("id") if isinstance(project, dict) else None
-    if not isinstance(project_id, str) or not _is_id(project_id):
+    if not isinstance(project_id, str) or not is_id(project_id):
         raise AccessDeniedError(
             f"The token of {host} belongs to no project: set OS_PROJECT_ID to a project of the user {login.user}."
         )
@@ -162,7 +162,7 @@ def read_project_id(host: str, name: str, body: bytes) -> str:
         AccessDeniedError: there is not exactly one such project.
     """
     projects = _listed(host, "projects", body)
-    ids = {str(project.get("id")) for project in projects if project.get("name") == name and _is_id(project.get("id"))}
+    ids = {str(project.get("id")) for project in projects if project.get("name") == name and is_id(project.get("id"))}
     if len(ids) != 1:
         raise AccessDeniedError(
             f"The identity service at {host} shows these credentials {len(ids) or 'no'} project{'s' * (len(ids) > 1)} "
@@ -189,7 +189,7 @@ def stated_account_id(stated: str, id_in: str) -> str:
     Raises:
         ConfigurationError: it is no id.
     """
-    if not _is_id(stated):
+    if not is_id(stated):
         raise ConfigurationError(f"The account's id is malformed: correct {id_in}.")
     return stated
 
@@ -201,7 +201,7 @@ def read_account_id(host: str, account: Account, body: bytes) -> str:
         AccessDeniedError: there is not exactly one account.
     """
     domains = _listed(host, "domains", body)
-    ids = {str(domain.get("id")) for domain in domains if _is_id(domain.get("id"))}
+    ids = {str(domain.get("id")) for domain in domains if is_id(domain.get("id"))}
     if len(ids) != 1:
         raise AccessDeniedError(
             f"The identity service at {host} shows these credentials {len(ids) or 'no'} account{'s' * (len(ids) > 1)}: "
@@ -268,10 +268,6 @@ def _listed(host: str, name: str, body: bytes) -> list[dict[str, Any]]:
     if not isinstance(listed, list):
         raise _not_an_identity_service(host)
     return [item for item in listed if isinstance(item, dict)]
-
-
-def _is_id(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"[0-9A-Za-z_-]{1,64}", value) is not None
 
 
 def _life(ends: Any, begins: dt.datetime | None) -> float | None:

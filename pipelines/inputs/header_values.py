@@ -4,7 +4,7 @@ import re
 
 from pipelines.errors import ConfigurationError
 
-_PROJECT_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
+_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 
 def check_header_value(value: str, what: str) -> None:
@@ -20,11 +20,16 @@ def check_header_value(value: str, what: str) -> None:
         )
 
 
+def is_id(value: object) -> bool:
+    """Whether a value is the id of a project or an account."""
+    return isinstance(value, str) and _ID.fullmatch(value) is not None
+
+
 def check_project_id(value: str | None, what: str) -> None:
     """Check a project's id, which stands in the path of requests; `what` as above.
 
     Raises:
         ConfigurationError: it is malformed.
     """
-    if value is not None and _PROJECT_ID.fullmatch(value) is None:
+    if value is not None and not is_id(value):
         raise ConfigurationError(f"{what} is malformed: it must be 1 to 64 letters, digits, - or _, and is {value!a}.")
