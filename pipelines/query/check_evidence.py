@@ -6,8 +6,9 @@
 
 What is checked: every file has the SHA-256 that SHA256SUMS states; each body has the SHA-256 of its response; each
 response leads, by its path of hashes, to the root in the manifest of its day; each manifest states the SHA-256 of the
-one before it. What this cannot know: whether the newest manifest is the one that was published. Compare its SHA-256,
-which is printed at the end, with one that was noted elsewhere at the time.
+one before it. With --witness, each of these manifests must be noted, or lie before one that is. What this cannot know:
+whether the newest manifest is the one that was published. Compare its SHA-256, which is printed at the end, with one
+that was noted elsewhere at the time. Nor can it know of days that the export lacks, or why a day has no response.
 
 Exit status: 0 all is proved, 1 something is not.
 """
@@ -15,6 +16,7 @@ Exit status: 0 all is proved, 1 something is not.
 # ruff: noqa: T201  (what it prints is its result)
 
 import argparse
+import datetime as dt
 import hashlib
 import json
 import sys
@@ -27,8 +29,16 @@ from typing import Any
 # What a damaged file raises, as JSON, as text, or as a ZIP file.
 _UNREADABLE = (
     *(OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, NotImplementedError, RuntimeError),
+    OverflowError,
     *(zipfile.BadZipFile, zlib.error),
 )
+
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)  # noqa: UP017  (Python 3.9)
+
+
+def line(text: str) -> str:
+    """A line to print. An export may hold any text, so what a terminal would act on is escaped."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
 def sha256(content: bytes) -> str:
@@ -61,8 +71,12 @@ def check_files(read: Callable[[str], bytes], names: list[str]) -> list[str]:
     return problems
 
 
-def check_chain(read: Callable[[str], bytes], names: list[str], witnesses: list[str]) -> list[str]:
-    """One sentence for each manifest that does not follow the one before it, and for each missing witness."""
+def check_chain(read: Callable[[str], bytes], names: list[str], witnesses: list[str]) -> tuple[list[str], list[str]]:
+    """The manifests that are proved, and one sentence for each that does not follow the one before it.
+
+    With witnesses, a manifest is proved if it is noted, or lies before one that is, unless none is found; there is a
+    sentence for each missing witness, too.
+    """
     problems = []
     digests: list[str] = []
     for name in names:
@@ -71,15 +85,21 @@ def check_chain(read: Callable[[str], bytes], names: list[str], witnesses: list[
             problems.append(f"{name}: it does not follow the manifest before it.")
         digests.append(sha256(content))
     missing = [witness for witness in witnesses if witness not in digests]
-    return problems + [f"No manifest of this chain has the SHA-256 {witness}." for witness in missing]
+    problems += [f"No manifest of this chain has the SHA-256 {witness}." for witness in missing]
+    noted = [number for number, digest in enumerate(digests, 1) if digest in witnesses]
+    return names[: max(noted)] if noted else names, problems
 
 
-def check_day(read: Callable[[str], bytes], export: dict[str, Any], day: dict[str, Any]) -> tuple[str, list[str]]:
-    """What is proved of a day, in words, and one sentence for each thing that is not."""
+def check_day(
+    read: Callable[[str], bytes], export: dict[str, Any], day: dict[str, Any], proved: list[str]
+) -> tuple[str, list[str]]:
+    """What is proved of a day, in words, and one sentence for each thing that is not; `proved`: such manifests."""
     if day["response"] is None:
-        return day["reason"], []
+        return f"{day['reason']} (this is stated, not proved)", []
     problems = []
     name = day["response"]
+    if day["manifest"] not in proved:
+        problems.append(f"{day['manifest']}: it is not in the chain of manifests, or follows all that are noted.")
     response = json.loads(read(name))
     manifest = json.loads(read(day["manifest"]))
     if (manifest["snapshot_date"], manifest["project"]) != (day["day"], export["project"]):
@@ -87,6 +107,9 @@ def check_day(read: Callable[[str], bytes], export: dict[str, Any], day: dict[st
     row = response["row"]
     if (row["id"], row["snapshot_date"]) != (export["image_id"], day["day"]):
         problems.append(f"{name}: it is of another image or day.")
+    observed_at = _EPOCH + dt.timedelta(microseconds=response["observed_at_us"])
+    if row["observed_at"] != observed_at.isoformat():
+        problems.append(f"{name}: it states two different times of observation.")
     length = "no body"
     if row["body_sha256"] is not None:
         body = read(day["body"])
@@ -112,7 +135,7 @@ def check(place: Path, witnesses: list[str]) -> int:
     except _UNREADABLE as error:
         problems = [f"{place}: it cannot be read: {error or type(error).__name__}."]
     for problem in problems:
-        print(problem, file=sys.stderr)
+        print(line(problem), file=sys.stderr)
     print("NOT PROVED" if problems else "All of it is proved.")
     return 1 if problems else 0
 
@@ -132,14 +155,16 @@ def _check(read: Callable[[str], bytes], names: list[str], witnesses: list[str])
 def _check_proofs(read: Callable[[str], bytes], names: list[str], witnesses: list[str]) -> list[str]:
     export = json.loads(read("export.json"))
     manifests = sorted(name for name in names if name.startswith("manifests/"))
-    problems = check_chain(read, manifests, witnesses)
-    print(f"Image {export['image_id']} of the project {export['project']}")
-    if export["is_sandbox"]:
+    proved, problems = check_chain(read, manifests, witnesses)
+    print(line(f"Image {export['image_id']} of the project {export['project']}"))
+    if export["is_sandbox"] or any(json.loads(read(name))["fetch"]["is_sandbox"] for name in manifests):
         print("Sample data: this image is invented by the sandbox, it is not one of a cloud account.")
     for day in export["days"]:
-        words, found = check_day(read, export, day)
-        print(f"{day['day']}: {words}")
+        words, found = check_day(read, export, day, proved)
+        print(line(f"{day['day']}: {words}"))
         problems += found
+    if all(day["response"] is None for day in export["days"]):
+        problems.append("export.json: it names no response.")
     print(f"Newest manifest: SHA-256 {sha256(read(manifests[-1]))}")
     return problems
 

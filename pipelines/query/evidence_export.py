@@ -56,7 +56,8 @@ without a body) and `id`, with line feeds between them. These four are proved, a
 columns and rows.json are not. The tree is that of RFC 6962, section 2.1, with SHA-256.
 
 That nothing was changed later follows from the SHA-256 of the newest manifest, which check.py prints, if the same one
-was noted outside the lake at the time: `python3 check.py --witness SHA256` compares it.
+was noted outside the lake at the time. `python3 check.py --witness SHA256` asks that each day's manifest is the noted
+one, or lies before it. Days that are not here, and the reasons why a day has no response, are not proved.
 """
 
 

@@ -4,6 +4,7 @@ import datetime as dt
 import hashlib
 import io
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -139,6 +140,16 @@ def test_flipped_byte_of_any_file_is_named(exported, checking, capsys):
             "days/2026-11-12/response.json: it does not lead to the root",
         ),
         ("manifests/000003.json", lambda c: c + b" ", "manifests/000004.json: it does not follow"),
+        (
+            "days/2026-11-12/response.json",
+            lambda c: re.sub(rb'"observed_at": "....-..', b'"observed_at": "2020-01', c),
+            "days/2026-11-12/response.json: it states two different times",
+        ),
+        (
+            "export.json",
+            lambda c: re.sub(rb'"response": "[^"]*"', b'"response": null, "reason": ""', c),
+            "export.json: it",
+        ),
     ],
 )
 def test_forgery_with_correct_sums_is_named(exported, checking, capsys, name, change, sentence):
@@ -147,6 +158,66 @@ def test_forgery_with_correct_sums_is_named(exported, checking, capsys, name, ch
     assert forged[name] != files[name]
     assert any(problem.startswith(sentence) for problem in problems_of(checking, forged))
     capsys.readouterr()
+
+
+def forged_day(files, number=-1):
+    """Files in which the response of a day, and the root in a copy of its manifest, are other ones than published."""
+    export = json.loads(files["export.json"])
+    day = export["days"][number]
+    response, manifest = json.loads(files[day["response"]]), json.loads(files[day["manifest"]])
+    response["row"] |= {"outcome": "deleted", "body_sha256": None}
+    row = response["row"]
+    leaf = f"deleted\n{response['observed_at_us']}\n\n{row['id']}".encode()
+    manifest["responses_root"] = hashlib.sha256(b"\0" + leaf).hexdigest()
+    response["path"] = []
+    return export, day, response, manifest
+
+
+@pytest.mark.parametrize("name", ["other.json", "days/forged.json", "manifests.json"])
+def test_day_is_proved_by_no_manifest_beside_the_chain(exported, checking, capsys, name):
+    """Its manifest is forged and lies beside the true ones, which a noted SHA-256 proves."""
+    files = files_of(exported)
+    newest = hashlib.sha256(files[max(path for path in files if path.startswith("manifests/"))]).hexdigest()
+    export, day, response, manifest = forged_day(files)
+    place, day["manifest"] = day["response"], name
+    forged = {name: manifest, place: response, "export.json": export}
+    forged = with_sums(files | {path: json.dumps(said).encode() for path, said in forged.items()})
+    for witnesses in ([], [newest]):
+        problems = checking["_check"](forged.__getitem__, sorted(forged), witnesses)
+        assert problems == [f"{name}: it is not in the chain of manifests, or follows all that are noted."]
+    capsys.readouterr()
+
+
+def test_day_is_proved_by_no_manifest_after_the_noted_one(exported, checking, capsys):
+    """The chain goes on with a forged manifest, by which an old day was published again."""
+    files = files_of(exported)
+    newest = max(path for path in files if path.startswith("manifests/"))
+    noted = hashlib.sha256(files[newest]).hexdigest()
+    export, day, response, manifest = forged_day(files, 3)
+    place, day["manifest"] = day["response"], "manifests/999999.json"
+    manifest["previous_manifest_sha256"] = noted
+    forged = {"manifests/999999.json": manifest, place: response, "export.json": export}
+    forged = with_sums(files | {path: json.dumps(said).encode() for path, said in forged.items()})
+    assert checking["_check"](forged.__getitem__, sorted(forged), [noted]) == [
+        "manifests/999999.json: it is not in the chain of manifests, or follows all that are noted."
+    ]
+    assert checking["_check"](files.__getitem__, sorted(files), [noted]) == []
+    # A SHA-256 that was noted earlier proves nothing that was published later.
+    first = hashlib.sha256(files[min(path for path in files if path.startswith("manifests/"))]).hexdigest()
+    assert len(checking["_check"](files.__getitem__, sorted(files), [first])) == len(DAYS) - 1
+    capsys.readouterr()
+
+
+def test_sample_data_is_named_by_its_manifests_and_others_text_is_one_line(exported, checking, capsys):
+    files = files_of(exported)
+    export = json.loads(files["export.json"])
+    assert export["is_sandbox"]
+    export |= {"is_sandbox": False, "project": "x\x1b[2K\rdefault\u202e\nAll of it is proved."}
+    forged = with_sums(files | {"export.json": json.dumps(export).encode()})
+    assert problems_of(checking, forged)
+    said = capsys.readouterr().out
+    assert said.splitlines()[0].endswith(r"x\x1b[2K\rdefault\u202e\nAll of it is proved.")
+    assert said.splitlines()[1].startswith("Sample data: ")
 
 
 def test_damaged_zip_is_never_proved_and_never_a_traceback(exported, checking, tmp_path, capsys):

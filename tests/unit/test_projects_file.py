@@ -122,6 +122,7 @@ def test_path_may_begin_with_a_tilde_and_the_file_with_a_byte_order_mark(monkeyp
         ("", "it names no project: write a table for each, such as [prod]."),
         ("[a\n", "it is no valid TOML (Expected ']' at the end of a table declaration (at line 1, column 3))."),
         ("[a]\ncloud='x'\n[a]\n", "it is no valid TOML (Cannot declare ('a',) twice (at line 3, column 3))."),
+        ("a = " + "[" * 50_000, "it is no valid TOML (it is nested too deeply)."),
         ('cloud = "x"', "`cloud` stands outside of a project: write it below [KEY], the key of its project."),
         ("[A]", "the project key 'A' must be lower-case letters, digits and _ . - only, at most 63, and begin with "),
         ("[null]", "the project key 'null' must not be a word that table readers convert to a value other than text."),
