@@ -274,7 +274,7 @@ LINE = {"bill_date": "2026-03-25", "cloud_service_type": "swr", "consume_amount"
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({}, "shows the same lines of 2026-03 again"),
+        ({}, "shows the same lines of 2026-02 again"),
         ({"measure_id": [1]}, "has a line whose day or amount cannot be read"),
         ({"bill_date": "9999-12-31"}, "has a line whose day or amount cannot be read"),
         ({"bill_date": "0001-01-01"}, "has a line whose day or amount cannot be read"),
