@@ -80,6 +80,8 @@ PROJECT_SETTINGS = {
 _KEYS = _IDENTITY | PROJECT_SETTINGS
 _PROJECT_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
 _REGION = re.compile(r"[a-z][a-z0-9-]{1,62}")
+# No path, name or URL holds one; the operating system refuses paths with some.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def projects_of_object(stated: Mapping[Any, Any]) -> dict[str, Project]:
@@ -121,6 +123,8 @@ def read_projects(stated: str) -> dict[str, Project]:
         ) from None
     except tomllib.TOMLDecodeError as error:
         raise _wrong(path, f"it is no valid TOML ({error})") from None
+    except RecursionError:
+        raise _wrong(path, "it is no valid TOML (too many brackets within brackets)") from None
     except ValueError as reason:
         raise ConfigurationError(f"The projects file {path} {reason}.") from None
     if not tables:
@@ -146,6 +150,8 @@ def _project(path: Path, key: str, table: Mapping[str, Any]) -> Project:
             raise _wrong(path, f"project {key!r} has the unknown key `{name}`: {advice}")
         if not _KEYS[name].fits(value):
             raise wrong_value(path, key, name, _KEYS[name].must)
+        if any(_CONTROL.search(text) for text in (value if isinstance(value, list) else [value]) if _is_text(text)):
+            raise wrong_value(path, key, name, "must not hold a line break or another control character")
     if "project_id" in table and "project_name" in table:
         raise _wrong(path, f"project {key!r} states both `project_id` and `project_name`: keep one")
     if not table.keys() & {"project_id", "project_name", "cloud"}:
