@@ -14,12 +14,16 @@ _logger = logging.getLogger(__name__)
 
 
 class Failure(Facts):
-    """Why a run of a partition ended; `step` is the one that failed, None when the run did not get that far."""
+    """Why a run of a partition ended; `step` is the one that failed, None when the run did not get that far.
+
+    `is_tried_again`: the run has not ended, but tries the step again in some minutes.
+    """
 
     at: dt.datetime
     run_id: str
     step: str | None
     sentence: str
+    is_tried_again: bool = False
 
 
 def note_failure(lake: Lake, partition: Partition, failure: Failure) -> None:
