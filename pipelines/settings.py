@@ -418,9 +418,12 @@ class Settings(BaseSettings):
         if self._project is not None:
             raise ValueError(f"the settings of project {self._project!r} are not those of {key!r}")
         project = (self.projects or {}).get(key)
-        if project is None or not (project.settings or project.cloud):
+        if project is None or not (project.settings or project.cloud or project.region):
             return self
         general = {name: getattr(self, name) for name in type(self).model_fields}
+        if project.region is not None and self.endpoint != SANDBOX:
+            # The endpoint follows from the region: credentials for it must not reach the general endpoint.
+            general["endpoint"] = None
         settings = type(self).__new__(type(self))
         try:
             # The class' own initialiser would read the environment again.
@@ -448,9 +451,9 @@ class Settings(BaseSettings):
 
     @property
     def derives_endpoint(self) -> bool:
-        """Whether the endpoint follows from the region: none is stated, and credentials of a cloud are."""
+        """Whether the endpoint follows from the region: none is stated, but a region or a cloud's credentials are."""
         project = (self.projects or {}).get(self._project or "")
-        has_cloud = project is not None and project.cloud is not None
+        has_cloud = project is not None and (project.cloud or project.region) is not None
         return self.endpoint is None and (self._has_credentials or has_cloud)
 
     @property

@@ -10,7 +10,7 @@ import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, urlencode, urlsplit
 
 import httpx
@@ -26,6 +26,9 @@ from pipelines.cloud.service import Result, ServiceClient
 from pipelines.errors import ListDeniedError, ListMissingError, ListUnreadableError
 from pipelines.inputs.endpoints import check_endpoint, is_on_loopback
 from pipelines.tables import Outcome
+
+if TYPE_CHECKING:
+    from pipelines.cloud.shared_rate import SharedRate
 
 # A page of a thousand tags has a thousand manifests.
 BODY_BYTES = 64 * 2**20
@@ -234,12 +237,19 @@ class ManifestClient(ServiceClient):
         login: RegistryLogin,
         limits: Limits,
         timeouts: Timeouts,
+        shared_rate: "SharedRate | None",
         ca_bundle: Path | None,
         now: Callable[[], dt.datetime] | None,
     ) -> None:
         # No project takes part in this API, and its header replaces that of the token.
         super().__init__(
-            login.endpoint, ReadyToken("", ""), limits=limits, timeouts=timeouts, ca_bundle=ca_bundle, now=now
+            login.endpoint,
+            ReadyToken("", ""),
+            limits=limits,
+            timeouts=timeouts,
+            shared_rate=shared_rate,
+            ca_bundle=ca_bundle,
+            now=now,
         )
         self._basic = login.basic
 

@@ -79,6 +79,8 @@ PROJECT_SETTINGS = {
 _KEYS = _IDENTITY | PROJECT_SETTINGS
 _PROJECT_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
 _REGION = re.compile(r"[a-z][a-z0-9-]{1,62}")
+# No path, name or URL holds one; the operating system refuses paths with some.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def projects_of_object(stated: Mapping[Any, Any]) -> dict[str, Project]:
@@ -147,6 +149,8 @@ def _project(path: Path, key: str, table: Mapping[str, Any]) -> Project:
             raise _wrong(path, f"project {key!r} has the unknown key `{name}`: {advice}")
         if not _KEYS[name].fits(value):
             raise wrong_value(path, key, name, _KEYS[name].must)
+        if any(_CONTROL.search(text) for text in (value if isinstance(value, list) else [value]) if _is_text(text)):
+            raise wrong_value(path, key, name, "must not hold a line break or another control character")
     if "project_id" in table and "project_name" in table:
         raise _wrong(path, f"project {key!r} states both `project_id` and `project_name`: keep one")
     if not table.keys() & {"project_id", "project_name", "cloud"}:
