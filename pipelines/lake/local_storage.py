@@ -62,9 +62,10 @@ class LocalPath(PosixPath, LakePath):
         with storage_errors(self):
             return local_files.exists(self)
 
-    def open(self, *arguments: Any, **options: Any) -> Any:  # type: ignore[override]
+    def open(self, *arguments: Any, **options: Any) -> Any:
         """As `pathlib` does, but only a file: nobody waits for the other end of a pipe, or reads a device for ever."""
-        return open(self, *arguments, opener=_open_file, **options)
+        opening: Any = open
+        return opening(self, *arguments, opener=_open_file, **options)
 
     def sha256(self) -> str:
         with storage_errors(self), self.open("rb") as file:
