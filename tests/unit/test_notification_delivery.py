@@ -143,6 +143,26 @@ def test_recovery_names_the_first_day_of_the_trouble(webhook):
     assert webhook.taken()["recovered"]["items"] == [{"was": "verify_failed", "since": "2026-11-09"}]
 
 
+def test_past_day_tried_in_vain_is_no_trouble_of_a_project_that_is_well(webhook):
+    teller = Teller(webhook.url, **cloud())
+    teller.publish("beta")
+    teller.tell(NIGHT)
+    webhook.requests.clear()
+    teller.tell(NIGHT, failures=[failed_run(date=DAY - dt.timedelta(days=3))])
+    assert webhook.taken().keys() == {"failed"}
+
+
+def test_verification_without_witnesses_is_no_recovery_from_one_with_them(webhook):
+    teller = Teller(webhook.url, **cloud())
+    lost = ("_manifests", "No record has the noted SHA-256 0.")
+    teller.tell(NIGHT, verification=Verification([lost], True, False, is_witnessed=True))
+    webhook.requests.clear()
+    teller.tell(NIGHT, verification=Verification([], True, False))
+    assert webhook.taken() == {}
+    teller.tell(NIGHT, verification=Verification([], True, False, is_witnessed=True))
+    assert webhook.taken().keys() == {"recovered"}
+
+
 def test_day_that_is_incomplete_again_is_told_again(webhook):
     teller = Teller(webhook.url, **cloud())
     for minutes, failed in enumerate((1, 0, 1, 0)):
