@@ -77,7 +77,7 @@ class DuckDBEngine(Engine):
         return DuckDBEngine(self._memory, within=self)
 
     def expect(self, rows: int) -> None:
-        """Use a second thread, and the memory for it, if rows are many; with few, starting it costs more than it gains."""
+        """Use a second thread, and memory for it, if rows are many; with few, starting it costs more than it gains."""
         if rows > _HELD_ROWS and self._memory == DERIVING_MEMORY:
             self._memory = _MANY_ROWS_MEMORY
             self.connection.execute(f"SET memory_limit = '{self._memory}'")

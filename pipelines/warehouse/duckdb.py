@@ -28,8 +28,8 @@ from pipelines.warehouse.ddl import PROJECT
 from pipelines.warehouse.interface import Source
 
 _MEMORY = "128MB"
-# A file of that many rows, several of DuckDB's row groups, is loaded by two threads, each of which compresses row groups
-# of its own. Below, the order of the file is kept, and a second thread would only add merging.
+# A file of that many rows, several of DuckDB's row groups, is loaded by two threads, and each compresses row groups of
+# its own. Below, the order of the file is kept, and a second thread would only add merging.
 _MANY_ROWS = 500_000
 _MANY_ROWS_THREADS = 2
 
