@@ -55,12 +55,12 @@ def after_runs_sensor(settings: Settings) -> dg.SensorDefinition | None:
             if record.dagster_run.status == DagsterRunStatus.FAILURE
             and record.dagster_run.tags.get(_WILL_RETRY) != "true"
         ]
+        errors = tell(settings, now, failures=failures)
         try:
-            lake = Lake(settings.lake, settings.parquet_compression)
-            errors = [*tell(settings, lake, now, failures=failures), *measure(settings, lake)]
+            errors += measure(settings, Lake(settings.lake, settings.parquet_compression))
         except ConfigurationError as refusal:
             # The lake cannot be opened; runs say so, too.
-            errors = [str(refusal)]
+            errors.append(str(refusal))
         for error in errors:
             context.log.warning(error)
         ended = max((record.update_timestamp.astimezone(dt.UTC) for record in records), default=since)

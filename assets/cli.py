@@ -220,8 +220,7 @@ def _note_failure(settings: Settings, projects: list[str], sentence: str) -> Non
             note_failure(
                 lake, partition, Failure(at=dt.datetime.now(dt.UTC), run_id="none", step=None, sentence=sentence)
             )
-    with contextlib.suppress(PipelineError):
-        tell_news(settings, open_lake(settings), [(Partition(_today(), key), None, sentence) for key in projects])
+    tell_news(settings, [(Partition(_today(), key), None, sentence) for key in projects])
 
 
 def _clock(partition: Partition, days: int | None) -> Callable[[], dt.datetime]:
@@ -396,7 +395,7 @@ def _run_jobs(
         for warning in suppression_warnings(lake, settings, _today()):
             print_warning(warning)
     ended = zip(partitions, failures, strict=False)
-    tell_news(settings, lake, [(partition, ended_by.step, ended_by.told) for partition, ended_by in ended if ended_by])
+    tell_news(settings, [(partition, ended_by.step, ended_by.told) for partition, ended_by in ended if ended_by])
     for warning in measure(settings, lake):
         print_warning(warning)
     statuses = {report["exit_status"] for report in reports}

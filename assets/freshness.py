@@ -17,6 +17,7 @@ from typing import Any, get_args
 import dagster as dg
 
 from assets.metadata import rows_metadata
+from pipelines.errors import PipelineError
 from pipelines.lake.layout import Lake
 from pipelines.maintenance.status import PartitionStatus, State, due_day, lacking_partitions
 from pipelines.settings import Settings
@@ -99,16 +100,19 @@ def freshness_sensor(settings: Settings, now: Callable[[], dt.datetime]) -> dg.S
 
 @dataclass(frozen=True, slots=True)
 class _Result:
-    """What the check says of one project."""
+    """What the check says of one project. `error`: why the lake could not be read, if so."""
 
     project: str
     check: str
     due: dt.date
     lacking: list[PartitionStatus]
+    error: str | None = None
 
     @property
     def passed(self) -> bool:
         """Whether a day is published that is due, complete or not."""
+        if self.error is not None:
+            return False
         return not any(status.date == self.due and status.state in _UNPUBLISHED for status in self.lacking)
 
     @property
@@ -116,7 +120,7 @@ class _Result:
         """The same as long as the result is."""
         states = [(str(status.date), status.state, _why(status)) for status in self.lacking]
         # Without the day itself, so that a project without gaps has one result for all days.
-        return hashlib.sha256(json.dumps([self.passed, states]).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps([self.passed, self.error, states]).encode()).hexdigest()[:16]
 
     def facts(self) -> dict[str, Any]:
         """What a check result and an evaluation have in common."""
@@ -128,7 +132,7 @@ class _Result:
         return {
             "passed": self.passed,
             "severity": dg.AssetCheckSeverity.ERROR,
-            "description": f"{self.due} is {'' if self.passed else 'not '}published.",
+            "description": self.error or f"{self.due} is {'' if self.passed else 'not '}published.",
             "metadata": {
                 **{state: states[state] for state in _STATES if states[state]},
                 **({"missing_or_incomplete": rows_metadata(rows)} if rows else {}),
@@ -151,7 +155,12 @@ def _evaluate(settings: Settings, now: dt.datetime) -> list[_Result]:
     """The result of each project."""
     due, projects = due_day(now, settings.due_hour), settings.project_keys
     found: dict[str, list[PartitionStatus]] = {project: [] for project in projects}
-    for status in lacking_partitions(Lake(settings.lake), projects, due - dt.timedelta(days=_DAYS - 1), due):
-        found[status.project].append(status)
+    error = None
+    try:
+        for status in lacking_partitions(Lake(settings.lake), projects, due - dt.timedelta(days=_DAYS - 1), due):
+            found[status.project].append(status)
+    except PipelineError as refusal:
+        # A lake that cannot be read must not leave everything green.
+        error = str(refusal)
     names = check_names(projects)
-    return [_Result(project, names[project], due, lacking) for project, lacking in found.items()]
+    return [_Result(project, names[project], due, lacking, error) for project, lacking in found.items()]

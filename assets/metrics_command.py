@@ -9,10 +9,12 @@ from typing import Annotated
 
 import typer
 
-from assets.terminal import check_output, open_lake, print_line
-from pipelines.errors import PipelineError
+from assets.terminal import open_lake, print_line
+from pipelines.errors import ConfigurationError, PipelineError
 from pipelines.lake.layout import Lake
 from pipelines.settings import Settings
+
+SETTING = "IMAGE_SNAPSHOTS_METRICS"
 
 
 def metrics(
@@ -26,12 +28,13 @@ def metrics(
 
     settings = Settings.load()
     lake, now = open_lake(settings), dt.datetime.now(dt.UTC)
-    check_output(lake, output)
-    path = output or settings.metrics
+    if output is not None and output.suffix != ".prom":
+        raise ConfigurationError(f"--output {output} must end in .prom, because the collector reads no other files.")
+    path, stated = (settings.metrics, SETTING) if output is None else (output, "--output")
     if path is None:
         typer.echo(metrics_text(lake, settings.project_keys, now), nl=False)
     else:
-        write_metrics(lake, settings.project_keys, now, path)
+        write_metrics(lake, settings.project_keys, now, path, stated)
         print_line(str(path))
 
 
@@ -42,7 +45,7 @@ def measure(settings: Settings, lake: Lake) -> list[str]:
     from pipelines.maintenance.metrics import write_metrics
 
     try:
-        write_metrics(lake, settings.project_keys, dt.datetime.now(dt.UTC), settings.metrics)
+        write_metrics(lake, settings.project_keys, dt.datetime.now(dt.UTC), settings.metrics, SETTING)
     except PipelineError as error:
         return [str(error)]
     return []

@@ -11,7 +11,7 @@ import typer
 
 from assets.terminal import COMPLETE, FAILED, open_lake, print_line, print_warning
 from pipelines.errors import ConfigurationError
-from pipelines.lake.layout import Lake, Partition
+from pipelines.lake.layout import Partition
 from pipelines.settings import Settings
 
 if TYPE_CHECKING:
@@ -26,7 +26,9 @@ def notify() -> None:
     settings = Settings.load()
     if settings.notify is None:
         raise ConfigurationError("There is nobody to tell: set IMAGE_SNAPSHOTS_NOTIFY to the URL of a webhook.")
-    errors = tell_news(settings, open_lake(settings))
+    # A wrong setting of the lake is an error of its own.
+    open_lake(settings)
+    errors = tell_news(settings)
     if not errors:
         print_line("Everything is told.")
     raise typer.Exit(FAILED if errors else COMPLETE)
@@ -34,7 +36,6 @@ def notify() -> None:
 
 def tell_news(
     settings: Settings,
-    lake: Lake,
     failures: Sequence[tuple[Partition, str | None, str]] = (),
     verification: "Verification | None" = None,
 ) -> list[str]:
@@ -49,7 +50,7 @@ def tell_news(
     from pipelines.notify.telling import tell
 
     runs = [FailedRun(partition, None, step, sentence) for partition, step, sentence in failures]
-    errors = tell(settings, lake, dt.datetime.now(dt.UTC), failures=runs, verification=verification)
+    errors = tell(settings, dt.datetime.now(dt.UTC), failures=runs, verification=verification)
     for error in errors:
         print_warning(error)
     return errors

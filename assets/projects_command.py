@@ -3,6 +3,7 @@
 The trial itself belongs to `pipelines.snapshot.trial`.
 """
 
+import contextlib
 import dataclasses
 import datetime as dt
 import json
@@ -91,7 +92,7 @@ def _resolve(settings: Settings, key: str) -> Resolved:
     from pipelines.cloud.discovery import find_endpoint, regional
     from pipelines.cloud.options import Timeouts
     from pipelines.inventory.sources import LISTED, describe_source
-    from pipelines.snapshot.connection import project_credentials, stated_inventory, stated_project
+    from pipelines.snapshot.connection import check_region, project_credentials, stated_inventory, stated_project
 
     own = settings.for_project(key)
     found = Resolved(
@@ -109,13 +110,18 @@ def _resolve(settings: Settings, key: str) -> Resolved:
             stated = stated_inventory(own)
             found.inventory = describe_source(stated).name if stated else "that of the sandbox"
             return found
-        credentials = project_credentials(stated_project(settings, key), os.environ)
+        project = stated_project(settings, key)
+        credentials = project_credentials(key, project, os.environ)
+        check_region(own, key, project, credentials)
         found.credentials = credentials.source
         found.cloud_project = credentials.project_id or getattr(credentials, "project_name", None)
         found.endpoint = own.endpoint
+        likely = None
         if own.derives_endpoint and isinstance(credentials, PasswordLogin):
-            # The catalogue of its token may name another one. Listing it does not log in.
-            likely = regional(credentials)
+            # The catalogue of its token may name another one, also for a region that is not known here. Listing it does
+            # not log in.
+            with contextlib.suppress(ConfigurationError):
+                likely = regional(credentials)
             found.endpoint = None if likely is None else likely.url
             found.endpoint_origin = (
                 "the login" if likely is None else f"{likely.origin}, unless the login names another"

@@ -123,17 +123,23 @@ class RunResource:
             forget_failure(run.lake, partition, step, of_all_days=step in _OF_ALL_DAYS)
         except PipelineError as error:
             sentence = str(error) if lacking is None else f"{partition} is published, but {lacking}: {error}"
+            may_pass = isinstance(error, _PASSING) and not self.reporter.is_attended
             if self._is_held:
-                note_failure(
-                    run.lake, partition, Failure(at=utc_now(), run_id=run.run_id, step=step, sentence=sentence)
+                note = Failure(
+                    at=utc_now(),
+                    run_id=run.run_id,
+                    step=step,
+                    sentence=sentence,
+                    is_tried_again=may_pass and context.retry_number < _most_retries(context),
                 )
+                note_failure(run.lake, partition, note)
             raise dg.Failure(
                 description=sentence,
                 metadata={
                     EXIT_STATUS: error.exit_status,
                     **({INTERRUPTED: True} if isinstance(error, InterruptedFetchError) else {}),
                 },
-                allow_retries=isinstance(error, _PASSING) and not self.reporter.is_attended,
+                allow_retries=may_pass,
                 # Drop the cause: another library's message could quote a URL with its password.
             ) from None
 
@@ -149,6 +155,12 @@ class RunResource:
     def close(self) -> None:
         """End what the steps shared, and release the partition."""
         self._held.close()
+
+
+def _most_retries(context: dg.AssetExecutionContext) -> int:
+    """How often Dagster tries the step again: by the policy of its job or of its own, if any."""
+    policy = context.get_step_execution_context().op_retry_policy
+    return policy.max_retries if policy else 0
 
 
 def run_resource(

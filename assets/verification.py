@@ -25,6 +25,10 @@ VERIFY_JOB = "verify_lake"
 _ASSET = "lake_verification"
 _UNCHANGED, _WITNESSED = "lake_is_as_published", "noted_manifests_are_there"
 _MOST_SHOWN = 50
+_LOST = (
+    "The witness file is not there, though days are published: it was removed, or its file system is not mounted. "
+    "Restore it, or correct IMAGE_SNAPSHOTS_WITNESS."
+)
 
 
 class VerifyConfig(dg.Config):
@@ -61,9 +65,8 @@ def verification_asset(settings: Settings) -> dg.AssetsDefinition:
         try:
             lake = Lake(settings.lake, settings.parquet_compression)
             partitions = lake.contents.partitions()
-            # The first run makes the file.
-            is_noted = settings.witness is not None and local_files.exists(settings.witness)
-            witnesses = read_witnesses([str(settings.witness)]) if is_noted else []
+            is_there = settings.witness is not None and local_files.exists(settings.witness)
+            witnesses = read_witnesses([str(settings.witness)]) if is_there else []
             there: list[str] = []
             notes: list[Note] = []
             problems = verify(
@@ -82,7 +85,11 @@ def verification_asset(settings: Settings) -> dg.AssetsDefinition:
                 description=str(error), metadata={EXIT_STATUS: error.exit_status}, allow_retries=False
             ) from None
         found = [(problem.path, problem.sentence) for problem in problems]
-        for warning in tell(settings, lake, utc_now(), verification=Verification(found, True, config.quick)):
+        # Each run makes the file, before it publishes anything.
+        lost = partitions and settings.witness is not None and not is_there
+        if lost:
+            found.append((str(settings.witness), _LOST))
+        for warning in tell(settings, utc_now(), verification=Verification(found, True, config.quick)):
             context.log.warning(warning)
         noted = {witness.sha256 for witness in witnesses}
         shown = [{"path": visible(path), "problem": visible(sentence)} for path, sentence in found[:_MOST_SHOWN]]
@@ -101,8 +108,9 @@ def verification_asset(settings: Settings) -> dg.AssetsDefinition:
                 check_result(
                     _ASSET,
                     _WITNESSED,
-                    noted <= set(there),
+                    not lost and noted <= set(there),
                     {"noted": len(noted), "missing": len(noted - set(there))},
+                    _LOST if lost else None,
                 ),
             ],
         )

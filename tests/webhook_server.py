@@ -9,12 +9,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Webhook:
-    """`statuses` are answered in turn, then 200; each request is `(target, headers, raw body)`."""
+    """`statuses` are answered in turn, then 200; each request is `(target, headers, raw body)`.
+
+    `asked` is set by the first request; no answer is sent before `answers_after` is set.
+    """
 
     port: int
     requests: list = field(default_factory=list)
     statuses: list = field(default_factory=list)
     headers: dict = field(default_factory=dict)
+    asked: threading.Event = field(default_factory=threading.Event)
+    answers_after: threading.Event | None = None
 
     @property
     def url(self):
@@ -46,6 +51,9 @@ def webhook_server(port=0):
         def do_POST(self):
             body = self.rfile.read(int(self.headers["Content-Length"]))
             hook.requests.append((self.path, dict(self.headers), body))
+            hook.asked.set()
+            if hook.answers_after is not None:
+                hook.answers_after.wait()
             self.send_response(hook.statuses.pop(0) if hook.statuses else 200)
             for name, value in hook.headers.items():
                 self.send_header(name, value)

@@ -3,8 +3,9 @@
 A note is for the operator and proves nothing. A note that cannot be written or removed does not change how a run ends.
 """
 
-import datetime as dt
 import logging
+
+from pydantic import AwareDatetime
 
 from pipelines.errors import PipelineError
 from pipelines.lake.layout import Lake, Partition
@@ -14,12 +15,16 @@ _logger = logging.getLogger(__name__)
 
 
 class Failure(Facts):
-    """Why a run of a partition ended; `step` is the one that failed, None when the run did not get that far."""
+    """Why a run of a partition ended; `step` is the one that failed, None when the run did not get that far.
 
-    at: dt.datetime
+    `is_tried_again`: the run has not ended, but tries the step again in some minutes.
+    """
+
+    at: AwareDatetime
     run_id: str
     step: str | None
     sentence: str
+    is_tried_again: bool = False
 
 
 def note_failure(lake: Lake, partition: Partition, failure: Failure) -> None:

@@ -14,6 +14,7 @@ from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake.derived_manifests import DerivedManifest, read_derived_manifest
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import Manifest, known_partitions, published
+from pipelines.lake.witnesses import is_in_lake
 from pipelines.tables import SEVERITIES, Outcome
 
 _PREFIX = "image_snapshots_"
@@ -38,14 +39,15 @@ class _LastDays:
 
 
 def metrics_text(lake: Lake, projects: Iterable[str], now: dt.datetime) -> str:
-    """The metrics of these projects and all others of the lake, as text.
+    """The metrics of these projects as text; those that are no longer configured would only call for alarm.
 
     Raises:
         StorageError: the lake cannot be read.
     """
     days: dict[str, list[Partition]] = {project: [] for project in projects}
     for partition in known_partitions(lake):
-        days.setdefault(partition.project, []).append(partition)
+        if partition.project in days:
+            days[partition.project].append(partition)
     gauges = {name: _Gauge(meaning) for name, meaning in _MEANINGS.items()}
     for project in sorted(days):
         for name, labels, value in _values(_last_days(lake, days[project]), now):
@@ -150,13 +152,17 @@ def _escaped(text: str) -> str:
     return text.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
 
 
-def write_metrics(lake: Lake, projects: Iterable[str], now: dt.datetime, path: Path) -> None:
+def write_metrics(lake: Lake, projects: Iterable[str], now: dt.datetime, path: Path, stated: str) -> None:
     """Write the metrics to a file that all may read, whole or not at all: a collector never reads half of it.
 
+    `stated` is the setting or option that names the file.
+
     Raises:
-        ConfigurationError: the file cannot be written.
+        ConfigurationError: the file cannot be written, or it is inside the lake.
         StorageError: the lake cannot be read.
     """
+    if is_in_lake(lake, path):
+        raise ConfigurationError(f"The file of metrics {path} is inside the lake: set {stated} to a file elsewhere.")
     text = metrics_text(lake, projects, now)
     part = None
     try:
@@ -172,6 +178,6 @@ def write_metrics(lake: Lake, projects: Iterable[str], now: dt.datetime, path: P
         if part is not None:
             part.unlink(missing_ok=True)
         raise ConfigurationError(
-            f"The file of metrics {path} cannot be written ({error.strerror}): correct IMAGE_SNAPSHOTS_METRICS, or let "
-            "this user write in its directory."
+            f"The file of metrics {path} cannot be written ({error.strerror}): correct {stated}, or let this user "
+            "write in its directory."
         ) from None

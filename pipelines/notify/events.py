@@ -126,6 +126,15 @@ def find_events(
     return found
 
 
+def known_events(now: dt.datetime, failures: Sequence[FailedRun], verification: Verification | None) -> Found:
+    """What the caller knows, for when the lake can be neither read nor written."""
+    found = Found(Told(looked_at=now))
+    _failed(found, failures, now)
+    if verification is not None:
+        _verified(found, verification, now)
+    return found
+
+
 def days_to_look_at(before: Told | None, now: dt.datetime) -> list[dt.date]:
     """The days in order, today last: those since the last look, and at least yesterday, whose runs may end today."""
     back = FIRST_DAYS - 1
@@ -154,11 +163,16 @@ def _last_complete(published: Iterable[_Published]) -> dict[str, dt.date]:
 
 
 def _noted_failures(lake: Lake, days: Sequence[dt.date], complete: dict[str, dt.date]) -> list[FailedRun]:
-    """The noted failures of these days, without those that a later complete day made pointless."""
+    """The noted failures of these days, without those that a later complete day made pointless.
+
+    Nor is a step that its own run tries again a failed run.
+    """
     return [
         FailedRun(partition, failure.run_id, failure.step, failure.sentence)
         for partition, failure in last_failures(lake).items()
-        if partition.date in days and partition.date >= complete.get(partition.project, partition.date)
+        if partition.date in days
+        and partition.date >= complete.get(partition.project, partition.date)
+        and not failure.is_tried_again
     ]
 
 
@@ -193,7 +207,8 @@ def _failed(found: Found, failures: Iterable[FailedRun], now: dt.datetime) -> No
 def _trouble(found: Found, partition: Partition, event: Event) -> None:
     before = found.told.troubles.get(partition.project)
     if before is None or before.date < partition.date:
-        found.told.troubles[partition.project] = Trouble(event=event, date=partition.date)
+        since = before.began if before else partition.date
+        found.told.troubles[partition.project] = Trouble(event=event, date=partition.date, since=since)
 
 
 def _incomplete(found: Found, published: Iterable[_Published], complete: dict[str, dt.date], now: dt.datetime) -> None:
@@ -239,17 +254,18 @@ def _recovered(found: Found, complete: dict[str, dt.date], failing: set[Partitio
         if date is None or date < trouble.date or Partition(date, project) in failing:
             continue
         del found.told.troubles[project]
-        for key in [key for key in found.told.found if key.startswith(f"{Event.FAILED} {project} ")]:
-            # Should it fail again, that is told again.
-            del found.told.found[key]
+        for event in (Event.FAILED, Event.INCOMPLETE):
+            for key in [key for key in found.told.found if key.startswith(f"{event} {project} ")]:
+                # Should it come again, that is told again.
+                del found.told.found[key]
         partition = Partition(date, project)
         found.add(
             Item(
                 event=Event.RECOVERED,
                 key=f"{_key(Event.RECOVERED, partition)} {now.isoformat()}",
                 at=now,
-                line=f"{project}, {date}: complete again ({trouble.event} on {trouble.date}).",
-                facts=_of(partition, was=trouble.event, since=str(trouble.date)),
+                line=f"{project}, {date}: complete again ({trouble.event} since {trouble.began}).",
+                facts=_of(partition, was=trouble.event, since=str(trouble.began)),
             )
         )
 
@@ -356,7 +372,10 @@ def _verified(found: Found, verification: Verification, now: dt.datetime) -> Non
             )
         )
         found.told.troubles[OF_THE_LAKE] = Trouble(
-            event=Event.VERIFY_FAILED, date=now.date(), is_quick=verification.is_quick
+            event=Event.VERIFY_FAILED,
+            date=now.date(),
+            since=trouble.began if trouble else now.date(),
+            is_quick=verification.is_quick,
         )
     elif trouble is not None and verification.is_whole_lake and (trouble.is_quick or not verification.is_quick):
         del found.told.troubles[OF_THE_LAKE]
@@ -367,7 +386,7 @@ def _verified(found: Found, verification: Verification, now: dt.datetime) -> Non
                 event=Event.RECOVERED,
                 key=f"recovered verification {now.isoformat()}",
                 at=now,
-                line=f"verification: no problem any more (problems since {trouble.date}).",
-                facts={"was": trouble.event, "since": str(trouble.date)},
+                line=f"verification: no problem any more (problems since {trouble.began}).",
+                facts={"was": trouble.event, "since": str(trouble.began)},
             )
         )

@@ -7,6 +7,7 @@ every field.
 
 import datetime as dt
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,13 +44,17 @@ _MARKUP = str.maketrans(
         "`": "\u02cb",
         "~": "\u223c",
         "|": "\u00a6",
+        "#": "\uff03",
     }
 )
+# Within a word it is plain; at its edge it is emphasis.
+_EMPHASIS = re.compile(r"(?<![^\W_])_|_(?![^\W_])")
 
 
 def harmless(text: str) -> str:
     """Text of others without control characters, mentions, markup and links, at most `_LONGEST_LINE` long."""
     plain = visible(text).translate(_MARKUP).replace("://", ":/\u2215").replace("www.", "www\u2024")
+    plain = _EMPHASIS.sub("\u02cd", plain)
     return plain if len(plain) <= _LONGEST_LINE else f"{plain[: _LONGEST_LINE - 1]}\u2026"
 
 
@@ -61,12 +66,7 @@ def message_body(
     title = f"image-snapshots: {_TITLES[event][total != 1].format(total)}"
     if is_sandbox:
         title += " (sample data of the sandbox)"
-    lines: list[str] = []
-    for item in items:
-        line = f"\u2022 {harmless(item.line)}"
-        if sum(map(len, [*lines, line])) > _MOST_CHARACTERS:
-            break
-        lines.append(line)
+    lines = _lines(items)
     if total > len(lines):
         lines.append(f"\u2022 and {total - len(lines)} more")
     body = {
@@ -77,7 +77,7 @@ def message_body(
         "lake": lake,
         "is_sandbox": is_sandbox,
         "total": total,
-        "items": _first(items, _MOST_BYTES_BESIDE_CARDS if as_card else _MOST_BYTES),
+        "items": _first(items, as_card=as_card),
     }
     return body | _card(title, lines) if as_card else body
 
@@ -87,8 +87,32 @@ def encoded(body: object) -> bytes:
     return json.dumps(body, ensure_ascii=False).encode()
 
 
-def _first(items: Sequence[Item], room: int) -> list[dict[str, Any]]:
-    """The facts of the first items, at least one, for which there are so many bytes of room."""
+def one_message(event: Event, items: Sequence[Item], *, as_card: bool) -> Sequence[Item]:
+    """The items that the next message is about: all of them, which it counts if it has no room for some.
+
+    The hash of each manifest must be noted, so `published` comes in as many messages as it takes.
+    """
+    if event != Event.PUBLISHED:
+        return items
+    return items[: max(1, min(len(_lines(items)), len(_first(items, as_card=as_card))))]
+
+
+def _lines(items: Sequence[Item]) -> list[str]:
+    """The lines of the first items for which the text has room."""
+    lines: list[str] = []
+    room = _MOST_CHARACTERS
+    for item in items:
+        line = f"\u2022 {harmless(item.line)}"
+        room -= len(line)
+        if room < 0:
+            break
+        lines.append(line)
+    return lines
+
+
+def _first(items: Sequence[Item], *, as_card: bool) -> list[dict[str, Any]]:
+    """The facts of the first items, at least one, for which there is room."""
+    room = _MOST_BYTES_BESIDE_CARDS if as_card else _MOST_BYTES
     facts: list[dict[str, Any]] = []
     for item in items[:MOST_ITEMS]:
         room -= len(encoded(item.facts))

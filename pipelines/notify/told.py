@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from pipelines.lake.layout import Lake
 from pipelines.lake.records import Facts, Record, read_record, write_record
@@ -38,31 +38,43 @@ class Item(Facts):
 
     event: Event
     key: str
-    at: dt.datetime
+    at: AwareDatetime
     line: str
     facts: dict[str, Any]
 
 
 class Trouble(Facts):
-    """What was told of a project and is not over; `is_quick` of a verification that left out the content of rows."""
+    """What was told of a project and is not over.
+
+    `event` and `date` are those of the last day of it; `since`: the first one; None: `date`, too. `is_quick` of a
+    verification that left out the content of rows.
+    """
 
     event: Event
     date: dt.date
+    since: dt.date | None = None
     is_quick: bool = False
+
+    @property
+    def began(self) -> dt.date:
+        """The first day of it."""
+        return self.since or self.date
 
 
 class Told(Record):
     """What was found and told. `looked_at`: when the lake was last looked at. `found`: each key, and when it was found.
 
     `began`: the day on which each project was first looked at; what was missing before is not news.
-    `waiting`: for each receiver the items that it did not take yet. `troubles`: by project; that of verification under
-    an empty key. `findings_of`: SHA-256 of the derived manifest whose findings were told, by project.
+    `waiting`: for each receiver the items that it did not take yet. `receivers`: the names of all. `troubles`: by
+    project; that of verification under an empty key. `findings_of`: SHA-256 of the derived manifest whose findings were
+    told, by project.
     """
 
-    looked_at: dt.datetime
+    looked_at: AwareDatetime
     began: dict[str, dt.date] = Field(default_factory=dict)
-    found: dict[str, dt.datetime] = Field(default_factory=dict)
+    found: dict[str, AwareDatetime] = Field(default_factory=dict)
     waiting: dict[str, list[Item]] = Field(default_factory=dict)
+    receivers: list[str] = Field(default_factory=list)
     troubles: dict[str, Trouble] = Field(default_factory=dict)
     findings_of: dict[str, str] = Field(default_factory=dict)
 

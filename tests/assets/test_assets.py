@@ -18,12 +18,13 @@ import pyarrow.parquet as pq
 import pytest
 from published_days import day_of, publish_snapshot
 
-from assets import build
+from assets import build, daily_snapshot
 from assets.build import DAILY_JOB, REBUILD_JOB, REPUBLISH_JOB, build_definitions
 from assets.partitions import partition_key
 from assets.resources import LogReporter
-from pipelines.errors import PartitionBusyError
+from pipelines.errors import EndpointUnreachableError, PartitionBusyError
 from pipelines.lake.derived_manifests import read_derived_manifest
+from pipelines.lake.failures import last_failures
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.locks import Locks
 from pipelines.maintenance.verify import verify
@@ -234,6 +235,21 @@ def test_failure_is_one_sentence_and_is_not_retried(instance, sandbox, monkeypat
     assert failure.metadata["exit_status"].value == 2
     assert [e for e in result.all_events if e.event_type_value == "STEP_UP_FOR_RETRY"] == []
     assert instance.get_latest_materialization_event(dg.AssetKey("images")) is None
+
+
+def test_failure_that_is_tried_again_is_noted_as_such(instance, sandbox, monkeypatch):
+    monkeypatch.setattr(build, "_RETRY", dg.RetryPolicy(max_retries=2, delay=0.01))
+    noted = []
+
+    def fail(run):
+        noted.extend(failure.is_tried_again for failure in last_failures(run.lake).values())
+        raise EndpointUnreachableError("It cannot be reached.")
+
+    monkeypatch.setattr(daily_snapshot, "take_inventory", fail)
+    job = build_definitions(Settings()).resolve_job_def(DAILY_JOB)
+    result = job.execute_in_process(instance=instance, partition_key=partition_key(PARTITION), raise_on_error=False)
+    assert not result.success
+    assert [*noted, last_failures(Lake("lake"))[PARTITION].is_tried_again] == [True, True, False]
 
 
 def test_run_waits_for_a_locked_partition(instance, sandbox, monkeypatch):

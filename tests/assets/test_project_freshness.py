@@ -82,6 +82,22 @@ def test_metadata_lists_missing_and_incomplete_days_with_the_reason(instance, tm
     ]
 
 
+def test_lake_that_cannot_be_read_turns_all_red(instance, tmp_path):
+    for project in ("alpha", "beta", "gamma"):
+        publish(TODAY, project)
+    found, cursor = tick(instance, at(6))
+    assert all(event.passed for event in found.values())
+    manifests = tmp_path / "lake" / "_manifests" / f"dt={TODAY}"
+    manifests.rename(manifests.with_name("away"))
+    manifests.write_text("")
+    found, cursor = tick(instance, at(7), cursor)
+    assert red(instance) == {"alpha": True, "beta": True, "gamma": True}
+    assert found["alpha"].description.startswith("The lake cannot be used: ")
+    manifests.unlink()
+    manifests.with_name("away").rename(manifests)
+    assert all(event.passed for event in tick(instance, at(8), cursor)[0].values())
+
+
 def test_checks_can_be_run_by_hand_together_or_alone(instance, tmp_path):
     publish(TODAY, "alpha")
     definitions = build_definitions(SETTINGS, now=lambda: at(6))

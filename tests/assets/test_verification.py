@@ -82,6 +82,18 @@ def test_newest_day_that_was_cut_off_is_noticed_by_the_witness_alone(lake, webho
     assert "newest_manifests" not in metadata
 
 
+def test_witness_file_that_was_removed_is_noticed(lake, webhook, tmp_path):
+    (tmp_path / "witness.tsv").unlink()
+    checks, _, told = verified(webhook, tmp_path)
+    assert {name: check.passed for name, check in checks.items()} == {
+        "lake_is_as_published": True,
+        "noted_manifests_are_there": False,
+    }
+    assert checks["noted_manifests_are_there"].description.startswith("The witness file is not there, though days ")
+    (item,) = told["verify_failed"]["items"]
+    assert item["first"][0]["path"] == str(tmp_path / "witness.tsv")
+
+
 def test_weekly_schedule_is_on_for_a_cloud_and_off_for_the_sandbox():
     for settings, expected in (
         (Settings(endpoint="https://modelarts.example"), dg.DefaultScheduleStatus.RUNNING),

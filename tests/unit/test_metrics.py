@@ -22,6 +22,7 @@ from pipelines.settings import ROOT, Settings
 A, B = (f"{letter * 8}-0000-4000-8000-000000000000" for letter in "ab")
 NOW = dt.datetime(2026, 11, 23, 18, tzinfo=dt.UTC)
 MB = 1024**2
+SETTING = "IMAGE_SNAPSHOTS_METRICS"
 
 
 @pytest.fixture(scope="module")
@@ -132,17 +133,28 @@ def test_file_is_replaced_whole_and_readable_by_the_collector(lake, tmp_path):
     path = tmp_path / "collector" / "image_snapshots.prom"
     path.parent.mkdir()
     path.write_text("old")
-    write_metrics(lake, ["default"], NOW, path)
+    write_metrics(lake, ["default"], NOW, path, SETTING)
     assert path.read_text() == metrics_text(lake, ["default"], NOW)
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
     assert list(path.parent.iterdir()) == [path]
     with pytest.raises(ConfigurationError, match=r"^The file of metrics .*gone.* cannot be written \(No such file"):
-        write_metrics(lake, ["default"], NOW, tmp_path / "gone" / "a.prom")
+        write_metrics(lake, ["default"], NOW, tmp_path / "gone" / "a.prom", SETTING)
     # A directory in its place cannot be replaced; no part is left.
     (tmp_path / "taken.prom").mkdir()
     with pytest.raises(ConfigurationError, match="cannot be written"):
-        write_metrics(lake, ["default"], NOW, tmp_path / "taken.prom")
+        write_metrics(lake, ["default"], NOW, tmp_path / "taken.prom", SETTING)
     assert not list(tmp_path.glob(".*.part"))
+
+
+def test_project_that_is_no_longer_configured_has_no_metrics(lake):
+    assert {key[1] for key in values(metrics_text(lake, ["other"], NOW))} == {("project", "other")}
+
+
+def test_file_inside_the_lake_is_refused(lake):
+    path = lake.root.local / "a.prom"
+    with pytest.raises(ConfigurationError, match=rf"is inside the lake: set {SETTING} to a file elsewhere\.$"):
+        write_metrics(lake, ["default"], NOW, path, SETTING)
+    assert not path.exists()
 
 
 def test_setting_must_name_a_file_that_the_collector_reads(monkeypatch):
