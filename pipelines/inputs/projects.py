@@ -116,17 +116,20 @@ def read_projects(stated: str) -> dict[str, Project]:
     except ValueError as reason:
         raise ConfigurationError(f"The path of the projects file (IMAGE_SNAPSHOTS_PROJECTS) {reason}.") from None
     try:
-        tables = tomllib.loads(decoded(path.read_bytes()))
+        text = decoded(path.read_bytes())
     except OSError as error:
         raise ConfigurationError(
             f"The projects file {path} cannot be read: {error.strerror}. Correct IMAGE_SNAPSHOTS_PROJECTS."
         ) from None
-    except tomllib.TOMLDecodeError as error:
-        raise _wrong(path, f"it is no valid TOML ({error})") from None
-    except RecursionError:
-        raise _wrong(path, "it is no valid TOML (too many brackets within brackets)") from None
     except ValueError as reason:
         raise ConfigurationError(f"The projects file {path} {reason}.") from None
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise _wrong(path, f"it is no valid TOML ({error})") from None
+    except (RecursionError, ValueError):
+        # Python limits both, and its own message explains Python.
+        raise _wrong(path, "it is no valid TOML (a number or a list of lists is too long)") from None
     if not tables:
         raise _wrong(path, "it names no project: write a table for each, such as [prod]")
     for key, table in tables.items():
