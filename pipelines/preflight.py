@@ -27,7 +27,7 @@ def in_own_words(sentence: str, settings: Settings) -> str:
     for name in PROJECT_SETTINGS:
         if (key := settings.own(name)) is not None:
             stated = f"`{name}` of project {key!r} in the projects file"
-            sentence = re.sub(rf"\b{PREFIX}{name.upper()}\b", lambda _, stated=stated: stated, sentence)
+            sentence = re.sub(rf"\b{PREFIX}{name.upper()}\b", stated, sentence)
     return sentence
 
 

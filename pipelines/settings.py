@@ -23,7 +23,7 @@ from pipelines.inputs.environment import OURS, at_home, prepare_environment
 from pipelines.inputs.projects import Project, projects_of_object, read_projects, wrong_value
 from pipelines.inputs.secret_files import SUFFIX, with_secret_files
 from pipelines.inputs.secret_urls import looks_like_url, parse_secret_url
-from pipelines.inputs.variable_names import check_names, check_repeated_keys
+from pipelines.inputs.variable_names import check_json, check_names
 from pipelines.tables import OWNER_FIELDS, USAGE_SOURCES
 
 PREFIX = OURS
@@ -537,8 +537,9 @@ class Settings(BaseSettings):
             ConfigurationError: a value is wrong; names the variable, never the value.
         """
         load_environment()
-        for name in (f"{PREFIX}PROJECTS", f"{PREFIX}TAG_KEYS"):
-            check_repeated_keys(name, os.environ.get(name, ""))
+        for field in _EXAMPLES:
+            name = f"{PREFIX}{field.upper()}"
+            check_json(name, os.environ.get(name, ""))
         try:
             # A value from a file is passed in: it must not stay in the environment, where it would outlive the file.
             settings = cls(**_secrets_of_files(cls))

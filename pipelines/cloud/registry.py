@@ -153,11 +153,15 @@ class RegistryClient(ServiceClient):
                 raise _unreadable(verdict, sentence)
             content = parse(result.body)
             items = [item for item in (content if self.version == 2 else content[name]) if isinstance(item, dict)]
+            before = len(position.shown)
             position.shown.update(map(_key, items))
             position.total = max(position.total or 0, total) if total is not None else position.total
             is_last = not self._advance(position, content, len(items))
             shortfall = max(0, (position.total or 0) - len(position.shown)) if is_last else 0
             yield RegistryPage(items, result.body, result.observed_at, shortfall)
+            if not is_last and len(position.shown) == before:
+                # It would go on for ever.
+                raise ListUnreadableError(f"The {what} of {self.host} shows nothing new, and says that there is more.")
             if is_last and self.version == 3 and content.get("has_more") is True:
                 raise ListUnreadableError(f"The {what} of {self.host} says that there is more, and not where.")
             if is_last:

@@ -5,7 +5,6 @@ endpoints come from belongs to `cloud`.
 """
 
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -15,7 +14,7 @@ from typing import Any
 from pipelines.errors import ConfigurationError
 from pipelines.inputs.environment import at_home
 from pipelines.inputs.project_keys import wrong_with_key
-from pipelines.inputs.text_files import decoded
+from pipelines.inputs.text_files import decoded, parse_toml
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +123,9 @@ def read_projects(stated: str) -> dict[str, Project]:
     except ValueError as reason:
         raise ConfigurationError(f"The projects file {path} {reason}.") from None
     try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        tables = parse_toml(text)
+    except ValueError as error:
         raise _wrong(path, f"it is no valid TOML ({error})") from None
-    except (RecursionError, ValueError):
-        # Python limits both, and its own message explains Python.
-        raise _wrong(path, "it is no valid TOML (a number or a list of lists is too long)") from None
     if not tables:
         raise _wrong(path, "it names no project: write a table for each, such as [prod]")
     for key, table in tables.items():

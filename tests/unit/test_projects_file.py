@@ -145,8 +145,8 @@ def test_path_may_begin_with_a_tilde_and_the_file_with_a_byte_order_mark(monkeyp
         ("[a]\nproject_id = 123", "`project_id` of project 'a' must be text in quotes that is not empty."),
         ("[a]\nproject_id = ' '", "`project_id` of project 'a' must be text in quotes that is not empty."),
         ("[a]\nproject_id = 'x/y'", "`project_id` of project 'a' must be letters and digits only."),
-        (f"[a]\nworkspaces = {'[' * 9000}", "it is no valid TOML (a number or a list of lists is too long)."),
-        (f"[a]\nconcurrency = {'9' * 5000}", "it is no valid TOML (a number or a list of lists is too long)."),
+        (f"[a]\nworkspaces = {'[' * 9000}", "it is no valid TOML (too many brackets within brackets)."),
+        (f"[a]\nconcurrency = {'9' * 5000}", "it is no valid TOML (a number has too many digits)."),
         (
             '[a]\ncloud = "x"\nprice_book = "a\\u0000b"',
             "`price_book` of project 'a' must not hold a line break or another control character.",
