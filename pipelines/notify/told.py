@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from pipelines.lake.layout import Lake
 from pipelines.lake.records import Facts, Record, read_record, write_record
@@ -38,7 +38,7 @@ class Item(Facts):
 
     event: Event
     key: str
-    at: dt.datetime
+    at: AwareDatetime
     line: str
     facts: dict[str, Any]
 
@@ -71,9 +71,9 @@ class Told(Record):
     told, by project.
     """
 
-    looked_at: dt.datetime
+    looked_at: AwareDatetime
     began: dict[str, dt.date] = Field(default_factory=dict)
-    found: dict[str, dt.datetime] = Field(default_factory=dict)
+    found: dict[str, AwareDatetime] = Field(default_factory=dict)
     waiting: dict[str, list[Item]] = Field(default_factory=dict)
     receivers: list[str] = Field(default_factory=list)
     troubles: dict[str, Trouble] = Field(default_factory=dict)

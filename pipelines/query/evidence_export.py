@@ -56,7 +56,8 @@ without a body) and `id`, with line feeds between them. These four are proved, a
 columns and rows.json are not. The tree is that of RFC 6962, section 2.1, with SHA-256.
 
 That nothing was changed later follows from the SHA-256 of the newest manifest, which check.py prints, if the same one
-was noted outside the lake at the time: `python3 check.py --witness SHA256` compares it.
+was noted outside the lake at the time: `python3 check.py --witness SHA256` compares it. A witness proves its manifest
+and those before it, and none that follows.
 """
 
 
@@ -111,8 +112,7 @@ def export_evidence(
             response, body = _places(day.partition)
             entry |= {"response": response, "body": body if body in of_day else None, "manifest": names[day.sha256]}
         listed.append(entry)
-    is_sandbox = any(day.manifest.fetch.is_sandbox for day in proved)
-    files["export.json"] = _json({"image_id": image_id, "project": project, "is_sandbox": is_sandbox, "days": listed})
+    files["export.json"] = _json({"image_id": image_id, "project": project, "days": listed})
     period = {"first": days[0].partition.date, "last": days[-1].partition.date}
     files["README.txt"] = _README.format(image_id=image_id, project=project, **period).encode()
     files["check.py"] = _CHECK.read_bytes()

@@ -17,10 +17,10 @@ import pandas as pd
 import pyarrow as pa
 
 from pipelines.engine.sql_text import quoted
-from pipelines.errors import ConfigurationError
+from pipelines.errors import ConfigurationError, StorageError
 from pipelines.inputs.environment import at_home
 from pipelines.lake.layout import Lake, Partition
-from pipelines.lake.manifests import holds_sandbox
+from pipelines.lake.manifests import holds_sandbox, parse_manifest
 from pipelines.query.views import connect_lake, select, sql_errors
 from pipelines.settings import Settings, load_environment
 from pipelines.tables import LIST_FIELDS, SEVERITIES
@@ -95,10 +95,12 @@ class LakeReader(Generic[Frame]):
     booleans the nullable `Int64` and `boolean`, decimals `decimal.Decimal`. The columns are those of the data
     dictionary, with the project's key as `project`. `attrs` of a frame says what it rests on: `lake`, `is_sandbox`
     (the images are invented), `includes_incomplete`, and `incomplete_days`, the incomplete days of the lake as
-    `project day`, which it leaves out or includes. `arrow()` and `polars()` answer the same questions as other frames.
+    `project day`, which it leaves out or, with `includes_incomplete`, may include. `arrow()` and `polars()` answer the
+    same questions as other frames.
 
     A reader sees the days that the lake has when it is first asked. All methods raise ConfigurationError, with one
-    sentence, if nothing is published in the lake, if it cannot be read, or if an argument is wrong.
+    sentence, if nothing is published in the lake, if it may not be read, or if an argument is wrong; and StorageError
+    if a file is damaged or the storage fails.
     """
 
     def __init__(self, lake: Lake, convert: Callable[[pa.Table], Frame], *, include_incomplete: bool) -> None:
@@ -119,7 +121,8 @@ class LakeReader(Generic[Frame]):
         """Close the connection; a later question opens another one, which sees the lake's days of then."""
         if connection := self.__dict__.pop("_connection", None):
             connection.close()
-        self.__dict__.pop("_facts", None)
+        for known in ("_facts", "_published"):
+            self.__dict__.pop(known, None)
 
     def arrow(self) -> "LakeReader[pa.Table]":
         """The same lake, with Arrow tables for frames."""
@@ -143,7 +146,7 @@ class LakeReader(Generic[Frame]):
 
     def days(self) -> Frame:
         """The published days, incomplete ones too, as the view `days` has them; one row per project and day."""
-        return self._frame("SELECT * FROM days ORDER BY project, snapshot_date")
+        return self._frame("SELECT * FROM days ORDER BY project, snapshot_date", of_all_days=True)
 
     def images(self, as_of: Day | None = None, *, project: str | None = None, explode: str | None = None) -> Frame:
         """The living images on a day, or on each project's last complete day; one row per image.
@@ -158,7 +161,7 @@ class LakeReader(Generic[Frame]):
         """
         if explode is not None and explode not in LIST_FIELDS:
             raise ConfigurationError(f"explode={explode!r} is not a list field: use one of {', '.join(LIST_FIELDS)}.")
-        of_project = "NULL" if project is None else quoted(project)
+        of_project = "NULL" if (key := self._known(project)) is None else quoted(key)
         if as_of is None:
             living = (
                 "SELECT image_history.*, rests_on FROM image_history INNER JOIN "  # noqa: S608
@@ -195,7 +198,7 @@ class LakeReader(Generic[Frame]):
             "SELECT * FROM open_findings WHERE severity IN (SELECT UNNEST($wanted)) "  # noqa: S608
             "AND ($project IS NULL OR project = $project) "
             f"ORDER BY LIST_POSITION([{order}], severity), days_open DESC, rule, project, id",
-            {"wanted": wanted, "project": project},
+            {"wanted": wanted, "project": self._known(project)},
         )
 
     def costs(
@@ -257,7 +260,7 @@ class LakeReader(Generic[Frame]):
         return self._frame(
             "SELECT * FROM image_history WHERE id = $id AND ($project IS NULL OR project = $project) "
             "ORDER BY project, valid_from",
-            {"id": image_id.strip().lower(), "project": project},
+            {"id": _id(image_id), "project": self._known(project)},
         )
 
     def evidence(self, image_id: str, day: Day, *, project: str | None = None) -> ResponseProof:
@@ -266,11 +269,11 @@ class LakeReader(Generic[Frame]):
         Raises:
             ConfigurationError: no response for the image is stored for that day, or several projects have one.
         """
-        id_, date = image_id.strip().lower(), _day(day, "day")
+        id_, date = _id(image_id), _day(day, "day")
         rows = self._table(
             "SELECT project, outcome, http_status, observed_at, body, body_sha256 FROM responses "
             "WHERE snapshot_date = $day AND id = $id AND ($project IS NULL OR project = $project) ORDER BY project",
-            {"day": date, "id": id_, "project": project},
+            {"day": date, "id": id_, "project": self._known(project)},
         ).to_pylist()
         if not rows:
             of_project = f" of the project {project}" if project else ""
@@ -281,7 +284,9 @@ class LakeReader(Generic[Frame]):
             keys = ", ".join(row["project"] for row in rows)
             raise ConfigurationError(f"Several projects have a response for {id_!r} on {date}: name one of {keys}.")
         (row,) = rows
-        manifest = self._lake.manifest(Partition(date, row["project"])).read_bytes()
+        path = self._lake.manifest(Partition(date, row["project"]))
+        manifest = path.read_whole()
+        parse_manifest(manifest, path)
         return ResponseProof(
             day=date,
             image_id=id_,
@@ -290,53 +295,83 @@ class LakeReader(Generic[Frame]):
             **row,
         )
 
-    def sql(self, query: str, **parameters: Any) -> Frame:
+    def sql(self, query: str, /, **parameters: Any) -> Frame:
         """The rows of one read-only SQL statement on the tables and views of the lake; `$name` stands for a parameter.
+
+        Tables have all days, incomplete ones too; `latest_days` and the views made of it have those of the reader.
 
         Raises:
             ConfigurationError: the statement is wrong, or does more than read.
         """
-        return self._frame(query, parameters)
+        return self._frame(_text(query, "SQL"), parameters, of_all_days=True)
 
     @cached_property
     def _connection(self) -> duckdb.DuckDBPyConnection:
         return connect_lake(self._lake, include_incomplete=self._include_incomplete)
 
     @cached_property
+    def _published(self) -> list[tuple[str, dt.date, bool]]:
+        """The project, date and completeness of each published day, in order."""
+        connection = self._connection
+        try:
+            return connection.sql("SELECT project, snapshot_date, is_complete FROM days ORDER BY ALL").fetchall()
+        except duckdb.Error as error:
+            raise StorageError(
+                "A manifest of the lake may be damaged: `image-snapshots verify --quick` says which."
+            ) from error
+
+    @cached_property
     def _facts(self) -> dict[str, Any]:
         """What `attrs` of a frame says."""
-        incomplete = "SELECT CONCAT(project, ' ', snapshot_date) FROM days WHERE NOT is_complete ORDER BY ALL"
         return {
             "lake": str(self._lake.root),
             "is_sandbox": holds_sandbox(self._lake),
             "includes_incomplete": self._include_incomplete,
-            "incomplete_days": [text for (text,) in self._connection.sql(incomplete).fetchall()],
+            "incomplete_days": [f"{project} {date}" for project, date, complete in self._published if not complete],
         }
+
+    def _known(self, project: str | None) -> str | None:
+        """A project's key, or None for all.
+
+        Raises:
+            ConfigurationError: the lake has no day of it.
+        """
+        if project is None:
+            return None
+        known = sorted({key for key, _, _ in self._published})
+        if _text(project, "project") not in known:
+            raise ConfigurationError(f"project={project!r} has no days in the lake: use {', '.join(known)}.")
+        return project
 
     def _days_of(self, table: str, since: Day | None, until: Day | None, project: str | None) -> str:
         """SQL for the rows of a table in a period."""
         rows = f"SELECT {table}.* FROM {table} INNER JOIN days USING (project, snapshot_date)"  # noqa: S608
         conditions = ["TRUE"] if self._include_incomplete else ["is_complete"]
         # A comparison of the column with a constant lets the engine skip the files of other days unopened.
-        if since is not None:
-            conditions.append(f"{table}.snapshot_date >= DATE {quoted(str(_day(since, 'since')))}")
-        if until is not None:
-            conditions.append(f"{table}.snapshot_date <= DATE {quoted(str(_day(until, 'until')))}")
-        if project is not None:
-            conditions.append(f"{table}.project = {quoted(project)}")
+        first = _day(since, "since") if since is not None else None
+        last = _day(until, "until") if until is not None else None
+        if first is not None and last is not None and last < first:
+            raise ConfigurationError(f"until={last} is before since={first}: exchange them.")
+        if first is not None:
+            conditions.append(f"{table}.snapshot_date >= DATE {quoted(str(first))}")
+        if last is not None:
+            conditions.append(f"{table}.snapshot_date <= DATE {quoted(str(last))}")
+        if (key := self._known(project)) is not None:
+            conditions.append(f"{table}.project = {quoted(key)}")
         return f"{rows} WHERE {' AND '.join(conditions)}"
 
     def _last_day(self, table: str, project: str | None) -> Frame:
         return self._frame(
             f"SELECT {table}.* FROM {table} INNER JOIN latest_days USING (project, snapshot_date) "  # noqa: S608
             "WHERE ($project IS NULL OR project = $project) ORDER BY project, id",
-            {"project": project},
+            {"project": self._known(project)},
         )
 
-    def _frame(self, query: str, parameters: dict[str, Any] | None = None) -> Frame:
+    def _frame(self, query: str, parameters: dict[str, Any] | None = None, *, of_all_days: bool = False) -> Frame:
         frame = self._convert(self._table(query, parameters or {}))
         if isinstance(frame, pd.DataFrame):
             frame.attrs.update(self._facts)
+            frame.attrs["includes_incomplete"] |= of_all_days
         return frame
 
     def _table(self, query: str, parameters: dict[str, Any]) -> pa.Table:
@@ -353,12 +388,22 @@ def _to_pandas(table: pa.Table) -> pd.DataFrame:
 def _day(value: Day, name: str) -> dt.date:
     try:
         return dt.date.fromisoformat(value) if isinstance(value, str) else dt.date(value.year, value.month, value.day)
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, TypeError):
         raise ConfigurationError(f"{name}={value!r} is not a day: write it as YYYY-MM-DD.") from None
 
 
+def _id(stated: str) -> str:
+    return _text(stated, "The id of an image").strip().lower()
+
+
+def _text(stated: object, what: str) -> str:
+    if not isinstance(stated, str):
+        raise ConfigurationError(f"{what} is text, not {type(stated).__name__}.")
+    return stated
+
+
 def _names(stated: str | Collection[str], known: Collection[str], argument: str) -> list[str]:
-    names = [stated] if isinstance(stated, str) else list(stated)
+    names = list(stated) if isinstance(stated, Collection) and not isinstance(stated, str) else [stated]
     for name in names:
         if name not in known:
             raise ConfigurationError(f"{argument}={name!r} is not known: use {', '.join(known)}.")

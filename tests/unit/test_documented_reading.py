@@ -105,11 +105,19 @@ def test_readme_examples_run():
     days = {DAY - dt.timedelta(days=1): 4, DAY: 6}
     days[TODAY] = days.get(TODAY, 0) + 1
     assert duckdb.sql(query).fetchall() == [(day, images, images * 1024) for day, images in sorted(days.items())]
-    (example,) = examples("README.md", "python")
-    found = run(example)
+    by_file, by_reader = examples("README.md", "python")
+    found = run(by_file)
     assert len(found["images"]) == days[TODAY]
     assert LATEST in found["images"].columns
     assert found["bytes_by_namespace"].empty
+    visibilities = {A: "PUBLIC", B: "PRIVATE"}
+    versions = [{"id": id_, "visibility": seen, "valid_from": DAY} for id_, seen in visibilities.items()]
+    write_history(proved_day(str(DAY)), versions)
+    found = run(by_reader)
+    found["lake"].close()
+    assert found["public"]["id"].tolist() == [A]
+    assert "change_class" in found["changed"].columns
+    assert "estimated_cost" in found["costs"].columns
 
 
 @of_duckdb

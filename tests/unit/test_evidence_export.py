@@ -89,7 +89,7 @@ def test_script_of_the_standard_library_proves_directory_and_zip(exported, fortn
     assert lines[0] == f"Image {image_id} of the project default"
     assert lines[1].startswith("Sample data: ")
     assert [line.split(":")[0] for line in lines[2:16]] == [str(day) for day in DAYS]
-    assert lines[16:] == [f"Newest manifest: SHA-256 {newest}", "All of it is proved."]
+    assert lines[16:] == [f"Newest manifest: SHA-256 {newest}", "All responses are proved."]
     (exported / "check.py").write_bytes((exported / "unpacked/check.py").read_bytes())
     assert check(exported / "export.zip").stdout == in_directory.stdout
     missing = check(exported / "unpacked", "--witness", "0" * 64)
@@ -105,8 +105,8 @@ def checking(exported):
     return namespace
 
 
-def problems_of(checking, files):
-    return checking["_check"](files.__getitem__, sorted(files), [])
+def problems_of(checking, files, *witnesses):
+    return checking["_check"](files.__getitem__, sorted(files), list(witnesses))
 
 
 def with_sums(files):
@@ -149,6 +149,85 @@ def test_forgery_with_correct_sums_is_named(exported, checking, capsys, name, ch
     capsys.readouterr()
 
 
+def in_json(files, name, change):
+    """The files with a changed JSON file, and with correct sums."""
+    value = json.loads(files[name])
+    change(value)
+    return with_sums(files | {name: json.dumps(value).encode()})
+
+
+def with_own_manifest(files, name):
+    """The files with another body on the fourth day, and a manifest `name` that states it."""
+    body = b"{}"
+    response = json.loads(files["days/2026-11-13/response.json"])
+    response["row"]["body_sha256"], response["path"] = hashlib.sha256(body).hexdigest(), []
+    row = response["row"]
+    leaf = "\n".join((row["outcome"], str(response["observed_at_us"]), row["body_sha256"], row["id"]))
+    manifest = json.loads(files["manifests/000004.json"])
+    manifest["responses_root"] = hashlib.sha256(b"\0" + leaf.encode()).hexdigest()
+    manifest["previous_manifest_sha256"] = hashlib.sha256(files["manifests/000014.json"]).hexdigest()
+    files = files | {
+        name: json.dumps(manifest).encode(),
+        "days/2026-11-13/body": body,
+        "days/2026-11-13/response.json": json.dumps(response).encode(),
+    }
+    return in_json(files, "export.json", lambda export: export["days"][3].update(manifest=name))
+
+
+def test_response_that_rests_on_no_manifest_of_the_chain_is_named(exported, checking, capsys):
+    forged = with_own_manifest(files_of(exported), "other/000004.json")
+    assert problems_of(checking, forged) == [
+        "other/000004.json: it is not the newest manifest of 2026-11-13 in the chain."
+    ]
+    assert "2026-11-13: not proved" in capsys.readouterr().out.splitlines()
+
+
+def test_witness_proves_no_manifest_that_follows_it(exported, checking, capsys):
+    forged = with_own_manifest(files_of(exported), "manifests/000015.json")
+    assert problems_of(checking, forged) == []
+    witness = hashlib.sha256(forged["manifests/000014.json"]).hexdigest()
+    assert problems_of(checking, forged, witness) == [
+        "manifests/000015.json: it follows the witness, which does not prove it."
+    ]
+    capsys.readouterr()
+
+
+def test_day_that_is_left_out_and_days_that_are_exchanged_are_named(exported, checking, capsys):
+    files = files_of(exported)
+    left_out = {name: content for name, content in files.items() if not name.startswith("days/2026-11-13/")}
+    left_out = in_json(left_out, "export.json", lambda export: export["days"].pop(3))
+    assert problems_of(checking, left_out) == [
+        "manifests/000004.json: it is of 2026-11-13, a day that export.json leaves out."
+    ]
+    one, two = "days/2026-11-13/response.json", "days/2026-11-14/response.json"
+    problems = problems_of(checking, with_sums(files | {one: files[two], two: files[one]}))
+    assert f"{one}: it is of another image or day." in problems
+    assert f"{two}: it is of another image or day." in problems
+    capsys.readouterr()
+
+
+def test_words_of_a_forged_export_never_look_like_a_proof(exported, checking, capsys):
+    files = files_of(exported)
+    name = "days/2026-11-13/response.json"
+    later = in_json(files, name, lambda response: response["row"].update(observed_at="2027-01-01T00:00:00+00:00"))
+    assert problems_of(checking, later) == [f"{name}: its row states another time than the one that is proved."]
+    assert "2027" not in capsys.readouterr().out
+    claim = {"response": None, "reason": "ok, 2027-01-01T00:00:00+00:00\x1b[2K, 120 bytes"}
+    claimed = in_json(files, "export.json", lambda export: export["days"][3].update(claim))
+    assert problems_of(checking, claimed) == []
+    line = "2026-11-13: nothing is proved: ok, 2027-01-01T00:00:00+00:00\\x1b[2K, 120 bytes"
+    assert line in capsys.readouterr().out.splitlines()
+
+
+def test_file_that_is_twice_in_the_zip_is_named(exported, checking, tmp_path, capsys):
+    twice = tmp_path / "export.zip"
+    twice.write_bytes((exported / "export.zip").read_bytes())
+    with zipfile.ZipFile(twice, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr("export.json", archive.read("export.json"))
+    assert checking["check"](twice, []) == 1
+    assert capsys.readouterr().err == "export.json: it is there more than once.\n"
+
+
 def test_damaged_zip_is_never_proved_and_never_a_traceback(exported, checking, tmp_path, capsys):
     content = (exported / "export.zip").read_bytes()
     damaged = tmp_path / "export.zip"
@@ -158,7 +237,7 @@ def test_damaged_zip_is_never_proved_and_never_a_traceback(exported, checking, t
         status = checking["check"](damaged, [])
         printed = capsys.readouterr()
         # Some bytes of a ZIP file, such as those of times, have no meaning for what is in it.
-        assert (status, printed.out.splitlines()[-1]) in ((1, "NOT PROVED"), (0, "All of it is proved."))
+        assert (status, printed.out.splitlines()[-1]) in ((1, "NOT PROVED"), (0, "All responses are proved."))
         assert bool(printed.err) == bool(status)
         if changed not in flips:
             assert status == 1
@@ -214,9 +293,9 @@ def test_days_without_a_response_say_why_and_failed_ones_are_proved_without_a_bo
     files = unpacked(tmp_path / "two.zip")
     assert problems_of(checking, files) == []
     assert [line.partition(": ")[2].split(",")[0] for line in capsys.readouterr().out.splitlines()[2:5]] == [
-        "not requested",
+        "nothing is proved: not requested",
         "failed",
-        "not known",
+        "nothing is proved: not known",
     ]
     assert "days/2026-11-02/body" not in files
 
@@ -232,6 +311,10 @@ def test_rerun_day_is_proved_by_its_last_manifest_and_the_chain_keeps_the_replac
     assert [day["manifest"] for day in json.loads(files["export.json"])["days"]] == [
         "manifests/000001.json",
         "manifests/000003.json",
+    ]
+    older = in_json(files, "export.json", lambda export: export["days"][1].update(manifest="manifests/000002.json"))
+    assert problems_of(checking, older) == [
+        "manifests/000002.json: it is not the newest manifest of 2026-11-02 in the chain."
     ]
     capsys.readouterr()
 

@@ -4,6 +4,7 @@ import datetime as dt
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -16,7 +17,7 @@ from fortnight import DAYS, LAST_DAY
 from published_days import publish_snapshot, rows_of, write_history
 
 from pipelines import open_lake
-from pipelines.errors import ConfigurationError
+from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake.layout import Partition
 from pipelines.settings import Settings
 from pipelines.snapshot.snapshot_run import SnapshotRun
@@ -232,6 +233,67 @@ def test_incomplete_days_are_left_out_unless_asked_for_and_frames_say_so(two_pro
         }
         assert everything.changes().attrs["includes_incomplete"] is True
         assert len(lake.days()) == 4
+
+
+def test_frames_that_may_have_rows_of_incomplete_days_say_so(two_projects):
+    with open_lake(two_projects) as lake:
+        for frame in (lake.days(), lake.sql("SELECT * FROM responses WHERE snapshot_date = $day", day=THIRD)):
+            assert len(frame) > 0
+            assert frame.attrs["includes_incomplete"] is True
+        assert lake.usage().attrs["includes_incomplete"] is False
+
+
+@pytest.mark.parametrize(
+    ("question", "said"),
+    [
+        (lambda lake: lake.images(project="mian"), "project='mian' has no days in the lake: use main, other."),
+        (lambda lake: lake.images(FIRST, project="mian"), "project='mian' has no days in the lake: use main, other."),
+        (lambda lake: lake.changes(project="mian"), "project='mian' has no days in the lake: use main, other."),
+        (lambda lake: lake.findings(project="mian"), "project='mian' has no days in the lake: use main, other."),
+        (lambda lake: lake.costs(project="mian"), "project='mian' has no days in the lake: use main, other."),
+        (lambda lake: lake.usage(project="mian"), "project='mian' has no days in the lake: use main, other."),
+        (lambda lake: lake.storage(project="mian"), "project='mian' has no days in the lake: use main, other."),
+        (lambda lake: lake.history(ONE, project="mian"), "project='mian' has no days in the lake: use main, other."),
+        (lambda lake: lake.evidence(ONE, FIRST, project=""), "project='' has no days in the lake: use main, other."),
+        (lambda lake: lake.usage(project=["main"]), "project is text, not list."),
+        (lambda lake: lake.changes(SECOND, FIRST), "until=2026-11-01 is before since=2026-11-02: exchange them."),
+        (lambda lake: lake.costs("id", SECOND, FIRST), "until=2026-11-01 is before since=2026-11-02: exchange them."),
+        (lambda lake: lake.images(20261101), "as_of=20261101 is not a day: write it as YYYY-MM-DD."),
+        (lambda lake: lake.changes(pd.NaT), "since=NaT is not a day: write it as YYYY-MM-DD."),
+        (
+            lambda lake: lake.images(explode=["dev_services"]),
+            "explode=['dev_services'] is not a list field: use one of",
+        ),
+        (lambda lake: lake.findings(1), "severity=1 is not known: use critical, high, medium, low, info."),
+        (lambda lake: lake.history(None), "The id of an image is text, not NoneType."),
+        (lambda lake: lake.evidence(1, FIRST), "The id of an image is text, not int."),
+        (lambda lake: lake.sql(1), "SQL is text, not int."),
+        (lambda lake: lake.sql("SELECT $day"), "The query failed: "),
+        (lambda lake: lake.sql("SELECT 1", day=1), "The query failed: "),
+        (lambda lake: lake.sql("SELECT $day", day=object()), "The query failed: "),
+        (lambda lake: lake.sql(""), "The query holds no statements: give one"),
+    ],
+)
+def test_mistake_in_an_argument_is_one_sentence(two_projects, question, said):
+    with open_lake(two_projects) as lake:
+        found = sentence(lambda: question(lake))
+    assert found.startswith(said)
+    assert "\n" not in found
+
+
+def test_any_name_may_be_that_of_a_parameter(two_projects):
+    with open_lake(two_projects) as lake:
+        assert lake.sql("SELECT $query AS a, $self AS b", query=1, self="x").values.tolist() == [[1, "x"]]
+
+
+def test_damaged_manifest_is_one_sentence(two_projects, tmp_path):
+    root = shutil.copytree(two_projects, tmp_path / "lake")
+    (root / f"_manifests/dt={SECOND}/project=main.json").write_text("{")
+    with open_lake(root) as lake:
+        with pytest.raises(StorageError, match="A manifest of the lake may be damaged: `image-snapshots verify"):
+            lake.findings()
+        with pytest.raises(StorageError, match=r"The manifest .*project=main\.json is damaged"):
+            lake.evidence(ONE, SECOND)
 
 
 def test_storage_is_that_of_the_last_complete_day_with_unknown_bytes_as_null(two_projects):
