@@ -92,6 +92,7 @@ def _resolve(settings: Settings, key: str) -> Resolved:
     from pipelines.cloud.discovery import find_endpoint, regional
     from pipelines.cloud.options import Timeouts
     from pipelines.inventory.sources import LISTED, describe_source
+    from pipelines.preflight import in_own_words
     from pipelines.snapshot.connection import check_region, project_credentials, stated_inventory, stated_project
 
     own = settings.for_project(key)
@@ -131,14 +132,14 @@ def _resolve(settings: Settings, key: str) -> Resolved:
             found.endpoint, found.endpoint_origin = derived.url, derived.origin
         found.inventory = describe_source(stated_inventory(own) or LISTED).name
     except PipelineError as error:
-        found.error = str(error)
+        found.error = in_own_words(str(error), own)
     return found
 
 
 def _try(settings: Settings, found: Resolved) -> None:
     """Try a project, and note the result."""
     from assets.embedded_sandbox import connect
-    from pipelines.preflight import check_inputs
+    from pipelines.preflight import check_inputs, in_own_words
     from pipelines.snapshot.snapshot_run import SnapshotRun
     from pipelines.snapshot.trial import try_project
 
@@ -148,7 +149,7 @@ def _try(settings: Settings, found: Resolved) -> None:
             run = SnapshotRun(Partition(_today(), found.project), "", settings, connect=connect)
             trial = try_project(run)
         except PipelineError as error:
-            found.error = str(error)
+            found.error = in_own_words(str(error), settings.for_project(found.project))
         else:
             found.cloud_project, found.images = trial.project_id, trial.images
             if not settings.for_project(found.project).uses_sandbox:

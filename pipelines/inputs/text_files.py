@@ -24,9 +24,14 @@ def parse_toml(text: str) -> dict[str, Any]:
     """The tables and values of a TOML text.
 
     Raises:
-        ValueError: it is not TOML, or is nested too deeply; the message says where, or that.
+        ValueError: it is not TOML, or beyond what can be read; the message says where, or why.
     """
     try:
         return tomllib.loads(text)
     except RecursionError:
         raise ValueError("too many brackets within brackets") from None
+    except tomllib.TOMLDecodeError:
+        raise
+    except ValueError:
+        # Python's own message explains Python.
+        raise ValueError("a number has too many digits") from None

@@ -95,6 +95,11 @@ class SnapshotRun(Run):
             names = ", ".join(stated_credentials(project_environment(project, os.environ)))
             if project.cloud is not None:
                 names = f"`cloud` of project {key!r} in the projects file"
+            if not names:
+                raise ConfigurationError(
+                    f"Project {key!r} states `region` in the projects file, and there are no credentials for it: state "
+                    "`cloud` there, or set OS_ACCESS_KEY and OS_SECRET_KEY, or other credentials."
+                )
             stated = f"Credentials of a cloud are stated ({names}) and no endpoint"
             try:
                 credentials = project_credentials(key, project, os.environ)

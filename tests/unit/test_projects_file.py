@@ -11,6 +11,7 @@ from pipelines.cloud.credentials import PasswordLogin, load_credentials
 from pipelines.errors import ConfigurationError
 from pipelines.inputs.projects import PROJECT_SETTINGS, Project
 from pipelines.lake.layout import Partition
+from pipelines.preflight import check_inputs
 from pipelines.run import Run
 from pipelines.settings import Settings
 from pipelines.snapshot.connection import connect, project_environment
@@ -145,6 +146,7 @@ def test_path_may_begin_with_a_tilde_and_the_file_with_a_byte_order_mark(monkeyp
         ("[a]\nproject_id = ' '", "`project_id` of project 'a' must be text in quotes that is not empty."),
         ("[a]\nproject_id = 'x/y'", "`project_id` of project 'a' must be letters and digits only."),
         (f"[a]\nworkspaces = {'[' * 9000}", "it is no valid TOML (too many brackets within brackets)."),
+        (f"[a]\nconcurrency = {'9' * 5000}", "it is no valid TOML (a number has too many digits)."),
         (
             '[a]\ncloud = "x"\nprice_book = "a\\u0000b"',
             "`price_book` of project 'a' must not hold a line break or another control character.",
@@ -304,7 +306,10 @@ def test_own_credentials_are_not_sent_to_the_general_endpoint_of_another_region(
 def test_region_without_credentials_does_not_mean_the_sandbox(load):
     settings = load("[lab]\nproject_id = 'p1'\nregion = 'eu-de'\n")
     assert not settings.for_project("lab").uses_sandbox
-    with pytest.raises(ConfigurationError, match=r"^No credentials found: set OS_ACCESS_KEY"):
+    says = (
+        "^Project 'lab' states `region` in the projects file, and there are no credentials for it: state `cloud` there"
+    )
+    with pytest.raises(ConfigurationError, match=says):
         SnapshotRun(Partition(DATE, "lab"), "run", settings).check_source()
 
 
@@ -338,4 +343,24 @@ def test_credentials_that_cannot_be_used_are_one_sentence_with_project_and_key(l
     with pytest.raises(ConfigurationError) as raised:
         SnapshotRun(Partition(DATE, "lab"), "run", settings).check_source()
     assert str(raised.value).startswith(says.format(clouds=clouds))
+    assert "hidden" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("inventory = 'none.csv'", "correct `inventory` of project 'lab' in the projects file."),
+        ("price_book = 'none.toml'", "`price_book` of project 'lab' in the projects file"),
+        (
+            "inventory = 'sqlite:///x.db'\ninventory_query = 'q'",
+            "`inventory_query` of project 'lab' in the projects file",
+        ),
+    ],
+)
+def test_what_a_project_names_is_refused_with_project_and_key(load, line, says):
+    settings = load(f"[lab]\nproject_id = 'p1'\n{line}\n")
+    with pytest.raises(ConfigurationError) as raised:
+        check_inputs(settings.for_project("lab"))
+    assert says in str(raised.value)
+    assert "IMAGE_SNAPSHOTS_" not in str(raised.value)
     assert "hidden" not in str(raised.value)
