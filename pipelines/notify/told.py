@@ -47,13 +47,14 @@ class Trouble(Facts):
     """What was told of a project and is not over.
 
     `event` and `date` are those of the last day of it; `since`: the first one; None: `date`, too. `is_quick` of a
-    verification that left out the content of rows.
+    verification that left out the content of rows, `is_witnessed` of one that looked for noted hashes, too.
     """
 
     event: Event
     date: dt.date
     since: dt.date | None = None
     is_quick: bool = False
+    is_witnessed: bool = False
 
     @property
     def began(self) -> dt.date:
