@@ -7,6 +7,7 @@ import datetime as dt
 import hashlib
 import json
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -37,6 +38,9 @@ _PANDAS_TYPES: dict[pa.DataType, Any] = {
     **{getattr(pa, name.lower())(): getattr(pd, f"{name}Dtype")() for name in ("Int8", "Int16", "Int32", "Int64")},
     **{getattr(pa, name.lower())(): getattr(pd, f"{name}Dtype")() for name in ("UInt8", "UInt16", "UInt32", "UInt64")},
 }
+
+# What a sum of whole numbers is in Arrow.
+_SUM = pa.decimal128(38, 0)
 
 # What costs can be added up by.
 _COSTS_BY = (
@@ -85,6 +89,8 @@ def open_lake(place: str | Path | None = None, *, include_incomplete: bool = Fal
         # The access to an object store may be stated in `.env`.
         load_environment()
         root = at_home(str(place))
+    if "\0" in root:
+        raise ConfigurationError(f"The path of the lake has a null byte: {root!r}.")
     return LakeReader(Lake(root), _to_pandas, include_incomplete=include_incomplete)
 
 
@@ -162,6 +168,7 @@ class LakeReader(Generic[Frame]):
         if explode is not None and explode not in LIST_FIELDS:
             raise ConfigurationError(f"explode={explode!r} is not a list field: use one of {', '.join(LIST_FIELDS)}.")
         of_project = "NULL" if (key := self._known(project)) is None else quoted(key)
+        days = "SELECT project, MAX(snapshot_date) AS day FROM history_days"
         if as_of is None:
             living = (
                 "SELECT image_history.*, rests_on FROM image_history INNER JOIN "  # noqa: S608
@@ -169,16 +176,25 @@ class LakeReader(Generic[Frame]):
                 f"WHERE valid_to IS NULL AND NOT is_deleted AND ({of_project} IS NULL OR project = {of_project})"
             )
         else:
-            living = f"FROM images_as_of({quoted(str(_day(as_of, 'as_of')))}, {of_project})"
+            until = quoted(str(_day(as_of, "as_of")))
+            living = f"FROM images_as_of({until}, {of_project})"
+            days = f"{days} WHERE snapshot_date <= DATE {until}"
         elements = ""
         if explode is not None:
             # An element that holds the separator itself is divided, too; `image_values` has the elements as sent.
             split = f"string_split(NULLIF(living.{explode}, ''), '|')"
             elements = f" REPLACE (UNNEST(COALESCE({split}, [NULL])) AS {explode})"
+        # The days as constants, so that the engine opens no file of another day.
+        of_days = [
+            f"(project = {quoted(row['project'])} AND snapshot_date = DATE {quoted(str(row['day']))})"
+            for row in self._table(f"{days} GROUP BY project", {}).to_pylist()
+            if row["day"] is not None and project in (None, row["project"])
+        ]
         return self._frame(
             f"SELECT living.*{elements}, costs.owner, costs.cost_center, costs.environment FROM ({living}) AS living "  # noqa: S608
-            "LEFT JOIN image_costs AS costs ON costs.project = living.project "
-            "AND costs.snapshot_date = living.rests_on AND costs.id = living.id ORDER BY living.project, living.id"
+            f"LEFT JOIN (FROM image_costs WHERE {' OR '.join(of_days) or 'FALSE'}) AS costs "
+            "ON costs.project = living.project AND costs.snapshot_date = living.rests_on "
+            "AND costs.id = living.id ORDER BY living.project, living.id"
         )
 
     def changes(self, since: Day | None = None, until: Day | None = None, *, project: str | None = None) -> Frame:
@@ -377,7 +393,13 @@ class LakeReader(Generic[Frame]):
     def _table(self, query: str, parameters: dict[str, Any]) -> pa.Table:
         rows = select(self._connection, query, parameters)
         with sql_errors():
-            return rows.to_arrow_table()
+            table = rows.to_arrow_table()
+        # The engine adds up whole numbers in 128 bits, which would come out as decimals.
+        for position, column in enumerate(table.schema):
+            if column.type == _SUM:
+                with suppress(pa.ArrowInvalid):  # a number that does not fit stays a decimal
+                    table = table.set_column(position, column.name, table.column(position).cast(pa.int64()))
+        return table
 
 
 def _to_pandas(table: pa.Table) -> pd.DataFrame:
