@@ -3,6 +3,7 @@
 The trial itself belongs to `pipelines.snapshot.trial`.
 """
 
+import contextlib
 import dataclasses
 import datetime as dt
 import json
@@ -91,7 +92,8 @@ def _resolve(settings: Settings, key: str) -> Resolved:
     from pipelines.cloud.discovery import find_endpoint, regional
     from pipelines.cloud.options import Timeouts
     from pipelines.inventory.sources import LISTED, describe_source
-    from pipelines.snapshot.connection import project_credentials, stated_inventory, stated_project
+    from pipelines.preflight import in_own_words
+    from pipelines.snapshot.connection import check_region, project_credentials, stated_inventory, stated_project
 
     own = settings.for_project(key)
     found = Resolved(
@@ -109,13 +111,18 @@ def _resolve(settings: Settings, key: str) -> Resolved:
             stated = stated_inventory(own)
             found.inventory = describe_source(stated).name if stated else "that of the sandbox"
             return found
-        credentials = project_credentials(stated_project(settings, key), os.environ)
+        project = stated_project(settings, key)
+        credentials = project_credentials(key, project, os.environ)
+        check_region(own, key, project, credentials)
         found.credentials = credentials.source
         found.cloud_project = credentials.project_id or getattr(credentials, "project_name", None)
         found.endpoint = own.endpoint
+        likely = None
         if own.derives_endpoint and isinstance(credentials, PasswordLogin):
-            # The catalogue of its token may name another one. Listing it does not log in.
-            likely = regional(credentials)
+            # The catalogue of its token may name another one, also for a region that is not known here. Listing it does
+            # not log in.
+            with contextlib.suppress(ConfigurationError):
+                likely = regional(credentials)
             found.endpoint = None if likely is None else likely.url
             found.endpoint_origin = (
                 "the login" if likely is None else f"{likely.origin}, unless the login names another"
@@ -125,14 +132,14 @@ def _resolve(settings: Settings, key: str) -> Resolved:
             found.endpoint, found.endpoint_origin = derived.url, derived.origin
         found.inventory = describe_source(stated_inventory(own) or LISTED).name
     except PipelineError as error:
-        found.error = str(error)
+        found.error = in_own_words(str(error), own)
     return found
 
 
 def _try(settings: Settings, found: Resolved) -> None:
     """Try a project, and note the result."""
     from assets.embedded_sandbox import connect
-    from pipelines.preflight import check_inputs
+    from pipelines.preflight import check_inputs, in_own_words
     from pipelines.snapshot.snapshot_run import SnapshotRun
     from pipelines.snapshot.trial import try_project
 
@@ -142,7 +149,7 @@ def _try(settings: Settings, found: Resolved) -> None:
             run = SnapshotRun(Partition(_today(), found.project), "", settings, connect=connect)
             trial = try_project(run)
         except PipelineError as error:
-            found.error = str(error)
+            found.error = in_own_words(str(error), settings.for_project(found.project))
         else:
             found.cloud_project, found.images = trial.project_id, trial.images
             if not settings.for_project(found.project).uses_sandbox:

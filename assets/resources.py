@@ -13,6 +13,7 @@ from pipelines.engine.memory import give_back_memory
 from pipelines.errors import EndpointUnreachableError, PartitionBusyError, PipelineError, StorageUnreachableError
 from pipelines.lake.failures import Failure, forget_failure, note_failure
 from pipelines.lake.layout import Partition
+from pipelines.preflight import in_own_words
 from pipelines.run import utc_now
 from pipelines.settings import Settings
 from pipelines.snapshot.connection import Connection
@@ -122,7 +123,9 @@ class RunResource:
             give_back_memory()
             forget_failure(run.lake, partition, step, of_all_days=step in _OF_ALL_DAYS)
         except PipelineError as error:
-            sentence = str(error) if lacking is None else f"{partition} is published, but {lacking}: {error}"
+            sentence = in_own_words(str(error), run.settings)
+            if lacking is not None:
+                sentence = f"{partition} is published, but {lacking}: {sentence}"
             may_pass = isinstance(error, _PASSING) and not self.reporter.is_attended
             if self._is_held:
                 note = Failure(

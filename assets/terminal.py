@@ -127,7 +127,7 @@ def print_error(sentence: str) -> None:
 
 def print_warning(sentence: str) -> None:
     """Print a warning's sentence to standard error."""
-    _print_sentence(f"[bold yellow]Warning:[/] {escape(sentence)}")
+    _print_sentence(f"[bold yellow]Warning:[/] {escape(visible(sentence))}")
 
 
 def print_note(sentence: str) -> None:

@@ -89,7 +89,8 @@ def verification_asset(settings: Settings) -> dg.AssetsDefinition:
         lost = partitions and settings.witness is not None and not is_there
         if lost:
             found.append((str(settings.witness), _LOST))
-        for warning in tell(settings, utc_now(), verification=Verification(found, True, config.quick)):
+        result = Verification(found, True, config.quick, settings.witness is not None)
+        for warning in tell(settings, utc_now(), verification=result):
             context.log.warning(warning)
         noted = {witness.sha256 for witness in witnesses}
         shown = [{"path": visible(path), "problem": visible(sentence)} for path, sentence in found[:_MOST_SHOWN]]

@@ -113,7 +113,7 @@ def _verify(
         on_note(Note("", "Not checked: the warehouse that IMAGE_SNAPSHOTS_WAREHOUSE names."))
     report["problems"] = [{"path": problem.path, "problem": problem.sentence} for problem in problems]
     found = [(problem.path, problem.sentence) for problem in problems]
-    tell_news(settings, verification=Verification(found, is_whole_lake, report["quick"]))
+    tell_news(settings, verification=Verification(found, is_whole_lake, report["quick"], bool(witnesses)))
     # Print the newest hashes only if the lake has no problems: otherwise they are not worth noting.
     projects = [] if problems else sorted({partition.project for partition in partitions})
     report["newest_manifest_sha256"] = {key: chain_head(lake, key) for key in projects}

@@ -4,18 +4,31 @@ Otherwise a missing file could be noticed only after the day was published. The 
 module that uses it.
 """
 
+import re
+
 from pipelines.catalog.opening import catalog_access
 from pipelines.cloud.transport import stated_authorities, tls_context
 from pipelines.derive.audit import read_rules, read_suppressions
 from pipelines.derive.prices import read_price_book
 from pipelines.engine.opening import open_engine
+from pipelines.errors import ConfigurationError
 from pipelines.inputs.header_values import check_header_value
+from pipelines.inputs.projects import PROJECT_SETTINGS
 from pipelines.inputs.proxies import check_proxies
 from pipelines.inventory.sources import check_source
 from pipelines.lake.layout import Lake
 from pipelines.lake.witnesses import open_witness
-from pipelines.settings import Settings
+from pipelines.settings import PREFIX, Settings
 from pipelines.warehouse.loading import check_warehouse
+
+
+def in_own_words(sentence: str, settings: Settings) -> str:
+    """An error's sentence in which settings that the project states for itself are named as in the projects file."""
+    for name in PROJECT_SETTINGS:
+        if (key := settings.own(name)) is not None:
+            stated = f"`{name}` of project {key!r} in the projects file"
+            sentence = re.sub(rf"\b{PREFIX}{name.upper()}\b", stated, sentence)
+    return sentence
 
 
 def check_inputs(settings: Settings) -> None:
@@ -24,6 +37,13 @@ def check_inputs(settings: Settings) -> None:
     Raises:
         ConfigurationError: a file or URL is missing, unreadable or wrong; names the setting, never a secret.
     """
+    try:
+        _check(settings)
+    except ConfigurationError as error:
+        raise ConfigurationError(in_own_words(str(error), settings)) from None
+
+
+def _check(settings: Settings) -> None:
     read_price_book(settings.price_book)
     if settings.suppressions is not None:
         read_suppressions(settings.suppressions)

@@ -23,7 +23,7 @@ from pipelines.inputs.environment import OURS, at_home, prepare_environment
 from pipelines.inputs.projects import Project, projects_of_object, read_projects, wrong_value
 from pipelines.inputs.secret_files import SUFFIX, with_secret_files
 from pipelines.inputs.secret_urls import looks_like_url, parse_secret_url
-from pipelines.inputs.variable_names import check_names, check_repeated_keys
+from pipelines.inputs.variable_names import check_json, check_names
 from pipelines.tables import OWNER_FIELDS, USAGE_SOURCES
 
 PREFIX = OURS
@@ -418,9 +418,12 @@ class Settings(BaseSettings):
         if self._project is not None:
             raise ValueError(f"the settings of project {self._project!r} are not those of {key!r}")
         project = (self.projects or {}).get(key)
-        if project is None or not (project.settings or project.cloud):
+        if project is None or not (project.settings or project.cloud or project.region):
             return self
         general = {name: getattr(self, name) for name in type(self).model_fields}
+        if project.region is not None and self.endpoint != SANDBOX:
+            # The endpoint follows from the region: credentials for it must not reach the general endpoint.
+            general["endpoint"] = None
         settings = type(self).__new__(type(self))
         try:
             # The class' own initialiser would read the environment again.
@@ -448,9 +451,9 @@ class Settings(BaseSettings):
 
     @property
     def derives_endpoint(self) -> bool:
-        """Whether the endpoint follows from the region: none is stated, and credentials of a cloud are."""
+        """Whether the endpoint follows from the region: none is stated, but a region or a cloud's credentials are."""
         project = (self.projects or {}).get(self._project or "")
-        has_cloud = project is not None and project.cloud is not None
+        has_cloud = project is not None and (project.cloud or project.region) is not None
         return self.endpoint is None and (self._has_credentials or has_cloud)
 
     @property
@@ -534,8 +537,9 @@ class Settings(BaseSettings):
             ConfigurationError: a value is wrong; names the variable, never the value.
         """
         load_environment()
-        for name in (f"{PREFIX}PROJECTS", f"{PREFIX}TAG_KEYS"):
-            check_repeated_keys(name, os.environ.get(name, ""))
+        for field in _EXAMPLES:
+            name = f"{PREFIX}{field.upper()}"
+            check_json(name, os.environ.get(name, ""))
         try:
             # A value from a file is passed in: it must not stay in the environment, where it would outlive the file.
             settings = cls(**_secrets_of_files(cls))

@@ -36,7 +36,8 @@ def parse_reference(value: object) -> ImageReference | None:
 
     Parts that could hold a secret are dropped: the user and password before the host, and the query.
     """
-    text = value.strip() if isinstance(value, str) else ""
+    # Half a character, which cannot be stored, becomes its escape: the reference means no image, and is not lost.
+    text = value.strip().encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else ""
     if not text:
         return None
     if _UUID.fullmatch(text.lower()):

@@ -30,7 +30,8 @@ _MOST_ORDERED = 65_536
 NESTED = frozenset({dict, list})
 _DIGITS_AS_ZERO = bytes.maketrans(b"123456789", b"0" * 9)
 _LONG_NUMBER = b"0" * 19  # orjson rounds integers beyond 64 bits; they have at least this many digits
-_OPENED_OR_CLOSED = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{]+|[\]}]+', re.DOTALL)
+# A string without an end is one match, too: each quote that is escaped in it would be looked at as another beginning.
+_OPENED_OR_CLOSED = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[\[{]+|[\]}]+', re.DOTALL)
 
 
 class NotJSONError(ValueError):

@@ -6,7 +6,7 @@ first, in the library's search order, and reports what is wrong with the first o
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from pipelines.inputs.environment import at_home
 from pipelines.inputs.text_files import decoded
 
 
-def read_cloud(env: Mapping[str, str]) -> Any:
-    """Openstacksdk's region of the cloud that `OS_CLOUD` names.
+def read_cloud(env: Mapping[str, str], name: Callable[[str], str]) -> Any:
+    """Openstacksdk's region of the cloud that `OS_CLOUD` names; `name` says what a user would call a variable.
 
     Raises:
         ConfigurationError: no file describes the cloud, or the first file found cannot be read or is malformed. The
@@ -28,19 +28,20 @@ def read_cloud(env: Mapping[str, str]) -> Any:
     from openstack.config import loader  # noqa: PLC0415
 
     cloud, region = env["OS_CLOUD"], env.get("OS_REGION_NAME")
+    cloud_in, region_in = name("OS_CLOUD"), name("OS_REGION_NAME")
     path, clouds = _first("OS_CLIENT_CONFIG_FILE", env, loader.CONFIG_FILES)
     secure_path, secure = _first("OS_CLIENT_SECURE_FILE", env, loader.SECURE_FILES)
     if path is None and secure_path is None:
         raise ConfigurationError(
-            f"OS_CLOUD names the cloud {cloud!r}, but there is no clouds.yaml in "
+            f"{cloud_in} names the cloud {cloud!r}, but there is no clouds.yaml in "
             f"{', '.join(dict.fromkeys(os.path.dirname(name) for name in loader.CONFIG_FILES))}: "  # noqa: PTH120
             "write one, or set OS_CLIENT_CONFIG_FILE to its path."
         )
     known = sorted({str(name) for name in (*clouds, *secure)})
     if cloud not in known:
         raise ConfigurationError(
-            f"OS_CLOUD names the cloud {cloud!r}, which {path or secure_path} does not describe (it describes "
-            f"{', '.join(known) or 'none'}): correct OS_CLOUD, or the file (OS_CLIENT_CONFIG_FILE says which)."
+            f"{cloud_in} names the cloud {cloud!r}, which {path or secure_path} does not describe (it describes "
+            f"{', '.join(known) or 'none'}): correct {cloud_in}, or the file (OS_CLIENT_CONFIG_FILE says which)."
         )
 
     def read(region_name: str | None) -> Any:
@@ -50,7 +51,7 @@ def read_cloud(env: Mapping[str, str]) -> Any:
         ).get_one(cloud=cloud, region_name=region_name, validate=False)
 
     malformed = ConfigurationError(
-        f"The description of the cloud {cloud!r} (OS_CLOUD) in {path or secure_path} is malformed: correct the file."
+        f"The description of the cloud {cloud!r} ({cloud_in}) in {path or secure_path} is malformed: correct the file."
     )
     # The library raises these for valid YAML that does not describe clouds. Its messages may quote values.
     errors = (exceptions.ConfigException, AttributeError, KeyError, TypeError, ValueError)
@@ -66,8 +67,8 @@ def read_cloud(env: Mapping[str, str]) -> Any:
     except errors:
         raise malformed from None
     raise ConfigurationError(
-        f"OS_REGION_NAME names the region {region!r}, which the cloud {cloud!r} in {path or secure_path} does not "
-        "have: correct OS_REGION_NAME, or the cloud's regions."
+        f"{region_in} names the region {region!r}, which the cloud {cloud!r} in {path or secure_path} does not "
+        f"have: correct {region_in}, or the cloud's regions."
     )
 
 

@@ -8,7 +8,7 @@ time, and renewed, belongs to `cloud.authentication`.
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +27,9 @@ _TOKEN_TYPES = {"token", "v3token"}
 
 # The OS_* variables that are read without OS_CLOUD, by openstacksdk's names.
 _AUTH_KEYS = (
-    "auth_url",
-    "username",
-    "user_id",
-    "password",
-    "token",
-    "project_id",
-    "project_name",
-    "tenant_id",
-    "tenant_name",
-    "domain_id",
-    "domain_name",
-    "user_domain_id",
-    "user_domain_name",
-    "project_domain_id",
-    "project_domain_name",
-)
+    "auth_url", "username", "user_id", "password", "token", "project_id", "project_name", "tenant_id", "tenant_name",
+    "domain_id", "domain_name", "user_domain_id", "user_domain_name", "project_domain_id", "project_domain_name",
+)  # fmt: skip
 _PROJECT_VARIABLES = ("OS_PROJECT_ID", "OS_TENANT_ID", "OS_TENANT_NAME", "OS_DELEGATED_PROJECT")
 _OTHER_KEYS = ("auth_type", "region_name", "cacert", "verify", "insecure")
 # How tools spell an access key in `clouds.yaml`: Terraform, otcextensions, and the identity service itself.
@@ -142,6 +129,8 @@ class PasswordLogin(_Stated):
     project_name: str | None
     project_domain: dict[str, str] | None
     agency: Agency | None = None
+    # Where the user and the password are stated.
+    correct_in: str = field(default="OS_USERNAME, OS_PASSWORD, OS_USER_DOMAIN_NAME", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +155,14 @@ Credentials = AccessKey | PasswordLogin | ReadyToken | ServerAgency
 
 
 def load_credentials(
-    project_id: str | None, environ: Mapping[str, str], project_name: str | None = None
+    project_id: str | None,
+    environ: Mapping[str, str],
+    project_name: str | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> Credentials:
     """Find one project's credentials. `project_id` or `project_name`, when given, wins over the project stated there.
+
+    `names`: what messages call a variable whose value is stated elsewhere.
 
     In this order: the agency of the server, an access key, `OS_CLOUD`, and a password or token. `OS_*` variables win
     over `HUAWEICLOUD_SDK_*`, and these over `HW_*`.
@@ -176,7 +170,7 @@ def load_credentials(
     Raises:
         ConfigurationError: something is missing, contradictory or cannot be sent; names the variable, never a secret.
     """
-    found = _find_credentials(project_id, environ, project_name)
+    found = _find_credentials(project_id, environ, project_name, names or {})
     check_project_id(found.project_id, f"The project id stated with the {found.source}")
     if isinstance(found, ReadyToken):
         check_header_value(found.token, f"The {found.source}")
@@ -187,11 +181,14 @@ def load_credentials(
     return found
 
 
-def _find_credentials(project_id: str | None, environ: Mapping[str, str], project_name: str | None) -> Credentials:
+def _find_credentials(
+    project_id: str | None, environ: Mapping[str, str], project_name: str | None, names: Mapping[str, str]
+) -> Credentials:
     if project_name is not None:
         environ = {name: value for name, value in environ.items() if name not in _PROJECT_VARIABLES}
         environ["OS_PROJECT_NAME"] = project_name
     variables = read_variables(environ)
+    variables = replace(variables, names={**variables.names, **names})
     env = variables.values
     if env.get("OS_AUTH_TYPE", "").lower() == AGENCY:
         return _server_agency(project_id, variables)
@@ -199,7 +196,7 @@ def _find_credentials(project_id: str | None, environ: Mapping[str, str], projec
         return _access_key(project_id, variables, *key)
     if "OS_CLOUD" in env:
         source = f"the cloud {env['OS_CLOUD']!r} in clouds.yaml"
-        config = _read(lambda: read_cloud(env))
+        config = _read(lambda: read_cloud(env, variables.name))
         if project_name is not None:
             config |= {"project_id": None, "tenant_id": None, "delegated_project": None, "project_name": project_name}
         return _from_config(project_id, config, source, variables)
@@ -501,6 +498,7 @@ def _password_of_config(stated_id: str | None, config: _Config, ca_bundle: Path 
         )
     project_domain = agency.domain if agency else config.domain("project") or user_domain
     words = f"password from {_place(source, config.name('OS_PASSWORD'))}"
+    stated_in = ", ".join(map(config.name, ("OS_USERNAME", "OS_PASSWORD", "OS_USER_DOMAIN_NAME")))
     return PasswordLogin(
         auth_url=auth_url,
         user=user_id or user_name or "",
@@ -511,6 +509,7 @@ def _password_of_config(stated_id: str | None, config: _Config, ca_bundle: Path 
         project_name=project_name,
         project_domain=project_domain if project_name else None,
         agency=agency,
+        correct_in=_place(source, stated_in),
         ca_bundle=ca_bundle,
         region=config.region,
         source=words if agency is None else f"agency {agency.name!r} of another account, by the {words}",

@@ -63,13 +63,15 @@ def find_endpoint(credentials: Credentials, timeouts: Timeouts, ca_bundle: Path 
         if endpoints:
             raise ConfigurationError(
                 f"No endpoint and no region are stated, and the catalogue of {host} has ModelArts in several regions: "
-                f"set OS_REGION_NAME to one of {', '.join(sorted(endpoints))}."
+                "set OS_REGION_NAME (region_name in clouds.yaml, `region` in the projects file) to one of "
+                f"{', '.join(sorted(endpoints))}."
             )
     found = regional(credentials)
     if found is None:
         raise ConfigurationError(
-            f"No endpoint and no region are stated beside the {credentials.source}: set OS_REGION_NAME (or region_name "
-            f"in clouds.yaml) to one of {known_regions()}; or set IMAGE_SNAPSHOTS_ENDPOINT."
+            f"No endpoint and no region are stated beside the {credentials.source}: set OS_REGION_NAME (region_name in "
+            f"clouds.yaml, `region` in the projects file) to one of {known_regions()}; or set IMAGE_SNAPSHOTS_ENDPOINT "
+            "(`endpoint` in the projects file)."
         )
     return found
 

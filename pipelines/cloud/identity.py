@@ -12,7 +12,7 @@ from typing import Any
 from pipelines.bodies.json_text import NotJSONError, parse
 from pipelines.cloud.credentials import Account, PasswordLogin
 from pipelines.errors import AccessDeniedError, ConfigurationError, PipelineError
-from pipelines.inputs.header_values import is_id
+from pipelines.inputs.header_values import can_be_sent, is_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def user_token(host: str, headers: Mapping[str, str]) -> str:
         ConfigurationError: the server is not an identity service.
     """
     value = headers.get("X-Subject-Token", "").strip()
-    if not value:
+    if not can_be_sent(value):
         raise _not_an_identity_service(host)
     return value
 
@@ -100,7 +100,7 @@ def read_token(login: PasswordLogin, host: str, headers: Mapping[str, str], body
     except NotJSONError:
         described = None
     token = described.get("token") if isinstance(described, dict) else None
-    if not value or not isinstance(token, dict):
+    if not can_be_sent(value) or not isinstance(token, dict):
         raise _not_an_identity_service(host)
     project = token.get("project")
     project_id = project.get("id") if isinstance(project, dict) else None
@@ -132,18 +132,34 @@ def read_key(host: str, headers: Mapping[str, str], body: bytes) -> IssuedKey:
     key = described.get("credential") if isinstance(described, dict) else None
     parts = [key.get(name) if isinstance(key, dict) else None for name in ("access", "secret", "securitytoken")]
     access, secret, token = parts
-    if not isinstance(access, str) or not isinstance(secret, str) or not isinstance(token, str):
-        raise ConfigurationError(
-            f"The metadata service at {host} answers with no access key: give this server an agency, or state other "
-            "credentials than `agency` in OS_AUTH_TYPE or auth_type."
-        )
+    if not (can_be_sent(access) and can_be_sent(secret) and can_be_sent(token)):
+        raise _no_key(host)
     try:
         now = parsedate_to_datetime(headers.get("Date", ""))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         now = dt.datetime.now(dt.UTC)
     assert isinstance(key, dict)  # noqa: S101
     return IssuedKey(
         access, secret, token, _life(key.get("expires_at"), now if now.tzinfo else now.replace(tzinfo=dt.UTC))
+    )
+
+
+def metadata_token(host: str, body: bytes) -> str:
+    """Read the token that the metadata service of some servers demands.
+
+    Raises:
+        ConfigurationError: the server is not a metadata service.
+    """
+    token = body.decode("latin-1").strip()
+    if not can_be_sent(token):
+        raise _no_key(host)
+    return token
+
+
+def _no_key(host: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"The metadata service at {host} answers with no access key: give this server an agency, or state other "
+        "credentials than `agency` in OS_AUTH_TYPE or auth_type."
     )
 
 
@@ -243,8 +259,8 @@ def refused_login(login: PasswordLogin, host: str, status: int) -> PipelineError
     """The error to raise for a final status of the token call."""
     if status == 401:
         return AccessDeniedError(
-            f"Wrong user name or password for {login.user} at {host} (HTTP 401): check OS_USERNAME, OS_PASSWORD, "
-            "OS_USER_DOMAIN_NAME and the project."
+            f"Wrong user name or password for {login.user} at {host} (HTTP 401): check {login.correct_in} and the "
+            "project."
         )
     if status == 403:
         return AccessDeniedError(f"The user {login.user} may not log in at {host} (HTTP 403): ask the account's owner.")

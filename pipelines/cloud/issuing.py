@@ -17,6 +17,7 @@ from pipelines.cloud.identity import (
     IssuedKey,
     IssuedToken,
     agency_request,
+    metadata_token,
     read_account_id,
     read_key,
     read_project_id,
@@ -110,7 +111,7 @@ class Issuer:
         if reply.status == 401:
             life = {"X-Metadata-Token-Ttl-Seconds": _METADATA_TOKEN_SECONDS}
             reply = await ask("PUT", _METADATA_TOKEN_PATH, life, lambda status: refused_key(host, status))
-            own = {"X-Metadata-Token": reply.body.decode("latin-1").strip()}
+            own = {"X-Metadata-Token": metadata_token(host, reply.body)}
             reply = await ask("GET", _METADATA_PATH, own, lambda status: refused_key(host, status))
         return read_key(host, reply.headers, reply.body)
 

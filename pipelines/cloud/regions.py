@@ -109,7 +109,11 @@ def regional_endpoint(service: Service, region: str, stated_by: str) -> str:
     if partition is None:
         raise ConfigurationError(
             f"{stated_by} names the region {region!r}, which is not one of {known_regions()}: correct it, or set "
-            "IMAGE_SNAPSHOTS_ENDPOINT to the region's ModelArts endpoint."
+            + (
+                "OS_AUTH_URL (auth_url in clouds.yaml) to the region's identity service."
+                if service == "iam"
+                else "IMAGE_SNAPSHOTS_ENDPOINT (`endpoint` in the projects file) to the region's ModelArts endpoint."
+            )
         )
     host = _OTHER_HOSTS.get((service, region), _HOSTS[service])
     return f"https://{host}.{partition.domain.format(region=region)}"

@@ -10,7 +10,7 @@ import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, urlencode, urlsplit
 
 import httpx
@@ -26,6 +26,9 @@ from pipelines.cloud.service import Result, ServiceClient
 from pipelines.errors import ListDeniedError, ListMissingError, ListUnreadableError
 from pipelines.inputs.endpoints import check_endpoint, is_on_loopback
 from pipelines.tables import Outcome
+
+if TYPE_CHECKING:
+    from pipelines.cloud.shared_rate import SharedRate
 
 # A page of a thousand tags has a thousand manifests.
 BODY_BYTES = 64 * 2**20
@@ -150,11 +153,15 @@ class RegistryClient(ServiceClient):
                 raise _unreadable(verdict, sentence)
             content = parse(result.body)
             items = [item for item in (content if self.version == 2 else content[name]) if isinstance(item, dict)]
+            before = len(position.shown)
             position.shown.update(map(_key, items))
             position.total = max(position.total or 0, total) if total is not None else position.total
             is_last = not self._advance(position, content, len(items))
             shortfall = max(0, (position.total or 0) - len(position.shown)) if is_last else 0
             yield RegistryPage(items, result.body, result.observed_at, shortfall)
+            if not is_last and len(position.shown) == before:
+                # It would go on for ever.
+                raise ListUnreadableError(f"The {what} of {self.host} shows nothing new, and says that there is more.")
             if is_last and self.version == 3 and content.get("has_more") is True:
                 raise ListUnreadableError(f"The {what} of {self.host} says that there is more, and not where.")
             if is_last:
@@ -230,12 +237,19 @@ class ManifestClient(ServiceClient):
         login: RegistryLogin,
         limits: Limits,
         timeouts: Timeouts,
+        shared_rate: "SharedRate | None",
         ca_bundle: Path | None,
         now: Callable[[], dt.datetime] | None,
     ) -> None:
         # No project takes part in this API, and its header replaces that of the token.
         super().__init__(
-            login.endpoint, ReadyToken("", ""), limits=limits, timeouts=timeouts, ca_bundle=ca_bundle, now=now
+            login.endpoint,
+            ReadyToken("", ""),
+            limits=limits,
+            timeouts=timeouts,
+            shared_rate=shared_rate,
+            ca_bundle=ca_bundle,
+            now=now,
         )
         self._basic = login.basic
 

@@ -60,7 +60,7 @@ from pipelines.tables import (
 _PAGES_A_BATCH = 16
 
 # Of a range of ids, that many bytes of responses. In memory their values take several times as much.
-_RANGE_BYTES = 32 * 1024**2
+_RANGE_BYTES = 64 * 1024**2
 _BODY = "body"
 
 _LISTED_TEXTS = ("name", "namespace", "swr_path", "type", "visibility")
@@ -340,8 +340,13 @@ def id_ranges(path: LakePath, ids_at_a_time: int | None) -> list[str | None]:
         groups = [metadata.row_group(number).column(body) for number in range(metadata.num_row_groups)]
         bytes_ = sum(group.total_uncompressed_size for group in groups)
         ids_at_a_time = min(ids_at_a_time, max(1, _RANGE_BYTES * metadata.num_rows // max(1, bytes_)))
-    batches = read_batches(path, ids_at_a_time, ["id"])
-    starts = [quoted(batch["id"][0].as_py()) for batch in islice(batches, 1, None)]
+    starts, rows = [], 0
+    for batch in read_batches(path, ids_at_a_time, ["id"]):
+        # No batch has rows of two groups of the file, but a range may.
+        if rows + batch.num_rows > ids_at_a_time:
+            starts.append(quoted(batch["id"][0].as_py()))
+            rows = 0
+        rows += batch.num_rows
     if not starts:
         return [None]
     between = [f"id >= {first} AND id < {next_}" for first, next_ in pairwise(starts)]

@@ -7,7 +7,6 @@ stop anything else, belong here.
 
 import hashlib
 import re
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date
@@ -25,7 +24,7 @@ from pipelines.engine.memory import give_back_memory
 from pipelines.engine.sql_files import read_sql
 from pipelines.errors import ConfigurationError
 from pipelines.inputs import local_files
-from pipelines.inputs.text_files import decoded
+from pipelines.inputs.text_files import decoded, parse_toml
 from pipelines.lake.manifests import FileFacts, Manifest
 from pipelines.lake.storage import LakePath
 from pipelines.settings import ROOT, Settings
@@ -406,7 +405,7 @@ def read_suppressions(path: Path) -> list[Suppression]:
     except ValueError as error:
         raise ConfigurationError(f"The suppressions file {path} {error}.") from None
     try:
-        return _SuppressionsFile.model_validate(tomllib.loads(text)).suppression
+        return _SuppressionsFile.model_validate(parse_toml(text)).suppression
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place, *inner = first["loc"][1:] or (None,)

@@ -5,7 +5,6 @@ that ships with the project, and says what a book may hold.
 """
 
 import datetime as dt
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,7 +13,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipelines.errors import ConfigurationError
-from pipelines.inputs.text_files import decoded
+from pipelines.inputs.text_files import decoded, parse_toml
 from pipelines.settings import PREFIX
 
 PRICES = pa.schema(
@@ -84,8 +83,8 @@ def read_price_book(path: Path) -> PriceBook:
     except ValueError as reason:
         raise ConfigurationError(f"The price book {path} {reason}.") from None
     try:
-        stated = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        stated = parse_toml(text)
+    except ValueError as error:
         raise ConfigurationError(f"The price book {path} is no valid TOML: {error}.") from error
     try:
         book = _Book.model_validate(stated)

@@ -1,10 +1,16 @@
 """Checks of what is sent in a header or in the path of a request: other characters cannot be sent there."""
 
 import re
+from typing import TypeGuard
 
 from pipelines.errors import ConfigurationError
 
 _ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
+
+
+def can_be_sent(value: object) -> TypeGuard[str]:
+    """Whether a value is text that a header can hold as a key or a token."""
+    return isinstance(value, str) and re.fullmatch(r"[!-~]+", value) is not None
 
 
 def check_header_value(value: str, what: str) -> None:
@@ -13,7 +19,7 @@ def check_header_value(value: str, what: str) -> None:
     Raises:
         ConfigurationError: it holds what no header can; never quotes it.
     """
-    if re.fullmatch(r"[!-~]+", value) is None:
+    if not can_be_sent(value):
         raise ConfigurationError(
             f"{what} holds a blank, a line break, or a character that is not ASCII, and no key or token does: copy it "
             "again."

@@ -54,12 +54,20 @@ def below(directory: _P, pattern: str) -> list[_P]:
     """The files at any depth below a directory whose own names match, sorted by directory and name.
 
     Raises:
-        OSError: as for `matching`.
+        OSError: as for `matching`, or a link leads to a directory that it lies in, so that there is no end.
     """
+    return _below(directory, pattern, [os.path.realpath(directory)])
+
+
+def _below(directory: _P, pattern: str, above: list[str]) -> list[_P]:
+    """`above`: where the directory and those around it really are."""
     found: list[_P] = []
     for path, is_directory in _entries(directory, "*"):
         if is_directory:
-            found += below(path, pattern)
+            place = os.path.realpath(path) if path.is_symlink() else f"{above[-1]}/{path.name}"
+            if place in above:
+                raise OSError(errno.ELOOP, "the link leads to a directory that it lies in", str(path))
+            found += _below(path, pattern, [*above, place])
         elif fnmatch.fnmatchcase(path.name, pattern):
             found.append(path)
     return found

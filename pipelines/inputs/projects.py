@@ -5,7 +5,6 @@ endpoints come from belongs to `cloud`.
 """
 
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -15,7 +14,7 @@ from typing import Any
 from pipelines.errors import ConfigurationError
 from pipelines.inputs.environment import at_home
 from pipelines.inputs.project_keys import wrong_with_key
-from pipelines.inputs.text_files import decoded
+from pipelines.inputs.text_files import decoded, parse_toml
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +79,8 @@ PROJECT_SETTINGS = {
 _KEYS = _IDENTITY | PROJECT_SETTINGS
 _PROJECT_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
 _REGION = re.compile(r"[a-z][a-z0-9-]{1,62}")
+# No path, name or URL holds one; the operating system refuses paths with some.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def projects_of_object(stated: Mapping[Any, Any]) -> dict[str, Project]:
@@ -114,15 +115,17 @@ def read_projects(stated: str) -> dict[str, Project]:
     except ValueError as reason:
         raise ConfigurationError(f"The path of the projects file (IMAGE_SNAPSHOTS_PROJECTS) {reason}.") from None
     try:
-        tables = tomllib.loads(decoded(path.read_bytes()))
+        text = decoded(path.read_bytes())
     except OSError as error:
         raise ConfigurationError(
             f"The projects file {path} cannot be read: {error.strerror}. Correct IMAGE_SNAPSHOTS_PROJECTS."
         ) from None
-    except tomllib.TOMLDecodeError as error:
-        raise _wrong(path, f"it is no valid TOML ({error})") from None
     except ValueError as reason:
         raise ConfigurationError(f"The projects file {path} {reason}.") from None
+    try:
+        tables = parse_toml(text)
+    except ValueError as error:
+        raise _wrong(path, f"it is no valid TOML ({error})") from None
     if not tables:
         raise _wrong(path, "it names no project: write a table for each, such as [prod]")
     for key, table in tables.items():
@@ -146,6 +149,8 @@ def _project(path: Path, key: str, table: Mapping[str, Any]) -> Project:
             raise _wrong(path, f"project {key!r} has the unknown key `{name}`: {advice}")
         if not _KEYS[name].fits(value):
             raise wrong_value(path, key, name, _KEYS[name].must)
+        if any(_CONTROL.search(text) for text in (value if isinstance(value, list) else [value]) if _is_text(text)):
+            raise wrong_value(path, key, name, "must not hold a line break or another control character")
     if "project_id" in table and "project_name" in table:
         raise _wrong(path, f"project {key!r} states both `project_id` and `project_name`: keep one")
     if not table.keys() & {"project_id", "project_name", "cloud"}:

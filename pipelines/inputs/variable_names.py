@@ -1,4 +1,4 @@
-"""Checks of our variables as such: that each is a setting, and that JSON in one states no key twice.
+"""Checks of our variables as such: that each is a setting, and that JSON in one can be read in one way alone.
 
 What a value may be belongs to `pipelines.settings`.
 """
@@ -40,11 +40,11 @@ def check_names(names: Iterable[str], known: Collection[str]) -> None:
             raise ConfigurationError(f"There is no setting {name}, so its value would be ignored: {advice}")
 
 
-def check_repeated_keys(setting: str, value: str) -> None:
-    """Refuse a JSON object that states a key twice: a JSON parser keeps only the last one.
+def check_json(setting: str, value: str) -> None:
+    """Refuse JSON that is nested too deeply, or has an object that states a key twice: a parser keeps the last one.
 
     Raises:
-        ConfigurationError: a key is stated twice; names the variable and the key.
+        ConfigurationError: names the variable, and the key.
     """
 
     def check(pairs: list[tuple[str, object]]) -> None:
@@ -55,6 +55,8 @@ def check_repeated_keys(setting: str, value: str) -> None:
 
     try:
         json.loads(value, object_pairs_hook=check)
+    except RecursionError:
+        raise ConfigurationError(f"The setting {setting} is wrong: it is nested too deeply.") from None
     except ValueError:
         # The settings report malformed values.
         return

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
 import orjson
+from pydantic import AwareDatetime
 
 from pipelines.errors import StorageError
 from pipelines.lake.layout import Lake, Partition
@@ -98,7 +99,7 @@ class DerivedManifest(Record):
     snapshot_date: dt.date
     project: str
     run_id: str
-    derived_at: dt.datetime
+    derived_at: AwareDatetime
     code_version: str
     schema_version: int
     basis: str
@@ -220,7 +221,8 @@ def coming_history_sha256(lake: Lake, project: str) -> str | None:
 
 
 def _history_sha256(derived_manifest: bytes) -> str | None:
-    digest = orjson.loads(derived_manifest).get("history", {}).get("sha256")
+    history = orjson.loads(derived_manifest).get("history")
+    digest = history.get("sha256") if isinstance(history, dict) else None
     return digest if isinstance(digest, str) else None
 
 

@@ -3,8 +3,9 @@
 A note is for the operator and proves nothing. A note that cannot be written or removed does not change how a run ends.
 """
 
-import datetime as dt
 import logging
+
+from pydantic import AwareDatetime
 
 from pipelines.errors import PipelineError
 from pipelines.lake.layout import Lake, Partition
@@ -19,7 +20,7 @@ class Failure(Facts):
     `is_tried_again`: the run has not ended, but tries the step again in some minutes.
     """
 
-    at: dt.datetime
+    at: AwareDatetime
     run_id: str
     step: str | None
     sentence: str

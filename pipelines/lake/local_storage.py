@@ -87,7 +87,9 @@ class LocalPath(PosixPath, LakePath):
         self.parent.mkdir(parents=True, exist_ok=True)
         part = self._beside()
         try:
-            with part.open("wb") as file:
+            # A file of this name is left from a process that was killed, or is a link to any other file.
+            part.unlink(missing_ok=True)
+            with part.open("xb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -149,7 +151,8 @@ class LocalPath(PosixPath, LakePath):
     def held(self, facts: dict[str, str], busy: Callable[[dict[str, str]], None]) -> Iterator[None]:
         self.parent.mkdir(parents=True, exist_ok=True)
         while True:
-            with self.open("a+") as file:
+            # Not through a link: its target, anywhere on the machine, would be emptied.
+            with os.fdopen(os.open(self, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666), "a+") as file:
                 try:
                     # The kernel frees it when the process ends, however it ends; the file itself stays, because
                     # removing it would let two runs hold two files of the same name.

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake.layout import Lake, Partition
@@ -41,7 +41,7 @@ class InventoryFacts(Facts):
 
     source: str
     kind: str
-    modified_at: dt.datetime | None
+    modified_at: AwareDatetime | None
     rows_read: int
     blank: int
     duplicate: int
@@ -142,8 +142,8 @@ class FetchFacts(Facts):
     endpoint_host: str
     is_sandbox: bool
     mode: str
-    started_at: dt.datetime
-    finished_at: dt.datetime
+    started_at: AwareDatetime
+    finished_at: AwareDatetime
     outcomes: dict[str, int]
     kept: int
     carried: int
@@ -224,8 +224,8 @@ class Manifest(Record, Evidence):
     snapshot_date: dt.date
     project: str
     run_id: str
-    started_at: dt.datetime
-    published_at: dt.datetime
+    started_at: AwareDatetime
+    published_at: AwareDatetime
     rebuilt: bool
     code_version: str
     schema_version: int
@@ -249,7 +249,7 @@ class Attempt(Evidence):
     )
 
     run_id: str
-    started_at: dt.datetime
+    started_at: AwareDatetime
     inventory: InventoryFacts | None = None
     fetch: FetchFacts | None = None
     files: dict[str, FileFacts] = Field(default_factory=dict)

@@ -7,6 +7,8 @@ import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pydantic import AwareDatetime
+
 from pipelines.lake.derived_manifests import readable_manifest_files
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import FileFacts
@@ -20,7 +22,7 @@ class MonthlyManifest(Record):
 
     month: str
     project: str
-    compacted_at: dt.datetime
+    compacted_at: AwareDatetime
     code_version: str
     schema_version: int
     days: dict[dt.date, dict[str, str]]

@@ -10,8 +10,9 @@ from pathlib import PurePosixPath
 
 from pipelines.inputs.project_keys import wrong_with_key
 
-_DAY = re.compile(r"dt=(\d{4}-\d{2}-\d{2})")
-_MONTH = re.compile(r"month=(\d{4}-(?:0[1-9]|1[0-2]))")
+# Digits of other scripts look like these, and are other names.
+_DAY = re.compile(r"dt=([0-9]{4}-[0-9]{2}-[0-9]{2})")
+_MONTH = re.compile(r"month=([0-9]{4}-(?:0[1-9]|1[0-2]))")
 _PROJECT = re.compile(r"project=([^/]*)")
 
 

@@ -22,7 +22,10 @@ _STATED = re.compile(rb'"content_sha256": ?"([0-9a-f]{64})"')
 
 
 class Facts(BaseModel):
-    """What is written down: a record, or a part of one. A field that this version does not know is damage."""
+    """What is written down: a record, or a part of one. A field that this version does not know is damage.
+
+    Times are `AwareDatetime`: a time without a zone is damage, too, and cannot be compared with others.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

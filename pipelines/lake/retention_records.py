@@ -9,6 +9,8 @@ import datetime as dt
 import hashlib
 from collections.abc import Collection
 
+from pydantic import AwareDatetime
+
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import FileFacts, last_days
@@ -54,7 +56,7 @@ class RetentionRecord(Record, Evidence):
     )
 
     project: str
-    applied_at: dt.datetime
+    applied_at: AwareDatetime
     code_version: str
     rules: Rules
     previous_record_sha256: str | None

@@ -51,11 +51,15 @@ class FailedRun:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """The result of a verification; `problems` are paths with sentences. `is_whole_lake`: nothing was left out."""
+    """The result of a verification; `problems` are paths with sentences. `is_whole_lake`: nothing was left out.
+
+    `is_witnessed`: it looked for noted hashes, too.
+    """
 
     problems: Sequence[tuple[str, str]]
     is_whole_lake: bool
     is_quick: bool
+    is_witnessed: bool = False
 
 
 @dataclass(slots=True)
@@ -114,7 +118,7 @@ def find_events(
     found.is_sandbox = any(day.manifest.fetch.is_sandbox for day in published.values())
     complete = _last_complete(published.values())
     noted = _noted_failures(lake, days, complete)
-    _failed(found, [*noted, *failures], now)
+    _failed(found, [*noted, *failures], complete, now)
     _incomplete(found, published.values(), complete, now)
     _missing(found, lacking, now)
     _recovered(found, complete, {run.partition for run in (*noted, *failures)}, now)
@@ -129,7 +133,7 @@ def find_events(
 def known_events(now: dt.datetime, failures: Sequence[FailedRun], verification: Verification | None) -> Found:
     """What the caller knows, for when the lake can be neither read nor written."""
     found = Found(Told(looked_at=now))
-    _failed(found, failures, now)
+    _failed(found, failures, {}, now)
     if verification is not None:
         _verified(found, verification, now)
     return found
@@ -184,7 +188,7 @@ def _of(partition: Partition, **facts: object) -> dict[str, Any]:
     return {"project": partition.project, "date": str(partition.date), **facts}
 
 
-def _failed(found: Found, failures: Iterable[FailedRun], now: dt.datetime) -> None:
+def _failed(found: Found, failures: Iterable[FailedRun], complete: dict[str, dt.date], now: dt.datetime) -> None:
     for run in failures:
         sentence = visible(run.sentence)
         reason = hashlib.sha256(sentence.encode()).hexdigest()[:16]
@@ -200,7 +204,9 @@ def _failed(found: Found, failures: Iterable[FailedRun], now: dt.datetime) -> No
             facts = _of(run.partition, **facts)
             # So it is known why the day is missing, if it will be.
             found.told.found.setdefault(_key(Event.MISSING, run.partition), now)
-            _trouble(found, run.partition, Event.FAILED)
+            # A past day that was tried in vain is no trouble of a project that is well.
+            if run.partition.date >= complete.get(run.partition.project, run.partition.date):
+                _trouble(found, run.partition, Event.FAILED)
         found.add(Item(event=Event.FAILED, key=key, at=now, line=f"{name}: {sentence}", facts=facts))
 
 
@@ -376,8 +382,9 @@ def _verified(found: Found, verification: Verification, now: dt.datetime) -> Non
             date=now.date(),
             since=trouble.began if trouble else now.date(),
             is_quick=verification.is_quick,
+            is_witnessed=verification.is_witnessed,
         )
-    elif trouble is not None and verification.is_whole_lake and (trouble.is_quick or not verification.is_quick):
+    elif trouble is not None and _looked_at_as_much(verification, trouble):
         del found.told.troubles[OF_THE_LAKE]
         for key in [key for key in found.told.found if key.startswith("verify_failed ")]:
             del found.told.found[key]
@@ -390,3 +397,12 @@ def _verified(found: Found, verification: Verification, now: dt.datetime) -> Non
                 facts={"was": trouble.event, "since": str(trouble.began)},
             )
         )
+
+
+def _looked_at_as_much(verification: Verification, trouble: Trouble) -> bool:
+    """Whether a verification could have found again what was found."""
+    return (
+        verification.is_whole_lake
+        and (trouble.is_quick or not verification.is_quick)
+        and (verification.is_witnessed or not trouble.is_witnessed)
+    )

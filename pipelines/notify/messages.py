@@ -47,15 +47,17 @@ _MARKUP = str.maketrans(
         "#": "\uff03",
     }
 )
-# Within a word it is plain; at its edge it is emphasis.
-_EMPHASIS = re.compile(r"(?<![^\W_])_|_(?![^\W_])")
+_LOW = "\u02cd"
+# Low lines around text are emphasis; one within a word, or alone at its edge as in the path of a lock, is plain.
+_EMPHASIS = re.compile(r"(?<![^\W_])(_+)(?=[^\s_])(.*?)(?<=[^\s_])(_+)(?![^\W_])")
 
 
 def harmless(text: str) -> str:
     """Text of others without control characters, mentions, markup and links, at most `_LONGEST_LINE` long."""
     plain = visible(text).translate(_MARKUP).replace("://", ":/\u2215").replace("www.", "www\u2024")
-    plain = _EMPHASIS.sub("\u02cd", plain)
-    return plain if len(plain) <= _LONGEST_LINE else f"{plain[: _LONGEST_LINE - 1]}\u2026"
+    if len(plain) > _LONGEST_LINE:
+        plain = f"{plain[: _LONGEST_LINE - 1]}\u2026"
+    return _EMPHASIS.sub(lambda found: found[1].replace("_", _LOW) + found[2] + found[3].replace("_", _LOW), plain)
 
 
 def message_body(

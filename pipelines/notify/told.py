@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from pipelines.lake.layout import Lake
 from pipelines.lake.records import Facts, Record, read_record, write_record
@@ -38,7 +38,7 @@ class Item(Facts):
 
     event: Event
     key: str
-    at: dt.datetime
+    at: AwareDatetime
     line: str
     facts: dict[str, Any]
 
@@ -47,13 +47,14 @@ class Trouble(Facts):
     """What was told of a project and is not over.
 
     `event` and `date` are those of the last day of it; `since`: the first one; None: `date`, too. `is_quick` of a
-    verification that left out the content of rows.
+    verification that left out the content of rows, `is_witnessed` of one that looked for noted hashes, too.
     """
 
     event: Event
     date: dt.date
     since: dt.date | None = None
     is_quick: bool = False
+    is_witnessed: bool = False
 
     @property
     def began(self) -> dt.date:
@@ -70,9 +71,9 @@ class Told(Record):
     told, by project.
     """
 
-    looked_at: dt.datetime
+    looked_at: AwareDatetime
     began: dict[str, dt.date] = Field(default_factory=dict)
-    found: dict[str, dt.datetime] = Field(default_factory=dict)
+    found: dict[str, AwareDatetime] = Field(default_factory=dict)
     waiting: dict[str, list[Item]] = Field(default_factory=dict)
     receivers: list[str] = Field(default_factory=list)
     troubles: dict[str, Trouble] = Field(default_factory=dict)

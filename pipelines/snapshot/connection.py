@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from pipelines.cloud.credentials import AccessKey, Account, Credentials, Region, ServerAgency, load_credentials
+from pipelines.cloud.credentials import AccessKey, Account, Credentials, ServerAgency, load_credentials
 from pipelines.cloud.dashboard import DashboardClient
 from pipelines.cloud.discovery import find_endpoint
 from pipelines.cloud.modelarts import ModelArtsClient
 from pipelines.cloud.options import Limits, Timeouts
-from pipelines.cloud.regions import Service, region_of_host, sibling_endpoint, usual_bill_endpoint
+from pipelines.cloud.regions import Service, partition_of, region_of_host, sibling_endpoint, usual_bill_endpoint
 from pipelines.cloud.registry import BODY_BYTES, ManifestClient, RegistryClient, RegistryLogin
 from pipelines.cloud.service import ServiceClient
 from pipelines.errors import ConfigurationError
@@ -81,7 +81,7 @@ class Connection:
             ConfigurationError: its endpoint is not known, or as in `client`.
         """
         endpoint = self.traces_endpoint
-        rate_limit, shared_rate = self._rates(urlsplit(endpoint).netloc)
+        rate_limit, shared_rate = self._rates(endpoint)
         return ServiceClient(
             endpoint,
             self.credentials,
@@ -113,31 +113,36 @@ class Connection:
         """Make a client of the registry's management API, which the caller must enter; `now` as in `client`.
 
         Raises:
-            ConfigurationError: its endpoint is not known.
+            ConfigurationError: its endpoint is not known, or as in `client`.
         """
+        endpoint = self.registry_endpoint
+        limits, shared_rate = self._registry_limits(endpoint)
         return RegistryClient(
-            self.registry_endpoint,
+            endpoint,
             self.credentials,
-            limits=self._registry_limits,
+            limits=limits,
             timeouts=Timeouts(request=self.settings.timeout_seconds),
+            shared_rate=shared_rate,
             ca_bundle=self.settings.ca_bundle,
             now=now,
         )
 
     def manifest_client(self, login: RegistryLogin, now: Callable[[], dt.datetime] | None = None) -> ManifestClient:
         """Make a client of the registry that a login is for, which the caller must enter; `now` as in `client`."""
+        limits, shared_rate = self._registry_limits(login.endpoint)
         return ManifestClient(
             login,
-            self._registry_limits,
+            limits,
             Timeouts(request=self.settings.timeout_seconds),
+            shared_rate,
             self.settings.ca_bundle or self.credentials.ca_bundle,
             now,
         )
 
-    @property
-    def _registry_limits(self) -> Limits:
+    def _registry_limits(self, endpoint: str) -> "tuple[Limits, SharedRate | None]":
+        rate_limit, shared_rate = self._rates(endpoint)
         connections = min(REGISTRY_CONNECTIONS, self.settings.concurrency)
-        return Limits(connections=connections, rate=self.settings.rate_limit, body_bytes=BODY_BYTES)
+        return Limits(connections=connections, rate=rate_limit, body_bytes=BODY_BYTES), shared_rate
 
     def bill_access(self, now: Callable[[], dt.datetime] | None = None) -> BillAccess | None:
         """How to read the bill; None if it is not wanted. `now` as in `client`.
@@ -150,6 +155,20 @@ class Connection:
         if kind in BILL_SERVICES:
             place = place or (self.endpoint if is_on_loopback(self.endpoint) else usual_bill_endpoint(kind, self.host))
         timeouts = Timeouts(request=self.settings.timeout_seconds)
+
+        def open_bill_lines() -> ServiceClient:
+            rate_limit, shared_rate = self._rates(place)
+            return ServiceClient(
+                place,
+                self.credentials,
+                limits=Limits(connections=1, rate=rate_limit),
+                timeouts=timeouts,
+                shared_rate=shared_rate,
+                ca_bundle=self.settings.ca_bundle,
+                account=self.account,
+                now=now,
+            )
+
         return BillAccess(
             kind,
             place,
@@ -158,15 +177,7 @@ class Connection:
             open_dashboard=lambda key: DashboardClient(
                 place, key, timeouts=timeouts, ca_bundle=self.settings.ca_bundle
             ),
-            open_bill_lines=lambda: ServiceClient(
-                place,
-                self.credentials,
-                limits=Limits(connections=1, rate=self.settings.rate_limit),
-                timeouts=timeouts,
-                ca_bundle=self.settings.ca_bundle,
-                account=self.account,
-                now=now,
-            ),
+            open_bill_lines=open_bill_lines,
         )
 
     @property
@@ -188,7 +199,7 @@ class Connection:
         Raises:
             ConfigurationError: a shared rate is set, and its Python package is not installed.
         """
-        rate_limit, shared_rate = self._rates(self.host)
+        rate_limit, shared_rate = self._rates(self.endpoint)
         return ModelArtsClient(
             self.endpoint,
             self.credentials,
@@ -199,15 +210,15 @@ class Connection:
             now=now,
         )
 
-    def _rates(self, host: str) -> "tuple[float | None, SharedRate | None]":
-        """The limit of requests per second at a host: of this client alone, or of all processes; None for no limit.
+    def _rates(self, endpoint: str) -> "tuple[float | None, SharedRate | None]":
+        """The limit of requests per second at an endpoint: of one client, or of all processes; None for no limit.
 
-        Without a limit of its own, a project shares the general one with the other projects at the host.
+        Without a limit of its own, a project shares the general one with the other projects at that host.
         """
         rate_limit = self.settings.rate_limit
         if rate_limit is None or self.settings.rate_limiter is None:
             return rate_limit, None
-        key = self.settings.own("rate_limit")
+        host, key = urlsplit(endpoint).netloc, self.settings.own("rate_limit")
         place = host if key is None else f"{host}:{key}"
         return None, _shared_rate(self.settings.rate_limiter.get_secret_value(), place, rate_limit)
 
@@ -255,7 +266,8 @@ def connect(settings: Settings, partition: Partition) -> Iterator[Connection]:
         raise ConfigurationError(
             "No endpoint is stated: set IMAGE_SNAPSHOTS_ENDPOINT to the cloud's ModelArts endpoint."
         )
-    credentials = project_credentials(project, os.environ)
+    credentials = project_credentials(partition.project, project, os.environ)
+    check_region(settings, partition.project, project, credentials)
     endpoint, origin = settings.endpoint, None
     if endpoint is None:
         found = find_endpoint(credentials, Timeouts(request=settings.timeout_seconds), settings.ca_bundle)
@@ -263,17 +275,40 @@ def connect(settings: Settings, partition: Partition) -> Iterator[Connection]:
     yield Connection(settings, endpoint, credentials, stated_inventory(settings) or LISTED, origin)
 
 
-def project_credentials(project: Project, environ: Mapping[str, str]) -> Credentials:
-    """The credentials of a project.
+def project_credentials(key: str, project: Project, environ: Mapping[str, str]) -> Credentials:
+    """The credentials of the project with this key.
 
     Raises:
         ConfigurationError: they are missing or contradictory.
     """
-    credentials = load_credentials(project.project_id, project_environment(project, environ), project.project_name)
-    if project.region is None:
-        return credentials
     # A message must not send the user to a variable that is not set.
-    return replace(credentials, region=Region(project.region, "`region` in the projects file"))
+    stated = {"OS_CLOUD": ("cloud", project.cloud), "OS_REGION_NAME": ("region", project.region)}
+    names = {
+        variable: f"`{name}` of project {key!r} in the projects file"
+        for variable, (name, value) in stated.items()
+        if value is not None
+    }
+    return load_credentials(
+        project.project_id, project_environment(project, environ), project.project_name, names=names
+    )
+
+
+def check_region(settings: Settings, key: str, project: Project, credentials: Credentials) -> None:
+    """Refuse to send a project's own credentials to the general endpoint of another region.
+
+    Raises:
+        ConfigurationError: the regions are known, and differ.
+    """
+    region = credentials.region
+    if project.cloud is None or region is None or settings.endpoint is None or settings.own("endpoint") is not None:
+        return
+    other = region_of_host(urlsplit(settings.endpoint).netloc)
+    if other is not None and partition_of(other) is not None and other != region.name:
+        raise ConfigurationError(
+            f"Project {key!r} has credentials for the region {region.name} ({region.stated_by}), and "
+            f"IMAGE_SNAPSHOTS_ENDPOINT is an endpoint of the region {other}: state `region` or `endpoint` of the "
+            "project in the projects file."
+        )
 
 
 def project_environment(project: Project, environ: Mapping[str, str]) -> dict[str, str]:

@@ -90,12 +90,23 @@ class SnapshotRun(Run):
         """
         endpoint = self.settings.endpoint
         if self.settings.derives_endpoint:
-            project = (self.settings.projects or {}).get(self.partition.project, Project())
+            key = self.partition.project
+            project = (self.settings.projects or {}).get(key, Project())
             names = ", ".join(stated_credentials(project_environment(project, os.environ)))
+            if project.cloud is not None:
+                names = f"`cloud` of project {key!r} in the projects file"
+            if not names:
+                raise ConfigurationError(
+                    f"Project {key!r} states `region` in the projects file, and there are no credentials for it: state "
+                    "`cloud` there, or set OS_ACCESS_KEY and OS_SECRET_KEY, or other credentials."
+                )
             stated = f"Credentials of a cloud are stated ({names}) and no endpoint"
             try:
-                credentials = project_credentials(project, os.environ)
+                credentials = project_credentials(key, project, os.environ)
             except ConfigurationError as error:
+                if project.cloud is not None or project.region is not None:
+                    # It says that a cloud is meant.
+                    raise
                 raise ConfigurationError(
                     f"{stated}, and they cannot be used: {str(error).removesuffix('.')}; or set "
                     "IMAGE_SNAPSHOTS_ENDPOINT to `sandbox` where the sandbox is meant."
@@ -107,8 +118,9 @@ class SnapshotRun(Run):
             if found is None:
                 raise ConfigurationError(
                     f"{stated} and no region, so invented images of the sandbox would be taken: set OS_REGION_NAME "
-                    "(region_name in clouds.yaml), or IMAGE_SNAPSHOTS_ENDPOINT to the cloud's ModelArts endpoint, or "
-                    "to `sandbox` where the sandbox is meant."
+                    "(region_name in clouds.yaml, `region` in the projects file), or IMAGE_SNAPSHOTS_ENDPOINT "
+                    "(`endpoint` in the projects file) to the cloud's ModelArts endpoint, or to `sandbox` where the "
+                    "sandbox is meant."
                 )
             endpoint = found.url
         # A server on this machine may be a sandbox, too. Its responses say so before anything is published.

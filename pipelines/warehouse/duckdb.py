@@ -27,9 +27,11 @@ from pipelines.tables import AMOUNT_DIGITS, AMOUNT_PLACES, Table
 from pipelines.warehouse.ddl import PROJECT
 from pipelines.warehouse.interface import Source
 
-# DuckDB compresses one row group at a time. A second thread would only add merging and spilling.
-_MEMORY = "96MB"
-_THREADS = 1
+_MEMORY = "128MB"
+# A file of that many rows, several of DuckDB's row groups, is loaded by two threads, and each compresses row groups of
+# its own. Below, the order of the file is kept, and a second thread would only add merging.
+_MANY_ROWS = 500_000
+_MANY_ROWS_THREADS = 2
 
 # Types whose name in the catalog differs from the DDL.
 _TYPES = {
@@ -99,7 +101,7 @@ def _alone(path: Path, file: Path) -> Iterator[None]:
 def _loading(path: Path, connection: duckdb.DuckDBPyConnection) -> Iterator["DuckDBWarehouse"]:
     try:
         connection.execute(f"SET memory_limit = '{_MEMORY}'")
-        connection.execute(f"SET threads = {_THREADS}")
+        connection.execute("SET threads = 1")
         yield DuckDBWarehouse(path, connection)
     except duckdb.Error as error:
         raise StorageError(
@@ -311,11 +313,18 @@ class DuckDBWarehouse:
             project = quoted(str(partition[PROJECT.name]))
             columns = ", ".join(f'"{name}"' for name in source.columns)
             rows = f"SELECT {project} AS {PROJECT.name}, {columns} FROM read_parquet({quoted(path)})"  # noqa: S608
-            return self._insert(table, rows)
+            return self._insert(table, rows) if source.rows < _MANY_ROWS else self._insert_many(table, rows)
         self._connection.register("arriving", pa.RecordBatchReader.from_batches(table.schema, batches))
         count = self._insert(table, "SELECT * FROM arriving")
         self._connection.unregister("arriving")
         return count
+
+    def _insert_many(self, table: Table, rows: str) -> int:
+        """Insert by several threads, in no order."""
+        self._connection.execute(f"SET threads = {_MANY_ROWS_THREADS}; SET preserve_insertion_order = false")
+        inserted = self._insert(table, rows)
+        self._connection.execute("SET threads = 1; SET preserve_insertion_order = true")
+        return inserted
 
     def _insert(self, table: Table, rows: str) -> int:
         # Columns missing from the rows become null.

@@ -73,6 +73,7 @@ class Source:
     table: Table
     path: LakePath
     file: BufferedReader
+    rows: int
     # The table's columns in the warehouse that the file has.
     columns: list[str]
 

@@ -47,7 +47,7 @@ def open_source(table: Table, path: LakePath, stack: ExitStack, into: str = WARE
         file = stack.enter_context(path.open("rb"))
         try:
             with pq.ParquetFile(file) as parquet:
-                found = parquet.schema_arrow
+                found, rows = parquet.schema_arrow, parquet.metadata.num_rows
         except pa.ArrowException:
             raise StorageError(
                 f"{path} is not a Parquet file: derive it again with `image-snapshots rebuild`."
@@ -67,7 +67,7 @@ def open_source(table: Table, path: LakePath, stack: ExitStack, into: str = WARE
             "with `image-snapshots rebuild`."
         )
     wanted = WAREHOUSE_TABLES[table.name].schema.names
-    return Source(table, path, file, [name for name in found.names if name in wanted])
+    return Source(table, path, file, rows, [name for name in found.names if name in wanted])
 
 
 def open_partition(lake: Lake, partition: Partition, stack: ExitStack, into: str = WAREHOUSE) -> OpenPartition:

@@ -133,6 +133,7 @@ async def test_refusal_right_after_a_renewal_ends_the_run():
         ("not Keystone", [http(404)], ConfigurationError, "OS_AUTH_URL", 1),
         ("a redirect", [http(302, Location="/")], ConfigurationError, "OS_AUTH_URL", 1),
         ("HTML", [HTML], ConfigurationError, "OS_AUTH_URL", 1),
+        ("a token that cannot be sent", [_token("hidden-ü")], ConfigurationError, "OS_AUTH_URL", 1),
         ("no project", [_token("t", {"name": "x"})], AccessDeniedError, "OS_PROJECT_ID", 1),
         ("an id that is none", [_token("t", {"id": "../x"})], AccessDeniedError, "OS_PROJECT_ID", 1),
         ("always 503", [http(503)], EndpointUnreachableError, "HTTP 503", 3),

@@ -1,6 +1,8 @@
 """Bills of a sandbox from its three sources: FOCUS exports, the dashboard's stream, pages of bill lines."""
 
+import asyncio
 import datetime as dt
+import json
 import os
 from decimal import Decimal
 from pathlib import Path
@@ -10,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from golden_bills import check_bills, expected_parts, new_statements, weights
 from once_per_run import once_per_run
+from scripted_server import http, serving
 
 from pipelines import open_lake
 from pipelines.derive.costs import write_focus
@@ -262,6 +265,37 @@ def test_day_is_published_when_the_bill_cannot_be_read(sandbox, monkeypatch, bil
     manifest = read_manifest(Lake("lake").manifest(Partition(DAYS[-1], "default")))
     assert manifest.is_complete
     assert manifest.fetch.sources["bills"] == facts
+    assert rows_of(Lake("lake"), "billed_costs", DAYS[-1]) == []
+
+
+LINE = {"bill_date": "2026-03-25", "cloud_service_type": "swr", "consume_amount": 1, "resource_name": "r"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({}, "shows the same lines of 2026-02 again"),
+        ({"measure_id": [1]}, "has a line whose day or amount cannot be read"),
+        ({"bill_date": "9999-12-31"}, "has a line whose day or amount cannot be read"),
+        ({"bill_date": "0001-01-01"}, "has a line whose day or amount cannot be read"),
+        ({"bill_date": {}}, "has a line whose day or amount cannot be read"),
+        ({"consume_amount": "1e999999999"}, "has a line whose day or amount cannot be read"),
+    ],
+)
+async def test_day_is_published_when_the_bill_has_odd_lines_or_no_end(sandbox, changed, message):
+    """The bill always counts more lines than it showed."""
+    sent = []
+
+    async def script(request, writer):
+        sent.append(request.path)
+        page = {"monthly_records": [LINE | changed] if len(sent) < 50 else [], "currency": "EUR", "total_count": 1000}
+        writer.write(http(200, json.dumps(page).encode()))
+
+    async with serving(script) as server:
+        settings = Settings(lake="lake", bills=f"huawei:{server.url}", reconcile=False)
+        facts = await asyncio.to_thread(take, settings, DAYS[-1])
+    assert (facts.was_read, len(sent)) == (False, 1 if changed else 2)
+    assert message in facts.error
     assert rows_of(Lake("lake"), "billed_costs", DAYS[-1]) == []
 
 

@@ -4,8 +4,10 @@ import asyncio
 import json
 
 import pytest
-from scripted_server import http, replies, serving
+from scripted_server import ID, http, replies, serving
+from typer.testing import CliRunner
 
+from assets.cli import app
 from pipelines.cloud.credentials import AccessKey, PasswordLogin, Region
 from pipelines.cloud.discovery import find_endpoint
 from pipelines.cloud.options import Timeouts
@@ -78,7 +80,12 @@ async def test_catalogue_wins_over_the_region(response, region, url, origin):
 @pytest.mark.parametrize(
     ("response", "region", "error", "says"),
     [
-        (token(GATEWAY, PRIVATE), None, ConfigurationError, "set OS_REGION_NAME to one of RegionOne, eu-de"),
+        (
+            token(GATEWAY, PRIVATE),
+            None,
+            ConfigurationError,
+            r"set OS_REGION_NAME \(.*`region` in .*\) to one of RegionOne, eu-de\.$",
+        ),
         (token(), None, ConfigurationError, "No endpoint and no region are stated beside the"),
         (
             token(),
@@ -97,6 +104,35 @@ async def test_endpoint_that_is_not_found_is_one_sentence(response, region, erro
 def test_key_without_a_region_has_no_endpoint():
     with pytest.raises(ConfigurationError, match="beside the access key from OS_ACCESS_KEY: set OS_REGION_NAME"):
         find_endpoint(AccessKey("AK", "SK", "p1", source="access key from OS_ACCESS_KEY"), Timeouts(), None)
+
+
+@pytest.mark.parametrize(
+    ("region", "works", "says"), [("RegionOne", True, ""), ("RegionTwo", False, "OS_REGION_NAME names the region 'Reg")]
+)
+async def test_region_that_only_the_catalogue_knows_works(monkeypatch, region, works, says):
+    async def script(request, writer):
+        place = modelarts("RegionOne", f"{server.url}/v1/p1")
+        images = json.dumps({"data": [{"id": ID}], "total_count": 1}).encode()
+        writer.write(token(place) if request.path == "/v3/auth/tokens" else http(200, images))
+
+    async with serving(script) as server:
+        login = {
+            "AUTH_URL": server.url,
+            "USER_ID": "u",
+            "PASSWORD": "hidden",
+            "PROJECT_ID": "p1",
+            "REGION_NAME": region,
+        }
+        for name, value in login.items():
+            monkeypatch.setenv(f"OS_{name}", value)
+        invoke = CliRunner().invoke
+        listed = await asyncio.to_thread(invoke, app, ["projects", "--json"])
+        assert server.requests == []
+        checked = await asyncio.to_thread(invoke, app, ["projects", "--check", "--json"])
+    (found,) = json.loads(listed.stdout)
+    assert (listed.exit_code, found["endpoint_origin"], found["error"]) == (0, "the login", None)
+    (found,) = json.loads(checked.stdout)
+    assert (checked.exit_code, found["works"], (found["error"] or "")[: len(says)]) == (0 if works else 1, works, says)
 
 
 def test_run_without_an_endpoint_begins_with_the_one_that_was_found(image_snapshots, start_sandbox, tmp_path):

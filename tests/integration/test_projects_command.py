@@ -7,6 +7,7 @@ from sandbox_calls import set_faults
 from typer.testing import CliRunner
 
 from assets.cli import app
+from pipelines.cloud.registry import RegistryLogin
 from pipelines.settings import Settings
 from pipelines.snapshot.connection import Connection, load_credentials
 
@@ -104,16 +105,16 @@ def test_endpoint_that_is_not_stated_is_derived_by_the_check_alone(sandboxes, mo
     monkeypatch.setenv("OS_ACCESS_KEY", "k")
     monkeypatch.setenv("OS_SECRET_KEY", HIDDEN)
     otc = "https://modelarts.{}.otc.t-systems.com"
-    in_file, unless = "`region` in the projects file", ", unless the login names another"
+    in_file, unless = "`region` of project {!r} in the projects file", ", unless the login names another"
     code, found = listed()
     assert code == 2
     assert {key: (each["endpoint"], each["endpoint_origin"]) for key, each in found.items()} == {
         "a": (otc.format("eu-de"), f"the region eu-de (the project's name eu-de_a){unless}"),
-        "b": (otc.format("eu-nl"), f"the region eu-nl ({in_file}){unless}"),
-        "key": ("https://modelarts.cn-north-4.myhuaweicloud.com", f"the region cn-north-4 ({in_file})"),
+        "b": (otc.format("eu-nl"), f"the region eu-nl ({in_file.format('b')}){unless}"),
+        "key": ("https://modelarts.cn-north-4.myhuaweicloud.com", f"the region cn-north-4 ({in_file.format('key')})"),
         "nowhere": (None, None),
     }
-    said = f"{in_file} names the region 'xx-none-1', which is not one of Huawei Cloud, China: "
+    said = f"{in_file.format('nowhere')} names the region 'xx-none-1', which is not one of Huawei Cloud, China: "
     assert found["nowhere"]["error"].startswith(said)
     assert requests_of(first) == {}
     host = first.endpoint.partition("//")[2]
@@ -218,4 +219,18 @@ def test_limit_is_counted_by_endpoint_and_by_project_where_the_project_states_it
         "own-a": ("modelarts.one.example:own-a", 4),
         "own-b": ("modelarts.two.example:own-b", 4),
     }
-    assert limits(Connection.traces_client)["own-a"] == ("cts.one.example:own-a", 4)
+    for make, host in {
+        Connection.traces_client: "cts",
+        Connection.registry_client: "swr-api",
+        lambda own: own.manifest_client(RegistryLogin(f"https://pull.{own.host.partition('.')[2]}", "x")): "pull",
+    }.items():
+        assert limits(make) == {
+            "a": (f"{host}.one.example", 10),
+            "b": (f"{host}.two.example", 10),
+            "c": (f"{host}.one.example", 10),
+            "own-a": (f"{host}.one.example:own-a", 4),
+            "own-b": (f"{host}.two.example:own-b", 4),
+        }
+    monkeypatch.setenv("IMAGE_SNAPSHOTS_BILLS", "huawei:")
+    bills = limits(lambda own: own.bill_access().open_bill_lines())
+    assert (bills["b"], bills["own-b"]) == (("bss.myhuaweicloud.com", 10), ("bss.myhuaweicloud.com:own-b", 4))

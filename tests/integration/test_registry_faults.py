@@ -235,6 +235,25 @@ async def test_list_that_says_there_is_more_but_not_where_is_not_whole(cloud):
     assert stored() == {("a", "t1"): None}
 
 
+@pytest.mark.parametrize("version", [2, 3])
+async def test_list_that_never_ends_is_not_whole(cloud, version):
+    """It shows the same tag on every page, and always says that there is more."""
+    path = TAGS.format("a").replace("v2", f"v{version}")
+    one = tag("t1", manifest("x"))
+    pages = [
+        http(200, json.dumps([one]).encode(), Content_Range=f"{number}-1/{number + 100}")
+        if version == 2
+        else http(200, json.dumps({"tags": [one], "has_more": True, "nextMarker": f"m{number}"}).encode())
+        for number in range(50)
+    ]
+    played = Played({"a": []}, {path: pages}, version=version)
+    fetch = await read(played)
+    (unread,) = fetch.registry.unread
+    assert "shows nothing new, and says that there is more" in unread.reason
+    assert stored() == {("a", "t1"): None}
+    assert len(played.before[path]) == 48
+
+
 @pytest.mark.parametrize(
     "content", ["no JSON", "", "[]", '{"layers": 1}', '{"layers": [{"digest": "sha256:no", "size": 1}]}']
 )

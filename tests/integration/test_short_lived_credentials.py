@@ -271,12 +271,28 @@ async def test_key_that_is_refused_right_after_it_was_issued_ends_the_run():
     assert "hidden" not in str(raised.value)
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"credential": {"access": "a", "secret": 1}}'])
-async def test_metadata_service_that_is_another_server_is_one_sentence(body):
-    async with serving(replies(http(200, body))) as server:
-        with pytest.raises(ConfigurationError, match="answers with no access key"):
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [http(200, body)]
+        for body in (
+            b"",
+            b"<html>",
+            b"[]",
+            b'{"credential": {"access": "a", "secret": 1}}',
+            b'{"credential": {"access": "", "secret": "b", "securitytoken": "c"}}',
+            '{"credential": {"access": "hidden-ü", "secret": "b", "securitytoken": "c"}}'.encode(),
+            b'{"credential": {"access": "a", "secret": "b", "securitytoken": "hidden\\nX-Other: c"}}',
+        )
+    ]
+    + [[http(401), http(200, body)] for body in (b"", "hidden-ü".encode(), b"<html>\n<body>hidden")],
+)
+async def test_metadata_service_that_is_another_server_is_one_sentence(answers):
+    async with serving(replies(*answers)) as server:
+        with pytest.raises(ConfigurationError, match="answers with no access key") as raised:
             async with scripted_client(server, ServerAgency("p1", metadata_url=server.url)):
                 pass
+    assert "hidden" not in str(raised.value)
 
 
 def test_metadata_service_is_asked_without_a_proxy(monkeypatch):

@@ -96,6 +96,14 @@ def test_warehouse_has_the_lake_s_rows(target, days, lake):
     assert_same_as_lake(target, *days, other)
 
 
+def test_two_threads_load_the_same_rows(tmp_path, days, monkeypatch):
+    monkeypatch.setattr("pipelines.warehouse.duckdb._MANY_ROWS", 1)
+    target = DuckDBTarget(tmp_path)
+    load(target, *days)
+    load(target, days[1])
+    assert_same_as_lake(target, *days)
+
+
 def test_days_table_has_the_manifests_facts(target, days):
     load(target, days[0])
     held = rows(target, "SELECT * FROM days WHERE snapshot_date < DATE '2026-11-22' ORDER BY snapshot_date")

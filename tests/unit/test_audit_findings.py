@@ -225,6 +225,7 @@ def test_suppressions_file_is_read(tmp_path):
         (GOOD_ENTRY + 'untli = "n"\n', "Correct entry 2 of {path}: untli: Extra inputs are not permitted."),
         ('[other]\nrule = "r"\n', "Correct {path}: other: Extra inputs are not permitted."),
         ("[[suppression]\n", "{Path} is not TOML: "),
+        ("a = " + "[" * 50_000, "{Path} is not TOML: too many brackets within brackets."),
     ],
 )
 def test_wrong_suppression_is_named_by_its_number(tmp_path, text, sentence):

@@ -293,6 +293,7 @@ FIELDS = "valid_from, per_gb_month, registry, namespace, type"
     ("text", "problem"),
     [
         ("currency = ", "is no valid TOML: Invalid value (at end of document)"),
+        ("currency = " + "[" * 50_000, "is no valid TOML: too many brackets within brackets"),
         (
             entry(1),
             f"`currency` is missing: it {CODE}",

@@ -10,7 +10,7 @@ import typer
 
 from assets.cli import app
 from pipelines.sandbox.options import Faults, SandboxOptions
-from pipelines.settings import ROOT, Settings
+from pipelines.settings import ROOT, Settings, known_variables
 
 PAGES = [
     "README.md",
@@ -82,6 +82,13 @@ def test_readme_names_every_setting():
             assert stated == str(field.default).lower(), name
         elif isinstance(field.default, (int, float)):
             assert float(stated) == field.default, name
+
+
+def test_variables_that_are_named_are_settings():
+    files = [*(ROOT / page for page in PAGES), *(path for path in (ROOT / "deploy").rglob("*") if path.is_file())]
+    named = {name for path in files for name in re.findall(r"IMAGE_SNAPSHOTS_[A-Z_]*[A-Z]", path.read_text())}
+    assert named - known_variables() == set()
+    assert named > {"IMAGE_SNAPSHOTS_PROJECTS", "IMAGE_SNAPSHOTS_WAREHOUSE_FILE"}
 
 
 @pytest.mark.parametrize("page", PAGES)

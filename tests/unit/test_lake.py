@@ -50,6 +50,19 @@ def test_table_file_has_schema_metadata_and_row_groups(tmp_path):
     assert file.metadata.num_rows == writer.rows == 250
 
 
+def test_file_is_not_written_through_a_link(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    path = LocalPath(tmp_path) / "a.json"
+    for name in ("a.json", f".a.json.{os.getpid()}.part"):
+        (tmp_path / name).symlink_to(victim)
+        path.write_whole(b"{}")
+        assert path.read_bytes() == b"{}"
+        assert not path.is_symlink()
+        path.unlink()
+    assert victim.read_bytes() == b"precious"
+
+
 @pytest.mark.parametrize(("setting", "codec"), [("snappy", "SNAPPY"), ("gzip", "GZIP"), ("none", "UNCOMPRESSED")])
 def test_codec_is_taken_from_the_settings(tmp_path, setting, codec):
     lake = Lake(str(tmp_path), setting)

@@ -92,3 +92,17 @@ def test_removed_lock_file_is_a_lost_lock(lake, tmp_path, is_replaced):
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["written"]
     # A released lock is not checked.
     (LocalPath(tmp_path) / "written-later").write_whole(b"")
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_lock_that_is_a_link_touches_no_other_file(lake, tmp_path, exists):
+    victim = tmp_path / "victim"
+    if exists:
+        victim.write_text("precious")
+    place = tmp_path / "_locks" / "manifests" / "project=default"
+    place.parent.mkdir(parents=True)
+    place.symlink_to(victim)
+    with pytest.raises(StorageError, match=f"^The storage failed at {place}: "), lake.locks.chain("default"):
+        pass
+    assert victim.exists() == exists
+    assert not exists or victim.read_text() == "precious"

@@ -143,6 +143,26 @@ def test_recovery_names_the_first_day_of_the_trouble(webhook):
     assert webhook.taken()["recovered"]["items"] == [{"was": "verify_failed", "since": "2026-11-09"}]
 
 
+def test_past_day_tried_in_vain_is_no_trouble_of_a_project_that_is_well(webhook):
+    teller = Teller(webhook.url, **cloud())
+    teller.publish("beta")
+    teller.tell(NIGHT)
+    webhook.requests.clear()
+    teller.tell(NIGHT, failures=[failed_run(date=DAY - dt.timedelta(days=3))])
+    assert webhook.taken().keys() == {"failed"}
+
+
+def test_verification_without_witnesses_is_no_recovery_from_one_with_them(webhook):
+    teller = Teller(webhook.url, **cloud())
+    lost = ("_manifests", "No record has the noted SHA-256 0.")
+    teller.tell(NIGHT, verification=Verification([lost], True, False, is_witnessed=True))
+    webhook.requests.clear()
+    teller.tell(NIGHT, verification=Verification([], True, False))
+    assert webhook.taken() == {}
+    teller.tell(NIGHT, verification=Verification([], True, False, is_witnessed=True))
+    assert webhook.taken().keys() == {"recovered"}
+
+
 def test_day_that_is_incomplete_again_is_told_again(webhook):
     teller = Teller(webhook.url, **cloud())
     for minutes, failed in enumerate((1, 0, 1, 0)):
@@ -187,8 +207,6 @@ def test_receiver_that_never_answers_holds_nobody_for_long(webhook):
     assert webhook.taken()["published"]["items"][0]["manifest_sha256"] == digest
 
 
-def test_names_with_the_edges_of_emphasis_and_hashtags_are_plain():
-    assert (
-        harmless("_a_ my_image_2 __b__ #tag rule_x")
-        == "\u02cda\u02cd my_image_2 \u02cd\u02cdb\u02cd\u02cd \uff03tag rule_x"
-    )
+def test_emphasis_and_hashtags_of_names_are_plain_and_paths_stay_as_they_are():
+    assert harmless("_a_ my_image_2 __b__ #tag") == "\u02cda\u02cd my_image_2 \u02cd\u02cdb\u02cd\u02cd \uff03tag"
+    assert harmless("lake/_locks/dt=1/project=a_b: _staging") == "lake/_locks/dt=1/project=a_b: _staging"

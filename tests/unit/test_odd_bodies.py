@@ -135,6 +135,9 @@ NOT_JSON = {
     "undefined": b'{"size": undefined}',
     "deep and cut off": b'{"deep":' + DEEP[:-1] + b"}",
     "deep without end": b"[" * 100_000,
+    # A parser that looks at each escaped quote as another beginning would need days for these.
+    "deep and a string without end": b"[" * 101 + b'"' + b'\\"' * 500_000,
+    "deep and a string that ends within an escape": b"[" * 101 + b'"' + b'\\"' * 500_000 + b"\\",
     "bytes": bytes(range(256)),
 }
 

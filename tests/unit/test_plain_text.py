@@ -6,7 +6,7 @@ import pytest
 
 from assets.metadata import counts_metadata, rows_metadata
 from assets.query_command import OutputFormat, _Visible
-from assets.terminal import print_error, print_line, print_table
+from assets.terminal import print_error, print_line, print_note, print_table, print_warning
 from pipelines.errors import ConfigurationError, StorageError
 from pipelines.plain_text import visible
 
@@ -34,10 +34,12 @@ def test_error_message_is_one_line(kind):
 def test_printed_lines_errors_and_tables_are_escaped(capsys):
     print_line(FORGED)
     print_error(FORGED)
+    print_warning(FORGED)
+    print_note(FORGED)
     print_table("Days", ("name", "state"), [(FORGED, "a\tcomplete")])
     captured = capsys.readouterr()
     assert captured.out.splitlines() == [SHOWN, "name\tstate", f"{SHOWN}\ta\\tcomplete"]
-    assert captured.err.splitlines() == [f"Error: {SHOWN}"]
+    assert captured.err.splitlines() == [f"Error: {SHOWN}", f"Warning: {SHOWN}", SHOWN]
 
 
 def test_dagster_pages_show_escapes():

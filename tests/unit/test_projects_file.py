@@ -11,9 +11,11 @@ from pipelines.cloud.credentials import PasswordLogin, load_credentials
 from pipelines.errors import ConfigurationError
 from pipelines.inputs.projects import PROJECT_SETTINGS, Project
 from pipelines.lake.layout import Partition
+from pipelines.preflight import check_inputs
 from pipelines.run import Run
 from pipelines.settings import Settings
-from pipelines.snapshot.connection import project_environment
+from pipelines.snapshot.connection import connect, project_environment
+from pipelines.snapshot.snapshot_run import SnapshotRun
 
 DATE = dt.date(2026, 11, 23)
 FILE = """
@@ -143,6 +145,16 @@ def test_path_may_begin_with_a_tilde_and_the_file_with_a_byte_order_mark(monkeyp
         ("[a]\nproject_id = 123", "`project_id` of project 'a' must be text in quotes that is not empty."),
         ("[a]\nproject_id = ' '", "`project_id` of project 'a' must be text in quotes that is not empty."),
         ("[a]\nproject_id = 'x/y'", "`project_id` of project 'a' must be letters and digits only."),
+        (f"[a]\nworkspaces = {'[' * 9000}", "it is no valid TOML (too many brackets within brackets)."),
+        (f"[a]\nconcurrency = {'9' * 5000}", "it is no valid TOML (a number has too many digits)."),
+        (
+            '[a]\ncloud = "x"\nprice_book = "a\\u0000b"',
+            "`price_book` of project 'a' must not hold a line break or another control character.",
+        ),
+        (
+            '[a]\ncloud = "x"\nusage = ["models", "jobs\\n"]',
+            "`usage` of project 'a' must not hold a line break or another control character.",
+        ),
         ("[a]\nregion = 'EU DE'\ncloud = 'x'", "`region` of project 'a' must look like eu-de or cn-north-4."),
     ],
 )
@@ -245,3 +257,110 @@ def test_name_of_a_project_wins_over_the_project_that_its_credentials_name(monke
         assert isinstance(login, PasswordLogin)
         assert (login.project_id, login.project_name, login.project_domain) == (None, "eu-de_a", {"name": "d"})
         assert load_credentials("p1", environ).project_id == "p1"
+
+
+@pytest.fixture
+def clouds(monkeypatch, tmp_path):
+    """A `clouds.yaml` with an access key of a region in `cn`, and one of no region in `any`; returns its path."""
+    keys = {"access_key": "hidden", "secret_key": "hidden"}
+    entries = {"cn": {"auth": keys, "region_name": "cn-north-4"}, "any": {"auth": keys}}
+    (tmp_path / "clouds.yaml").write_text(json.dumps({"clouds": entries}))
+    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(tmp_path / "clouds.yaml"))
+    return tmp_path / "clouds.yaml"
+
+
+def endpoint_of(settings: Settings, key: str) -> str:
+    with connect(settings, Partition(DATE, key)) as connection:
+        return connection.endpoint
+
+
+def test_region_of_a_project_wins_over_the_general_endpoint(monkeypatch, load, clouds):
+    text = "[cn]\nproject_id = 'p1'\ncloud = 'any'\nregion = 'cn-north-4'\n"
+    text += "[de]\nproject_id = 'p2'\ncloud = 'any'\n"
+    text += "[own]\nproject_id = 'p3'\ncloud = 'any'\nregion = 'eu-nl'\nendpoint = 'https://gateway.example'\n"
+    monkeypatch.setenv("IMAGE_SNAPSHOTS_ENDPOINT", "https://modelarts.eu-de.otc.t-systems.com")
+    settings = load(text)
+    assert {key: endpoint_of(settings, key) for key in settings.project_keys} == {
+        "cn": "https://modelarts.cn-north-4.myhuaweicloud.com",
+        "de": "https://modelarts.eu-de.otc.t-systems.com",
+        "own": "https://gateway.example",
+    }
+    monkeypatch.setenv("IMAGE_SNAPSHOTS_ENDPOINT", "sandbox")
+    assert [own.uses_sandbox for own in load(text).of_each_project] == [True, True, False]
+
+
+def test_own_credentials_are_not_sent_to_the_general_endpoint_of_another_region(monkeypatch, load, clouds):
+    monkeypatch.setenv("IMAGE_SNAPSHOTS_ENDPOINT", "https://modelarts.eu-de.otc.t-systems.com")
+    with pytest.raises(ConfigurationError) as raised:
+        endpoint_of(load("[lab]\nproject_id = 'p1'\ncloud = 'cn'\n"), "lab")
+    assert str(raised.value) == (
+        "Project 'lab' has credentials for the region cn-north-4 (region_name of the cloud 'cn' in clouds.yaml), and "
+        "IMAGE_SNAPSHOTS_ENDPOINT is an endpoint of the region eu-de: state `region` or `endpoint` of the project in "
+        "the projects file."
+    )
+    # An address that names no known region may serve any.
+    monkeypatch.setenv("IMAGE_SNAPSHOTS_ENDPOINT", "https://modelarts.private.example")
+    assert endpoint_of(load("[lab]\nproject_id = 'p1'\ncloud = 'cn'\n"), "lab") == "https://modelarts.private.example"
+
+
+def test_region_without_credentials_does_not_mean_the_sandbox(load):
+    settings = load("[lab]\nproject_id = 'p1'\nregion = 'eu-de'\n")
+    assert not settings.for_project("lab").uses_sandbox
+    says = (
+        "^Project 'lab' states `region` in the projects file, and there are no credentials for it: state `cloud` there"
+    )
+    with pytest.raises(ConfigurationError, match=says):
+        SnapshotRun(Partition(DATE, "lab"), "run", settings).check_source()
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        (
+            "cloud = 'nowhere'",
+            (
+                "`cloud` of project 'lab' in the projects file names the cloud 'nowhere', which {clouds} does not "
+                "describe (it describes any, cn): correct `cloud` of project 'lab' in the projects file, or the file "
+                "(OS_CLIENT_CONFIG_FILE says which)."
+            ),
+        ),
+        (
+            "cloud = 'any'\nregion = 'eu-dee'",
+            "`region` of project 'lab' in the projects file names the region 'eu-dee', which is not one of ",
+        ),
+        (
+            "cloud = 'any'",
+            (
+                "Credentials of a cloud are stated (`cloud` of project 'lab' in the projects file) and no endpoint and "
+                "no region, so invented images of the sandbox would be taken: set OS_REGION_NAME (region_name in "
+                "clouds.yaml, `region` in the projects file), or "
+            ),
+        ),
+    ],
+)
+def test_credentials_that_cannot_be_used_are_one_sentence_with_project_and_key(load, clouds, lines, says):
+    settings = load(f"[lab]\nproject_id = 'p1'\n{lines}\n")
+    with pytest.raises(ConfigurationError) as raised:
+        SnapshotRun(Partition(DATE, "lab"), "run", settings).check_source()
+    assert str(raised.value).startswith(says.format(clouds=clouds))
+    assert "hidden" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("inventory = 'none.csv'", "correct `inventory` of project 'lab' in the projects file."),
+        ("price_book = 'none.toml'", "`price_book` of project 'lab' in the projects file"),
+        (
+            "inventory = 'sqlite:///x.db'\ninventory_query = 'q'",
+            "`inventory_query` of project 'lab' in the projects file",
+        ),
+    ],
+)
+def test_what_a_project_names_is_refused_with_project_and_key(load, line, says):
+    settings = load(f"[lab]\nproject_id = 'p1'\n{line}\n")
+    with pytest.raises(ConfigurationError) as raised:
+        check_inputs(settings.for_project("lab"))
+    assert says in str(raised.value)
+    assert "IMAGE_SNAPSHOTS_" not in str(raised.value)
+    assert "hidden" not in str(raised.value)

@@ -1,16 +1,19 @@
 """One reader with one policy for damage, and one writer, for all kinds of records."""
 
 import hashlib
+import importlib
+import pkgutil
 
 import pytest
 
+import pipelines
 from pipelines.errors import StorageError
 from pipelines.lake.derived_manifests import DerivedManifest
 from pipelines.lake.failures import Failure
 from pipelines.lake.layout import Lake
 from pipelines.lake.manifests import Attempt, Manifest
 from pipelines.lake.monthly_manifests import MonthlyManifest
-from pipelines.lake.records import Record, is_whole, read_record, write_record
+from pipelines.lake.records import Facts, Record, is_whole, read_record, write_record
 from pipelines.lake.retention_records import RetentionRecord
 
 
@@ -72,3 +75,23 @@ def test_written_record_states_its_own_sha256_and_the_replaced_one_is_kept(path)
     assert read_record(Note, path).text == "second"
     (kept,) = superseded.iterdir()
     assert (kept.name, kept.read_bytes()) == (f"{hashlib.sha256(first).hexdigest()}.json", first)
+
+
+def kinds_of_facts(kind=Facts):
+    return {kind}.union(*map(kinds_of_facts, kind.__subclasses__()))
+
+
+def test_times_of_all_records_have_a_zone():
+    """Times with and without a zone cannot be compared, so one such time would end every command with a traceback."""
+    # Modules that define records, even if no test has imported them yet.
+    for module in pkgutil.walk_packages(pipelines.__path__, "pipelines."):
+        if module.name.startswith(("pipelines.lake.", "pipelines.notify.", "pipelines.maintenance.")):
+            importlib.import_module(module.name)
+    times = {
+        (kind.__name__, name): str(field.annotation)
+        for kind in kinds_of_facts()
+        if kind.__module__.startswith("pipelines.")
+        for name, field in kind.model_fields.items()
+    }
+    assert ("Manifest", "published_at") in times
+    assert {place: kind for place, kind in times.items() if "datetime.datetime" in kind} == {}

@@ -47,7 +47,12 @@ def test_unknown_region_is_one_sentence_that_lists_the_known_ones():
     message = str(caught.value)
     assert message.startswith("OS_REGION_NAME names the region 'eu-dee', which is not one of ")
     assert all(region in message for partition in PARTITIONS for region in partition.regions)
-    assert message.endswith("set IMAGE_SNAPSHOTS_ENDPOINT to the region's ModelArts endpoint.")
+    assert message.endswith(
+        ": correct it, or set IMAGE_SNAPSHOTS_ENDPOINT (`endpoint` in the projects file) to the region's ModelArts "
+        "endpoint."
+    )
+    with pytest.raises(ConfigurationError, match=r"or set OS_AUTH_URL \(auth_url in clouds\.yaml\) to the region's id"):
+        regional_endpoint("iam", "eu-dee", "OS_REGION_NAME")
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,29 @@ def test_link_to_an_existing_directory_is_followed(tmp_path):
     assert list(Lake(str(tmp_path)).contents.files_of("images")) == [PARTITION]
 
 
+@pytest.mark.parametrize("target", [".", "..", "../../images"])
+def test_link_to_a_directory_around_it_is_an_error(tmp_path, target):
+    """Two such links would have more paths than could ever be listed."""
+    place = tmp_path / "images" / "dt=2026-11-23"
+    place.mkdir(parents=True)
+    (place / "images.parquet").write_bytes(b"")
+    lake = Lake(str(tmp_path))
+    assert [lake.key(path) for path in lake.root.all_files()] == ["images/dt=2026-11-23/images.parquet"]
+    for name in ("one", "two"):
+        (place / name).symlink_to(target)
+    with pytest.raises(StorageError, match=f"the link leads to a directory that it lies in: '{place}/one'"):
+        list(lake.root.all_files())
+
+
+def test_links_to_each_other_are_an_error(tmp_path):
+    for name, other in (("a", "b"), ("b", "a")):
+        (tmp_path / name).mkdir()
+        for link in ("one", "two"):
+            (tmp_path / name / link).symlink_to(tmp_path / other)
+    with pytest.raises(StorageError, match="the link leads to a directory that it lies in"):
+        list(Lake(str(tmp_path)).root.all_files())
+
+
 def test_names_that_are_not_day_month_or_project_are_ignored(tmp_path):
     lake = Lake(str(tmp_path))
     for day in ("dt=2026-11-23", "dt=foo", "dt=2026-11-23.bak", "dt=20261123", "dt=2026-W48-1", "dt=2026-13-01", "dt="):

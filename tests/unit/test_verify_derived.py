@@ -14,6 +14,7 @@ from once_per_run import once_per_run
 from proved_days import A, B, C, forge_record, proved_day, publish_proved
 
 from pipelines.derive.days import derive_days
+from pipelines.lake.derived_manifests import newest_history_sha256
 from pipelines.lake.layout import Lake
 from pipelines.lake.retention_records import Rules
 from pipelines.maintenance.compaction import compact
@@ -223,6 +224,13 @@ def test_forged_figures_of_the_newest_day_are_reported(lake):
         "_derived/dt=2025-11-01/project=default.json": "Its figures do not follow from the published days. Restore it "
         "from a backup, or derive it again with `image-snapshots rebuild --date 2025-11-01 --project default`.",
     }
+
+
+def test_derived_manifest_of_another_shape_is_reported(lake):
+    forge_record(last(lake), lambda said: said.update(history=[]))
+    assert newest_history_sha256(lake, "default") is None
+    sentence = problems(lake, quick=True)["image_history/project=default/image_history.parquet"]
+    assert sentence.startswith("No derived manifest names this file")
 
 
 def test_exchanged_derived_manifests_are_reported(lake):

@@ -9,6 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from proved_days import A, B, C, forge_record, proved_day, publish_proved
 
+from pipelines.errors import StorageError
+from pipelines.lake.clock import check_clock
 from pipelines.lake.layout import Lake
 from pipelines.maintenance.verify import verify
 from pipelines.tables import TABLES
@@ -135,6 +137,14 @@ def test_manifest_older_than_its_predecessor_is_reported(lake):
     }
 
 
+def test_time_without_a_zone_is_damage_for_every_reader(lake):
+    path = lake.manifest(proved_day(DATES[1]).partition)
+    forge_record(path, lambda said: said.update(published_at=said["published_at"].removesuffix("Z")))
+    assert "is damaged (published_at: " in problems(lake, quick=True)[lake.key(path)]
+    with pytest.raises(StorageError, match=r"is damaged \(published_at: "):
+        check_clock(lake, "default", dt.datetime(2025, 10, 3, tzinfo=dt.UTC))
+
+
 def test_hand_edited_record_fails_its_own_hash(lake):
     path = lake.manifest(proved_day(DATES[1]).partition)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"run_id": "somebody-else"}))
@@ -161,6 +171,15 @@ def test_unknown_files_are_problems_or_notes(lake):
             "Not checked: 1 files of an attempt that has not ended.",
         ),
         "notes.txt": ("notes.txt", "Not part of the lake"),
+        # Digits, but not those of a record's or a month's name.
+        "_retention/project=default/\u0661\u0661\u0661\u0661\u0661\u0661.json": (
+            "_retention/project=default",
+            "Not part of the lake",
+        ),
+        "_monthly/month=\u0662\u0660\u0662\u0665-10/project=default.json": (
+            "_monthly/month=\u0662\u0660\u0662\u0665-10",
+            "Not part of the lake",
+        ),
     }
     for name in (*beside, *unseen):
         (lake.root / name).parent.mkdir(parents=True, exist_ok=True)

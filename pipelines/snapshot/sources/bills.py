@@ -162,6 +162,7 @@ class _Reading:
 
     async def _month_of_lines(self, client: ServiceClient, month: str, first: dt.date, last: dt.date) -> None:
         offset = 0
+        before = None
         while True:
             asked = {
                 "cycle": month,
@@ -187,6 +188,10 @@ class _Reading:
             page = _object(body, client.host)
             total, currency = page.get("total_count"), _text(page.get("currency"))
             rows = page["monthly_records"]
+            if rows and rows == before:
+                # It would go on for ever.
+                raise ListUnreadableError(f"The bill of {client.host} shows the same lines of {month} again.")
+            before = rows
             digest = hashlib.sha256(body).hexdigest()
             found = (self._bill_line(row, currency, client.host, digest, result.observed_at) for row in rows)
             self._keep(line for line in found if line is not None and first <= line.charge_date <= last)
@@ -216,7 +221,8 @@ class _Reading:
         if currency is None:
             raise ListUnreadableError(f"The bill of {host} states no currency.")
         date = _date(row.get("bill_date"), host)
-        unit = _MEASURES.get(row.get("measure_id", 1))
+        measure = row.get("measure_id", 1)
+        unit = _MEASURES.get(int(measure)) if measure in tuple(_MEASURES) else None
         if unit is None:
             raise _unreadable_line(host)
         listed, discount, billed = (
@@ -264,9 +270,13 @@ def _unreadable_line(host: str) -> ListUnreadableError:
 
 def _date(value: Any, host: str) -> dt.date:
     try:
-        return dt.date.fromisoformat(value[:10])
-    except (TypeError, ValueError):
+        date = dt.date.fromisoformat(value[:10])
+    except (TypeError, ValueError, LookupError):
         raise _unreadable_line(host) from None
+    # There must be a day before it, and one after it.
+    if not dt.date.min < date < dt.date.max:
+        raise _unreadable_line(host)
+    return date
 
 
 def _amount(value: Any, host: str, *, is_needed: bool) -> Decimal | None:

@@ -164,14 +164,14 @@ def _batches(path: LakePath, file: BinaryIO) -> Iterator[pa.RecordBatch]:
 
 def _moment(value: Any) -> dt.datetime | None:
     """A time of an export; without a time zone it is UTC, as FOCUS has it."""
-    if isinstance(value, str):
-        try:
+    try:
+        if isinstance(value, str):
             value = dt.datetime.fromisoformat(value.strip())
-        except ValueError:
+        if not isinstance(value, dt.datetime):
             return None
-    if not isinstance(value, dt.datetime):
+        return value.astimezone(dt.UTC) if value.tzinfo else value.replace(tzinfo=dt.UTC)
+    except (ValueError, OverflowError):
         return None
-    return value.astimezone(dt.UTC) if value.tzinfo else value.replace(tzinfo=dt.UTC)
 
 
 def _unreadable(path: LakePath) -> ListUnreadableError:

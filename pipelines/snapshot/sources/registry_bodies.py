@@ -17,7 +17,8 @@ _DIGEST = re.compile(r"[a-z0-9+._-]+:[0-9a-f]{32,}")
 _LARGEST = 2**60
 _LONGEST_NAME = 1024
 # The registry address in an image's body, without parsing all of it: host, namespace, repository, tag or digest.
-_ADDRESS = re.compile(rb'"swr_path"\s*:\s*"(?:[^"/\\]*[.:][^"/\\]*/)?([^"/:@\\]+)/([^":@\\]+)[":@]')
+# The parts of a pattern exclude each other, so that no body takes longer than its length.
+_ADDRESS = re.compile(rb'"swr_path"\s*:\s*"(?:[^"/\\.:]*[.:][^"/\\]*/)?([^"/:@\\]+)/([^":@\\]+)[":@]')
 _PRESET = re.compile(rb'"type"\s*:\s*"BUILD_IN"', re.IGNORECASE)
 
 

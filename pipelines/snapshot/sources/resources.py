@@ -196,16 +196,20 @@ def time_at(item: Any, *names: str) -> dt.datetime | None:
 
 def as_time(value: object) -> dt.datetime | None:
     """A time as the APIs write it: milliseconds since 1970 (number or text), or ISO 8601; None if it is not a time."""
-    if isinstance(value, str) and value.strip().isdigit() and value.isascii():
-        value = int(value[:20])
-    if isinstance(value, int) and not isinstance(value, bool):
-        if not _FIRST_MS < value < _LAST_MS:
-            return None
-        return dt.datetime.fromtimestamp(value // 1000, dt.UTC) + dt.timedelta(milliseconds=value % 1000)
     if isinstance(value, str):
-        try:
-            time = dt.datetime.fromisoformat(value.strip())
-        except ValueError:
-            return None
+        text = value.strip()
+        if not (text.isascii() and text.isdigit()):
+            return _of_text(text)
+        value = int(text[:20])
+    if not isinstance(value, int) or isinstance(value, bool) or not _FIRST_MS < value < _LAST_MS:
+        return None
+    return dt.datetime.fromtimestamp(value // 1000, dt.UTC) + dt.timedelta(milliseconds=value % 1000)
+
+
+def _of_text(text: str) -> dt.datetime | None:
+    try:
+        time = dt.datetime.fromisoformat(text)
         return time.astimezone(dt.UTC) if time.tzinfo else time.replace(tzinfo=dt.UTC)
-    return None
+    except (ValueError, OverflowError):
+        # A time of the year 9999 in one zone may be one of the year 10,000 in another.
+        return None

@@ -65,4 +65,5 @@ def _ended(item: dict[str, Any], observed_at: dt.datetime) -> dt.datetime | None
     duration = value_at(item, "status", "duration")
     if started is None or not isinstance(duration, int) or not 0 <= duration < 10**12:
         return started
-    return min(started + dt.timedelta(milliseconds=duration), observed_at)
+    duration = dt.timedelta(milliseconds=duration)
+    return started + duration if duration < observed_at - started else observed_at
