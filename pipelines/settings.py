@@ -299,8 +299,9 @@ class Settings(BaseSettings):
     def _owners_are_people_or_teams(cls, value: str) -> str:
         names = _names(value)
         for name in names:
-            if not re.fullmatch(r"team:[A-Za-z0-9_]+|[^@\s]+@[^@\s]+\.[^@\s]+", name):
-                raise ValueError(f"the owner {name!r} must be an e-mail address, or team: with letters, digits and _")
+            if looks_like_url(name) or not re.fullmatch(r"team:[A-Za-z0-9_]+|[^@\s]+@[^@\s]+\.[^@\s]+", name):
+                said = "" if looks_like_url(name) else f"{name!r} "
+                raise ValueError(f"the owner {said}must be an e-mail address, or team: with letters, digits and _")
         return ",".join(names)
 
     @field_validator("rate_limiter")
@@ -335,7 +336,7 @@ class Settings(BaseSettings):
         if isinstance(value, dict):
             return projects_of_object(value)
         # JSON that cannot be parsed, and a path, arrive as text.
-        if isinstance(value, str) and value.strip().lower().endswith(".toml"):
+        if isinstance(value, str) and value.strip().lower().endswith(".toml") and not looks_like_url(value):
             return read_projects(value.strip())
         if value is not None:
             raise ValueError(f"must be the path of a .toml file, or JSON, such as {_EXAMPLES['projects']}")
@@ -365,6 +366,9 @@ class Settings(BaseSettings):
     @field_validator("inventory_query", "audit_rules", "suppressions", "price_book", "ca_bundle", "witness", "metrics")
     @classmethod
     def _paths_may_begin_at_home(cls, value: Path | None) -> Path | None:
+        if value is not None and looks_like_url(str(value)):
+            # A message about a file quotes its name, and a URL may hold a password.
+            raise ValueError("must be a path, not a URL")
         return None if value is None else Path(at_home(str(value)))
 
     @field_validator("metrics")

@@ -78,6 +78,7 @@ PARTITIONS = (
     CloudPartition("Open Telekom Cloud", "{region}.otc.t-systems.com", ("eu-de", "eu-nl")),
     CloudPartition("Open Telekom Cloud, Switzerland", "{region}.sc.otc.t-systems.com", ("eu-ch2",)),
 )
+_HUAWEI = ".myhuaweicloud."
 _PARTITION_OF = {region: partition for partition in PARTITIONS for region in partition.regions}
 # Hosts that do not begin as those of their service do elsewhere.
 _OTHER_HOSTS: dict[tuple[Service, str], str] = {("iam", "eu-ch2"): "iam-pub"}
@@ -138,6 +139,17 @@ def region_of_host(host: str) -> str | None:
     """The region in the host of a ModelArts endpoint; None if it names none."""
     first, _, rest = host.partition(".")
     return (rest.partition(".")[0] or None) if first == _HOSTS["modelarts"] else None
+
+
+def known_region(host: str) -> str | None:
+    """The known region that a host of any service names; None if it names none."""
+    return next((label for label in host.split(".") if label in _PARTITION_OF), None)
+
+
+def is_of_another_cloud(bill: str, modelarts_host: str) -> bool:
+    """Whether the endpoint of a bill is Huawei Cloud's, and the ModelArts endpoint is known to be another cloud's."""
+    partition = _PARTITION_OF.get(known_region(modelarts_host) or "")
+    return partition is not None and _HUAWEI not in partition.domain and _HUAWEI in urlsplit(bill).netloc
 
 
 def usual_bill_endpoint(kind: str, modelarts_host: str) -> str:

@@ -18,6 +18,8 @@ from typing import IO, Any
 # The package `duckdb` adds what is written in Python, and takes four times as long to import.
 import _duckdb as duckdb
 
+# As in `pipelines.engine.sql_text`, which this process does not import.
+_RUNNING_TEXT = ("json_execute_serialized_sql",)
 _ONE_SELECT = "The file must hold one SELECT statement and nothing else."
 # What there is to know of `matches`, and an id that comes more than once: one group by each, because it can spill.
 _FACTS = """
@@ -130,7 +132,7 @@ class _Rules:
         """
         try:
             # `WITH ... AS (INSERT ...)` counts among the SELECTs here, but no view is made of it.
-            if not self._is_one(sql, duckdb.StatementType.SELECT):
+            if not self._is_one(sql, duckdb.StatementType.SELECT) or self._runs_text(sql):
                 raise RuleError(_ONE_SELECT)
             view = f"CREATE OR REPLACE TEMP VIEW rule AS {sql}"
             if not self._is_one(view, duckdb.StatementType.CREATE):
@@ -155,6 +157,11 @@ class _Rules:
             raise
         except duckdb.Error as error:
             raise _failed(_reason(error)) from None
+
+    def _runs_text(self, sql: str) -> bool:
+        """Whether a SELECT calls a function that runs other statements, such as one that writes what others found."""
+        (serialised,) = self._row(f"SELECT json_serialize_sql({_quoted(sql)})")
+        return any(name in text.lower() for name in _RUNNING_TEXT for text in (sql, serialised))
 
     def _is_one(self, sql: str, kind: duckdb.StatementType) -> bool:
         return [one.type for one in self._connection.extract_statements(sql)] == [kind]

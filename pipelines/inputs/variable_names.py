@@ -30,8 +30,9 @@ def check_names(names: Iterable[str], known: Collection[str]) -> None:
         if _OF_A_SERVICE.fullmatch(name.removeprefix(OURS)):
             continue
         is_ours = upper.startswith(OURS)
-        # For example, IMAGE_SNAPSHOT_ENDPOINT.
-        resembles = get_close_matches(upper, known, 1, _ALIKE) if upper.startswith("IMAGE") and not is_ours else []
+        # For example, IMAGE_SNAPSHOT_ENDPOINT or IMG_SNAPSHOTS_ENDPOINT.
+        may_resemble = not is_ours and ("SNAPSHOT" in upper or upper.startswith("IMAGE"))
+        resembles = get_close_matches(upper, known, 1, _ALIKE) if may_resemble else []
         if is_ours or resembles:
             # Compare without the prefix, which would make all names similar.
             near = get_close_matches(upper.removeprefix(OURS), [one.removeprefix(OURS) for one in known], 1)

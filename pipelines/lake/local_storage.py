@@ -14,11 +14,12 @@ import json
 import os
 import posixpath
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PosixPath
-from typing import BinaryIO, Self, TextIO
+from typing import Any, BinaryIO, Self, TextIO
 from urllib.parse import quote
 
 from typing_extensions import Buffer
@@ -60,6 +61,11 @@ class LocalPath(PosixPath, LakePath):
     def is_there(self) -> bool:
         with storage_errors(self):
             return local_files.exists(self)
+
+    def open(self, *arguments: Any, **options: Any) -> Any:
+        """As `pathlib` does, but only a file: nobody waits for the other end of a pipe, or reads a device for ever."""
+        opening: Any = open
+        return opening(self, *arguments, opener=_open_file, **options)
 
     def sha256(self) -> str:
         with storage_errors(self), self.open("rb") as file:
@@ -182,6 +188,15 @@ class LocalPath(PosixPath, LakePath):
         return self.with_name(f".{self.name}.{os.getpid()}.part")
 
 
+def _open_file(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    kind = os.fstat(descriptor).st_mode
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no file", path)
+    return descriptor
+
+
 def _sync(directory: Path) -> None:
     """See that the names in a directory survive a loss of power."""
     descriptor = os.open(directory, os.O_RDONLY)
@@ -254,7 +269,7 @@ class LocalFiles(ReadOnlyFiles):
 
 class _LocalReader(SharedReader):
     def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._descriptor = _open_file(str(path), os.O_RDONLY)
         super().__init__(os.fstat(self._descriptor).st_size)
 
     def readinto(self, buffer: Buffer) -> int:

@@ -24,7 +24,7 @@ from pipelines.derive.history import DAYS_KEY
 from pipelines.engine.duckdb import engine_types, parquet_files
 from pipelines.engine.spreadsheet import inert, inert_sql
 from pipelines.engine.sql_files import VIEWS, read_sql, read_view
-from pipelines.engine.sql_text import quoted, quoted_name
+from pipelines.engine.sql_text import RUNNING_TEXT, quoted, quoted_name
 from pipelines.errors import ConfigurationError
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import known_partitions
@@ -321,24 +321,32 @@ def select(
     (statement,) = statements
     with sql_errors():
         reading = _reading(connection, statement)
-        if reading is None and statement.type == duckdb.StatementType.EXPLAIN:
+        kind = _kind(statement)
+        if reading is None and kind == duckdb.StatementType.EXPLAIN:
             options, explained = _explained(statement.query)
             queries = connection.extract_statements(explained)
             if len(queries) == 1 and (query := _reading(connection, queries[0])) is not None:
                 reading = f"EXPLAIN {options}{query}"
         if reading is None:
-            is_pivot = statement.type == duckdb.StatementType.MULTI
-            name = "PIVOT without IN (...)" if is_pivot else statement.type.name
+            name = "PIVOT without IN (...) " if kind == duckdb.StatementType.MULTI else f"{kind.name} " if kind else ""
             raise ConfigurationError(
-                f"The lake is read-only here, and this {name} statement does more than read: give a SELECT, WITH, "
+                f"The lake is read-only here, and this {name}statement does more than read: give a SELECT, WITH, "
                 "SHOW, DESCRIBE, SUMMARIZE or EXPLAIN; --output writes the rows to a file."
             )
         return connection.sql(reading, params=dict(parameters) if parameters else None)
 
 
+def _kind(statement: duckdb.Statement) -> duckdb.StatementType | None:
+    """The kind of a statement; None for one that the engine knows and its package has no name for."""
+    try:
+        return statement.type
+    except ValueError:
+        return None
+
+
 def _reading(connection: duckdb.DuckDBPyConnection, statement: duckdb.Statement) -> str | None:
     """The text of a statement that only reads; None for any other."""
-    if statement.type != duckdb.StatementType.SELECT:
+    if _kind(statement) != duckdb.StatementType.SELECT:
         return None
     text = statement.query.strip().removesuffix(";")
     ((serialised,),) = connection.execute("SELECT json_serialize_sql(?)", [text]).fetchall()
@@ -368,13 +376,14 @@ def _explained(text: str) -> tuple[str, str]:
 
 
 def _nodes(tree: Any) -> set[str]:
-    """Types of all query nodes of a parsed statement."""
+    """Types of all query nodes of a parsed statement, and the names of functions that run further ones."""
     if isinstance(tree, list):
         return set().union(*map(_nodes, tree))
     if not isinstance(tree, dict):
         return set()
     type_ = tree.get("type")
     own = {type_} if isinstance(type_, str) and type_.endswith("_NODE") else set()
+    own |= RUNNING_TEXT & {str(tree.get("function_name")).lower()}
     return own.union(*map(_nodes, tree.values()))
 
 

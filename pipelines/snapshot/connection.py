@@ -18,7 +18,14 @@ from pipelines.cloud.dashboard import DashboardClient
 from pipelines.cloud.discovery import find_endpoint
 from pipelines.cloud.modelarts import ModelArtsClient
 from pipelines.cloud.options import Limits, Timeouts
-from pipelines.cloud.regions import Service, partition_of, region_of_host, sibling_endpoint, usual_bill_endpoint
+from pipelines.cloud.regions import (
+    Service,
+    is_of_another_cloud,
+    known_region,
+    region_of_host,
+    sibling_endpoint,
+    usual_bill_endpoint,
+)
 from pipelines.cloud.registry import BODY_BYTES, ManifestClient, RegistryClient, RegistryLogin
 from pipelines.cloud.service import ServiceClient
 from pipelines.errors import ConfigurationError
@@ -72,7 +79,7 @@ class Connection:
         Raises:
             ConfigurationError: it is not set, and cannot be derived from the ModelArts endpoint.
         """
-        return self.settings.traces_endpoint or self._sibling("cts", "the audit service", "TRACES")
+        return self._sibling("cts", "the audit service", "TRACES", self.settings.traces_endpoint)
 
     def traces_client(self, now: Callable[[], dt.datetime] | None = None) -> ServiceClient:
         """Make a client of the audit service, which the caller must enter; `now` as in `client`.
@@ -99,9 +106,18 @@ class Connection:
         Raises:
             ConfigurationError: it is not set, and cannot be derived from the ModelArts endpoint.
         """
-        return self.settings.registry_endpoint or self._sibling("swr", "the registry", "REGISTRY")
+        return self._sibling("swr", "the registry", "REGISTRY", self.settings.registry_endpoint)
 
-    def _sibling(self, service: Service, name: str, setting: str) -> str:
+    def _sibling(self, service: Service, name: str, setting: str, stated: str | None) -> str:
+        """A service's endpoint as stated for all projects, or else the one beside the ModelArts endpoint."""
+        if stated is not None:
+            region, other = known_region(self.host), known_region(urlsplit(stated).netloc)
+            if len(self.settings.projects or ()) > 1 and region and other and region != other:
+                raise ConfigurationError(
+                    f"IMAGE_SNAPSHOTS_{setting} is an endpoint of the region {other}, and this project is in {region}, "
+                    "so its credentials were not sent there: set it to `true`, and each project's own is used."
+                )
+            return stated
         endpoint = sibling_endpoint(service, self.endpoint)
         if endpoint is None:
             raise ConfigurationError(
@@ -157,6 +173,11 @@ class Connection:
         timeouts = Timeouts(request=self.settings.timeout_seconds)
 
         def open_bill_lines() -> ServiceClient:
+            if is_of_another_cloud(place, self.host):
+                raise ConfigurationError(
+                    f"Bill lines of Huawei Cloud (IMAGE_SNAPSHOTS_BILLS) are not those of {self.host}, which is an "
+                    "endpoint of another cloud, so its credentials were not sent there."
+                )
             rate_limit, shared_rate = self._rates(place)
             return ServiceClient(
                 place,
@@ -302,8 +323,8 @@ def check_region(settings: Settings, key: str, project: Project, credentials: Cr
     region = credentials.region
     if project.cloud is None or region is None or settings.endpoint is None or settings.own("endpoint") is not None:
         return
-    other = region_of_host(urlsplit(settings.endpoint).netloc)
-    if other is not None and partition_of(other) is not None and other != region.name:
+    other = known_region(urlsplit(settings.endpoint).netloc)
+    if other is not None and other != region.name:
         raise ConfigurationError(
             f"Project {key!r} has credentials for the region {region.name} ({region.stated_by}), and "
             f"IMAGE_SNAPSHOTS_ENDPOINT is an endpoint of the region {other}: state `region` or `endpoint` of the "

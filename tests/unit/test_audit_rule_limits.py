@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import duckdb
 import pytest
 from audited_days import SHIPPED, SPINS, derive, findings_of, write_rule
 from published_days import day_of, publish_snapshot, published_rows
@@ -33,6 +34,21 @@ def derived(tmp_path):
 
 
 GROWS = "SELECT 'a' AS id, STRING_AGG(REPEAT('x', 1000000) || range, ',') AS n FROM range(20000)"
+
+
+def test_rule_cannot_replace_what_another_found(derived):
+    """A SELECT may run a statement that it holds as a text, and rules may write where their findings are kept."""
+    forged = "SELECT 'before' AS rule, 'z' AS id, '{}' AS evidence"
+    copy = f"WITH x AS (COPY ({forged}) TO 'PLACE/before.parquet' (FORMAT parquet)) SELECT 1 AS one"
+    ((text,),) = duckdb.connect().execute("SELECT json_serialize_sql(?)", [copy]).fetchall()
+    place = "replace(current_setting('temp_directory'), 'spilled', 'found')"
+    literal = text.replace("'", "''")
+    run = f"json_execute_serialized_sql(replace('{literal}', 'PLACE', {place}))"
+    errors = derived(
+        before="SELECT id, name FROM current_images", forger=f"SELECT id, 1 AS n FROM current_images, {run}"
+    )
+    assert errors == {"forger": "The file must hold one SELECT statement and nothing else."}
+    assert set(findings_of(day_of("2026-11-23"), "before")) == {"a"}
 
 
 def test_spinning_rule_is_stopped_by_its_processor_time(derived):

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.errors import ConfigurationError, PartitionBusyError, ValidationError
+from pipelines.errors import ConfigurationError, PartitionBusyError, StorageError, ValidationError
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.local_storage import LocalPath
 from pipelines.tables import IMAGE_VALUES, SCHEMA_VERSION
@@ -48,6 +48,21 @@ def test_table_file_has_schema_metadata_and_row_groups(tmp_path):
         assert column.compression == "ZSTD"
         assert column.statistics.min == "00000000"
     assert file.metadata.num_rows == writer.rows == 250
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_is_no_file_is_an_error_and_is_not_waited_for(tmp_path, kind):
+    """Without the error, reading the one would never begin, and reading the other never end."""
+    lake = Lake(str(tmp_path))
+    path = lake.manifest(PARTITION)
+    path.parent.mkdir(parents=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    for read in (path.read_whole, path.sha256, lambda: lake.contents.manifests("default")):
+        with pytest.raises(StorageError, match=f"it is no file: '{path}'"):
+            read()
 
 
 def test_file_is_not_written_through_a_link(tmp_path):

@@ -18,6 +18,7 @@ from pipelines.snapshot.connection import connect, project_environment
 from pipelines.snapshot.snapshot_run import SnapshotRun
 
 DATE = dt.date(2026, 11, 23)
+REGIONS = {"cn": "cn-north-4", "de": "eu-de"}
 FILE = """
 [prod]
 project_id = "0123"
@@ -364,3 +365,30 @@ def test_what_a_project_names_is_refused_with_project_and_key(load, line, says):
     assert says in str(raised.value)
     assert "IMAGE_SNAPSHOTS_" not in str(raised.value)
     assert "hidden" not in str(raised.value)
+
+
+def test_credentials_are_not_sent_to_the_service_of_another_region_or_cloud(monkeypatch, load, clouds):
+    monkeypatch.setenv("IMAGE_SNAPSHOTS_TRACES", "https://cts.eu-de.otc.t-systems.com")
+    monkeypatch.setenv("IMAGE_SNAPSHOTS_REGISTRY", "https://swr-api.eu-de.otc.t-systems.com")
+    monkeypatch.setenv("IMAGE_SNAPSHOTS_BILLS", "huawei:")
+    cn, de = (f"[{key}]\nproject_id = 'p1'\ncloud = 'any'\nregion = '{name}'\n" for key, name in REGIONS.items())
+
+    def opened(settings, key):
+        with connect(settings, Partition(DATE, key)) as connection:
+            access = connection.bill_access()
+            return [connection.traces_client, connection.registry_client, access.open_bill_lines]
+
+    traces, registry, bills = opened(load(cn + de), "cn")
+    assert bills().host == "bss.myhuaweicloud.com"
+    for make, name in ((traces, "TRACES"), (registry, "REGISTRY")):
+        with pytest.raises(
+            ConfigurationError, match=f"^IMAGE_SNAPSHOTS_{name} is an endpoint of the region eu-de, and "
+        ):
+            make()
+    traces, registry, bills = opened(load(cn + de), "de")
+    assert (traces().host, registry().host) == ("cts.eu-de.otc.t-systems.com", "swr-api.eu-de.otc.t-systems.com")
+    with pytest.raises(ConfigurationError, match=r"^Bill lines of Huawei Cloud .* are not those of modelarts\.eu-de\."):
+        bills()
+    # What is stated for one project alone is meant for it.
+    traces, registry, _ = opened(load(cn), "cn")
+    assert (traces().host, registry().host) == ("cts.eu-de.otc.t-systems.com", "swr-api.eu-de.otc.t-systems.com")

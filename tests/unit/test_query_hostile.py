@@ -84,6 +84,8 @@ COPIES = [
     "PRAGMA profiling_output = '{to}'",
     "SET temp_directory = '{to}'",
     "IMPORT DATABASE '{to}'",
+    "SELECT * FROM json_execute_serialized_sql(json_serialize_sql('WITH x AS (COPY (SELECT 1) TO ''{to}'') SELECT 1'))",
+    "SELECT * FROM query('WITH x AS (COPY (SELECT 1) TO ''{to}'') SELECT 1')",
 ]
 PLACES = [
     "{root}/" + EVIDENCE,
@@ -132,6 +134,21 @@ def test_connection_itself_cannot_write(lake, connection, tmp_path, sql):
 def test_query_inside_explain_is_checked(connection, sql):
     with pytest.raises(ConfigurationError, match="this EXPLAIN statement does more"):
         select(connection, sql)
+
+
+@pytest.mark.parametrize("name", ["json_execute_serialized_sql", '"JSON_Execute_Serialized_SQL"'])
+def test_statement_within_a_text_is_not_run(lake, connection, name):
+    """The engine would run it: that the file system cannot write is the second barrier, not the first."""
+    copy = "WITH x AS (COPY (SELECT 1) TO 'lake://new') SELECT 1"
+    ((text,),) = connection.execute("SELECT json_serialize_sql(?)", [copy]).fetchall()
+    for sql in (f"SELECT * FROM {name}($${text}$$)", f"SELECT (SELECT 1 FROM {name}($${text}$$))"):
+        with pytest.raises(ConfigurationError, match="this SELECT statement does more than read"):
+            select(connection, sql)
+
+
+def test_statement_without_a_name_is_refused(connection):
+    with pytest.raises(ConfigurationError, match="this statement does more than read"):
+        select(connection, "UPDATE EXTENSIONS")
 
 
 def test_query_in_nested_comments_is_parsed_by_the_engine(connection):

@@ -74,6 +74,21 @@ def test_warehouse_with_an_unescaped_password_is_refused_unquoted(special):
     assert_hidden(raised)
 
 
+@pytest.mark.parametrize("special", "/@#?")
+@pytest.mark.parametrize(
+    "name",
+    ["PROJECTS", "PRICE_BOOK", "SUPPRESSIONS", "AUDIT_RULES", "CA_BUNDLE", "WITNESS", "METRICS", "OWNERS"],
+)
+def test_url_in_the_place_of_a_path_is_refused_unquoted(monkeypatch, name, special):
+    ending = {"PROJECTS": ".toml", "METRICS": ".prom"}.get(name, "")
+    monkeypatch.setenv(f"IMAGE_SNAPSHOTS_{name}", f"https://user:secret{special}word@host.example/x{ending}")
+    with pytest.raises(ConfigurationError) as raised:
+        Settings.load()
+    assert f"IMAGE_SNAPSHOTS_{name} is wrong: " in str(raised.value)
+    assert "secret" not in str(raised.value)
+    assert "word" not in str(raised.value)
+
+
 def test_malformed_proxy_is_refused_before_a_bucket_is_opened(monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
     monkeypatch.setenv("HTTPS_PROXY", "http://user:first4711/second4712@proxy.example")
