@@ -11,6 +11,7 @@ from dagster import DagsterEventType, DagsterRun, DagsterRunStatus
 
 from assets.metrics_command import measure
 from assets.partitions import DATE, PROJECT
+from assets.resources import INTERRUPTS
 from pipelines.errors import ConfigurationError
 from pipelines.lake.layout import Lake, Partition
 from pipelines.notify.events import FailedRun
@@ -76,9 +77,11 @@ def _failure(instance: dg.DagsterInstance, run: DagsterRun) -> FailedRun:
     events = instance.all_logs(run.run_id, of_type=DagsterEventType.STEP_FAILURE)
     for event in (entry.dagster_event for entry in events):
         if event is not None:
-            told = event.step_failure_data.user_failure_data
+            told, error = event.step_failure_data.user_failure_data, event.step_failure_data.error
             step = event.step_key
             sentence = f"{step} ended with an unexpected error: its traceback is with the run."
+            if error is not None and INTERRUPTS & {error.cls_name, error.cause and error.cause.cls_name}:
+                sentence = f"The process of the run was told to stop during {step}."
             if told is not None and told.description:
                 sentence = told.description
                 break

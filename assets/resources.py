@@ -23,6 +23,8 @@ from pipelines.snapshot.snapshot_run import SnapshotRun
 EXIT_STATUS = "exit_status"
 # Marks a failure's metadata if the process was told to stop.
 INTERRUPTED = "interrupted"
+# The exceptions that Dagster raises for Ctrl-C and SIGTERM, inside and outside of a step.
+INTERRUPTS = {"DagsterExecutionInterruptedError", "KeyboardInterrupt"}
 # A tag that the command line sets on a run that it starts.
 FRESH_TAG = "image_snapshots/fresh"
 # Tags for decisions about a single run, which must not be settings for all runs; only the value "true" counts.

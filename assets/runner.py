@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from assets.build import DERIVE_JOB, build_definitions
 from assets.importing import lasting_imports
 from assets.partitions import partition_key
-from assets.resources import EXIT_STATUS, INTERRUPTED
+from assets.resources import EXIT_STATUS, INTERRUPTED, INTERRUPTS
 from assets.run_history import open_run_history, why_not_kept
 from assets.terminal import print_warning
 from pipelines.errors import ConfigurationError, PipelineError
@@ -41,8 +41,6 @@ _PHASES = {
     "catalog_tables": "loading the catalog",
     "daily_report": "writing the report",
 }
-# The exceptions that Dagster raises for Ctrl-C and SIGTERM, inside and outside of a step.
-_INTERRUPTS = {"DagsterExecutionInterruptedError", "KeyboardInterrupt"}
 _AFTER_PUBLICATION = ("derive_tables", "warehouse_tables", "catalog_tables", "daily_report")
 
 
@@ -217,7 +215,7 @@ def _failure(result: dg.ExecuteInProcessResult, partition: Partition) -> Failure
             )
         if data.error is not None:
             cause = data.error.cause or data.error
-            if {data.error.cls_name, cause.cls_name} & _INTERRUPTS:
+            if {data.error.cls_name, cause.cls_name} & INTERRUPTS:
                 return _interrupted(partition, event.step_key)
             return Failure(
                 f"{event.step_key} ended with an unexpected error, {cause.message.strip()} "
@@ -228,7 +226,7 @@ def _failure(result: dg.ExecuteInProcessResult, partition: Partition) -> Failure
             )
     for event in result.all_events:
         error = event.job_failure_data.error if event.is_job_failure else None
-        if error is not None and error.cls_name in _INTERRUPTS:
+        if error is not None and error.cls_name in INTERRUPTS:
             return _interrupted(partition, None)
     return Failure(f"The run {result.run_id} failed: see it in `image-snapshots ui`.", PipelineError.exit_status)
 

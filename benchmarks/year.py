@@ -8,6 +8,8 @@ derive day   the derived tables of the last day, as a daily run does: changes, r
 history      the history of the whole year, made anew from the days
 as of        how many images were public on a day in the middle, and their bytes, from the history (`images_as_of`)
 trend        images, bytes and public images of every day of the year, from the snapshots (`images`)
+frame        the images on a day in the middle, with their owners, as a pandas frame (`open_lake().images`)
+changes      the changes of the last 30 days as a pandas frame (`open_lake().changes`)
 """
 
 import argparse
@@ -27,6 +29,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines import open_lake
 from pipelines.derive.days import derive_days
 from pipelines.derive.history import write_history_again
 from pipelines.engine.duckdb import DuckDBEngine
@@ -242,6 +245,16 @@ def trend(root: Path) -> object:
         return _timed(lambda: len(connection.sql(sql).fetchall()))
 
 
+def frame(root: Path) -> object:
+    with open_lake(root) as lake:
+        return _timed(lambda: lake.images(as_of=LAST - dt.timedelta(days=180)))
+
+
+def changes(root: Path) -> object:
+    with open_lake(root) as lake:
+        return _timed(lambda: lake.changes(since=LAST - dt.timedelta(days=30)))
+
+
 def _timed(query: Callable[[], object]) -> list[float]:
     seconds = []
     for _ in range(RUNS):
@@ -251,7 +264,15 @@ def _timed(query: Callable[[], object]) -> list[float]:
     return seconds
 
 
-MEASURES = {"derive all": derive_all, "derive day": derive_day, "history": history, "as of": as_of, "trend": trend}
+MEASURES = {
+    "derive all": derive_all,
+    "derive day": derive_day,
+    "history": history,
+    "as of": as_of,
+    "trend": trend,
+    "frame": frame,
+    "changes": changes,
+}
 
 
 def measure(name: str, root: Path) -> dict[str, object]:
@@ -289,7 +310,7 @@ def main() -> None:
             command = [sys.executable, "-m", "benchmarks.year", "--measure", name, str(root)]
             found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
             seconds = found["seconds"]
-            if isinstance(found["result"], list) and name in ("as of", "trend"):
+            if isinstance(found["result"], list) and name in ("as of", "trend", "frame", "changes"):
                 seconds = statistics.median(found["result"])
             print(f"{name:<12} {seconds:8.2f} s {found['peak_mb']:6.0f} MB   {found['result']}", flush=True)
         size = Lake(str(root)).project_table(IMAGE_HISTORY.name, "default").stat().st_size

@@ -34,8 +34,8 @@ def parse_catalog(text: str) -> CatalogPlace:
         )
     if "/" in text or text.startswith(("~", ".")):
         # These would end the path in a URL, which is how libraries get it.
-        if set(text) & set("?#%"):
-            raise ValueError("must be a directory without ?, # and % in its path")
+        if set(text) & set("?#%") or not text.isprintable():
+            raise ValueError("must be a directory without ?, #, % and control characters in its path")
         return CatalogPlace(OURS, OURS, at_home(text))
     found = _NAME.fullmatch(text)
     if found is None:

@@ -162,9 +162,15 @@ def _check(read: Callable[[str], bytes], names: list[str], witnesses: list[str])
 
 def _check_proofs(read: Callable[[str], bytes], names: list[str], witnesses: list[str]) -> list[str]:
     export = json.loads(read("export.json"))
-    chain = Chain(read, sorted(name for name in names if name.startswith("manifests/")), witnesses)
+    manifests = sorted(name for name in names if name.startswith("manifests/"))
+    chain = Chain(read, manifests, witnesses)
     listed = [day["day"] for day in export["days"]]
-    problems = chain.problems + [
+    used = {"README.txt", "SHA256SUMS", "check.py", "export.json", *manifests}
+    for day in export["days"]:
+        if day["response"] is not None:
+            used |= {day["response"], day["body"], f"days/{day['day']}/rows.json"}
+    problems = chain.problems + [f"{name}: it belongs to no day of export.json." for name in sorted(set(names) - used)]
+    problems += [
         f"{name}: it is of {date}, a day that export.json leaves out."
         for date, (name, _) in chain.of_day.items()
         if min(listed) < date < max(listed) and date not in listed

@@ -7,6 +7,7 @@ import datetime as dt
 import hashlib
 import json
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -37,6 +38,9 @@ _PANDAS_TYPES: dict[pa.DataType, Any] = {
     **{getattr(pa, name.lower())(): getattr(pd, f"{name}Dtype")() for name in ("Int8", "Int16", "Int32", "Int64")},
     **{getattr(pa, name.lower())(): getattr(pd, f"{name}Dtype")() for name in ("UInt8", "UInt16", "UInt32", "UInt64")},
 }
+
+# What a sum of whole numbers is in Arrow.
+_SUM = pa.decimal128(38, 0)
 
 # What costs can be added up by.
 _COSTS_BY = (
@@ -85,6 +89,8 @@ def open_lake(place: str | Path | None = None, *, include_incomplete: bool = Fal
         # The access to an object store may be stated in `.env`.
         load_environment()
         root = at_home(str(place))
+    if "\0" in root:
+        raise ConfigurationError(f"The path of the lake has a null byte: {root!r}.")
     return LakeReader(Lake(root), _to_pandas, include_incomplete=include_incomplete)
 
 
@@ -162,6 +168,7 @@ class LakeReader(Generic[Frame]):
         if explode is not None and explode not in LIST_FIELDS:
             raise ConfigurationError(f"explode={explode!r} is not a list field: use one of {', '.join(LIST_FIELDS)}.")
         of_project = "NULL" if (key := self._known(project)) is None else quoted(key)
+        days = "SELECT project, MAX(snapshot_date) AS snapshot_date FROM history_days"
         if as_of is None:
             living = (
                 "SELECT image_history.*, rests_on FROM image_history INNER JOIN "  # noqa: S608
@@ -169,16 +176,20 @@ class LakeReader(Generic[Frame]):
                 f"WHERE valid_to IS NULL AND NOT is_deleted AND ({of_project} IS NULL OR project = {of_project})"
             )
         else:
-            living = f"FROM images_as_of({quoted(str(_day(as_of, 'as_of')))}, {of_project})"
+            until = quoted(str(_day(as_of, "as_of")))
+            living = f"FROM images_as_of({until}, {of_project})"
+            days = f"{days} WHERE snapshot_date <= DATE {until}"
         elements = ""
         if explode is not None:
             # An element that holds the separator itself is divided, too; `image_values` has the elements as sent.
             split = f"string_split(NULLIF(living.{explode}, ''), '|')"
             elements = f" REPLACE (UNNEST(COALESCE({split}, [NULL])) AS {explode})"
+        on_days = self._on_days(f"{days} GROUP BY project", project)
         return self._frame(
             f"SELECT living.*{elements}, costs.owner, costs.cost_center, costs.environment FROM ({living}) AS living "  # noqa: S608
-            "LEFT JOIN image_costs AS costs ON costs.project = living.project "
-            "AND costs.snapshot_date = living.rests_on AND costs.id = living.id ORDER BY living.project, living.id"
+            f"LEFT JOIN (FROM image_costs WHERE {on_days}) AS costs "
+            "ON costs.project = living.project AND costs.snapshot_date = living.rests_on "
+            "AND costs.id = living.id ORDER BY living.project, living.id"
         )
 
     def changes(self, since: Day | None = None, until: Day | None = None, *, project: str | None = None) -> Frame:
@@ -195,10 +206,10 @@ class LakeReader(Generic[Frame]):
         wanted = _names(severity, SEVERITIES, "severity") if severity is not None else list(SEVERITIES)
         order = ", ".join(map(quoted, SEVERITIES))
         return self._frame(
-            "SELECT * FROM open_findings WHERE severity IN (SELECT UNNEST($wanted)) "  # noqa: S608
-            "AND ($project IS NULL OR project = $project) "
+            f"SELECT * FROM open_findings WHERE {self._on_last_days(project)} "  # noqa: S608
+            "AND severity IN (SELECT UNNEST($wanted)) "
             f"ORDER BY LIST_POSITION([{order}], severity), days_open DESC, rule, project, id",
-            {"wanted": wanted, "project": self._known(project)},
+            {"wanted": wanted},
         )
 
     def costs(
@@ -336,10 +347,8 @@ class LakeReader(Generic[Frame]):
         Raises:
             ConfigurationError: the lake has no day of it.
         """
-        if project is None:
-            return None
         known = sorted({key for key, _, _ in self._published})
-        if _text(project, "project") not in known:
+        if project is not None and _text(project, "project") not in known:
             raise ConfigurationError(f"project={project!r} has no days in the lake: use {', '.join(known)}.")
         return project
 
@@ -361,11 +370,19 @@ class LakeReader(Generic[Frame]):
         return f"{rows} WHERE {' AND '.join(conditions)}"
 
     def _last_day(self, table: str, project: str | None) -> Frame:
-        return self._frame(
-            f"SELECT {table}.* FROM {table} INNER JOIN latest_days USING (project, snapshot_date) "  # noqa: S608
-            "WHERE ($project IS NULL OR project = $project) ORDER BY project, id",
-            {"project": self._known(project)},
-        )
+        return self._frame(f"SELECT * FROM {table} WHERE {self._on_last_days(project)} ORDER BY project, id")  # noqa: S608
+
+    def _on_last_days(self, project: str | None) -> str:
+        return self._on_days("FROM latest_days", self._known(project))
+
+    def _on_days(self, days: str, project: str | None) -> str:
+        """SQL for the condition that a row is of one of these days, which are constants: no other file is opened."""
+        found = [
+            f"(project = {quoted(row['project'])} AND snapshot_date = DATE {quoted(str(row['snapshot_date']))})"
+            for row in self._table(days, {}).to_pylist()
+            if row["snapshot_date"] is not None and project in (None, row["project"])
+        ]
+        return f"({' OR '.join(found) or 'FALSE'})"
 
     def _frame(self, query: str, parameters: dict[str, Any] | None = None, *, of_all_days: bool = False) -> Frame:
         frame = self._convert(self._table(query, parameters or {}))
@@ -377,7 +394,13 @@ class LakeReader(Generic[Frame]):
     def _table(self, query: str, parameters: dict[str, Any]) -> pa.Table:
         rows = select(self._connection, query, parameters)
         with sql_errors():
-            return rows.to_arrow_table()
+            table = rows.to_arrow_table()
+        # The engine adds up whole numbers in 128 bits, which would come out as decimals.
+        for position, column in enumerate(table.schema):
+            if column.type == _SUM:
+                with suppress(pa.ArrowInvalid):  # a number that does not fit stays a decimal
+                    table = table.set_column(position, column.name, table.column(position).cast(pa.int64()))
+        return table
 
 
 def _to_pandas(table: pa.Table) -> pd.DataFrame:

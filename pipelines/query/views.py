@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from pipelines.derive.history import DAYS_KEY
 from pipelines.engine.duckdb import engine_types, parquet_files
-from pipelines.engine.spreadsheet import inert_sql
+from pipelines.engine.spreadsheet import inert, inert_sql
 from pipelines.engine.sql_files import VIEWS, read_sql, read_view
 from pipelines.engine.sql_text import RUNNING_TEXT, quoted, quoted_name
 from pipelines.errors import ConfigurationError
@@ -409,12 +409,14 @@ def write_rows(relation: duckdb.DuckDBPyRelation, file: BinaryIO, form: Format, 
 
 
 def _write_csv(rows: duckdb.DuckDBPyRelation, file: BinaryIO, *, exact: bool) -> None:
-    texts = {name: f"CAST({name} AS VARCHAR)" for name, type_ in _columns(rows) if type_.id not in _PLAIN}
-    columns = ", ".join(
-        f"{texts[name] if exact else inert_sql(texts[name])} AS {name}" if name in texts else name
-        for name, _ in _columns(rows)
-    )
-    schema, batches = _batches(rows.project(columns))
+    columns = []
+    for (name, type_), heading in zip(_columns(rows), rows.columns, strict=True):
+        value = name
+        if type_.id not in _PLAIN:
+            text = f"CAST({name} AS VARCHAR)"
+            value = text if exact else inert_sql(text)
+        columns.append(f"{value} AS {name if exact else quoted_name(inert(heading))}")
+    schema, batches = _batches(rows.project(", ".join(columns)))
     with pa_csv.CSVWriter(file, schema) as writer:
         for batch in batches:
             writer.write_batch(batch)

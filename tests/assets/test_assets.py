@@ -16,6 +16,7 @@ import httpx
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from dagster._core.errors import DagsterExecutionInterruptedError
 from published_days import day_of, publish_snapshot
 
 from assets import build, daily_snapshot
@@ -466,6 +467,24 @@ def test_sensor_tells_failed_and_killed_runs_once(instance, sandbox, webhook, mo
     _, says = look_after_runs(definitions, instance, cursor)
     assert says == "No run has ended, and the lake was looked at some minutes ago."
     assert webhook.requests == []
+
+
+def test_sensor_tells_that_a_run_was_stopped(instance, webhook, monkeypatch):
+    definitions = build_definitions(Settings(notify=webhook.url), Attended())
+    cursor, _ = look_after_runs(definitions, instance)
+
+    def stop(_):
+        raise DagsterExecutionInterruptedError
+
+    monkeypatch.setattr(daily_snapshot, "take_inventory", stop)
+    with pytest.raises(DagsterExecutionInterruptedError):
+        definitions.resolve_job_def(DAILY_JOB).execute_in_process(
+            instance=instance, partition_key=partition_key(PARTITION)
+        )
+    webhook.requests.clear()
+    look_after_runs(definitions, instance, cursor)
+    (item,) = webhook.taken()["failed"]["items"]
+    assert item["reason"] == "The process of the run was told to stop during image_inventory."
 
 
 def test_nobody_to_tell_means_no_sensor():

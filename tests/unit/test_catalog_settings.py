@@ -56,7 +56,8 @@ def test_name_is_that_of_pyiceberg_s_configuration(monkeypatch, tmp_path):
         ),
         ("two names", "it must be a directory with a slash, such as ./catalog, or the name of a catalog"),
         ("Lakehouse.Upper", "it must be a directory with a slash"),
-        ("./catalog?x=1", "it must be a directory without ?, # and % in its path"),
+        ("./catalog?x=1", "it must be a directory without ?, #, % and control characters in its path"),
+        ("./a\nDROP TABLE b;", "it must be a directory without ?, #, % and control characters in its path"),
         ("~nobody-of-this-name/catalog", "it begins with ~nobody-of-this-name, but there is no such home directory"),
     ],
 )

@@ -177,7 +177,8 @@ def with_own_manifest(files, name):
 def test_response_that_rests_on_no_manifest_of_the_chain_is_named(exported, checking, capsys):
     forged = with_own_manifest(files_of(exported), "other/000004.json")
     assert problems_of(checking, forged) == [
-        "other/000004.json: it is not the newest manifest of 2026-11-13 in the chain."
+        "other/000004.json: it belongs to no day of export.json.",
+        "other/000004.json: it is not the newest manifest of 2026-11-13 in the chain.",
     ]
     assert "2026-11-13: not proved" in capsys.readouterr().out.splitlines()
 
@@ -206,6 +207,12 @@ def test_day_that_is_left_out_and_days_that_are_exchanged_are_named(exported, ch
     capsys.readouterr()
 
 
+def test_file_that_belongs_to_no_listed_day_is_named(exported, checking, capsys):
+    added = with_sums(files_of(exported) | {"days/2026-12-24/body": b"{}"})
+    assert problems_of(checking, added) == ["days/2026-12-24/body: it belongs to no day of export.json."]
+    capsys.readouterr()
+
+
 def test_words_of_a_forged_export_never_look_like_a_proof(exported, checking, capsys):
     files = files_of(exported)
     name = "days/2026-11-13/response.json"
@@ -213,7 +220,8 @@ def test_words_of_a_forged_export_never_look_like_a_proof(exported, checking, ca
     assert problems_of(checking, later) == [f"{name}: its row states another time than the one that is proved."]
     assert "2027" not in capsys.readouterr().out
     claim = {"response": None, "reason": "ok, 2027-01-01T00:00:00+00:00\x1b[2K, 120 bytes"}
-    claimed = in_json(files, "export.json", lambda export: export["days"][3].update(claim))
+    rest = {name: content for name, content in files.items() if not name.startswith("days/2026-11-13/")}
+    claimed = in_json(rest, "export.json", lambda export: export["days"][3].update(claim))
     assert problems_of(checking, claimed) == []
     line = "2026-11-13: nothing is proved: ok, 2027-01-01T00:00:00+00:00\\x1b[2K, 120 bytes"
     assert line in capsys.readouterr().out.splitlines()

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from decimal import Decimal
 
 import pandas as pd
 import polars as pl
@@ -89,6 +90,16 @@ def test_images_are_the_living_ones_of_the_last_complete_day_with_their_owners(l
     assert dict(zip(frame["id"], frame["name"], strict=True)) == living
     assert {id_: owner or None for id_, owner in zip(frame["id"], frame["owner"].fillna(""), strict=True)} == owners
     assert set(frame["rests_on"]) == {pd.Timestamp(LAST_DAY)}
+
+
+def test_frames_of_a_day_open_no_files_of_other_days(two_projects, tmp_path):
+    root = shutil.copytree(two_projects, tmp_path / "lake")
+    for name in ("image_costs", "image_storage"):
+        (root / f"{name}/dt={FIRST}/project=main/{name}.parquet").write_bytes(b"damaged")
+    with open_lake(root) as lake:
+        assert lake.storage(project="main")["snapshot_date"].tolist() == [pd.Timestamp(SECOND)]
+        for frame in (lake.images(project="main"), lake.images(SECOND, project="main")):
+            assert frame[["owner", "rests_on"]].values.tolist() == [["ann", pd.Timestamp(SECOND)]]
 
 
 def test_images_as_of_a_day_are_those_of_that_day(lake, stored):
@@ -281,6 +292,18 @@ def test_mistake_in_an_argument_is_one_sentence(two_projects, question, said):
     assert "\n" not in found
 
 
+def test_sums_of_whole_numbers_are_whole_numbers(two_projects):
+    with open_lake(two_projects) as lake:
+        query = (
+            "SELECT SUM(v) AS total, SUM(v) * 1000 AS huge, MAX(v) AS v FROM (VALUES (9000000000000000000), (1)) t(v)"
+        )
+        frame = lake.sql(query)
+        assert [str(type_) for type_ in frame.dtypes] == ["Int64", "object", "Int64"]
+        assert frame.values.tolist() == [[9 * 10**18 + 1, Decimal(9 * 10**21 + 1000), 9 * 10**18]]
+        assert lake.polars().sql(query).schema["total"] == pl.Int64
+        assert str(lake.sql("SELECT SUM(v) AS total FROM (SELECT 1 AS v WHERE FALSE)").dtypes["total"]) == "Int64"
+
+
 def test_any_name_may_be_that_of_a_parameter(two_projects):
     with open_lake(two_projects) as lake:
         assert lake.sql("SELECT $query AS a, $self AS b", query=1, self="x").values.tolist() == [[1, "x"]]
@@ -290,10 +313,9 @@ def test_damaged_manifest_is_one_sentence(two_projects, tmp_path):
     root = shutil.copytree(two_projects, tmp_path / "lake")
     (root / f"_manifests/dt={SECOND}/project=main.json").write_text("{")
     with open_lake(root) as lake:
-        with pytest.raises(StorageError, match="A manifest of the lake may be damaged: `image-snapshots verify"):
-            lake.findings()
-        with pytest.raises(StorageError, match=r"The manifest .*project=main\.json is damaged"):
-            lake.evidence(ONE, SECOND)
+        for question in (lake.findings, lambda: lake.history(ONE), lambda: lake.evidence(ONE, SECOND)):
+            with pytest.raises(StorageError, match="A manifest of the lake may be damaged: `image-snapshots verify"):
+                question()
 
 
 def test_storage_is_that_of_the_last_complete_day_with_unknown_bytes_as_null(two_projects):
@@ -332,6 +354,10 @@ def test_setting_names_the_lake_and_a_later_question_after_close_sees_new_days(t
     lake.close()
     assert len(lake.days()) == 4
     lake.close()
+
+
+def test_path_that_no_system_has_is_one_sentence():
+    assert sentence(lambda: open_lake("la\0ke").days()) == "The path of the lake has a null byte: 'la\\x00ke'."
 
 
 def test_lake_without_days_is_one_sentence(tmp_path):

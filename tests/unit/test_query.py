@@ -408,6 +408,8 @@ def test_csv_makes_text_harmless_that_a_spreadsheet_would_run(connection):
     assert [row[0] for row in csv.reader(io.StringIO(exact.getvalue().decode()))][1:] == texts
     assert [row["t"] for row in json.loads(written(connection, sql, Format.JSON))] == texts
     assert [inert(text) for text in texts] == [row[0] for row in guarded]
+    heading = 'SELECT 1 AS "=a"'
+    assert written(connection, heading, Format.CSV) == b'"\'=a"\n1\n'
 
 
 def test_rows_are_written_as_json(connection):
