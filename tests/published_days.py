@@ -32,6 +32,7 @@ PROJECT_ID = "p1"
 # A source was read if its table is given.
 _OTHER_SOURCES = (("registry", "registry_tags"), ("bills", "billed_costs"))
 _PAGE_ITEMS = 3
+_BATCH_ROWS = 100
 
 
 def day_of(date: str) -> SnapshotRun:
@@ -99,7 +100,9 @@ def publish_snapshot(
             strength="required",
         )
         with day.lake.writer(files[name], table, day.run_id) as writer:
-            writer.write(data)
+            # As when they arrive: a few at a time.
+            for batch in data.to_batches(max_chunksize=_BATCH_ROWS):
+                writer.write(batch)
     assert not given, f"no such table: {given.keys()}"
     inventory = _zeros(InventoryFacts) | {"source": "a.csv", "kind": "csv", "modified_at": None}
     inventory["ids"] = len(tables.get("responses", []))

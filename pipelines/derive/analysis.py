@@ -59,8 +59,11 @@ from pipelines.tables import (
 
 _PAGES_A_BATCH = 16
 
-# Of a range of ids, that many bytes of responses. In memory their values take several times as much.
+# A range of ids has about that many bytes of responses. In memory their values take several times as much. Rows as long
+# as `_LONG_ROW_BYTES` on average fill the engine's vectors, of which a SELECT has many at a time.
 _RANGE_BYTES = 64 * 1024**2
+_LONG_ROW_BYTES = 4 * 1024
+_LONG_RANGE_BYTES = 8 * 1024**2
 _BODY = "body"
 
 _LISTED_TEXTS = ("name", "namespace", "swr_path", "type", "visibility")
@@ -338,8 +341,9 @@ def id_ranges(path: LakePath, ids_at_a_time: int | None) -> list[str | None]:
         metadata = file.metadata
         body = file.schema_arrow.get_field_index(_BODY)
         groups = [metadata.row_group(number).column(body) for number in range(metadata.num_row_groups)]
-        bytes_ = sum(group.total_uncompressed_size for group in groups)
-        ids_at_a_time = min(ids_at_a_time, max(1, _RANGE_BYTES * metadata.num_rows // max(1, bytes_)))
+        row_bytes = sum(group.total_uncompressed_size for group in groups) // max(1, metadata.num_rows)
+        range_bytes = _RANGE_BYTES if row_bytes < _LONG_ROW_BYTES else _LONG_RANGE_BYTES
+        ids_at_a_time = min(ids_at_a_time, max(1, range_bytes // max(1, row_bytes)))
     starts, rows = [], 0
     for batch in read_batches(path, ids_at_a_time, ["id"]):
         # No batch has rows of two groups of the file, but a range may.

@@ -1,5 +1,6 @@
 """Deriving ranges of ids one after the other gives the same rows, in the same order, as deriving all at once."""
 
+import random
 from itertools import chain
 from pathlib import Path
 
@@ -78,13 +79,13 @@ def test_ranges_of_ids_give_the_rows_and_the_order_of_all_ids(tmp_path, monkeypa
     # As on a day of many rows, which two threads derive; relations are held in several groups.
     monkeypatch.setattr("pipelines.engine.duckdb._HELD_ROWS", 2)
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    threads, narrow = [], DuckDBEngine.narrow
+    threads, hold = [], DuckDBEngine.hold
 
-    def narrowed(engine, name, condition):
+    def held(engine, name, selects):
         threads.append(engine.read("SELECT current_setting('threads') AS number")["number"][0].as_py())
-        narrow(engine, name, condition)
+        hold(engine, name, selects)
 
-    monkeypatch.setattr(DuckDBEngine, "narrow", narrowed)
+    monkeypatch.setattr(DuckDBEngine, "hold", held)
     in_ranges = derive_everything(tmp_path / "in_ranges", monkeypatch, 2)
     assert set(threads) == {2}
     assert at_once.keys() == in_ranges.keys()
@@ -130,8 +131,26 @@ def test_long_responses_make_smaller_ranges(tmp_path):
     bodies = [bytes([number]) * 20_000_000 for number in range(len(IDS))]
     rows = pa.table({"id": IDS, "body": pa.array(bodies, pa.binary())})
     pq.write_table(rows, tmp_path / "long.parquet", use_dictionary=False, compression="zstd")
-    # Three of them have less than 64 MB.
-    assert len(id_ranges(tmp_path / "long.parquet", 100)) == len(IDS) / 3
+    assert len(id_ranges(tmp_path / "long.parquet", 100)) == len(IDS)
+
+
+def test_images_of_long_texts_are_derived_in_the_memory_of_any_day(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    today = day_of("2026-11-20")
+    ids = [f"{number:08x}-0000-4000-8000-000000000000" for number in range(1_000)]
+    texts = {id_: random.Random(id_).randbytes(9_000).hex() for id_ in ids}
+    publish_snapshot(
+        today,
+        responses=[{"id": id_, "outcome": "ok", "body": (text + text[::-1]).encode()} for id_, text in texts.items()],
+        images=[
+            {"id": id_, "visibility": "PUBLIC", "description": text, "extra": text[::-1], "content_hash": id_}
+            for id_, text in texts.items()
+        ],
+    )
+    result = derive_days(today)
+    assert result.history.versions == len(ids)
+    history = pq.ParquetFile(result.history.path.local).read(["id", "description"]).to_pylist()
+    assert {row["id"]: row["description"] for row in history} == texts
 
 
 def test_findings_of_ranges_are_ordered_by_rule_and_id(tmp_path):
