@@ -12,8 +12,8 @@ from pipelines.lake.storage import LakePath, storage_errors
 
 # Larger groups are read a little faster, and cost writers memory: one waits while the one before it is written.
 ROW_GROUP_ROWS = 32_768
-# Rows may be of any length, so groups and batches are bounded by their bytes, too: who reads a few rows has a whole group
-# of each long column in memory.
+# Rows may be of any length, so groups and batches are bounded by their bytes, too: who reads a few rows has a whole
+# group of each long column in memory.
 ROW_GROUP_BYTES = 16 * 2**20
 BATCH_BYTES = 16 * 2**20
 
