@@ -21,7 +21,7 @@ from pipelines.tables import Table
 # Enough for one SELECT over a few ids. Sorting many images uses temporary files beyond it.
 DERIVING_MEMORY = "128MB"
 # Enough for two threads that keep rows in order until somebody takes them.
-_MANY_ROWS_MEMORY = "192MB"
+_MANY_ROWS_MEMORY = "160MB"
 _MEMORY = "400MB"
 _RESTING_MEMORY = "16MB"
 _BATCH_ROWS = 8_192
