@@ -2,11 +2,14 @@
 
 import os
 from contextlib import contextmanager
+from itertools import count
 
 import pytest
 
 # The functions that make files appear and disappear under their names.
 _OPERATIONS = ("replace", "rename", "link", "unlink")
+# Each block is a process of its own: files that a killed one left have the number of another process in their names.
+_numbers = count(os.getpid() + 1)
 
 
 class Killed(BaseException):
@@ -31,7 +34,9 @@ def killed_after(operations: int):
 
         return counting
 
+    number = next(_numbers)
     with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(os, "getpid", lambda: number)
         for name in _OPERATIONS:
             monkeypatch.setattr(os, name, counted(getattr(os, name)))
         yield

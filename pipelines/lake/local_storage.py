@@ -93,9 +93,7 @@ class LocalPath(PosixPath, LakePath):
         self.parent.mkdir(parents=True, exist_ok=True)
         part = self._beside()
         try:
-            # A file of this name is left from a process that was killed, or is a link to any other file.
-            part.unlink(missing_ok=True)
-            with part.open("xb") as file:
+            with _open_new(part) as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -195,6 +193,15 @@ def _open_file(path: str, flags: int) -> int:
         os.close(descriptor)
         raise OSError(errno.EINVAL, "it is no file", path)
     return descriptor
+
+
+def _open_new(part: LocalPath) -> Any:
+    try:
+        return part.open("xb")
+    except FileExistsError:
+        # It is left from a process that was killed, or is a link to any other file.
+        part.unlink()
+        return part.open("xb")
 
 
 def _sync(directory: Path) -> None:
