@@ -194,6 +194,8 @@ def open_catalog(access: CatalogAccess) -> "Catalog":
     """Connect to the catalog; errors are those of `catalog_errors`, which must be around it."""
     from pyiceberg.catalog import load_catalog  # noqa: PLC0415
 
+    # Its threads share one evaluator of manifests, so several overlook files that are to be replaced.
+    os.environ["PYICEBERG_MAX_WORKERS"] = "1"
     if access.place.directory is not None:
         Path(access.place.directory).mkdir(parents=True, exist_ok=True)
     if access.kind != "rest":

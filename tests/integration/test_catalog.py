@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,9 @@ import pyarrow as pa
 import pytest
 from loaded_days import A, B, day_in, image, lake_rows, normalised, publish_images
 from pyiceberg.catalog import load_catalog
+from pyiceberg.expressions.visitors import _ManifestEvalVisitor
 from pyiceberg.types import LongType, StringType
+from pyiceberg.utils.concurrent import ExecutorFactory
 from rest_catalog import TOKEN, RestCatalogServer
 
 from pipelines.catalog import loading
@@ -112,12 +115,28 @@ def sentence(kind, call):
     return str(raised.value)
 
 
+def threads_that_look(monkeypatch):
+    """The threads that decide which manifests may have files to replace, from now on."""
+    threads, evaluate = set(), _ManifestEvalVisitor.eval
+
+    def evaluated(visitor, manifest):
+        threads.add(threading.current_thread())
+        return evaluate(visitor, manifest)
+
+    monkeypatch.setattr(ExecutorFactory, "_instance", None)
+    monkeypatch.setattr(_ManifestEvalVisitor, "eval", evaluated)
+    return threads
+
+
 def test_catalog_has_the_lake_s_rows_and_a_rebuilt_day_is_a_new_snapshot(days, lake, made_again, tmp_path, monkeypatch):
     # Polars would warn that it lacks its own, quicker planner.
     monkeypatch.setenv("POLARS_ICEBERG_PLANNER", "pyiceberg")
     other = day_in(lake, "2026-11-22", "other")
     evidence = evidence_of(lake)
+    looking = threads_that_look(monkeypatch)
     first = load(days[2])
+    # Several would overlook files that are to be replaced: PyIceberg's evaluator keeps in itself what it looks at.
+    assert len(looking - {threading.main_thread()}) == 1
     assert (first.catalog, first.other_days) == ("./catalog", 2)
     assert first.commits == 3 * (len(OF_A_DAY) + 1) + 1
     assert set(first.rows) == set(WAREHOUSE_TABLES)
