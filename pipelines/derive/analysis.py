@@ -61,7 +61,7 @@ _PAGES_A_BATCH = 16
 
 # A range of ids has about that many bytes of responses. In memory their values take several times as much. Rows as long
 # as `_LONG_ROW_BYTES` on average fill the engine's vectors, of which a SELECT has many at a time.
-_RANGE_BYTES = 64 * 1024**2
+_RANGE_BYTES = 32 * 1024**2
 _LONG_ROW_BYTES = 4 * 1024
 _LONG_RANGE_BYTES = 8 * 1024**2
 _BODY = "body"

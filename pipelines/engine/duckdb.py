@@ -20,8 +20,6 @@ from pipelines.tables import Table
 
 # Enough for one SELECT over a few ids. Sorting many images uses temporary files beyond it.
 DERIVING_MEMORY = "128MB"
-# Enough for two threads that keep rows in order until somebody takes them.
-_MANY_ROWS_MEMORY = "160MB"
 _MEMORY = "400MB"
 _RESTING_MEMORY = "16MB"
 _BATCH_ROWS = 8_192
@@ -31,12 +29,14 @@ _HELD_ROWS = 32_768
 class DuckDBEngine(Engine):
     """DuckDB in bounded memory, which spills to temporary files; `within` an engine that is open, in its memory."""
 
-    ids_at_a_time: ClassVar[int | None] = 65_536
+    ids_at_a_time: ClassVar[int | None] = 32_768
 
     def __init__(self, memory: str = _MEMORY, within: "DuckDBEngine | None" = None) -> None:
         self._memory = memory
         self._within = within
+        # With little memory there is no room for rows that several threads keep in order until somebody takes them.
         self._threads = 1 if memory == DERIVING_MEMORY else os.cpu_count() or 1
+        self._holding_threads = self._threads
         self._numbers = count()
         self._stack = ExitStack()
         self._views: dict[str, str] = {}
@@ -77,11 +77,9 @@ class DuckDBEngine(Engine):
         return DuckDBEngine(self._memory, within=self)
 
     def expect(self, rows: int) -> None:
-        """Use a second thread, and memory for it, if rows are many; with few, starting it costs more than it gains."""
-        if rows > _HELD_ROWS and self._memory == DERIVING_MEMORY:
-            self._memory = _MANY_ROWS_MEMORY
-            self.connection.execute(f"SET memory_limit = '{self._memory}'")
-            self.connection.execute(f"SET threads = {min(2, os.cpu_count() or 1)}")
+        """Hold relations with a second thread if rows are many; with few, starting it costs more than it gains."""
+        if rows > _HELD_ROWS:
+            self._holding_threads = max(self._threads, min(2, os.cpu_count() or 1))
 
     def load(self, name: str, data: pa.Table | pa.RecordBatchReader) -> None:
         """Create a relation from Arrow data; batches go to a temporary file, because their number is unknown."""
@@ -147,6 +145,7 @@ class DuckDBEngine(Engine):
     def hold(self, name: str, selects: Iterable[str]) -> None:
         """Create a relation with the rows of several SELECTs, one after the other, outside this process's memory."""
         paths = []
+        self._use_threads(self._holding_threads)
         for sql in selects:
             path = self._scratch_file()
             paths.append(path)
@@ -154,8 +153,13 @@ class DuckDBEngine(Engine):
                 f"COPY ({sql}) TO {quoted(str(path))} "
                 f"(FORMAT parquet, COMPRESSION lz4_raw, ROW_GROUP_SIZE {_HELD_ROWS})"
             )
+        self._use_threads(self._threads)
         self._read_local(name, paths)
         self._held[name] = tuple(map(str, paths))
+
+    def _use_threads(self, threads: int) -> None:
+        if self._holding_threads != self._threads:
+            self.connection.execute(f"SET threads = {threads}")
 
     def load_local(self, name: str, paths: Iterable[Path], schema: pa.Schema) -> None:
         """Create a relation that reads Parquet files of this machine in place."""

@@ -76,18 +76,13 @@ def derive_everything(
 
 def test_ranges_of_ids_give_the_rows_and_the_order_of_all_ids(tmp_path, monkeypatch):
     at_once = derive_everything(tmp_path / "at_once", monkeypatch, None)
-    # As on a day of many rows, which two threads derive; relations are held in several groups.
+    # As on a day of many rows, whose relations are held by two threads, in several groups.
     monkeypatch.setattr("pipelines.engine.duckdb._HELD_ROWS", 2)
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    threads, hold = [], DuckDBEngine.hold
-
-    def held(engine, name, selects):
-        threads.append(engine.read("SELECT current_setting('threads') AS number")["number"][0].as_py())
-        hold(engine, name, selects)
-
-    monkeypatch.setattr(DuckDBEngine, "hold", held)
+    threads, use = set(), DuckDBEngine._use_threads
+    monkeypatch.setattr(DuckDBEngine, "_use_threads", lambda engine, number: (threads.add(number), use(engine, number)))
     in_ranges = derive_everything(tmp_path / "in_ranges", monkeypatch, 2)
-    assert set(threads) == {2}
+    assert threads == {1, 2}
     assert at_once.keys() == in_ranges.keys()
     for path, table in at_once.items():
         assert in_ranges[path].to_pylist() == table.to_pylist(), path
