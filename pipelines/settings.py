@@ -297,10 +297,9 @@ class Settings(BaseSettings):
     @field_validator("owners")
     @classmethod
     def _owners_are_people_or_teams(cls, value: str) -> str:
-        names = _names(value)
-        for name in names:
-            if looks_like_url(name) or not re.fullmatch(r"team:[A-Za-z0-9_]+|[^@\s]+@[^@\s]+\.[^@\s]+", name):
-                said = "" if looks_like_url(name) else f"{name!r} "
+        for name in (names := _names(value)):
+            said = "" if looks_like_url(name) else f"{name!r} "
+            if not said or not re.fullmatch(r"team:[A-Za-z0-9_]+|[^@\s]+@[^@\s]+\.[^@\s]+", name):
                 raise ValueError(f"the owner {said}must be an e-mail address, or team: with letters, digits and _")
         return ",".join(names)
 
@@ -367,8 +366,7 @@ class Settings(BaseSettings):
     @classmethod
     def _paths_may_begin_at_home(cls, value: Path | None) -> Path | None:
         if value is not None and looks_like_url(str(value)):
-            # A message about a file quotes its name, and a URL may hold a password.
-            raise ValueError("must be a path, not a URL")
+            raise ValueError("must be a path, not a URL")  # whose password a message about the file would quote
         return None if value is None else Path(at_home(str(value)))
 
     @field_validator("metrics")
@@ -456,8 +454,8 @@ class Settings(BaseSettings):
     @property
     def derives_endpoint(self) -> bool:
         """Whether the endpoint follows from the region: none is stated, but a region or a cloud's credentials are."""
-        project = (self.projects or {}).get(self._project or "")
-        has_cloud = project is not None and (project.cloud or project.region) is not None
+        project = (self.projects or {}).get(self._project or "", Project())
+        has_cloud = (project.cloud or project.region) is not None
         return self.endpoint is None and (self._has_credentials or has_cloud)
 
     @property
@@ -541,8 +539,7 @@ class Settings(BaseSettings):
             ConfigurationError: a value is wrong; names the variable, never the value.
         """
         load_environment()
-        for field in _EXAMPLES:
-            name = f"{PREFIX}{field.upper()}"
+        for name in (f"{PREFIX}{field.upper()}" for field in _EXAMPLES):
             check_json(name, os.environ.get(name, ""))
         try:
             # A value from a file is passed in: it must not stay in the environment, where it would outlive the file.

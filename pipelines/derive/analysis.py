@@ -39,7 +39,7 @@ from pipelines.lake.manifests import (
     published_or_error,
     read_manifest,
 )
-from pipelines.lake.parquet_files import SANDBOX_MARK, open_parquet, read_batches
+from pipelines.lake.parquet_files import LONG_ROW_BYTES, SANDBOX_MARK, open_parquet, read_batches
 from pipelines.lake.storage import LakePath
 from pipelines.run import Run
 from pipelines.settings import Settings
@@ -60,9 +60,8 @@ from pipelines.tables import (
 _PAGES_A_BATCH = 16
 
 # A range of ids has about that many bytes of responses. In memory their values take several times as much. Rows as long
-# as `_LONG_ROW_BYTES` on average fill the engine's vectors, of which a SELECT has many at a time.
+# as `LONG_ROW_BYTES` on average fill the engine's vectors, of which a SELECT has many at a time.
 _RANGE_BYTES = 32 * 1024**2
-_LONG_ROW_BYTES = 4 * 1024
 _LONG_RANGE_BYTES = 8 * 1024**2
 _BODY = "body"
 
@@ -342,7 +341,7 @@ def id_ranges(path: LakePath, ids_at_a_time: int | None) -> list[str | None]:
         body = file.schema_arrow.get_field_index(_BODY)
         groups = [metadata.row_group(number).column(body) for number in range(metadata.num_row_groups)]
         row_bytes = sum(group.total_uncompressed_size for group in groups) // max(1, metadata.num_rows)
-        range_bytes = _RANGE_BYTES if row_bytes < _LONG_ROW_BYTES else _LONG_RANGE_BYTES
+        range_bytes = _RANGE_BYTES if row_bytes < LONG_ROW_BYTES else _LONG_RANGE_BYTES
         ids_at_a_time = min(ids_at_a_time, max(1, range_bytes // max(1, row_bytes)))
     starts, rows = [], 0
     for batch in read_batches(path, ids_at_a_time, ["id"]):

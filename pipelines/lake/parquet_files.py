@@ -12,9 +12,11 @@ from pipelines.lake.storage import LakePath, storage_errors
 
 # Larger groups are read a little faster, and cost writers memory: one waits while the one before it is written.
 ROW_GROUP_ROWS = 32_768
-# Rows may be of any length, so groups and batches are bounded by their bytes, too: who reads a few rows has a whole
-# group of each long column in memory.
-ROW_GROUP_BYTES = 16 * 2**20
+# Rows may be of any length, so groups and batches are bounded by their bytes, too. Usual rows never reach that. Groups
+# of long rows are smaller: who reads a few rows has a whole group of each long column in memory.
+ROW_GROUP_BYTES = 64 * 2**20
+LONG_ROW_BYTES = 4 * 2**10
+LONG_ROW_GROUP_BYTES = 16 * 2**20
 BATCH_BYTES = 16 * 2**20
 
 # In the footer of each file that holds data of the sandbox, so that a copy elsewhere still says so.
@@ -50,7 +52,9 @@ class TableWriter:
             self._pending_rows += batch.num_rows
             self._pending_bytes += batch.nbytes
             self.rows += batch.num_rows
-            if self._pending_rows >= self._row_group_rows or self._pending_bytes >= ROW_GROUP_BYTES:
+            is_long = self._pending_bytes >= LONG_ROW_BYTES * self._pending_rows
+            most = LONG_ROW_GROUP_BYTES if is_long else ROW_GROUP_BYTES
+            if self._pending_rows >= self._row_group_rows or self._pending_bytes >= most:
                 self.flush()
 
     def note(self, metadata: Mapping[str, str]) -> None:
