@@ -7,7 +7,8 @@ import pytest
 from audited_days import SHIPPED, SPINS, derive, findings_of, write_rule
 from published_days import day_of, publish_snapshot, published_rows
 
-from pipelines.derive import rule_process
+from pipelines.derive import rule_process, rule_worker
+from pipelines.engine.sql_text import RUNNING_TEXT
 from pipelines.settings import Settings
 from pipelines.tables import AUDIT_RULES
 
@@ -110,3 +111,7 @@ def test_rule_process_has_no_environment_and_no_open_files(tmp_path, monkeypatch
         with open(f"/proc/{pid}/environ", "rb") as file:
             assert b"hunter2" not in file.read()
     assert not scratch.exists()
+
+
+def test_rules_and_queries_refuse_the_same_functions():
+    assert set(rule_worker._RUNNING_TEXT) == RUNNING_TEXT
