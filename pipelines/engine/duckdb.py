@@ -105,7 +105,7 @@ class DuckDBEngine(Engine):
         for path in paths:
             self._know(path)
         files = parquet_files(self.connection, table, [path.sql_name for path in paths])
-        self.create_view(name, f"SELECT * FROM {files}")  # noqa: S608
+        self.create_view(name, f"SELECT * EXCLUDE (filename) FROM {files}")  # noqa: S608
 
     def _know(self, path: LakePath) -> None:
         if path.local is None:
@@ -232,4 +232,5 @@ def parquet_files(
         if name not in without
     )
     files = ", ".join(map(quoted, names))
-    return f"read_parquet([{files}], schema = MAP {{{fields}}})"
+    # Only with the column itself, instead of the one that any file has, do several conditions on it skip files.
+    return f"read_parquet([{files}], schema = MAP {{{fields}}}, filename = true)"

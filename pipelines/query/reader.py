@@ -22,7 +22,7 @@ from pipelines.errors import ConfigurationError, StorageError
 from pipelines.inputs.environment import at_home
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import holds_sandbox, parse_manifest
-from pipelines.query.views import connect_lake, select, sql_errors
+from pipelines.query.views import connect_lake, on_days, select, sql_errors
 from pipelines.settings import Settings, load_environment
 from pipelines.tables import LIST_FIELDS, SEVERITIES
 
@@ -184,10 +184,10 @@ class LakeReader(Generic[Frame]):
             # An element that holds the separator itself is divided, too; `image_values` has the elements as sent.
             split = f"string_split(NULLIF(living.{explode}, ''), '|')"
             elements = f" REPLACE (UNNEST(COALESCE({split}, [NULL])) AS {explode})"
-        on_days = self._on_days(f"{days} GROUP BY project", project)
+        costs = on_days("image_costs", self._days(f"{days} GROUP BY project", project))
         return self._frame(
             f"SELECT living.*{elements}, costs.owner, costs.cost_center, costs.environment FROM ({living}) AS living "  # noqa: S608
-            f"LEFT JOIN (FROM image_costs WHERE {on_days}) AS costs "
+            f"LEFT JOIN ({costs}) AS costs "
             "ON costs.project = living.project AND costs.snapshot_date = living.rests_on "
             "AND costs.id = living.id ORDER BY living.project, living.id"
         )
@@ -205,9 +205,9 @@ class LakeReader(Generic[Frame]):
         """
         wanted = _names(severity, SEVERITIES, "severity") if severity is not None else list(SEVERITIES)
         order = ", ".join(map(quoted, SEVERITIES))
+        rows = on_days("open_findings", self._days("FROM latest_days", project))
         return self._frame(
-            f"SELECT * FROM open_findings WHERE {self._on_last_days(project)} "  # noqa: S608
-            "AND severity IN (SELECT UNNEST($wanted)) "
+            f"SELECT * FROM ({rows}) WHERE severity IN (SELECT UNNEST($wanted)) "  # noqa: S608
             f"ORDER BY LIST_POSITION([{order}], severity), days_open DESC, rule, project, id",
             {"wanted": wanted},
         )
@@ -370,19 +370,18 @@ class LakeReader(Generic[Frame]):
         return f"{rows} WHERE {' AND '.join(conditions)}"
 
     def _last_day(self, table: str, project: str | None) -> Frame:
-        return self._frame(f"SELECT * FROM {table} WHERE {self._on_last_days(project)} ORDER BY project, id")  # noqa: S608
+        rows = on_days(table, self._days("FROM latest_days", project))
+        return self._frame(f"SELECT * FROM ({rows}) ORDER BY project, id")  # noqa: S608
 
-    def _on_last_days(self, project: str | None) -> str:
-        return self._on_days("FROM latest_days", self._known(project))
-
-    def _on_days(self, days: str, project: str | None) -> str:
-        """SQL for the condition that a row is of one of these days, which are constants: no other file is opened."""
-        found = [
-            f"(project = {quoted(row['project'])} AND snapshot_date = DATE {quoted(str(row['snapshot_date']))})"
-            for row in self._table(days, {}).to_pylist()
-            if row["snapshot_date"] is not None and project in (None, row["project"])
+    def _days(self, query: str, project: str | None) -> list[Partition]:
+        """The days (project, snapshot_date) that a query returns, of one project or of all."""
+        key = self._known(project)
+        return [
+            Partition(row["snapshot_date"], row["project"])
+            for row in self._table(query, {}).to_pylist()
+            # A project without a history has no day there.
+            if row["snapshot_date"] is not None and key in (None, row["project"])
         ]
-        return f"({' OR '.join(found) or 'FALSE'})"
 
     def _frame(self, query: str, parameters: dict[str, Any] | None = None, *, of_all_days: bool = False) -> Frame:
         frame = self._convert(self._table(query, parameters or {}))

@@ -9,7 +9,7 @@ import json
 import re
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -25,9 +25,9 @@ from pipelines.engine.duckdb import engine_types, parquet_files
 from pipelines.engine.spreadsheet import inert, inert_sql
 from pipelines.engine.sql_files import VIEWS, read_sql, read_view
 from pipelines.engine.sql_text import RUNNING_TEXT, quoted, quoted_name
-from pipelines.errors import ConfigurationError
+from pipelines.errors import ConfigurationError, StorageError
 from pipelines.lake.layout import Lake, Partition
-from pipelines.lake.manifests import known_partitions
+from pipelines.lake.manifests import known_partitions, read_manifest
 from pipelines.lake.monthly_manifests import monthly_files
 from pipelines.lake.names import project_of
 from pipelines.lake.storage import LakePath
@@ -45,6 +45,9 @@ class Format(StrEnum):
 # Sorted so that each view comes after those that it uses.
 _AS_OF = "images_as_of"
 _AS_OF_PARAMETERS = "as_of_date, of_project := NULL"
+
+# The view that others are made of, and that is constant while the lake is open.
+_LATEST = "latest_days"
 
 # A file of the lake -> its name in SQL over the whole lake.
 _FileName = Callable[[LakePath], str]
@@ -203,12 +206,63 @@ def _create_views(
         f"CREATE VIEW history_days AS {_history_days(sorted(projects), [name_of(path) for path in histories])}"
     )
     connection.execute(f"CREATE VIEW days AS {read_sql('query/days.sql')}")
+    latest = _last_days(lake, partitions, include_incomplete=include_incomplete)
     for name in VIEWS:
-        connection.execute(f"CREATE VIEW {name} AS {read_view(f'views/{name}.sql').select}")
-    if include_incomplete:
-        last = "SELECT project, MAX(snapshot_date) AS snapshot_date FROM days GROUP BY project"
-        connection.execute(f"CREATE OR REPLACE VIEW latest_days AS {last}")
+        select = read_view(f"views/{name}.sql").select
+        if name == _LATEST:
+            if latest is not None:
+                select = _as_rows(latest)
+            elif include_incomplete:
+                select = "SELECT project, MAX(snapshot_date) AS snapshot_date FROM days GROUP BY project"
+        elif latest is not None and re.search(rf"\b{_LATEST}\b", select):
+            select = on_days(f"({select}) AS of_all_days", latest)
+        connection.execute(f"CREATE VIEW {name} AS {select}")
     connection.execute(f"CREATE MACRO {_AS_OF}({_AS_OF_PARAMETERS}) AS TABLE {read_sql(f'query/{_AS_OF}.sql')}")
+
+
+def _last_days(lake: Lake, partitions: Sequence[Partition], *, include_incomplete: bool) -> list[Partition] | None:
+    """The last complete day (`include_incomplete`: the last day) of each project that has one.
+
+    None if a manifest on the way is damaged or lies in another's place: `days`, which reads all of them, then says so.
+    """
+    found: dict[str, Partition] = {}
+    for partition in sorted(partitions, reverse=True):
+        if partition.project in found:
+            continue
+        try:
+            manifest = read_manifest(lake.manifest(partition))
+        except StorageError:
+            return None
+        if (manifest.project, manifest.snapshot_date) != (partition.project, partition.date):
+            return None
+        if manifest.is_complete or include_incomplete:
+            found[partition.project] = partition
+    return list(found.values())
+
+
+def _as_rows(partitions: Collection[Partition]) -> str:
+    """SQL for days as rows (project, snapshot_date)."""
+    if not partitions:
+        return "SELECT CAST(NULL AS VARCHAR) AS project, CAST(NULL AS DATE) AS snapshot_date WHERE FALSE"
+    values = ", ".join(f"({quoted(day.project)}, DATE {quoted(str(day.date))})" for day in partitions)
+    return f"SELECT * FROM (VALUES {values}) AS known(project, snapshot_date)"  # noqa: S608
+
+
+def on_days(relation: str, partitions: Iterable[Partition]) -> str:
+    """SQL for the rows of some days of a relation with the columns `project` and `snapshot_date`.
+
+    Each date has a SELECT of its own: only from a comparison with a single constant does the engine conclude which
+    files of further tables, joined by project and day, it need not open.
+    """
+    projects: dict[dt.date, list[str]] = {}
+    for day in partitions:
+        projects.setdefault(day.date, []).append(day.project)
+    rows = f"SELECT * FROM {relation} WHERE"  # noqa: S608
+    selects = []
+    for date, keys in projects.items():
+        of_projects = f"= {quoted(keys[0])}" if len(keys) == 1 else f"IN ({', '.join(map(quoted, keys))})"
+        selects.append(f"{rows} snapshot_date = DATE {quoted(str(date))} AND project {of_projects}")
+    return " UNION ALL ".join(selects) or f"{rows} FALSE"
 
 
 def _history_days(projects: Sequence[str], files: Sequence[str]) -> str:

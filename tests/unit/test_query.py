@@ -16,10 +16,11 @@ import pytest
 from published_days import PROJECT_ID, publish_snapshot, rows_of, write_history
 
 from pipelines.engine.spreadsheet import inert
+from pipelines.engine.sql_files import read_view
 from pipelines.engine.sql_text import quoted
 from pipelines.errors import ConfigurationError
 from pipelines.lake.layout import Lake, Partition
-from pipelines.query.views import Format, connect_lake, relations, select, write_rows
+from pipelines.query.views import Format, connect_lake, relations, select, sql_errors, write_rows
 from pipelines.settings import ROOT, Settings
 from pipelines.snapshot.snapshot_run import SnapshotRun
 from pipelines.tables import ANALYSIS_TABLES, IMAGE_COSTS, IMAGES, TABLES
@@ -131,15 +132,23 @@ def test_column_missing_in_old_files_is_null(lake):
         ]
 
 
-def test_condition_on_day_or_project_opens_no_other_file(lake):
+@pytest.mark.parametrize(
+    ("condition", "names"),
+    [
+        ("snapshot_date = '2026-11-01'", ["else", "old"]),
+        ("project = 'other'", ["else"]),
+        ("snapshot_date = '2026-11-01' AND project = 'default'", ["old"]),
+        ("project = 'default' AND snapshot_date = '2026-11-01'", ["old"]),
+        ("snapshot_date IN ('2026-11-01', '2026-10-31')", ["else", "old"]),
+        ("snapshot_date BETWEEN '2026-10-01' AND '2026-11-01' AND project = 'default'", ["old"]),
+        ("project = 'other' OR (project = 'default' AND snapshot_date = '2026-11-01')", ["else", "old"]),
+    ],
+)
+def test_conditions_on_day_and_project_open_no_other_file(lake, condition, names):
     for date in (SECOND, THIRD):
         lake.table("images", Partition(date, "default")).write_bytes(b"damaged")
     with closing(connect_lake(lake)) as opened:
-        assert rows(opened, "SELECT name FROM images WHERE snapshot_date = '2026-11-01' ORDER BY name") == [
-            ("else",),
-            ("old",),
-        ]
-        assert rows(opened, "SELECT name FROM images WHERE project = 'other'") == [("else",)]
+        assert rows(opened, f"SELECT name FROM images WHERE {condition} ORDER BY name") == [(name,) for name in names]
 
 
 def test_first_rows_of_a_project_are_found(connection):
@@ -161,6 +170,40 @@ def test_latest_day_may_be_incomplete_if_requested(published_lake):
             ("default", "newest"),
             ("other", "else"),
         ]
+
+
+def test_latest_day_is_the_same_whether_it_is_a_constant_or_read_from_all_manifests(connection, published_lake):
+    from_manifests = rows(connection, f"SELECT * FROM ({read_view('views/latest_days.sql').select}) ORDER BY ALL")
+    assert rows(connection, "SELECT * FROM latest_days ORDER BY ALL") == from_manifests
+    assert from_manifests == [("default", SECOND), ("other", FIRST)]
+
+
+@pytest.mark.parametrize("name", ["images_latest", "open_findings", "unused_images"])
+def test_view_of_the_latest_days_opens_no_file_of_another_day(lake, name):
+    last = {Partition(SECOND, "default"), Partition(FIRST, "other")}
+    for table in ("images", "responses", "audit_findings", "audit_rules", "image_costs", "image_usage"):
+        for partition in {Partition(date, "default") for date in (FIRST, SECOND, THIRD)} - last:
+            path = lake.table(table, partition)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"damaged")
+    with closing(connect_lake(lake)) as opened:
+        assert len(rows(opened, f"SELECT * FROM {name}")) == (2 if name == "images_latest" else 0)
+
+
+def test_damaged_manifest_stops_only_what_needs_it(lake):
+    lake.manifest(Partition(THIRD, "default")).write_bytes(b"{")
+    with closing(connect_lake(lake)) as opened:
+        assert rows(opened, "SELECT COUNT(*) FROM images") == [(4,)]
+        with pytest.raises(ConfigurationError, match="Malformed JSON"), sql_errors():
+            rows(opened, "SELECT * FROM images_latest")
+
+
+def test_project_without_a_complete_day_has_no_latest_one(lake):
+    for partition in (Partition(FIRST, "default"), Partition(SECOND, "default"), Partition(FIRST, "other")):
+        lake.remove(lake.manifest(partition))
+    with closing(connect_lake(lake)) as opened:
+        assert rows(opened, "SELECT * FROM latest_days") == []
+        assert rows(opened, "SELECT * FROM images_latest") == []
 
 
 def test_images_have_the_owner_of_their_day_s_inventory(connection):
