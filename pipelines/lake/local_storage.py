@@ -271,13 +271,14 @@ class LocalFiles(ReadOnlyFiles):
         return path
 
     def _reader(self, name: str) -> io.RawIOBase:
-        return _LocalReader(self._path(name))
+        return _LocalReader(_open_file(str(self._path(name)), os.O_RDONLY))
 
 
 class _LocalReader(SharedReader):
-    def __init__(self, path: Path) -> None:
-        self._descriptor = _open_file(str(path), os.O_RDONLY)
-        super().__init__(os.fstat(self._descriptor).st_size)
+    def __init__(self, descriptor: int) -> None:
+        # Whatever fails after this, Python closes it.
+        self._descriptor = descriptor
+        super().__init__(os.fstat(descriptor).st_size)
 
     def readinto(self, buffer: Buffer) -> int:
         size = os.preadv(self._descriptor, [buffer], self.position)

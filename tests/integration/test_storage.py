@@ -2,6 +2,8 @@
 
 import hashlib
 import io
+import subprocess
+import sys
 from contextlib import closing
 
 import duckdb
@@ -124,3 +126,18 @@ def test_engine_reads_files_of_the_directory_and_no_others(root):
             connection.sql(f"FROM read_parquet('{name}')").fetchall()
         with pytest.raises(duckdb.Error, match="is read-only here"):
             connection.sql(f"COPY (SELECT 1) TO '{files.prefix}new.parquet'")
+
+
+def test_reading_a_file_that_is_not_there_is_one_error(tmp_path):
+    script = """
+import sys
+from pipelines.lake.paths import open_storage
+try:
+    open_storage(sys.argv[1]).reader().open("lake://nothing.parquet")
+except FileNotFoundError:
+    print("not there")
+"""
+    # In this mode Python shows errors of what is thrown away, as every version from 3.13 on does.
+    command = [sys.executable, "-X", "dev", "-c", script, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("not there\n", "")
