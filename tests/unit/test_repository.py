@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import setuptools
+from packaging.specifiers import SpecifierSet
 
 import assets
 import pipelines
@@ -45,6 +46,14 @@ def test_ci_runs_the_readme_s_test_command():
     in_ci = pattern.findall((ROOT / ".ci" / "run").read_text())
     assert len(in_readme) == 1, "README.md must hold the test command once, on a line of its own"
     assert in_ci == in_readme
+
+
+def test_pages_name_the_versions_of_python_that_can_install_this():
+    stated = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    *others, last = (f"3.{minor}" for minor in range(30) if SpecifierSet(stated).contains(f"3.{minor}"))
+    versions = f"Python {', '.join(others)} or {last}"
+    for page in ("README.md", "CONTRIBUTING.md", "docs/operations.md", ".ci/run"):
+        assert versions in (ROOT / page).read_text(), page
 
 
 def test_scripts_are_executable():
