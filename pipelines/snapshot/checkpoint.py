@@ -12,7 +12,7 @@ import logging
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +76,9 @@ class Checkpoint:
 
     def __init__(self, path: Path | None, subject: str, make_sink: Callable[[sqlite3.Connection], _Sink]) -> None:
         self._path = path
-        with self._errors():
+        with self._errors(), ExitStack() as stack:
             self._db = sqlite3.connect(path or "", isolation_level=None)
+            stack.callback(self._db.close)
             # A damaged text may hold any bytes; its checksum shows the damage.
             self._db.text_factory = functools.partial(str, encoding="utf-8", errors="surrogateescape")
             # Only one process uses the file, because the partition is locked. Exclusive mode needs no shared-memory
@@ -99,6 +100,8 @@ class Checkpoint:
             self.traces = TraceStore(self._db)
             self.registry = RegistryStore(self._db)
             self.bills = BillStore(self._db)
+            # From here on the checkpoint is closed by whoever opened it.
+            stack.pop_all()
 
     def close(self) -> None:
         """Close the file."""

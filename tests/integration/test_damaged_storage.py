@@ -72,7 +72,12 @@ def test_damaged_stored_response_is_requested_again(tmp_path, change):
 
 
 @pytest.mark.parametrize("content", [b"no database at all" * 100, b"SQLite format 3\0" + b"\xff" * 8_000])
-def test_destroyed_checkpoint_file_is_started_again(tmp_path, caplog, content):
+def test_destroyed_checkpoint_file_is_closed_and_started_again(tmp_path, caplog, monkeypatch, content):
+    opened = []
+    connect = sqlite3.connect
+    monkeypatch.setattr(
+        sqlite3, "connect", lambda *args, **options: opened.append(connect(*args, **options)) or opened[-1]
+    )
     (tmp_path / "checkpoint.sqlite").write_bytes(content)
     with closing(open_checkpoint(LocalPath(tmp_path), "a")) as store:
         store.want(iter([ids(2)]))
@@ -80,6 +85,10 @@ def test_destroyed_checkpoint_file_is_started_again(tmp_path, caplog, content):
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert "are damaged" in record.getMessage()
+    for database in opened:
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            database.execute("SELECT 1")
+    assert len(opened) == 2
 
 
 def test_damaged_checkpoint_object_is_requested_again(s3):
