@@ -61,9 +61,12 @@ _PAGES_A_BATCH = 16
 
 # A range of ids has about that many bytes of responses. In memory their values take several times as much. Rows as long
 # as `LONG_ROW_BYTES` on average fill the engine's vectors, of which a SELECT has many at a time.
-_RANGE_BYTES = 32 * 1024**2
+_RANGE_BYTES = 48 * 1024**2
 _LONG_RANGE_BYTES = 8 * 1024**2
 _BODY = "body"
+
+# What the SQL reads of the inventory.
+_REGISTERED = "id, owner, cost_center, environment, id_source"
 
 _LISTED_TEXTS = ("name", "namespace", "swr_path", "type", "visibility")
 _LISTED = pa.schema(
@@ -156,7 +159,7 @@ class Analysis:
         self.engine.load_file(INVENTORY.name, self.lake.table(INVENTORY.name, self.partition))
         if len(self._ranges) > 1:
             # It lies in the order of its source, and each range would look through all of it.
-            self.engine.hold(INVENTORY.name, ["SELECT * FROM inventory ORDER BY id"])
+            self.engine.hold_sorted(INVENTORY.name, f"SELECT {_REGISTERED} FROM {INVENTORY.name}", "id")  # noqa: S608
         self.engine.load("tag_keys", tag_keys(self.run.settings))
         self.engine.hold("image_owners", self._owners())
         sources = (RESPONSES.name, IMAGES.name, IMAGE_HISTORY.name, "image_owners")

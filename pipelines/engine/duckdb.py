@@ -15,28 +15,28 @@ import pyarrow.parquet as pq
 from pipelines.engine.interface import Engine
 from pipelines.engine.sql_text import quoted
 from pipelines.lake.local_storage import LocalPath
+from pipelines.lake.parquet_files import ROW_GROUP_ROWS
 from pipelines.lake.storage import LakePath, ReadOnlyFiles
 from pipelines.tables import Table
 
 # Enough for one SELECT over a few ids. Sorting many images uses temporary files beyond it.
-DERIVING_MEMORY = "128MB"
+DERIVING_MEMORY = "192MB"
 _MEMORY = "400MB"
-_RESTING_MEMORY = "16MB"
+_RESTING_MEMORY, _SORTING_MEMORY = "16MB", "96MB"
 _BATCH_ROWS = 8_192
-_HELD_ROWS = 32_768
 
 
 class DuckDBEngine(Engine):
     """DuckDB in bounded memory, which spills to temporary files; `within` an engine that is open, in its memory."""
 
-    ids_at_a_time: ClassVar[int | None] = 32_768
+    # Two groups of rows, one for each of two threads.
+    ids_at_a_time: ClassVar[int | None] = 2 * ROW_GROUP_ROWS
 
     def __init__(self, memory: str = _MEMORY, within: "DuckDBEngine | None" = None) -> None:
         self._memory = memory
         self._within = within
-        # With little memory there is no room for rows that several threads keep in order until somebody takes them.
-        self._threads = 1 if memory == DERIVING_MEMORY else os.cpu_count() or 1
-        self._holding_threads = self._threads
+        # Each thread needs memory of its own.
+        self._threads = (os.cpu_count() or 1) if memory == _MEMORY else 1
         self._numbers = count()
         self._stack = ExitStack()
         self._views: dict[str, str] = {}
@@ -60,8 +60,9 @@ class DuckDBEngine(Engine):
             "threads": self._threads,
             "temp_directory": str(self._scratch),
             "enable_external_file_cache": False,
-            # Return freed memory to the system when a task ends.
+            # Return freed memory to the system when a task ends, and when much is freed at once.
             "allocator_flush_threshold": "1MB",
+            "allocator_bulk_deallocation_flush_threshold": "1MB",
             # The SQL needs no extension that is not built in.
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
@@ -77,9 +78,9 @@ class DuckDBEngine(Engine):
         return DuckDBEngine(self._memory, within=self)
 
     def expect(self, rows: int) -> None:
-        """Hold relations with a second thread if rows are many; with few, starting it costs more than it gains."""
-        if rows > _HELD_ROWS:
-            self._holding_threads = max(self._threads, min(2, os.cpu_count() or 1))
+        """Use a second thread if rows are many; with few, starting it costs more than it gains."""
+        if rows > ROW_GROUP_ROWS:
+            self.connection.execute(f"SET threads = {max(self._threads, min(2, os.cpu_count() or 1))}")
 
     def load(self, name: str, data: pa.Table | pa.RecordBatchReader) -> None:
         """Create a relation from Arrow data; batches go to a temporary file, because their number is unknown."""
@@ -145,21 +146,22 @@ class DuckDBEngine(Engine):
     def hold(self, name: str, selects: Iterable[str]) -> None:
         """Create a relation with the rows of several SELECTs, one after the other, outside this process's memory."""
         paths = []
-        self._use_threads(self._holding_threads)
         for sql in selects:
             path = self._scratch_file()
             paths.append(path)
             self.connection.execute(
                 f"COPY ({sql}) TO {quoted(str(path))} "
-                f"(FORMAT parquet, COMPRESSION lz4_raw, ROW_GROUP_SIZE {_HELD_ROWS})"
+                f"(FORMAT parquet, COMPRESSION lz4_raw, ROW_GROUP_SIZE {ROW_GROUP_ROWS})"
             )
-        self._use_threads(self._threads)
         self._read_local(name, paths)
         self._held[name] = tuple(map(str, paths))
 
-    def _use_threads(self, threads: int) -> None:
-        if self._holding_threads != self._threads:
-            self.connection.execute(f"SET threads = {threads}")
+    def hold_sorted(self, name: str, sql: str, key: str) -> None:
+        """As `hold`, of one SELECT, ordered by a column."""
+        # A sort takes all the memory that it may, and is hardly slower with less.
+        self.connection.execute(f"SET memory_limit = '{_SORTING_MEMORY}'")
+        self.hold(name, [f"{sql} ORDER BY {key}"])
+        self.connection.execute(f"SET memory_limit = '{self._memory}'")
 
     def load_local(self, name: str, paths: Iterable[Path], schema: pa.Schema) -> None:
         """Create a relation that reads Parquet files of this machine in place."""
@@ -205,7 +207,7 @@ def _grouped(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]
     for batch in batches:
         pending.append(batch)
         rows += batch.num_rows
-        if rows >= _HELD_ROWS:
+        if rows >= ROW_GROUP_ROWS:
             yield pending
             pending, rows = [], 0
     if pending:

@@ -7,7 +7,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from pipelines.engine.duckdb import DERIVING_MEMORY, DuckDBEngine
+from pipelines.engine.duckdb import DuckDBEngine
 from pipelines.engine.sql_files import read_sql
 from pipelines.errors import StorageError
 from pipelines.lake.derived_manifests import DerivedManifest, DerivedSummary, read_derived_manifest
@@ -29,6 +29,8 @@ _LIMITS = {
     "shown_bill_days": SHOWN_BILL_DAYS,
     "shown_text": SHOWN_TEXT,
 }
+# Sorting many findings takes all of it, beside what a whole run still holds.
+_MEMORY = "128MB"
 _QUERIES = ("rules", "findings", "change_classes", "changes", "bytes_and_costs", "bills", "bill_groups", "outliers")
 
 
@@ -74,7 +76,8 @@ def read_tables(lake: Lake, partition: Partition, derived_manifest: DerivedManif
     """The rows of each query of `sql/report/`, within the row limits."""
     history = lake.project_table(IMAGE_HISTORY.name, partition.project)
     try:
-        with DuckDBEngine(DERIVING_MEMORY) as engine:
+        with DuckDBEngine(_MEMORY) as engine:
+            engine.expect(max(file.rows for file in derived_manifest.files.values()))
             engine.load("report_limits", pa.table({name: [limit] for name, limit in _LIMITS.items()}))
             for table in (IMAGES, INVENTORY):
                 engine.load_file(table.name, lake.table(table.name, partition))

@@ -98,39 +98,53 @@ findings AS (
     LEFT JOIN image_reconciliation ON image_reconciliation.id = either.id
     LEFT JOIN last_versions ON last_versions.id = either.id
 ),
-suppressed AS (
-    SELECT findings.rule, findings.id, suppressions.until, suppressions.reason
-    FROM findings
+in_force AS (
+    -- The one that ends last, of several for the same image or namespace.
+    SELECT suppressions.rule, suppressions.id, suppressions.namespace, suppressions.until, suppressions.reason
+    FROM suppressions
     CROSS JOIN parameters
-    INNER JOIN suppressions
-        ON suppressions.rule = findings.rule
-        AND (suppressions.id = findings.id OR suppressions.namespace = findings.namespace)
     WHERE suppressions.until >= parameters.snapshot_date
     QUALIFY ROW_NUMBER() OVER (
-        PARTITION BY findings.rule, findings.id
+        PARTITION BY suppressions.rule, suppressions.id, suppressions.namespace
         ORDER BY suppressions.until DESC, suppressions.reason
     ) = 1
+),
+judged AS (
+    SELECT
+        findings.*,
+        of_image.until AS image_until,
+        of_image.reason AS image_reason,
+        of_namespace.until AS namespace_until,
+        of_namespace.reason AS namespace_reason,
+        COALESCE(
+            of_image.until > of_namespace.until
+            OR (of_image.until = of_namespace.until AND of_image.reason <= of_namespace.reason),
+            of_namespace.until IS NULL
+        ) AS is_by_image
+    FROM findings
+    LEFT JOIN in_force AS of_image ON of_image.rule = findings.rule AND of_image.id = findings.id
+    LEFT JOIN in_force AS of_namespace
+        ON of_namespace.rule = findings.rule AND of_namespace.namespace = findings.namespace
 )
 SELECT
     parameters.snapshot_date,
     parameters.project_id,
-    SUBSTRING(SHA256(CONCAT(parameters.project_id, '/', findings.rule, '/', findings.id)), 1, 32) AS finding_id,
-    findings.rule,
-    findings.severity,
-    findings.title,
-    findings.id,
-    findings.name,
+    SUBSTRING(SHA256(CONCAT(parameters.project_id, '/', judged.rule, '/', judged.id)), 1, 32) AS finding_id,
+    judged.rule,
+    judged.severity,
+    judged.title,
+    judged.id,
+    judged.name,
     image_owners.owner,
     image_owners.cost_center,
     image_owners.environment,
-    findings.state,
-    findings.first_seen,
-    DATE_DIFF('day', findings.first_seen, parameters.snapshot_date) AS days_open,
-    findings.evidence,
-    suppressed.until AS suppressed_until,
-    suppressed.reason AS suppression_reason
-FROM findings
+    judged.state,
+    judged.first_seen,
+    DATE_DIFF('day', judged.first_seen, parameters.snapshot_date) AS days_open,
+    judged.evidence,
+    CASE WHEN judged.is_by_image THEN judged.image_until ELSE judged.namespace_until END AS suppressed_until,
+    CASE WHEN judged.is_by_image THEN judged.image_reason ELSE judged.namespace_reason END AS suppression_reason
+FROM judged
 CROSS JOIN parameters
-LEFT JOIN image_owners ON image_owners.id = findings.id
-LEFT JOIN suppressed ON suppressed.rule = findings.rule AND suppressed.id = findings.id
-ORDER BY findings.rule, findings.id
+LEFT JOIN image_owners ON image_owners.id = judged.id
+ORDER BY judged.rule, judged.id

@@ -197,6 +197,51 @@ def test_suppressed_finding_stays_marked_until_the_suppression_expires(life, tmp
     assert derive(life.day(12)).suppressed == 2
 
 
+@pytest.mark.parametrize(
+    ("of_image", "of_namespace", "shown"),
+    [
+        ([(20, "image")], [(21, "namespace")], (21, "namespace")),
+        ([(21, "image")], [(20, "namespace")], (21, "image")),
+        ([(20, "b")], [(20, "a")], (20, "a")),
+        ([(20, "a")], [(20, "b")], (20, "a")),
+        ([(20, "b"), (20, "a"), (9, "over")], [], (20, "a")),
+        ([], [(19, "a"), (20, "b"), (9, "over")], (20, "b")),
+        ([(9, "over")], [(9, "over")], None),
+        ([(9, "over")], [(20, "namespace")], (20, "namespace")),
+        ([(20, "image")], [(9, "over")], (20, "image")),
+    ],
+)
+def test_of_several_suppressions_the_one_that_ends_last_is_shown(life, tmp_path, of_image, of_namespace, shown):
+    entries = [*(("id", "a", *entry) for entry in of_image), *(("namespace", "ns", *entry) for entry in of_namespace)]
+    life.suppressions = tmp_path / "suppressions.toml"
+    life.suppressions.write_text(
+        "\n".join(
+            f'[[suppression]]\nrule = "named"\n{kind} = "{target}"\nreason = "{reason}"\nuntil = 2026-11-{day:02}\n'
+            for kind, target, day, reason in entries
+        )
+    )
+    result = life.take(10, {"a": "bad"})
+    (finding,) = findings_of(life.day(10), "named").values()
+    until = finding["suppressed_until"]
+    assert (None if until is None else (until.day, finding["suppression_reason"])) == shown
+    assert result.suppressed == (0 if shown is None else 1)
+
+
+def test_image_that_is_not_registered_lacks_no_owner(life):
+    """On an incomplete day the last known state is shown of images that the inventory lacks, too."""
+    history = [{"id": id_, "name": id_, "valid_from": dt.date(2026, 11, 10)} for id_ in ("asked", "not-asked")]
+    life.take(10, {"asked": "x", "not-asked": "x"})
+    publish_snapshot(
+        life.day(11),
+        inventory=[{"id": "asked"}, {"id": "described"}],
+        responses=[{"id": "asked", "outcome": "forbidden"}, {"id": "described", "outcome": "ok"}],
+        images=[{"id": "described"}],
+    )
+    write_history(life.day(11), history)
+    derive(life.day(11))
+    assert findings_of(life.day(11), "owner_missing").keys() == {"asked", "described"}
+
+
 GOOD_ENTRY = '[[suppression]]\nrule = "r"\nid = "a"\nreason = "agreed"\nuntil = 2026-12-31\n'
 
 

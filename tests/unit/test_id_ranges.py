@@ -76,13 +76,18 @@ def derive_everything(
 
 def test_ranges_of_ids_give_the_rows_and_the_order_of_all_ids(tmp_path, monkeypatch):
     at_once = derive_everything(tmp_path / "at_once", monkeypatch, None)
-    # As on a day of many rows, whose relations are held by two threads, in several groups.
-    monkeypatch.setattr("pipelines.engine.duckdb._HELD_ROWS", 2)
+    # As on a day of many rows, which are read and held by two threads, in several groups.
+    monkeypatch.setattr("pipelines.engine.duckdb.ROW_GROUP_ROWS", 2)
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    threads, use = set(), DuckDBEngine._use_threads
-    monkeypatch.setattr(DuckDBEngine, "_use_threads", lambda engine, number: (threads.add(number), use(engine, number)))
+    threads, expect = set(), DuckDBEngine.expect
+
+    def expect_and_note(engine: DuckDBEngine, rows: int) -> None:
+        expect(engine, rows)
+        threads.update(engine.read("SELECT CURRENT_SETTING('threads') AS threads")["threads"].to_pylist())
+
+    monkeypatch.setattr(DuckDBEngine, "expect", expect_and_note)
     in_ranges = derive_everything(tmp_path / "in_ranges", monkeypatch, 2)
-    assert threads == {1, 2}
+    assert threads == {2}
     assert at_once.keys() == in_ranges.keys()
     for path, table in at_once.items():
         assert in_ranges[path].to_pylist() == table.to_pylist(), path
