@@ -160,7 +160,7 @@ class DuckDBEngine(Engine):
         """As `hold`, of one SELECT, ordered by a column."""
         # A sort takes all the memory that it may, and is hardly slower with less.
         self.connection.execute(f"SET memory_limit = '{_SORTING_MEMORY}'")
-        self.hold(name, [f"{sql} ORDER BY {key}"])
+        super().hold_sorted(name, sql, key)
         self.connection.execute(f"SET memory_limit = '{self._memory}'")
 
     def load_local(self, name: str, paths: Iterable[Path], schema: pa.Schema) -> None:

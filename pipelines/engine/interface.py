@@ -79,8 +79,8 @@ class Engine(ABC):
         """Create a relation with the rows of several SELECTs, one after the other, outside this process's memory."""
 
     def hold_sorted(self, name: str, sql: str, key: str) -> None:
-        """As `hold`, of one SELECT, ordered by a column; only if `ids_at_a_time` is a number."""
-        raise NotImplementedError
+        """As `hold`, of one SELECT, ordered by a column."""
+        self.hold(name, [f"{sql} ORDER BY {key}"])
 
     def held_files(self, _name: str) -> tuple[str, ...]:
         """The local Parquet files of a relation made by `hold`; none if it is held elsewhere."""

@@ -77,7 +77,7 @@ def read_tables(lake: Lake, partition: Partition, derived_manifest: DerivedManif
     history = lake.project_table(IMAGE_HISTORY.name, partition.project)
     try:
         with DuckDBEngine(_MEMORY) as engine:
-            engine.expect(max(file.rows for file in derived_manifest.files.values()))
+            engine.expect(max((file.rows for file in derived_manifest.files.values()), default=0))
             engine.load("report_limits", pa.table({name: [limit] for name, limit in _LIMITS.items()}))
             for table in (IMAGES, INVENTORY):
                 engine.load_file(table.name, lake.table(table.name, partition))
