@@ -103,7 +103,9 @@ def test_played_days_each_print_a_summary_of_six_lines(image_snapshots, start_sa
     ((tagged,),) = value(f"SELECT COUNT(*) FROM '{tags}'")
     assert lines[5] == f"  registry  {stored / 2**40:.1f} TiB in {tagged} tags, each layer counted once"
 
-    exported = image_snapshots("focus", "--output", "costs.csv")
+    # Bills come two days late: on the first days of a month, the month has none.
+    first = TODAY - dt.timedelta(days=9)
+    exported = image_snapshots("focus", "--from", str(first), "--output", "costs.csv")
     assert (
         exported.stdout
         == f"costs.csv: {len(pd.read_csv('costs.csv'))} rows: estimates, and the bill where it is known\n"
@@ -111,9 +113,11 @@ def test_played_days_each_print_a_summary_of_six_lines(image_snapshots, start_sa
     bill = image_snapshots(
         "query",
         "SELECT CAST(SUM(billed_cost) AS DOUBLE) AS bill FROM billed_days WHERE "
-        f"charge_date BETWEEN '{TODAY.replace(day=1)}' AND '{TODAY}'",
+        f"charge_date BETWEEN '{first}' AND '{TODAY}'",
     ).stdout
-    assert pd.read_csv("costs.csv")["BilledCost"].sum() == pytest.approx(float(bill.splitlines()[1]))
+    billed = float(bill.splitlines()[1])
+    assert billed > 0
+    assert pd.read_csv("costs.csv")["BilledCost"].sum() == pytest.approx(billed)
 
     # The sandbox's days must not look like those of a cloud.
     mixed = image_snapshots("run", env={"IMAGE_SNAPSHOTS_ENDPOINT": "https://modelarts.example"})
