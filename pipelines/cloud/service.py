@@ -70,19 +70,21 @@ class Reading:
     """
 
     listing: Listing
-    seen: set[str] = field(default_factory=set)
     skipped: int = 0
     shortfall: int = 0
     requests: int = 0
+    _shown: dict[str, int] = field(default_factory=dict)
+    _begun: int = 0
 
     @property
     def items(self) -> int:
         """The number of items with an id that were shown."""
-        return len(self.seen)
+        return len(self._shown)
 
     def begin(self, project_path: str, workspace: str | None) -> Paging:
         """Begin to read a workspace; returns its paging."""
-        return Paging(self.listing, project_path, workspace, self.seen)
+        self._begun += 1
+        return Paging(self.listing, project_path, workspace, self._shown, self._begun)
 
     def end(self, paging: Paging) -> None:
         """Add the totals of a workspace that was read to its end."""

@@ -4,12 +4,11 @@
 -- why: Without an owner nobody is responsible for the image, and without a cost centre nobody pays for it.
 -- do: State both in the inventory, or as cloud tags of the image.
 SELECT
-    inventory.id,
-    current_images.owner,
-    current_images.cost_center,
-    current_images.namespace,
-    current_images.create_at
-FROM inventory
-INNER JOIN current_images ON current_images.id = inventory.id
-WHERE current_images.owner IS NULL
-    OR current_images.cost_center IS NULL
+    id,
+    owner,
+    cost_center,
+    namespace,
+    create_at
+FROM current_images
+WHERE is_registered
+    AND (owner IS NULL OR cost_center IS NULL)

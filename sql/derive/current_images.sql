@@ -73,6 +73,7 @@ SELECT
     image_owners.cost_center,
     image_owners.environment,
     COALESCE(image_owners.owner_source, 'none') AS owner_source,
+    COALESCE(image_owners.is_registered, FALSE) AS is_registered,
     known.is_carried
 FROM known
 CROSS JOIN parameters

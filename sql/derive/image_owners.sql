@@ -1,4 +1,5 @@
 -- Who answers for each image on a day: what the inventory states, and what a cloud tag states where that is silent.
+-- An image in the inventory is registered.
 -- An image that neither says anything of may be missing here.
 --
 -- Reads inventory, image_tags, past_tags (id, key, value: the tags that history knows of images that the day does not
@@ -58,7 +59,8 @@ SELECT
         WHEN registered.owner IS NOT NULL THEN 'inventory'
         WHEN tagged.owner IS NOT NULL THEN 'tag'
         ELSE 'none'
-    END AS owner_source
+    END AS owner_source,
+    registered.id IS NOT NULL AS is_registered
 FROM registered
 FULL OUTER JOIN tagged
     ON tagged.id = registered.id
