@@ -180,7 +180,7 @@ def images_assets(grid: dg.MultiPartitionsDefinition, freshness: dg.FreshnessPol
                 "rebuilt": manifest.rebuilt,
                 **{f"outcome_{name}": count for name, count in manifest.fetch.outcomes.items()},
                 "anomalies": counts_metadata(built.anomalies),
-                "rows": rows_metadata(built.preview),
+                "rows": rows_metadata(result.preview),
                 "manifest": dg.MetadataValue.path(str(run.lake.manifest(run.partition))),
             },
             check_results=[

@@ -9,10 +9,10 @@ import dagster as dg
 
 from assets.embedded_sandbox import connect
 from assets.partitions import partition_of
-from pipelines.engine.memory import give_back_memory
 from pipelines.errors import EndpointUnreachableError, PartitionBusyError, PipelineError, StorageUnreachableError
 from pipelines.lake.failures import Failure, forget_failure, note_failure
 from pipelines.lake.layout import Partition
+from pipelines.memory import give_back_memory
 from pipelines.preflight import in_own_words
 from pipelines.run import utc_now
 from pipelines.settings import Settings

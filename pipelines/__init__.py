@@ -11,6 +11,7 @@ Each room is a package; its docstring says what belongs in it. A room imports on
 ``inventory``                  the user's inventory of image ids
 ``cloud``                      the cloud: credentials, tokens, HTTP, retries, rate limits, the API client
 ``lake``                       the lake: storage, paths, Parquet files, locks, manifests and all other records
+``memory``                     freed memory, and how it goes back to the system
 ``run``                        one run of one partition, as every step sees it
 ``engine``                     engines that run SQL: DuckDB, Spark
 ``snapshot``                   the steps of a run: inventory, fetch, normalise, publish
@@ -28,7 +29,11 @@ Each room is a package; its docstring says what belongs in it. A room imports on
 For notebooks: `from pipelines import open_lake`.
 """
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# Arrow's own allocators keep much of what is freed. It reads this once, when it is first used.
+os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
 if TYPE_CHECKING:
     from pipelines.query.reader import open_lake

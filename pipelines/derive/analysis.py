@@ -24,7 +24,6 @@ import pyarrow.compute as pc
 from pipelines.bodies.json_text import MAX_TEXT_BYTES, text_or_none
 from pipelines.bodies.list_page import id_of, read_page
 from pipelines.engine.interface import Engine
-from pipelines.engine.memory import give_back_memory
 from pipelines.engine.opening import open_engine
 from pipelines.engine.sql_files import read_sql
 from pipelines.engine.sql_text import quoted
@@ -41,6 +40,7 @@ from pipelines.lake.manifests import (
 )
 from pipelines.lake.parquet_files import LONG_ROW_BYTES, SANDBOX_MARK, open_parquet, read_batches
 from pipelines.lake.storage import LakePath
+from pipelines.memory import give_back_memory
 from pipelines.run import Run
 from pipelines.settings import Settings
 from pipelines.tables import (

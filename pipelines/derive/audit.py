@@ -20,13 +20,13 @@ from pipelines.derive.analysis import Analysis, tag_keys
 from pipelines.derive.rule_process import RuleFile, RuleProcess, as_rule_file, rule_scratch, small_rule_file
 from pipelines.derive.rule_worker import RuleError
 from pipelines.derive.storage import load_scope
-from pipelines.engine.memory import give_back_memory
 from pipelines.engine.sql_files import read_sql
 from pipelines.errors import ConfigurationError
 from pipelines.inputs import local_files
 from pipelines.inputs.text_files import decoded, parse_toml
 from pipelines.lake.manifests import FileFacts, Manifest
 from pipelines.lake.storage import LakePath
+from pipelines.memory import give_back_memory
 from pipelines.settings import ROOT, Settings
 from pipelines.tables import (
     AUDIT_FINDINGS,

@@ -34,7 +34,7 @@ class Lake:
         self.root: LakePath = open_storage(root)
         self.contents = Contents(self.root)
         self.locks = Locks(self.root)
-        self._compression = compression
+        self.compression = compression
 
     def key(self, path: LakePath) -> str:
         """Where a file is, relative to the lake's root."""
@@ -87,6 +87,10 @@ class Lake:
     def staging(self, partition: Partition) -> LakePath:
         """Directory of an attempt that has not ended."""
         return self.root / "_staging" / partition.directory
+
+    def early_tables(self, partition: Partition) -> LakePath:
+        """Directory of tables that are built while an attempt still writes its responses."""
+        return self.staging(partition) / "early"
 
     def rebuilding(self, partition: Partition) -> LakePath:
         """Directory of tables that are rebuilt from published responses, beside any open attempt."""
@@ -148,7 +152,7 @@ class Lake:
             schema = table.schema.with_metadata(metadata)
             # The thread ends before the file is closed, however the block ends.
             with (
-                pq.ParquetWriter(file, schema, compression=self._compression) as parquet,
+                pq.ParquetWriter(file, schema, compression=self.compression) as parquet,
                 ThreadPoolExecutor(1) as beside,
             ):
                 writer = TableWriter(parquet, table.schema, row_group_rows, beside)

@@ -238,10 +238,29 @@ class Manifest(Record, Evidence):
     derived_record_sha256: str | None = None
 
 
+class BuiltFacts(Facts):
+    """What was found while the tables of images were built: images by name, as `Normalised` has them."""
+
+    unknown_fields: dict[str, int]
+    unknown_values: dict[str, int]
+    anomalies: dict[str, int]
+
+
+class EarlyTables(Facts):
+    """Tables of images that were built before the day is published: where, by which run and code, and their files."""
+
+    directory: str
+    run_id: str
+    code_version: str
+    found: BuiltFacts
+    files: dict[str, FileFacts]
+
+
 class Attempt(Evidence):
     """An open attempt: the run that began it, what it has so far, and its staged files as written.
 
-    `sandbox`: the endpoint and project whose responses said that they are from a sandbox; some may be stored.
+    `early`: tables that were built beside the fetch. `sandbox`: the endpoint and project whose responses said that they
+    are from a sandbox; some may be stored.
     """
 
     damaged = (
@@ -253,6 +272,7 @@ class Attempt(Evidence):
     inventory: InventoryFacts | None = None
     fetch: FetchFacts | None = None
     files: dict[str, FileFacts] = Field(default_factory=dict)
+    early: EarlyTables | None = None
     sandbox: str | None = None
 
 

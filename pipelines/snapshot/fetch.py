@@ -23,6 +23,7 @@ from pipelines.cloud.classification import ImageResponse
 from pipelines.errors import PipelineError
 from pipelines.lake.parquet_files import BATCH_BYTES, read_batches
 from pipelines.lake.storage import LakePath
+from pipelines.snapshot.build_process import BuildProcess
 from pipelines.snapshot.checkpoint import Checkpoint
 from pipelines.snapshot.staging import Staging
 from pipelines.tables import BILLED_COSTS, IMAGE_REFERENCES, IMAGE_TRACES, RESPONSES, Outcome
@@ -239,14 +240,16 @@ def _inventory_batches(inventory: LakePath) -> Iterator[pa.RecordBatch]:
     return read_batches(inventory, _INVENTORY_BATCH_ROWS, ["id", "is_valid"])
 
 
-def write_responses(staging: Staging, store: Checkpoint) -> list[str]:
+def write_responses(staging: Staging, store: Checkpoint, beside: BuildProcess | None = None) -> list[str]:
     """Write the stored responses to the staged `responses`; returns the ids whose responses are damaged.
 
-    The table lacks these ids, so it is complete only if there are none.
+    The table lacks these ids, so it is complete only if there are none. `beside` gets the same batches.
     """
     damaged: list[str] = []
     with staging.writer(RESPONSES) as writer:
         for batch in store.batches(staging.date, staging.project_id, damaged):
+            if beside is not None:
+                beside.add(batch)
             writer.write(batch)
     return damaged
 

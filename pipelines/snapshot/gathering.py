@@ -21,6 +21,7 @@ from pipelines.lake.manifests import (
     REGISTRY,
     TRACES,
     Attempt,
+    EarlyTables,
     FetchFacts,
     RegistryFacts,
     SourceFacts,
@@ -29,6 +30,7 @@ from pipelines.lake.manifests import (
     read_manifest,
     write_attempt,
 )
+from pipelines.snapshot.build_process import BuildProcess
 from pipelines.snapshot.checkpoint import Checkpoint, open_checkpoint
 from pipelines.snapshot.connection import REGISTRY_CONNECTIONS, Connection
 from pipelines.snapshot.fetch import (
@@ -57,6 +59,8 @@ from pipelines.snapshot.staging import Staging
 from pipelines.tables import INVENTORY, RESPONSES, Outcome
 
 _TRIES_TO_STORE = 3
+# Building the tables of fewer images takes less time than a process takes to start.
+_MANY_IMAGES = 100_000
 _ACCEPTED_POLL_SECONDS = 0.05
 # Parsing each body again would cost more than everything else done with it. A workspace that this overlooks is found
 # when the day is published.
@@ -65,8 +69,8 @@ _WORKSPACE = re.compile(rb'"workspace_id"\s*:\s*"([^"\\]*)"')
 
 async def gather(
     run: SnapshotRun, attempt: Attempt, connection: Connection, on_progress: Callable[[Progress], None]
-) -> FetchFacts:
-    """Request everything that the day lacks, and stage the responses.
+) -> tuple[FetchFacts, EarlyTables | None]:
+    """Request everything that the day lacks, and stage the responses; of a large day also the tables of its images.
 
     Raises:
         PipelineError: no request can succeed, the run was told to stop, or the storage failed.
@@ -98,7 +102,7 @@ class _Gathering:
     progress: Progress = dataclasses.field(init=False)
     details_are_there: asyncio.Event = dataclasses.field(init=False, default_factory=asyncio.Event)
 
-    async def gather(self) -> FetchFacts:
+    async def gather(self) -> tuple[FetchFacts, EarlyTables | None]:
         settings, store = self.run.settings, self.store
         started_at = self.run.now()
         total = self._resume(started_at)
@@ -126,13 +130,13 @@ class _Gathering:
                 await self._ask()
             traces = await self._read_traces()
             bills = await self._read_bills()
-        await self._write_responses(staging, started_at)
+        early = await self._write_responses(staging, started_at)
         registry, registry_facts = await self._read_registry(staging)
         sources = usage.end() | {TRACES: traces, REGISTRY: registry, BILLS: bills}
         write_references(staging, store)
         write_traces(staging, store)
         write_bills(staging, store)
-        return self._facts(started_at, kept, image_list, sources, registry_facts)
+        return self._facts(started_at, kept, image_list, sources, registry_facts), early
 
     def _facts(
         self,
@@ -278,15 +282,26 @@ class _Gathering:
                 access, self.store, self.client.project_id, self.run.partition.date, self.run.observed_by
             )
 
-    async def _write_responses(self, staging: Staging, started_at: dt.datetime) -> None:
+    async def _write_responses(self, staging: Staging, started_at: dt.datetime) -> EarlyTables | None:
         """Stage the responses. Those that were damaged since they were stored are requested again.
+
+        Returns:
+            The tables of images, if there are enough of them to be built meanwhile.
 
         Raises:
             StorageError: responses are damaged again each time.
         """
         for _ in range(_TRIES_TO_STORE):
-            if not (damaged := write_responses(staging, self.store)):
-                return
+            with contextlib.ExitStack() as stack:
+                beside = None
+                if self.progress.total >= _MANY_IMAGES:
+                    process = BuildProcess(
+                        self.run.lake, self.run.partition, self.run.run_id, is_sandbox=self._is_sandbox()
+                    )
+                    beside = stack.enter_context(process)
+                damaged = write_responses(staging, self.store, beside)
+                if not damaged:
+                    return None if beside is None else beside.end()
             drop_damaged(self.store, damaged)
             for responses in invalid_responses(self.run.staged(INVENTORY.name), started_at):
                 self.store.put(responses)

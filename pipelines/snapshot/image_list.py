@@ -104,7 +104,7 @@ class ImageListReading:
         self._reading = Reading(IMAGES)
         self._stack = ExitStack()
         self._writer: TableWriter | None = None
-        self._workspaces = self._pages = 0
+        self._workspaces = self._pages = self._shortfall = 0
         self.error: ListUnreadableError | None = None
 
     def __enter__(self) -> Self:
@@ -114,6 +114,8 @@ class ImageListReading:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._stack.__exit__(kind, error, traceback)
+        # The ids of a large list take memory that others need now.
+        self._reading = Reading(IMAGES)
         if error is None and self._writer is None:
             with self._staging.writer(LIST_PAGES):
                 pass
@@ -126,7 +128,7 @@ class ImageListReading:
     @property
     def shortfall(self) -> int:
         """How many images the list counts but shows on none of its pages."""
-        return self._reading.shortfall if self.was_read else 0
+        return self._shortfall if self.was_read else 0
 
     async def read(self) -> None:
         """Read the list in the workspaces that were not read yet. If it cannot be read, `error` says why.
@@ -144,6 +146,7 @@ class ImageListReading:
                 async for page in self._client.pages(self._reading, workspace):
                     self._write(self._writer, page)
                 self._workspaces += 1
+                self._shortfall = self._reading.shortfall
         except ListUnreadableError as error:
             # A day may be published without the image list.
             self.error, self._writer = error, None

@@ -6,9 +6,8 @@ manifest is written. If the process is killed between two replacements, the next
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,6 +19,7 @@ from pipelines.lake.derived_manifests import newest_derived_record
 from pipelines.lake.hash_tree import root_of
 from pipelines.lake.layout import Lake, Partition
 from pipelines.lake.manifests import (
+    BuiltFacts,
     FetchFacts,
     InventoryFacts,
     Manifest,
@@ -47,6 +47,8 @@ from pipelines.tables import (
     Table,
 )
 
+# The tables that are built from the responses alone.
+BUILT_TABLES = (IMAGES, IMAGE_VALUES, IMAGE_TAGS)
 _BATCH_ROWS = 4_096
 _PREVIEW_ROWS = 5
 # The digits of the largest 32-bit number.
@@ -54,46 +56,42 @@ _DIGITS = 10
 _PREVIEW_COLUMNS = ("id", "name", "status", "visibility", "size_bytes", "update_at")
 
 
-@dataclass(slots=True)
-class BuiltTables:
-    """What was found while the tables were built: row counts, counters by name, and a few rows of `images`."""
-
-    images: int = 0
-    image_values: int = 0
-    image_tags: int = 0
-    unknown_fields: Counter[str] = field(default_factory=Counter)
-    unknown_values: Counter[str] = field(default_factory=Counter)
-    anomalies: Counter[str] = field(default_factory=Counter)
-    preview: list[dict[str, object]] = field(default_factory=list)
-
-
-def build_tables(lake: Lake, responses: LakePath, directory: LakePath, run_id: str) -> BuiltTables:
+def build_tables(lake: Lake, responses: LakePath, directory: LakePath, run_id: str) -> BuiltFacts:
     """Write `images`, `image_values` and `image_tags` into `directory` from a `responses` file.
 
     This takes one pass and bounded memory.
     """
-    built = BuiltTables()
-    mark = SANDBOX_MARK if is_marked_sandbox(responses) else {}
+    batches = read_batches(responses, _BATCH_ROWS)
+    return build_from_batches(lake, batches, directory, run_id, is_sandbox=is_marked_sandbox(responses))
+
+
+def build_from_batches(
+    lake: Lake, responses: Iterable[pa.RecordBatch], directory: LakePath, run_id: str, *, is_sandbox: bool
+) -> BuiltFacts:
+    """Write the tables of `build_tables` from batches of `responses`, in their order."""
+    unknown_fields, unknown_values, anomalies = Counter[str](), Counter[str](), Counter[str]()
     with ExitStack() as stack:
-        images = stack.enter_context(lake.writer(directory / "images.parquet", IMAGES, run_id))
-        values = stack.enter_context(lake.writer(directory / "image_values.parquet", IMAGE_VALUES, run_id))
-        tags = stack.enter_context(lake.writer(directory / "image_tags.parquet", IMAGE_TAGS, run_id))
-        for batch in read_batches(responses, _BATCH_ROWS):
+        images, values, tags = (
+            stack.enter_context(lake.writer(directory / f"{table.name}.parquet", table, run_id))
+            for table in BUILT_TABLES
+        )
+        for batch in responses:
             normalised = normalise_images(batch)
-            table = to_arrow(normalised.images, IMAGES)
-            images.write(table)
+            images.write(to_arrow(normalised.images, IMAGES))
             values.write(to_arrow(normalised.image_values, IMAGE_VALUES))
             tags.write(to_arrow(normalised.image_tags, IMAGE_TAGS))
-            add_counts(built.unknown_fields, normalised.unknown_fields)
-            add_counts(built.unknown_values, normalised.unknown_values)
-            add_counts(built.anomalies, normalised.anomalies)
-            if len(built.preview) < _PREVIEW_ROWS:
-                rows = table.select(_PREVIEW_COLUMNS).slice(0, _PREVIEW_ROWS - len(built.preview))
-                built.preview += rows.to_pylist()
+            add_counts(unknown_fields, normalised.unknown_fields)
+            add_counts(unknown_values, normalised.unknown_values)
+            add_counts(anomalies, normalised.anomalies)
         for writer in (images, values, tags):
-            writer.note(mark)
-        built.images, built.image_values, built.image_tags = images.rows, values.rows, tags.rows
-    return built
+            writer.note(SANDBOX_MARK if is_sandbox else {})
+    return BuiltFacts(unknown_fields=unknown_fields, unknown_values=unknown_values, anomalies=anomalies)
+
+
+def preview_of(images: LakePath) -> list[dict[str, object]]:
+    """A few rows of `images`, and of each what says most."""
+    first = next(read_batches(images, _PREVIEW_ROWS, list(_PREVIEW_COLUMNS)), None)
+    return [] if first is None else first.select(_PREVIEW_COLUMNS).to_pylist()
 
 
 def validate(

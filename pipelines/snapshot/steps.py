@@ -7,6 +7,7 @@ the module of its name.
 import asyncio
 import dataclasses
 import datetime as dt
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
@@ -14,9 +15,11 @@ from dataclasses import dataclass
 from pipelines.bodies.list_page import text_at
 from pipelines.cloud.modelarts import ModelArtsClient
 from pipelines.errors import ConfigurationError, StorageError, TooManyFailuresError
+from pipelines.fingerprint import code_version
 from pipelines.inventory.cleaning import LISTED, Inventory, describe_source
 from pipelines.lake.manifests import (
     Attempt,
+    BuiltFacts,
     FetchFacts,
     FileFacts,
     InventoryFacts,
@@ -38,12 +41,10 @@ from pipelines.snapshot.fetch import (
     Progress,
 )
 from pipelines.snapshot.gathering import gather
-from pipelines.snapshot.publish import BuiltTables, build_tables, publish, validate
+from pipelines.snapshot.publish import BUILT_TABLES, build_tables, preview_of, publish, validate
 from pipelines.snapshot.scope import Scope, find_scope, image_workspaces, known_workspaces
 from pipelines.snapshot.snapshot_run import SnapshotRun
 from pipelines.tables import (
-    IMAGE_TAGS,
-    IMAGE_VALUES,
     IMAGES,
     INVENTORY,
     REGISTRY_LAYERS,
@@ -54,10 +55,12 @@ from pipelines.tables import (
     TABLES,
 )
 
-_TRIES_TO_STORE = 3
 _EVIDENCE = (INVENTORY.name, *RESPONSE_TABLES)
 # Evidence that days of earlier versions do not have.
 _LATER = (REGISTRY_PAGES.name, REGISTRY_TAGS.name, REGISTRY_LAYERS.name)
+
+
+_logger = logging.getLogger(__name__)
 
 
 def start_over(run: SnapshotRun) -> None:
@@ -107,7 +110,7 @@ def take_inventory(run: SnapshotRun) -> InventoryResult:
         write_attempt(run.lake, run.partition, attempt)
         facts = asyncio.run(_read_inventory(run, connection, path, project_id, accepted=accepted))
     file = file_facts(run.lake, path, INVENTORY.name, run.partition)
-    taken = {"inventory": facts, "fetch": None, "files": {INVENTORY.name: file}}
+    taken = {"inventory": facts, "fetch": None, "early": None, "files": {INVENTORY.name: file}}
     write_attempt(run.lake, run.partition, attempt.model_copy(update=taken))
     limit = dt.timedelta(hours=run.settings.inventory_max_age_hours)
     return InventoryResult(
@@ -217,7 +220,7 @@ def fetch_responses(run: SnapshotRun, on_progress: Callable[[Progress], None]) -
         raise ConfigurationError(f"No inventory was taken for {run.partition}: run `image_inventory` first.")
     _check_staged(run, attempt, [INVENTORY.name])
     with run.connect(run.settings, run.partition) as connection:
-        facts = asyncio.run(gather(run, attempt, connection, on_progress))
+        facts, early = asyncio.run(gather(run, attempt, connection, on_progress))
     total = sum(facts.outcomes.values())
     if facts.failed > run.settings.max_failed_ratio * total:
         raise TooManyFailuresError(
@@ -228,7 +231,7 @@ def fetch_responses(run: SnapshotRun, on_progress: Callable[[Progress], None]) -
     names = _EVIDENCE[1:]
     files = attempt.files | {name: file_facts(run.lake, run.staged(name), name, run.partition) for name in names}
     attempt = read_attempt(run.lake, run.partition) or attempt
-    write_attempt(run.lake, run.partition, attempt.model_copy(update={"fetch": facts, "files": files}))
+    write_attempt(run.lake, run.partition, attempt.model_copy(update={"fetch": facts, "early": early, "files": files}))
     return FetchResult(facts, files[RESPONSES.name])
 
 
@@ -254,10 +257,11 @@ def _most_common_errors(run: SnapshotRun) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """A published partition, and what was found while its tables were built."""
+    """A published partition, what was found while its tables were built, and a few rows of `images`."""
 
     manifest: Manifest
-    built: BuiltTables
+    built: BuiltFacts
+    preview: list[dict[str, object]]
 
 
 def publish_snapshot(run: SnapshotRun) -> Publication:
@@ -278,9 +282,9 @@ def publish_snapshot(run: SnapshotRun) -> Publication:
     if attempt is not None and attempt.inventory is not None and attempt.fetch is not None:
         _check_staged(run, attempt, _EVIDENCE)
         evidence = {name: run.staged(name) for name in _EVIDENCE}
-        directory = run.lake.staging(run.partition)
+        directory, built = _build_unless_early(run, attempt, evidence[RESPONSES.name])
         publication = _publish(
-            run, evidence, directory, attempt.started_at, attempt.inventory, attempt.fetch, rebuilt=False
+            run, evidence, directory, built, attempt.started_at, attempt.inventory, attempt.fetch, rebuilt=False
         )
         start_over(run)
         return publication
@@ -296,11 +300,28 @@ def publish_snapshot(run: SnapshotRun) -> Publication:
                 f"{path} is not the file that the manifest of {run.partition} names: the evidence was changed. "
                 "`image-snapshots verify` says what else was; restore the file from a backup."
             )
+    built = build_tables(run.lake, evidence[RESPONSES.name], directory, run.run_id)
     publication = _publish(
-        run, evidence, directory, manifest.started_at, manifest.inventory, manifest.fetch, rebuilt=True
+        run, evidence, directory, built, manifest.started_at, manifest.inventory, manifest.fetch, rebuilt=True
     )
     directory.remove_tree()
     return publication
+
+
+def _build_unless_early(run: SnapshotRun, attempt: Attempt, responses: LakePath) -> tuple[LakePath, BuiltFacts]:
+    """The directory of the day's tables of images, and what was found in them.
+
+    They are built here unless this run and this code built them beside the fetch, and they are as they were written.
+    """
+    early = attempt.early
+    if early is not None and (early.run_id, early.code_version) == (run.run_id, code_version()):
+        directory = run.lake.early_tables(run.partition) / early.directory
+        paths = {name: directory / f"{name}.parquet" for name in early.files}
+        if all(paths[name].is_there() and paths[name].sha256() == early.files[name].sha256 for name in paths):
+            return directory, early.found
+        _logger.warning("The tables of images in %s are not as they were written: they are built again.", directory)
+    directory = run.lake.staging(run.partition)
+    return directory, build_tables(run.lake, responses, directory, run.run_id)
 
 
 def _empty(run: SnapshotRun, name: str, directory: LakePath, *, is_sandbox: bool) -> LakePath:
@@ -322,16 +343,15 @@ def _publish(
     run: SnapshotRun,
     evidence: dict[str, LakePath],
     directory: LakePath,
+    built: BuiltFacts,
     started_at: dt.datetime,
     inventory: InventoryFacts,
     fetch: FetchFacts,
     *,
     rebuilt: bool,
 ) -> Publication:
-    built = build_tables(run.lake, evidence[RESPONSES.name], directory, run.run_id)
     fetch = _with_stated_workspaces(fetch, directory / f"{IMAGES.name}.parquet")
-    derived = (IMAGES.name, IMAGE_VALUES.name, IMAGE_TAGS.name)
-    files = evidence | {name: directory / f"{name}.parquet" for name in derived}
+    files = evidence | {table.name: directory / f"{table.name}.parquet" for table in BUILT_TABLES}
     validate(run.partition, fetch.project_id, files, inventory.ids, fetch.outcomes)
     with open_witness(run.settings.witness, run.lake) as note, run.lake.founding():
         run.check_kind(is_sandbox=fetch.is_sandbox)
@@ -347,4 +367,4 @@ def _publish(
             fetch=fetch,
         )
         note(manifest)
-    return Publication(manifest, built)
+    return Publication(manifest, built, preview_of(run.lake.table(IMAGES.name, run.partition)))

@@ -2,15 +2,11 @@
 
 import ctypes
 
-import pyarrow as pa
-
 _C = ctypes.CDLL(None)
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
-_LARGE_BYTES = 4 << 20
+_LARGE_BYTES = 1 << 20
 
-# Arrow's own allocators keep much freed memory, too.
-pa.set_memory_pool(pa.system_memory_pool())
 if hasattr(_C, "mallopt"):
     # Otherwise each thread's arena keeps about 30 MB, which trimming does not return.
     _C.mallopt(_M_ARENA_MAX, 1)
