@@ -144,7 +144,8 @@ def images_assets(grid: dg.MultiPartitionsDefinition, freshness: dg.FreshnessPol
             deps=[_RESPONSES],
             metadata=definition_metadata(table),
             code_version=made_by(
-                "pipelines/bodies", "pipelines/snapshot/normalise.py", "pipelines/snapshot/publish.py"
+                "pipelines/bodies",
+                *(f"pipelines/snapshot/{name}.py" for name in ("build_process", "normalise", "publish")),
             ),
             freshness_policy=freshness,
         )

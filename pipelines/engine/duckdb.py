@@ -60,9 +60,8 @@ class DuckDBEngine(Engine):
             "threads": self._threads,
             "temp_directory": str(self._scratch),
             "enable_external_file_cache": False,
-            # Return freed memory to the system when a task ends, and when much is freed at once.
+            # Return freed memory to the system when a task ends.
             "allocator_flush_threshold": "1MB",
-            "allocator_bulk_deallocation_flush_threshold": "1MB",
             # The SQL needs no extension that is not built in.
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
