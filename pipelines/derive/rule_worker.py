@@ -21,12 +21,13 @@ import _duckdb as duckdb
 # As in `pipelines.engine.sql_text`, which this process does not import.
 _RUNNING_TEXT = ("json_execute_serialized_sql",)
 _ONE_SELECT = "The file must hold one SELECT statement and nothing else."
-# What there is to know of `matches`. Most rules keep the order of the images, so that no id can come more than once.
+# What there is to know of what a rule found. Most rules keep the order of the images, so that no id can come more than
+# once.
 _FACTS = """
-SELECT COUNT(*) - COUNT(id), MAX(STRLEN(evidence)), SUM(STRLEN(evidence)), BOOL_AND(id > previous)
-FROM (SELECT id, evidence, LAG(id) OVER () AS previous FROM matches)
+SELECT COUNT(*) - COUNT(id), COUNT(*) - COUNT(evidence), SUM(STRLEN(evidence)), BOOL_AND(id > previous)
+FROM (SELECT id, evidence, LAG(id) OVER () AS previous FROM {})
 """
-_REPEATED_ID = "SELECT id FROM matches GROUP BY id HAVING COUNT(*) > 1 ORDER BY COUNT(*) DESC, id LIMIT 1"
+_REPEATED_ID = "SELECT id FROM {} GROUP BY id HAVING COUNT(*) > 1 ORDER BY COUNT(*) DESC, id LIMIT 1"
 _ISO_TIMESTAMP = "%Y-%m-%dT%H:%M:%S.%f"
 # What a rule shows of an image, and of all that it finds: more is no evidence, and would have to be held.
 _MOST_BYTES, _MOST_BYTES_IN_ALL = 65_536, 256_000_000
@@ -65,13 +66,13 @@ def _check_ids(nulls: int, repeated: str | None = None) -> None:
         raise RuleError(f"The SELECT returns an image more than once, such as {repeated}: return one row for each.")
 
 
-def _check_evidence(longest: int | None, total: int | None) -> None:
+def _check_evidence(too_long: int, total: int | None) -> None:
     """Refuse more evidence than is kept.
 
     Raises:
         RuleError: says what is wrong.
     """
-    if (longest or 0) > _MOST_BYTES or (total or 0) > _MOST_BYTES_IN_ALL:
+    if too_long or (total or 0) > _MOST_BYTES_IN_ALL:
         raise RuleError(
             "The SELECT returns more evidence than is kept (64 KB for an image, 256 MB in all): return what "
             "shows why the image is found."
@@ -113,7 +114,9 @@ class _Rules:
         }
         # The scratch directory alone can be written, by no statement that passes for a rule.
         self._connection.execute(f"SET allowed_paths = [{', '.join(map(_quoted, paths))}]")
-        self._connection.execute(f"SET allowed_directories = [{_quoted(f'{self._scratch}/found/')}]")
+        written = str(self._scratch / "found")
+        directories = ", ".join(_quoted(f"{name}/") for name in (written, glob.escape(written)))
+        self._connection.execute(f"SET allowed_directories = [{directories}]")
         self._connection.execute("SET allow_persistent_secrets = false")
         self._connection.execute("SET enable_external_access = false")
         self._connection.execute("SET lock_configuration = true")
@@ -134,23 +137,34 @@ class _Rules:
             self._connection.execute(view)
             columns = self._connection.execute("SELECT * FROM rule LIMIT 0").description or []
             _check_columns([column[0] for column in columns])
-            selected = f"LOWER(CAST(id AS VARCHAR)) AS id, {_evidence(columns[1:])} AS evidence"
-            (rows,) = self._row(f"CREATE OR REPLACE TEMP TABLE matches AS SELECT {selected} FROM rule")  # noqa: S608
-            # Most rules find nothing on most days.
-            if rows:
-                nulls, longest, total, is_ascending = self._row(_FACTS)
-                _check_ids(nulls, *(() if is_ascending else self._row(_REPEATED_ID)))
-                _check_evidence(longest, total)
-                path = self._scratch / "found" / f"{name}.parquet"
-                self._connection.execute(
-                    f"COPY (SELECT {_quoted(name)} AS rule, id, evidence FROM matches) TO {_quoted(str(path))} "  # noqa: S608
-                    f"(FORMAT parquet, COMPRESSION lz4_raw, ROW_GROUP_SIZE {_GROUP_ROWS})"
-                )
-                self._connection.execute("DROP TABLE matches")
+            self._write(name, _evidence(columns[1:]))
         except _FATAL:
             raise
         except duckdb.Error as error:
             raise _failed(_reason(error)) from None
+
+    def _write(self, name: str, evidence: str) -> None:
+        """Write what `rule` finds to its file; there is none when it finds nothing.
+
+        Raises:
+            RuleError: it finds what may not be kept.
+        """
+        path = self._scratch / "found" / f"{name}.parquet"
+        found = f"SELECT LOWER(CAST(id AS VARCHAR)) AS id, {evidence} AS evidence FROM rule"  # noqa: S608
+        (rows,) = self._row(
+            f"COPY (SELECT {_quoted(name)} AS rule, id, "  # noqa: S608
+            # Longer evidence, which is refused below, would have to be held until it is written.
+            f"CASE WHEN STRLEN(evidence) <= {_MOST_BYTES} THEN evidence END AS evidence FROM ({found})) "
+            f"TO {_quoted(str(path))} (FORMAT parquet, COMPRESSION lz4_raw, ROW_GROUP_SIZE {_GROUP_ROWS})"
+        )
+        # Most rules find nothing on most days.
+        if not rows:
+            path.unlink()
+            return
+        file = _quoted(glob.escape(str(path)))
+        nulls, too_long, total, is_ascending = self._row(_FACTS.format(file))
+        _check_ids(nulls, *(() if is_ascending else self._row(_REPEATED_ID.format(file))))
+        _check_evidence(too_long, total)
 
     def _runs_text(self, sql: str) -> bool:
         """Whether a SELECT calls a function that runs other statements, such as one that writes what others found."""

@@ -1,5 +1,6 @@
 """Audit rules that loop, wait, grow, or change their process: each is an error, and the others are run."""
 
+import tempfile
 from dataclasses import replace
 
 import duckdb
@@ -32,6 +33,15 @@ def derived(tmp_path):
         return errors
 
     return derive_with
+
+
+def test_temporary_directory_may_be_named_like_a_pattern(derived, tmp_path, monkeypatch):
+    place = tmp_path / "tmp[1]*"
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    assert derived(repeats="SELECT id, name FROM current_images UNION ALL SELECT id, name FROM current_images") == {
+        "repeats": "The SELECT returns an image more than once, such as a: return one row for each."
+    }
 
 
 GROWS = "SELECT 'a' AS id, STRING_AGG(REPEAT('x', 1000000) || range, ',') AS n FROM range(20000)"
