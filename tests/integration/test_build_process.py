@@ -75,7 +75,7 @@ def test_early_tables_are_those_that_the_responses_give(start_day, no_building, 
     assert early.found == found
     assert found.unknown_fields == {"accelerator": 1}
     assert found.unknown_values["visibility=SHARED"] == 1
-    assert found.anomalies["size:number_as_text"] == 1
+    assert "size:number_as_text" in found.anomalies
     contents = {table.name: day.staged(table.name).read_bytes() for table in BUILT_TABLES}
     directory = day.lake.early_tables(PARTITION) / early.directory
     assert {name: (directory / f"{name}.parquet").read_bytes() for name in contents} == contents
