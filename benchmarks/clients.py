@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -10,13 +9,14 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.load_server import BUILD, HERE, PROJECT_ID, LoadServer
+from benchmarks.processes import family, resident_mb
 
-SAMPLE_SECONDS = 2.0
+SAMPLE_SECONDS = 0.5
 PEERS = {"dlt": "dlt_pipeline.py", "plain": "plain.py", "sdk": "vendor_sdk.py"}
 
 
@@ -24,7 +24,8 @@ PEERS = {"dlt": "dlt_pipeline.py", "plain": "plain.py", "sdk": "vendor_sdk.py"}
 class Run:
     """`seconds` from the first request to the last byte on disk, `cpu` (user and system) in them, peak memory in MB.
 
-    `memory` are resident MB at seconds since the start of the process.
+    `memory` are resident MB at seconds since the start of the process. Memory is that of the process and all that it
+    starts, added.
     """
 
     rows: int
@@ -144,19 +145,19 @@ def _run(command: list[str], env: dict[str, str], directory: str) -> Run:
         rows=told["rows"],
         seconds=told.get("seconds", 0),
         cpu=told.get("cpu", 0),
-        peak_mb=usage.ru_maxrss / 1024,
+        # A peak between two samples shows in the process itself.
+        peak_mb=max(usage.ru_maxrss / 1024, *(resident for _, resident in memory)),
         throttled=told.get("throttled", 0),
         memory=memory,
     )
 
 
 def _sample_memory(pid: int, ended: threading.Event, samples: list[tuple[float, float]]) -> None:
-    """Sample the resident memory of a running process until `ended` is set."""
+    """Sample the resident memory of a running process and its children until `ended` is set."""
     started = time.monotonic()
     while True:
-        resident = re.search(r"^VmRSS:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
-        # An ended process that was not waited for has none.
-        if resident:
-            samples.append((time.monotonic() - started, int(resident[1]) / 1024))
+        with suppress(OSError):  # one of them has just ended
+            if resident := sum(map(resident_mb, family(pid))):
+                samples.append((time.monotonic() - started, resident))
         if ended.wait(SAMPLE_SECONDS):
             return

@@ -9,7 +9,6 @@ import argparse
 import datetime as dt
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.load_server import BUILD, HERE, PROJECT_ID, LoadServer, running
+from benchmarks.processes import family, resident_mb
 
 SAMPLE_SECONDS = 0.05
 STEPS = {
@@ -50,38 +50,27 @@ class Samples:
         return self.cpu[last] - self.cpu[first], self.resident[first], max(self.resident[first : last + 1])
 
 
-def _family(pid: int) -> Iterator[int]:
-    yield pid
-    command = Path(f"/proc/{pid}/cmdline").read_bytes()
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in children.read_text().split():
-            # Until it starts another program, a child shares its parent's memory, which counts once.
-            if Path(f"/proc/{child}/cmdline").read_bytes() != command:
-                yield from _family(int(child))
-
-
 def _sample(pid: int, ended: threading.Event, samples: Samples) -> None:
     while not ended.wait(SAMPLE_SECONDS):
-        resident = ticks = 0
+        resident, ticks = 0.0, 0
         now = time.time()
         try:
-            family = list(_family(pid))
+            members = list(family(pid))
         except OSError:
             continue
-        for member in family:
+        for member in members:
             try:
-                status = Path(f"/proc/{member}/status").read_text()
+                held = resident_mb(member)
                 stat = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
             except OSError:
                 # The process has just ended.
                 continue
-            found = re.search(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE)
-            resident += int(found[1]) if found else 0
+            resident += held
             # Its own time and that of the children it waited for: user and system each.
             ticks += sum(map(int, stat[11:15]))
         if resident:
             samples.times.append(now)
-            samples.resident.append(resident / 1024)
+            samples.resident.append(resident)
             samples.cpu.append(ticks / _TICKS)
 
 
