@@ -249,7 +249,8 @@ class BuiltFacts(Facts):
 class EarlyTables(Facts):
     """Tables of images that were built before the day is published: where, by which run and code, and their files."""
 
-    directory: str
+    # A name and no path: what a record says must not lead elsewhere.
+    directory: str = Field(pattern=r"^[0-9a-f]{32}$")
     run_id: str
     code_version: str
     found: BuiltFacts

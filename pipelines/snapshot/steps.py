@@ -316,8 +316,10 @@ def _build_unless_early(run: SnapshotRun, attempt: Attempt, responses: LakePath)
     early = attempt.early
     if early is not None and (early.run_id, early.code_version) == (run.run_id, code_version()):
         directory = run.lake.early_tables(run.partition) / early.directory
-        paths = {name: directory / f"{name}.parquet" for name in early.files}
-        if all(paths[name].is_there() and paths[name].sha256() == early.files[name].sha256 for name in paths):
+        paths = {table.name: directory / f"{table.name}.parquet" for table in BUILT_TABLES}
+        if early.files.keys() == paths.keys() and all(
+            path.is_there() and path.sha256() == early.files[name].sha256 for name, path in paths.items()
+        ):
             return directory, early.found
         _logger.warning("The tables of images in %s are not as they were written: they are built again.", directory)
     directory = run.lake.staging(run.partition)

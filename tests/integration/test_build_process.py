@@ -12,8 +12,9 @@ import httpx
 import pyarrow as pa
 import pytest
 
+from pipelines.errors import StorageError
 from pipelines.lake.layout import Lake, Partition
-from pipelines.lake.manifests import read_attempt
+from pipelines.lake.manifests import read_attempt, write_attempt
 from pipelines.lake.parquet_files import read_batches
 from pipelines.maintenance.verify import verify
 from pipelines.settings import ROOT, Settings
@@ -168,6 +169,31 @@ def test_early_tables_that_changed_are_built_again(start_day, caplog):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(bytes(content))
+    publish_snapshot(day)
+    assert "are not as they were written: they are built again" in caplog.messages[-1]
+    assert verify(day.lake, [PARTITION]) == []
+
+
+def test_early_tables_lie_in_their_place_alone(start_day):
+    day = start_day()
+    early = take(day).early
+    path = day.lake.staging(PARTITION) / "attempt.json"
+    content = path.read_bytes()
+    assert content.count(early.directory.encode()) == 1
+    path.write_bytes(content.replace(early.directory.encode(), b"../../../../elsewhere"))
+    with pytest.raises(StorageError, match=r"attempt\.json is damaged .*\(early\.directory: "):
+        publish_snapshot(day)
+    assert day.lake.contents.partitions() == []
+
+
+def test_early_tables_must_all_be_recorded(start_day, caplog):
+    day = start_day()
+    attempt = take(day)
+    (day.lake.early_tables(PARTITION) / attempt.early.directory / "images.parquet").write_bytes(b"other")
+    files = {name: file for name, file in attempt.early.files.items() if name != "images"}
+    write_attempt(
+        day.lake, PARTITION, attempt.model_copy(update={"early": attempt.early.model_copy(update={"files": files})})
+    )
     publish_snapshot(day)
     assert "are not as they were written: they are built again" in caplog.messages[-1]
     assert verify(day.lake, [PARTITION]) == []
