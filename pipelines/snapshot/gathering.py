@@ -59,7 +59,7 @@ from pipelines.snapshot.staging import Staging
 from pipelines.tables import INVENTORY, RESPONSES, Outcome
 
 _TRIES_TO_STORE = 3
-# Building the tables of fewer images takes less time than a process takes to start.
+# Building the tables of fewer images takes about a second, half of which another process takes to start.
 _MANY_IMAGES = 100_000
 _ACCEPTED_POLL_SECONDS = 0.05
 # Parsing each body again would cost more than everything else done with it. A workspace that this overlooks is found
